@@ -1,0 +1,95 @@
+"""The command `lavie`: data, sampling and scores. Training is `train.py`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from .cli_data import app as data_app
+from .cli_score import score
+from .errors import ConfigError, LavieError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+app.add_typer(data_app)
+
+
+@app.command()
+def sample(
+    checkpoint: Annotated[Path, typer.Option(help="A checkpoint-<step> folder, or a run's output_dir (its newest).")],
+    out: Annotated[Path, typer.Option(help="Where the samples go.")],
+    prompt: Annotated[list[str] | None, typer.Option(help="What to draw; may be given several times.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="A text file with one prompt per line.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the initial noise.")] = 0,
+    scheduler: Annotated[str | None, typer.Option(help="ddim, ddpm, euler or dpm++.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames per clip, beyond the training length too; 1 draws images.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    num: Annotated[int, typer.Option(help="Samples per prompt.")] = 1,
+    negative_prompt: Annotated[str, typer.Option(help="What to steer away from.")] = "",
+    overwrite: Annotated[bool, typer.Option(help="Replace samples that lie in --out.")] = False,
+) -> None:
+    """Draw videos (or images) from prompts. Settings that are not given are those of the training run."""
+    from .inference.base import SampleSettings, generate, load_pipeline
+
+    prompts = list(prompt or [])
+    if prompt_file:
+        try:
+            prompts += [line.strip() for line in prompt_file.read_text().splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--prompt-file {prompt_file}: cannot be read: {error}") from None
+    pipeline, config = load_pipeline(checkpoint)
+    settings = SampleSettings.of(
+        config,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        seed=seed,
+        scheduler=scheduler,
+        num_frames=frames,
+        height=height,
+        width=width,
+        num_per_prompt=num,
+        negative_prompt=negative_prompt,
+    )
+    with Progress(transient=True) as progress:
+        task = progress.add_task("sampling")
+        paths = generate(
+            pipeline,
+            prompts,
+            out,
+            settings,
+            overwrite=overwrite,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    typer.echo("\n".join(map(str, paths)))
+
+
+app.command()(score)
+
+
+@app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(help="A run's output_dir.")],
+    out: Annotated[Path | None, typer.Option(help="The PNG; default: losses.png in the run's folder.")] = None,
+) -> None:
+    """Draw a run's loss curves."""
+    from .evaluation.curves import plot_losses
+
+    target = out or run / "losses.png"
+    plot_losses(run / "metrics.jsonl", target)
+    typer.echo(target)
+
+
+def main() -> None:
+    """Run the command; user errors print their message and exit with 1."""
+    try:
+        app()
+    except LavieError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

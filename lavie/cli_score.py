@@ -1,0 +1,55 @@
+"""`lavie score`: what a network trained on the rendered set draws for prompts it never saw, judged by its pixels."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import track
+
+from .data.synthetic import COLOURS, HELD_OUT, SHAPES, clip_caption, image_caption
+from .evaluation.judge import Verdict, judge_clip, judge_image
+from .evaluation.score import report
+from .evaluation.score import score as accuracies
+from .inference.base import SampleSettings, load_pipeline
+from .inference.video_io import replacing, write_sheet
+
+
+def score(
+    checkpoint: Annotated[Path, typer.Option(help="A checkpoint-<step> folder, or a run's output_dir (its newest).")],
+    out: Annotated[Path, typer.Option(help="Where the contact sheets and score.json go.")],
+    num: Annotated[int, typer.Option(min=1, help="Clips per held-out prompt.")] = 4,
+    seed: Annotated[int, typer.Option(help="Seed of the initial noise.")] = 0,
+) -> None:
+    """Judge a run on the rendered set: colour and direction of its clips, colour of its images, beside chance."""
+    pipeline, config = load_pipeline(checkpoint)
+    settings = SampleSettings.of(config)
+    clips = [(clip_caption(c, s, f"moving {d}"), Verdict(c, d)) for _ in range(num) for c, s, d in HELD_OUT]
+    images = [(image_caption(c, s), Verdict(c, None)) for c in COLOURS for s in SHAPES]
+    result = {}
+    for name, cases, frames in (("clips", clips, settings.num_frames), ("images", images, 1)):
+        prompts, truths = zip(*cases, strict=True)
+        drawn = [
+            pipeline(
+                [prompt],
+                indices=[index],
+                num_frames=frames,
+                height=settings.height,
+                width=settings.width,
+                num_inference_steps=settings.num_inference_steps,
+                guidance_scale=settings.guidance_scale,
+                scheduler=settings.scheduler,
+                seed=seed,
+            )[0]
+            for index, prompt in track(list(enumerate(prompts)), description=f"drawing {name}", transient=True)
+        ]
+        verdicts = [judge_image(d[0]) if frames == 1 else judge_clip(d) for d in drawn]
+        report(prompts, verdicts, truths)
+        result[name] = accuracies(verdicts, truths)
+        write_sheet(out / f"{name}.png", list(zip(prompts, drawn, strict=True))[: len(HELD_OUT) * 2])
+    with replacing(out / "score.json") as file:
+        file.write_text(json.dumps(result, indent=2) + "\n")
+    for name, parts in result.items():
+        for what, part in parts.items():
+            if part["count"]:
+                typer.echo(f"{name}: {what} {part['accuracy']:.0%} ({part['right']}/{part['count']}), chance {part['chance']:.0%}")

@@ -1,0 +1,304 @@
+"""The configuration of a run: YAML files and dotted overrides into strict, typed objects.
+
+Option names are those of the diffusers training scripts where they have one. Unknown keys are errors that name the
+nearest valid key.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import ConfigError
+
+
+class Strict(BaseModel):
+    """A section of the configuration: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class UNetConfig(Strict):
+    """The network of one stage. The defaults are LaVie's base text-to-video network at full size."""
+
+    in_channels: int = 4
+    out_channels: int = 4
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    cross_attention: tuple[bool, ...] = (True, True, True, False)
+    """For each resolution level, from the finest: whether its blocks hold transformers."""
+    layers_per_block: int = Field(2, ge=1)
+    num_attention_heads: int | tuple[int, ...] = 8
+    """Heads per attention, for all levels or for each."""
+    cross_attention_dim: int = 768
+    norm_num_groups: int = Field(32, ge=1)
+    rotary_dim: int = Field(32, ge=0, multiple_of=2)
+    """Leading dims of each head that RoPE turns in temporal attention; 0 switches RoPE off."""
+    relative_bias: bool = True
+    """Whether temporal attention adds a learned bias per relative frame distance (in the released weights)."""
+    norm_statistics: Literal["separate", "pooled"] = "separate"
+    """GroupNorm of a joint batch: the clip pools its own frames and each image stands alone, or all frames pool together."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "UNetConfig":
+        levels = len(self.block_out_channels)
+        if len(self.cross_attention) != levels:
+            raise ValueError(
+                f"cross_attention has {len(self.cross_attention)} entries, block_out_channels has {levels}: give one each"
+            )
+        if len(self.heads) != levels:
+            raise ValueError(f"num_attention_heads has {len(self.heads)} entries, block_out_channels has {levels}")
+        for channels, heads, attends in zip(self.block_out_channels, self.heads, self.cross_attention, strict=True):
+            if channels % self.norm_num_groups:
+                raise ValueError(f"block_out_channels: {channels} is no multiple of norm_num_groups {self.norm_num_groups}")
+            if attends and channels % heads:
+                raise ValueError(f"block_out_channels: {channels} is no multiple of num_attention_heads {heads}")
+            if attends and channels // heads < self.rotary_dim:
+                raise ValueError(
+                    f"rotary_dim {self.rotary_dim} exceeds the head dim {channels // heads} ({channels} channels, {heads} heads)"
+                )
+        return self
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Attention heads of each level."""
+        if isinstance(self.num_attention_heads, int):
+            return (self.num_attention_heads,) * len(self.block_out_channels)
+        return self.num_attention_heads
+
+
+class AutoencoderConfig(Strict):
+    """Between pixels and latents."""
+
+    type: Literal["diffusers", "patch"] = "diffusers"
+    """diffusers: AutoencoderKL from `pretrained_model_name_or_path`/vae; patch: an orthonormal patch transform without weights."""
+    patch_size: int = Field(4, ge=1)
+    """patch only: pixels per latent, along both axes (1 is the identity)."""
+    coefficients: int | None = Field(None, ge=1)
+    """patch only: how many of a patch's patch_size^2 frequencies are kept, from the lowest; default: all, without loss."""
+    scaling_factor: float | None = Field(None, gt=0)
+    """Latents are multiplied by it; default: the autoencoder's own (1 for patch)."""
+    frames_per_call: int = Field(8, ge=1)
+    """diffusers only: frames that go through the autoencoder at once; bounds its memory."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "AutoencoderConfig":
+        if self.coefficients is not None and self.coefficients > self.patch_size**2:
+            raise ValueError(f"coefficients is {self.coefficients}, a patch has {self.patch_size}^2 of them")
+        return self
+
+
+class TextEncoderConfig(Strict):
+    """From a caption to (L, D) features."""
+
+    type: Literal["clip", "hash"] = "clip"
+    """clip: CLIPTextModel from `pretrained_model_name_or_path`/text_encoder; hash: a fixed random vector per word, without weights."""
+    max_length: int = Field(77, ge=1)
+
+
+class DataConfig(Strict):
+    """What a batch row is made of."""
+
+    train: tuple[str, ...]
+    """Folders of shards, or single .tar files."""
+    validation: tuple[str, ...] = ()
+    num_frames: int = Field(16, ge=1)
+    num_images: int = Field(4, ge=0)
+    """Images joined to each clip on the frame axis, each with its own caption."""
+    height: int = Field(320, ge=1)
+    width: int = Field(512, ge=1)
+    fps: float | None = Field(None, gt=0)
+    """Frames per second of the clip, taken by timestamps; or give frame_stride."""
+    frame_stride: int | None = Field(None, ge=1)
+    """Every n-th frame of the source; or give fps."""
+    num_workers: int = Field(2, ge=0)
+    """Decoding processes per rank."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            return {k: (v,) if k in ("train", "validation") and isinstance(v, str) else v for k, v in values.items()}
+        return values
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> "DataConfig":
+        if (self.fps is None) == (self.frame_stride is None):
+            raise ValueError(f"give exactly one of fps (got {self.fps}) and frame_stride (got {self.frame_stride})")
+        return self
+
+
+class SamplingConfig(Strict):
+    """How validation samples are drawn."""
+
+    scheduler: Literal["ddim", "ddpm", "euler", "dpm++"] = "ddim"
+    num_inference_steps: int = Field(50, ge=1)
+    guidance_scale: float = Field(7.5, ge=0)
+
+
+class TrainConfig(Strict):
+    """One training run."""
+
+    stage: Literal["base"] = "base"
+    output_dir: str
+    seed: int = 0
+
+    model: UNetConfig = UNetConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    text_encoder: TextEncoderConfig = TextEncoderConfig()
+    data: DataConfig
+    sampling: SamplingConfig = SamplingConfig()
+
+    pretrained_model_name_or_path: str | None = None
+    """A Stable Diffusion 1.4 folder in diffusers' format: frozen autoencoder and text encoder, and the network's spatial weights."""
+    init_weights: str | None = None
+    """Where the network starts, if not from the folder above: a released LaVie .pt, or a checkpoint folder of a run."""
+    trainable: Literal["all", "temporal"] = "all"
+
+    max_train_steps: int = Field(ge=1)
+    train_batch_size: int = Field(1, ge=1)
+    """Clips (each with its images) per rank and micro-batch."""
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    gradient_checkpointing: bool = False
+    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
+    """auto: bf16 on a GPU, float32 on a CPU."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    lr_scheduler: Literal["constant", "cosine"] = "constant"
+    lr_warmup_steps: int = Field(0, ge=0)
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(1e-8, gt=0)
+    adam_weight_decay: float = Field(1e-2, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0)
+    """Gradients are clipped to this global norm; 0 switches clipping off."""
+    use_ema: bool = True
+    ema_decay: float = Field(0.9999, ge=0, lt=1)
+
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+    image_loss_weight: float = Field(1.0, ge=0)
+    """alpha of the joint loss L_V + alpha L_I (paper, Eq. 4)."""
+    caption_dropout: float = Field(0.1, ge=0, le=1)
+    """Share of captions replaced by the empty one, for classifier-free guidance."""
+    snr_gamma: float | None = Field(None, gt=0)
+    """Min-SNR-gamma weighting of the loss; off by default."""
+    rescale_betas_zero_snr: bool = False
+
+    checkpointing_steps: int = Field(500, ge=1)
+    checkpoints_total_limit: int | None = Field(None, ge=1)
+    resume_from_checkpoint: str | None = None
+    """"latest", or a checkpoint folder. If given and nothing can be resumed, the run stops with an error."""
+    validation_steps: int = Field(500, ge=1)
+    validation_batches: int = Field(4, ge=1)
+    """Clips per rank for the validation loss."""
+    validation_prompts: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
+            raise ValueError(
+                "rescale_betas_zero_snr leaves no signal at the last timestep, where prediction_type epsilon has nothing "
+                "to learn: set prediction_type to v_prediction"
+            )
+        if self.pretrained_model_name_or_path is None:
+            for section in ("autoencoder", "text_encoder"):
+                kind = getattr(self, section).type
+                if kind in ("diffusers", "clip"):
+                    raise ValueError(
+                        f"{section}.type {kind} needs pretrained_model_name_or_path: a Stable Diffusion 1.4 folder in diffusers' format"
+                    )
+        if self.data.height % self.latent_stride or self.data.width % self.latent_stride:
+            raise ValueError(
+                f"data.height x data.width is {self.data.height} x {self.data.width}: both must be multiples of {self.latent_stride}"
+            )
+        return self
+
+    @property
+    def latent_stride(self) -> int:
+        """Pixels per latent along one axis."""
+        return self.autoencoder.patch_size if self.autoencoder.type == "patch" else 8
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """`["data.height=64", "seed=1"]` -> nested dict. Values are YAML: `null`, `true`, `[a, b]`, numbers, strings."""
+    tree: dict[str, Any] = {}
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"override {text!r}: wanted key=value, as in learning_rate=1e-5 or data.height=256")
+        node = tree
+        *parents, leaf = name.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        try:
+            node[leaf] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"override {text!r}: its value is no YAML: {error}") from None
+    return tree
+
+
+def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the leaves of `change` laid over it."""
+    result = dict(base)
+    for key, value in change.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
+    return result
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file."""
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {path}: no YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"config {path}: wanted a mapping of keys, got {type(content).__name__}")
+    return content
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
+    """The run that `path` describes, with `key=value` overrides.
+
+    Raises ConfigError naming every key that is unknown, missing or out of range.
+    """
+    return validate(TrainConfig, merge(read_yaml(path), parse_overrides(overrides)), source=str(path))
+
+
+def validate(model: type[Strict], values: Mapping[str, Any], source: str) -> Any:
+    """`values` as a `model`, or a ConfigError that names each faulty key and its place."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{source}: {_explain(model, e)}" for e in error.errors())) from None
+
+
+def dump_yaml(config: Strict) -> str:
+    """The resolved configuration as YAML, loadable by `load_config`."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _explain(model: type[Strict], error: Any) -> str:
+    place = [p for p in error["loc"] if isinstance(p, (str, int))]
+    name = ".".join(map(str, place))
+    if error["type"] == "extra_forbidden":
+        known = _keys(model)
+        near = difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(str(place[-1]), known, n=1)
+        return f"unknown key {name}" + (f"; did you mean {near[0]}?" if near else f"; valid keys: {', '.join(known)}")
+    if error["type"] == "missing":
+        return f"key {name} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{name}: {message} (got {error['input']!r})" if name and error["type"] != "value_error" else f"{name + ': ' if name else ''}{message}"
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    names = []
+    for name, field in model.model_fields.items():
+        names.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names += _keys(field.annotation, prefix + name + ".")
+    return names

@@ -1,0 +1,1 @@
+"""From media files to batches: shards, their index, the global order, decoding, clips."""

@@ -1,0 +1,47 @@
+"""Frames to an H.264 mp4, the same bytes on every run."""
+
+import io
+from collections.abc import Iterable
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+CRF = "12"
+"""x264's quality: visually lossless (0 is lossless, 23 its default)."""
+
+
+def encode_mp4(
+    frames: Iterable[np.ndarray],
+    fps: float | None = None,
+    *,
+    times: Iterable[float] | None = None,
+    lossless: bool = False,
+) -> bytes:
+    """An mp4 of frames uint8 (F, H, W, 3), RGB, at `fps`, or each shown at its of `times` (seconds, kept to 0.1 ms).
+
+    Default: 4:2:0 at crf 12, which wants even H and W. lossless: RGB, bit for bit, any size.
+    """
+    if (fps is None) == (times is None):
+        raise ValueError("exactly one of fps and times")
+    rate = Fraction(fps).limit_denominator(1001) if fps else Fraction(10_000)
+    file, reformatter = io.BytesIO(), VideoReformatter()
+    with av.open(file, "w", format="mp4") as container:
+        ticks = None if times is None else [round(t * rate) for t in times]
+        for number, pixels in enumerate(frames):
+            if number == 0:
+                stream = container.add_stream("libx264rgb" if lossless else "libx264", rate=rate)
+                stream.height, stream.width = pixels.shape[:2]
+                stream.pix_fmt = "rgb24" if lossless else "yuv420p"
+                stream.options = {"qp": "0", "preset": "ultrafast"} if lossless else {"crf": CRF}
+                stream.codec_context.time_base = 1 / rate
+                stream.codec_context.thread_count = 1  # x264's bytes depend on the number of threads
+                stream.codec_context.gop_size = 8
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame = reformatter.reformat(frame, format=stream.pix_fmt, threads=1)
+            frame.pts = number if ticks is None else ticks[number]
+            frame.time_base = 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()

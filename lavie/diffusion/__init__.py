@@ -1,0 +1,1 @@
+"""Noise schedule, prediction targets and losses. Tensors in, tensors out."""

@@ -1,0 +1,69 @@
+"""Rank, world size, and the few collectives that the run needs. Works alone too, where no process group exists.
+
+Every rank takes every collective: a rank-dependent branch around one of these functions is a deadlock.
+"""
+
+import logging
+import os
+
+import torch
+import torch.distributed as dist
+
+log = logging.getLogger("lavie")
+
+
+def initialized() -> bool:
+    """Whether this process belongs to a process group."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """The index of this process, 0 <= rank < world_size()."""
+    return dist.get_rank() if initialized() else int(os.environ.get("RANK", 0))
+
+
+def world_size() -> int:
+    """The number of processes of the run."""
+    return dist.get_world_size() if initialized() else int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_main() -> bool:
+    """Whether this process writes the logs and the files that exist once per run."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait for every rank."""
+    if initialized():
+        dist.barrier()
+
+
+def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """Sum `tensor` over the ranks, in place, and return it."""
+    if initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def broadcast_object(value):
+    """Rank 0's `value`, on every rank."""
+    if not initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather_objects(value) -> list:
+    """Every rank's `value`, by rank, on every rank."""
+    if not initialized():
+        return [value]
+    values = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def setup_logging() -> None:
+    """Rank 0 logs at INFO, the others at ERROR."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    log.setLevel(logging.INFO if is_main() else logging.ERROR)

@@ -1,0 +1,24 @@
+"""The errors that a user can cause and mend.
+
+Each message says what was got, what was wanted, and which key, flag or file to change.
+"""
+
+
+class LavieError(Exception):
+    """Base of every error meant for the user: `train.py` and `lavie` print its message without a traceback."""
+
+
+class ConfigError(LavieError):
+    """A setting is unknown, out of range, or contradicts another one."""
+
+
+class DataError(LavieError):
+    """A shard, an index or a media file cannot be used as asked."""
+
+
+class CheckpointError(LavieError):
+    """Weights or a training state are missing, incomplete, or do not fit the network."""
+
+
+class TrainingError(LavieError):
+    """The run cannot go on, as with a loss that is not finite."""

@@ -1,0 +1,135 @@
+"""Sampling the base network into a folder: prompts in, numbered clips and one contact sheet out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..config import TrainConfig, load_config
+from ..diffusion.schedule import NoiseSchedule
+from ..distributed import gather_objects, is_main, rank, world_size
+from ..errors import ConfigError
+from ..models.autoencoder import build_autoencoder
+from ..models.text_encoder import build_text_encoder
+from ..models.weights import load_network, newest_checkpoint
+from .sampler import TextToVideo
+from .video_io import write_sample, write_sheet
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How clips are sampled. The defaults are LaVie's base network at full size."""
+
+    num_frames: int = 16
+    """1 asks for images."""
+    height: int = 320
+    width: int = 512
+    fps: float = 8
+    num_inference_steps: int = 50
+    guidance_scale: float = 7.5
+    seed: int = 0
+    scheduler: str = "ddim"
+    negative_prompt: str = ""
+    num_per_prompt: int = 1
+
+    @classmethod
+    def of(cls, config: TrainConfig, **changes: Any) -> "SampleSettings":
+        """What a run trains for: its clip's size and rate, its `sampling` section and its seed. `changes` that are not
+        None take precedence."""
+        data, sampling = config.data, config.sampling
+        settings = dict(
+            num_frames=data.num_frames,
+            height=data.height,
+            width=data.width,
+            fps=data.fps or cls.fps,
+            num_inference_steps=sampling.num_inference_steps,
+            guidance_scale=sampling.guidance_scale,
+            seed=config.seed,
+            scheduler=sampling.scheduler,
+        )
+        return cls(**settings | {name: value for name, value in changes.items() if value is not None})
+
+
+def load_pipeline(checkpoint: str | Path) -> tuple[TextToVideo, TrainConfig]:
+    """The network of a checkpoint-<step> folder, or of the newest one in a run's folder, with the run's encoders.
+
+    Runs on a GPU where there is one. Raises CheckpointError if there is no checkpoint.
+    """
+    folder = newest_checkpoint(checkpoint)
+    config = load_config(folder / "config.yaml")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    network = load_network(folder / "unet", device, dtype)
+    autoencoder = build_autoencoder(config.autoencoder, config.pretrained_model_name_or_path).to(device, dtype)
+    text_encoder = build_text_encoder(
+        config.text_encoder, config.model.cross_attention_dim, config.pretrained_model_name_or_path
+    ).to(device)
+    return TextToVideo(network, autoencoder, text_encoder, NoiseSchedule.from_config(config)), config
+
+
+def generate(
+    pipeline: TextToVideo,
+    prompts: Sequence[str],
+    out: str | Path,
+    settings: SampleSettings,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Sample every prompt, one clip at a time, into `out`. With several ranks, all call it and share the prompts.
+
+    Writes 00000.mp4, .gif, .sheet.png, .json and so on (00000.png, .json for images), prompt by prompt, and sheet.png of
+    all. A clip depends on the settings, its prompt and its number only.
+
+    Args:
+        out: created if missing.
+        overwrite: whether samples that lie in `out` may be replaced.
+        progress: called after every denoising step as progress(step, steps), over all clips.
+
+    Returns: the clips (or pictures) in order, then the sheet; on rank 0, which writes them.
+
+    Raises:
+        ConfigError: no prompts, settings that cannot be sampled, or samples already in `out`.
+    """
+    out = Path(out)
+    if not prompts or settings.num_per_prompt < 1:
+        raise ConfigError(
+            f"got {len(prompts)} prompts and num_per_prompt {settings.num_per_prompt}: wanted 1 of each, or more"
+        )
+    if not overwrite and any(out.glob("00000.*")):
+        raise ConfigError(f"{out} holds samples already: give another --out folder")
+
+    numbered = list(enumerate(prompt for prompt in prompts for _ in range(settings.num_per_prompt)))
+    mine = numbered[rank() :: world_size()]
+    clips: dict[int, np.ndarray] = {}
+    for done, (index, prompt) in enumerate(mine):
+
+        def advance(step: int, steps: int, done: int = done) -> None:
+            if progress:
+                progress(done * steps + step, len(mine) * steps)
+
+        [clips[index]] = pipeline(
+            [prompt],
+            indices=[index],
+            num_frames=settings.num_frames,
+            height=settings.height,
+            width=settings.width,
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            seed=settings.seed,
+            scheduler=settings.scheduler,
+            negative_prompt=settings.negative_prompt,
+            progress=advance,
+        )
+    clips = {index: frames for share in gather_objects(clips) for index, frames in share.items()}
+    if not is_main():
+        return []
+    paths: list[Path] = []
+    for index, prompt in numbered:
+        sidecar = {"prompt": prompt, "index": index} | asdict(settings)
+        paths.append(write_sample(out, f"{index:05d}", clips[index], settings.fps, sidecar)[0])
+    write_sheet(out / "sheet.png", [(prompt, clips[index]) for index, prompt in numbered])
+    return [*paths, out / "sheet.png"]

@@ -1,0 +1,76 @@
+"""A contact sheet: clips as rows of frames under their captions, so that many are judged at one glance."""
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+MARGIN, GAP, LINE = 12, 4, 20
+"""Pixels around the sheet, between frames, and per line of a caption."""
+TILE = 128, 256
+"""A frame's shorter side is brought up to the first by a whole factor, and its longer side down to the second."""
+INK, PAPER = (20, 20, 20), (255, 255, 255)
+
+
+def contact_sheet(rows: Sequence[tuple[str, np.ndarray]], *, columns: int = 8) -> np.ndarray:
+    """The picture, uint8 (H, W, 3).
+
+    Args:
+        rows: (caption, frames uint8 (F, H, W, 3)); sizes may differ between rows. Single frames with one size share
+            rows, each under its own caption.
+        columns: of a longer clip so many frames are shown, evenly spaced from the first to the last.
+    """
+    strips = [_strip(caption, [_tile(frame) for frame in _pick(frames, columns)]) for caption, frames in rows]
+    if all(len(frames) == 1 for _, frames in rows):
+        strips = [_beside(strips[start : start + columns]) for start in range(0, len(strips), columns)]
+    width = max(strip.width for strip in strips) + 2 * MARGIN
+    height = sum(strip.height + MARGIN for strip in strips) + MARGIN
+    sheet = Image.new("RGB", (width, height), PAPER)
+    top = MARGIN
+    for strip in strips:
+        sheet.paste(strip, (MARGIN, top))
+        top += strip.height + MARGIN
+    return np.asarray(sheet)
+
+
+def _pick(frames: np.ndarray, columns: int) -> np.ndarray:
+    count = min(columns, len(frames))
+    return frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
+
+
+def _tile(frame: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(frame)
+    smallest, largest = TILE
+    factor = -(-smallest // min(picture.size))
+    if factor > 1:
+        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    picture.thumbnail((largest, largest), Image.Resampling.LANCZOS)
+    return picture
+
+
+def _strip(caption: str, tiles: list[Image.Image]) -> Image.Image:
+    font = ImageFont.load_default(size=15)
+    width = sum(tile.width + GAP for tile in tiles) - GAP
+    lines = textwrap.wrap(caption, max(12, int(width / font.getlength("n")))) or [""]
+    top = LINE * len(lines)
+    strip = Image.new("RGB", (width, top + max(tile.height for tile in tiles)), PAPER)
+    draw = ImageDraw.Draw(strip)
+    for number, line in enumerate(lines):
+        draw.text((0, number * LINE), line, fill=INK, font=font)
+    left = 0
+    for tile in tiles:
+        strip.paste(tile, (left, top))
+        left += tile.width + GAP
+    return strip
+
+
+def _beside(strips: list[Image.Image]) -> Image.Image:
+    """Strips in one row, their bottoms aligned: captions of several lines grow upwards."""
+    height = max(strip.height for strip in strips)
+    row = Image.new("RGB", (sum(strip.width + GAP for strip in strips) - GAP, height), PAPER)
+    left = 0
+    for strip in strips:
+        row.paste(strip, (left, height - strip.height))
+        left += strip.width + GAP
+    return row

@@ -1,0 +1,51 @@
+"""diffusers' schedulers, built from our noise schedule: how sampling walks from noise to a clip."""
+
+from typing import Any
+
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+
+from ..diffusion.schedule import NoiseSchedule
+from ..errors import ConfigError
+
+SCHEDULERS = ("ddim", "ddpm", "euler", "dpm++")
+
+
+def make_scheduler(name: str, schedule: NoiseSchedule) -> Any:
+    """A fresh diffusers scheduler for one run of sampling over `schedule`.
+
+    ddim (deterministic) and ddpm step as LaVie's own inference does; euler is first order too; dpm++ (DPM-Solver++(2M),
+    Lu et al. 2022) needs the fewest steps, about 20. Latents are not clipped by any of them.
+
+    Raises:
+        ConfigError: `name` is none of SCHEDULERS.
+    """
+    config = schedule.diffusers_config()
+    if name == "ddim":
+        return DDIMScheduler(**config, clip_sample=False, set_alpha_to_one=False)
+    if name == "ddpm":
+        return DDPMScheduler(**config, clip_sample=False, variance_type="fixed_small")
+    if name == "euler":
+        return EulerDiscreteScheduler(**config)
+    if name == "dpm++":
+        # diffusers divides "leading" steps differently here: 50 of them would start at timestep 951.
+        spacing = "trailing" if schedule.rescale_betas_zero_snr else "linspace"
+        return DPMSolverMultistepScheduler(**config | {"timestep_spacing": spacing}, algorithm_type="dpmsolver++")
+    raise ConfigError(f"scheduler: got {name!r}, wanted one of {', '.join(SCHEDULERS)}")
+
+
+def set_timesteps(scheduler: Any, num_inference_steps: int, device: Any) -> None:
+    """Prepare `scheduler` for a number of steps, or refuse a number with which it would start elsewhere than at noise.
+
+    Raises:
+        ConfigError: the timesteps would leave 0 .. 999, repeat, or start in the lower half of the schedule.
+    """
+    last = scheduler.config.num_train_timesteps - 1
+    if num_inference_steps >= 1:
+        scheduler.set_timesteps(num_inference_steps, device=device)
+        steps = scheduler.timesteps
+        if last / 2 <= steps[0] <= last and steps[-1] >= 0 and bool((steps.diff() < 0).all()):
+            return
+    raise ConfigError(
+        f"num_inference_steps: {type(scheduler).__name__} cannot take {num_inference_steps} steps from noise to a clip; "
+        f"wanted 2 to {last // 2 + 1}, as 50"
+    )

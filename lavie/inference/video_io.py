@@ -1,0 +1,150 @@
+"""Clips as files that people can open: mp4, gif, contact sheets, and the settings beside them.
+
+Every file is written under a temporary name and then renamed, so a reader never meets half a file.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+from ..errors import DataError
+from .contact_sheet import contact_sheet
+
+BT709 = 1
+"""The number of ITU-R BT.709 in H.264's tables of primaries, transfer functions and matrices (H.273, tables 2 to 4)."""
+TV_RANGE = 1
+
+
+def write_mp4(path: str | Path, frames: np.ndarray, fps: float, *, min_side: int = 128) -> None:
+    """H.264 (yuv420p, BT.709, near lossless) of a clip, for any player and browser.
+
+    Args:
+        frames: uint8 (F, H, W, 3). Odd sides are padded by repeating the last row or column.
+        fps: frames per second.
+        min_side: a clip whose shorter side is below is enlarged by a whole factor, each pixel a block.
+
+    Raises:
+        DataError: `frames` is no such array.
+    """
+    frames = _enlarged(_checked(frames), min_side)
+    height, width = frames.shape[1:3]
+    frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    with (
+        replacing(path) as temporary,
+        av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"}) as out,
+    ):
+        stream = out.add_stream(
+            "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "12", "preset": "medium"}
+        )
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+        # Without tags players guess the matrix from the size, and colours shift.
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = TV_RANGE
+        for pixels in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            picture = picture.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=TV_RANGE)
+            picture.color_primaries = picture.color_trc = BT709
+            out.mux(stream.encode(picture))
+        out.mux(stream.encode())
+
+
+def write_gif(path: str | Path, frames: np.ndarray, fps: float, *, min_side: int = 128) -> None:
+    """An endless GIF of a clip, uint8 (F, H, W, 3); small clips are enlarged as for `write_mp4`.
+
+    GIF counts time in 1/100 s: the frame rate is met to within that.
+    """
+    pictures = [Image.fromarray(pixels) for pixels in _enlarged(_checked(frames), min_side)]
+    # One palette for all frames, taken from all of them: palettes of their own make still backgrounds flicker.
+    thumbnails = np.concatenate([np.asarray(p.resize((64, 64), Image.Resampling.NEAREST)) for p in pictures])
+    palette = Image.fromarray(thumbnails).quantize(256)
+    first, *rest = [picture.quantize(palette=palette) for picture in pictures]
+    with replacing(path) as temporary:
+        first.save(
+            temporary,
+            format="GIF",
+            save_all=True,
+            append_images=rest,
+            duration=round(100 / fps) * 10,
+            loop=0,
+            disposal=1,
+        )
+
+
+def write_png(path: str | Path, pixels: np.ndarray) -> None:
+    """A lossless picture of pixels, uint8 (H, W, 3), at their own size."""
+    with replacing(path) as temporary:
+        Image.fromarray(_checked(pixels[None])[0]).save(temporary, format="PNG")
+
+
+def write_sheet(path: str | Path, rows: Sequence[tuple[str, np.ndarray]], *, columns: int = 8) -> None:
+    """The PNG of `contact_sheet(rows, columns=columns)`: a row of frames for each (caption, clip)."""
+    write_png(path, contact_sheet(rows, columns=columns))
+
+
+def write_sample(
+    folder: str | Path, name: str, frames: np.ndarray, fps: float, settings: Mapping[str, Any]
+) -> list[Path]:
+    """A clip as NAME.mp4, NAME.gif and NAME.sheet.png, or one frame as NAME.png; and NAME.json with its settings.
+
+    Args:
+        folder: created if missing. Files of the same names are replaced.
+        name: a plain counter such as "00007". Never a prompt: prompts hold slashes and may be longer than file names.
+        frames: uint8 (F, H, W, 3).
+        settings: JSON values. The key "prompt", if there, becomes the caption of the sheet.
+
+    Returns: the paths written; the clip or picture itself comes first.
+
+    Raises:
+        ValueError: `name` is no safe file name.
+        DataError: `frames` is no such array.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+        raise ValueError(f"sample name {name!r}: wanted letters, digits, - and _ only, as in 00007")
+    frames = _checked(frames)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if len(frames) == 1:
+        paths = [folder / f"{name}.png"]
+        write_png(paths[0], frames[0])
+    else:
+        paths = [folder / f"{name}{suffix}" for suffix in (".mp4", ".gif", ".sheet.png")]
+        write_mp4(paths[0], frames, fps)
+        write_gif(paths[1], frames, fps)
+        write_sheet(paths[2], [(str(settings.get("prompt", name)), frames)])
+    sidecar = folder / f"{name}.json"
+    with replacing(sidecar) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return [*paths, sidecar]
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path`, which takes its place when the block ends well and vanishes when it does not."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _checked(frames: np.ndarray) -> np.ndarray:
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise DataError(f"frames: got {frames.dtype} {frames.shape}, wanted uint8 (F, H, W, 3) without empty sides")
+    return frames
+
+
+def _enlarged(frames: np.ndarray, min_side: int) -> np.ndarray:
+    factor = -(-min_side // min(frames.shape[1:3]))
+    return frames.repeat(factor, axis=1).repeat(factor, axis=2) if factor > 1 else frames

@@ -1,0 +1,101 @@
+"""Between pixels and latents, behind one interface: diffusers' AutoencoderKL, or a patch transform without weights.
+
+pixels: float (B, 3, H, W) in [-1, 1]. latents: float (B, channels, H / stride, W / stride), multiplied by the scaling factor.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import AutoencoderConfig
+from ..errors import CheckpointError
+
+
+class Autoencoder(Protocol):
+    """What training and sampling need of an autoencoder."""
+
+    stride: int
+    channels: int
+
+    def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Latents: mean + std * noise of the posterior (noise shaped like the latents), or its mean without noise."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pixels, not clamped."""
+        ...
+
+
+class PatchAutoencoder(nn.Module):
+    """An orthonormal cosine transform of each patch, colour by colour: weight-free, and lossless with all coefficients.
+
+    Fewer coefficients keep the lowest frequencies: a low-pass filter. Patch size 1 is the identity.
+    """
+
+    def __init__(self, patch_size: int, coefficients: int, scaling_factor: float = 1.0):
+        super().__init__()
+        self.stride, self.channels, self.scaling_factor = patch_size, 3 * coefficients, scaling_factor
+        self.register_buffer("basis", cosine_basis(patch_size)[:coefficients, None], persistent=False)
+
+    def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
+        planes = F.conv2d(pixels.flatten(0, 1)[:, None], self.basis.to(pixels), stride=self.stride)
+        return planes.unflatten(0, pixels.shape[:2]).flatten(1, 2) * self.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        planes = (latents / self.scaling_factor).unflatten(1, (3, -1))
+        pixels = F.conv_transpose2d(planes.flatten(0, 1), self.basis.to(latents), stride=self.stride)
+        return pixels.unflatten(0, planes.shape[:2]).flatten(1, 2)
+
+
+def cosine_basis(size: int) -> Tensor:
+    """The size^2 orthonormal 2-D DCT-II functions, (size^2, size, size) float32, from low to high frequencies."""
+    place, frequency = torch.arange(size, dtype=torch.float64) + 0.5, torch.arange(size, dtype=torch.float64)[:, None]
+    rows = torch.cos(math.pi / size * frequency * place) * math.sqrt(2 / size)
+    rows[0] /= math.sqrt(2)
+    order = sorted(((i, j) for i in range(size) for j in range(size)), key=lambda ij: (sum(ij), ij))
+    return torch.stack([torch.outer(rows[i], rows[j]) for i, j in order]).float()
+
+
+class KLAutoencoder(nn.Module):
+    """Stable Diffusion's autoencoder, a few frames at a time."""
+
+    def __init__(self, vae: nn.Module, scaling_factor: float, frames_per_call: int):
+        super().__init__()
+        self.vae, self.scaling_factor, self.frames_per_call = vae, scaling_factor, frames_per_call
+        self.stride = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.channels = vae.config.latent_channels
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
+        posteriors = [self.vae.encode(chunk).latent_dist for chunk in self._chunks(pixels)]
+        mean = torch.cat([p.mean for p in posteriors])
+        if noise is not None:
+            mean = mean + torch.cat([p.std for p in posteriors]) * noise.to(mean)
+        return (mean * self.scaling_factor).float()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        scaled = latents / self.scaling_factor
+        return torch.cat([self.vae.decode(chunk).sample for chunk in self._chunks(scaled)]).float()
+
+    def _chunks(self, x: Tensor) -> Iterator[Tensor]:
+        return iter(x.to(self.vae.dtype).split(self.frames_per_call))
+
+
+def build_autoencoder(config: AutoencoderConfig, pretrained: str | None) -> PatchAutoencoder | KLAutoencoder:
+    """The autoencoder of a run, frozen."""
+    if config.type == "patch":
+        coefficients = config.coefficients or config.patch_size**2
+        return PatchAutoencoder(config.patch_size, coefficients, config.scaling_factor or 1.0)
+    from diffusers import AutoencoderKL
+
+    try:
+        vae = AutoencoderKL.from_pretrained(pretrained, subfolder="vae", local_files_only=True, use_safetensors=True)
+    except OSError as error:
+        raise CheckpointError(f"pretrained_model_name_or_path {pretrained}: no autoencoder in vae/: {error}") from None
+    scaling = config.scaling_factor or vae.config.scaling_factor
+    return KLAutoencoder(vae.requires_grad_(False).eval(), scaling, config.frames_per_call)

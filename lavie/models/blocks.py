@@ -1,0 +1,80 @@
+"""The levels of the UNet: residual blocks, each followed by a transformer where the level attends to text."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .attention import SpatialTransformer
+from .resnet import Downsample, Frames, ResnetBlock, Upsample
+
+Run = Callable[..., Tensor]
+"""Calls a block, with or without gradient checkpointing: run(block, *inputs)."""
+
+
+class DownBlock(nn.Module):
+    """One level on the way down."""
+
+    def __init__(
+        self, resnets: list[ResnetBlock], attentions: list[SpatialTransformer], downsample: Downsample | None
+    ):
+        super().__init__()
+        self.attentions = nn.ModuleList(attentions)
+        self.resnets = nn.ModuleList(resnets)
+        self.downsamplers = nn.ModuleList([downsample] if downsample else [])
+
+    def forward(self, x: Tensor, time: Tensor, text: Tensor, frames: Frames, norm: Frames, run: Run) -> list[Tensor]:
+        """All outputs in order, for the skip connections; the last one goes on."""
+        outputs = []
+        for i, resnet in enumerate(self.resnets):
+            x = run(resnet, x, time, frames, norm)
+            if self.attentions:
+                x = run(self.attentions[i], x, text, frames)
+            outputs.append(x)
+        for downsample in self.downsamplers:
+            outputs.append(downsample(x))
+        return outputs
+
+
+class MidBlock(nn.Module):
+    """The coarsest level: residual block, transformer, residual block."""
+
+    def __init__(self, resnets: list[ResnetBlock], attention: SpatialTransformer):
+        super().__init__()
+        self.attentions = nn.ModuleList([attention])
+        self.resnets = nn.ModuleList(resnets)
+
+    def forward(self, x: Tensor, time: Tensor, text: Tensor, frames: Frames, norm: Frames, run: Run) -> Tensor:
+        x = run(self.resnets[0], x, time, frames, norm)
+        x = run(self.attentions[0], x, text, frames)
+        return run(self.resnets[1], x, time, frames, norm)
+
+
+class UpBlock(nn.Module):
+    """One level on the way up: takes a skip connection before each residual block."""
+
+    def __init__(self, resnets: list[ResnetBlock], attentions: list[SpatialTransformer], upsample: Upsample | None):
+        super().__init__()
+        self.attentions = nn.ModuleList(attentions)
+        self.resnets = nn.ModuleList(resnets)
+        self.upsamplers = nn.ModuleList([upsample] if upsample else [])
+
+    def forward(
+        self,
+        x: Tensor,
+        skips: list[Tensor],
+        size: tuple[int, int] | None,
+        time: Tensor,
+        text: Tensor,
+        frames: Frames,
+        norm: Frames,
+        run: Run,
+    ) -> Tensor:
+        """skips: one per residual block, the deepest last; size: the height and width to upsample to, if it does."""
+        for i, (resnet, skip) in enumerate(zip(self.resnets, reversed(skips), strict=True)):
+            x = run(resnet, torch.cat([x, skip], dim=1), time, frames, norm)
+            if self.attentions:
+                x = run(self.attentions[i], x, text, frames)
+        for upsample in self.upsamplers:
+            x = upsample(x, size)
+        return x

@@ -1,0 +1,55 @@
+"""Embeddings of the timestep and of relative frame distances."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoid(timestep: Tensor, channels: int) -> Tensor:
+    """(B,) timesteps -> (B, channels) float32: cosines, then sines, of wavelengths from 2 pi to 20000 pi."""
+    half = channels // 2
+    frequency = torch.exp(-math.log(10000.0) / half * torch.arange(half, dtype=torch.float32, device=timestep.device))
+    angle = timestep.float()[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+class TimestepEmbedding(nn.Module):
+    """Two linear layers over the sinusoid: (B, in_channels) -> (B, channels)."""
+
+    def __init__(self, in_channels: int, channels: int):
+        super().__init__()
+        self.linear_1 = nn.Linear(in_channels, channels)
+        self.linear_2 = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear_2(nn.functional.silu(self.linear_1(x)))
+
+
+BUCKETS, MAX_DISTANCE = 32, 32
+
+
+def distance_buckets(frames: int) -> Tensor:
+    """(F, F) int64: the bucket of key frame j seen from query frame i, as in T5 (bidirectional, 32 buckets, distance 32).
+
+    Distances below 8 have a bucket each, larger ones share logarithmic buckets; later keys use the upper half.
+    """
+    distance = torch.arange(frames)[None, :] - torch.arange(frames)[:, None]
+    half, exact = BUCKETS // 2, BUCKETS // 4
+    n = distance.abs()
+    far = exact + (torch.log(n.clamp_min(1) / exact) / math.log(MAX_DISTANCE / exact) * (half - exact)).floor().long()
+    return torch.where(n < exact, n, far.clamp_max(half - 1)) + half * (distance > 0)
+
+
+class RelativeBias(nn.Module):
+    """A learned bias per head and bucket of relative frame distance; zero at the start."""
+
+    def __init__(self, heads: int):
+        super().__init__()
+        self.relative_attention_bias = nn.Embedding(BUCKETS, heads)
+        nn.init.zeros_(self.relative_attention_bias.weight)
+
+    def forward(self, frames: int) -> Tensor:
+        """-> (heads, F, F)."""
+        buckets = distance_buckets(frames).to(self.relative_attention_bias.weight.device)
+        return self.relative_attention_bias(buckets).permute(2, 0, 1)

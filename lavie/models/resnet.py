@@ -1,0 +1,81 @@
+"""The pseudo-3D residual block and the resamplers: 2-D convolutions over folded frames, channels last.
+
+x is (B * (video + images), C, H, W) throughout; `Frames` says how many of each row's frames are clip and images.
+"""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops.group_norm import group_norm
+
+
+class Frames(NamedTuple):
+    """The frame axis of a joint batch row: the clip's frames, then independent images."""
+
+    video: int
+    images: int
+
+    @property
+    def total(self) -> int:
+        return self.video + self.images
+
+
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm over single frames, or pooled over the frames of a clip."""
+
+    def forward(self, x: Tensor, frames: Frames = Frames(1, 0), silu: bool = False) -> Tensor:
+        return group_norm(
+            x,
+            self.weight,
+            self.bias,
+            groups=self.num_groups,
+            eps=self.eps,
+            frames=frames.video,
+            images=frames.images,
+            silu=silu,
+        )
+
+
+class ResnetBlock(nn.Module):
+    """norm-SiLU-conv, plus the time embedding, norm-SiLU-conv, plus the input. Norms pool over a clip's frames."""
+
+    def __init__(self, in_channels: int, out_channels: int, time_channels: int, groups: int):
+        super().__init__()
+        self.norm1 = GroupNorm(groups, in_channels, eps=1e-5)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time_emb_proj = nn.Linear(time_channels, out_channels)
+        self.norm2 = GroupNorm(groups, out_channels, eps=1e-5)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+
+    def forward(self, x: Tensor, time: Tensor, frames: Frames, norm_frames: Frames) -> Tensor:
+        """x (B * F, C, H, W), time (B, T): one timestep for all frames of a row."""
+        h = self.conv1(self.norm1(x, norm_frames, silu=True))
+        time = self.time_emb_proj(F.silu(time))[:, None, :, None, None]
+        h = (h.unflatten(0, (-1, frames.total)) + time).flatten(0, 1)
+        h = self.conv2(self.norm2(h, norm_frames, silu=True))
+        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Downsample(nn.Module):
+    """Half the height and width."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour to a given height and width, then a convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.conv(F.interpolate(x, size=size, mode="nearest"))

@@ -1,0 +1,80 @@
+"""From captions to features (n, L, D), behind one interface: transformers' CLIPTextModel, or a fixed vector per word."""
+
+import math
+import re
+
+import torch
+from torch import Tensor, nn
+
+from ..config import TextEncoderConfig
+from ..errors import CheckpointError
+from ..seeds import torch_generator
+
+
+class HashTextEncoder(nn.Module):
+    """Each word is a fixed random vector, keyed by its letters, plus a sinusoid of its place: no weights, no download.
+
+    Captions longer than `max_length` words are cut.
+    """
+
+    def __init__(self, channels: int, max_length: int):
+        super().__init__()
+        self.channels, self.max_length = channels, max_length
+        rate = torch.exp(-math.log(10000.0) * torch.arange(0, channels, 2) / channels)
+        angle = torch.arange(max_length)[:, None] * rate
+        self.register_buffer("place", torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :channels], persistent=False)
+        self.words: dict[str, Tensor] = {}
+
+    def forward(self, captions: list[str]) -> Tensor:
+        """n captions -> (n, max_length, channels) float32, zero past the last word."""
+        features = self.place.new_zeros(len(captions), self.max_length, self.channels)
+        for row, caption in zip(features, captions, strict=True):
+            words = ["<start>", *re.findall(r"\w+", caption.lower())][: self.max_length]
+            vectors = torch.stack([self._vector(word) for word in words]).to(features.device)
+            row[: len(words)] = vectors + 0.5 * self.place[: len(words)]
+        return features
+
+    def _vector(self, word: str) -> Tensor:
+        if word not in self.words:
+            self.words[word] = torch.randn(self.channels, generator=torch_generator(0, f"word/{word}"))
+        return self.words[word]
+
+
+class ClipTextEncoder(nn.Module):
+    """CLIP's text features: the last hidden state, 77 padded tokens, no attention mask, as Stable Diffusion 1.4 has it."""
+
+    def __init__(self, model: nn.Module, tokenizer, max_length: int):
+        super().__init__()
+        self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
+        self.channels = model.config.hidden_size
+
+    @torch.no_grad()
+    def forward(self, captions: list[str]) -> Tensor:
+        """n captions -> (n, max_length, channels) float32; longer captions are cut."""
+        tokens = self.tokenizer(
+            captions, padding="max_length", max_length=self.max_length, truncation=True, return_tensors="pt"
+        )
+        return self.model(tokens.input_ids.to(self.model.device)).last_hidden_state.float()
+
+
+def build_text_encoder(config: TextEncoderConfig, channels: int, pretrained: str | None) -> HashTextEncoder | ClipTextEncoder:
+    """The text encoder of a run, frozen; `channels` is the cross_attention_dim of the network that reads it."""
+    if config.type == "hash":
+        return HashTextEncoder(channels, config.max_length)
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(pretrained, subfolder="tokenizer", local_files_only=True)
+        model = CLIPTextModel.from_pretrained(
+            pretrained, subfolder="text_encoder", local_files_only=True, use_safetensors=True
+        )
+    except OSError as error:
+        raise CheckpointError(
+            f"pretrained_model_name_or_path {pretrained}: no CLIP model in text_encoder/ and tokenizer/: {error}"
+        ) from None
+    encoder = ClipTextEncoder(model.requires_grad_(False).eval(), tokenizer, config.max_length)
+    if encoder.channels != channels:
+        raise CheckpointError(
+            f"{pretrained}/text_encoder gives {encoder.channels} features, model.cross_attention_dim is {channels}: change one"
+        )
+    return encoder

@@ -1,0 +1,1 @@
+"""What a tensor operation computes: a public function each, and its plain PyTorch definition."""

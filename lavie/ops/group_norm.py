@@ -1,0 +1,120 @@
+"""GroupNorm, with or without SiLU, on channels-last memory, over single images or over the frames of a clip.
+
+x is a folded batch (B * (frames + images), C, H, W) in `torch.channels_last`: each row is a clip of `frames` frames
+followed by `images` independent images. Statistics pool a clip's frames; each image stands alone.
+Statistics and the affine map are computed in float32 (float64 for float64), centred before squaring.
+"""
+
+import torch
+from torch import Tensor
+
+
+def group_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    groups: int,
+    eps: float,
+    frames: int = 1,
+    images: int = 0,
+    silu: bool = False,
+) -> Tensor:
+    """GroupNorm of x (B * (frames + images), C, H, W) with affine parameters (C,), then SiLU if `silu`.
+
+    Returns a tensor like x, channels last. Deterministic, differentiable in x, weight and bias.
+    """
+    return _group_norm(x, weight, bias, groups, eps, frames, images, silu)[0]
+
+
+@torch.library.custom_op("lavie::group_norm", mutates_args=())
+def _group_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, frames: int, images: int, silu: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    v = _rows(x)  # (N, S, C)
+    size = v.shape[1] * (v.shape[2] // groups)
+    mean = _pool(v.sum(1).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images)  # (N, groups)
+    centred = v - _per_channel(mean, v)
+    variance = _pool((centred * centred).sum(1).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images)
+    rstd = (variance + eps).rsqrt()
+    y = torch.addcmul(bias, centred, _per_channel(rstd, v) * weight)
+    if silu:
+        y = torch.nn.functional.silu(y)
+    return _unrows(y, x), mean, rstd
+
+
+@_group_norm.register_fake
+def _(x, weight, bias, groups, eps, frames, images, silu):
+    stats = x.new_empty(x.shape[0], groups, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+    return torch.empty_like(x, memory_format=torch.channels_last), stats, torch.empty_like(stats)
+
+
+@torch.library.custom_op("lavie::group_norm_backward", mutates_args=())
+def _group_norm_backward(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    groups: int,
+    frames: int,
+    images: int,
+    silu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    v, g = _rows(x), _rows(dy)
+    size = v.shape[1] * (v.shape[2] // groups)
+    x_hat = (v - _per_channel(mean, v)) * _per_channel(rstd, v)
+    if silu:
+        g = torch.ops.aten.silu_backward(g, torch.addcmul(bias, x_hat, weight))
+    g_sum, gx_sum = g.sum(1), (g * x_hat).sum(1)  # (N, C)
+    mean_g = _pool((g_sum * weight).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images)
+    mean_gx = _pool((gx_sum * weight).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images)
+    dx = torch.addcmul(_per_channel(mean_g, v), x_hat, _per_channel(mean_gx, v))
+    dx = (g * weight - dx) * _per_channel(rstd, v)
+    return _unrows(dx, x), gx_sum.sum(0).to(weight.dtype), g_sum.sum(0).to(bias.dtype)
+
+
+@_group_norm_backward.register_fake
+def _(dy, x, weight, bias, mean, rstd, groups, frames, images, silu):
+    return torch.empty_like(x, memory_format=torch.channels_last), torch.empty_like(weight), torch.empty_like(bias)
+
+
+def _setup_context(ctx, inputs, output):
+    x, weight, bias, ctx.groups, _, ctx.frames, ctx.images, ctx.silu = inputs
+    _, mean, rstd = output
+    ctx.set_materialize_grads(False)  # the statistics get no gradient: build no zeros for them
+    ctx.save_for_backward(x, weight, bias, mean, rstd)
+
+
+def _backward(ctx, dy, _dmean, _drstd):
+    gradients = _group_norm_backward(dy, *ctx.saved_tensors, ctx.groups, ctx.frames, ctx.images, ctx.silu)
+    return *gradients, None, None, None, None, None
+
+
+_group_norm.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, S, C) in the dtype of the statistics: a view of channels-last float32."""
+    v = x.permute(0, 2, 3, 1).flatten(1, 2)
+    return v if v.dtype == torch.float64 else v.float()
+
+
+def _unrows(v: Tensor, like: Tensor) -> Tensor:
+    """(N, S, C) -> the shape and dtype of `like` (N, C, H, W), channels last."""
+    return v.to(like.dtype).unflatten(1, like.shape[2:]).permute(0, 3, 1, 2)
+
+
+def _per_channel(stats: Tensor, v: Tensor) -> Tensor:
+    """(N, groups) -> (N, 1, C)."""
+    return stats.repeat_interleave(v.shape[2] // stats.shape[1], dim=1).unsqueeze(1)
+
+
+def _pool(stats: Tensor, frames: int, images: int) -> Tensor:
+    """Average (B * (frames + images), groups) over each clip's frames; images keep their own."""
+    if frames <= 1:
+        return stats
+    rows = stats.unflatten(0, (-1, frames + images))
+    clip = rows[:, :frames].mean(1, keepdim=True).expand(-1, frames, -1)
+    return torch.cat([clip, rows[:, frames:]], 1).flatten(0, 1)

@@ -1,0 +1,1 @@
+"""The training run: engine, step, average of the weights, checkpoints, metrics, validation."""

@@ -1,0 +1,97 @@
+"""Saving and resuming a run: `checkpoint-<step>/` holds DeepSpeed's state, the network to sample from, and the config.
+
+    checkpoint.json   what this is: step, ranks, versions; written last
+    config.yaml       the run's resolved config
+    unet/             the (averaged) network in float32: config.json and safetensors
+    state/            DeepSpeed's parameters and optimizer states, one file a rank
+
+The folder appears under its name by one rename, when all of it is written.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from .. import __version__
+from ..config import TrainConfig, dump_yaml, load_config
+from ..distributed import barrier, broadcast_object, is_main, log, world_size
+from ..errors import CheckpointError
+from ..models.weights import MANIFEST, WEIGHTS_NAME, checkpoints, newest_checkpoint, save_network
+from .ema import EMA, gathered_weights
+
+MUST_MATCH = ("stage", "model", "trainable", "use_ema")
+"""What a resumed run has in common with its checkpoint."""
+MOVES_DATA = ("seed", "train_batch_size", "gradient_accumulation_steps", "data")
+"""What decides the order of the data: a resumed run with another value goes on with other samples."""
+
+
+def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
+    """Write `checkpoint-<step>/` after `step` steps, then drop the oldest beyond checkpoints_total_limit. Collective."""
+    final = Path(config.output_dir) / f"checkpoint-{step}"
+    partial = final.with_name(f".{final.name}.partial")
+    if is_main():
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    barrier()
+    engine.save_checkpoint(str(partial), tag="state", save_latest=False)
+    weights = gathered_weights(engine.module, ema)
+    if is_main():
+        save_network(partial / "unet", config.model, {name: w.cpu() for name, w in weights.items()})
+        (partial / "config.yaml").write_text(dump_yaml(config))
+        manifest = {"step": step, "world_size": world_size(), "lavie": __version__, "torch": torch.__version__}
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    barrier()
+    if is_main():
+        if final.exists():  # of the same step, from before this run was resumed
+            final.rename(final.with_name(f".{final.name}.old"))
+        os.replace(partial, final)
+        shutil.rmtree(final.with_name(f".{final.name}.old"), ignore_errors=True)
+        if config.checkpoints_total_limit:
+            for old in checkpoints(final.parent)[: -config.checkpoints_total_limit]:
+                shutil.rmtree(old)
+    barrier()
+    log.info(f"saved {final}")
+    return final
+
+
+def resume(engine, ema: EMA | None, config: TrainConfig) -> int:
+    """Load what `resume_from_checkpoint` names and return its step: 0 only if the key is not set. Collective.
+
+    Raises CheckpointError if there is nothing to load, or it belongs to another network or number of ranks.
+    """
+    if config.resume_from_checkpoint is None:
+        return 0
+    found = broadcast_object(_find(config) if is_main() else None)  # a shared disk may show each rank something else
+    if isinstance(found, CheckpointError):
+        raise found
+    folder = found
+    manifest = json.loads((folder / MANIFEST).read_text())
+    if manifest["world_size"] != world_size():
+        raise CheckpointError(
+            f"{folder} was saved by {manifest['world_size']} ranks, this run has {world_size()}: start as many"
+        )
+    saved = load_config(folder / "config.yaml")
+    for key in MUST_MATCH:
+        if getattr(saved, key) != getattr(config, key):
+            raise CheckpointError(f"{folder}: {key} was {getattr(saved, key)}, this run's config says {getattr(config, key)}")
+    for key in MOVES_DATA:
+        if getattr(saved, key) != getattr(config, key):
+            log.warning(f"{folder}: {key} differs from the checkpoint's: the data goes on in another order")
+    path, _ = engine.load_checkpoint(str(folder), tag="state", load_lr_scheduler_states=False)
+    if path is None:
+        raise CheckpointError(f"{folder}: DeepSpeed found no state/ of this rank to load")
+    if ema:
+        ema.load(folder / "unet" / WEIGHTS_NAME)
+    log.info(f"resumed from {folder}")
+    return manifest["step"]
+
+
+def _find(config: TrainConfig) -> Path | CheckpointError:
+    asked = config.resume_from_checkpoint
+    try:
+        return newest_checkpoint(config.output_dir if asked in (None, "latest") else asked)
+    except CheckpointError as error:
+        return CheckpointError(f"resume_from_checkpoint is {asked}: {error}. Set it to null to start at step 0")

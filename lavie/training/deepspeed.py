@@ -1,0 +1,94 @@
+"""The one place that speaks DeepSpeed: its JSON completed from the run's config, and the engine built from both."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..config import TrainConfig
+from ..errors import ConfigError
+from ..models.attention import TransformerBlock
+from .optim import build_optimizer
+
+
+def init_distributed() -> torch.device:
+    """Join the process group (of one rank, where no launcher is) and return this rank's device."""
+    import deepspeed
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    defaults = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    if "RANK" not in os.environ and "OMPI_COMM_WORLD_RANK" not in os.environ:
+        os.environ.update({k: v for k, v in defaults.items() if k not in os.environ})
+    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def training_dtype(config: TrainConfig) -> torch.dtype:
+    """What the network computes in."""
+    if config.mixed_precision == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    return torch.bfloat16 if config.mixed_precision == "bf16" else torch.float32
+
+
+def resolve_json(path: str | Path, config: TrainConfig, world_size: int) -> dict[str, Any]:
+    """DeepSpeed's settings from a JSON file, its "auto" and absent values filled from the run's config.
+
+    Raises ConfigError, naming both places, where the two contradict each other.
+    """
+    try:
+        settings = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--deepspeed {path}: no JSON file: {error}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"--deepspeed {path}: wanted a JSON object, got {type(settings).__name__}")
+    for section, keys in (
+        ("optimizer", "learning_rate, adam_beta1, adam_beta2, adam_epsilon, adam_weight_decay"),
+        ("scheduler", "lr_scheduler, lr_warmup_steps"),
+    ):
+        if section in settings:
+            raise ConfigError(f"{path}: remove the section {section!r}: the run's config decides it ({keys})")
+    if settings.get("fp16", {}).get("enabled"):
+        raise ConfigError(f"{path}: fp16.enabled is true: training in fp16 is not supported, use mixed_precision: bf16")
+
+    micro, accumulation = config.train_batch_size, config.gradient_accumulation_steps
+    for key, value, source in (
+        ("train_micro_batch_size_per_gpu", micro, "train_batch_size"),
+        ("gradient_accumulation_steps", accumulation, "gradient_accumulation_steps"),
+        (
+            "train_batch_size",
+            micro * accumulation * world_size,
+            f"train_batch_size x gradient_accumulation_steps x {world_size} ranks",
+        ),
+        ("gradient_clipping", config.max_grad_norm, "max_grad_norm"),
+        ("bf16.enabled", training_dtype(config) == torch.bfloat16, "mixed_precision"),
+    ):
+        _fill(settings, key, value, source, path)
+    return settings
+
+
+def _fill(settings: dict[str, Any], key: str, value: Any, source: str, path: str | Path) -> None:
+    *sections, leaf = key.split(".")
+    for section in sections:
+        settings = settings.setdefault(section, {})
+    got = settings.get(leaf, "auto")
+    if got not in ("auto", value):
+        raise ConfigError(f'{path}: {key} is {got}, but the run\'s config says {value} ({source}): set it to "auto" or agree')
+    settings[leaf] = value
+
+
+def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, Any]):
+    """The DeepSpeed engine around `network`, which it takes over."""
+    import deepspeed
+
+    if settings.get("zero_optimization", {}).get("stage") == 3:
+        # These blocks multiply with several layers' weights at once, so they are gathered and released whole.
+        deepspeed.utils.set_z3_leaf_modules(network, [TransformerBlock])
+    engine, *_ = deepspeed.initialize(model=network, optimizer=build_optimizer(network, config), config=settings)
+    return engine

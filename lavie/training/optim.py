@@ -1,0 +1,32 @@
+"""The optimizer, and the learning rate as a pure function of the step."""
+
+import math
+
+import torch
+from torch import nn
+
+from ..config import TrainConfig
+
+
+def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW over the parameters that train; fused on a GPU."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    return torch.optim.AdamW(
+        parameters,
+        lr=config.learning_rate,
+        betas=(config.adam_beta1, config.adam_beta2),
+        eps=config.adam_epsilon,
+        weight_decay=config.adam_weight_decay,
+        fused=parameters[0].is_cuda,
+    )
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The rate of the step with index `step` (from 0): linear warm-up, then constant or a cosine to 0 at max_train_steps."""
+    warmup = config.lr_warmup_steps
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    if config.lr_scheduler == "constant":
+        return config.learning_rate
+    progress = (step - warmup) / max(1, config.max_train_steps - warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))

@@ -1,0 +1,51 @@
+"""A parameter as this rank holds it under ZeRO stage 0 to 3: the slice of its float32 master, and back to the whole.
+
+Stage 3 cuts every parameter into equal slices, one a rank. Stages 1 and 2 (and bf16 without ZeRO) cut the flattened
+parameters at arbitrary places. Stage 0 in float32 leaves every rank the whole.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Elements [start, start + len(values)) of a flattened parameter of the given shape."""
+
+    shape: torch.Size
+    start: int
+    values: Tensor
+    """1-D, float32 for parameters that train. A view of the optimizer's master where that lies on the device."""
+    replicated: bool
+    """Whether every rank holds the whole."""
+
+
+def local_slice(parameter: nn.Parameter) -> Slice:
+    """What this rank holds of `parameter` of a DeepSpeed engine's module; possibly nothing."""
+    if hasattr(parameter, "ds_id"):
+        from deepspeed.utils import safe_get_local_fp32_param
+
+        values = safe_get_local_fp32_param(parameter) if parameter.requires_grad else parameter.ds_tensor
+        start = dist.get_rank() * values.numel()
+        length = min(values.numel(), max(parameter.ds_numel - start, 0))  # the last slices hold padding
+        return Slice(parameter.ds_shape, start, values.flatten()[:length], replicated=False)
+    if parameter.requires_grad and hasattr(parameter, "_hp_mapping"):
+        mapping = parameter._hp_mapping
+        if mapping is None:
+            return Slice(parameter.shape, 0, parameter.new_empty(0, dtype=torch.float32), replicated=False)
+        return Slice(parameter.shape, mapping.lp_fragment_address.start, mapping.hp_fragment, replicated=False)
+    return Slice(parameter.shape, 0, parameter.detach().flatten(), replicated=True)
+
+
+def gather(piece: Slice) -> Tensor:
+    """The whole tensor, float32, on every rank. All ranks call it together, for the same parameter."""
+    if piece.replicated:
+        return piece.values.float().view(piece.shape)
+    # Integers add exactly: the owner's bits plus zeros, whatever the float is.
+    bits = torch.zeros(piece.shape.numel(), dtype=torch.int32, device=piece.values.device)
+    bits[piece.start : piece.start + piece.values.numel()] = piece.values.float().view(torch.int32)
+    dist.all_reduce(bits)
+    return bits.view(torch.float32).view(piece.shape)

@@ -1,0 +1,90 @@
+"""From a batch of pixels and captions to the joint loss. Every random number comes from (seed, purpose, position)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..config import TrainConfig
+from ..data.loader import Batch
+from ..diffusion.loss import JointLoss, joint_loss, min_snr_weight
+from ..diffusion.schedule import NoiseSchedule
+from ..models.autoencoder import Autoencoder
+from ..seeds import torch_generator, uniform
+
+
+class Inputs(NamedTuple):
+    """What the network reads and what it should say."""
+
+    sample: Tensor
+    """Noisy latents (B, C, F + N, h, w)."""
+    timestep: Tensor
+    """int64 (B,): one for a clip and its images."""
+    text: Tensor
+    """(B, 1 + N, L, D)."""
+    target: Tensor
+    """Like `sample`."""
+
+
+@dataclass
+class Step:
+    """The frozen parts around the network, and the loss."""
+
+    config: TrainConfig
+    autoencoder: Autoencoder
+    text_encoder: torch.nn.Module
+    schedule: NoiseSchedule
+    device: torch.device
+    dtype: torch.dtype
+
+    def loss(self, network, inputs: Inputs) -> JointLoss:
+        """Run the network (an engine or a module) on `inputs`."""
+        config, images = self.config, inputs.text.shape[1] - 1
+        sample, text = inputs.sample.to(self.dtype), inputs.text.to(self.dtype)
+        output = network(sample, inputs.timestep, text, num_images=images)
+        weight = None
+        if config.snr_gamma is not None:
+            weight = min_snr_weight(self.schedule.snr(inputs.timestep), config.snr_gamma, config.prediction_type)
+        return joint_loss(
+            output, inputs.target, num_images=images, image_loss_weight=config.image_loss_weight, weight=weight
+        )
+
+    def training_inputs(self, batch: Batch) -> Inputs:
+        """Timesteps uniform over the schedule, captions dropped one by one with probability caption_dropout."""
+        seed, positions = self.config.seed, batch["positions"].tolist()
+        steps = self.schedule.num_train_timesteps
+        timestep = torch.tensor([int(uniform(seed, "timestep", p) * steps) for p in positions])
+        captions = [
+            ["" if uniform(seed, "caption", p, i) < self.config.caption_dropout else c for i, c in enumerate(row)]
+            for p, row in zip(positions, batch["captions"], strict=True)
+        ]
+        return self._inputs(batch, timestep, captions, purpose="")
+
+    def validation_inputs(self, batch: Batch, timestep: int) -> Inputs:
+        """One given timestep, every caption kept, and noise that no training step sees."""
+        rows = batch["captions"]
+        return self._inputs(batch, torch.full((len(rows),), timestep), rows, purpose="validation-")
+
+    @torch.no_grad()
+    def _inputs(self, batch: Batch, timestep: Tensor, captions: list[list[str]], purpose: str) -> Inputs:
+        seed, positions = self.config.seed, batch["positions"].tolist()
+        rows, total = batch["pixels"].shape[:2]
+        pixels = batch["pixels"].to(self.device).flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+        stride = self.autoencoder.stride
+        shape = (total, self.autoencoder.channels, pixels.shape[2] // stride, pixels.shape[3] // stride)
+        posterior, noise = (
+            torch.stack([torch.randn(shape, generator=torch_generator(seed, purpose + kind, p)) for p in positions])
+            for kind in ("posterior", "noise")
+        )
+        latents = self.autoencoder.encode(pixels, posterior.flatten(0, 1).to(self.device))
+        latents = latents.unflatten(0, (rows, total)).transpose(1, 2)
+        noise, timestep = noise.to(self.device).transpose(1, 2), timestep.to(self.device)
+        text = self.text_encoder([caption for row in captions for caption in row]).unflatten(0, (rows, -1))
+        return Inputs(
+            self.schedule.add_noise(latents, noise, timestep),
+            timestep,
+            text.to(self.device),
+            self.schedule.target(latents, noise, timestep),
+        )

@@ -1,0 +1,183 @@
+"""The training run. `fit` is the order of events; the modules beside this one say how each is done."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import TrainConfig, dump_yaml
+from ..data.loader import Batch, build_loader, fixed_batches
+from ..diffusion.loss import JointLoss
+from ..diffusion.schedule import NoiseSchedule
+from ..distributed import barrier, is_main, log, rank, setup_logging, sum_over_ranks, world_size
+from ..errors import ConfigError, TrainingError
+from ..models.autoencoder import build_autoencoder
+from ..models.stages import set_trainable
+from ..models.text_encoder import build_text_encoder
+from ..models.unet import VideoUNet
+from ..models.weights import initialize
+from .checkpoint import resume, save
+from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype
+from .ema import EMA, gathered_weights
+from .metrics import Metrics, forward_flops, peak_flops, peak_memory_gib
+from .optim import learning_rate
+from .step import Step
+from .validate import validation_loss
+
+Sample = Callable[[VideoUNet, Step, Path], None]
+"""Draws the validation prompts with a network into a folder; called by all ranks together."""
+
+
+class Trainer:
+    """Builds everything that a run needs, in the order in which it can fail cheaply, and runs it."""
+
+    def __init__(self, config: TrainConfig, deepspeed_json: str | Path, sample: Sample | None = None):
+        self.config, self.sample = config, sample
+        self.device = init_distributed()
+        setup_logging()
+        settings = resolve_json(deepspeed_json, config, world_size())
+        if config.validation_prompts and sample is None:
+            raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
+        self.validation_batches = self._validation_batches()
+        build_loader(config.data, config.data.train, **self._share(), start_step=0)  # the dataset fits, or it fails here
+
+        pretrained, dtype = config.pretrained_model_name_or_path, training_dtype(config)
+        autoencoder = build_autoencoder(config.autoencoder, pretrained).to(self.device, dtype)
+        text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained)
+        network = build_network(config, autoencoder.channels)
+        self.engine = build_engine(network, config, settings)
+        self.ema = EMA(self.engine.module, config.ema_decay) if config.use_ema else None
+        self.step = Step(
+            config, autoencoder, text_encoder.to(self.device), NoiseSchedule.from_config(config), self.device, dtype
+        )
+        self.start = resume(self.engine, self.ema, config)
+        self.batches = build_loader(config.data, config.data.train, **self._share(), start_step=self.start)
+        self.flops = 3 * forward_flops(config, autoencoder.channels)  # backward costs twice the forward
+        self.metrics: Metrics | None = None
+        if is_main():
+            Path(config.output_dir).mkdir(parents=True, exist_ok=True)
+            (Path(config.output_dir) / "config.yaml").write_text(dump_yaml(config))
+            self.metrics = Metrics(config, self.start)
+
+    def fit(self) -> None:
+        """Train to max_train_steps."""
+        config = self.config
+        self.engine.train()
+        for step in range(self.start + 1, config.max_train_steps + 1):
+            began, waited, losses = time.perf_counter(), 0.0, []
+            self._set_learning_rate(step)
+            for _ in range(config.gradient_accumulation_steps):
+                batch, seconds = self._next_batch()
+                loss = self.step.loss(self.engine, self.step.training_inputs(batch))
+                self.engine.backward(loss.total)
+                self.engine.step()
+                losses.append((loss, len(batch["dropped"])))
+                waited += seconds
+            if self.ema:
+                self.ema.update(step)
+            self._log(step, losses, time.perf_counter() - began, waited)
+            last = step == config.max_train_steps
+            if last or step % config.validation_steps == 0:
+                self._validate(step)
+            if last or step % config.checkpointing_steps == 0:
+                save(self.engine, self.ema, config, step)
+        if self.metrics:
+            self.metrics.close()
+
+    def _share(self) -> dict[str, int]:
+        """Which part of the data this rank reads."""
+        return dict(
+            seed=self.config.seed,
+            train_batch_size=self.config.train_batch_size,
+            gradient_accumulation_steps=self.config.gradient_accumulation_steps,
+            rank=rank(),
+            world_size=world_size(),
+        )
+
+    def _set_learning_rate(self, step: int) -> None:
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, step - 1)
+
+    def _next_batch(self) -> tuple[Batch, float]:
+        """The next micro-batch, and the seconds spent waiting for it. Replaced samples are written down."""
+        began = time.perf_counter()
+        batch = next(self.batches)
+        if batch["dropped"]:
+            with (Path(self.config.output_dir) / f"dropped-rank{rank()}.jsonl").open("a") as file:
+                file.writelines(json.dumps(d) + "\n" for d in batch["dropped"])
+        return batch, time.perf_counter() - began
+
+    def _log(self, step: int, losses: list[tuple[JointLoss, int]], seconds: float, waited: float) -> None:
+        """Average over micro-batches and ranks, check that the loss is finite, and write the record."""
+        local = torch.stack(
+            [torch.stack([*(part.detach().double() for part in loss), loss.total.new_tensor(dropped).double()]) for loss, dropped in losses]
+        )
+        total, video, image, dropped = (sum_over_ranks(local.sum(0)) / (world_size() * len(losses))).tolist()
+        if not math.isfinite(total):
+            raise TrainingError(
+                f"step {step}: the loss is {total} (video {video}, images {image}): lower learning_rate, or resume from an "
+                f"earlier checkpoint of {self.config.output_dir}"
+            )
+        if self.metrics is None:
+            return
+        samples = self.config.train_batch_size * self.config.gradient_accumulation_steps
+        flops, peak = self.flops * samples / seconds, peak_flops(self.device)
+        record: dict[str, Any] = dict(
+            step=step,
+            loss=total,
+            loss_video=video,
+            loss_image=image,
+            grad_norm=float(self.engine.get_global_grad_norm() or 0.0),
+            lr=learning_rate(self.config, step - 1),
+            samples_per_s=samples * world_size() / seconds,
+            tflops=flops / 1e12,
+            mfu=flops / peak if peak else None,
+            data_wait_s=waited,
+            dropped=round(dropped * world_size() * len(losses)),
+            skipped=self.engine.skipped_steps,
+            memory=peak_memory_gib(self.device),
+        )
+        self.metrics.log(record)
+
+    def _validation_batches(self) -> list[Batch]:
+        data = self.config.data
+        if not data.validation:
+            return []
+        share = self._share()
+        del share["gradient_accumulation_steps"]
+        return fixed_batches(data, data.validation, num_batches=self.config.validation_batches, **share)
+
+    def _validate(self, step: int) -> None:
+        """Held-out loss and samples of the averaged network, which every rank holds whole for the while."""
+        if not self.validation_batches and not self.config.validation_prompts:
+            return
+        network = VideoUNet(self.config.model).to(self.device, self.step.dtype).requires_grad_(False).eval()
+        network.load_state_dict(gathered_weights(self.engine.module, self.ema))
+        if self.validation_batches:
+            losses = validation_loss(network, self.step, self.validation_batches)
+            if self.metrics:
+                self.metrics.log({"step": step, **losses})
+        if self.sample and self.config.validation_prompts:
+            self.sample(network, self.step, Path(self.config.output_dir) / "samples" / f"step-{step:06d}")
+        barrier()
+
+
+def build_network(config: TrainConfig, latent_channels: int) -> VideoUNet:
+    """The run's network: drawn from its seed, then started from init_weights or the pretrained folder."""
+    if (config.model.in_channels, config.model.out_channels) != (latent_channels, latent_channels):
+        raise ConfigError(
+            f"model.in_channels and model.out_channels are {config.model.in_channels} and {config.model.out_channels}, "
+            f"but the autoencoder's latents have {latent_channels} channels: set both to {latent_channels}"
+        )
+    torch.manual_seed(config.seed)  # the same draw on every rank
+    network = VideoUNet(config.model)
+    source = config.init_weights or config.pretrained_model_name_or_path
+    if source:
+        log.info(str(initialize(network, source)))
+    network.gradient_checkpointing = config.gradient_checkpointing
+    set_trainable(network, config.trainable)
+    return network

@@ -1,0 +1,29 @@
+"""The validation loss: held-out clips at fixed noise and fixed timesteps, so that runs and steps compare."""
+
+import torch
+
+from ..data.loader import Batch
+from ..distributed import sum_over_ranks
+from ..models.unet import VideoUNet
+from .step import Step
+
+QUANTILES = (0.125, 0.375, 0.625, 0.875)
+"""Where in the noise schedule the loss is taken: the middles of its quarters."""
+
+
+@torch.no_grad()
+def validation_loss(network: VideoUNet, step: Step, batches: list[Batch]) -> dict[str, float]:
+    """The mean loss over all ranks' batches: at each timestep quantile, and their mean as "validation_loss".
+
+    Every rank calls it with its own batches and the same number of them.
+    """
+    timesteps = [int(q * step.schedule.num_train_timesteps) for q in QUANTILES]
+    sums = torch.zeros(len(timesteps) + 1, dtype=torch.float64)
+    for batch in batches:
+        for i, timestep in enumerate(timesteps):
+            sums[i] += step.loss(network, step.validation_inputs(batch, timestep)).total.item()
+        sums[-1] += 1
+    sums = sum_over_ranks(sums.to(step.device)).cpu()
+    losses = (sums[:-1] / sums[-1]).tolist()
+    by_timestep = {f"validation_loss_t{t}": loss for t, loss in zip(timesteps, losses, strict=True)}
+    return {"validation_loss": sum(losses) / len(losses), **by_timestep}

@@ -1,0 +1,35 @@
+"""Packaging of lavie. Versions here are floors; constraints.txt holds the exact set that is tested."""
+
+from setuptools import find_namespace_packages, setup
+
+DEV = ["hypothesis", "mypy>=1.11", "pytest>=8", "pytest-timeout", "rotary-embedding-torch>=0.8", "ruff>=0.6", "types-PyYAML"]
+
+setup(
+    name="lavie",
+    version="0.1.0",
+    description="The trainer for LaVie, the text-to-video diffusion cascade",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_namespace_packages(include=["lavie", "lavie.*"]),
+    package_data={"lavie": ["py.typed"]},
+    install_requires=[
+        "torch>=2.10",
+        "deepspeed>=0.19.8",
+        "transformers>=4.57",
+        "diffusers>=0.35",
+        "safetensors>=0.5",
+        "webdataset>=1.0",
+        "av>=14",
+        "numpy>=1.26",
+        "pillow>=11",
+        "pydantic>=2.8",
+        "pyyaml>=6",
+        "typer>=0.15",
+        "rich>=13.9",
+        "tensorboard>=2.18",
+        "matplotlib>=3.9",
+        "ninja>=1.11",
+    ],
+    extras_require={"dev": DEV},
+    entry_points={"console_scripts": ["lavie = lavie.cli:main"]},
+)

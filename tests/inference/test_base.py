@@ -1,0 +1,53 @@
+"""`generate` numbers its files, tells how each was made, and never writes over samples unasked."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lavie.errors import ConfigError
+from lavie.inference.base import SampleSettings, generate
+
+SETTINGS = SampleSettings(num_frames=3, height=16, width=24, num_inference_steps=4, num_per_prompt=2)
+
+
+class Pipeline:
+    """Clips whose grey level is the index of the sample."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, prompts, *, indices, num_frames, height, width, num_inference_steps, progress, **rest):
+        self.calls.append((prompts, indices, rest))
+        for step in range(num_inference_steps):
+            progress(step + 1, num_inference_steps)
+        return np.full((1, num_frames, height, width, 3), indices[0], np.uint8)
+
+
+def test_writes_numbered_samples_and_a_sheet(tmp_path):
+    pipeline, seen = Pipeline(), []
+    paths = generate(pipeline, ["red", "blue"], tmp_path, SETTINGS, progress=lambda *at: seen.append(at))
+    assert [p.name for p in paths] == ["00000.mp4", "00001.mp4", "00002.mp4", "00003.mp4", "sheet.png"]
+    assert all(p.is_file() for p in paths)
+    assert [(p, i) for p, i, _ in pipeline.calls] == [(["red"], [0]), (["red"], [1]), (["blue"], [2]), (["blue"], [3])]
+    assert seen == [(step, 16) for step in range(1, 17)]
+    sidecar = json.loads((tmp_path / "00002.json").read_text())
+    assert sidecar["prompt"] == "blue" and sidecar["index"] == 2 and sidecar["seed"] == 0 and sidecar["height"] == 16
+
+
+def test_images(tmp_path):
+    paths = generate(Pipeline(), ["red"], tmp_path, replace(SETTINGS, num_frames=1))
+    assert [p.name for p in paths] == ["00000.png", "00001.png", "sheet.png"]
+
+
+def test_does_not_write_over_samples_unasked(tmp_path):
+    generate(Pipeline(), ["red"], tmp_path, SETTINGS)
+    with pytest.raises(ConfigError, match="give another --out folder"):
+        generate(Pipeline(), ["red"], tmp_path, SETTINGS)
+    generate(Pipeline(), ["red"], tmp_path, SETTINGS, overwrite=True)
+
+
+def test_refuses_no_prompts(tmp_path):
+    with pytest.raises(ConfigError, match="got 0 prompts"):
+        generate(Pipeline(), [], tmp_path, SETTINGS)

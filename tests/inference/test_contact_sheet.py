@@ -1,0 +1,34 @@
+"""The sheet shows every clip, evenly sampled, under a caption with ink."""
+
+import numpy as np
+
+from lavie.inference.contact_sheet import GAP, LINE, MARGIN, contact_sheet
+
+
+def levels(values, height=128, width=128):
+    return np.array(values, np.uint8).reshape(-1, 1, 1, 1).repeat(height, 1).repeat(width, 2).repeat(3, 3)
+
+
+def test_frames_are_evenly_picked_under_a_caption():
+    sheet = contact_sheet([("a caption", levels(range(100, 115)))], columns=8)
+    assert sheet.shape == (2 * MARGIN + LINE + 128, 2 * MARGIN + 8 * (128 + GAP) - GAP, 3)
+    row = sheet[MARGIN + LINE + 64, MARGIN + 64 :: 128 + GAP, 0]
+    assert row.tolist() == [100, 102, 104, 106, 108, 110, 112, 114]
+    assert (sheet[MARGIN : MARGIN + LINE] < 128).any()
+
+
+def test_rows_may_differ_in_size_and_length():
+    sheet = contact_sheet([("small", levels([10, 20], 32, 48)), ("large", levels([30], 640, 1024)), ("", levels([40]))])
+    assert {10, 20, 30, 40} <= set(np.unique(sheet))
+
+
+def test_images_share_rows():
+    sheet = contact_sheet([(f"image {i}", levels([i])) for i in range(10)], columns=8)
+    assert sheet.shape[1] == 2 * MARGIN + 8 * (128 + GAP) - GAP
+    assert sheet.shape[0] == 3 * MARGIN + 2 * (LINE + 128)
+
+
+def test_long_captions_wrap():
+    one = contact_sheet([("word", levels([1]))])
+    many = contact_sheet([("word " * 30, levels([1]))])
+    assert many.shape[1] == one.shape[1] and many.shape[0] > one.shape[0] + 3 * LINE

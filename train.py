@@ -1,0 +1,50 @@
+"""Train one stage of LaVie: deepspeed train.py --deepspeed configs/zero3.json [CONFIG.yaml] [key=value ...]"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lavie.config import TrainConfig, load_config
+from lavie.errors import LavieError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, epilog="Every key of the configs can be overridden.")
+    parser.add_argument("config", nargs="?", default="configs/base.yaml", help="the run (default: %(default)s)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as learning_rate=1e-5 data.height=256")
+    parser.add_argument(
+        "--deepspeed", "--deepspeed_config", dest="deepspeed", metavar="FILE", default="configs/zero3.json", help="DeepSpeed's settings (default: %(default)s)"
+    )
+    parser.add_argument("--local_rank", type=int, help="set by launchers; the environment decides")
+    parser.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
+    args = parser.parse_args()
+    if "=" in args.config:  # overrides alone: the default config
+        args.overrides, args.config = [args.config, *args.overrides], parser.get_default("config")
+    try:
+        config = load_config(args.config, args.overrides)
+        if args.dry_run:
+            from lavie.training.dry_run import describe
+
+            print(describe(config, args.deepspeed))
+            return
+        from lavie.training.trainer import Trainer
+
+        Trainer(config, args.deepspeed, sample=sampler(config)).fit()
+    except LavieError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def sampler(config: TrainConfig):
+    """What draws the validation prompts: training does not know inference, so it is handed in."""
+    from lavie.inference.base import SampleSettings, generate
+    from lavie.inference.sampler import TextToVideo
+
+    def sample(network, step, folder: Path) -> None:
+        pipeline = TextToVideo(network, step.autoencoder, step.text_encoder, step.schedule)
+        generate(pipeline, config.validation_prompts, folder, SampleSettings.of(config), overwrite=True)
+
+    return sample
+
+
+if __name__ == "__main__":
+    main()
