@@ -2,7 +2,15 @@
 
 from setuptools import find_namespace_packages, setup
 
-DEV = ["hypothesis", "mypy>=1.11", "pytest>=8", "pytest-timeout", "rotary-embedding-torch>=0.8", "ruff>=0.6", "types-PyYAML"]
+DEV = [
+    "hypothesis",
+    "mypy>=1.11",
+    "pytest>=8",
+    "pytest-timeout",
+    "rotary-embedding-torch>=0.8",
+    "ruff>=0.6",
+    "types-PyYAML",
+]
 
 setup(
     name="lavie",
@@ -19,7 +27,7 @@ setup(
         "diffusers>=0.35",
         "safetensors>=0.5",
         "webdataset>=1.0",
-        "av>=14",
+        "av>=18",
         "numpy>=1.26",
         "pillow>=11",
         "pydantic>=2.8",

@@ -7,21 +7,29 @@ from pathlib import Path
 from lavie.config import TrainConfig, load_config
 from lavie.errors import LavieError
 
+DEFAULT = "configs/base.yaml"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, epilog="Every key of the configs can be overridden.")
-    parser.add_argument("config", nargs="?", default="configs/base.yaml", help="the run (default: %(default)s)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as learning_rate=1e-5 data.height=256")
     parser.add_argument(
-        "--deepspeed", "--deepspeed_config", dest="deepspeed", metavar="FILE", default="configs/zero3.json", help="DeepSpeed's settings (default: %(default)s)"
+        "run", nargs="*", metavar="CONFIG.yaml key=value", help=f"the run (default: {DEFAULT}) and its changes"
+    )
+    parser.add_argument(
+        "--deepspeed",
+        "--deepspeed_config",
+        dest="deepspeed",
+        metavar="FILE",
+        default="configs/zero3.json",
+        help="DeepSpeed's settings (default: %(default)s)",
     )
     parser.add_argument("--local_rank", type=int, help="set by launchers; the environment decides")
     parser.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
-    args = parser.parse_args()
-    if "=" in args.config:  # overrides alone: the default config
-        args.overrides, args.config = [args.config, *args.overrides], parser.get_default("config")
+    args = parser.parse_intermixed_args()  # key=value before or after the flags
+    named = bool(args.run) and "=" not in args.run[0]
+    path, overrides = (args.run[0], args.run[1:]) if named else (DEFAULT, args.run)
     try:
-        config = load_config(args.config, args.overrides)
+        config = load_config(path, overrides)
         if args.dry_run:
             from lavie.training.dry_run import describe
 

@@ -9,6 +9,7 @@ from rich.progress import Progress
 
 from .cli_data import app as data_app
 from .cli_score import score
+from .config import SamplerName as Scheduler
 from .errors import ConfigError, LavieError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -21,14 +22,16 @@ def sample(
     out: Annotated[Path, typer.Option(help="Where the samples go.")],
     prompt: Annotated[list[str] | None, typer.Option(help="What to draw; may be given several times.")] = None,
     prompt_file: Annotated[Path | None, typer.Option(help="A text file with one prompt per line.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, help="Scale of classifier-free guidance.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the initial noise.")] = 0,
-    scheduler: Annotated[str | None, typer.Option(help="ddim, ddpm, euler or dpm++.")] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames per clip, beyond the training length too; 1 draws images.")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    num: Annotated[int, typer.Option(help="Samples per prompt.")] = 1,
+    scheduler: Annotated[Scheduler | None, typer.Option(help="How noise becomes a video.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames per clip, beyond the training length too; 1 draws images.")
+    ] = None,
+    height: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
+    num: Annotated[int, typer.Option(min=1, help="Samples per prompt.")] = 1,
     negative_prompt: Annotated[str, typer.Option(help="What to steer away from.")] = "",
     overwrite: Annotated[bool, typer.Option(help="Replace samples that lie in --out.")] = False,
 ) -> None:

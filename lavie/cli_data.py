@@ -37,7 +37,7 @@ def pack_command(
 @app.command("demo")
 def demo_command(
     out: Annotated[Path, typer.Argument(help="Folder; the shards go to its train and validation.")],
-    clips: Annotated[int, typer.Option(min=1, help="Training clips.")] = 480,
+    clips: Annotated[int, typer.Option(min=1, help="Training clips.")] = 800,
     images: Annotated[int, typer.Option(min=0, help="Training images.")] = 240,
     size: Annotated[int, typer.Option(min=16, help="Height and width in pixels, even.")] = 64,
     seed: Annotated[int, typer.Option(help="Another seed gives other clips.")] = 0,

@@ -43,7 +43,7 @@ def score(
             )[0]
             for index, prompt in track(list(enumerate(prompts)), description=f"drawing {name}", transient=True)
         ]
-        verdicts = [judge_image(d[0]) if frames == 1 else judge_clip(d) for d in drawn]
+        verdicts = [Verdict(judge_image(d[0]), None) if frames == 1 else judge_clip(d) for d in drawn]
         report(prompts, verdicts, truths)
         result[name] = accuracies(verdicts, truths)
         write_sheet(out / f"{name}.png", list(zip(prompts, drawn, strict=True))[: len(HELD_OUT) * 2])
@@ -52,4 +52,5 @@ def score(
     for name, parts in result.items():
         for what, part in parts.items():
             if part["count"]:
-                typer.echo(f"{name}: {what} {part['accuracy']:.0%} ({part['right']}/{part['count']}), chance {part['chance']:.0%}")
+                share = f"{part['accuracy']:.0%} ({part['right']}/{part['count']})"
+                typer.echo(f"{name}: {what} {share}, chance {part['chance']:.0%}")

@@ -18,7 +18,7 @@ from .errors import ConfigError
 class Strict(BaseModel):
     """A section of the configuration: frozen, and closed to unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class UNetConfig(Strict):
@@ -39,25 +39,29 @@ class UNetConfig(Strict):
     relative_bias: bool = True
     """Whether temporal attention adds a learned bias per relative frame distance (in the released weights)."""
     norm_statistics: Literal["separate", "pooled"] = "separate"
-    """GroupNorm of a joint batch: the clip pools its own frames and each image stands alone, or all frames pool together."""
+    """GroupNorm of a joint batch: the clip pools its own frames and each image stands alone, or all pool together."""
 
     @model_validator(mode="after")
     def _check(self) -> "UNetConfig":
         levels = len(self.block_out_channels)
         if len(self.cross_attention) != levels:
             raise ValueError(
-                f"cross_attention has {len(self.cross_attention)} entries, block_out_channels has {levels}: give one each"
+                f"cross_attention has {len(self.cross_attention)} entries, "
+                f"block_out_channels has {levels}: give one each"
             )
         if len(self.heads) != levels:
             raise ValueError(f"num_attention_heads has {len(self.heads)} entries, block_out_channels has {levels}")
         for channels, heads, attends in zip(self.block_out_channels, self.heads, self.cross_attention, strict=True):
             if channels % self.norm_num_groups:
-                raise ValueError(f"block_out_channels: {channels} is no multiple of norm_num_groups {self.norm_num_groups}")
+                raise ValueError(
+                    f"block_out_channels: {channels} is no multiple of norm_num_groups {self.norm_num_groups}"
+                )
             if attends and channels % heads:
                 raise ValueError(f"block_out_channels: {channels} is no multiple of num_attention_heads {heads}")
             if attends and channels // heads < self.rotary_dim:
                 raise ValueError(
-                    f"rotary_dim {self.rotary_dim} exceeds the head dim {channels // heads} ({channels} channels, {heads} heads)"
+                    f"rotary_dim {self.rotary_dim} exceeds the head dim {channels // heads} "
+                    f"({channels} channels, {heads} heads)"
                 )
         return self
 
@@ -73,11 +77,11 @@ class AutoencoderConfig(Strict):
     """Between pixels and latents."""
 
     type: Literal["diffusers", "patch"] = "diffusers"
-    """diffusers: AutoencoderKL from `pretrained_model_name_or_path`/vae; patch: an orthonormal patch transform without weights."""
+    """diffusers: AutoencoderKL from `pretrained_model_name_or_path`/vae; patch: orthonormal, no weights."""
     patch_size: int = Field(4, ge=1)
     """patch only: pixels per latent, along both axes (1 is the identity)."""
     coefficients: int | None = Field(None, ge=1)
-    """patch only: how many of a patch's patch_size^2 frequencies are kept, from the lowest; default: all, without loss."""
+    """patch only: how many of a patch's patch_size^2 frequencies are kept, from the lowest; default: all, lossless."""
     scaling_factor: float | None = Field(None, gt=0)
     """Latents are multiplied by it; default: the autoencoder's own (1 for patch)."""
     frames_per_call: int = Field(8, ge=1)
@@ -94,7 +98,7 @@ class TextEncoderConfig(Strict):
     """From a caption to (L, D) features."""
 
     type: Literal["clip", "hash"] = "clip"
-    """clip: CLIPTextModel from `pretrained_model_name_or_path`/text_encoder; hash: a fixed random vector per word, without weights."""
+    """clip: CLIPTextModel from `pretrained_model_name_or_path`/text_encoder; hash: a fixed random vector per word."""
     max_length: int = Field(77, ge=1)
 
 
@@ -120,20 +124,28 @@ class DataConfig(Strict):
     @classmethod
     def _lists(cls, values: Any) -> Any:
         if isinstance(values, Mapping):
-            return {k: (v,) if k in ("train", "validation") and isinstance(v, str) else v for k, v in values.items()}
+            values = dict(values)
+            for key in {"train", "validation"} & values.keys():
+                value = values[key]
+                values[key] = (value,) if isinstance(value, str) else () if value is None else value
         return values
 
     @model_validator(mode="after")
     def _one_rate(self) -> "DataConfig":
         if (self.fps is None) == (self.frame_stride is None):
-            raise ValueError(f"give exactly one of fps (got {self.fps}) and frame_stride (got {self.frame_stride})")
+            raise ValueError(
+                f"give one of fps (got {self.fps}) and frame_stride (got {self.frame_stride}), and null for the other"
+            )
         return self
+
+
+SamplerName = Literal["ddim", "ddpm", "euler", "dpm++"]
 
 
 class SamplingConfig(Strict):
     """How validation samples are drawn."""
 
-    scheduler: Literal["ddim", "ddpm", "euler", "dpm++"] = "ddim"
+    scheduler: SamplerName = "ddim"
     num_inference_steps: int = Field(50, ge=1)
     guidance_scale: float = Field(7.5, ge=0)
 
@@ -152,7 +164,7 @@ class TrainConfig(Strict):
     sampling: SamplingConfig = SamplingConfig()
 
     pretrained_model_name_or_path: str | None = None
-    """A Stable Diffusion 1.4 folder in diffusers' format: frozen autoencoder and text encoder, and the network's spatial weights."""
+    """A Stable Diffusion 1.4 folder (diffusers): frozen autoencoder and text encoder, the network's spatial weights."""
     init_weights: str | None = None
     """Where the network starts, if not from the folder above: a released LaVie .pt, or a checkpoint folder of a run."""
     trainable: Literal["all", "temporal"] = "all"
@@ -199,19 +211,27 @@ class TrainConfig(Strict):
     def _check(self) -> "TrainConfig":
         if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
             raise ValueError(
-                "rescale_betas_zero_snr leaves no signal at the last timestep, where prediction_type epsilon has nothing "
-                "to learn: set prediction_type to v_prediction"
+                "rescale_betas_zero_snr leaves no signal at the last timestep, where prediction_type epsilon has "
+                "nothing to learn: set prediction_type to v_prediction"
             )
         if self.pretrained_model_name_or_path is None:
             for section in ("autoencoder", "text_encoder"):
                 kind = getattr(self, section).type
                 if kind in ("diffusers", "clip"):
                     raise ValueError(
-                        f"{section}.type {kind} needs pretrained_model_name_or_path: a Stable Diffusion 1.4 folder in diffusers' format"
+                        f"{section}.type {kind} needs pretrained_model_name_or_path: "
+                        "a Stable Diffusion 1.4 folder in diffusers' format"
                     )
+        channels = self.latent_channels
+        if (self.model.in_channels, self.model.out_channels) != (channels, channels):
+            raise ValueError(
+                f"model.in_channels and model.out_channels are {self.model.in_channels} and {self.model.out_channels}, "
+                f"but the autoencoder's latents have {channels} channels: set both to {channels}"
+            )
         if self.data.height % self.latent_stride or self.data.width % self.latent_stride:
             raise ValueError(
-                f"data.height x data.width is {self.data.height} x {self.data.width}: both must be multiples of {self.latent_stride}"
+                f"data.height x data.width is {self.data.height} x {self.data.width}: "
+                f"both must be multiples of {self.latent_stride}"
             )
         return self
 
@@ -219,6 +239,14 @@ class TrainConfig(Strict):
     def latent_stride(self) -> int:
         """Pixels per latent along one axis."""
         return self.autoencoder.patch_size if self.autoencoder.type == "patch" else 8
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        autoencoder = self.autoencoder
+        if autoencoder.type == "patch":
+            return 3 * (autoencoder.coefficients or autoencoder.patch_size**2)
+        return 4
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
@@ -232,10 +260,14 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         *parents, leaf = name.split(".")
         for parent in parents:
             node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(
+                    f"override {text!r}: {parent} was given the value {node!r} before: drop one of the two"
+                )
         try:
             node[leaf] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"override {text!r}: its value is no YAML: {error}") from None
+            raise ConfigError(f"override {text!r}: its value is no YAML: {_one_line(error)}") from None
     return tree
 
 
@@ -251,11 +283,11 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file."""
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"config {path}: no YAML: {error}") from None
+        raise ConfigError(f"config {path}: no YAML: {_one_line(error)}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"config {path}: wanted a mapping of keys, got {type(content).__name__}")
     return content
@@ -266,7 +298,9 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
 
     Raises ConfigError naming every key that is unknown, missing or out of range.
     """
-    return validate(TrainConfig, merge(read_yaml(path), parse_overrides(overrides)), source=str(path))
+    overrides = list(overrides)
+    source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
+    return validate(TrainConfig, merge(read_yaml(path), parse_overrides(overrides)), source)
 
 
 def validate(model: type[Strict], values: Mapping[str, Any], source: str) -> Any:
@@ -279,7 +313,11 @@ def validate(model: type[Strict], values: Mapping[str, Any], source: str) -> Any
 
 def dump_yaml(config: Strict) -> str:
     """The resolved configuration as YAML, loadable by `load_config`."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)  # escapes: not every character survives YAML
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _explain(model: type[Strict], error: Any) -> str:
@@ -288,11 +326,16 @@ def _explain(model: type[Strict], error: Any) -> str:
     if error["type"] == "extra_forbidden":
         known = _keys(model)
         near = difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(str(place[-1]), known, n=1)
-        return f"unknown key {name}" + (f"; did you mean {near[0]}?" if near else f"; valid keys: {', '.join(known)}")
+        top = ", ".join(key for key in known if "." not in key)
+        return f"unknown key {name}; " + (f"did you mean {near[0]}?" if near else f"valid keys: {top}")
     if error["type"] == "missing":
         return f"key {name} is missing"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{name}: {message} (got {error['input']!r})" if name and error["type"] != "value_error" else f"{name + ': ' if name else ''}{message}"
+    return (
+        f"{name}: {message} (got {error['input']!r})"
+        if name and error["type"] != "value_error"
+        else f"{name + ': ' if name else ''}{message}"
+    )
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -96,11 +96,11 @@ def render_image(colour: str, shape: str, *, rng: np.random.Generator, size: int
 def demo_set(
     out: str | Path,
     *,
-    clips: int = 480,
+    clips: int = 800,
     images: int = 240,
     size: int = 64,
-    frames: int = 8,
-    fps: float = 8,
+    frames: int = 12,
+    fps: float = 12,
     seed: int = 0,
 ) -> tuple[PackReport, PackReport]:
     """Write `out/train` and `out/validation` as any dataset is packed: H.264 mp4 and jpg in shards with indices.

@@ -21,8 +21,8 @@ class NoiseSchedule:
     """Linear betas 1e-4 .. 0.02 over 1000 steps, and what the network predicts under them.
 
     Every method takes x_t, x_0, noise and outputs of one shape (B, ...) in any float dtype, and timesteps int64 (B,) in
-    0 .. 999 on the same device. They compute in float32 (float64 for float64 inputs) and return the dtype of their first
-    argument.
+    0 .. 999 on the same device. They compute in float32 (float64 for float64 inputs) and return the dtype of their
+    first argument.
 
     Attributes:
         betas: float32 (1000,), on the CPU.
@@ -87,7 +87,7 @@ class NoiseSchedule:
         return (s * x_t + a * output).to(x_t.dtype)
 
     def snr(self, t: Tensor) -> Tensor:
-        """Signal-to-noise ratio a_t^2 / s_t^2 for timesteps int64 (B,): float32 (B,), from 1e4 at t=0 to 4e-5 (or 0)."""
+        """Signal-to-noise ratio a_t^2 / s_t^2 for timesteps int64 (B,): float32 (B,), from 1e4 at t=0 to 4e-5 or 0."""
         a, s = self._table(t.device)[:, t]
         return (a / s).square().float()
 
@@ -100,7 +100,7 @@ class NoiseSchedule:
             "beta_schedule": "linear",
             "prediction_type": self.prediction_type,
             "rescale_betas_zero_snr": self.rescale_betas_zero_snr,
-            # Without signal at the last timestep, sampling must start there (Lin et al. 2024, Sec. 3.3); otherwise LaVie's.
+            # Without signal at the last timestep, sampling must start there (Lin et al. 2024, Sec. 3.3); else LaVie's.
             "timestep_spacing": "trailing" if self.rescale_betas_zero_snr else "leading",
             "steps_offset": 0 if self.rescale_betas_zero_snr else 1,
         }

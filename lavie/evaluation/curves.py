@@ -76,13 +76,14 @@ def _read(path: Path) -> dict[int, dict[str, Any]]:
     records: dict[int, dict[str, Any]] = {}
     try:
         complete = path.read_text().rpartition("\n")[0]  # A running or killed run may be in the middle of a line.
-        for number, line in enumerate(complete.splitlines(), start=1):
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"metrics {path}: cannot be read: {error}") from None
+    for number, line in enumerate(complete.splitlines(), start=1):
+        try:
             record = json.loads(line)
             records.setdefault(int(record["step"]), {}).update(record)
-    except OSError as error:
-        raise DataError(f"metrics {path}: cannot be read: {error}") from None
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{path}, line {number}: wanted a JSON object with a step, got {line[:80]!r}") from None
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f"{path}, line {number}: wanted a JSON object with a step, got {line[:80]!r}") from None
     return dict(sorted(records.items()))
 
 

@@ -9,7 +9,7 @@ from ..data.synthetic import COLOURS
 MIN_CHROMA = 40.0
 """An object's least chroma distance from the background, of 208 between full red and grey."""
 MIN_CONTRAST = 4.0
-"""Its least distance in medians of the border's own. White noise reaches 2.8: the top 1 % of a Rayleigh distribution."""
+"""Its least distance in medians of the border's own. White noise reaches 2.8: the top 1 % of a Rayleigh law."""
 MIN_AREA, MAX_AREA = 0.003, 0.6
 """Bounds on its share of the picture."""
 MIN_MOVEMENT = 0.1
@@ -28,8 +28,9 @@ class Verdict(NamedTuple):
 def judge_clip(frames: np.ndarray) -> Verdict:
     """The colour and the direction of the object that stands out from the background of a clip, uint8 (F, H, W, 3).
 
-    Colour is compared as chroma, pixels less their own grey, so that light and shade do not count. The background is the
-    median of the border. The object is what lies more than half as far from it as the most distant percent of the pixels.
+    Colour is compared as chroma, pixels less their own grey, so that light and shade do not count. The background is
+    the median of the border. The object is what lies more than half as far from it as the most distant percent of the
+    pixels.
     """
     chroma = _blurred(_chroma(frames))
     border = _border(chroma)

@@ -81,8 +81,8 @@ def generate(
 ) -> list[Path]:
     """Sample every prompt, one clip at a time, into `out`. With several ranks, all call it and share the prompts.
 
-    Writes 00000.mp4, .gif, .sheet.png, .json and so on (00000.png, .json for images), prompt by prompt, and sheet.png of
-    all. A clip depends on the settings, its prompt and its number only.
+    Writes 00000.mp4, .gif, .sheet.png, .json and so on (00000.png, .json for images), prompt by prompt, and sheet.png
+    of all. A clip depends on the settings, its prompt and its number only.
 
     Args:
         out: created if missing.

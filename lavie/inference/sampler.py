@@ -109,7 +109,10 @@ class TextToVideo:
             sample = torch.cat([x_t, x_t]) if guide else x_t
             timestep = t.to(sample.device).expand(len(sample))
             output = self.network(sample.to(parameter.dtype), timestep, text, num_images=num_images).float()
-            return guided(*output.chunk(2), scale) if guide else output
+            if not guide:
+                return output
+            unconditional, conditional = output.chunk(2)
+            return guided(unconditional, conditional, scale)
 
         return predict
 

@@ -46,6 +46,6 @@ def set_timesteps(scheduler: Any, num_inference_steps: int, device: Any) -> None
         if last / 2 <= steps[0] <= last and steps[-1] >= 0 and bool((steps.diff() < 0).all()):
             return
     raise ConfigError(
-        f"num_inference_steps: {type(scheduler).__name__} cannot take {num_inference_steps} steps from noise to a clip; "
-        f"wanted 2 to {last // 2 + 1}, as 50"
+        f"num_inference_steps: {type(scheduler).__name__} cannot take {num_inference_steps} steps from noise to a "
+        f"clip; wanted 2 to {last // 2 + 1}, as 50"
     )

@@ -29,7 +29,7 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
         """x (..., C) through several layers in one product -> a (..., heads, head_dim) view for each."""
-        packed = F.linear(x, torch.cat([layer.weight for layer in layers])) if len(layers) > 1 else layers[0](x)
+        packed = F.linear(x, torch.cat([layer.weight for layer in layers]))
         return packed.unflatten(-1, (len(layers), self.heads, -1)).unbind(-3)
 
     def out(self, heads: Tensor) -> Tensor:
@@ -49,13 +49,18 @@ class TextAttention(Attention):
 
     def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
         """x (B * F, S, C), text (B, 1 + images, L, D): the first entry serves the clip, the others an image each."""
-        (q,) = self.project(x, self.to_q)
+        q = self.to_q(x).unflatten(-1, (self.heads, -1))
         k, v = self.project(text, self.to_k, self.to_v)
         if frames.images == 0:  # one text for all frames: the frames are just more queries
             q = q.unflatten(0, (-1, frames.video)).flatten(1, 2)
-            return self.out(attention(q, k[:, 0], v[:, 0])).unflatten(1, (frames.video, -1)).flatten(0, 1)
-        k, v = (torch.cat([t[:, :1].expand(-1, frames.video, -1, -1, -1), t[:, 1:]], 1).flatten(0, 1) for t in (k, v))
-        return self.out(attention(q, k, v))
+            return self.out(attention(q, k.squeeze(1), v.squeeze(1))).unflatten(1, (frames.video, -1)).flatten(0, 1)
+        return self.out(attention(q, _per_frame(k, frames), _per_frame(v, frames)))
+
+
+def _per_frame(text: Tensor, frames: Frames) -> Tensor:
+    """(B, 1 + images, ...) -> (B * F, ...): the first entry for each frame of the clip, then an entry per image."""
+    clip, images = text.split([1, frames.images], 1)
+    return torch.cat([clip.expand(-1, frames.video, *clip.shape[2:]), images], 1).flatten(0, 1)
 
 
 class TemporalAttention(Attention):
@@ -65,13 +70,13 @@ class TemporalAttention(Attention):
         super().__init__(channels, heads)
         self.rotary_dim = rotary_dim
         self.time_rel_pos_bias = RelativeBias(heads) if relative_bias else None
-        nn.init.zeros_(self.to_out[0].weight)
-        nn.init.zeros_(self.to_out[0].bias)
+        for parameter in self.to_out.parameters():
+            nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor, frames: Frames) -> Tensor:
-        """x (B, F, S, C) with all frames -> (B, video, S, C): what to add to the clip's frames."""
-        q, k, v = (t[:, : frames.video] for t in self.project(x, self.to_q, self.to_k, self.to_v))
-        bias = self.time_rel_pos_bias(frames.video) if self.time_rel_pos_bias is not None else None
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, F, S, C) -> (B, F, S, C)."""
+        q, k, v = self.project(x, self.to_q, self.to_k, self.to_v)
+        bias = self.time_rel_pos_bias(x.shape[1]) if self.time_rel_pos_bias is not None else None
         return self.out(temporal_attention(q, k, v, rotary_dim=self.rotary_dim, bias=bias))
 
 
@@ -117,12 +122,17 @@ class TransformerBlock(nn.Module):
         """x (B * F, S, C), text (B, 1 + images, L, D)."""
         x = x + self.attn1(self.norm1(x))
         x = x + self.attn2(self.norm2(x), text, frames)
-        if frames.video:
-            x = x.unflatten(0, (-1, frames.total))  # (B, F, S, C)
-            change = self.attn_temp(self.norm_temp(x), frames)
-            clip = x[:, : frames.video] + change
-            x = (torch.cat([clip, x[:, frames.video :]], 1) if frames.images else clip).flatten(0, 1)
+        if frames.images == 0:
+            x = self.temporal(x.unflatten(0, (-1, frames.video))).flatten(0, 1)
+        elif frames.video:
+            # Split, not sliced: its gradient is one concatenation instead of two zero-padded tensors and their sum.
+            clip, images = x.unflatten(0, (-1, frames.total)).split(list(frames), 1)
+            x = torch.cat([self.temporal(clip), images], 1).flatten(0, 1)
         return x + self.ff(self.norm3(x))
+
+    def temporal(self, clip: Tensor) -> Tensor:
+        """(B, F, S, C) -> (B, F, S, C)."""
+        return clip + self.attn_temp(self.norm_temp(clip))
 
 
 class SpatialTransformer(nn.Module):

@@ -1,11 +1,12 @@
 """Between pixels and latents, behind one interface: diffusers' AutoencoderKL, or a patch transform without weights.
 
-pixels: float (B, 3, H, W) in [-1, 1]. latents: float (B, channels, H / stride, W / stride), multiplied by the scaling factor.
+pixels: float (B, 3, H, W) in [-1, 1]. latents: float (B, channels, H / stride, W / stride), multiplied by the scaling
+factor.
 """
 
 import math
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,8 @@ class PatchAutoencoder(nn.Module):
     Fewer coefficients keep the lowest frequencies: a low-pass filter. Patch size 1 is the identity.
     """
 
+    basis: Tensor
+
     def __init__(self, patch_size: int, coefficients: int, scaling_factor: float = 1.0):
         super().__init__()
         self.stride, self.channels, self.scaling_factor = patch_size, 3 * coefficients, scaling_factor
@@ -63,11 +66,11 @@ def cosine_basis(size: int) -> Tensor:
 class KLAutoencoder(nn.Module):
     """Stable Diffusion's autoencoder, a few frames at a time."""
 
-    def __init__(self, vae: nn.Module, scaling_factor: float, frames_per_call: int):
+    def __init__(self, vae: Any, scaling_factor: float, frames_per_call: int):
         super().__init__()
         self.vae, self.scaling_factor, self.frames_per_call = vae, scaling_factor, frames_per_call
-        self.stride = 2 ** (len(vae.config.block_out_channels) - 1)
-        self.channels = vae.config.latent_channels
+        self.stride: int = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.channels: int = vae.config.latent_channels
 
     @torch.no_grad()
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -97,5 +100,11 @@ def build_autoencoder(config: AutoencoderConfig, pretrained: str | None) -> Patc
         vae = AutoencoderKL.from_pretrained(pretrained, subfolder="vae", local_files_only=True, use_safetensors=True)
     except OSError as error:
         raise CheckpointError(f"pretrained_model_name_or_path {pretrained}: no autoencoder in vae/: {error}") from None
+    stride, channels = 2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels
+    if (stride, channels) != (8, 4):
+        raise CheckpointError(
+            f"pretrained_model_name_or_path {pretrained}: vae/ maps {stride} pixels to a latent of {channels} "
+            "channels, wanted Stable Diffusion's 8 and 4"
+        )
     scaling = config.scaling_factor or vae.config.scaling_factor
     return KLAutoencoder(vae.requires_grad_(False).eval(), scaling, config.frames_per_call)

@@ -15,9 +15,7 @@ Run = Callable[..., Tensor]
 class DownBlock(nn.Module):
     """One level on the way down."""
 
-    def __init__(
-        self, resnets: list[ResnetBlock], attentions: list[SpatialTransformer], downsample: Downsample | None
-    ):
+    def __init__(self, resnets: list[ResnetBlock], attentions: list[SpatialTransformer], downsample: Downsample | None):
         super().__init__()
         self.attentions = nn.ModuleList(attentions)
         self.resnets = nn.ModuleList(resnets)

@@ -30,7 +30,7 @@ BUCKETS, MAX_DISTANCE = 32, 32
 
 
 def distance_buckets(frames: int) -> Tensor:
-    """(F, F) int64: the bucket of key frame j seen from query frame i, as in T5 (bidirectional, 32 buckets, distance 32).
+    """(F, F) int64: the bucket of key frame j seen from query frame i, as in T5 (bidirectional).
 
     Distances below 8 have a bucket each, larger ones share logarithmic buckets; later keys use the upper half.
     """

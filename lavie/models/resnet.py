@@ -22,10 +22,14 @@ class Frames(NamedTuple):
         return self.video + self.images
 
 
+SINGLE = Frames(1, 0)
+"""Each frame by itself."""
+
+
 class GroupNorm(nn.GroupNorm):
     """GroupNorm over single frames, or pooled over the frames of a clip."""
 
-    def forward(self, x: Tensor, frames: Frames = Frames(1, 0), silu: bool = False) -> Tensor:
+    def forward(self, x: Tensor, frames: Frames = SINGLE, silu: bool = False) -> Tensor:
         return group_norm(
             x,
             self.weight,

@@ -5,7 +5,8 @@ from torch import nn
 from ..config import UNetConfig
 
 STAGES: dict[str, UNetConfig] = {
-    # Stable Diffusion 1.4 with temporal attention in every transformer block: 909,124,116 parameters.
+    # Stable Diffusion 1.4 with temporal attention in every transformer block: 909,124,100 parameters, to which the
+    # released count of 909,124,116 adds the 16 rotary frequencies, constants here.
     "base": UNetConfig(),
 }
 

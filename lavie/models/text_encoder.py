@@ -1,7 +1,8 @@
-"""From captions to features (n, L, D), behind one interface: transformers' CLIPTextModel, or a fixed vector per word."""
+"""From captions to features (n, L, D), behind one interface: CLIP's text model, or a fixed vector per word."""
 
 import math
 import re
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,15 @@ class HashTextEncoder(nn.Module):
     Captions longer than `max_length` words are cut.
     """
 
+    place: Tensor
+
     def __init__(self, channels: int, max_length: int):
         super().__init__()
         self.channels, self.max_length = channels, max_length
         rate = torch.exp(-math.log(10000.0) * torch.arange(0, channels, 2) / channels)
         angle = torch.arange(max_length)[:, None] * rate
-        self.register_buffer("place", torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :channels], persistent=False)
+        place = torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :channels]
+        self.register_buffer("place", place, persistent=False)
         self.words: dict[str, Tensor] = {}
 
     def forward(self, captions: list[str]) -> Tensor:
@@ -41,9 +45,9 @@ class HashTextEncoder(nn.Module):
 
 
 class ClipTextEncoder(nn.Module):
-    """CLIP's text features: the last hidden state, 77 padded tokens, no attention mask, as Stable Diffusion 1.4 has it."""
+    """CLIP's text features as Stable Diffusion 1.4 has them: the last hidden state, 77 tokens, padding not masked."""
 
-    def __init__(self, model: nn.Module, tokenizer, max_length: int):
+    def __init__(self, model: Any, tokenizer: Any, max_length: int):
         super().__init__()
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
         self.channels = model.config.hidden_size
@@ -57,10 +61,13 @@ class ClipTextEncoder(nn.Module):
         return self.model(tokens.input_ids.to(self.model.device)).last_hidden_state.float()
 
 
-def build_text_encoder(config: TextEncoderConfig, channels: int, pretrained: str | None) -> HashTextEncoder | ClipTextEncoder:
+def build_text_encoder(
+    config: TextEncoderConfig, channels: int, pretrained: str | None
+) -> HashTextEncoder | ClipTextEncoder:
     """The text encoder of a run, frozen; `channels` is the cross_attention_dim of the network that reads it."""
     if config.type == "hash":
         return HashTextEncoder(channels, config.max_length)
+    assert pretrained is not None, "TrainConfig refuses clip without it"
     from transformers import CLIPTextModel, CLIPTokenizer
 
     try:
@@ -68,13 +75,19 @@ def build_text_encoder(config: TextEncoderConfig, channels: int, pretrained: str
         model = CLIPTextModel.from_pretrained(
             pretrained, subfolder="text_encoder", local_files_only=True, use_safetensors=True
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"pretrained_model_name_or_path {pretrained}: no CLIP model in text_encoder/ and tokenizer/: {error}"
         ) from None
+    if len(tokenizer) != model.config.vocab_size:  # transformers makes an empty tokenizer where it finds no files
+        raise CheckpointError(
+            f"pretrained_model_name_or_path {pretrained}: tokenizer/ knows {len(tokenizer)} tokens, text_encoder/ "
+            f"{model.config.vocab_size}: wanted vocab.json and merges.txt, or tokenizer.json, of the same model"
+        )
     encoder = ClipTextEncoder(model.requires_grad_(False).eval(), tokenizer, config.max_length)
     if encoder.channels != channels:
         raise CheckpointError(
-            f"{pretrained}/text_encoder gives {encoder.channels} features, model.cross_attention_dim is {channels}: change one"
+            f"{pretrained}/text_encoder gives {encoder.channels} features, model.cross_attention_dim is {channels}: "
+            "change one"
         )
     return encoder

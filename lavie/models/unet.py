@@ -88,10 +88,12 @@ class VideoUNet(nn.Module):
         """
         batch, _, total, height, width = sample.shape
         text = encoder_hidden_states if encoder_hidden_states.ndim == 4 else encoder_hidden_states[:, None]
-        if text.shape[:2] != (batch, 1 + num_images) or not 0 <= num_images <= total:
+        text_channels = self.config.cross_attention_dim
+        fits = text.ndim == 4 and text.shape[:2] == (batch, 1 + num_images) and text.shape[3] == text_channels
+        if not fits or not 0 <= num_images <= total:
             raise ValueError(
-                f"encoder_hidden_states {tuple(encoder_hidden_states.shape)} does not fit sample {tuple(sample.shape)} with "
-                f"num_images={num_images}: wanted ({batch}, {1 + num_images}, L, D)"
+                f"encoder_hidden_states {tuple(encoder_hidden_states.shape)} does not fit sample {tuple(sample.shape)} "
+                f"with num_images={num_images}: wanted ({batch}, {1 + num_images}, L, {text_channels})"
             )
         frames = Frames(total - num_images, num_images)
         norm = frames if self.config.norm_statistics == "separate" else Frames(total, 0)
@@ -105,9 +107,10 @@ class VideoUNet(nn.Module):
         for down in self.down_blocks:
             skips += down(skips[-1], time, text, frames, norm, self._run)
         x = self.mid_block(skips[-1], time, text, frames, norm, self._run)
+        per_level = self.config.layers_per_block + 1
         for up in self.up_blocks:
             # Handed over as a slice: ZeRO-3 copies lists on their way into a module, so a block cannot pop from ours.
-            skips, taken = skips[: -len(up.resnets)], skips[-len(up.resnets) :]
+            skips, taken = skips[:-per_level], skips[-per_level:]
             x = up(x, taken, tuple(skips[-1].shape[2:]) if skips else None, time, text, frames, norm, self._run)
         x = self.conv_out(self.conv_norm_out(x, norm, silu=True))
         return x.unflatten(0, (batch, total)).transpose(1, 2)

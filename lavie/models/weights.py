@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -78,7 +79,8 @@ def to_official(stage: str, network: VideoUNet) -> dict[str, Tensor]:
     if stage not in STAGES:
         raise CheckpointError(f"stage {stage!r}: wanted one of {', '.join(STAGES)}")
     state = dict(network.state_dict())
-    frequencies = rotary_frequencies(network.config.rotary_dim).float()
+    dims = network.config.rotary_dim
+    frequencies = 1.0 / 10000.0 ** (torch.arange(0, dims, 2).float() / max(dims, 1))  # float32: the released bits
     for name in _temporal_attentions(network):
         state[name + ROTARY] = frequencies.clone()
     return state
@@ -92,14 +94,16 @@ def load_stable_diffusion(unet_state_dict: StateDict, config: UNetConfig | Mappi
 
 
 def load_released(network: VideoUNet, state_dict: StateDict, source: str = "released weights") -> LoadReport:
-    """Copy a released state dict into the network: every parameter must be in it, nothing else may be but rotary frequencies."""
+    """Copy a released state dict into the network: it holds every parameter, and else only rotary frequencies."""
     rotary = {name + ROTARY for name in _temporal_attentions(network)}
     unused = tuple(sorted(rotary & set(state_dict)))
     expected = rotary_frequencies(network.config.rotary_dim)
     for name in unused:
         got = state_dict[name].double()
         if got.shape != expected.shape or not torch.allclose(got, expected, rtol=2e-3, atol=1e-4):
-            raise CheckpointError(f"{source}: {name} is not 10000^(-2i/{network.config.rotary_dim}), the only RoPE that is built")
+            raise CheckpointError(
+                f"{source}: {name} is not 10000^(-2i/{network.config.rotary_dim}), the only RoPE that is built"
+            )
     weights = {name: value for name, value in state_dict.items() if name not in rotary}
     loaded = _copy(network, weights, set(network.state_dict()), source)
     return LoadReport(source, loaded, (), unused)
@@ -116,8 +120,8 @@ def inflate(network: VideoUNet, state_dict: StateDict, source: str = "2-D UNet")
 def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
     """Start `network` from what lies at `path`, told by its form:
 
-    a released LaVie .pt (a dict with key "ema", or a plain state dict); a checkpoint folder of a run or a network folder
-    (config.json with our class); a Stable Diffusion folder in diffusers' format, or its unet/ folder.
+    a released LaVie .pt (a dict with key "ema", or a plain state dict); a run's folder, one of its checkpoints or a
+    network folder (config.json with our class); a Stable Diffusion folder in diffusers' format, or its unet/ folder.
     Raises CheckpointError where the file is anything else or does not fit.
     """
     path = Path(path)
@@ -125,12 +129,20 @@ def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise CheckpointError(f"{path}: wanted a .pt file with plain tensors (weights_only), got: {error}") from None
-        return load_released(network, content.get("ema", content), str(path))
+            raise CheckpointError(f"{path}: wanted a .pt of plain tensors (weights_only), got: {error}") from None
+        state = content.get("ema", content) if isinstance(content, dict) else None
+        if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(state[k], Tensor) for k in state):
+            raise CheckpointError(f'{path}: wanted a state dict, or a dict with one under "ema"; found something else')
+        return load_released(network, state, str(path))
+    if checkpoints(path):
+        path = newest_checkpoint(path)
     folder = path / "unet" if (path / "unet").is_dir() else path
     if not (folder / CONFIG_NAME).is_file():
-        raise CheckpointError(f"{path}: wanted a .pt file, a checkpoint folder or a Stable Diffusion folder; found no {folder / CONFIG_NAME}")
-    kind = json.loads((folder / CONFIG_NAME).read_text()).get("_class_name")
+        raise CheckpointError(
+            f"{path}: wanted a .pt file, a checkpoint folder or a Stable Diffusion folder; "
+            f"found no {folder / CONFIG_NAME}"
+        )
+    kind = _read_json(folder / CONFIG_NAME).get("_class_name")
     state = _read_folder(folder)
     if kind == VideoUNet.__name__:
         return LoadReport(str(folder), _copy(network, state, set(network.state_dict()), str(folder)), (), ())
@@ -148,13 +160,12 @@ def save_network(folder: str | Path, config: UNetConfig, state: StateDict) -> No
     save_file({name: value.contiguous() for name, value in state.items()}, folder / WEIGHTS_NAME)
 
 
-def load_network(folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> VideoUNet:
+def load_network(
+    folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> VideoUNet:
     """The network that `save_network` wrote."""
     folder = Path(folder)
-    try:
-        values = json.loads((folder / CONFIG_NAME).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: no network folder: {error}") from None
+    values = _read_json(folder / CONFIG_NAME)
     if values.pop("_class_name", None) != VideoUNet.__name__:
         raise CheckpointError(f"{folder / CONFIG_NAME}: wanted _class_name {VideoUNet.__name__}")
     network = VideoUNet(validate(UNetConfig, values, str(folder / CONFIG_NAME)))
@@ -173,7 +184,7 @@ def checkpoints(run: str | Path) -> list[Path]:
 
 
 def newest_checkpoint(path: str | Path) -> Path:
-    """`path` if it is a checkpoint folder, else the newest one in the run's folder `path`; CheckpointError if neither."""
+    """`path` if it is a checkpoint folder, else the newest one in the run's folder `path`; else CheckpointError."""
     path = Path(path)
     if (path / MANIFEST).is_file():
         return path
@@ -186,7 +197,7 @@ def newest_checkpoint(path: str | Path) -> Path:
 def _read_folder(folder: Path) -> dict[str, Tensor]:
     index = folder / (WEIGHTS_NAME + ".index.json")
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
     else:
         names = [WEIGHTS_NAME]
     state: dict[str, Tensor] = {}
@@ -194,8 +205,21 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
         file = folder / name
         if file.name != name or not file.is_file():
             raise CheckpointError(f"{folder}: {name} is missing; weights are read from safetensors only")
-        state.update(load_file(file))
+        try:
+            state.update(load_file(file))
+        except SafetensorError as error:
+            raise CheckpointError(f"{file}: no complete safetensors file: {error}") from None
     return state
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: wanted JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}: wanted a JSON object, got {type(content).__name__}")
+    return content
 
 
 def _temporal_attentions(network: VideoUNet) -> list[str]:
@@ -203,7 +227,7 @@ def _temporal_attentions(network: VideoUNet) -> list[str]:
 
 
 def _copy(network: VideoUNet, state: StateDict, wanted: set[str], source: str) -> tuple[str, ...]:
-    """Copy exactly the `wanted` tensors of `state`; any missing, unexpected or misshapen one is an error that names it."""
+    """Copy exactly the `wanted` tensors of `state`; a missing, unexpected or misshapen one is an error naming it."""
     own = network.state_dict()
     missing, extra = sorted(wanted - set(state)), sorted(set(state) - wanted)
     shapes = [

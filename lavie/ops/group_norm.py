@@ -96,8 +96,8 @@ _group_norm.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _rows(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, S, C) in the dtype of the statistics: a view of channels-last float32."""
-    v = x.permute(0, 2, 3, 1).flatten(1, 2)
+    """(N, C, H, W) -> contiguous (N, S, C) in the dtype of the statistics: a view of channels-last float32."""
+    v = x.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
     return v if v.dtype == torch.float64 else v.float()
 
 

@@ -18,7 +18,7 @@ def temporal_attention(
     bias: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """q, k, v (B, F, S, heads, head_dim), strided views welcome; bias (heads, F, F) or None -> (B, F, S, heads, head_dim).
+    """q, k, v (B, F, S, heads, head_dim), strided views welcome; bias (heads, F, F) or None -> shaped like q.
 
     `scale` defaults to head_dim ** -0.5. Softmax in float32 (float64 for float64); the output has q's dtype.
     Deterministic, differentiable in q, k, v and bias.
@@ -31,8 +31,8 @@ def temporal_attention(
 def _temporal_attention(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rotary_dim: int, theta: float, scale: float
 ) -> Tensor:
-    turn = _angles(q.shape[1], rotary_dim, theta, q)
-    p = _probabilities(rotate(_sequences(q), *turn), rotate(_sequences(k), *turn), bias, scale, q.shape)
+    turn = _turns(q.shape[1], rotary_dim, theta, q)
+    p = _probabilities(rotate(_sequences(q), turn), rotate(_sequences(k), turn), bias, scale, q.shape)
     return _unsequences(torch.bmm(p, _sequences(v)), q)
 
 
@@ -45,14 +45,14 @@ def _(q, k, v, bias, rotary_dim, theta, scale):
 def _temporal_attention_backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rotary_dim: int, theta: float, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    cos, sin = _angles(q.shape[1], rotary_dim, theta, q)
-    q_, k_, v_, do_ = rotate(_sequences(q), cos, sin), rotate(_sequences(k), cos, sin), _sequences(v), _sequences(do)
+    turn = _turns(q.shape[1], rotary_dim, theta, q)
+    q_, k_, v_, do_ = rotate(_sequences(q), turn), rotate(_sequences(k), turn), _sequences(v), _sequences(do)
     p = _probabilities(q_, k_, bias, scale, q.shape)
     dv = torch.bmm(p.transpose(1, 2), do_)
     dp = torch.bmm(do_, v_.transpose(1, 2))
     ds = p * (dp - (dp * p).sum(-1, keepdim=True))
-    dq = rotate(torch.bmm(ds, k_) * scale, cos, -sin)  # the transpose of a rotation turns back
-    dk = rotate(torch.bmm(ds.transpose(1, 2), q_) * scale, cos, -sin)
+    dq = rotate(torch.bmm(ds, k_) * scale, turn.conj())  # the transpose of a rotation turns back
+    dk = rotate(torch.bmm(ds.transpose(1, 2), q_) * scale, turn.conj())
     dbias = ds.unflatten(0, (-1, q.shape[3])).sum(0).to(q.dtype if bias is None else bias.dtype)
     return _unsequences(dq, q), _unsequences(dk, k), _unsequences(dv, v), dbias
 
@@ -85,21 +85,22 @@ def rotary_frequencies(rotary_dim: int, theta: float = 10000.0) -> Tensor:
     return theta ** -(torch.arange(0, rotary_dim, 2, dtype=torch.float64) / max(rotary_dim, 1))
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the interleaved pairs (x0, x1), (x2, x3), ... of x (..., F, D) by angles given as (F, R / 2), R <= D."""
-    if cos.shape[-1] == 0:
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """Turn the interleaved pairs (x0, x1), (x2, x3), ... of x (..., F, D): each pair is a complex number, multiplied by
+    `turn` (F, R / 2), complex, R <= D even. The last D - R dims pass through."""
+    rotary_dim = 2 * turn.shape[-1]
+    if rotary_dim == 0:
         return x
-    turned, rest = x.split([2 * cos.shape[-1], x.shape[-1] - 2 * cos.shape[-1]], dim=-1)
-    even, odd = turned.unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)
-    return torch.cat([turned, rest], dim=-1)
+    pairs = torch.view_as_complex(x[..., :rotary_dim].unflatten(-1, (-1, 2)))
+    turned = torch.view_as_real(pairs * turn).flatten(-2)
+    return turned if rotary_dim == x.shape[-1] else torch.cat([turned, x[..., rotary_dim:]], dim=-1)
 
 
-def _angles(frames: int, rotary_dim: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (F, rotary_dim / 2) of the angle of each frame index."""
+def _turns(frames: int, rotary_dim: int, theta: float, like: Tensor) -> Tensor:
+    """exp(i angle) of each frame index and frequency, complex (F, rotary_dim / 2)."""
     angle = torch.arange(frames, dtype=torch.float64)[:, None] * rotary_frequencies(rotary_dim, theta)
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    return angle.cos().to(like.device, dtype), angle.sin().to(like.device, dtype)
+    dtype = torch.complex128 if like.dtype == torch.float64 else torch.complex64
+    return torch.polar(torch.ones_like(angle), angle).to(like.device, dtype)
 
 
 def _probabilities(q: Tensor, k: Tensor, bias: Tensor | None, scale: float, shape: torch.Size) -> Tensor:

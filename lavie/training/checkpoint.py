@@ -29,7 +29,7 @@ MOVES_DATA = ("seed", "train_batch_size", "gradient_accumulation_steps", "data")
 
 
 def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
-    """Write `checkpoint-<step>/` after `step` steps, then drop the oldest beyond checkpoints_total_limit. Collective."""
+    """Write `checkpoint-<step>/` after `step` steps, then drop the oldest past checkpoints_total_limit. Collective."""
     final = Path(config.output_dir) / f"checkpoint-{step}"
     partial = final.with_name(f".{final.name}.partial")
     if is_main():
@@ -40,7 +40,7 @@ def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
     weights = gathered_weights(engine.module, ema)
     if is_main():
         save_network(partial / "unet", config.model, {name: w.cpu() for name, w in weights.items()})
-        (partial / "config.yaml").write_text(dump_yaml(config))
+        (partial / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
         manifest = {"step": step, "world_size": world_size(), "lavie": __version__, "torch": torch.__version__}
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     barrier()
@@ -57,39 +57,44 @@ def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
     return final
 
 
-def resume(engine, ema: EMA | None, config: TrainConfig) -> int:
-    """Load what `resume_from_checkpoint` names and return its step: 0 only if the key is not set. Collective.
+def find(config: TrainConfig) -> tuple[Path | None, int]:
+    """The checkpoint that `resume_from_checkpoint` names and its step; None and 0 only if it is not set. Collective.
 
     Raises CheckpointError if there is nothing to load, or it belongs to another network or number of ranks.
     """
     if config.resume_from_checkpoint is None:
-        return 0
-    found = broadcast_object(_find(config) if is_main() else None)  # a shared disk may show each rank something else
+        return None, 0
+    found = broadcast_object(_named(config) if is_main() else None)  # a shared disk may show each rank something else
     if isinstance(found, CheckpointError):
         raise found
-    folder = found
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = json.loads((found / MANIFEST).read_text())
     if manifest["world_size"] != world_size():
         raise CheckpointError(
-            f"{folder} was saved by {manifest['world_size']} ranks, this run has {world_size()}: start as many"
+            f"{found} was saved by {manifest['world_size']} ranks, this run has {world_size()}: start as many"
         )
-    saved = load_config(folder / "config.yaml")
+    saved = load_config(found / "config.yaml")
     for key in MUST_MATCH:
         if getattr(saved, key) != getattr(config, key):
-            raise CheckpointError(f"{folder}: {key} was {getattr(saved, key)}, this run's config says {getattr(config, key)}")
+            raise CheckpointError(
+                f"{found}: {key} was {getattr(saved, key)}, this run's config says {getattr(config, key)}"
+            )
     for key in MOVES_DATA:
         if getattr(saved, key) != getattr(config, key):
-            log.warning(f"{folder}: {key} differs from the checkpoint's: the data goes on in another order")
+            log.warning(f"{found}: {key} differs from the checkpoint's: the data goes on in another order")
+    return found, manifest["step"]
+
+
+def load(engine, ema: EMA | None, folder: Path) -> None:
+    """Restore the weights, the optimizer and the averages from what `find` found. Collective."""
     path, _ = engine.load_checkpoint(str(folder), tag="state", load_lr_scheduler_states=False)
     if path is None:
         raise CheckpointError(f"{folder}: DeepSpeed found no state/ of this rank to load")
     if ema:
         ema.load(folder / "unet" / WEIGHTS_NAME)
     log.info(f"resumed from {folder}")
-    return manifest["step"]
 
 
-def _find(config: TrainConfig) -> Path | CheckpointError:
+def _named(config: TrainConfig) -> Path | CheckpointError:
     asked = config.resume_from_checkpoint
     try:
         return newest_checkpoint(config.output_dir if asked in (None, "latest") else asked)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from ..config import TrainConfig
 from ..errors import ConfigError
 from ..models.attention import TransformerBlock
+from ..models.resnet import ResnetBlock
 from .optim import build_optimizer
 
 
@@ -18,6 +20,8 @@ def init_distributed() -> torch.device:
     """Join the process group (of one rank, where no launcher is) and return this rank's device."""
     import deepspeed
 
+    # DeepSpeed calls collectives by names that PyTorch has begun to rename; nobody who trains can act on it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     defaults = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -54,7 +58,13 @@ def resolve_json(path: str | Path, config: TrainConfig, world_size: int) -> dict
     ):
         if section in settings:
             raise ConfigError(f"{path}: remove the section {section!r}: the run's config decides it ({keys})")
-    if settings.get("fp16", {}).get("enabled"):
+    for section in ("fp16", "bf16", "zero_optimization"):
+        if not isinstance(settings.get(section, {}), dict):
+            raise ConfigError(f"{path}: {section} is {settings[section]!r}: wanted an object")
+    stage = settings.get("zero_optimization", {}).get("stage", 0)
+    if stage not in (0, 1, 2, 3):
+        raise ConfigError(f"{path}: zero_optimization.stage is {stage!r}: wanted 0, 1, 2 or 3")
+    if settings.pop("fp16", {}).get("enabled") not in (None, False, "auto"):
         raise ConfigError(f"{path}: fp16.enabled is true: training in fp16 is not supported, use mixed_precision: bf16")
 
     micro, accumulation = config.train_batch_size, config.gradient_accumulation_steps
@@ -79,7 +89,9 @@ def _fill(settings: dict[str, Any], key: str, value: Any, source: str, path: str
         settings = settings.setdefault(section, {})
     got = settings.get(leaf, "auto")
     if got not in ("auto", value):
-        raise ConfigError(f'{path}: {key} is {got}, but the run\'s config says {value} ({source}): set it to "auto" or agree')
+        raise ConfigError(
+            f'{path}: {key} is {got}, but the run\'s config says {value} ({source}): set it to "auto" or agree'
+        )
     settings[leaf] = value
 
 
@@ -88,7 +100,8 @@ def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, An
     import deepspeed
 
     if settings.get("zero_optimization", {}).get("stage") == 3:
-        # These blocks multiply with several layers' weights at once, so they are gathered and released whole.
-        deepspeed.utils.set_z3_leaf_modules(network, [TransformerBlock])
+        # Gathered and released whole: a TransformerBlock multiplies with several layers' weights at once, and both
+        # kinds hold too little for a round of communication per layer to pay.
+        deepspeed.utils.set_z3_leaf_modules(network, [TransformerBlock, ResnetBlock])
     engine, *_ = deepspeed.initialize(model=network, optimizer=build_optimizer(network, config), config=settings)
     return engine

@@ -28,20 +28,25 @@ def describe(config: TrainConfig, deepspeed_json: str | Path) -> str:
     total = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     stage = settings.get("zero_optimization", {}).get("stage", 0)
-    flops = forward_flops(config, config.model.in_channels)
-    rows = config.train_batch_size * config.gradient_accumulation_steps
+    flops = forward_flops(config)
+    per_rank, micro_batches = config.train_batch_size, config.gradient_accumulation_steps
+    clips = per_rank * micro_batches * ranks
     lines = [
         "# resolved config",
         dump_yaml(config).rstrip(),
         "# DeepSpeed",
         json.dumps(settings, indent=2),
         "# sizes",
-        f"ranks: {ranks}; global batch: {config.train_batch_size} x {config.gradient_accumulation_steps} x {ranks} = {rows * ranks} clips",
+        f"ranks: {ranks}; global batch: {per_rank} x {micro_batches} x {ranks} = {clips} clips",
         f"parameters: {total:,}, of which {trained:,} train ({config.trainable})",
         f"work: {3 * flops / 1e12:.3f} TFLOP per clip with its images (forward and backward)",
     ]
-    lines += [f"{name}: {size / GIB:.2f} GiB per rank" for name, size in state_bytes(config, total, trained, stage, ranks)]
-    lines.append("activations, autoencoder and text encoder come on top: the first step's `memory` in metrics.jsonl has them")
+    lines += [
+        f"{name}: {size / GIB:.2f} GiB per rank" for name, size in state_bytes(config, total, trained, stage, ranks)
+    ]
+    lines.append(
+        "activations, autoencoder and text encoder come on top: the first step's `memory` in metrics.jsonl has them"
+    )
     return "\n".join(lines)
 
 
@@ -57,4 +62,5 @@ def state_bytes(config: TrainConfig, total: int, trained: int, stage: int, ranks
         "optimizer (float32 master and two moments)": trained * (12 if low or stage else 8) / per["optimizer"],
         "average": trained * 4 * config.use_ema / per["optimizer"],
     }
-    return [*states.items(), ("states in all", sum(states.values()))]
+    whole = ("the whole network, while validating or saving", float(total * 4))
+    return [*states.items(), ("states in all", sum(states.values())), whole]

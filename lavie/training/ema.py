@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights, kept in float32 where the weights are: each rank averages its own slices."""
+"""Exponential moving average of the weights, in float32 where the weights are: each rank averages its own slices."""
 
 from pathlib import Path
 
@@ -38,7 +38,9 @@ class EMA:
         with safe_open(file, framework="pt") as whole:
             missing = sorted(set(self.shadow) - set(whole.keys()))
             if missing:
-                raise CheckpointError(f"{file}: no average of {missing[0]} and {len(missing) - 1} others: wrong network")
+                raise CheckpointError(
+                    f"{file}: no average of {missing[0]} and {len(missing) - 1} others: wrong network"
+                )
             for name, piece in self.slices().items():
                 flat = whole.get_tensor(name).flatten()
                 piece.values.copy_(flat[piece.start : piece.start + piece.values.numel()])

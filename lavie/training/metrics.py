@@ -63,7 +63,11 @@ class Metrics:
         self.file.close()
 
     def _show(self, record: dict[str, Any]) -> None:
-        status = "loss {loss:.4f} (video {loss_video:.4f}, images {loss_image:.4f})  {samples_per_s:.1f} samples/s".format(**record)
+        status = (
+            "loss {loss:.4f} (video {loss_video:.4f}, images {loss_image:.4f})  {samples_per_s:.1f} samples/s".format(
+                **record
+            )
+        )
         self.progress.update(self.task, completed=record["step"], status=status)
         plain = not self.progress.console.is_terminal
         if plain and (record["step"] % self.every == 0 or record["step"] in (self.first + 1, self.total)):
@@ -76,13 +80,13 @@ class Metrics:
             self.path.write_text("".join(line + "\n" for line in kept))
 
 
-def forward_flops(config: TrainConfig, latent_channels: int) -> int:
+def forward_flops(config: TrainConfig) -> int:
     """FLOPs of one forward pass of the network on one clip with its images, counted on the meta device."""
     data, stride = config.data, config.latent_stride
     total = data.num_frames + data.num_images
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         network = VideoUNet(config.model)
-        sample = torch.empty(1, latent_channels, total, data.height // stride, data.width // stride)
+        sample = torch.empty(1, config.latent_channels, total, data.height // stride, data.width // stride)
         text = torch.empty(1, 1 + data.num_images, config.text_encoder.max_length, config.model.cross_attention_dim)
         network(sample, torch.zeros(1), text, num_images=data.num_images)
     return counter.get_total_flops()

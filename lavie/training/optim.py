@@ -22,7 +22,7 @@ def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Opti
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """The rate of the step with index `step` (from 0): linear warm-up, then constant or a cosine to 0 at max_train_steps."""
+    """The rate of the step with index `step` (from 0): linear warm-up, then constant, or cosine to 0 at the end."""
     warmup = config.lr_warmup_steps
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup

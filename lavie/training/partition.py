@@ -5,10 +5,11 @@ parameters at arbitrary places. Stage 0 in float32 leaves every rank the whole.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,11 @@ class Slice:
     """Whether every rank holds the whole."""
 
 
-def local_slice(parameter: nn.Parameter) -> Slice:
-    """What this rank holds of `parameter` of a DeepSpeed engine's module; possibly nothing."""
+def local_slice(parameter: Any) -> Slice:
+    """What this rank holds of a parameter of a DeepSpeed engine's module, with the attributes DeepSpeed gave it.
+
+    Possibly nothing.
+    """
     if hasattr(parameter, "ds_id"):
         from deepspeed.utils import safe_get_local_fp32_param
 

@@ -42,6 +42,9 @@ class Step:
         """Run the network (an engine or a module) on `inputs`."""
         config, images = self.config, inputs.text.shape[1] - 1
         sample, text = inputs.sample.to(self.dtype), inputs.text.to(self.dtype)
+        # ZeRO-3 lets go of a block's weights when the gradient reaches the block's input. So every block, the first and
+        # frozen ones too, needs an input that a gradient reaches.
+        sample.requires_grad_(torch.is_grad_enabled())
         output = network(sample, inputs.timestep, text, num_images=images)
         weight = None
         if config.snr_gamma is not None:

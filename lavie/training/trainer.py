@@ -20,7 +20,7 @@ from ..models.stages import set_trainable
 from ..models.text_encoder import build_text_encoder
 from ..models.unet import VideoUNet
 from ..models.weights import initialize
-from .checkpoint import resume, save
+from .checkpoint import find, load, save
 from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype
 from .ema import EMA, gathered_weights
 from .metrics import Metrics, forward_flops, peak_flops, peak_memory_gib
@@ -42,25 +42,26 @@ class Trainer:
         settings = resolve_json(deepspeed_json, config, world_size())
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
+        checkpoint, self.start = find(config)
         self.validation_batches = self._validation_batches()
-        build_loader(config.data, config.data.train, **self._share(), start_step=0)  # the dataset fits, or it fails here
+        self.batches = build_loader(config.data, config.data.train, **self._share(), start_step=self.start)
 
         pretrained, dtype = config.pretrained_model_name_or_path, training_dtype(config)
         autoencoder = build_autoencoder(config.autoencoder, pretrained).to(self.device, dtype)
         text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained)
-        network = build_network(config, autoencoder.channels)
+        network = build_network(config)
         self.engine = build_engine(network, config, settings)
         self.ema = EMA(self.engine.module, config.ema_decay) if config.use_ema else None
         self.step = Step(
             config, autoencoder, text_encoder.to(self.device), NoiseSchedule.from_config(config), self.device, dtype
         )
-        self.start = resume(self.engine, self.ema, config)
-        self.batches = build_loader(config.data, config.data.train, **self._share(), start_step=self.start)
-        self.flops = 3 * forward_flops(config, autoencoder.channels)  # backward costs twice the forward
+        if checkpoint:
+            load(self.engine, self.ema, checkpoint)
+        self.flops = 3 * forward_flops(config)  # backward costs twice the forward
         self.metrics: Metrics | None = None
         if is_main():
             Path(config.output_dir).mkdir(parents=True, exist_ok=True)
-            (Path(config.output_dir) / "config.yaml").write_text(dump_yaml(config))
+            (Path(config.output_dir) / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
             self.metrics = Metrics(config, self.start)
 
     def fit(self) -> None:
@@ -114,13 +115,16 @@ class Trainer:
     def _log(self, step: int, losses: list[tuple[JointLoss, int]], seconds: float, waited: float) -> None:
         """Average over micro-batches and ranks, check that the loss is finite, and write the record."""
         local = torch.stack(
-            [torch.stack([*(part.detach().double() for part in loss), loss.total.new_tensor(dropped).double()]) for loss, dropped in losses]
+            [
+                torch.stack([*(part.detach().double() for part in loss), loss.total.new_tensor(dropped).double()])
+                for loss, dropped in losses
+            ]
         )
         total, video, image, dropped = (sum_over_ranks(local.sum(0)) / (world_size() * len(losses))).tolist()
         if not math.isfinite(total):
             raise TrainingError(
-                f"step {step}: the loss is {total} (video {video}, images {image}): lower learning_rate, or resume from an "
-                f"earlier checkpoint of {self.config.output_dir}"
+                f"step {step}: the loss is {total} (video {video}, images {image}): lower learning_rate, or resume "
+                f"from an earlier checkpoint of {self.config.output_dir}"
             )
         if self.metrics is None:
             return
@@ -166,13 +170,8 @@ class Trainer:
         barrier()
 
 
-def build_network(config: TrainConfig, latent_channels: int) -> VideoUNet:
+def build_network(config: TrainConfig) -> VideoUNet:
     """The run's network: drawn from its seed, then started from init_weights or the pretrained folder."""
-    if (config.model.in_channels, config.model.out_channels) != (latent_channels, latent_channels):
-        raise ConfigError(
-            f"model.in_channels and model.out_channels are {config.model.in_channels} and {config.model.out_channels}, "
-            f"but the autoencoder's latents have {latent_channels} channels: set both to {latent_channels}"
-        )
     torch.manual_seed(config.seed)  # the same draw on every rank
     network = VideoUNet(config.model)
     source = config.init_weights or config.pretrained_model_name_or_path

@@ -113,7 +113,7 @@ def test_demo_set_is_what_it_says(demo):
     assert {s.caption for s in validation.videos} == held_out
     assert not held_out & {s.caption for s in train}
     assert (len(validation.videos), len(validation.images)) == (24, 12)
-    assert all((s.frames, s.fps, s.vfr, s.width, s.height) == (8, 8, False, 32, 32) for s in train.videos)
+    assert all((s.frames, s.fps, s.vfr, s.width, s.height) == (12, 12, False, 32, 32) for s in train.videos)
     assert sum("moving" in s.caption for s in train.videos) == 18
     assert {s.caption.split(maxsplit=3)[3] for s in train.videos} <= set(MOTIONS)
 
@@ -124,7 +124,7 @@ def test_stored_clips_and_images_show_their_captions(demo):
         if sample.kind == "image":
             assert nearest_colour(decode_image(read_member(sample))[None]) == colour
         else:
-            frames = decode_frames(read_member(sample), range(8))
+            frames = decode_frames(read_member(sample), range(12))
             assert nearest_colour(frames) == colour
             path = centres(frames)
             assert (path[-1] - path[0]) @ DIRECTIONS[direction] > 0.45

@@ -98,6 +98,7 @@ def test_from_config():
         output_dir="out",
         max_train_steps=1,
         autoencoder={"type": "patch"},
+        model={"in_channels": 48, "out_channels": 48},
         text_encoder={"type": "hash"},
         data={"train": "shards", "fps": 8},
         prediction_type="v_prediction",

@@ -1,0 +1,67 @@
+# Everything runs in the virtual environment .venv, which `make install` fills; the other commands call it when needed.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install -qq --no-compile --prefer-binary -c constraints.txt
+
+TORCH := $(shell grep '^torch==' constraints.txt)
+GPUS := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
+RANKS ?= $(if $(filter 1,$(GPUS)),1,2)
+
+DEMO_DATA := runs/demo/data
+
+export PATH := $(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo demo-long test check clean
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+install: $(STAMP)  ## create .venv and install the exact versions of constraints.txt
+
+$(STAMP): setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make install PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifeq ($(GPUS),0)
+	$(PIP) $(TORCH)+cpu 2>/dev/null || $(PIP) $(TORCH)
+else
+	$(PIP) $(TORCH)
+endif
+	DS_BUILD_OPS=0 $(PIP) -e '.[dev]'
+	@touch $@
+
+demo: install  ## render a dataset, train the small base stage on it, sample, score and plot: runs/demo
+	@$(MAKE) --no-print-directory _demo RUN=runs/demo CONFIG=configs/smoke/base.yaml
+
+demo-long: install  ## the same with a larger network, about an hour on two cores: runs/demo-long
+	@$(MAKE) --no-print-directory _demo RUN=runs/demo-long CONFIG=configs/smoke/base_long.yaml
+
+.PHONY: _demo
+_demo: export OMP_NUM_THREADS ?= 1
+_demo:
+	rm -rf $(RUN)/base
+	test -f $(DEMO_DATA)/validation/00000.index.jsonl || { rm -rf $(DEMO_DATA) && lavie data demo $(DEMO_DATA); }
+	deepspeed --num_gpus $(RANKS) train.py --deepspeed configs/zero3.json $(CONFIG)
+	lavie score --checkpoint $(RUN)/base --out $(RUN)
+	lavie plot $(RUN)/base --out $(RUN)/losses.png
+	@echo
+	@echo "videos of the validation prompts   $$(ls -d $(RUN)/base/samples/* | tail -1)"
+	@echo "clips of prompts never trained on  $(RUN)/clips.png"
+	@echo "images drawn by the same network   $(RUN)/images.png"
+	@echo "loss curves                        $(RUN)/losses.png"
+	@echo "scores                             $(RUN)/score.json"
+
+test: install  ## run the whole test suite
+	python -m pytest
+
+check: install  ## lint, check the format and the types
+	ruff check .
+	ruff format --check .
+	mypy
+
+clean:  ## remove .venv, caches and build products; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

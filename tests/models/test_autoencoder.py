@@ -1,0 +1,153 @@
+"""The patch transform is orthonormal, the KL autoencoder is diffusers' in pieces."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from lavie.config import AutoencoderConfig
+from lavie.errors import CheckpointError
+from lavie.models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder, cosine_basis
+from lavie.testing import ORACLE_ATOL, TOLERANCES, relative_error
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# --- patch
+
+
+@pytest.mark.parametrize("size", (1, 2, 4, 8))
+def test_basis_is_orthonormal_and_starts_with_the_mean(size):
+    basis = cosine_basis(size).flatten(1)
+    assert relative_error(basis @ basis.T, torch.eye(size**2)) <= TOLERANCES[torch.float32]
+    assert relative_error(basis[0], torch.full((size**2,), 1 / size)) <= TOLERANCES[torch.float32]
+
+
+def test_basis_goes_from_low_to_high_frequencies():
+    basis = cosine_basis(4)
+    changes = [sum((b.diff(dim=d).sign().abs().sum() > 0).item() for d in (0, 1)) for b in basis]
+    assert changes[0] == 0 and changes[1:3] == [1, 1]
+    roughness = [float(b.diff(dim=0).square().sum() + b.diff(dim=1).square().sum()) for b in basis]
+    assert roughness[0] == pytest.approx(0, abs=1e-9) and max(roughness) == roughness[-1]
+
+
+@pytest.mark.parametrize("patch,scale", ((2, 1.0), (4, 0.5)))
+def test_all_coefficients_lose_nothing(patch, scale):
+    autoencoder = PatchAutoencoder(patch, patch**2, scale)
+    pixels = random(3, 3, 8, 16)
+    latents = autoencoder.encode(pixels)
+    assert latents.shape == (3, autoencoder.channels, 8 // patch, 16 // patch) and autoencoder.stride == patch
+    assert relative_error(autoencoder.decode(latents), pixels) <= TOLERANCES[torch.float32]
+    assert float(latents.norm()) == pytest.approx(scale * float(pixels.norm()), rel=TOLERANCES[torch.float32])
+
+
+def test_patch_1_is_the_identity():
+    pixels = random(2, 3, 5, 7)
+    autoencoder = PatchAutoencoder(1, 1)
+    assert torch.equal(autoencoder.encode(pixels), pixels) and torch.equal(autoencoder.decode(pixels), pixels)
+
+
+@pytest.mark.parametrize("coefficients", (1, 3, 6))
+def test_fewer_coefficients_are_a_projection(coefficients):
+    autoencoder = PatchAutoencoder(4, coefficients, 0.5)
+    latents = random(2, 3 * coefficients, 2, 3)
+    assert relative_error(autoencoder.encode(autoencoder.decode(latents)), latents) <= TOLERANCES[torch.float32]
+    pixels = random(2, 3, 16, 24)
+    kept = autoencoder.decode(autoencoder.encode(pixels))
+    assert float(((pixels - kept) * kept).sum() / pixels.norm() ** 2) == pytest.approx(0, abs=TOLERANCES[torch.float32])
+    flat = torch.full((1, 3, 4, 4), 0.3)
+    assert relative_error(autoencoder.decode(autoencoder.encode(flat)), flat) <= TOLERANCES[torch.float32]
+
+
+def test_colours_and_patches_do_not_mix():
+    autoencoder = PatchAutoencoder(2, 4)
+    pixels = random(1, 3, 4, 4)
+    before = autoencoder.encode(pixels)
+    pixels[0, 1, 2:, :2] += 1
+    changed = (autoencoder.encode(pixels) != before).nonzero()
+    assert set(changed[:, 1].tolist()) <= {4, 5, 6, 7} and changed[:, 2:].unique(dim=0).tolist() == [[1, 0]]
+
+
+# --- KL
+
+
+@pytest.fixture(scope="module")
+def vae():
+    torch.manual_seed(0)
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        scaling_factor=0.25,
+    ).eval()
+
+
+@torch.no_grad()
+def test_kl_is_diffusers(vae):
+    autoencoder = KLAutoencoder(vae, 0.25, frames_per_call=8)
+    pixels, noise = random(5, 3, 32, 48), random(5, 4, 4, 6, seed=1)
+    posterior = vae.encode(pixels).latent_dist
+    assert (autoencoder.stride, autoencoder.channels) == (8, 4)
+    assert relative_error(autoencoder.encode(pixels), 0.25 * posterior.mean) <= TOLERANCES[torch.float32]
+    expected = 0.25 * (posterior.mean + (0.5 * posterior.logvar).exp() * noise)
+    assert relative_error(autoencoder.encode(pixels, noise), expected) <= TOLERANCES[torch.float32]
+    assert relative_error(autoencoder.encode(pixels), expected) > 0.01
+    assert relative_error(autoencoder.decode(noise), vae.decode(noise / 0.25).sample) <= TOLERANCES[torch.float32]
+
+
+@pytest.mark.parametrize("frames_per_call", (1, 2, 3, 5))
+def test_chunks_change_nothing_and_bound_the_batch(vae, frames_per_call):
+    whole, parts = KLAutoencoder(vae, 0.25, 100), KLAutoencoder(vae, 0.25, frames_per_call)
+    pixels, noise = random(5, 3, 32, 48), random(5, 4, 4, 6, seed=1)
+    sizes = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+        for module in (vae.encoder, vae.decoder)
+    ]
+    latents, decoded = parts.encode(pixels, noise), parts.decode(noise)
+    for hook in hooks:
+        hook.remove()
+    assert max(sizes) == frames_per_call and sum(sizes) == 10
+    assert float((latents - whole.encode(pixels, noise)).abs().max()) <= ORACLE_ATOL
+    assert float((decoded - whole.decode(noise)).abs().max()) <= ORACLE_ATOL
+    assert not latents.requires_grad and not decoded.requires_grad
+
+
+def test_low_precision_weights_give_float32(vae):
+    import copy
+
+    autoencoder = KLAutoencoder(copy.deepcopy(vae).bfloat16(), 0.25, 8)
+    pixels, noise = random(2, 3, 32, 48), random(2, 4, 4, 6, seed=1)
+    assert autoencoder.encode(pixels, noise).dtype == autoencoder.decode(noise).dtype == torch.float32
+
+
+# --- build
+
+
+def test_build_from_a_folder(vae, tmp_path):
+    vae.save_pretrained(tmp_path / "vae")
+    autoencoder = build_autoencoder(AutoencoderConfig(frames_per_call=3), str(tmp_path))
+    pixels = random(2, 3, 16, 24)
+    assert torch.equal(autoencoder.encode(pixels), KLAutoencoder(vae, 0.25, 3).encode(pixels))
+    assert autoencoder.frames_per_call == 3 and not autoencoder.vae.training
+    assert not any(p.requires_grad for p in autoencoder.parameters())
+    doubled = build_autoencoder(AutoencoderConfig(scaling_factor=0.5), str(tmp_path))
+    assert torch.equal(doubled.encode(pixels), 2 * autoencoder.encode(pixels))
+
+
+def test_build_names_the_key_when_there_is_none(tmp_path):
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(CheckpointError, match=f"pretrained_model_name_or_path {path}: no autoencoder in vae/"):
+            build_autoencoder(AutoencoderConfig(), str(path))
+
+
+def test_build_patch():
+    autoencoder = build_autoencoder(AutoencoderConfig(type="patch", patch_size=2), None)
+    assert (autoencoder.stride, autoencoder.channels, autoencoder.scaling_factor) == (2, 12, 1.0)
+    low = build_autoencoder(AutoencoderConfig(type="patch", patch_size=4, coefficients=3, scaling_factor=2), None)
+    assert (low.stride, low.channels, low.scaling_factor) == (4, 9, 2)
+    assert not low.state_dict() and not list(low.parameters())

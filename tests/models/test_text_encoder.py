@@ -1,0 +1,128 @@
+"""Hash features are fixed numbers per word, CLIP features are transformers' own."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lavie.config import TextEncoderConfig
+from lavie.errors import CheckpointError
+from lavie.models.text_encoder import HashTextEncoder, build_text_encoder
+from lavie.testing import SHARED, requires_shared
+
+# --- hash
+
+
+def test_words_keep_their_vectors_wherever_they_stand():
+    encoder = HashTextEncoder(24, 8)
+    a, b = encoder(["A red square, moving left!", "red"])
+    at = lambda features, place: features[place] - 0.5 * encoder.place[place]  # noqa: E731
+    assert torch.allclose(at(a, 2), at(b, 1), atol=1e-6)
+    assert not torch.allclose(at(a, 3), at(b, 1), atol=0.1)
+    assert torch.equal(encoder(["a RED square moving left"])[0], a)  # neither case nor punctuation counts
+    assert not torch.equal(encoder(["a left square moving red"])[0], a)  # the order does
+
+
+def test_captions_are_padded_with_zeros_and_cut():
+    encoder = HashTextEncoder(24, 4)
+    empty, short, exact, long = encoder(["", "one", "one two three", "one two three four five"])
+    assert empty[0].any() and not empty[1:].any() and torch.equal(empty[0], long[0])
+    assert short[1].any() and not short[2:].any()
+    assert torch.equal(exact, long)
+
+
+@pytest.mark.parametrize("channels", (24, 7))
+def test_shape_and_independence_of_the_batch(channels):
+    encoder = build_text_encoder(TextEncoderConfig(type="hash", max_length=5), channels, None)
+    captions = ["a cat", "", "two dogs run"]
+    features = encoder(captions)
+    assert features.shape == (3, 5, channels) and features.dtype == torch.float32
+    for caption, row in zip(captions, features, strict=True):
+        assert torch.equal(encoder([caption])[0], row)
+    assert encoder([]).shape == (0, 5, channels)
+
+
+def test_same_features_in_every_instance_and_process():
+    caption = "a blue circle moves up, déjà vu"
+    here = HashTextEncoder(8, 6)([caption])
+    torch.randn(3)
+    assert torch.equal(HashTextEncoder(8, 6)([caption]), here)
+    code = f"from lavie.models.text_encoder import *; print(HashTextEncoder(8, 6)([{caption!r}]).flatten().tolist())"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == str(here.flatten().tolist())
+
+
+# --- CLIP
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Stable Diffusion's text half in diffusers' layout: CLIP's own tokenizer, a tiny random model."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    path = tmp_path_factory.mktemp("sd")
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=49408)
+    CLIPTextModel(CLIPTextConfig(**sizes)).save_pretrained(path / "text_encoder")
+    shutil.copytree(SHARED / "assets/clip_tokenizer", path / "tokenizer", copy_function=shutil.copyfile)
+    return path
+
+
+CAT = [49406, 320, 1125, 539, 320, 2368, 49407]
+"""CLIP's tokens of "a photo of a cat"."""
+
+
+@requires_shared
+def test_clip_tokens(folder):
+    encoder = build_text_encoder(TextEncoderConfig(), 16, str(folder))
+    assert encoder.tokenizer("a photo of a cat").input_ids == CAT
+    assert encoder.tokenizer("A  photo of a CAT").input_ids == CAT
+
+
+@requires_shared
+def test_clip_features_are_those_of_transformers(folder):
+    from transformers import CLIPTextModel
+
+    encoder = build_text_encoder(TextEncoderConfig(), 16, str(folder))
+    long = "cat " * 100
+    features = encoder(["a photo of a cat", "", long])
+    padding = 49407  # CLIP pads with its end token
+    ids = torch.tensor(
+        [
+            CAT + [padding] * (77 - len(CAT)),
+            [49406] + [padding] * 76,
+            [49406] + [2368] * 75 + [49407],
+        ]
+    )
+    with torch.no_grad():
+        expected = CLIPTextModel.from_pretrained(folder / "text_encoder")(input_ids=ids).last_hidden_state
+    assert features.dtype == torch.float32 and torch.equal(features, expected)
+    assert encoder.channels == 16 and not features.requires_grad
+    assert not encoder.model.training and not any(p.requires_grad for p in encoder.parameters())
+
+
+@requires_shared
+def test_clip_of_another_width_is_refused(folder):
+    with pytest.raises(CheckpointError, match="gives 16 features, model.cross_attention_dim is 768: change one"):
+        build_text_encoder(TextEncoderConfig(), 768, str(folder))
+
+
+@requires_shared
+@pytest.mark.parametrize(
+    "missing,message",
+    (
+        ("", "no CLIP model"),
+        ("text_encoder", "no CLIP model"),
+        ("tokenizer/merges.txt", "no CLIP model"),
+        ("tokenizer", "tokenizer/ knows 2 tokens, text_encoder/ 49408"),  # transformers would go on with two
+    ),
+)
+def test_clip_names_the_key_when_something_is_missing(folder, tmp_path, missing, message):
+    path = tmp_path / "sd"
+    shutil.copytree(folder, path)
+    remove = (path / missing).unlink if (path / missing).is_file() else lambda: shutil.rmtree(path / missing)
+    remove()
+    with pytest.raises(CheckpointError, match=f"pretrained_model_name_or_path {path}: {message}"):
+        build_text_encoder(TextEncoderConfig(), 16, str(path))

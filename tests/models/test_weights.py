@@ -1,0 +1,337 @@
+"""Weights go in and out strictly: what is missing, left over, misshapen or a program is an error that names it."""
+
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lavie.config import UNetConfig
+from lavie.errors import CheckpointError
+from lavie.models.stages import is_temporal
+from lavie.models.unet import VideoUNet
+from lavie.models.weights import (
+    CONFIG_NAME,
+    MANIFEST,
+    WEIGHTS_NAME,
+    checkpoints,
+    initialize,
+    load_network,
+    load_official,
+    load_stable_diffusion,
+    newest_checkpoint,
+    save_network,
+    to_official,
+    unet_config,
+)
+from lavie.testing import tiny_unet
+
+FREQUENCIES = ".attn_temp.rotary_emb.freqs"
+
+
+def same(network, state):
+    own = network.state_dict()
+    return own.keys() == state.keys() and all(torch.equal(own[name], state[name]) for name in own)
+
+
+@pytest.fixture
+def network(make_network):
+    return make_network(tiny_unet())
+
+
+@pytest.fixture
+def released(network):
+    """What a released file of that network holds."""
+    return to_official("base", network)
+
+
+@pytest.fixture
+def fresh():
+    torch.manual_seed(1)
+    return VideoUNet(tiny_unet())
+
+
+@pytest.fixture
+def stable_diffusion(make_2d, tmp_path):
+    """A Stable Diffusion folder in diffusers' format, with its UNet."""
+    flat = make_2d(tiny_unet())
+    flat.save_pretrained(tmp_path / "sd" / "unet")
+    return tmp_path / "sd", flat
+
+
+# --- released weights
+
+
+def test_released_weights_round_trip(golden):
+    config, state, _ = golden
+    back = to_official("base", load_official("base", state, config))
+    assert back.keys() == state.keys()
+    for name, value in state.items():
+        assert torch.equal(back[name], value), name
+    assert sum(name.endswith(FREQUENCIES) for name in back) == 6  # 2 down, 1 mid, 3 up
+
+
+def test_config_of_the_released_network(golden):
+    assert unet_config("base", golden[0]) == UNetConfig(
+        block_out_channels=(40, 80),
+        cross_attention=(True, False),
+        layers_per_block=2,
+        num_attention_heads=(1, 2),
+        cross_attention_dim=32,
+        norm_num_groups=8,
+        norm_statistics="pooled",
+    )
+
+
+def test_half_precision_frequencies_are_recognised(golden):
+    config, state, _ = golden
+    halved = {name: value.half() for name, value in state.items()}
+    network = load_official("base", halved, config)
+    assert torch.equal(network.conv_in.weight, state["conv_in.weight"].half().float())
+
+
+def drop(state, name):
+    del state[name]
+    return "1 missing"
+
+
+def add(state, name):
+    state[name + "_old"] = state[name]
+    return "1 unexpected"
+
+
+def reshape(state, name):
+    state[name] = state[name].flatten()[:-1]
+    return "1 of another shape"
+
+
+NAMES = (
+    "conv_in.weight",
+    "mid_block.attentions.0.transformer_blocks.0.attn_temp.to_out.0.bias",
+    "up_blocks.1.attentions.0.transformer_blocks.0.attn_temp.time_rel_pos_bias.relative_attention_bias.weight",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("damage", (drop, add, reshape))
+def test_released_weights_must_fit(golden, damage, name):
+    config, state, _ = golden
+    state = dict(state)
+    what = damage(state, name)
+    with pytest.raises(CheckpointError, match=f"{what}: {name}"):
+        load_official("base", state, config)
+
+
+def test_failed_loads_change_nothing(tmp_path, released, fresh):
+    before = {name: value.clone() for name, value in fresh.state_dict().items()}
+    del released["conv_out.bias"]
+    torch.save(released, tmp_path / "base.pt")
+    with pytest.raises(CheckpointError, match="conv_out.bias"):
+        initialize(fresh, tmp_path / "base.pt")
+    assert same(fresh, before)
+
+
+@pytest.mark.parametrize("change", (lambda f: f * 1.01, lambda f: f[:-1], lambda f: f.flip(0), lambda f: f * 0))
+def test_other_rotary_frequencies_are_refused(golden, change):
+    config, state, _ = golden
+    name = "mid_block.attentions.0.transformer_blocks.0" + FREQUENCIES
+    with pytest.raises(CheckpointError, match=name):
+        load_official("base", {**state, name: change(state[name])}, config)
+
+
+def test_unknown_stages_are_refused(golden, network):
+    config, state, _ = golden
+    with pytest.raises(CheckpointError, match="'vsr': wanted one of base"):
+        load_official("vsr", state, config)
+    with pytest.raises(CheckpointError, match="'vsr': wanted one of base"):
+        to_official("vsr", network)
+
+
+# --- Stable Diffusion
+
+
+def test_stable_diffusion_fills_the_spatial_part(make_2d):
+    flat = make_2d(tiny_unet())
+    network = load_stable_diffusion(flat.state_dict(), tiny_unet())
+    own = network.state_dict()
+    assert same(flat, {name: own[name] for name in flat.state_dict()})
+    assert all(is_temporal(name) for name in own.keys() - flat.state_dict().keys())
+    from_dict = load_stable_diffusion(flat.state_dict(), dict(flat.config))
+    assert from_dict.config == tiny_unet(num_attention_heads=(1, 1), norm_statistics="pooled")
+
+
+@pytest.mark.parametrize("damage", (drop, add, reshape))
+def test_stable_diffusion_must_fit(make_2d, damage):
+    state = dict(make_2d(tiny_unet()).state_dict())
+    what = damage(state, "mid_block.resnets.0.conv1.weight")
+    with pytest.raises(CheckpointError, match=f"{what}: mid_block.resnets.0.conv1.weight"):
+        load_stable_diffusion(state, tiny_unet())
+
+
+def test_temporal_keys_are_unexpected_in_a_2d_model(released):
+    with pytest.raises(CheckpointError, match="unexpected: .*attn_temp"):
+        load_stable_diffusion(released, tiny_unet())
+
+
+# --- initialize: by the form of what lies there
+
+
+@pytest.mark.parametrize("wrap", (lambda s: s, lambda s: {"ema": s}, lambda s: {"ema": s, "epoch": 3}))
+def test_initialize_from_a_released_file(tmp_path, network, released, fresh, wrap):
+    torch.save(wrap(released), tmp_path / "base.pt")
+    report = initialize(fresh, tmp_path / "base.pt")
+    assert same(fresh, network.state_dict())
+    assert report.loaded == tuple(sorted(network.state_dict())) and report.fresh == ()
+    assert report.unused == tuple(sorted(name for name in released if name.endswith(FREQUENCIES)))
+    assert str(report) == f"{tmp_path / 'base.pt'}: {len(report.loaded)} tensors loaded, 0 fresh, 4 unused"
+
+
+@pytest.mark.parametrize("inside", ("", "unet"))
+def test_initialize_from_stable_diffusion(stable_diffusion, fresh, inside):
+    folder, flat = stable_diffusion
+    temporal = {name: value.clone() for name, value in fresh.state_dict().items() if is_temporal(name)}
+    report = initialize(fresh, folder / inside)
+    assert same(fresh, {**flat.state_dict(), **temporal})
+    assert report.loaded == tuple(sorted(flat.state_dict()))
+    assert report.fresh == tuple(sorted(temporal)) and report.unused == ()
+
+
+def test_initialize_from_sharded_stable_diffusion(tmp_path, make_2d, fresh):
+    flat = make_2d(tiny_unet())
+    flat.save_pretrained(tmp_path / "unet", max_shard_size="1MB")
+    assert len(list((tmp_path / "unet").glob("*.safetensors"))) > 1
+    initialize(fresh, tmp_path)
+    own = fresh.state_dict()
+    assert same(flat, {name: own[name] for name in flat.state_dict()})
+    first = sorted((tmp_path / "unet").glob("*.safetensors"))[0]
+    first.unlink()
+    with pytest.raises(CheckpointError, match=first.name):
+        initialize(fresh, tmp_path)
+
+
+@pytest.mark.parametrize("inside", ("", "unet"))
+def test_initialize_from_our_folders(tmp_path, network, fresh, inside):
+    """A network folder, or a checkpoint that holds one as unet/."""
+    save_network(tmp_path / "run" / inside, network.config, network.state_dict())
+    report = initialize(fresh, tmp_path / "run")
+    assert same(fresh, network.state_dict())
+    assert report.loaded == tuple(sorted(network.state_dict())) and not report.fresh and not report.unused
+
+
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_pickles_do_not_execute(tmp_path, fresh):
+    torch.save({"ema": Payload(tmp_path / "executed")}, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError, match=r"evil\.pt: wanted a \.pt of plain tensors"):
+        initialize(fresh, tmp_path / "evil.pt")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    "content", (torch.zeros(3), [1, 2], {"ema": 3}, {"ema": {"conv_in.weight": 1.0}}, {1: torch.zeros(1)})
+)
+def test_files_without_a_state_dict_are_refused(tmp_path, fresh, content):
+    torch.save(content, tmp_path / "odd.pt")
+    with pytest.raises(CheckpointError, match=r"odd\.pt"):
+        initialize(fresh, tmp_path / "odd.pt")
+
+
+def test_what_is_no_torch_file_is_refused(tmp_path, fresh):
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(CheckpointError, match=r"text\.pt"):
+        initialize(fresh, tmp_path / "text.pt")
+
+
+def test_folders_that_are_something_else_are_refused(tmp_path, stable_diffusion, fresh):
+    for path in (tmp_path / "absent", tmp_path):
+        with pytest.raises(CheckpointError, match=f"{path}: wanted a .pt file, a checkpoint folder or a Stable"):
+            initialize(fresh, path)
+    unet = stable_diffusion[0] / "unet"
+    config = json.loads((unet / CONFIG_NAME).read_text())
+    (unet / CONFIG_NAME).write_text(json.dumps({**config, "_class_name": "AutoencoderKL"}))
+    with pytest.raises(CheckpointError, match="_class_name is 'AutoencoderKL', wanted VideoUNet or UNet2D"):
+        initialize(fresh, stable_diffusion[0])
+    (unet / CONFIG_NAME).write_text("{")
+    with pytest.raises(CheckpointError, match="config.json: wanted JSON"):
+        initialize(fresh, stable_diffusion[0])
+
+
+def test_folders_without_usable_weights_are_refused(tmp_path, network, fresh):
+    save_network(tmp_path, network.config, network.state_dict())
+    weights = tmp_path / WEIGHTS_NAME
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    for load in (lambda: initialize(fresh, tmp_path), lambda: load_network(tmp_path)):
+        with pytest.raises(CheckpointError, match=f"{WEIGHTS_NAME}: no complete safetensors"):
+            load()
+    weights.rename(tmp_path / "diffusion_pytorch_model.bin")
+    for load in (lambda: initialize(fresh, tmp_path), lambda: load_network(tmp_path)):
+        with pytest.raises(CheckpointError, match=f"{WEIGHTS_NAME} is missing; weights are read from safetensors only"):
+            load()
+
+
+def test_index_cannot_lead_out_of_the_folder(tmp_path, network, fresh):
+    save_network(tmp_path / "unet", network.config, network.state_dict())
+    (tmp_path / "unet" / WEIGHTS_NAME).rename(tmp_path / WEIGHTS_NAME)
+    index = {"weight_map": {name: f"../{WEIGHTS_NAME}" for name in network.state_dict()}}
+    (tmp_path / "unet" / (WEIGHTS_NAME + ".index.json")).write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=f"../{WEIGHTS_NAME} is missing"):
+        initialize(fresh, tmp_path)
+
+
+def test_another_size_names_the_section_to_change(tmp_path, network):
+    save_network(tmp_path, network.config, network.state_dict())
+    with pytest.raises(CheckpointError, match=r"of another shape: conv_in.*check the section model"):
+        initialize(VideoUNet(tiny_unet(block_out_channels=(64, 64))), tmp_path)
+
+
+# --- our own folders
+
+
+@pytest.mark.parametrize(
+    "changes", ({}, dict(norm_statistics="pooled", relative_bias=False, num_attention_heads=(1, 2)))
+)
+def test_saved_networks_come_back_bit_for_bit(tmp_path, make_network, changes):
+    network = make_network(tiny_unet(**changes))
+    save_network(tmp_path / "a" / "b", network.config, network.state_dict())
+    loaded = load_network(tmp_path / "a" / "b")
+    assert loaded.config == network.config and not loaded.training
+    assert same(loaded, network.state_dict())
+    assert load_network(tmp_path / "a" / "b", dtype=torch.bfloat16).conv_in.weight.dtype == torch.bfloat16
+
+
+def test_saved_networks_are_checked(tmp_path, network, stable_diffusion):
+    with pytest.raises(CheckpointError, match="absent"):
+        load_network(tmp_path / "absent")
+    with pytest.raises(CheckpointError, match="wanted _class_name VideoUNet"):
+        load_network(stable_diffusion[0] / "unet")
+    state = dict(network.state_dict())
+    del state["conv_out.bias"]
+    save_network(tmp_path, network.config, state)
+    with pytest.raises(CheckpointError, match="1 missing: conv_out.bias"):
+        load_network(tmp_path)
+    save_file({**network.state_dict(), "extra": torch.zeros(1)}, tmp_path / WEIGHTS_NAME)
+    with pytest.raises(CheckpointError, match="1 unexpected: extra"):
+        load_network(tmp_path)
+
+
+def test_newest_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint-<step> folder"):
+        newest_checkpoint(tmp_path)
+    for name in ("checkpoint-9", "checkpoint-10", "checkpoint-11", "checkpoint-x", ".checkpoint-12.partial"):
+        (tmp_path / name).mkdir()
+        if name != "checkpoint-11":  # was interrupted
+            (tmp_path / name / MANIFEST).write_text("{}")
+    assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10"]
+    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert newest_checkpoint(str(tmp_path / "checkpoint-9")) == tmp_path / "checkpoint-9"
+    with pytest.raises(CheckpointError, match="checkpoint-11"):
+        newest_checkpoint(tmp_path / "checkpoint-11")

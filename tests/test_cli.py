@@ -1,0 +1,148 @@
+"""The command lines: help, the dry run, and what follows a mistake: one message, exit code 1, no traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import train
+from lavie import cli
+from lavie.config import load_config
+from lavie.models.unet import VideoUNet
+
+ROOT = Path(__file__).resolve().parents[1]
+SMOKE = "configs/smoke/base.yaml"
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a command's main with arguments: its exit code or message (None if it returned), and what it printed."""
+
+    def call(main, *arguments):
+        monkeypatch.setattr(sys, "argv", ["command", *arguments])
+        try:
+            main()
+            code = None
+        except SystemExit as stop:
+            code = stop.code
+        return code, capsys.readouterr().out
+
+    return call
+
+
+def run(*command) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_dry_run_tells_the_sizes(call, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    code, out = call(train.main, "--dry-run", SMOKE, "gradient_accumulation_steps=2")
+    assert code is None
+    assert "ranks: 4; global batch: 8 x 2 x 4 = 64 clips" in out
+    count = sum(p.numel() for p in VideoUNet(load_config(SMOKE).model).parameters())
+    assert f"parameters: {count:,}, of which {count:,} train (all)" in out
+    assert '"train_batch_size": 64' in out and '"stage": 3' in out
+    assert "gradient_accumulation_steps: 2" in out
+    assert "states in all:" in out
+
+
+def test_dry_run_of_the_full_size_needs_no_weights(call, monkeypatch):
+    """The states by hand, per parameter: 12 bytes of optimizer, 4 of average, 2 of weights and 2 of gradients."""
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    code, out = call(train.main, "--dry-run", "trainable=temporal")
+    assert code is None
+    total, trained = 909_124_100, 49_603_136  # the released networks' counts, less 16 rotary constants
+    assert f"parameters: {total:,}, of which {trained:,} train (temporal)" in out
+    assert f"states in all: {(total * 2 + trained * (2 + 12 + 4)) / 8 / 2**30:.2f} GiB per rank" in out
+
+
+def test_overrides_may_follow_flags(call):
+    code, out = call(train.main, SMOKE, "--dry-run", "seed=77")
+    assert code is None and "seed: 77" in out
+
+
+@pytest.mark.parametrize("flag", ["--deepspeed", "--deepspeed_config"])
+def test_launchers_arguments_are_accepted(call, flag):
+    code, out = call(train.main, "--local_rank=1", flag, "configs/zero2.json", SMOKE, "--dry-run")
+    assert code is None and '"stage": 2' in out
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([SMOKE, "learning_rat=1"], ["unknown key learning_rat", "learning_rate?"]),
+        ([SMOKE, "train_batch_size=0"], ["train_batch_size", "got 0"]),
+        ([SMOKE, "seed"], ["override 'seed'", "key=value"]),
+        (["nowhere.yaml"], ["nowhere.yaml", "cannot be read"]),
+        (["--deepspeed", "nowhere.json", SMOKE], ["--deepspeed nowhere.json"]),
+    ],
+)
+def test_train_answers_a_mistake_in_one_line(call, arguments, words):
+    code, out = call(train.main, "--dry-run", *arguments)
+    assert out == "" and code.startswith("ConfigError: ") and len(code.splitlines()) == 1
+    for word in words:
+        assert word in code
+
+
+def test_train_exits_with_1_and_no_traceback():
+    done = run("train.py", SMOKE, "learning_rat=1")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("ConfigError: ") and "Traceback" not in done.stderr
+
+
+def test_lavie_exits_with_1_and_no_traceback(tmp_path):
+    done = run(
+        "-m", "lavie.cli", "sample", "--checkpoint", str(tmp_path), "--out", str(tmp_path / "out"), "--prompt", "a"
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("CheckpointError: ") and str(tmp_path) in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["sample", "--checkpoint", "nowhere", "--out", "out", "--prompt", "a"], "CheckpointError: nowhere: "),
+        (
+            ["sample", "--checkpoint", "a", "--out", "b", "--prompt-file", "nowhere"],
+            "ConfigError: --prompt-file nowhere",
+        ),
+        (["score", "--checkpoint", "nowhere", "--out", "out"], "CheckpointError: nowhere: "),
+        (["plot", "nowhere"], "DataError: metrics nowhere/metrics.jsonl: "),
+        (["data", "pack", "nowhere", "out"], "DataError: SRC nowhere: "),
+        (
+            ["data", "pack", "nowhere", "out", "--fps", "8", "--frame-stride", "2"],
+            "DataError: --fps 8 and",
+        ),
+        (["data", "demo", "out", "--size", "33"], "DataError: --size 33: "),
+    ],
+)
+def test_lavie_answers_a_mistake_in_one_line(call, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, _ = call(cli.main, *arguments)
+    assert code.startswith(message) and len(code.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_every_command(call):
+    code, out = call(cli.main, "--help")
+    assert code == 0
+    for name in ("sample", "score", "plot", "data"):
+        assert name in out
+    code, out = call(cli.main, "data", "--help")
+    assert code == 0 and "pack" in out and "demo" in out
+
+
+def test_train_help_names_its_flags(call):
+    code, out = call(train.main, "--help")
+    assert code == 0
+    for name in ("--deepspeed", "--dry-run", "key=value", "configs/base.yaml"):
+        assert name in out

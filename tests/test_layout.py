@@ -1,0 +1,213 @@
+"""The shape of the repository, read from its syntax trees: imports go down, and some things stay out."""
+
+import ast
+import itertools
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PRODUCT = sorted([*(ROOT / "lavie").rglob("*.py"), ROOT / "train.py"])
+EVERYTHING = sorted([*PRODUCT, ROOT / "setup.py", *(ROOT / "tests").rglob("*.py")])
+
+FLOORS = (
+    ("lavie",),  # the package itself: its version
+    ("errors",),
+    ("config",),
+    ("seeds", "distributed", "testing"),
+    ("ops",),
+    ("models", "diffusion", "data"),
+    ("training", "inference", "evaluation"),
+    ("cli", "train.py"),
+)
+"""From the ground up. A part imports from lower floors and from itself, not from its neighbours."""
+FLOOR = {part: height for height, parts in enumerate(FLOORS) for part in parts}
+
+HOMES = {
+    "deepspeed": ("lavie/training/",),
+    "webdataset": ("lavie/data/",),
+    "nvidia": ("lavie/data/",),  # DALI
+    "transformers": ("lavie/models/", "lavie/inference/", "lavie/evaluation/features"),
+    "diffusers": ("lavie/models/", "lavie/inference/", "lavie/evaluation/features"),
+}
+BANNED = ("torchvision", "decord", "xformers", "pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve")
+RUNS_TEXT = ("eval", "exec", "compile", "__import__", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load")
+LONGEST_FILE, LONGEST_TRAIN, LONGEST_FIT = 450, 60, 50
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), relative(path))
+
+
+def imports(name: str, code: ast.AST) -> list[str]:
+    """The dotted names that the file `name` imports anywhere, functions included, relative ones resolved."""
+    package = name.removesuffix(".py").split("/")[:-1]
+    found = []
+    for node in ast.walk(code):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found += [f"{module}.{alias.name}" for alias in node.names]
+    return found
+
+
+def part(dotted: str) -> str | None:
+    """The part of the product that a dotted name is in: `lavie.models.unet.VideoUNet` is in models."""
+    names = dotted.split(".")
+    if names[0] != "lavie":
+        return None
+    if len(names) == 1 or not ((ROOT / "lavie" / names[1]).is_dir() or (ROOT / "lavie" / f"{names[1]}.py").is_file()):
+        return "lavie"
+    return "cli" if names[1].startswith("cli") else names[1]
+
+
+def part_of_file(name: str) -> str:
+    return name if name == "train.py" else part(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+
+
+def climbs(name: str, code: ast.AST) -> list[str]:
+    """What is wrong with the imports of a file of the product."""
+    here = part_of_file(name)
+    faults = []
+    for dotted in imports(name, code):
+        there = part(dotted)
+        if there not in (None, here) and FLOOR[there] >= FLOOR[here]:
+            faults.append(f"{name} ({here}, floor {FLOOR[here]}) imports {dotted} ({there}, floor {FLOOR[there]})")
+    return faults
+
+
+def strays(name: str, code: ast.AST) -> list[str]:
+    """Imports of libraries outside their homes, or of banned ones."""
+    faults = []
+    for dotted in imports(name, code):
+        library = dotted.split(".")[0]
+        if library in BANNED:
+            faults.append(f"{name} imports {dotted}, which nothing may")
+        if library in HOMES and not name.startswith(HOMES[library]):
+            faults.append(f"{name} imports {dotted}, which only {', '.join(HOMES[library])} may")
+    return faults
+
+
+def dangers(name: str, code: ast.AST) -> list[str]:
+    """Calls that run what they read."""
+    faults = []
+    for node in ast.walk(code):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        given = {k.arg: k.value for k in node.keywords}
+        is_true = {k for k, v in given.items() if not (isinstance(v, ast.Constant) and v.value in (False, None))}
+        faults += [
+            f"{name}:{node.lineno}: {ast.unparse(node)}"
+            for fault in (
+                called in RUNS_TEXT,
+                called == "torch.load" and "weights_only" not in given,
+                "weights_only" in given and ast.unparse(given["weights_only"]) != "True",
+                bool(is_true & {"shell", "allow_pickle", "trust_remote_code"}),
+            )
+            if fault
+        ]
+    return faults
+
+
+def test_every_part_has_a_floor():
+    parts = {part_of_file(relative(path)) for path in PRODUCT}
+    assert parts <= FLOOR.keys(), f"give a floor to {sorted(parts - FLOOR.keys())}"
+
+
+@pytest.mark.parametrize("check", (climbs, strays, dangers))
+def test_product(check):
+    faults = list(itertools.chain.from_iterable(check(relative(path), tree(path)) for path in PRODUCT))
+    assert not faults, "\n".join(faults)
+
+
+def test_tests_are_no_package():
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+def test_files_are_short():
+    lengths = {relative(path): len(path.read_text().splitlines()) for path in EVERYTHING}
+    assert {name: n for name, n in lengths.items() if n > LONGEST_FILE} == {}
+    assert lengths["train.py"] <= LONGEST_TRAIN
+
+
+def test_the_training_loop_is_short():
+    trainer = tree(ROOT / "lavie/training/trainer.py")
+    (fit,) = [
+        function
+        for node in trainer.body
+        if isinstance(node, ast.ClassDef) and node.name == "Trainer"
+        for function in node.body
+        if isinstance(function, ast.FunctionDef) and function.name == "fit"
+    ]
+    assert fit.end_lineno - fit.body[0].lineno + 1 <= LONGEST_FIT
+
+
+# --- the checks find what they look for
+
+
+@pytest.mark.parametrize(
+    "name,line",
+    (
+        ("lavie/ops/x.py", "from ..models.unet import VideoUNet"),
+        ("lavie/data/x.py", "from ..diffusion import loss"),
+        ("lavie/data/x.py", "from .. import models"),
+        ("lavie/models/x.py", "def f():\n    import lavie.training.step"),
+        ("lavie/training/x.py", "from lavie.inference.sampler import TextToVideo"),
+        ("lavie/config.py", "from .seeds import key64"),
+        ("lavie/evaluation/sub/x.py", "from ...training import step"),
+        ("lavie/inference/x.py", "from ..cli import app"),
+    ),
+)
+def test_climbing_is_seen(name, line):
+    assert len(climbs(name, ast.parse(line))) == 1
+
+
+@pytest.mark.parametrize(
+    "name,line",
+    (
+        ("lavie/training/x.py", "from .. import __version__"),
+        ("lavie/training/x.py", "from ..models.unet import VideoUNet\nfrom .step import Step"),
+        ("lavie/cli.py", "from .cli_data import app"),
+        ("train.py", "from lavie.inference.base import generate"),
+        ("lavie/ops/x.py", "import torch.nn\nfrom torch import models"),
+    ),
+)
+def test_descending_is_allowed(name, line):
+    assert climbs(name, ast.parse(line)) == []
+
+
+@pytest.mark.parametrize(
+    "line", ("import torchvision.io", "from pickle import loads", "import deepspeed", "from webdataset import x")
+)
+def test_strays_are_seen(line):
+    assert len(strays("lavie/models/x.py", ast.parse(line))) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    (
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "torch.load(path, weights_only=flag)",
+        "eval(text)",
+        "subprocess.run(text, shell=True)",
+        "os.system(text)",
+        "yaml.load(text)",
+        "np.load(path, allow_pickle=True)",
+        "AutoModel.from_pretrained(name, trust_remote_code=True)",
+    ),
+)
+def test_dangers_are_seen(line):
+    assert len(dangers("x.py", ast.parse(line))) == 1
+
+
+def test_harmless_calls_are_allowed():
+    code = "network.eval(); yaml.safe_load(t); torch.load(p, weights_only=True); re.compile(x); run(a, shell=False)"
+    assert dangers("x.py", ast.parse(code)) == []

@@ -1,0 +1,106 @@
+"""What a batch becomes: noise, timesteps and dropped captions as functions of the global position alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from lavie.config import TrainConfig
+from lavie.diffusion.schedule import NoiseSchedule
+from lavie.models.autoencoder import build_autoencoder
+from lavie.models.text_encoder import build_text_encoder
+from lavie.training.step import Step
+
+
+def make_step(**changes) -> Step:
+    values = dict(
+        output_dir="unused",
+        model=dict(in_channels=12, out_channels=12, cross_attention_dim=16),
+        autoencoder=dict(type="patch", patch_size=2),
+        text_encoder=dict(type="hash", max_length=4),
+        data=dict(train="unused", frame_stride=1, num_frames=3, num_images=2, height=8, width=8),
+        max_train_steps=1,
+    )
+    config = TrainConfig.model_validate(values | changes)
+    return Step(
+        config,
+        build_autoencoder(config.autoencoder, None),
+        build_text_encoder(config.text_encoder, config.model.cross_attention_dim, None),
+        NoiseSchedule.from_config(config),
+        torch.device("cpu"),
+        torch.float32,
+    )
+
+
+def make_batch(positions: list[int]) -> dict:
+    pixels = [np.random.default_rng(p).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8) for p in positions]
+    return dict(
+        pixels=torch.from_numpy(np.stack(pixels)),
+        captions=[[f"clip {p}", f"image {p} a", f"image {p} b"] for p in positions],
+        positions=torch.tensor(positions),
+        keys=[["k"] * 3 for _ in positions],
+        dropped=[],
+    )
+
+
+def test_rows_do_not_depend_on_their_batch():
+    step = make_step(caption_dropout=0.5)
+    whole = step.training_inputs(make_batch([3, 4, 5, 6]))
+    halves = [step.training_inputs(make_batch(p)) for p in ([3, 4], [5, 6])]
+    for name in whole._fields:
+        assert torch.equal(getattr(whole, name), torch.cat([getattr(h, name) for h in halves])), name
+
+
+def test_the_sample_holds_signal_and_noise_as_the_schedule_says():
+    step = make_step()
+    batch = make_batch([7, 8])
+    inputs = step.training_inputs(batch)
+    pixels = batch["pixels"].flatten(0, 1).permute(0, 3, 1, 2).double() / 127.5 - 1
+    latents = step.autoencoder.encode(pixels).unflatten(0, (2, 5)).transpose(1, 2)
+    share = step.schedule.alphas_cumprod.double()[inputs.timestep].view(2, 1, 1, 1, 1)
+    expected = share.sqrt() * latents + (1 - share).sqrt() * inputs.target.double()
+    torch.testing.assert_close(inputs.sample.double(), expected, rtol=0, atol=1e-5)
+    assert inputs.sample.shape == (2, 12, 5, 4, 4) and inputs.text.shape == (2, 3, 4, 16)
+
+
+def test_timesteps_are_uniform_and_noise_is_normal():
+    step = make_step()
+    batches = [step.training_inputs(make_batch(list(range(i, i + 50)))) for i in range(0, 1000, 50)]
+    timesteps = torch.cat([b.timestep for b in batches])
+    assert 0 <= timesteps.min() and timesteps.max() <= 999
+    counts = torch.histc(timesteps.float(), bins=10, min=0, max=1000)
+    assert (counts - 100).abs().max() < 45  # 4.7 standard deviations of a bin
+    noise = torch.cat([b.target for b in batches]).flatten()
+    assert abs(float(noise.mean())) < 5e-3 and abs(float(noise.std()) - 1) < 5e-3
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_captions_are_dropped_one_by_one(share):
+    step = make_step(caption_dropout=share)
+    text = torch.cat([step.training_inputs(make_batch(list(range(i, i + 50)))).text for i in range(0, 500, 50)])
+    empty = step.text_encoder([""])[0]
+    dropped = (text == empty).all(-1).all(-1)
+    assert dropped.float().mean() == pytest.approx(share, abs=0.06 if 0 < share < 1 else 0)
+    if 0 < share < 1:  # an image may lose its caption where the clip keeps its own
+        assert 0 < (dropped[:, 0] & ~dropped[:, 1]).float().mean() < share
+
+
+def test_validation_keeps_captions_and_has_noise_of_its_own():
+    step = make_step(caption_dropout=1.0)
+    batch = make_batch([1, 2])
+    inputs = step.validation_inputs(batch, 400)
+    assert inputs.timestep.tolist() == [400, 400]
+    assert not torch.equal(inputs.text[0, 0], step.text_encoder([""])[0])
+    assert not torch.equal(inputs.target, step.training_inputs(batch).target)
+    assert torch.equal(inputs.target, step.validation_inputs(batch, 400).target)
+
+
+def test_min_snr_weighs_the_loss():
+    batch = make_batch([1])
+    plain, weighted = make_step(), make_step(snr_gamma=0.5)
+    inputs = plain.validation_inputs(batch, 100)  # snr 8.5
+
+    def network(sample, timestep, text, num_images):
+        return torch.zeros_like(sample)
+
+    ratio = weighted.loss(network, inputs).total / plain.loss(network, inputs).total
+    assert float(ratio) == pytest.approx(0.5 / float(plain.schedule.snr(inputs.timestep)), rel=1e-5)

@@ -1,0 +1,280 @@
+"""The run as a whole: against plain PyTorch, against itself, on one rank and two, stopped and resumed."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lavie.config import TrainConfig
+from lavie.errors import CheckpointError, ConfigError, TrainingError
+from lavie.models.stages import is_temporal
+from lavie.testing import LOSS_RTOL, run_distributed
+
+STEPS = 20
+
+
+def make_config(folder: Path, output: Path, **changes: Any) -> TrainConfig:
+    values: dict[str, Any] = dict(
+        output_dir=str(output),
+        model=dict(
+            in_channels=3,
+            out_channels=3,
+            block_out_channels=(16, 32),
+            cross_attention=(True, False),
+            layers_per_block=1,
+            num_attention_heads=1,
+            cross_attention_dim=16,
+            norm_num_groups=4,
+            rotary_dim=8,
+        ),
+        autoencoder=dict(type="patch", patch_size=4, coefficients=1, scaling_factor=0.25),
+        text_encoder=dict(type="hash", max_length=6),
+        data=dict(
+            train=str(folder / "train"),
+            num_frames=4,
+            num_images=2,
+            height=32,
+            width=32,
+            frame_stride=1,
+            num_workers=0,
+        ),
+        max_train_steps=STEPS,
+        train_batch_size=2,
+        learning_rate=1e-3,
+        lr_warmup_steps=3,
+        ema_decay=0.9,
+        max_grad_norm=0.5,
+    )
+    values["data"] |= changes.pop("data", {})
+    return TrainConfig.model_validate(values | changes)
+
+
+def deepspeed_json(folder: Path, stage: int) -> Path:
+    path = folder / f"zero{stage}.json"
+    # Nothing stays resident between uses: the hardest case for whatever reads the weights of stage 3.
+    zero = {"stage": stage} | ({"stage3_param_persistence_threshold": 0} if stage == 3 else {})
+    path.write_text(json.dumps({"zero_optimization": zero, "zero_allow_untested_optimizer": True}))
+    return path
+
+
+def train(config: TrainConfig, settings: Path, sample_with: Any = None) -> tuple[list[dict], dict[str, str]]:
+    """Rank 0's records, and hashes of what lies in the last checkpoint's unet/. Runs inside each rank."""
+    from lavie.training.trainer import Trainer
+
+    Trainer(config, settings, sample_with).fit()
+    return records(config), weight_hashes(config, config.max_train_steps)
+
+
+def fails(config: TrainConfig, settings: Path) -> str:
+    """The message of the error that building or running the trainer ends with."""
+    from lavie.training.trainer import Trainer
+
+    try:
+        Trainer(config, settings).fit()
+    except (CheckpointError, ConfigError, TrainingError) as error:
+        return str(error)
+    return ""
+
+
+def records(config: TrainConfig) -> list[dict]:
+    return [json.loads(line) for line in (Path(config.output_dir) / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(config: TrainConfig) -> list[float]:
+    return [r["loss"] for r in records(config) if "loss" in r]
+
+
+def weights(config: TrainConfig, step: int) -> dict[str, torch.Tensor]:
+    return load_file(Path(config.output_dir) / f"checkpoint-{step}" / "unet" / "diffusion_pytorch_model.safetensors")
+
+
+def weight_hashes(config: TrainConfig, step: int) -> dict[str, str]:
+    return {name: hashlib.sha256(w.numpy().tobytes()).hexdigest() for name, w in weights(config, step).items()}
+
+
+def plain_pytorch(config: TrainConfig) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """The same run in one process without DeepSpeed: torch's AdamW on the whole global batch; and a float64 average."""
+    from lavie.data.loader import build_loader
+    from lavie.diffusion.schedule import NoiseSchedule
+    from lavie.models.autoencoder import build_autoencoder
+    from lavie.models.text_encoder import build_text_encoder
+    from lavie.training.optim import build_optimizer, learning_rate
+    from lavie.training.step import Step
+    from lavie.training.trainer import build_network
+
+    torch.set_num_threads(1)
+    autoencoder = build_autoencoder(config.autoencoder, None)
+    text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, None)
+    network = build_network(config)
+    step = Step(
+        config, autoencoder, text_encoder, NoiseSchedule.from_config(config), torch.device("cpu"), torch.float32
+    )
+    optimizer = build_optimizer(network, config)
+    batches = build_loader(
+        config.data,
+        config.data.train,
+        seed=config.seed,
+        train_batch_size=config.train_batch_size,
+        gradient_accumulation_steps=1,
+        rank=0,
+        world_size=1,
+    )
+    average = {name: p.detach().double() for name, p in network.named_parameters()}
+    values = []
+    for index in range(config.max_train_steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, index)
+        loss = step.loss(network, step.training_inputs(next(batches)))
+        optimizer.zero_grad()
+        loss.total.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
+        optimizer.step()
+        decay = min(config.ema_decay, (2 + index) / (11 + index))
+        average = {n: decay * average[n] + (1 - decay) * p.detach().double() for n, p in network.named_parameters()}
+        values.append(loss.total.item())
+    return values, average
+
+
+@pytest.fixture(scope="module")
+def reference(rendered: Path, tmp_path_factory: pytest.TempPathFactory):
+    config = make_config(rendered, tmp_path_factory.mktemp("reference"), train_batch_size=4)
+    return plain_pytorch(config)
+
+
+@pytest.mark.parametrize("stage, ranks", [(3, 2), (3, 1), (2, 2), (1, 2), (0, 2)])
+def test_same_losses_and_average_as_plain_pytorch(reference, rendered, tmp_path, stage, ranks):
+    expected, average = reference
+    config = make_config(rendered, tmp_path / "run", train_batch_size=4 // ranks)
+    run_distributed(train, ranks, config, deepspeed_json(tmp_path, stage))
+    assert losses(config) == pytest.approx(expected, rel=LOSS_RTOL)
+    got = weights(config, STEPS)
+    assert got.keys() == average.keys()
+    for name, value in average.items():
+        # A moment near zero makes Adam's step a matter of its sign: the bound is a part of the way the weights went.
+        bound = 1e-2 * config.learning_rate * STEPS
+        assert (got[name].double() - value).abs().max() < bound, name
+
+
+def test_gradient_accumulation_equals_one_large_batch(reference, rendered, tmp_path):
+    config = make_config(rendered, tmp_path / "run", train_batch_size=1, gradient_accumulation_steps=2)
+    run_distributed(train, 2, config, deepspeed_json(tmp_path, 3))
+    assert losses(config) == pytest.approx(reference[0], rel=LOSS_RTOL)
+
+
+@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True, "data": {"num_workers": 1}}])
+def test_resumed_run_equals_uninterrupted_run_bit_for_bit(rendered, tmp_path, changes):
+    settings = deepspeed_json(tmp_path, 3)
+    common = dict(max_train_steps=6, checkpointing_steps=2, **changes)
+    whole = make_config(rendered, tmp_path / "whole", **common)
+    stopped = make_config(rendered, tmp_path / "stopped", **common)
+    run_distributed(train, 2, whole, settings)
+    run_distributed(train, 2, stopped.model_copy(update={"max_train_steps": 4}), settings)
+    resumed = stopped.model_copy(update={"resume_from_checkpoint": "latest"})
+    run_distributed(train, 2, resumed, settings)
+    assert losses(resumed) == losses(whole)
+    assert [r["step"] for r in records(resumed)] == [1, 2, 3, 4, 5, 6]
+    assert weight_hashes(resumed, 6) == weight_hashes(whole, 6)
+    # From an earlier folder by name: the later steps are written again.
+    earlier = resumed.model_copy(update={"resume_from_checkpoint": f"{stopped.output_dir}/checkpoint-2"})
+    run_distributed(train, 2, earlier, settings)
+    assert losses(earlier) == losses(whole)
+    assert weight_hashes(earlier, 6) == weight_hashes(whole, 6)
+
+
+def test_never_starts_from_zero_when_resume_was_asked_for(rendered, tmp_path):
+    settings = deepspeed_json(tmp_path, 3)
+    config = make_config(rendered, tmp_path / "run", max_train_steps=1)
+    for asked in ("latest", str(tmp_path / "nothing")):
+        [message] = run_distributed(fails, 1, config.model_copy(update={"resume_from_checkpoint": asked}), settings)
+        assert "resume_from_checkpoint" in message and "null" in message
+    run_distributed(train, 1, config, settings)
+    resumed = config.model_copy(update={"resume_from_checkpoint": "latest", "max_train_steps": 2})
+    messages = run_distributed(fails, 2, resumed, settings)
+    assert all("1 ranks" in m and "2" in m for m in messages)
+    other = resumed.model_copy(update={"model": resumed.model.model_copy(update={"relative_bias": False})})
+    [message] = run_distributed(fails, 1, other, settings)
+    assert "model was" in message
+
+
+def test_the_temporal_set_leaves_spatial_weights_alone(rendered, tmp_path):
+    settings = deepspeed_json(tmp_path, 3)
+    config = make_config(rendered, tmp_path / "first", max_train_steps=1)
+    run_distributed(train, 2, config, settings)
+    before = weights(config, 1)
+    second = make_config(
+        rendered,
+        tmp_path / "second",
+        max_train_steps=3,
+        trainable="temporal",
+        init_weights=f"{config.output_dir}/checkpoint-1",
+    )
+    run_distributed(train, 2, second, settings)
+    after = weights(second, 3)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(is_temporal(name) for name in changed)
+
+
+def draw_nothing(network, step, folder: Path) -> None:
+    """Stands for sampling: says which rank came by."""
+    from lavie.distributed import rank
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"rank{rank()}").touch()
+
+
+def test_validation_is_entered_by_all_ranks_and_does_not_disturb_training(rendered, tmp_path):
+    settings = deepspeed_json(tmp_path, 3)
+    quiet = make_config(rendered, tmp_path / "quiet", max_train_steps=4)
+    busy = make_config(
+        rendered,
+        tmp_path / "busy",
+        max_train_steps=4,
+        validation_steps=2,
+        validation_batches=2,
+        validation_prompts=("a red circle",),
+        data={"validation": str(rendered / "validation")},
+    )
+    run_distributed(train, 2, quiet, settings)
+    run_distributed(train, 2, busy, settings, draw_nothing)
+    assert losses(busy) == losses(quiet)
+    assert sorted(p.name for p in (tmp_path / "busy" / "samples" / "step-000002").iterdir()) == ["rank0", "rank1"]
+    scores = {r["step"]: r["validation_loss"] for r in records(busy) if "validation_loss" in r}
+    assert scores.keys() == {2, 4} and scores[4] != scores[2]
+
+    alone = make_config(
+        rendered,
+        tmp_path / "alone",
+        max_train_steps=4,
+        train_batch_size=4,
+        validation_steps=2,
+        validation_batches=2,
+        data={"validation": str(rendered / "validation")},
+    )
+    run_distributed(train, 1, alone, settings)
+    assert {r["step"]: r["validation_loss"] for r in records(alone) if "validation_loss" in r} == pytest.approx(
+        scores, rel=LOSS_RTOL
+    )
+
+
+def test_records_hold_every_field(rendered, tmp_path):
+    config = make_config(rendered, tmp_path / "run", max_train_steps=2)
+    run_distributed(train, 1, config, deepspeed_json(tmp_path, 2))
+    for record in records(config):
+        assert list(record) == [
+            *("step", "loss", "loss_video", "loss_image", "grad_norm", "lr", "samples_per_s", "tflops", "mfu"),
+            *("data_wait_s", "dropped", "skipped", "memory"),
+        ]
+        assert record["loss"] == pytest.approx(record["loss_video"] + record["loss_image"])
+        assert record["grad_norm"] > 0 and record["tflops"] > 0 and record["memory"] > 0
+
+
+def test_a_loss_that_is_not_finite_stops_every_rank(rendered, tmp_path):
+    config = make_config(rendered, tmp_path / "run", learning_rate=1e30, lr_warmup_steps=0, max_grad_norm=0)
+    messages = run_distributed(fails, 2, config, deepspeed_json(tmp_path, 3))
+    assert all("the loss is" in m and "learning_rate" in m for m in messages)
+    assert not list(Path(config.output_dir).glob("checkpoint-*"))
