@@ -14,6 +14,9 @@ from .evaluation.score import score as accuracies
 from .inference.base import SampleSettings, load_pipeline
 from .inference.video_io import replacing, write_sheet
 
+BATCH = 12
+"""Prompts drawn at once."""
+
 
 def score(
     checkpoint: Annotated[Path, typer.Option(help="A checkpoint-<step> folder, or a run's output_dir (its newest).")],
@@ -27,26 +30,28 @@ def score(
     clips = [(clip_caption(c, s, f"moving {d}"), Verdict(c, d)) for _ in range(num) for c, s, d in HELD_OUT]
     images = [(image_caption(c, s), Verdict(c, None)) for c in COLOURS for s in SHAPES]
     result = {}
-    for name, cases, frames in (("clips", clips, settings.num_frames), ("images", images, 1)):
+    for name, cases, num_frames in (("clips", clips, settings.num_frames), ("images", images, 1)):
         prompts, truths = zip(*cases, strict=True)
+        batches = [range(i, min(i + BATCH, len(prompts))) for i in range(0, len(prompts), BATCH)]
         drawn = [
-            pipeline(
-                [prompt],
-                indices=[index],
-                num_frames=frames,
+            frames
+            for batch in track(batches, description=f"drawing {name}", transient=True)
+            for frames in pipeline(
+                [prompts[i] for i in batch],
+                indices=list(batch),
+                num_frames=num_frames,
                 height=settings.height,
                 width=settings.width,
                 num_inference_steps=settings.num_inference_steps,
                 guidance_scale=settings.guidance_scale,
                 scheduler=settings.scheduler,
                 seed=seed,
-            )[0]
-            for index, prompt in track(list(enumerate(prompts)), description=f"drawing {name}", transient=True)
+            )
         ]
-        verdicts = [Verdict(judge_image(d[0]), None) if frames == 1 else judge_clip(d) for d in drawn]
+        verdicts = [Verdict(judge_image(d[0]), None) if num_frames == 1 else judge_clip(d) for d in drawn]
         report(prompts, verdicts, truths)
         result[name] = accuracies(verdicts, truths)
-        write_sheet(out / f"{name}.png", list(zip(prompts, drawn, strict=True))[: len(HELD_OUT) * 2])
+        write_sheet(out / f"{name}.png", list(zip(prompts, drawn, strict=True))[:18])
     with replacing(out / "score.json") as file:
         file.write_text(json.dumps(result, indent=2) + "\n")
     for name, parts in result.items():

@@ -51,7 +51,8 @@ class UNetConfig(Strict):
             )
         if len(self.heads) != levels:
             raise ValueError(f"num_attention_heads has {len(self.heads)} entries, block_out_channels has {levels}")
-        for channels, heads, attends in zip(self.block_out_channels, self.heads, self.cross_attention, strict=True):
+        attention = (*self.cross_attention[:-1], True)  # the middle block attends at the width of the last level
+        for channels, heads, attends in zip(self.block_out_channels, self.heads, attention, strict=True):
             if channels % self.norm_num_groups:
                 raise ValueError(
                     f"block_out_channels: {channels} is no multiple of norm_num_groups {self.norm_num_groups}"

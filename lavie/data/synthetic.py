@@ -62,7 +62,7 @@ def render_clip(
 ) -> np.ndarray:
     """uint8 (frames, size, size, 3): one shape on a dark, unsaturated ground.
 
-    The shape is 30 to 45 % of the width across, at most 40 % if it moves. Movers travel 55 to 65 % of the frame at
+    The shape is 30 to 45 % of the width across, at most 40 % if it moves. Movers travel 36 to 44 % of the frame at
     constant speed through about the centre, at a random distance to the side; others grow or shrink by a factor of
     about 2.2, or turn by a quarter to a third of a circle.
     """
@@ -71,9 +71,9 @@ def render_clip(
     if motion.startswith("moving "):
         direction = np.array(DIRECTIONS[motion.removeprefix("moving ")], float)
         radius = np.full(frames, rng.uniform(0.165, 0.20))
-        aside = rng.uniform(-1, 1) * (0.5 - radius[0]) * 0.8
+        aside = rng.uniform(-1, 1) * (0.5 - radius[0]) * 0.5
         middle = 0.5 + direction[::-1] * aside + direction * rng.uniform(-0.02, 0.02)
-        centre = middle + t[:, None] * rng.uniform(0.55, 0.65) * direction
+        centre = middle + t[:, None] * rng.uniform(0.36, 0.44) * direction
     else:
         largest = rng.uniform(0.19, 0.225)
         centre = np.tile(rng.uniform(0.5 - 0.2, 0.5 + 0.2, 2), (frames, 1))
@@ -105,7 +105,7 @@ def demo_set(
 ) -> tuple[PackReport, PackReport]:
     """Write `out/train` and `out/validation` as any dataset is packed: H.264 mp4 and jpg in shards with indices.
 
-    Of the training clips, 70 % move in the four directions. Validation holds two clips and one image of each held-out
+    Of the training clips, 80 % move in the four directions. Validation holds two clips and one image of each held-out
     combination. `size` must be even.
     """
     train = itertools.chain(
@@ -123,11 +123,11 @@ def demo_set(
 
 
 def _training_combinations(clips: int, seed: int) -> list[Combination]:
-    """Each mover as often as any other, and so each of the rest; in every ten clips, seven movers."""
+    """Each mover as often as any other, and so each of the rest; in every ten clips, eight movers."""
     rng = numpy_generator(seed, "demo order")
     movers = itertools.cycle([_MOVERS[i] for i in rng.permutation(len(_MOVERS))])
     others = itertools.cycle([_OTHERS[i] for i in rng.permutation(len(_OTHERS))])
-    return [next(movers if i % 10 < 7 else others) for i in range(clips)]
+    return [next(movers if i % 10 < 8 else others) for i in range(clips)]
 
 
 def _clip_entries(

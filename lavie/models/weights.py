@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..config import UNetConfig, validate
+from ..distributed import log
 from ..errors import CheckpointError
 from ..ops.temporal_attention import rotary_frequencies
 from .stages import STAGES, is_temporal
@@ -104,6 +105,7 @@ def load_released(network: VideoUNet, state_dict: StateDict, source: str = "rele
             raise CheckpointError(
                 f"{source}: {name} is not 10000^(-2i/{network.config.rotary_dim}), the only RoPE that is built"
             )
+    _tell_statistics(network, "pooled", source)
     weights = {name: value for name, value in state_dict.items() if name not in rotary}
     loaded = _copy(network, weights, set(network.state_dict()), source)
     return LoadReport(source, loaded, (), unused)
@@ -145,6 +147,14 @@ def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
     kind = _read_json(folder / CONFIG_NAME).get("_class_name")
     state = _read_folder(folder)
     if kind == VideoUNet.__name__:
+        saved = _read_config(folder)
+        differ = [k for k, v in saved if k != "norm_statistics" and v != getattr(network.config, k)]
+        if differ:
+            raise CheckpointError(
+                f"{folder / CONFIG_NAME}: {differ[0]} is {getattr(saved, differ[0])}, this run's model.{differ[0]} is "
+                f"{getattr(network.config, differ[0])}: the weights need the same"
+            )
+        _tell_statistics(network, saved.norm_statistics, str(folder))
         return LoadReport(str(folder), _copy(network, state, set(network.state_dict()), str(folder)), (), ())
     if kind == "UNet2DConditionModel":
         return inflate(network, state, str(folder))
@@ -165,10 +175,7 @@ def load_network(
 ) -> VideoUNet:
     """The network that `save_network` wrote."""
     folder = Path(folder)
-    values = _read_json(folder / CONFIG_NAME)
-    if values.pop("_class_name", None) != VideoUNet.__name__:
-        raise CheckpointError(f"{folder / CONFIG_NAME}: wanted _class_name {VideoUNet.__name__}")
-    network = VideoUNet(validate(UNetConfig, values, str(folder / CONFIG_NAME)))
+    network = VideoUNet(_read_config(folder))
     _copy(network, _read_folder(folder), set(network.state_dict()), str(folder))
     return network.to(device, dtype).eval()
 
@@ -192,6 +199,13 @@ def newest_checkpoint(path: str | Path) -> Path:
     if not found:
         raise CheckpointError(f"{path}: no checkpoint-<step> folder, nor one that holds them (no {MANIFEST})")
     return found[-1]
+
+
+def _read_config(folder: Path) -> UNetConfig:
+    values = _read_json(folder / CONFIG_NAME)
+    if values.pop("_class_name", None) != VideoUNet.__name__:
+        raise CheckpointError(f"{folder / CONFIG_NAME}: wanted _class_name {VideoUNet.__name__}")
+    return validate(UNetConfig, values, str(folder / CONFIG_NAME))
 
 
 def _read_folder(folder: Path) -> dict[str, Tensor]:
@@ -220,6 +234,12 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{file}: wanted a JSON object, got {type(content).__name__}")
     return content
+
+
+def _tell_statistics(network: VideoUNet, trained: str, source: str) -> None:
+    own = network.config.norm_statistics
+    if own != trained:
+        log.info(f"{source}: trained with norm_statistics {trained}, goes on with {own}: joint batches give other outputs")
 
 
 def _temporal_attentions(network: VideoUNet) -> list[str]:

@@ -87,11 +87,14 @@ def rotary_frequencies(rotary_dim: int, theta: float = 10000.0) -> Tensor:
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
     """Turn the interleaved pairs (x0, x1), (x2, x3), ... of x (..., F, D): each pair is a complex number, multiplied by
-    `turn` (F, R / 2), complex, R <= D even. The last D - R dims pass through."""
+    `turn` (F, R / 2), complex, R <= D. The last D - R dims pass through."""
     rotary_dim = 2 * turn.shape[-1]
     if rotary_dim == 0:
         return x
-    pairs = torch.view_as_complex(x[..., :rotary_dim].unflatten(-1, (-1, 2)))
+    pairs = x[..., :rotary_dim]
+    if x.shape[-1] % 2:
+        pairs = pairs.contiguous()  # complex numbers lie at even distances
+    pairs = torch.view_as_complex(pairs.unflatten(-1, (-1, 2)))
     turned = torch.view_as_real(pairs * turn).flatten(-2)
     return turned if rotary_dim == x.shape[-1] else torch.cat([turned, x[..., rotary_dim:]], dim=-1)
 

@@ -76,7 +76,8 @@ class Metrics:
     def _drop_after(self, step: int) -> None:
         """A resumed run writes the steps after its checkpoint again."""
         if self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= step]
+            *lines, last = self.path.read_text().split("\n")  # `last` is empty, or cut short by a crash
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
             self.path.write_text("".join(line + "\n" for line in kept))
 
 

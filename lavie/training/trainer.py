@@ -49,7 +49,7 @@ class Trainer:
         pretrained, dtype = config.pretrained_model_name_or_path, training_dtype(config)
         autoencoder = build_autoencoder(config.autoencoder, pretrained).to(self.device, dtype)
         text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained)
-        network = build_network(config)
+        network = build_network(config).to(self.device)
         self.engine = build_engine(network, config, settings)
         self.ema = EMA(self.engine.module, config.ema_decay) if config.use_ema else None
         self.step = Step(
@@ -59,8 +59,8 @@ class Trainer:
             load(self.engine, self.ema, checkpoint)
         self.flops = 3 * forward_flops(config)  # backward costs twice the forward
         self.metrics: Metrics | None = None
+        Path(config.output_dir).mkdir(parents=True, exist_ok=True)
         if is_main():
-            Path(config.output_dir).mkdir(parents=True, exist_ok=True)
             (Path(config.output_dir) / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
             self.metrics = Metrics(config, self.start)
 
@@ -159,7 +159,9 @@ class Trainer:
         """Held-out loss and samples of the averaged network, which every rank holds whole for the while."""
         if not self.validation_batches and not self.config.validation_prompts:
             return
-        network = VideoUNet(self.config.model).to(self.device, self.step.dtype).requires_grad_(False).eval()
+        with torch.device("meta"):
+            network = VideoUNet(self.config.model).to(self.step.dtype)
+        network = network.to_empty(device=self.device).requires_grad_(False).eval()
         network.load_state_dict(gathered_weights(self.engine.module, self.ema))
         if self.validation_batches:
             losses = validation_loss(network, self.step, self.validation_batches)

@@ -289,8 +289,11 @@ def test_index_cannot_lead_out_of_the_folder(tmp_path, network, fresh):
 
 def test_another_size_names_the_section_to_change(tmp_path, network):
     save_network(tmp_path, network.config, network.state_dict())
-    with pytest.raises(CheckpointError, match=r"of another shape: conv_in.*check the section model"):
+    with pytest.raises(CheckpointError, match=r"block_out_channels is \(32, 64\), this run's model.block_out_channels"):
         initialize(VideoUNet(tiny_unet(block_out_channels=(64, 64))), tmp_path)
+    torch.save(to_official("base", network), tmp_path / "released.pt")
+    with pytest.raises(CheckpointError, match=r"of another shape: conv_in.*check the section model"):
+        initialize(VideoUNet(tiny_unet(block_out_channels=(64, 64))), tmp_path / "released.pt")
 
 
 # --- our own folders
@@ -335,3 +338,21 @@ def test_newest_checkpoint(tmp_path):
     assert newest_checkpoint(str(tmp_path / "checkpoint-9")) == tmp_path / "checkpoint-9"
     with pytest.raises(CheckpointError, match="checkpoint-11"):
         newest_checkpoint(tmp_path / "checkpoint-11")
+
+
+def test_initialize_from_a_run_takes_its_newest_checkpoint_and_minds_the_config(tmp_path, caplog):
+    trained = VideoUNet(tiny_unet())
+    for step in (2, 10):
+        folder = tmp_path / f"checkpoint-{step}"
+        with torch.no_grad():
+            trained.conv_in.bias.fill_(step)
+        save_network(folder / "unet", trained.config, trained.state_dict())
+        (folder / "checkpoint.json").write_text("{}")
+    network = VideoUNet(tiny_unet())
+    initialize(network, tmp_path)
+    assert (network.conv_in.bias == 10).all()
+    with pytest.raises(CheckpointError, match="rotary_dim is 32, this run's model.rotary_dim is 16"):
+        initialize(VideoUNet(tiny_unet(rotary_dim=16)), tmp_path)
+    with caplog.at_level("INFO", logger="lavie"):
+        initialize(VideoUNet(tiny_unet(norm_statistics="pooled")), tmp_path)
+    assert "trained with norm_statistics separate, goes on with pooled" in caplog.text

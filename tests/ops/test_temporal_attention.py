@@ -78,6 +78,11 @@ def test_dtypes(dtype, bias):
     check(inputs(16, 40, dtype=dtype, bias=bias))
 
 
+@pytest.mark.parametrize("batch,positions,heads", ((1, 1, 1), (1, 1, 3), (2, 3, 1), (2, 3, 3)))
+def test_odd_head_dims(batch, positions, heads):
+    check(inputs(5, 35, positions, batch=batch, heads=heads))
+
+
 def test_scale():
     check(inputs(5, 32), scale=0.5)
 
