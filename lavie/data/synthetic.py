@@ -62,7 +62,7 @@ def render_clip(
 ) -> np.ndarray:
     """uint8 (frames, size, size, 3): one shape on a dark, unsaturated ground.
 
-    The shape is 30 to 45 % of the width across, at most 40 % if it moves. Movers travel 36 to 44 % of the frame at
+    The shape is 30 to 45 % of the width across, at most 40 % if it moves. Movers travel 58 to 66 % of the frame at
     constant speed through about the centre, at a random distance to the side; others grow or shrink by a factor of
     about 2.2, or turn by a quarter to a third of a circle.
     """
@@ -73,7 +73,7 @@ def render_clip(
         radius = np.full(frames, rng.uniform(0.165, 0.20))
         aside = rng.uniform(-1, 1) * (0.5 - radius[0]) * 0.5
         middle = 0.5 + direction[::-1] * aside + direction * rng.uniform(-0.02, 0.02)
-        centre = middle + t[:, None] * rng.uniform(0.36, 0.44) * direction
+        centre = middle + t[:, None] * rng.uniform(0.58, 0.66) * direction
     else:
         largest = rng.uniform(0.19, 0.225)
         centre = np.tile(rng.uniform(0.5 - 0.2, 0.5 + 0.2, 2), (frames, 1))

@@ -239,7 +239,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 def _tell_statistics(network: VideoUNet, trained: str, source: str) -> None:
     own = network.config.norm_statistics
     if own != trained:
-        log.info(f"{source}: trained with norm_statistics {trained}, goes on with {own}: joint batches give other outputs")
+        log.info(f"{source}: trained with norm_statistics {trained}, goes on with {own}: joint outputs change")
 
 
 def _temporal_attentions(network: VideoUNet) -> list[str]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from lavie.config import TrainConfig
 from lavie.errors import CheckpointError, ConfigError, TrainingError
 from lavie.models.stages import is_temporal
-from lavie.testing import LOSS_RTOL, run_distributed
+from lavie.testing import LOSS_RTOL, TOLERANCES, run_distributed
 
 STEPS = 20
 
@@ -163,6 +163,14 @@ def test_gradient_accumulation_equals_one_large_batch(reference, rendered, tmp_p
     config = make_config(rendered, tmp_path / "run", train_batch_size=1, gradient_accumulation_steps=2)
     run_distributed(train, 2, config, deepspeed_json(tmp_path, 3))
     assert losses(config) == pytest.approx(reference[0], rel=LOSS_RTOL)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_bf16_follows_float32(reference, rendered, tmp_path, stage):
+    config = make_config(rendered, tmp_path / "run", mixed_precision="bf16", max_train_steps=5)
+    run_distributed(train, 2, config, deepspeed_json(tmp_path, stage))
+    assert losses(config) == pytest.approx(reference[0][:5], rel=TOLERANCES[torch.bfloat16])
+    assert losses(config) != pytest.approx(reference[0][:5], rel=LOSS_RTOL)
 
 
 @pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True, "data": {"num_workers": 1}}])
