@@ -29,6 +29,7 @@ def score(
     settings = SampleSettings.of(config)
     clips = [(clip_caption(c, s, f"moving {d}"), Verdict(c, d)) for _ in range(num) for c, s, d in HELD_OUT]
     images = [(image_caption(c, s), Verdict(c, None)) for c in COLOURS for s in SHAPES]
+    out.mkdir(parents=True, exist_ok=True)
     result = {}
     for name, cases, num_frames in (("clips", clips, settings.num_frames), ("images", images, 1)):
         prompts, truths = zip(*cases, strict=True)

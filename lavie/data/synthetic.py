@@ -156,10 +156,10 @@ def _entry(name: str, stem: str, media: bytes, caption: str) -> Entry:
 
 
 def _background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """float (size, size, 3) in [0, 1]: nearly grey, dark, with a soft gradient in half of the cases."""
+    """float (size, size, 3) in [0, 1]: nearly grey, dark, with a faint gradient."""
     y, x = _grid(size)
-    angle, strength = rng.uniform(0, 2 * np.pi), rng.choice([0.0, 1.0]) * rng.uniform(0.05, 0.12)
-    level = rng.uniform(0.06, 0.24) + strength * ((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle))
+    angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.04)
+    level = rng.uniform(0.05, 0.22) + strength * ((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle))
     return np.clip(level[..., None] + rng.uniform(-0.02, 0.02, 3), 0, 1)
 
 

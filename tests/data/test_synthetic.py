@@ -114,7 +114,7 @@ def test_demo_set_is_what_it_says(demo):
     assert not held_out & {s.caption for s in train}
     assert (len(validation.videos), len(validation.images)) == (24, 12)
     assert all((s.frames, s.fps, s.vfr, s.width, s.height) == (12, 12, False, 32, 32) for s in train.videos)
-    assert sum("moving" in s.caption for s in train.videos) == 18
+    assert sum("moving" in s.caption for s in train.videos) == 20
     assert {s.caption.split(maxsplit=3)[3] for s in train.videos} <= set(MOTIONS)
 
 
@@ -144,7 +144,7 @@ def test_training_clips_are_balanced():
     counts = Counter(combinations)
     movers = [n for (_, _, motion), n in counts.items() if "moving" in motion]
     others = [n for (_, _, motion), n in counts.items() if "moving" not in motion]
-    assert (len(movers), len(others), sum(movers)) == (60, 48, 336)
+    assert (len(movers), len(others), sum(movers)) == (60, 48, 384)
     assert max(movers) - min(movers) <= 1
     assert max(others) - min(others) <= 1
     assert not any(shape == "circle" and motion == "turning" for _, shape, motion in combinations)
