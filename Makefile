@@ -36,8 +36,9 @@ endif
 demo: install  ## render a dataset, train the small base stage on it, sample, score and plot: runs/demo
 	@$(MAKE) --no-print-directory _demo RUN=runs/demo CONFIG=configs/smoke/base.yaml
 
-demo-long: install  ## the same with a larger network, about an hour on two cores: runs/demo-long
-	@$(MAKE) --no-print-directory _demo RUN=runs/demo-long CONFIG=configs/smoke/base_long.yaml
+LONG := max_train_steps=9000 validation_steps=1500 checkpointing_steps=1500
+demo-long: install  ## the same for about an hour: runs/demo-long
+	@$(MAKE) --no-print-directory _demo RUN=runs/demo-long CONFIG="configs/smoke/base.yaml output_dir=runs/demo-long/base $(LONG)"
 
 .PHONY: _demo
 _demo: export OMP_NUM_THREADS ?= 1

@@ -37,12 +37,10 @@ class PatchAutoencoder(nn.Module):
     Fewer coefficients keep the lowest frequencies: a low-pass filter. Patch size 1 is the identity.
     """
 
-    basis: Tensor
-
     def __init__(self, patch_size: int, coefficients: int, scaling_factor: float = 1.0):
         super().__init__()
         self.stride, self.channels, self.scaling_factor = patch_size, 3 * coefficients, scaling_factor
-        self.register_buffer("basis", cosine_basis(patch_size)[:coefficients, None], persistent=False)
+        self.basis = cosine_basis(patch_size)[:coefficients, None]  # no buffer: stays float32 where the network is bf16
 
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         planes = F.conv2d(pixels.flatten(0, 1)[:, None], self.basis.to(pixels), stride=self.stride)
