@@ -1,6 +1,6 @@
 """The transformer of the video UNet: spatial self-attention, text attention, temporal attention, feed-forward.
 
-Tokens are (B * F, S, C): a view of channels-last frames. Temporal attention sees the same memory as (B, F, S, C).
+Tokens are (B * F, S, C): a view of channels-last frames. Temporal attention sees the clips' memory as (B, F, S, C).
 The modules read each other's weights to multiply with one packed matrix, so under ZeRO-3 a TransformerBlock must be
 gathered as a whole (a "leaf module").
 """
@@ -58,9 +58,9 @@ class TextAttention(Attention):
 
 
 def _per_frame(text: Tensor, frames: Frames) -> Tensor:
-    """(B, 1 + images, ...) -> (B * F, ...): the first entry for each frame of the clip, then an entry per image."""
+    """(B, 1 + images, ...) -> (B * F, ...): the first entry for each frame of the clips, then an entry per image."""
     clip, images = text.split([1, frames.images], 1)
-    return torch.cat([clip.expand(-1, frames.video, *clip.shape[2:]), images], 1).flatten(0, 1)
+    return frames.join(clip.expand(-1, frames.video, *clip.shape[2:]), images)
 
 
 class TemporalAttention(Attention):
@@ -122,12 +122,9 @@ class TransformerBlock(nn.Module):
         """x (B * F, S, C), text (B, 1 + images, L, D)."""
         x = x + self.attn1(self.norm1(x))
         x = x + self.attn2(self.norm2(x), text, frames)
-        if frames.images == 0:
-            x = self.temporal(x.unflatten(0, (-1, frames.video))).flatten(0, 1)
-        elif frames.video:
-            # Split, not sliced: its gradient is one concatenation instead of two zero-padded tensors and their sum.
-            clip, images = x.unflatten(0, (-1, frames.total)).split(list(frames), 1)
-            x = torch.cat([self.temporal(clip), images], 1).flatten(0, 1)
+        if frames.video:
+            clips, images = frames.split(x)
+            x = frames.join(self.temporal(clips), images)
         return x + self.ff(self.norm3(x))
 
     def temporal(self, clip: Tensor) -> Tensor:

@@ -21,11 +21,11 @@ class DownBlock(nn.Module):
         self.resnets = nn.ModuleList(resnets)
         self.downsamplers = nn.ModuleList([downsample] if downsample else [])
 
-    def forward(self, x: Tensor, time: Tensor, text: Tensor, frames: Frames, norm: Frames, run: Run) -> list[Tensor]:
+    def forward(self, x: Tensor, time: Tensor, text: Tensor, frames: Frames, run: Run) -> list[Tensor]:
         """All outputs in order, for the skip connections; the last one goes on."""
         outputs = []
         for i, resnet in enumerate(self.resnets):
-            x = run(resnet, x, time, frames, norm)
+            x = run(resnet, x, time, frames)
             if self.attentions:
                 x = run(self.attentions[i], x, text, frames)
             outputs.append(x)
@@ -42,10 +42,10 @@ class MidBlock(nn.Module):
         self.attentions = nn.ModuleList([attention])
         self.resnets = nn.ModuleList(resnets)
 
-    def forward(self, x: Tensor, time: Tensor, text: Tensor, frames: Frames, norm: Frames, run: Run) -> Tensor:
-        x = run(self.resnets[0], x, time, frames, norm)
+    def forward(self, x: Tensor, time: Tensor, text: Tensor, frames: Frames, run: Run) -> Tensor:
+        x = run(self.resnets[0], x, time, frames)
         x = run(self.attentions[0], x, text, frames)
-        return run(self.resnets[1], x, time, frames, norm)
+        return run(self.resnets[1], x, time, frames)
 
 
 class UpBlock(nn.Module):
@@ -65,12 +65,11 @@ class UpBlock(nn.Module):
         time: Tensor,
         text: Tensor,
         frames: Frames,
-        norm: Frames,
         run: Run,
     ) -> Tensor:
         """skips: one per residual block, the deepest last; size: the height and width to upsample to, if it does."""
         for i, (resnet, skip) in enumerate(zip(self.resnets, reversed(skips), strict=True)):
-            x = run(resnet, torch.cat([x, skip], dim=1), time, frames, norm)
+            x = run(resnet, torch.cat([x, skip], dim=1), time, frames)
             if self.attentions:
                 x = run(self.attentions[i], x, text, frames)
         for upsample in self.upsamplers:

@@ -1,25 +1,54 @@
 """The pseudo-3D residual block and the resamplers: 2-D convolutions over folded frames, channels last.
 
-x is (B * (video + images), C, H, W) throughout; `Frames` says how many of each row's frames are clip and images.
+x is (B * (video + images), C, H, W) throughout, the clips of the batch before its images, so that both are contiguous;
+`Frames` says how many frames each clip has, and how many images come with it.
 """
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.group_norm import group_norm
+from ..ops.group_norm_silu import group_norm_silu
 
 
 class Frames(NamedTuple):
-    """The frame axis of a joint batch row: the clip's frames, then independent images."""
+    """What a folded joint batch holds: B clips of `video` frames, then `images` independent images for each."""
 
     video: int
     images: int
+    pool_images: bool = False
+    """Whether images share the GroupNorm statistics of their clip."""
 
     @property
     def total(self) -> int:
         return self.video + self.images
+
+    def fold(self, sample: Tensor) -> Tensor:
+        """(B, C, video + images, H, W) -> (B * (video + images), C, H, W), channels last.
+
+        Free for clips whose memory is (B, F, H, W, C); otherwise the network's one layout copy, of a few channels.
+        """
+        x = sample.permute(0, 2, 3, 4, 1)
+        x = self.join(*x.split([self.video, self.images], 1)) if self.images else x.flatten(0, 1).contiguous()
+        return x.permute(0, 3, 1, 2)
+
+    def unfold(self, x: Tensor) -> Tensor:
+        """The inverse of `fold`; its memory is (B, video + images, H, W, C)."""
+        clips, images = self.split(x.permute(0, 2, 3, 1))
+        return (torch.cat([clips, images], 1) if self.images else clips).permute(0, 4, 1, 2, 3)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B * (video + images), ...) -> views (B, video, ...) and (B, images, ...)."""
+        batch = x.shape[0] // self.total
+        # A part of everything is taken as it is: the gradient of a split is a concatenation.
+        clips, images = x.split([batch * self.video, batch * self.images]) if self.images else (x, x[:0])
+        return clips.unflatten(0, (batch, self.video)), images.unflatten(0, (batch, self.images))
+
+    def join(self, clips: Tensor, images: Tensor) -> Tensor:
+        """(B, video, ...) and (B, images, ...) -> (B * (video + images), ...)."""
+        return torch.cat([clips.flatten(0, 1), images.flatten(0, 1)]) if self.images else clips.flatten(0, 1)
 
 
 SINGLE = Frames(1, 0)
@@ -30,7 +59,7 @@ class GroupNorm(nn.GroupNorm):
     """GroupNorm over single frames, or pooled over the frames of a clip."""
 
     def forward(self, x: Tensor, frames: Frames = SINGLE, silu: bool = False) -> Tensor:
-        return group_norm(
+        return group_norm_silu(
             x,
             self.weight,
             self.bias,
@@ -38,6 +67,7 @@ class GroupNorm(nn.GroupNorm):
             eps=self.eps,
             frames=frames.video,
             images=frames.images,
+            pool_images=frames.pool_images,
             silu=silu,
         )
 
@@ -54,12 +84,15 @@ class ResnetBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
-    def forward(self, x: Tensor, time: Tensor, frames: Frames, norm_frames: Frames) -> Tensor:
-        """x (B * F, C, H, W), time (B, T): one timestep for all frames of a row."""
-        h = self.conv1(self.norm1(x, norm_frames, silu=True))
+    def forward(self, x: Tensor, time: Tensor, frames: Frames) -> Tensor:
+        """x (B * F, C, H, W), time (B, T): one timestep for a clip and its images."""
+        h = self.conv1(self.norm1(x, frames, silu=True))
         time = self.time_emb_proj(F.silu(time))[:, None, :, None, None]
-        h = (h.unflatten(0, (-1, frames.total)) + time).flatten(0, 1)
-        h = self.conv2(self.norm2(h, norm_frames, silu=True))
+        if frames.images == 0:
+            h = (h.unflatten(0, (-1, frames.video)) + time).flatten(0, 1)
+        else:
+            h = h + frames.join(time.expand(-1, frames.video, -1, -1, -1), time.expand(-1, frames.images, -1, -1, -1))
+        h = self.conv2(self.norm2(h, frames, silu=True))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 

@@ -2,7 +2,7 @@
 
 Parameter names are those of diffusers' UNet2DConditionModel for the spatial part and LaVie's for the temporal one.
 Inside, frames are folded into the batch and memory is channels last, (B, F, H, W, C), from the first to the last layer:
-spatial layers see images, temporal layers see views of the same memory.
+spatial layers see images, temporal layers see views of the same memory. Images of a joint batch lie behind its clips.
 """
 
 from collections.abc import Sequence
@@ -86,7 +86,7 @@ class VideoUNet(nn.Module):
         encoder_hidden_states: (B, L, D), or (B, 1 + num_images, L, D) where the last `num_images` of the F frames are
         independent images with their own text: they pass by the temporal layers.
         """
-        batch, _, total, height, width = sample.shape
+        batch, _, total, *_ = sample.shape
         text = encoder_hidden_states if encoder_hidden_states.ndim == 4 else encoder_hidden_states[:, None]
         text_channels = self.config.cross_attention_dim
         fits = text.ndim == 4 and text.shape[:2] == (batch, 1 + num_images) and text.shape[3] == text_channels
@@ -95,25 +95,20 @@ class VideoUNet(nn.Module):
                 f"encoder_hidden_states {tuple(encoder_hidden_states.shape)} does not fit sample {tuple(sample.shape)} "
                 f"with num_images={num_images}: wanted ({batch}, {1 + num_images}, L, {text_channels})"
             )
-        frames = Frames(total - num_images, num_images)
-        norm = frames if self.config.norm_statistics == "separate" else Frames(total, 0)
+        frames = Frames(total - num_images, num_images, self.config.norm_statistics == "pooled")
+        time = self.time_embedding(sinusoid(timestep, self.config.block_out_channels[0]).to(sample.dtype))
 
-        # Free where sample's memory is (B, F, H, W, C); otherwise the one layout copy, of a few channels.
-        x = sample.permute(0, 2, 3, 4, 1).reshape(batch * total, height, width, -1).permute(0, 3, 1, 2)
-        time = self.time_embedding(sinusoid(timestep, self.config.block_out_channels[0]).to(x.dtype))
-
-        x = self.conv_in(x)
+        x = self.conv_in(frames.fold(sample))
         skips = [x]
         for down in self.down_blocks:
-            skips += down(skips[-1], time, text, frames, norm, self._run)
-        x = self.mid_block(skips[-1], time, text, frames, norm, self._run)
+            skips += down(skips[-1], time, text, frames, self._run)
+        x = self.mid_block(skips[-1], time, text, frames, self._run)
         per_level = self.config.layers_per_block + 1
         for up in self.up_blocks:
             # Handed over as a slice: ZeRO-3 copies lists on their way into a module, so a block cannot pop from ours.
             skips, taken = skips[:-per_level], skips[-per_level:]
-            x = up(x, taken, tuple(skips[-1].shape[2:]) if skips else None, time, text, frames, norm, self._run)
-        x = self.conv_out(self.conv_norm_out(x, norm, silu=True))
-        return x.unflatten(0, (batch, total)).transpose(1, 2)
+            x = up(x, taken, tuple(skips[-1].shape[2:]) if skips else None, time, text, frames, self._run)
+        return frames.unfold(self.conv_out(self.conv_norm_out(x, frames, silu=True)))
 
     def _run(self, block: nn.Module, *inputs) -> Tensor:
         """One residual block or transformer; with gradient checkpointing its activations are recomputed in backward."""

@@ -1,7 +1,8 @@
 """GroupNorm, with or without SiLU, on channels-last memory, over single images or over the frames of a clip.
 
-x is a folded batch (B * (frames + images), C, H, W) in `torch.channels_last`: each row is a clip of `frames` frames
-followed by `images` independent images. Statistics pool a clip's frames; each image stands alone.
+x is a folded batch (B * (frames + images), C, H, W) in `torch.channels_last`: first the B clips, `frames` rows each,
+then `images` independent images for each of them. Statistics pool a clip's frames; an image stands alone, or joins the
+statistics of its clip (`pool_images`, as the released network has it).
 Statistics and the affine map are computed in float32 (float64 for float64), centred before squaring.
 """
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def group_norm(
+def group_norm_silu(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -18,24 +19,33 @@ def group_norm(
     eps: float,
     frames: int = 1,
     images: int = 0,
-    silu: bool = False,
+    pool_images: bool = False,
+    silu: bool = True,
 ) -> Tensor:
     """GroupNorm of x (B * (frames + images), C, H, W) with affine parameters (C,), then SiLU if `silu`.
 
     Returns a tensor like x, channels last. Deterministic, differentiable in x, weight and bias.
     """
-    return _group_norm(x, weight, bias, groups, eps, frames, images, silu)[0]
+    return _group_norm_silu(x, weight, bias, groups, eps, frames, images, pool_images, silu)[0]
 
 
-@torch.library.custom_op("lavie::group_norm", mutates_args=())
-def _group_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, frames: int, images: int, silu: bool
+@torch.library.custom_op("lavie::group_norm_silu", mutates_args=())
+def _group_norm_silu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    eps: float,
+    frames: int,
+    images: int,
+    pool_images: bool,
+    silu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     v = _rows(x)  # (N, S, C)
     size = v.shape[1] * (v.shape[2] // groups)
-    mean = _pool(v.sum(1).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images)  # (N, groups)
+    mean = _pool(v.sum(1).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images, pool_images)  # (N, groups)
     centred = v - _per_channel(mean, v)
-    variance = _pool((centred * centred).sum(1).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images)
+    variance = _pool((centred * centred).sum(1).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images, pool_images)
     rstd = (variance + eps).rsqrt()
     y = torch.addcmul(bias, centred, _per_channel(rstd, v) * weight)
     if silu:
@@ -43,14 +53,14 @@ def _group_norm(
     return _unrows(y, x), mean, rstd
 
 
-@_group_norm.register_fake
-def _(x, weight, bias, groups, eps, frames, images, silu):
+@_group_norm_silu.register_fake
+def _(x, weight, bias, groups, eps, frames, images, pool_images, silu):
     stats = x.new_empty(x.shape[0], groups, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
     return torch.empty_like(x, memory_format=torch.channels_last), stats, torch.empty_like(stats)
 
 
-@torch.library.custom_op("lavie::group_norm_backward", mutates_args=())
-def _group_norm_backward(
+@torch.library.custom_op("lavie::group_norm_silu_backward", mutates_args=())
+def _group_norm_silu_backward(
     dy: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -60,6 +70,7 @@ def _group_norm_backward(
     groups: int,
     frames: int,
     images: int,
+    pool_images: bool,
     silu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     v, g = _rows(x), _rows(dy)
@@ -68,31 +79,33 @@ def _group_norm_backward(
     if silu:
         g = torch.ops.aten.silu_backward(g, torch.addcmul(bias, x_hat, weight))
     g_sum, gx_sum = g.sum(1), (g * x_hat).sum(1)  # (N, C)
-    mean_g = _pool((g_sum * weight).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images)
-    mean_gx = _pool((gx_sum * weight).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images)
+    mean_g = _pool((g_sum * weight).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images, pool_images)
+    mean_gx = _pool((gx_sum * weight).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images, pool_images)
     dx = torch.addcmul(_per_channel(mean_g, v), x_hat, _per_channel(mean_gx, v))
     dx = (g * weight - dx) * _per_channel(rstd, v)
     return _unrows(dx, x), gx_sum.sum(0).to(weight.dtype), g_sum.sum(0).to(bias.dtype)
 
 
-@_group_norm_backward.register_fake
-def _(dy, x, weight, bias, mean, rstd, groups, frames, images, silu):
+@_group_norm_silu_backward.register_fake
+def _(dy, x, weight, bias, mean, rstd, groups, frames, images, pool_images, silu):
     return torch.empty_like(x, memory_format=torch.channels_last), torch.empty_like(weight), torch.empty_like(bias)
 
 
 def _setup_context(ctx, inputs, output):
-    x, weight, bias, ctx.groups, _, ctx.frames, ctx.images, ctx.silu = inputs
+    x, weight, bias, ctx.groups, _, ctx.frames, ctx.images, ctx.pool_images, ctx.silu = inputs
     _, mean, rstd = output
     ctx.set_materialize_grads(False)  # the statistics get no gradient: build no zeros for them
     ctx.save_for_backward(x, weight, bias, mean, rstd)
 
 
 def _backward(ctx, dy, _dmean, _drstd):
-    gradients = _group_norm_backward(dy, *ctx.saved_tensors, ctx.groups, ctx.frames, ctx.images, ctx.silu)
-    return *gradients, None, None, None, None, None
+    gradients = _group_norm_silu_backward(
+        dy, *ctx.saved_tensors, ctx.groups, ctx.frames, ctx.images, ctx.pool_images, ctx.silu
+    )
+    return *gradients, None, None, None, None, None, None
 
 
-_group_norm.register_autograd(_backward, setup_context=_setup_context)
+_group_norm_silu.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -111,10 +124,12 @@ def _per_channel(stats: Tensor, v: Tensor) -> Tensor:
     return stats.repeat_interleave(v.shape[2] // stats.shape[1], dim=1).unsqueeze(1)
 
 
-def _pool(stats: Tensor, frames: int, images: int) -> Tensor:
-    """Average (B * (frames + images), groups) over each clip's frames; images keep their own."""
-    if frames <= 1:
+def _pool(stats: Tensor, frames: int, images: int, pool_images: bool) -> Tensor:
+    """Average (B * (frames + images), groups) over the rows that share statistics."""
+    if frames + images * pool_images <= 1:
         return stats
-    rows = stats.unflatten(0, (-1, frames + images))
-    clip = rows[:, :frames].mean(1, keepdim=True).expand(-1, frames, -1)
-    return torch.cat([clip, rows[:, frames:]], 1).flatten(0, 1)
+    batch = len(stats) // (frames + images)
+    clips, alone = (part.unflatten(0, (batch, -1)) for part in stats.split([batch * frames, batch * images]))
+    shared = (torch.cat([clips, alone], 1) if pool_images else clips).mean(1, keepdim=True)
+    alone = shared.expand_as(alone) if pool_images else alone
+    return torch.cat([shared.expand_as(clips).flatten(0, 1), alone.flatten(0, 1)])

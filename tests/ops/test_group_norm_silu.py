@@ -1,25 +1,29 @@
-"""group_norm equals torch's over the frames it pools, with every gradient, and keeps channels last."""
+"""group_norm_silu equals torch's over the frames it pools, with every gradient, and keeps channels last."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from lavie.ops.group_norm import group_norm
+from lavie.ops.group_norm_silu import group_norm_silu
 from lavie.testing import TOLERANCES, relative_error
 
 EPS = 1e-5
 
 
-def definition(x, weight, bias, groups, frames, images, silu):
-    """torch's group_norm of each clip as one 5-D tensor and of each image by itself."""
-    rows = x.unflatten(0, (-1, frames + images))
-    clip, alone = rows[:, :frames], rows[:, frames:]
+def definition(x, weight, bias, groups, frames, images, pool_images, silu):
+    """torch's group_norm of each clip as one 5-D tensor, of each image by itself or as another frame of its clip."""
+    batch = len(x) // (frames + images)
+    clips, alone = (x[: batch * frames], x[batch * frames :])
+    clips = clips.unflatten(0, (batch, frames)) if frames else None
+    if pool_images:
+        clips = torch.cat([clips, alone.unflatten(0, (batch, images))], 1)
     parts = []
     if frames:
-        parts.append(F.group_norm(clip.transpose(1, 2), groups, weight, bias, EPS).transpose(1, 2))
-    if images:
-        parts.append(F.group_norm(alone.flatten(0, 1), groups, weight, bias, EPS).unflatten(0, (-1, images)))
-    y = torch.cat(parts, 1).flatten(0, 1)
+        y = F.group_norm(clips.transpose(1, 2), groups, weight, bias, EPS).transpose(1, 2)
+        parts = [part.flatten(0, 1) for part in y.split([frames, y.shape[1] - frames], 1)]
+    if images and not pool_images:
+        parts.append(F.group_norm(alone, groups, weight, bias, EPS))
+    y = torch.cat(parts)
     return F.silu(y) if silu else y
 
 
@@ -43,13 +47,15 @@ def run(function, x, weight, bias, dy):
     return [y.detach(), *torch.autograd.grad(y, leaves, dy)]
 
 
-def ours(tensors, groups, frames, images, silu):
-    settings = dict(groups=groups, eps=EPS, frames=frames, images=images, silu=silu)
-    return run(lambda x, w, b: group_norm(x, w, b, **settings), *tensors)
+def ours(tensors, groups, frames, images, pool_images, silu):
+    settings = dict(groups=groups, eps=EPS, frames=frames, images=images, pool_images=pool_images, silu=silu)
+    return run(lambda x, w, b: group_norm_silu(x, w, b, **settings), *tensors)
 
 
-def expected(tensors, groups, frames, images, silu):
-    return run(lambda x, w, b: definition(x, w, b, groups, frames, images, silu), *[t.double() for t in tensors])
+def expected(tensors, groups, frames, images, pool_images, silu):
+    return run(
+        lambda x, w, b: definition(x, w, b, groups, frames, images, pool_images, silu), *[t.double() for t in tensors]
+    )
 
 
 def check(tensors, *settings):
@@ -64,11 +70,16 @@ def check(tensors, *settings):
 @pytest.mark.parametrize("images", (0, 2))
 @pytest.mark.parametrize("frames", (1, 5, 16))
 def test_equals_the_definition(frames, images, silu):
-    check(inputs(frames, images), 4, frames, images, silu)
+    check(inputs(frames, images), 4, frames, images, False, silu)
+
+
+@pytest.mark.parametrize("frames,images", ((1, 1), (5, 2), (3, 0)))
+def test_images_that_join_the_statistics_of_their_clip(frames, images):
+    check(inputs(frames, images), 4, frames, images, True, True)
 
 
 def test_images_alone():
-    check(inputs(0, 3), 4, 0, 3, True)
+    check(inputs(0, 3), 4, 0, 3, False, True)
 
 
 @pytest.mark.parametrize(
@@ -76,30 +87,30 @@ def test_images_alone():
 )
 def test_odd_sizes(shape, groups):
     if shape[1:] == (1, 1):  # one pixel a group: its variance comes from the frames
-        check(inputs(5, 0, shape), groups, 5, 0, True)
+        check(inputs(5, 0, shape), groups, 5, 0, False, True)
     else:
-        check(inputs(3, 1, shape), groups, 3, 1, True)
+        check(inputs(3, 1, shape), groups, 3, 1, False, True)
 
 
 @pytest.mark.parametrize("dtype", (torch.float64, torch.bfloat16, torch.float16))
 @pytest.mark.parametrize("frames,images", ((1, 0), (5, 2)))
 def test_dtypes(dtype, frames, images):
-    check(inputs(frames, images, dtype=dtype), 4, frames, images, True)
+    check(inputs(frames, images, dtype=dtype), 4, frames, images, False, True)
 
 
 def test_float32_parameters_over_low_precision_activations():
     x, weight, bias, dy = inputs(5, 2, dtype=torch.bfloat16)
     tensors = [x, weight.float(), bias.float(), dy]
-    y, dx, dweight, dbias = ours(tensors, 4, 5, 2, True)
+    y, dx, dweight, dbias = ours(tensors, 4, 5, 2, False, True)
     assert (y.dtype, dx.dtype, dweight.dtype, dbias.dtype) == (torch.bfloat16,) * 2 + (torch.float32,) * 2
-    for a, e in zip((y, dx, dweight, dbias), expected(tensors, 4, 5, 2, True), strict=True):
+    for a, e in zip((y, dx, dweight, dbias), expected(tensors, 4, 5, 2, False, True), strict=True):
         assert relative_error(a, e) <= TOLERANCES[torch.bfloat16]
 
 
 def test_large_mean_does_not_cancel():
     """E[x^2] - E[x]^2 in float32 would leave two digits of a variance of 4 beside a squared mean of 4e4."""
     tensors = inputs(5, 2, (12, 16, 16), mean=200.0)
-    for a, e in zip(ours(tensors, 4, 5, 2, True), expected(tensors, 4, 5, 2, True), strict=True):
+    for a, e in zip(ours(tensors, 4, 5, 2, False, True), expected(tensors, 4, 5, 2, False, True), strict=True):
         assert relative_error(a, e) <= TOLERANCES[torch.float32]
 
 
@@ -107,29 +118,29 @@ def test_large_mean_does_not_cancel():
 @pytest.mark.parametrize("shape", ((12, 3, 5), (12, 1, 5), (12, 3, 1), (12, 1, 1), (1, 3, 5)))
 def test_memory_is_channels_last(shape, dtype):
     x, weight, bias, dy = inputs(5, 2, shape, dtype)
-    y, dx, _, _ = ours((x, weight, bias, dy.contiguous()), 1, 5, 2, True)
+    y, dx, _, _ = ours((x, weight, bias, dy.contiguous()), 1, 5, 2, False, True)
     for t in (y, dx):
         assert t.permute(0, 2, 3, 1).is_contiguous()
-    contiguous = group_norm(x.contiguous(), weight, bias, groups=1, eps=EPS, frames=5, images=2, silu=True)
+    contiguous = group_norm_silu(x.contiguous(), weight, bias, groups=1, eps=EPS, frames=5, images=2)
     assert torch.equal(contiguous, y) and contiguous.permute(0, 2, 3, 1).is_contiguous()
 
 
 def test_statistics_are_of_the_clip_or_of_the_image():
     x, weight, bias, _ = inputs(3, 2)
     settings = dict(groups=4, eps=EPS, frames=3, images=2)
-    before = group_norm(x, weight, bias, **settings).unflatten(0, (2, 5))
+    before = group_norm_silu(x, weight, bias, **settings)
     x = x.clone()
-    x[4] += 1 + x[4] ** 2  # the second image of the first row
-    x[6] *= 3  # a frame of the second row's clip
-    same = (group_norm(x, weight, bias, **settings).unflatten(0, (2, 5)) == before).flatten(2).all(-1)
-    assert same.tolist() == [[True, True, True, True, False], [False, False, False, True, True]]
+    x[4] *= 3  # a frame of the second clip
+    x[7] += 1 + x[7] ** 2  # the second image of the first clip
+    same = (group_norm_silu(x, weight, bias, **settings) == before).flatten(1).all(-1)
+    assert same.tolist() == [True] * 3 + [False] * 3 + [True, False, True, True]
 
 
 def test_results_do_not_depend_on_fresh_memory_and_repeat(poison):
     tensors = inputs(5, 2)
-    first = ours(tensors, 4, 5, 2, True)
+    first = ours(tensors, 4, 5, 2, False, True)
     poison()
-    for a, b in zip(first, ours(tensors, 4, 5, 2, True), strict=True):
+    for a, b in zip(first, ours(tensors, 4, 5, 2, False, True), strict=True):
         assert torch.equal(a, b)
 
 
@@ -137,18 +148,18 @@ def test_results_do_not_depend_on_fresh_memory_and_repeat(poison):
 def test_opcheck(dtype):
     x, weight, bias, dy = inputs(3, 1, dtype=dtype)
     leaves = [t.requires_grad_() for t in (x, weight, bias)]
-    torch.library.opcheck(torch.ops.lavie.group_norm.default, (*leaves, 4, EPS, 3, 1, True))
-    _, mean, rstd = torch.ops.lavie.group_norm(x, weight, bias, 4, EPS, 3, 1, True)
+    torch.library.opcheck(torch.ops.lavie.group_norm_silu.default, (*leaves, 4, EPS, 3, 1, False, True))
+    _, mean, rstd = torch.ops.lavie.group_norm_silu(x, weight, bias, 4, EPS, 3, 1, False, True)
     torch.library.opcheck(
-        torch.ops.lavie.group_norm_backward.default,
-        tuple(t.detach() for t in (dy, x, weight, bias, mean, rstd)) + (4, 3, 1, True),
+        torch.ops.lavie.group_norm_silu_backward.default,
+        tuple(t.detach() for t in (dy, x, weight, bias, mean, rstd)) + (4, 3, 1, False, True),
         test_utils=("test_schema", "test_faketensor"),
     )
 
 
 def test_compiles_without_graph_breaks():
     tensors = inputs(5, 2)
-    settings = dict(groups=4, eps=EPS, frames=5, images=2, silu=True)
-    compiled = torch.compile(lambda x, w, b: group_norm(x, w, b, **settings), fullgraph=True, backend="aot_eager")
-    for a, b in zip(run(compiled, *tensors), ours(tensors, 4, 5, 2, True), strict=True):
+    settings = dict(groups=4, eps=EPS, frames=5, images=2)
+    compiled = torch.compile(lambda x, w, b: group_norm_silu(x, w, b, **settings), fullgraph=True, backend="aot_eager")
+    for a, b in zip(run(compiled, *tensors), ours(tensors, 4, 5, 2, False, True), strict=True):
         assert torch.equal(a, b) and a.stride() == b.stride()
