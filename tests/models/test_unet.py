@@ -9,7 +9,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lavie.models.attention import TransformerBlock
 from lavie.models.resnet import ResnetBlock
-from lavie.models.resnet import ResnetBlock
 from lavie.models.stages import STAGES
 from lavie.models.unet import VideoUNet
 from lavie.models.weights import load_official, load_stable_diffusion, to_official
