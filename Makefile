@@ -36,7 +36,7 @@ endif
 demo: install  ## render a dataset, train the small base stage on it, sample, score and plot: runs/demo
 	@$(MAKE) --no-print-directory _demo RUN=runs/demo CONFIG=configs/smoke/base.yaml
 
-LONG := max_train_steps=9000 validation_steps=1500 checkpointing_steps=1500
+LONG := max_train_steps=9000 validation_steps=1500 checkpointing_steps=1500 learning_rate=2.0e-3 adam_beta2=0.99 ema_decay=0.998
 demo-long: install  ## the same for about an hour: runs/demo-long
 	@$(MAKE) --no-print-directory _demo RUN=runs/demo-long CONFIG="configs/smoke/base.yaml output_dir=runs/demo-long/base $(LONG)"
 
