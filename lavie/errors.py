@@ -20,5 +20,9 @@ class CheckpointError(LavieError):
     """Weights or a training state are missing, incomplete, or do not fit the network."""
 
 
+class KernelError(LavieError):
+    """Kernels were asked for that cannot run here."""
+
+
 class TrainingError(LavieError):
     """The run cannot go on, as with a loss that is not finite."""

@@ -1,0 +1,91 @@
+"""Launching a kernel: on a GPU, in Triton's interpreter, or only noting down what would be launched.
+
+The notes are what a compile without a GPU needs: run a host function on meta tensors under `recording`, and every
+launch that it would make at these shapes is kept, with the very configuration that a run would use.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+
+class Chip(NamedTuple):
+    """What a configuration may depend on."""
+
+    capability: tuple[int, int]
+    multiprocessors: int
+
+
+CHIPS = {(8, 0): Chip((8, 0), 108), (9, 0): Chip((9, 0), 132)}
+"""A100 and H100 / H200: what the kernels are compiled for where there is no GPU."""
+INTERPRETED = Chip((9, 0), 2)
+"""In the interpreter: few programs, so that loops over work are walked more than once."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One noted launch."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    args: tuple[Any, ...]
+    constants: dict[str, Any]
+    num_warps: int
+    num_stages: int
+
+
+@dataclass
+class Recording:
+    """The launches noted so far, as they would be on `chip`."""
+
+    chip: Chip
+    launches: list[Launch] = field(default_factory=list)
+
+
+_recording: ContextVar[Recording | None] = ContextVar("recording", default=None)
+
+
+@contextmanager
+def recording(chip: Chip) -> Iterator[Recording]:
+    """Within it `launch` only takes notes, and `chip_of` answers `chip`."""
+    token = _recording.set(Recording(chip))
+    try:
+        yield _recording.get()
+    finally:
+        _recording.reset(token)
+
+
+def chip_of(tensor: Tensor) -> Chip:
+    """The chip that kernels on `tensor` run on."""
+    noted = _recording.get()
+    if noted is not None:
+        return noted.chip
+    return _cuda_chip(tensor.device.index) if tensor.is_cuda else INTERPRETED
+
+
+@lru_cache
+def _cuda_chip(index: int) -> Chip:
+    properties = torch.cuda.get_device_properties(index)
+    return Chip((properties.major, properties.minor), properties.multi_processor_count)
+
+
+def launch(
+    kernel: Any, grid: tuple[int, ...], *args: Any, num_warps: int = 4, num_stages: int = 1, **constants: Any
+) -> None:
+    """kernel[grid](*args, **constants): `args` are the tensors and numbers, `constants` the tl.constexpr parameters."""
+    noted = _recording.get()
+    if noted is not None:
+        noted.launches.append(Launch(kernel, grid, args, constants, num_warps, num_stages))
+    elif args[0].is_cuda:
+        with torch.cuda.device(args[0].device):
+            kernel[grid](*args, **constants, num_warps=num_warps, num_stages=num_stages)
+    else:
+        assert triton.knobs.runtime.interpret, "kernels on the CPU need TRITON_INTERPRET=1 before triton is imported"
+        kernel[grid](*args, **constants)

@@ -1,0 +1,169 @@
+"""What each shipped kernel takes from the chip: registers, spills, shared memory, access widths, tensor cores.
+
+    python -m lavie.kernels.resources            compare with resources.csv beside this file
+    python -m lavie.kernels.resources --write    renew it
+
+No GPU is needed: the kernels are compiled for sm_80 and sm_90 as `CASES` would launch them, and the machine code is read.
+"""
+
+import csv
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from .launch import CHIPS, Chip, Launch, recording
+
+TABLE = Path(__file__).with_name("resources.csv")
+OPS = ("temporal_attention", "group_norm_silu", "pseudo3d_conv")
+TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
+TYPES |= {torch.int32: "i32", torch.int64: "i64"}
+NVIDIA = Path(triton.__file__).parent / "backends/nvidia/bin"
+KEYS = ("op", "case", "kernel", "variant", "arch")
+COUNTS = ("registers", "stack", "shared", "wide", "accesses", "local", "hmma", "hgmma")
+
+Row = dict[str, Any]
+
+
+def compile_launch(launch: Launch, chip: Chip) -> Any:
+    """The launch's kernel, compiled as Triton's just-in-time compiler would specialise it."""
+    names = launch.kernel.arg_names
+    values = {**dict(zip(names, launch.args, strict=False)), **launch.constants}
+    constexpr = {p.name for p in launch.kernel.params if p.is_constexpr}
+    signature, constants, attributes = {}, {}, {}
+    for i, name in enumerate(names):
+        value = values[name]
+        if name in constexpr or value is None or (isinstance(value, int) and value == 1):
+            signature[name], constants[name] = "constexpr", value
+        elif isinstance(value, torch.Tensor):
+            signature[name] = "*" + TYPES[value.dtype]
+            attributes[(i,)] = [["tt.divisibility", 16]]
+        elif isinstance(value, int):
+            signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+            if value % 16 == 0:
+                attributes[(i,)] = [["tt.divisibility", 16]]
+        else:
+            signature[name] = "fp32"
+    target = GPUTarget("cuda", 10 * chip.capability[0] + chip.capability[1], 32)
+    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
+    return triton.compile(ASTSource(launch.kernel, signature, constants, attributes), target=target, options=options)
+
+
+def variant(launch: Launch) -> str:
+    """A launch's configuration in words: constants, warps, stages, and the type of its first tensor."""
+    constants = [f"{name}={value}" for name, value in launch.constants.items()]
+    return " ".join([TYPES[launch.args[0].dtype], *constants, f"w{launch.num_warps}", f"s{launch.num_stages}"])
+
+
+def read_machine_code(compiled: Any) -> Row:
+    """Counts from the resource table and the instructions of a compiled kernel.
+
+    `wide`: 128-bit accesses of global memory (loads, stores, asynchronous copies) of all `accesses`.
+    """
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        usage = _tool("cuobjdump", "--dump-resource-usage", file.name)
+        code = _tool("nvdisasm", "-c", file.name)
+    accesses = re.findall(r"\b(LDG|STG|LDGSTS)(\.[\w.]+)", code)
+    return {
+        "registers": int(re.search(r"REG:(\d+)", usage)[1]),
+        "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
+        "shared": compiled.metadata.shared,
+        "wide": sum("128" in width for _, width in accesses),
+        "accesses": len(accesses),
+        "local": len(re.findall(r"\b(?:LDL|STL)\b", code)),
+        "hmma": len(re.findall(r"\bHMMA\b", code)),
+        "hgmma": len(re.findall(r"\bHGMMA\b", code)),
+    }
+
+
+def _tool(name: str, *arguments: str) -> str:
+    return subprocess.run([NVIDIA / name, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def measure(ops: tuple[str, ...] = OPS) -> Iterator[Row]:
+    """A row per kernel, configuration and architecture that the ops' CASES launch."""
+    for op in ops:
+        cases: dict[str, Callable[[], Any]] = import_module(f".{op}", __package__).CASES
+        seen = set()
+        for case, run in cases.items():
+            for chip in CHIPS.values():
+                with recording(chip) as noted:
+                    run()
+                for launch in noted.launches:
+                    key = {
+                        "op": op,
+                        "case": case,
+                        "kernel": launch.kernel.__name__,
+                        "variant": variant(launch),
+                        "arch": f"sm_{chip.capability[0]}{chip.capability[1]}",
+                    }
+                    unique = tuple(key[k] for k in KEYS if k != "case")
+                    if unique not in seen:
+                        seen.add(unique)
+                        yield {**key, **read_machine_code(compile_launch(launch, chip))}
+
+
+def faults(row: Row) -> list[str]:
+    """What no shipped kernel may do."""
+    name = " ".join(str(row[k]) for k in KEYS)
+    return [f"{name}: {what}" for what, wrong in (("spills", row["stack"] or row["local"]),) if wrong]
+
+
+def worse(row: Row, before: Row) -> list[str]:
+    """Where `row` takes more than the committed row, or accesses memory in narrower pieces."""
+    name = " ".join(str(row[k]) for k in KEYS)
+    more = [f"{name}: {k} {before[k]} -> {row[k]}" for k in ("registers", "shared") if row[k] > before[k]]
+    if row["wide"] * before["accesses"] < before["wide"] * row["accesses"]:
+        more.append(f"{name}: 128-bit accesses {before['wide']}/{before['accesses']} -> {row['wide']}/{row['accesses']}")
+    return more + [f"{name}: no {k} any more" for k in ("hmma", "hgmma") if before[k] and not row[k]]
+
+
+def read_table() -> tuple[str, dict[tuple[str, ...], Row]]:
+    """The Triton version that made resources.csv, and its rows by key."""
+    with TABLE.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = {tuple(row[k] for k in KEYS): {**row, **{k: int(row[k]) for k in COUNTS}} for row in rows}
+    return rows[0]["triton"], table
+
+
+def write_table(rows: list[Row]) -> None:
+    with TABLE.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["triton", *KEYS, *COUNTS], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({"triton": triton.__version__, **row} for row in rows)
+
+
+def main(arguments: list[str]) -> int:
+    """0 if no kernel spills and, with the table's own version of Triton, none got worse or has no row."""
+    ops = tuple(a for a in arguments if not a.startswith("-")) or OPS
+    rows, problems = [], []
+    for row in measure(ops):
+        rows.append(row)
+        problems += faults(row)
+        print(*(row[k] for k in KEYS), *(f"{k}={row[k]}" for k in COUNTS), flush=True)
+    if "--write" in arguments:
+        write_table(rows)
+    elif ops == OPS:
+        version, table = read_table()
+        for row in rows if version == triton.__version__ else []:
+            before = table.pop(tuple(row[k] for k in KEYS), None)
+            problems += worse(row, before) if before else [f"{' '.join(row[k] for k in KEYS)}: not in {TABLE.name}"]
+        if version == triton.__version__:
+            problems += [f"{' '.join(key)}: in {TABLE.name}, but no longer launched" for key in table]
+    print(*problems, f"{len(rows)} kernels, {len(problems)} problems", sep="\n")
+    return bool(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
