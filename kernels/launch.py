@@ -55,9 +55,10 @@ _recording: ContextVar[Recording | None] = ContextVar("recording", default=None)
 @contextmanager
 def recording(chip: Chip) -> Iterator[Recording]:
     """Within it `launch` only takes notes, and `chip_of` answers `chip`."""
-    token = _recording.set(Recording(chip))
+    noted = Recording(chip)
+    token = _recording.set(noted)
     try:
-        yield _recording.get()
+        yield noted
     finally:
         _recording.reset(token)
 

@@ -3,7 +3,7 @@
     python -m lavie.kernels.resources            compare with resources.csv beside this file
     python -m lavie.kernels.resources --write    renew it
 
-No GPU is needed: the kernels are compiled for sm_80 and sm_90 as `CASES` would launch them, and the machine code is read.
+No GPU is needed: the kernels are compiled for sm_80 and sm_90 as `CASES` would launch them; the machine code is read.
 """
 
 import csv
@@ -76,8 +76,8 @@ def read_machine_code(compiled: Any) -> Row:
         code = _tool("nvdisasm", "-c", file.name)
     accesses = re.findall(r"\b(LDG|STG|LDGSTS)(\.[\w.]+)", code)
     return {
-        "registers": int(re.search(r"REG:(\d+)", usage)[1]),
-        "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
+        "registers": int(re.findall(r"REG:(\d+)", usage)[0]),
+        "stack": int(re.findall(r"STACK:(\d+)", usage)[0]),
         "shared": compiled.metadata.shared,
         "wide": sum("128" in width for _, width in accesses),
         "accesses": len(accesses),
@@ -125,7 +125,9 @@ def worse(row: Row, before: Row) -> list[str]:
     name = " ".join(str(row[k]) for k in KEYS)
     more = [f"{name}: {k} {before[k]} -> {row[k]}" for k in ("registers", "shared") if row[k] > before[k]]
     if row["wide"] * before["accesses"] < before["wide"] * row["accesses"]:
-        more.append(f"{name}: 128-bit accesses {before['wide']}/{before['accesses']} -> {row['wide']}/{row['accesses']}")
+        more.append(
+            f"{name}: 128-bit accesses {before['wide']}/{before['accesses']} -> {row['wide']}/{row['accesses']}"
+        )
     return more + [f"{name}: no {k} any more" for k in ("hmma", "hgmma") if before[k] and not row[k]]
 
 

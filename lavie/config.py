@@ -177,6 +177,11 @@ class TrainConfig(Strict):
     gradient_checkpointing: bool = False
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     """auto: bf16 on a GPU, float32 on a CPU."""
+    kernels: Literal["auto", "torch", "triton"] = "auto"
+    """Temporal attention, GroupNorm and temporal convolution: Triton kernels where they run, plain PyTorch, or an error
+    where the kernels cannot run."""
+    attention: Literal["sdpa", "flash-attn"] = "sdpa"
+    """Spatial attention: PyTorch's own choice of kernel, or the package flash-attn."""
 
     learning_rate: float = Field(1e-4, gt=0)
     lr_scheduler: Literal["constant", "cosine"] = "constant"

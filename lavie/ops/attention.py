@@ -1,12 +1,60 @@
-"""Spatial self-attention and cross-attention: PyTorch's scaled_dot_product_attention on packed, unpermuted tensors."""
+"""Spatial self-attention and cross-attention on packed, unpermuted tensors.
 
+`sdpa` is PyTorch's scaled_dot_product_attention, which picks the best kernel of its own; `flash-attn` is the package
+of that name (Dao, 2023), for half-precision tensors on a GPU.
+"""
+
+import importlib.util
+from typing import Literal
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import KernelError
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+AttentionBackend = Literal["sdpa", "flash-attn"]
+
+_default: AttentionBackend = "sdpa"
+
+
+def set_attention_backend(backend: AttentionBackend, device: torch.device) -> None:
+    """What attention on `device` runs from now on, in this process: the config's key `attention`.
+
+    Raises KernelError if the package or the GPU that it needs is missing.
+    """
+    global _default
+    if backend == "flash-attn":
+        _require_flash_attn(device)
+    _default = backend
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, *, backend: AttentionBackend | None = None) -> Tensor:
     """q (N, S, heads, head_dim), k and v (N, L, heads, head_dim), strided views welcome -> (N, S, heads, head_dim).
 
     Scale head_dim ** -0.5, no mask. The output's memory is (N, S, heads, head_dim), so merging the heads is free.
+    Without a `backend`, the one of `set_attention_backend`.
+
+    Raises KernelError if flash-attn is asked for and missing, or the tensors are no fp16 or bf16 on a GPU.
     """
-    return F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
+    if (backend or _default) == "sdpa":
+        return F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
+    _require_flash_attn(q.device)
+    if q.dtype not in (torch.float16, torch.bfloat16):
+        raise KernelError(
+            f"attention is flash-attn, which computes in bf16 or fp16, but the tensors are {q.dtype}: "
+            "set mixed_precision to bf16, or attention to sdpa"
+        )
+    from flash_attn import flash_attn_func
+
+    return flash_attn_func(q, k, v)
+
+
+def _require_flash_attn(device: torch.device) -> None:
+    reason = None
+    if importlib.util.find_spec("flash_attn") is None:
+        reason = "the package flash-attn is not installed (pip install 'lavie[flash]')"
+    elif device.type != "cuda":
+        reason = f"the device is {device}, not a GPU"
+    if reason:
+        raise KernelError(f"attention is flash-attn, but {reason}; set attention to sdpa")

@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from ..errors import KernelError
 
@@ -21,21 +20,27 @@ _default: Backend = "auto"
 _said: set[tuple[str, str]] = set()
 
 
-def set_backend(backend: Backend) -> None:
-    """What "auto" means from now on, in this process: the config's key `kernels`."""
+def set_backend(backend: Backend, device: torch.device) -> None:
+    """What operations on `device` run from now on, in this process: the config's key `kernels`.
+
+    Raises KernelError if "triton" cannot run there.
+    """
     global _default
+    reason = _missing(device, backend) if backend == "triton" else None
+    if reason:
+        raise KernelError(f"kernels is triton, but {reason}; set kernels to auto or torch")
     _default = backend
 
 
 def kernels_for(op: str, backend: str, *args: Any) -> ModuleType | None:
-    """The module of the op's kernels if they are to run on `args` (its first is a tensor), else None for PyTorch.
+    """The module of the op's kernels if they are to run on `args`, or None for plain PyTorch.
 
-    Raises KernelError with the reason if kernels were asked for and cannot run.
+    The first argument is a tensor, or a list of them. Raises KernelError with the reason if kernels were asked for and cannot run.
     """
     wanted = backend if backend != "auto" else _default
     if wanted == "torch":
         return None
-    reason = _missing(args[0], wanted)
+    reason = _missing(_device(args[0]), wanted)
     if reason is None:
         module = importlib.import_module(f"..kernels.{op}", __package__)
         reason = module.unsupported(*args)
@@ -49,14 +54,18 @@ def kernels_for(op: str, backend: str, *args: Any) -> ModuleType | None:
     return None
 
 
-def _missing(tensor: Tensor, wanted: str) -> str | None:
-    """Why no Triton kernel can run on the tensor's device, or None."""
+def _device(argument: Any) -> torch.device:
+    return (argument[0] if isinstance(argument, (list, tuple)) else argument).device
+
+
+def _missing(device: torch.device, wanted: str) -> str | None:
+    """Why no Triton kernel can run on the device, or None."""
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"
-    if not tensor.is_cuda:
+    if device.type != "cuda":
         interpreted = os.environ.get("TRITON_INTERPRET") == "1"
         if wanted == "triton" and interpreted:
             return None
-        return f"the tensors are on the device {tensor.device}" + ("" if interpreted else " and TRITON_INTERPRET is not 1")
-    capability = torch.cuda.get_device_capability(tensor.device)
+        return f"the tensors are on the device {device}" + ("" if interpreted else " and TRITON_INTERPRET is not 1")
+    capability = torch.cuda.get_device_capability(device)
     return f"the GPU has compute capability {capability}, below (8, 0)" if capability < (8, 0) else None

@@ -20,6 +20,8 @@ from ..models.stages import set_trainable
 from ..models.text_encoder import build_text_encoder
 from ..models.unet import VideoUNet
 from ..models.weights import initialize
+from ..ops.attention import set_attention_backend
+from ..ops.backend import set_backend
 from .checkpoint import find, load, save
 from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype
 from .ema import EMA, gathered_weights
@@ -40,6 +42,8 @@ class Trainer:
         self.device = init_distributed()
         setup_logging()
         settings = resolve_json(deepspeed_json, config, world_size())
+        set_backend(config.kernels, self.device)
+        set_attention_backend(config.attention, self.device)
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
         checkpoint, self.start = find(config)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from lavie.ops.attention import attention
-from lavie.testing import TOLERANCES, relative_error
+from lavie.errors import KernelError
+from lavie.ops.attention import attention, set_attention_backend
+from lavie.testing import TOLERANCES, relative_error, requires_gpu
 
 
 def definition(q, k, v):
@@ -54,3 +55,28 @@ def test_memory_merges_heads_without_gradients_too(dtype):
     with torch.no_grad():
         y = attention(*packed(2, 35, 4, 16, count=3, dtype=dtype).unbind(2))
     assert y.shape == (2, 35, 4, 16) and y.is_contiguous()
+
+
+def test_flash_attn_that_cannot_run_is_an_error():
+    q, k, v = packed(2, 35, 2, 40, count=3).unbind(2)
+    with pytest.raises(KernelError, match="flash-attn.*set attention to sdpa"):
+        attention(q, k, v, backend="flash-attn")
+    with pytest.raises(KernelError, match="flash-attn.*set attention to sdpa"):
+        set_attention_backend("flash-attn", torch.device("cpu"))
+    attention(q, k, v)  # the failed choice is not kept
+
+
+@requires_gpu
+@pytest.mark.parametrize("head_dim", (40, 80, 160))
+def test_flash_attn_equals_the_definition(head_dim):
+    pytest.importorskip("flash_attn")
+    leaves = [packed(2, 130, 2, head_dim, count=3, dtype=torch.bfloat16).detach().cuda().requires_grad_()]
+    q, k, v = leaves[0].unbind(2)
+    exact = definition(*(t.double() for t in (q, k, v)))
+    y = attention(q, k, v, backend="flash-attn")
+    do = torch.randn_like(y)
+    pairs = zip(
+        (y, *torch.autograd.grad(y, leaves, do)), (exact, *torch.autograd.grad(exact, leaves, do.double())), strict=True
+    )
+    for a, e in pairs:
+        assert relative_error(a, e) <= TOLERANCES[torch.bfloat16]
