@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip install -qq --no-compile --prefer-binary -c constraints.txt
 
 TORCH := $(shell grep '^torch==' constraints.txt)
@@ -15,7 +16,7 @@ DEMO_DATA := runs/demo/data
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-long test check clean
+.PHONY: help install demo demo-long test check bench bench-gpu resources clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -30,7 +31,11 @@ ifeq ($(GPUS),0)
 else
 	$(PIP) $(TORCH)
 endif
-	DS_BUILD_OPS=0 $(PIP) -e '.[dev]'
+	DS_BUILD_OPS=0 $(PIP) -e .
+	@touch $@
+
+$(DEV_STAMP): $(STAMP)
+	$(PIP) -e '.[dev]'
 	@touch $@
 
 demo: install  ## render a dataset, train the small base stage on it, sample, score and plot: runs/demo
@@ -55,13 +60,24 @@ _demo:
 	@echo "loss curves                        $(RUN)/losses.png"
 	@echo "scores                             $(RUN)/score.json"
 
-test: install  ## run the whole test suite
+test: $(DEV_STAMP)  ## run the whole test suite
 	python -m pytest
 
-check: install  ## lint, check the format and the types
+check: $(DEV_STAMP)  ## lint, check the format and the types
 	ruff check .
 	ruff format --check .
 	mypy
+
+OPS := temporal_attention group_norm_silu pseudo3d_conv
+bench: $(DEV_STAMP)  ## the benchmarks of the kernels without their timings, in Triton's interpreter
+	for op in $(OPS); do TRITON_INTERPRET=1 python -m lavie.kernels.bench.$$op --dry-run || exit 1; done
+
+bench-gpu: install  ## time the kernels on the GPU beside their rivals: kernels/bench/results.csv
+	for op in $(OPS) unet; do python -m lavie.kernels.bench.$$op || exit 1; done
+	python -m lavie.kernels.bench.report
+
+resources: $(DEV_STAMP)  ## compile the kernels for sm_80 and sm_90 and compare with kernels/resources.csv
+	python -m lavie.kernels.resources
 
 clean:  ## remove .venv, caches and build products; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

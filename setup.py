@@ -9,6 +9,7 @@ DEV = [
     "pytest-timeout",
     "rotary-embedding-torch>=0.8",
     "ruff>=0.6",
+    "triton>=3.6",
     "types-PyYAML",
 ]
 
@@ -38,6 +39,7 @@ setup(
         "matplotlib>=3.9",
         "ninja>=1.11",
     ],
-    extras_require={"dev": DEV},
+    # triton comes with torch's CUDA builds; "dev" has it for the interpreter and the compiler on machines without a GPU.
+    extras_require={"dev": DEV, "flash": ["flash-attn>=2.7"]},
     entry_points={"console_scripts": ["lavie = lavie.cli:main"]},
 )

@@ -35,7 +35,9 @@ def set_backend(backend: Backend, device: torch.device) -> None:
 def kernels_for(op: str, backend: str, *args: Any) -> ModuleType | None:
     """The module of the op's kernels if they are to run on `args`, or None for plain PyTorch.
 
-    The first argument is a tensor, or a list of them. Raises KernelError with the reason if kernels were asked for and cannot run.
+    The first argument is a tensor, or a list of them.
+
+    Raises KernelError with the reason if kernels were asked for and cannot run.
     """
     wanted = backend if backend != "auto" else _default
     if wanted == "torch":
