@@ -39,17 +39,18 @@ def compile_launch(launch: Launch, chip: Chip) -> Any:
     names = launch.kernel.arg_names
     values = {**dict(zip(names, launch.args, strict=False)), **launch.constants}
     constexpr = {p.name for p in launch.kernel.params if p.is_constexpr}
+    general = {p.name for p in launch.kernel.params if p.do_not_specialize}
     signature, constants, attributes = {}, {}, {}
     for i, name in enumerate(names):
         value = values[name]
-        if name in constexpr or value is None or (isinstance(value, int) and value == 1):
+        if name in constexpr or value is None or (isinstance(value, int) and value == 1 and name not in general):
             signature[name], constants[name] = "constexpr", value
         elif isinstance(value, torch.Tensor):
             signature[name] = "*" + TYPES[value.dtype]
             attributes[(i,)] = [["tt.divisibility", 16]]
         elif isinstance(value, int):
             signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
-            if value % 16 == 0:
+            if value % 16 == 0 and name not in general:
                 attributes[(i,)] = [["tt.divisibility", 16]]
         else:
             signature[name] = "fp32"

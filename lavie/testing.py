@@ -34,6 +34,8 @@ ORACLE_ATOL = 1e-5
 
 LOSS_RTOL = 1e-6
 """Losses of one run in float32 on another number of ranks, whose sums go in another order."""
+KERNEL_LOSS_RTOL = 1e-4
+"""Losses over 30 steps in float32 with other implementations of the operations: rounding, fed back step by step."""
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:

@@ -22,6 +22,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ...ops.backend import set_backend
 from ...testing import TOLERANCES, relative_error
 from ..cost import Cost
 
@@ -53,9 +54,22 @@ class Case:
     reference: Callable[..., Tensor]
     """The definition, given float32 copies of the leaves."""
     cost: Cost
+    """Of elements of two bytes."""
+    roundings: int = 1
+    """How many operations deep it is: the tolerance of one grows with the square root."""
 
 
 _dry = False
+
+
+def using(backend: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` with "auto" meaning `backend` while it and its gradient are computed."""
+
+    def run(*leaves: Tensor) -> Any:
+        return function(*leaves)
+
+    run.backend = backend  # type: ignore[attr-defined]
+    return run
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,7 +102,8 @@ def run_case(op: str, case: Case, device: torch.device, dtype: torch.dtype, mach
     print(f"{op}  {case.name}  {dtype}".replace("torch.", ""), flush=True)
     torch.compiler.reset()
     errors = {name: check(case, way, device, dtype) for name, way in case.ways.items()}
-    right = {name: error for name, error in errors.items() if error <= TOLERANCES[dtype]}
+    limit = TOLERANCES[dtype] * case.roundings**0.5
+    right = {name: error for name, error in errors.items() if error <= limit}
     for name in errors.keys() - right.keys():
         print(f"  {name:28} WRONG: relative error {errors[name]:.1e}, not timed")
     if _dry:
@@ -105,7 +120,7 @@ def run_case(op: str, case: Case, device: torch.device, dtype: torch.dtype, mach
     for name, error in right.items():
         for part in PARTS:
             ms = times[name][part]
-            moved, flops = amounts(case.cost, part)
+            moved, flops = amounts(case.cost, part, dtype.itemsize)
             rate = moved / ms / 1e6
             rows.append(
                 {
@@ -132,26 +147,32 @@ def _cell(row: Row) -> str:
     return f"  {row['part']} {row['ms']} ms x{row['ratio']} ({float(row['share_of_copy']):.0%} of copy)"
 
 
-def amounts(cost: Cost, part: str) -> tuple[int, int]:
-    """Floor bytes and FLOPs of a part."""
-    forward, backward = (cost.forward_bytes, cost.forward_flops), (cost.backward_bytes, cost.backward_flops)
-    both = (forward[0] + backward[0], forward[1] + backward[1])
-    return {"forward": forward, "backward": backward, "both": both}[part]
+def amounts(cost: Cost, part: str, itemsize: int = 2) -> tuple[int, int]:
+    """Floor bytes and FLOPs of a part, with elements of `itemsize` bytes."""
+    moved = {"forward": cost.forward_bytes, "backward": cost.backward_bytes}
+    flops = {"forward": cost.forward_flops, "backward": cost.backward_flops}
+    parts = ("forward", "backward") if part == "both" else (part,)
+    return sum(moved[p] for p in parts) * itemsize // 2, sum(flops[p] for p in parts)
 
 
 def check(case: Case, way: Callable[..., Tensor], device: torch.device, dtype: torch.dtype) -> float:
     """The worst relative L2 error of the output and of each gradient; infinite if a number is not finite."""
     torch.manual_seed(0)
     leaves = case.make(device, dtype)
-    exact = [t.detach().float().requires_grad_(t.requires_grad) for t in leaves]
+    exact = [t.detach().float().requires_grad_() if t.requires_grad else _widen(t) for t in leaves]
     outputs = []
     for function, inputs in ((way, leaves), (case.reference, exact)):
+        set_backend(getattr(function, "backend", "auto"), device)
         y = function(*inputs)
         torch.manual_seed(1)
         dy = torch.randn(y.shape, device=device).to(dtype).to(y.dtype)
         outputs.append([y.detach(), *torch.autograd.grad(y, [t for t in inputs if t.requires_grad], dy)])
     worst = max(relative_error(a, e) for a, e in zip(*outputs, strict=True))
     return worst if worst == worst else float("inf")
+
+
+def _widen(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def input_sets(case: Case, device: torch.device, dtype: torch.dtype) -> list[list[Tensor]]:
@@ -176,6 +197,7 @@ def measure(
         leaves = sets[run % len(sets)]
         wanted = [t for t in leaves if t.requires_grad]
         for name, way in ways.items():
+            set_backend(getattr(way, "backend", "auto"), sets[0][0].device)
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.attention import attention
-from ..ops.temporal_attention import temporal_attention
+from ..ops.temporal_attention import temporal_attention_packed
 from .embeddings import RelativeBias
 from .resnet import Frames, GroupNorm
 
@@ -75,9 +75,10 @@ class TemporalAttention(Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, F, S, C) -> (B, F, S, C)."""
-        q, k, v = self.project(x, self.to_q, self.to_k, self.to_v)
+        qkv = F.linear(x, torch.cat([layer.weight for layer in (self.to_q, self.to_k, self.to_v)]))
         bias = self.time_rel_pos_bias(x.shape[1]) if self.time_rel_pos_bias is not None else None
-        return self.out(temporal_attention(q, k, v, rotary_dim=self.rotary_dim, bias=bias))
+        qkv = qkv.unflatten(-1, (3, self.heads, -1))
+        return self.out(temporal_attention_packed(qkv, rotary_dim=self.rotary_dim, bias=bias))
 
 
 class GEGLU(nn.Module):

@@ -9,6 +9,8 @@ Statistics and the affine map are computed in float32 (float64 for float64), cen
 import torch
 from torch import Tensor
 
+from .backend import kernels_for
+
 
 def group_norm_silu(
     x: Tensor,
@@ -21,12 +23,18 @@ def group_norm_silu(
     images: int = 0,
     pool_images: bool = False,
     silu: bool = True,
+    backend: str = "auto",
 ) -> Tensor:
     """GroupNorm of x (B * (frames + images), C, H, W) with affine parameters (C,), then SiLU if `silu`.
 
     Returns a tensor like x, channels last. Deterministic, differentiable in x, weight and bias.
     """
-    return _group_norm_silu(x, weight, bias, groups, eps, frames, images, pool_images, silu)[0]
+    if x.shape[1] % groups or x.shape[0] % (frames + images):
+        raise ValueError(
+            f"x of shape {tuple(x.shape)} cannot be cut into {groups} groups of channels and clips of {frames} frames "
+            f"and {images} images; wanted multiples of {groups} and {frames + images}"
+        )
+    return _group_norm_silu(x, weight, bias, groups, eps, frames, images, pool_images, silu, backend)[0]
 
 
 @torch.library.custom_op("lavie::group_norm_silu", mutates_args=())
@@ -40,7 +48,11 @@ def _group_norm_silu(
     images: int,
     pool_images: bool,
     silu: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    kernels = kernels_for("group_norm_silu", backend, x, weight, bias, groups)
+    if kernels is not None:
+        return kernels.forward(x, weight, bias, groups, eps, frames, images, pool_images, silu)
     v = _rows(x)  # (N, S, C)
     size = v.shape[1] * (v.shape[2] // groups)
     mean = _pool(v.sum(1).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images, pool_images)  # (N, groups)
@@ -54,7 +66,7 @@ def _group_norm_silu(
 
 
 @_group_norm_silu.register_fake
-def _(x, weight, bias, groups, eps, frames, images, pool_images, silu):
+def _(x, weight, bias, groups, eps, frames, images, pool_images, silu, backend):
     stats = x.new_empty(x.shape[0], groups, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
     return torch.empty_like(x, memory_format=torch.channels_last), stats, torch.empty_like(stats)
 
@@ -72,7 +84,11 @@ def _group_norm_silu_backward(
     images: int,
     pool_images: bool,
     silu: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    kernels = kernels_for("group_norm_silu", backend, x, weight, bias, groups)
+    if kernels is not None:
+        return kernels.backward(dy, x, weight, bias, mean, rstd, groups, frames, images, pool_images, silu)
     v, g = _rows(x), _rows(dy)
     size = v.shape[1] * (v.shape[2] // groups)
     x_hat = (v - _per_channel(mean, v)) * _per_channel(rstd, v)
@@ -87,12 +103,12 @@ def _group_norm_silu_backward(
 
 
 @_group_norm_silu_backward.register_fake
-def _(dy, x, weight, bias, mean, rstd, groups, frames, images, pool_images, silu):
+def _(dy, x, weight, bias, mean, rstd, groups, frames, images, pool_images, silu, backend):
     return torch.empty_like(x, memory_format=torch.channels_last), torch.empty_like(weight), torch.empty_like(bias)
 
 
 def _setup_context(ctx, inputs, output):
-    x, weight, bias, ctx.groups, _, ctx.frames, ctx.images, ctx.pool_images, ctx.silu = inputs
+    x, weight, bias, ctx.groups, _, ctx.frames, ctx.images, ctx.pool_images, ctx.silu, ctx.backend = inputs
     _, mean, rstd = output
     ctx.set_materialize_grads(False)  # the statistics get no gradient: build no zeros for them
     ctx.save_for_backward(x, weight, bias, mean, rstd)
@@ -100,9 +116,9 @@ def _setup_context(ctx, inputs, output):
 
 def _backward(ctx, dy, _dmean, _drstd):
     gradients = _group_norm_silu_backward(
-        dy, *ctx.saved_tensors, ctx.groups, ctx.frames, ctx.images, ctx.pool_images, ctx.silu
+        dy, *ctx.saved_tensors, ctx.groups, ctx.frames, ctx.images, ctx.pool_images, ctx.silu, ctx.backend
     )
-    return *gradients, None, None, None, None, None, None
+    return *gradients, *[None] * 7
 
 
 _group_norm_silu.register_autograd(_backward, setup_context=_setup_context)

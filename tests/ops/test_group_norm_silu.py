@@ -148,13 +148,20 @@ def test_results_do_not_depend_on_fresh_memory_and_repeat(poison):
 def test_opcheck(dtype):
     x, weight, bias, dy = inputs(3, 1, dtype=dtype)
     leaves = [t.requires_grad_() for t in (x, weight, bias)]
-    torch.library.opcheck(torch.ops.lavie.group_norm_silu.default, (*leaves, 4, EPS, 3, 1, False, True))
-    _, mean, rstd = torch.ops.lavie.group_norm_silu(x, weight, bias, 4, EPS, 3, 1, False, True)
+    torch.library.opcheck(torch.ops.lavie.group_norm_silu.default, (*leaves, 4, EPS, 3, 1, False, True, "torch"))
+    _, mean, rstd = torch.ops.lavie.group_norm_silu(x, weight, bias, 4, EPS, 3, 1, False, True, "torch")
     torch.library.opcheck(
         torch.ops.lavie.group_norm_silu_backward.default,
-        tuple(t.detach() for t in (dy, x, weight, bias, mean, rstd)) + (4, 3, 1, False, True),
+        tuple(t.detach() for t in (dy, x, weight, bias, mean, rstd)) + (4, 3, 1, False, True, "torch"),
         test_utils=("test_schema", "test_faketensor"),
     )
+
+
+def test_counts_that_do_not_divide():
+    x, weight, bias, _ = inputs(3, 1)
+    for wrong in (dict(groups=5, frames=3, images=1), dict(groups=4, frames=3)):
+        with pytest.raises(ValueError, match=r"\(8, 12, 3, 5\).*wanted multiples of"):
+            group_norm_silu(x, weight, bias, eps=EPS, **wrong)
 
 
 def test_compiles_without_graph_breaks():

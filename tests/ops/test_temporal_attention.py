@@ -4,7 +4,7 @@ import pytest
 import torch
 from rotary_embedding_torch import RotaryEmbedding
 
-from lavie.ops.temporal_attention import rotary_frequencies, temporal_attention
+from lavie.ops.temporal_attention import rotary_frequencies, temporal_attention, temporal_attention_packed
 from lavie.testing import TOLERANCES, relative_error
 
 
@@ -134,21 +134,42 @@ def test_results_do_not_depend_on_fresh_memory_and_repeat(poison, bias):
 
 
 @pytest.mark.parametrize("dtype,bias", ((torch.float32, True), (torch.float32, False), (torch.bfloat16, True)))
-def test_opcheck(dtype, bias):
+@pytest.mark.parametrize("parts", (1, 3))
+def test_opcheck(parts, dtype, bias):
     packed, table, do = inputs(5, 32, bias=bias, dtype=dtype, total=7)
-    q, k, v = packed[:, :5].unbind(3)
-    leaves = [t if t is None else t.detach().requires_grad_() for t in (q, k, v, table)]
-    torch.library.opcheck(torch.ops.lavie.temporal_attention.default, (*leaves, 32, 10000.0, 0.2))
+    qkv = [packed[:, :5]] if parts == 1 else list(packed[:, :5].unbind(3))
+    leaves = [t.detach().requires_grad_() for t in qkv]
+    if bias:
+        table.requires_grad_()
+    torch.library.opcheck(torch.ops.lavie.temporal_attention.default, (leaves, table, 32, 10000.0, 0.2, "auto"))
     torch.library.opcheck(
         torch.ops.lavie.temporal_attention_backward.default,
-        (do, q, k, v, table, 32, 10000.0, 0.2),
+        (do, qkv, table.detach() if bias else None, 32, 10000.0, 0.2, "auto"),
         test_utils=("test_schema", "test_faketensor"),
     )
 
 
+def of_packed(q, k, v, **settings):
+    """The packed function with the signature of the other."""
+    return temporal_attention_packed(torch.stack([q, k, v], 3), **settings)
+
+
+@pytest.mark.parametrize("function", (temporal_attention, of_packed))
 @pytest.mark.parametrize("bias", (True, False))
-def test_compiles_without_graph_breaks(bias):
+def test_compiles_without_graph_breaks(function, bias):
     tensors = inputs(5, 32, bias=bias)
-    compiled = torch.compile(temporal_attention, fullgraph=True, backend="aot_eager")
-    for a, b in zip(run(compiled, *tensors), run(temporal_attention, *tensors), strict=True):
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    for a, b in zip(run(compiled, *tensors), run(function, *tensors), strict=True):
         assert torch.equal(a, b) and a.stride() == b.stride()
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
+@pytest.mark.parametrize("bias", (True, False))
+def test_packed_gives_the_same_bits(bias, dtype):
+    packed, table, do = inputs(16, 40, bias=bias, dtype=dtype)
+    packed.requires_grad_()
+    y = temporal_attention_packed(packed, bias=table)
+    (gradient,) = torch.autograd.grad(y, packed, do)
+    expected = run(temporal_attention, packed, table, do)
+    assert torch.equal(y, expected[0]) and torch.equal(gradient, expected[1])
+    assert y.is_contiguous() and gradient.is_contiguous()

@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lavie.config import TrainConfig
+from lavie.config import TrainConfig, load_config
 from lavie.errors import CheckpointError, ConfigError, TrainingError
 from lavie.models.stages import is_temporal
-from lavie.testing import LOSS_RTOL, TOLERANCES, run_distributed
+from lavie.ops.backend import set_backend
+from lavie.testing import KERNEL_LOSS_RTOL, LOSS_RTOL, TOLERANCES, run_distributed
 
 STEPS = 20
 
@@ -163,6 +164,24 @@ def test_gradient_accumulation_equals_one_large_batch(reference, rendered, tmp_p
     config = make_config(rendered, tmp_path / "run", train_batch_size=1, gradient_accumulation_steps=2)
     run_distributed(train, 2, config, deepspeed_json(tmp_path, 3))
     assert losses(config) == pytest.approx(reference[0], rel=LOSS_RTOL)
+
+
+def test_kernels_follow_plain_pytorch(rendered, tmp_path):
+    """The smoke stage, smaller still: 30 steps with the Triton kernels, interpreted where there is no GPU."""
+    pytest.importorskip("triton")
+    tiny = ["data.height=8", "data.width=8", "data.num_frames=4", "train_batch_size=1", "max_train_steps=30"]
+    tiny += ["model.block_out_channels=[32]", "model.cross_attention=[true]", "model.num_attention_heads=1"]
+    tiny += ["model.norm_num_groups=1", "learning_rate=1e-3", f"data.train={rendered}/train", "data.num_workers=0"]
+    config = load_config("configs/smoke/base.yaml", [*tiny, f"output_dir={tmp_path}"])
+    try:
+        values = {}
+        for backend in ("torch", "triton"):
+            set_backend(backend, torch.device("cpu"))
+            values[backend], _ = plain_pytorch(config)
+    finally:
+        set_backend("auto", torch.device("cpu"))
+    assert values["triton"] == pytest.approx(values["torch"], rel=KERNEL_LOSS_RTOL)
+    assert values["triton"] != values["torch"]
 
 
 @pytest.mark.parametrize("stage", [2, 3])

@@ -1,0 +1,148 @@
+"""Benchmark of GroupNorm + SiLU at the norms of the three networks.
+
+    python -m lavie.kernels.bench.group_norm_silu
+
+Leaves are clips (B, F, C, H, W) in the memory (B, F, H, W, C). The released network holds (B, C, F, H, W) contiguous:
+its way starts from such a copy, made before the clock runs, and its layout copies elsewhere are not counted against it.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...ops.group_norm_silu import group_norm_silu
+from ..group_norm_silu import cost
+from .harness import Case, compiled, main
+
+GROUPS = 32
+
+
+class Norm(NamedTuple):
+    """One norm: its channels, its images, and whether it pools over a clip and ends in SiLU, as resnets' do."""
+
+    name: str
+    batch: int
+    frames: int
+    channels: int
+    height: int
+    width: int
+    resnet: bool
+
+    @property
+    def pooled(self) -> int:
+        return self.frames if self.resnet else 1
+
+    @property
+    def eps(self) -> float:
+        return 1e-5 if self.resnet else 1e-6
+
+
+def make(norm: Norm, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """x, weight and bias; x carries a copy of itself in the released layout."""
+    x = torch.randn(norm.batch, norm.frames, norm.height, norm.width, norm.channels, device=device).to(dtype)
+    x = x.movedim(-1, 2)
+    released = x.transpose(1, 2) if norm.resnet else x.flatten(0, 1)
+    x.released = released.contiguous()  # type: ignore[attr-defined]
+    weight, bias = (1 + 0.1 * torch.randn(2, norm.channels, device=device)).to(dtype)
+    return [x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()]
+
+
+def ours(x: Tensor, weight: Tensor, bias: Tensor, norm: Norm, backend: str) -> Tensor:
+    y = group_norm_silu(
+        x.flatten(0, 1),
+        weight,
+        bias,
+        groups=GROUPS,
+        eps=norm.eps,
+        frames=norm.pooled,
+        silu=norm.resnet,
+        backend=backend,
+    )
+    return y.unflatten(0, x.shape[:2])
+
+
+def plain(x: Tensor, weight: Tensor, bias: Tensor, norm: Norm) -> Tensor:
+    """The formula, for a compiler."""
+    v = x.float().unflatten(2, (GROUPS, -1))
+    over = (1, 3, 4, 5) if norm.resnet else (3, 4, 5)
+    centred = v - v.mean(over, keepdim=True)
+    normalised = (centred * (centred.square().mean(over, keepdim=True) + norm.eps).rsqrt()).flatten(2, 3)
+    y = normalised * weight.float()[:, None, None] + bias.float()[:, None, None]
+    return (F.silu(y) if norm.resnet else y).to(x.dtype)
+
+
+def torch_norm(x: Tensor, weight: Tensor, bias: Tensor, norm: Norm) -> Tensor:
+    y = F.group_norm(x, GROUPS, weight, bias, norm.eps)
+    return F.silu(y) if norm.resnet else y
+
+
+def library(x: Tensor, weight: Tensor, bias: Tensor, norm: Norm) -> Tensor:
+    """PyTorch's kernels on our memory: channels last, of three dimensions where a clip is pooled."""
+    if norm.resnet:
+        return torch_norm(x.transpose(1, 2), weight, bias, norm).transpose(1, 2)
+    return torch_norm(x.flatten(0, 1), weight, bias, norm).unflatten(0, x.shape[:2])
+
+
+def eager(x: Tensor, weight: Tensor, bias: Tensor, norm: Norm) -> Tensor:
+    """PyTorch's kernels on the released layout."""
+    y = torch_norm(_Released.apply(x, norm.resnet), weight, bias, norm)
+    return y.transpose(1, 2) if norm.resnet else y.unflatten(0, x.shape[:2])
+
+
+class _Released(torch.autograd.Function):
+    """The copy of a leaf in the released layout, as if the leaf had been that."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, resnet: bool) -> Tensor:
+        ctx.resnet, ctx.clips = resnet, x.shape[:2]
+        return x.released.detach()  # type: ignore[attr-defined]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.transpose(1, 2) if ctx.resnet else gradient.unflatten(0, ctx.clips), None
+
+
+def case(norm: Norm) -> Case:
+    x = torch.empty(
+        norm.batch * norm.frames, norm.channels, norm.height, norm.width, dtype=torch.bfloat16, device="meta"
+    )
+    weight, bias = x.new_empty(2, norm.channels)
+    ways: dict[str, Callable[..., Tensor]] = {
+        "triton": partial(ours, norm=norm, backend="triton"),
+        "eager": partial(eager, norm=norm),
+        "compile": compiled(partial(plain, norm=norm)),
+        "channels_last nn.GroupNorm": partial(library, norm=norm),
+    }
+    reference = partial(ours, norm=norm, backend="torch")
+    kind = "resnet" if norm.resnet else "transformer"
+    name = f"{norm.name}, {kind}, C={norm.channels}, B={norm.batch}"
+    return Case(name, partial(make, norm), ways, reference, cost(x, weight, bias, GROUPS), roundings=2)
+
+
+def cases(tiny: bool) -> Iterator[Case]:
+    """Those of the base network at 16 frames and the largest of super-resolution; or two for the interpreter."""
+    if tiny:
+        yield case(Norm("tiny", 1, 2, 64, 3, 5, True))
+        yield case(Norm("tiny", 1, 2, 64, 3, 5, False))
+        return
+    levels = (
+        ((40, 64), (320, 640, 960)),
+        ((20, 32), (640, 1280, 1920)),
+        ((10, 16), (1280, 2560)),
+        ((5, 8), (1280, 2560)),
+    )
+    for batch in (1, 4):
+        for level, (size, widths) in enumerate(levels):
+            for channels in widths:
+                yield case(Norm(f"base level {level}", batch, 16, channels, *size, True))
+            if level < 3:
+                yield case(Norm(f"base level {level}", batch, 16, widths[0], *size, False))
+    yield case(Norm("super-resolution 320x512", 1, 8, 256, 320, 512, True))
+
+
+if __name__ == "__main__":
+    main("group_norm_silu", cases)

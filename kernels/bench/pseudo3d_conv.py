@@ -1,0 +1,266 @@
+"""Benchmark of the temporal convolution and of the residual block, at the super-resolution network's shapes.
+
+    python -m lavie.kernels.bench.pseudo3d_conv
+
+Convolutions take clips (B, F, S, C), blocks folded frames (B * F, C, H, W) in channels last: the same memory. The
+released network holds (B, C, F, H, W) contiguous: its way starts from such a copy, made before the clock runs; what it
+rearranges inside a block is counted.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...ops.group_norm_silu import group_norm_silu
+from ...ops.pseudo3d_conv import pseudo3d_block, pseudo3d_conv
+from ..cost import Cost
+from ..pseudo3d_conv import cost
+from .harness import Case, compiled, main, using
+
+FRAMES, GROUPS, EPS = 8, 32, 1e-6
+CUDNN_FLOOR = 91500
+"""Older versions of cuDNN compute wrong bfloat16 3-D convolutions, or PyTorch avoids them for a slow path."""
+
+
+class Conv(NamedTuple):
+    """A temporal convolution: the first of a block adds the time embedding, the second the residual."""
+
+    taps: int
+    channels: int
+    height: int
+    width: int
+    first: bool
+    batch: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"k{self.taps} C={self.channels}, {self.height}x{self.width}, B={self.batch}"
+
+
+class Block(NamedTuple):
+    """A residual block: the kernel sizes of its two convolutions."""
+
+    name: str
+    kernels: tuple[tuple[int, ...], tuple[int, ...]]
+    channels: int
+    height: int
+    width: int
+
+
+class _Released(torch.autograd.Function):
+    """The copy of a leaf in the released layout (B, C, F, H, W), as if the leaf had been that."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.view = x.view_of_released  # type: ignore[attr-defined]
+        return x.released.detach()  # type: ignore[attr-defined]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return ctx.view(gradient)
+
+
+def clips_of(x: Tensor) -> Tensor:
+    """(B, C, F, H, W) -> (B, F, S, C), a view."""
+    return x.flatten(3).permute(0, 2, 3, 1)
+
+
+def folded_of(x: Tensor) -> Tensor:
+    """(B, C, F, H, W) -> (B * F, C, H, W), a view for one clip."""
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def random(device: torch.device, dtype: torch.dtype, *size: int, scale: float = 1.0) -> Tensor:
+    return (scale * torch.randn(size, device=device)).to(dtype)
+
+
+# The convolution
+
+
+def make_conv(conv: Conv, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """x, weight, bias, and the time embedding or the residual; activations carry copies in the released layout."""
+    draw = partial(random, device, dtype)
+
+    def clip() -> Tensor:
+        x = draw(conv.batch, FRAMES, conv.height * conv.width, conv.channels)
+        images = x.unflatten(2, (conv.height, conv.width))
+        x.released = images.permute(0, 4, 1, 2, 3).contiguous()  # type: ignore[attr-defined]
+        x.view_of_released = clips_of  # type: ignore[attr-defined]
+        return x
+
+    weight = draw(conv.channels, conv.channels, conv.taps, 1, 1, scale=(conv.channels * conv.taps) ** -0.5)
+    added = draw(conv.batch, conv.channels) if conv.first else clip()
+    return [t.requires_grad_() for t in (clip(), weight, draw(conv.channels), added)]
+
+
+def ours_conv(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor, conv: Conv, backend: str) -> Tensor:
+    time, residual = (added, None) if conv.first else (None, added)
+    return pseudo3d_conv(x, weight, bias, time=time, residual=residual, backend=backend)
+
+
+def eager_conv(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor, conv: Conv) -> Tensor:
+    y = F.conv3d(_Released.apply(x), weight, bias, padding=(conv.taps // 2, 0, 0))
+    return clips_of(y + (added[:, :, None, None, None] if conv.first else _Released.apply(added)))
+
+
+def conv3d(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor, conv: Conv) -> Tensor:
+    """cuDNN's 3-D convolution on our memory."""
+    x = x.unflatten(2, (conv.height, conv.width)).permute(0, 4, 1, 2, 3)
+    weight = weight.contiguous(memory_format=torch.channels_last_3d)
+    y = F.conv3d(x, weight, bias, padding=(conv.taps // 2, 0, 0)).permute(0, 2, 3, 4, 1).flatten(2, 3)
+    return y + (added[:, None, None] if conv.first else added)
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor, conv: Conv) -> Tensor:
+    """cuDNN's 2-D convolution over (F, S) with a kernel (k, 1), on our memory."""
+    return conv_over_time(x, weight, bias) + (added[:, None, None] if conv.first else added)
+
+
+def conv_over_time(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    weight = weight[..., 0].contiguous(memory_format=torch.channels_last)
+    return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=(weight.shape[2] // 2, 0)).permute(0, 2, 3, 1)
+
+
+def conv_case(conv: Conv) -> Case:
+    x = torch.empty(conv.batch, FRAMES, conv.height * conv.width, conv.channels, dtype=torch.bfloat16, device="meta")
+    weight, bias = x.new_empty(conv.channels, conv.channels, conv.taps), x.new_empty(conv.channels)
+    time, residual = (x.new_empty(conv.batch, conv.channels), None) if conv.first else (None, x)
+    ways: dict[str, Callable[..., Tensor]] = {
+        "triton": partial(ours_conv, conv=conv, backend="triton"),
+        "eager": partial(eager_conv, conv=conv),
+        "compile": compiled(partial(conv2d, conv=conv)),
+        "conv3d channels_last_3d": partial(conv3d, conv=conv),
+        "conv2d 1-D": partial(conv2d, conv=conv),
+    }
+    if old_cudnn():
+        print(f"cuDNN {torch.backends.cudnn.version()} is older than {CUDNN_FLOOR}: no 3-D convolution of its own")
+        del ways["conv3d channels_last_3d"]
+    reference = partial(ours_conv, conv=conv, backend="torch")
+    return Case(
+        f"conv {conv.name}", partial(make_conv, conv), ways, reference, cost(x, weight, bias, time, residual), 2
+    )
+
+
+def old_cudnn() -> bool:
+    return torch.cuda.is_available() and (torch.backends.cudnn.version() or 0) < CUDNN_FLOOR
+
+
+# The block
+
+
+def make_block(block: Block, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """x, then norm1, conv1, norm2, conv2 (weight and bias each), and the time embedding."""
+    draw = partial(random, device, dtype)
+    c = block.channels
+    x = draw(FRAMES, block.height, block.width, c).permute(0, 3, 1, 2)
+    x.released = x.unflatten(0, (1, FRAMES)).transpose(1, 2).contiguous()  # type: ignore[attr-defined]
+    x.view_of_released = folded_of  # type: ignore[attr-defined]
+    leaves = [x]
+    for kernel in block.kernels:
+        taps = kernel[0] * kernel[1]
+        leaves += [1 + draw(c, scale=0.1), draw(c, scale=0.1), draw(c, c, *kernel, scale=(c * taps) ** -0.5), draw(c)]
+    return [t.requires_grad_() for t in (*leaves, draw(1, c))]
+
+
+def ours_block(x: Tensor, *tensors: Tensor, backend: str = "auto") -> Tensor:
+    w1, b1, k1, c1, w2, b2, k2, c2, time = tensors
+    settings = dict(frames=FRAMES, groups=GROUPS, eps=EPS, time=time, backend=backend)
+    return pseudo3d_block(x, (w1, b1), (k1, c1), (w2, b2), (k2, c2), **settings)  # type: ignore[arg-type]
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """cuDNN's 2-D convolutions on folded frames, over space or over time."""
+    if weight.ndim == 4:
+        return F.conv2d(x, weight, bias, padding=1)
+    clips = x.permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, (-1, FRAMES))
+    return conv_over_time(clips, weight, bias).flatten(0, 1).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
+def separate_block(x: Tensor, *tensors: Tensor) -> Tensor:
+    """The fused norm and cuDNN, one after the other."""
+    w1, b1, k1, c1, w2, b2, k2, c2, time = tensors
+    settings = dict(groups=GROUPS, eps=EPS, frames=FRAMES)
+    h = convolve(group_norm_silu(x, w1, b1, **settings), k1, c1) + time[:, :, None, None]  # type: ignore[arg-type]
+    return x + convolve(group_norm_silu(h, w2, b2, **settings), k2, c2)  # type: ignore[arg-type]
+
+
+def plain_block(x: Tensor, *tensors: Tensor) -> Tensor:
+    """The formula, for a compiler."""
+    w1, b1, k1, c1, w2, b2, k2, c2, time = tensors
+
+    def normalise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        v = x.float().unflatten(1, (GROUPS, -1))
+        centred = v - v.mean((0, 2, 3, 4), keepdim=True)
+        y = (centred * (centred.square().mean((0, 2, 3, 4), keepdim=True) + EPS).rsqrt()).flatten(1, 2)
+        return F.silu(y * weight.float()[:, None, None] + bias.float()[:, None, None]).to(x.dtype)
+
+    h = convolve(normalise(x, w1, b1), k1, c1) + time[:, :, None, None]
+    return x + convolve(normalise(h, w2, b2), k2, c2)
+
+
+def eager_block(x: Tensor, *tensors: Tensor) -> Tensor:
+    """The released way: (B, C, F, H, W) throughout, frames folded and unfolded around each spatial convolution."""
+    w1, b1, k1, c1, w2, b2, k2, c2, time = tensors
+
+    def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if weight.ndim == 5:
+            return F.conv3d(x, weight, bias, padding=(weight.shape[2] // 2, 0, 0))
+        y = F.conv2d(x.transpose(1, 2).flatten(0, 1).contiguous(), weight, bias, padding=1)
+        return y.unflatten(0, (-1, FRAMES)).transpose(1, 2).contiguous()
+
+    v = _Released.apply(x)
+    h = convolve(F.silu(F.group_norm(v, GROUPS, w1, b1, EPS)), k1, c1) + time[:, :, None, None, None]
+    return folded_of(v + convolve(F.silu(F.group_norm(h, GROUPS, w2, b2, EPS)), k2, c2))
+
+
+def block_cost(block: Block) -> Cost:
+    """The input, what the backward pass keeps, and the output, once each; both convolutions."""
+    c, positions = block.channels, block.height * block.width
+    x = torch.empty(1, FRAMES, positions, c, dtype=torch.bfloat16, device="meta")
+    flops = parameters = 0
+    for kernel in block.kernels:
+        taps = kernel[0] * kernel[1]
+        weight = x.new_empty(c, c, taps)
+        spatial = 2 * FRAMES * positions * weight.numel()  # but for the border, as FlopCounterMode counts
+        flops += cost(x, weight).forward_flops if len(kernel) == 3 else spatial
+        parameters += weight.nbytes
+    return Cost(3 * x.nbytes + parameters, 4 * x.nbytes + 2 * parameters, flops, 2 * flops)
+
+
+def block_case(block: Block) -> Case:
+    ways: dict[str, Callable[..., Tensor]] = {
+        "triton": using("triton", ours_block),
+        "eager": eager_block,
+        "compile": compiled(plain_block),
+        "fused norm + cuDNN": using("triton", separate_block),
+    }
+    name = f"block {block.name} C={block.channels}, {block.height}x{block.width}"
+    reference = partial(ours_block, backend="torch")
+    return Case(name, partial(make_block, block), ways, reference, block_cost(block), roundings=8)
+
+
+def cases(tiny: bool) -> Iterator[Case]:
+    """Eight frames of the super-resolution network's convolutions and blocks; or tiny ones for the interpreter."""
+    if tiny:
+        yield conv_case(Conv(3, 32, 2, 3, False))
+        yield conv_case(Conv(5, 32, 2, 3, True, batch=2))
+        yield block_case(Block("spatial + k3", ((3, 3), (3, 1, 1)), 64, 2, 3))
+        yield block_case(Block("k5 + k3", ((5, 1, 1), (3, 1, 1)), 64, 2, 3))
+        return
+    for channels, height, width in ((256, 320, 512), (512, 320, 512), (512, 160, 256), (1024, 80, 128)):
+        yield conv_case(Conv(5, channels, height, width, True))
+        yield conv_case(Conv(3, channels, height, width, False))
+    yield conv_case(Conv(3, 1024, 40, 64, False))
+    yield conv_case(Conv(3, 512, 160, 256, False, batch=2))
+    for channels, height, width in ((256, 320, 512), (512, 160, 256)):
+        yield block_case(Block("spatial + k3", ((3, 3), (3, 1, 1)), channels, height, width))
+        yield block_case(Block("k5 + k3", ((5, 1, 1), (3, 1, 1)), channels, height, width))
+
+
+if __name__ == "__main__":
+    torch.backends.cudnn.allow_tf32 = False  # a reference in float32 is meant to be that
+    main("pseudo3d_conv", cases)

@@ -1,0 +1,89 @@
+"""Turns results.csv into the table of kernels/README.md and the plot beside it: python -m lavie.kernels.bench.report"""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+from .harness import PARTS, RESULTS
+
+README = Path(__file__).parents[1] / "README.md"
+PLOT = RESULTS.with_suffix(".png")
+START, END = "<!-- results -->", "<!-- end of results -->"
+
+Row = dict[str, str]
+Key = tuple[str, ...]
+
+
+def newest(rows: Iterable[Row]) -> dict[Key, dict[str, dict[str, Row]]]:
+    """(gpu, op, case, dtype) -> way -> part -> row, a later row in place of an earlier one."""
+    cases: dict[Key, dict[str, dict[str, Row]]] = {}
+    for row in rows:
+        key = (row["gpu"], row["op"], row["case"], row["dtype"])
+        cases.setdefault(key, {}).setdefault(row["way"], {})[row["part"]] = row
+    return cases
+
+
+def table(cases: dict[Key, dict[str, dict[str, Row]]]) -> str:
+    """Markdown: a section for each GPU, a row for each case; every rival as how many times our time it takes."""
+    lines = []
+    for gpu in dict.fromkeys(key[0] for key in cases):
+        ours = [next(iter(ways.values()))["both"] for key, ways in cases.items() if key[0] == gpu]
+        versions = sorted({f"torch {row['torch']}, triton {row['triton']}, {row['date']}" for row in ours})
+        lines += [f"### {gpu}", "", f"{'; '.join(versions)}.", ""]
+        lines += [
+            "| op | case | forward | backward | both, rivals as multiples of ours |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        for (where, op, case, dtype), ways in cases.items():
+            if where != gpu:
+                continue
+            (_, mine), *rivals = ways.items()
+            shares = [
+                f"{row['ms']} ms, {float(row['share_of_copy']):.0%} of copy, {row['tflop_per_s']} TFLOP/s"
+                for row in (mine[part] for part in PARTS[:2])
+            ]
+            ratios = ", ".join(f"{name} {parts['both']['ratio']}" for name, parts in rivals)
+            lines.append(f"| {op} | {case}, {dtype} | {shares[0]} | {shares[1]} | {ratios} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def plot(cases: dict[Key, dict[str, dict[str, Row]]], path: Path) -> None:
+    """A dot per rival and case: how many times our time it takes, forward and backward together."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    labels = [" · ".join((op, case)) for _, op, case, _ in cases]
+    names = list(dict.fromkeys(name for ways in cases.values() for name in list(ways)[1:]))
+    figure, axes = plt.subplots(figsize=(11, 1.5 + 0.28 * len(labels)), layout="constrained")
+    for name in names:
+        points = [(float(w[name]["both"]["ratio"]), i) for i, w in enumerate(cases.values()) if name in w]
+        axes.scatter(*zip(*points, strict=True), label=name, s=28)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(labels)), labels, fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("time of the rival / ours, forward and backward (right of the line: ours is faster)")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def renew(readme: Path, results: Path, picture: Path) -> None:
+    """Put the table of `results` between the marks in `readme`, and draw `picture`."""
+    with results.open(newline="") as file:
+        cases = newest(csv.DictReader(file))
+    text = readme.read_text(encoding="utf-8")
+    before, rest = text.split(START)
+    after = rest.split(END)[1]
+    image = f"![rivals as multiples of our time]({picture.relative_to(readme.parent).as_posix()})"
+    readme.write_text(f"{before}{START}\n{table(cases)}\n{image}\n{END}{after}", encoding="utf-8")
+    plot(cases, picture)
+
+
+if __name__ == "__main__":
+    renew(README, RESULTS, PLOT)
+    print(README, PLOT, sep="\n")

@@ -1,0 +1,202 @@
+"""What the kernels buy end to end: a residual block with its transformer, and a training pass of the whole network.
+
+    python -m lavie.kernels.bench.unet [--dtype bf16|fp16|fp32] [--only TEXT] [--dry-run]
+
+Parameters are leaves too, so forward and backward are those of training, the optimizer left out. `released` runs the
+same modules as the released code does: clips contiguous in (B, C, F, H, W), GroupNorm on five dimensions, frames
+brought together for temporal attention by copies, attention written out.
+"""
+
+from collections.abc import Callable, Iterator
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from ...config import UNetConfig
+from ...models import attention as attention_module
+from ...models import resnet as resnet_module
+from ...models.attention import SpatialTransformer
+from ...models.resnet import Frames, ResnetBlock
+from ...models.unet import VideoUNet
+from ...ops.temporal_attention import rotary_frequencies
+from ..cost import Cost
+from .harness import Case, compiled, main, using
+
+CLIP, IMAGES = 16, 4
+
+
+class Block(nn.Module):
+    """A residual block, then the transformer of its level."""
+
+    def __init__(self, config: UNetConfig, level: int):
+        super().__init__()
+        channels, time_channels = config.block_out_channels[level], 4 * config.block_out_channels[0]
+        self.resnet = ResnetBlock(channels, channels, time_channels, config.norm_num_groups)
+        self.transformer = SpatialTransformer(
+            channels,
+            config.heads[level],
+            config.cross_attention_dim,
+            config.norm_num_groups,
+            config.rotary_dim,
+            config.relative_bias,
+        )
+
+    def forward(self, x: Tensor, time: Tensor, text: Tensor, frames: Frames) -> Tensor:
+        return self.transformer(self.resnet(x, time, frames), text, frames)
+
+
+def released_group_norm(x: Tensor, weight: Tensor, bias: Tensor, *, groups, eps, frames=1, images=0, silu=True, **_):
+    """GroupNorm of (B, C, F, H, W), contiguous, as PyTorch has it."""
+    if frames > 1:
+        clips = x.unflatten(0, (-1, frames)).transpose(1, 2).contiguous()
+        y = F.group_norm(clips, groups, weight, bias, eps).transpose(1, 2).flatten(0, 1)
+    else:
+        y = F.group_norm(x.contiguous(), groups, weight, bias, eps)
+    return F.silu(y) if silu else y
+
+
+def released_temporal_attention(qkv: Tensor, *, rotary_dim: int, bias: Tensor | None = None, **_) -> Tensor:
+    """(B, F, S, 3, heads, D): frames brought together, RoPE by its textbook form, attention written out."""
+    q, k, v = qkv.permute(3, 0, 2, 4, 1, 5).contiguous()  # (B, S, heads, F, D)
+    frames = q.shape[-2]
+    angle = torch.arange(frames, device=q.device)[:, None] * rotary_frequencies(rotary_dim).float().to(q.device)
+    cosines, sines = (t.repeat_interleave(2, -1).to(q.dtype) for t in (angle.cos(), angle.sin()))
+
+    def turn(x: Tensor) -> Tensor:
+        turning, rest = x[..., :rotary_dim], x[..., rotary_dim:]
+        a, b = turning.unflatten(-1, (-1, 2)).unbind(-1)
+        return torch.cat([turning * cosines + torch.stack([-b, a], -1).flatten(-2) * sines, rest], -1)
+
+    scores = (turn(q) * q.shape[-1] ** -0.5) @ turn(k).transpose(-1, -2)
+    scores = scores if bias is None else scores + bias
+    return (scores.softmax(-1) @ v).permute(0, 3, 1, 2, 4).contiguous()
+
+
+def released(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`function` of (x, ...) with the operations of the released code, on contiguous x."""
+
+    def run(x: Tensor, *leaves: Tensor) -> Tensor:
+        with (
+            mock.patch.object(resnet_module, "group_norm_silu", released_group_norm),
+            mock.patch.object(attention_module, "temporal_attention_packed", released_temporal_attention),
+        ):
+            return function(x.contiguous(), *leaves)
+
+    return run
+
+
+def plain(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What torch.compile gets: the released operations without their copies, traceable to the last one."""
+
+    def group_norm(x: Tensor, weight: Tensor, bias: Tensor, *, groups, eps, frames=1, images=0, silu=True, **_):
+        v = x.permute(0, 2, 3, 1).unflatten(0, (-1, frames)).unflatten(-1, (groups, -1))
+        v = (v - v.float().mean((1, 2, 3, 5), keepdim=True)) * (
+            v.float().var((1, 2, 3, 5), keepdim=True, unbiased=False) + eps
+        ).rsqrt()
+        y = (v.flatten(-2).flatten(0, 1) * weight + bias).to(x.dtype).permute(0, 3, 1, 2)
+        return F.silu(y) if silu else y
+
+    def run(*leaves: Tensor) -> Tensor:
+        with (
+            mock.patch.object(resnet_module, "group_norm_silu", group_norm),
+            mock.patch.object(attention_module, "temporal_attention_packed", released_temporal_attention),
+        ):
+            return function(*leaves)
+
+    return run
+
+
+def block_case(config: UNetConfig, level: int, batch: int, frames: int, size: tuple[int, int], length: int) -> Case:
+    with torch.device("meta"):
+        block = Block(config, level)
+    names = [name for name, _ in block.named_parameters()]
+    layout, channels = Frames(frames, 0), config.block_out_channels[level]
+
+    def run(x: Tensor, time: Tensor, text: Tensor, *parameters: Tensor) -> Tensor:
+        return functional_call(block, dict(zip(names, parameters, strict=True)), (x, time, text, layout))
+
+    def make(device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+        x = torch.randn(batch * frames, *size, channels, device=device, dtype=dtype).permute(0, 3, 1, 2)
+        time = torch.randn(batch, 4 * config.block_out_channels[0], device=device, dtype=dtype)
+        text = torch.randn(batch, 1, length, config.cross_attention_dim, device=device, dtype=dtype)
+        return [x.requires_grad_(), time, text, *parameters_of(block, device, dtype)]
+
+    name = f"block of level {level}, {frames} frames, B={batch}"
+    ways = {
+        "triton": using("triton", run),
+        "torch": using("torch", run),
+        "released": released(run),
+        "compile": compiled(plain(run)),
+    }
+    return Case(name, make, ways, using("torch", run), cost_of(run, make), roundings=30)
+
+
+def network_case(config: UNetConfig, batch: int, size: tuple[int, int], length: int) -> Case:
+    with torch.device("meta"):
+        network = VideoUNet(config)
+    names = [name for name, _ in network.named_parameters()]
+
+    def run(sample: Tensor, timestep: Tensor, text: Tensor, *parameters: Tensor) -> Tensor:
+        inputs = (sample, timestep, text)
+        return functional_call(network, dict(zip(names, parameters, strict=True)), inputs, dict(num_images=IMAGES))
+
+    def make(device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+        frames = CLIP + IMAGES
+        sample = torch.randn(batch, frames, *size, config.in_channels, device=device, dtype=dtype)
+        text = torch.randn(batch, 1 + IMAGES, length, config.cross_attention_dim, device=device, dtype=dtype)
+        timestep = torch.full((batch,), 500, device=device)
+        return [sample.permute(0, 4, 1, 2, 3), timestep, text, *parameters_of(network, device, dtype)]
+
+    ways = {"triton": using("triton", run), "torch": using("torch", run)}
+    name = f"training pass of the network, {CLIP} + {IMAGES} frames, B={batch}"
+    return Case(name, make, ways, using("torch", run), cost_of(run, make), roundings=400)
+
+
+def parameters_of(module: nn.Module, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """Fresh random parameters of a module's shapes; convolution weights channels last."""
+    result = []
+    for parameter in module.parameters():
+        scale = parameter.shape[1:].numel() ** -0.5 if parameter.ndim > 1 else 0.1
+        weight = torch.randn(parameter.shape, device=device, dtype=dtype) * scale
+        if parameter.ndim == 4:
+            weight = weight.contiguous(memory_format=torch.channels_last)
+        result.append(weight.requires_grad_())
+    return result
+
+
+def cost_of(run: Callable[..., Tensor], make: Callable[..., list[Tensor]]) -> Cost:
+    """FLOPs counted on meta tensors; bytes of the leaves and the output, far below what a deep network must move."""
+    leaves = make(torch.device("meta"), torch.bfloat16)
+    with FlopCounterMode(display=False) as counter:
+        output = using("torch", run)(*leaves)
+    flops = counter.get_total_flops()
+    moved = sum(t.numel() * t.element_size() for t in [*leaves, output])
+    return Cost(moved, 2 * moved, flops, 2 * flops)
+
+
+def cases(tiny: bool) -> Iterator[Case]:
+    if tiny:
+        config = UNetConfig(
+            block_out_channels=(32, 64),
+            cross_attention=(True, False),
+            layers_per_block=1,
+            num_attention_heads=1,
+            cross_attention_dim=24,
+            norm_num_groups=8,
+        )
+        yield block_case(config, 0, 2, 5, (4, 6), 7)
+        yield network_case(config, 1, (4, 4), 7)
+        return
+    config = UNetConfig()
+    for level, size in enumerate(((40, 64), (20, 32), (10, 16))):
+        for batch in (1, 4):
+            yield block_case(config, level, batch, CLIP, size, 77)
+    yield network_case(config, 1, (40, 64), 77)
+
+
+if __name__ == "__main__":
+    main("unet", cases)

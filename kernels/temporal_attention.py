@@ -1,0 +1,445 @@
+"""Temporal attention: RoPE, bias, softmax and both products in one pass over q, k and v, forward and backward.
+
+A sequence, one (batch, position, head), has at most 64 frames, so one program holds all its scores in registers: the
+forward pass leaves nothing for the backward pass, which reads q, k, v and the output's gradient and recomputes.
+Sequences are numbered heads first, as they lie in memory. Up to 16 frames a program takes four, one to a warp, as a
+batched product whose 16 rows are just those of a tensor core's tile; with more frames it takes one sequence.
+
+A tile below is (.., ROWS, width): `..` is the program's BLOCK sequences, or nothing where BLOCK is 1. Head dims are
+walked in chunks, which the backward pass reads again from the cache rather than keep in registers.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .cost import Cost
+from .launch import chip_of, launch
+
+LOG2_E = tl.constexpr(math.log2(math.e))
+INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+
+# --- where things are
+
+
+@triton.jit
+def _numbers(block, BLOCK: tl.constexpr):
+    """Numbers of a block's sequences: (BLOCK, 1, 1), or a scalar."""
+    if BLOCK == 1:
+        return block
+    else:
+        return (block * BLOCK + tl.arange(0, BLOCK))[:, None, None]
+
+
+@triton.jit
+def _frames(block, ROWS: tl.constexpr):
+    """0 to ROWS - 1, (ROWS, 1). `block >> 31` is 0, but not to a compiler, which therefore does not move everything
+    that depends on frames out of the loop over blocks, into some fifty registers for as long as the loop runs."""
+    return (tl.arange(0, ROWS) + (block >> 31))[:, None]
+
+
+@triton.jit
+def _rows(n, frame, stride_b, stride_f, stride_s, HEAD_STRIDE: tl.constexpr, positions, HEADS: tl.constexpr):
+    """Offsets (.., ROWS, 1) of the frames of sequences n: 64 bits, for a clip may have more than 2^31 elements."""
+    position = n // HEADS
+    start = (position // positions).to(tl.int64) * stride_b + (position % positions).to(tl.int64) * stride_s
+    return start + n % HEADS * HEAD_STRIDE + frame.to(tl.int64) * stride_f
+
+
+@triton.jit
+def _pairs(h, frame, ROWS: tl.constexpr):
+    """Offsets (.., ROWS, ROWS) into (heads, ROWS, ROWS)."""
+    return (h * ROWS + frame) * ROWS + tl.arange(0, ROWS)
+
+
+# --- tiles
+
+
+@triton.jit
+def _load(x, rows, inside, start, WIDTH: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """Head dims start to start + WIDTH of each row; zeros beyond the head."""
+    dim = start + tl.arange(0, WIDTH)
+    mask = inside if HEAD_DIM % WIDTH == 0 else inside & (dim < HEAD_DIM)
+    return tl.load(x + (rows + dim), mask=mask, other=0.0)
+
+
+@triton.jit
+def _store(x, tile, rows, inside, start, WIDTH: tl.constexpr, HEAD_DIM: tl.constexpr):
+    dim = start + tl.arange(0, WIDTH)
+    mask = inside if HEAD_DIM % WIDTH == 0 else inside & (dim < HEAD_DIM)
+    tl.store(x + (rows + dim), tile.to(x.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _zeros(BLOCK: tl.constexpr, ROWS: tl.constexpr):
+    if BLOCK == 1:
+        return tl.zeros((ROWS, ROWS), tl.float32)
+    else:
+        return tl.zeros((BLOCK, ROWS, ROWS), tl.float32)
+
+
+@triton.jit
+def _transposed(x):
+    if len(x.shape) == 3:
+        return tl.permute(x, (0, 2, 1))
+    else:
+        return tl.permute(x, (1, 0))
+
+
+@triton.jit
+def _dot(a, b, accumulator=None):
+    if INTERPRETED:  # the interpreter would multiply the bits of bfloat16
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), accumulator)
+    else:  # float32 as three products of TF32 numbers on tensor cores: relative errors of 1e-6
+        return tl.dot(a, b, accumulator, input_precision="tf32x3")
+
+
+# --- RoPE
+
+
+@triton.jit
+def _split(x):
+    """(.., ROWS, width) -> its even and its odd dims."""
+    if len(x.shape) == 3:
+        return tl.split(tl.reshape(x, (x.shape[0], x.shape[1], x.shape[2] // 2, 2)))
+    else:
+        return tl.split(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)))
+
+
+@triton.jit
+def _join(even, odd):
+    pairs = tl.join(even, odd)
+    if len(pairs.shape) == 4:
+        return tl.reshape(pairs, (pairs.shape[0], pairs.shape[1], 2 * pairs.shape[2]))
+    else:
+        return tl.reshape(pairs, (pairs.shape[0], 2 * pairs.shape[1]))
+
+
+@triton.jit
+def _load_turn(turn, frame, FRAMES: tl.constexpr, ROTARY: tl.constexpr):
+    """Cosines and sines, (ROWS, ROTARY / 2) each, of complex numbers (F, ROTARY / 2)."""
+    return _split(tl.load(turn + frame * ROTARY + tl.arange(0, ROTARY), mask=frame < FRAMES, other=0.0))
+
+
+@triton.jit
+def _load_turned(x, rows, inside, cos, sin, ROTARY: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """The even and the odd rotary dims of each row, turned by its frame."""
+    tile = _load(x, rows, inside, 0, ROTARY, HEAD_DIM)
+    even, odd = _split(tile.to(tl.float32))
+    return (even * cos - odd * sin).to(tile.dtype), (odd * cos + even * sin).to(tile.dtype)
+
+
+# --- kernels
+
+
+@triton.jit
+def _probabilities(
+    q, k, bias, turn, rows, inside, h, frame, scale,
+    FRAMES: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY: tl.constexpr,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    """softmax(scale q k^T + bias), (.., ROWS, ROWS)."""
+    scores = _zeros(BLOCK, ROWS)
+    if ROTARY > 0:
+        cos, sin = _load_turn(turn, frame, FRAMES, ROTARY)
+        q_even, q_odd = _load_turned(q, rows, inside, cos, sin, ROTARY, HEAD_DIM)
+        k_even, k_odd = _load_turned(k, rows, inside, cos, sin, ROTARY, HEAD_DIM)
+        scores = _dot(q_odd, _transposed(k_odd), _dot(q_even, _transposed(k_even)))
+    if ROTARY < HEAD_DIM:
+        factor: tl.constexpr = (HEAD_DIM - ROTARY + CHUNK - 1) // CHUNK if UNROLL else 1
+        for start in tl.range(ROTARY, HEAD_DIM, CHUNK, num_stages=1, disable_licm=True, loop_unroll_factor=factor):
+            q_tile = _load(q, rows, inside, start, CHUNK, HEAD_DIM)
+            k_tile = _load(k, rows, inside, start, CHUNK, HEAD_DIM)
+            scores = _dot(q_tile, _transposed(k_tile), scores)
+    scores *= scale * LOG2_E
+    if bias is not None:
+        scores += tl.load(bias + _pairs(h, frame, ROWS)).to(tl.float32) * LOG2_E
+    if FRAMES < ROWS:
+        scores = tl.where(tl.arange(0, ROWS) < FRAMES, scores, float("-inf"))
+    p = tl.exp2(scores - tl.max(scores, -1, keep_dims=True))
+    return p / tl.sum(p, -1, keep_dims=True)
+
+
+@triton.jit
+def temporal_attention_forward(
+    q, k, v, o, bias, turn,
+    x_b, x_f, x_s, o_b, o_f, o_s, positions, sequences, scale,
+    X_HEAD: tl.constexpr, HEADS: tl.constexpr, FRAMES: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY: tl.constexpr,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    """q, k, v with strides (x_b, x_f, x_s, X_HEAD, 1), o with (o_b, o_f, o_s, HEAD_DIM, 1). A block per program."""
+    n, frame = _numbers(tl.program_id(0), BLOCK), _frames(tl.program_id(0), ROWS)
+    inside = (n < sequences) & (frame < FRAMES)
+    rows = _rows(n, frame, x_b, x_f, x_s, X_HEAD, positions, HEADS)
+    o_rows = _rows(n, frame, o_b, o_f, o_s, HEAD_DIM, positions, HEADS)
+    p = _probabilities(
+        q, k, bias, turn, rows, inside, n % HEADS, frame, scale,
+        FRAMES, HEAD_DIM, ROTARY, BLOCK, ROWS, CHUNK, UNROLL,
+    ).to(v.dtype.element_ty)  # fmt: skip
+    factor: tl.constexpr = (HEAD_DIM + CHUNK - 1) // CHUNK if UNROLL else 1
+    for start in tl.range(0, HEAD_DIM, CHUNK, num_stages=1, disable_licm=True, loop_unroll_factor=factor):
+        tile = _dot(p, _load(v, rows, inside, start, CHUNK, HEAD_DIM))
+        _store(o, tile, o_rows, inside, start, CHUNK, HEAD_DIM)
+
+
+@triton.jit
+def _store_product(
+    dx, ds, x, turn, rows, g_rows, inside, frame, scale,
+    FRAMES: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    """scale ds x, where x is turned before the product and the product is turned back."""
+    if ROTARY > 0:
+        cos, sin = _load_turn(turn, frame, FRAMES, ROTARY)
+        even, odd = _load_turned(x, rows, inside, cos, sin, ROTARY, HEAD_DIM)
+        even, odd = _dot(ds, even) * scale, _dot(ds, odd) * scale
+        _store(dx, _join(even * cos + odd * sin, odd * cos - even * sin), g_rows, inside, 0, ROTARY, HEAD_DIM)
+    if ROTARY < HEAD_DIM:
+        factor: tl.constexpr = (HEAD_DIM - ROTARY + CHUNK - 1) // CHUNK if UNROLL else 1
+        for start in tl.range(ROTARY, HEAD_DIM, CHUNK, num_stages=1, disable_licm=True, loop_unroll_factor=factor):
+            product = _dot(ds, _load(x, rows, inside, start, CHUNK, HEAD_DIM)) * scale
+            _store(dx, product, g_rows, inside, start, CHUNK, HEAD_DIM)
+
+
+@triton.jit
+def _backward_block(
+    block, q, k, v, do, dq, dk, dv, bias, turn,
+    x_b, x_f, x_s, o_b, o_f, o_s, g_b, g_f, g_s, positions, sequences, scale,
+    X_HEAD: tl.constexpr, O_HEAD: tl.constexpr,
+    HEADS: tl.constexpr, FRAMES: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY: tl.constexpr,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    """Writes a block's dq, dk and dv; returns its gradient of the scores, (.., ROWS, ROWS)."""
+    n, frame = _numbers(block, BLOCK), _frames(block, ROWS)
+    inside = (n < sequences) & (frame < FRAMES)
+    rows = _rows(n, frame, x_b, x_f, x_s, X_HEAD, positions, HEADS)
+    o_rows = _rows(n, frame, o_b, o_f, o_s, O_HEAD, positions, HEADS)
+    g_rows = _rows(n, frame, g_b, g_f, g_s, HEAD_DIM, positions, HEADS)
+    p = _probabilities(
+        q, k, bias, turn, rows, inside, n % HEADS, frame, scale,
+        FRAMES, HEAD_DIM, ROTARY, BLOCK, ROWS, CHUNK, UNROLL,
+    )  # fmt: skip
+    p_transposed = _transposed(p.to(v.dtype.element_ty))
+    dp = _zeros(BLOCK, ROWS)
+    factor: tl.constexpr = (HEAD_DIM + CHUNK - 1) // CHUNK if UNROLL else 1
+    for start in tl.range(0, HEAD_DIM, CHUNK, num_stages=1, disable_licm=True, loop_unroll_factor=factor):
+        do_tile = _load(do, o_rows, inside, start, CHUNK, HEAD_DIM)
+        dp = _dot(do_tile, _transposed(_load(v, rows, inside, start, CHUNK, HEAD_DIM)), dp)
+        _store(dv, _dot(p_transposed, do_tile), g_rows, inside, start, CHUNK, HEAD_DIM)
+    ds = p * (dp - tl.sum(dp * p, -1, keep_dims=True))
+    left = ds.to(q.dtype.element_ty)
+    _store_product(
+        dq, left, k, turn, rows, g_rows, inside, frame, scale, FRAMES, HEAD_DIM, ROTARY, CHUNK, UNROLL
+    )  # fmt: skip
+    _store_product(
+        dk, _transposed(left), q, turn, rows, g_rows, inside, frame, scale, FRAMES, HEAD_DIM, ROTARY, CHUNK, UNROLL
+    )  # fmt: skip
+    return ds
+
+
+@triton.jit
+def temporal_attention_backward(
+    q, k, v, do, dq, dk, dv, bias, dbias, turn,
+    x_b, x_f, x_s, o_b, o_f, o_s, g_b, g_f, g_s, positions, sequences, scale,
+    X_HEAD: tl.constexpr, O_HEAD: tl.constexpr,
+    HEADS: tl.constexpr, FRAMES: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY: tl.constexpr,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    """do with strides (o_b, o_f, o_s, O_HEAD, 1), dq, dk, dv with (g_b, g_f, g_s, HEAD_DIM, 1).
+
+    Without a bias a program takes one block. With one it takes every num_programs-th, and adds up in registers what it
+    writes to dbias (programs * BLOCK, ROWS, ROWS): the host sees to it that each of its slots meets one head only.
+    """
+    first = tl.program_id(0)
+    if bias is None:
+        _backward_block(
+            first, q, k, v, do, dq, dk, dv, bias, turn,
+            x_b, x_f, x_s, o_b, o_f, o_s, g_b, g_f, g_s, positions, sequences, scale,
+            X_HEAD, O_HEAD, HEADS, FRAMES, HEAD_DIM, ROTARY, BLOCK, ROWS, CHUNK, UNROLL,
+        )  # fmt: skip
+    else:
+        total = _zeros(BLOCK, ROWS)
+        blocks = tl.cdiv(sequences, BLOCK)
+        for block in tl.range(first, blocks, tl.num_programs(0), num_stages=1, disable_licm=True):
+            total += _backward_block(
+                block, q, k, v, do, dq, dk, dv, bias, turn,
+                x_b, x_f, x_s, o_b, o_f, o_s, g_b, g_f, g_s, positions, sequences, scale,
+                X_HEAD, O_HEAD, HEADS, FRAMES, HEAD_DIM, ROTARY, BLOCK, ROWS, CHUNK, UNROLL,
+            )  # fmt: skip
+        tl.store(dbias + _pairs(_numbers(first, BLOCK), tl.arange(0, ROWS)[:, None], ROWS), total)
+
+
+# --- launches
+
+
+class Config(NamedTuple):
+    """How sequences of some length and type run. Chosen for no spills on sm_80 and sm_90, see resources.csv."""
+
+    rows: int
+    block: int
+    num_warps: int
+    chunk: int
+    unroll: bool
+    per_multiprocessor: int
+    """Programs that loop over blocks: a multiple of the 3 or 4 (of 64 rows, 1, 2 or 4) that run at a time."""
+
+
+def config_of(q: Tensor, bias: Tensor | None) -> Config:
+    rows, half = max(triton.next_power_of_2(q.shape[1]), 16), q.element_size() == 2
+    if rows == 16:
+        return Config(16, 4, 4, 16, half, 12)
+    if not half:
+        return Config(rows, 1, rows // 8, 16, False, 4)
+    if rows == 64 and bias is not None:
+        return Config(64, 1, 8, 32, False, 4)
+    return Config(rows, 1, 4, 32, True, 4)
+
+
+def unsupported(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rotary_dim: int) -> str | None:
+    """Why the kernels do not take these arguments of temporal_attention, or None."""
+    frames, head_dim = q.shape[1], q.shape[-1]
+    if q.dtype not in (torch.float32, torch.bfloat16, torch.float16) or not q.dtype == k.dtype == v.dtype:
+        return (
+            f"q, k, v are {q.dtype}, {k.dtype}, {v.dtype}, and kernels want one of float32, bfloat16, float16 for all"
+        )
+    if q.numel() == 0 or frames > 64:
+        return f"q has the shape {tuple(q.shape)}, and kernels want 1 to 64 frames and no empty axis"
+    if head_dim % 8 or not 32 <= head_dim <= 160:
+        return f"head_dim is {head_dim}, and kernels want a multiple of 8 from 32 to 160"
+    if rotary_dim not in (0, 32, 64, 128) or rotary_dim > head_dim:
+        return f"rotary_dim is {rotary_dim}, and kernels want 0, 32, 64 or 128, and at most head_dim, {head_dim}"
+    return None
+
+
+def forward(qkv: list[Tensor], bias: Tensor | None, turn: Tensor | None, scale: float) -> Tensor:
+    """qkv: one packed (B, F, S, 3, heads, D) or q, k, v (B, F, S, heads, D) each; bias (heads, F, F) or None; turn:
+    complex64 (F, rotary_dim / 2) or None -> (B, F, S, heads, D)."""
+    q, k, v = _alike(qkv)
+    batch, frames, positions, heads, head_dim = q.shape
+    o = q.new_empty(q.shape)
+    config, constants = _constants(q, bias, turn)
+    if head_dim % 32 == 0:
+        constants["CHUNK"] = 32  # no gradients: registers to spare
+    sequences = batch * positions * heads
+    launch(
+        temporal_attention_forward, (triton.cdiv(sequences, config.block),),
+        q, k, v, o, _padded(bias, config.rows), _real(turn),
+        *q.stride()[:3], *o.stride()[:3], positions, sequences, scale,
+        X_HEAD=q.stride(3), **constants, num_warps=config.num_warps,
+    )  # fmt: skip
+    return o
+
+
+def backward(do: Tensor, qkv: list[Tensor], bias: Tensor | None, turn: Tensor | None, scale: float) -> list[Tensor]:
+    """The gradients of qkv, contiguous tensors shaped like it, then that of the bias if there is one."""
+    q, k, v = _alike(qkv)
+    do = do if do.stride(-1) == 1 else do.contiguous()  # such as the expanded gradient of a sum
+    batch, frames, positions, heads, head_dim = q.shape
+    gradients = [x.new_empty(x.shape) for x in qkv]
+    dq, dk, dv = _three(gradients)
+    config, constants = _constants(q, bias, turn)
+    sequences = batch * positions * heads
+    programs, dbias = triton.cdiv(sequences, config.block), None
+    if bias is not None:
+        of_all_heads = heads // math.gcd(heads, config.block)  # so many blocks begin with the first head again
+        programs = min(programs, chip_of(q).multiprocessors * config.per_multiprocessor)
+        programs = max(programs // of_all_heads, 1) * of_all_heads
+        dbias = q.new_empty((programs * config.block, config.rows, config.rows), dtype=torch.float32)
+    launch(
+        temporal_attention_backward, (programs,),
+        q, k, v, do, dq, dk, dv, _padded(bias, config.rows), dbias, _real(turn),
+        *q.stride()[:3], *do.stride()[:3], *dq.stride()[:3], positions, sequences, scale,
+        X_HEAD=q.stride(3), O_HEAD=do.stride(3), **constants, num_warps=config.num_warps,
+    )  # fmt: skip
+    if bias is None or dbias is None:
+        return gradients
+    return [*gradients, dbias.unflatten(0, (-1, heads))[..., :frames, :frames].sum(0).to(bias.dtype)]
+
+
+def _three(qkv: list[Tensor]) -> list[Tensor]:
+    return qkv if len(qkv) == 3 else list(qkv[0].unbind(3))
+
+
+def _alike(qkv: list[Tensor]) -> list[Tensor]:
+    """q, k, v with the same strides, the last one 1: as they are if they have them, as views of a packed tensor do."""
+    tensors = _three(qkv)
+    alike = tensors[0].stride(-1) == 1 and len({x.stride() for x in tensors}) == 1
+    return tensors if alike else [x.contiguous() for x in tensors]
+
+
+def _padded(bias: Tensor | None, rows: int) -> Tensor | None:
+    """(heads, F, F) -> (heads, ROWS, ROWS), contiguous, which is read in wide pieces at any F."""
+    if bias is None:
+        return None
+    beyond = rows - bias.shape[-1]
+    return F.pad(bias, (0, beyond, 0, beyond)).contiguous() if beyond else bias.contiguous()
+
+
+def _real(turn: Tensor | None) -> Tensor | None:
+    return None if turn is None else torch.view_as_real(turn)
+
+
+def _constants(q: Tensor, bias: Tensor | None, turn: Tensor | None) -> tuple[Config, dict[str, int | bool]]:
+    config = config_of(q, bias)
+    _, frames, _, heads, head_dim = q.shape
+    return config, {
+        "HEADS": heads,
+        "FRAMES": frames,
+        "HEAD_DIM": head_dim,
+        "ROTARY": 0 if turn is None else 2 * turn.shape[1],
+        "BLOCK": config.block,
+        "ROWS": config.rows,
+        "CHUNK": config.chunk,
+        "UNROLL": config.unroll,
+    }
+
+
+# --- what it costs
+
+
+def cost(qkv: list[Tensor], bias: Tensor | None) -> Cost:
+    """Forward reads q, k, v and writes o; backward reads them and do and writes three gradients. Products: two forward,
+    five backward, of which one is the scores again."""
+    q, _, _ = _three(qkv)
+    tensor = q.numel() * q.element_size()
+    table = 0 if bias is None else bias.numel() * bias.element_size()
+    product = 2 * q.numel() * q.shape[1]
+    return Cost(4 * tensor + table, 7 * tensor + 2 * table, 2 * product, 5 * product)
+
+
+def _case(
+    size: int, head_dim: int, frames: int, dtype: torch.dtype, rotary_dim: int = 32, bias: bool = True, heads: int = 8
+) -> None:
+    meta = torch.device("meta")
+    qkv = torch.empty(1, frames, size, 3, heads, head_dim, dtype=dtype, device=meta)
+    table = torch.empty(heads, frames, frames, dtype=dtype, device=meta) if bias else None
+    turn = torch.empty(frames, rotary_dim // 2, dtype=torch.complex64, device=meta) if rotary_dim else None
+    o = forward([qkv], table, turn, head_dim**-0.5)
+    backward(o, [qkv], table, turn, head_dim**-0.5)
+
+
+BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
+CASES: dict[str, Callable[[], None]] = {
+    "base level 0": partial(_case, 40 * 64, 40, 16, BF16),
+    "base level 1": partial(_case, 20 * 32, 80, 16, BF16),
+    "base level 2": partial(_case, 10 * 16, 160, 16, BF16),
+    "base level 0, fp16": partial(_case, 40 * 64, 40, 16, FP16),
+    "base level 0, fp32": partial(_case, 40 * 64, 40, 16, FP32),
+    "base level 2, fp32": partial(_case, 10 * 16, 160, 16, FP32),
+    "VSR level 1": partial(_case, 160 * 256, 64, 8, BF16),
+    "VSR level 3": partial(_case, 40 * 64, 128, 8, BF16),
+    "VSR level 3, 16 frames": partial(_case, 40 * 64, 128, 16, BF16),
+    "interpolation level 0": partial(_case, 40 * 64, 40, 61, BF16, 0, False),
+    "interpolation level 1": partial(_case, 20 * 32, 80, 61, BF16, 0, False),
+    "interpolation level 2": partial(_case, 10 * 16, 160, 61, BF16, 0, False),
+    "interpolation level 1, fp32": partial(_case, 20 * 32, 80, 61, FP32, 0, False),
+    "61 frames with RoPE and bias": partial(_case, 10 * 16, 160, 61, BF16),
+    "32 frames": partial(_case, 10 * 16, 160, 32, BF16),
+    "smoke": partial(_case, 8 * 8, 32, 8, FP32, heads=2),
+}
