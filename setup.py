@@ -39,7 +39,7 @@ setup(
         "matplotlib>=3.9",
         "ninja>=1.11",
     ],
-    # triton comes with torch's CUDA builds; "dev" has it for the interpreter and the compiler on machines without a GPU.
+    # triton comes with CUDA builds of torch; "dev" has it for the interpreter and the compiler on a CPU.
     extras_require={"dev": DEV, "flash": ["flash-attn>=2.7"]},
     entry_points={"console_scripts": ["lavie = lavie.cli:main"]},
 )

@@ -21,6 +21,10 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
+TEMPORAL_GROUPS = 32
+"""Groups of the norms beside temporal convolutions, whatever norm_num_groups is (as released)."""
+
+
 class UNetConfig(Strict):
     """The network of one stage. The defaults are LaVie's base text-to-video network at full size."""
 
@@ -34,6 +38,21 @@ class UNetConfig(Strict):
     """Heads per attention, for all levels or for each."""
     cross_attention_dim: int = 768
     norm_num_groups: int = Field(32, ge=1)
+    only_cross_attention: bool | tuple[bool, ...] = False
+    """Whether the transformers' first attention reads the text too, not the frame; for all levels or for each. The
+    middle block always has self-attention."""
+    spatial_attention: Literal["own", "first_and_previous"] = "own"
+    """What self-attention of a frame reads: the frame itself, or the clip's first frame and the one before it."""
+    linear_projection: bool = False
+    """Whether transformers begin and end with linear layers instead of 1x1 convolutions."""
+    num_noise_levels: int = Field(0, ge=0)
+    """Noise levels of a conditioning image that the network has an embedding of; 0: it takes none."""
+    max_noise_level: int | None = None
+    """The highest noise level that may be asked for."""
+    temporal_order: Literal["before_feed_forward", "after_feed_forward"] = "before_feed_forward"
+    """Where temporal attention stands in the transformer block."""
+    temporal_convolutions: bool = False
+    """Whether temporal residual blocks precede the transformers, and temporal modules follow each level."""
     rotary_dim: int = Field(32, ge=0, multiple_of=2)
     """Leading dims of each head that RoPE turns in temporal attention; 0 switches RoPE off."""
     relative_bias: bool = True
@@ -49,6 +68,10 @@ class UNetConfig(Strict):
                 f"cross_attention has {len(self.cross_attention)} entries, "
                 f"block_out_channels has {levels}: give one each"
             )
+        if len(self.text_only) != levels:
+            raise ValueError(f"only_cross_attention has {len(self.text_only)} entries, block_out_channels has {levels}")
+        if self.max_noise_level is not None and not 0 <= self.max_noise_level < max(1, self.num_noise_levels):
+            raise ValueError(f"max_noise_level is {self.max_noise_level}: wanted 0 .. {self.num_noise_levels - 1}")
         if len(self.heads) != levels:
             raise ValueError(f"num_attention_heads has {len(self.heads)} entries, block_out_channels has {levels}")
         attention = (*self.cross_attention[:-1], True)  # the middle block attends at the width of the last level
@@ -56,6 +79,11 @@ class UNetConfig(Strict):
             if channels % self.norm_num_groups:
                 raise ValueError(
                     f"block_out_channels: {channels} is no multiple of norm_num_groups {self.norm_num_groups}"
+                )
+            if self.temporal_convolutions and channels % TEMPORAL_GROUPS:
+                raise ValueError(
+                    f"block_out_channels: {channels} is no multiple of {TEMPORAL_GROUPS}, the groups of every norm in "
+                    "temporal_convolutions"
                 )
             if attends and channels % heads:
                 raise ValueError(f"block_out_channels: {channels} is no multiple of num_attention_heads {heads}")
@@ -65,6 +93,13 @@ class UNetConfig(Strict):
                     f"({channels} channels, {heads} heads)"
                 )
         return self
+
+    @property
+    def text_only(self) -> tuple[bool, ...]:
+        """`only_cross_attention` of each level."""
+        if isinstance(self.only_cross_attention, bool):
+            return (self.only_cross_attention,) * len(self.block_out_channels)
+        return self.only_cross_attention
 
     @property
     def heads(self) -> tuple[int, ...]:

@@ -25,6 +25,10 @@ from .unet import VideoUNet
 
 StateDict = Mapping[str, Tensor]
 ROTARY = ".rotary_emb.freqs"
+RENAMED = (("attn_temp.", "attn_temporal."), ("norm_temp.", "norm_temporal."))
+"""Our names, and those of the released super-resolution network, where they differ."""
+STAGE_KEYS = ("spatial_attention", "temporal_order", "temporal_convolutions", "rotary_dim", "relative_bias")
+"""What tells the stages apart and no released config says."""
 WEIGHTS_NAME, CONFIG_NAME = "diffusion_pytorch_model.safetensors", "config.json"
 
 
@@ -51,18 +55,26 @@ def unet_config(stage: str, config: Mapping[str, Any]) -> UNetConfig:
     if stage not in STAGES:
         raise CheckpointError(f"stage {stage!r}: wanted one of {', '.join(STAGES)}")
     channels = tuple(config["block_out_channels"])
-    heads = config["attention_head_dim"]
     return UNetConfig(
         in_channels=config["in_channels"],
         out_channels=config["out_channels"],
         block_out_channels=channels,
         cross_attention=tuple(name.startswith("CrossAttn") for name in config["down_block_types"]),
         layers_per_block=config["layers_per_block"],
-        num_attention_heads=heads if isinstance(heads, int) else tuple(heads),
+        num_attention_heads=_tuple(config["attention_head_dim"]),
+        only_cross_attention=_tuple(config.get("only_cross_attention", False)),
         cross_attention_dim=config["cross_attention_dim"],
         norm_num_groups=config["norm_num_groups"],
+        linear_projection=config.get("use_linear_projection", False),
+        num_noise_levels=config.get("num_class_embeds") or 0,
+        max_noise_level=config.get("max_noise_level"),
         norm_statistics="pooled",
+        **{key: getattr(STAGES[stage], key) for key in STAGE_KEYS},
     )
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def load_official(stage: str, state_dict: StateDict, config: Mapping[str, Any]) -> VideoUNet:
@@ -79,12 +91,10 @@ def to_official(stage: str, network: VideoUNet) -> dict[str, Tensor]:
     """The state dict with the released names, rotary frequencies included."""
     if stage not in STAGES:
         raise CheckpointError(f"stage {stage!r}: wanted one of {', '.join(STAGES)}")
-    state = dict(network.state_dict())
+    state = {_released_name(name, network): value for name, value in network.state_dict().items()}
     dims = network.config.rotary_dim
     frequencies = 1.0 / 10000.0 ** (torch.arange(0, dims, 2).float() / max(dims, 1))  # float32: the released bits
-    for name in _temporal_attentions(network):
-        state[name + ROTARY] = frequencies.clone()
-    return state
+    return state | {name: frequencies.clone() for name in _rotary_names(network)}
 
 
 def load_stable_diffusion(unet_state_dict: StateDict, config: UNetConfig | Mapping[str, Any]) -> VideoUNet:
@@ -96,7 +106,7 @@ def load_stable_diffusion(unet_state_dict: StateDict, config: UNetConfig | Mappi
 
 def load_released(network: VideoUNet, state_dict: StateDict, source: str = "released weights") -> LoadReport:
     """Copy a released state dict into the network: it holds every parameter, and else only rotary frequencies."""
-    rotary = {name + ROTARY for name in _temporal_attentions(network)}
+    rotary = _rotary_names(network)
     unused = tuple(sorted(rotary & set(state_dict)))
     expected = rotary_frequencies(network.config.rotary_dim)
     for name in unused:
@@ -106,7 +116,8 @@ def load_released(network: VideoUNet, state_dict: StateDict, source: str = "rele
                 f"{source}: {name} is not 10000^(-2i/{network.config.rotary_dim}), the only RoPE that is built"
             )
     _tell_statistics(network, "pooled", source)
-    weights = {name: value for name, value in state_dict.items() if name not in rotary}
+    ours = {_released_name(name, network): name for name in network.state_dict()}
+    weights = {ours.get(name, name): value for name, value in state_dict.items() if name not in rotary}
     loaded = _copy(network, weights, set(network.state_dict()), source)
     return LoadReport(source, loaded, (), unused)
 
@@ -242,8 +253,20 @@ def _tell_statistics(network: VideoUNet, trained: str, source: str) -> None:
         log.info(f"{source}: trained with norm_statistics {trained}, goes on with {own}: joint outputs change")
 
 
-def _temporal_attentions(network: VideoUNet) -> list[str]:
-    return [name for name, _ in network.named_modules() if name.endswith(".attn_temp")]
+def _released_name(name: str, network: VideoUNet) -> str:
+    """What the released file of the network's kind calls a parameter."""
+    for ours, theirs in RENAMED if network.config.temporal_convolutions else ():
+        name = name.replace(ours, theirs)
+    return name
+
+
+def _rotary_names(network: VideoUNet) -> set[str]:
+    """The keys of the rotary frequencies in the network's released file."""
+    if not network.config.rotary_dim:
+        return set()
+    attentions = [name for name, _ in network.named_modules() if name.endswith(".attn_temp")]
+    names = {_released_name(f"{name}.", network)[:-1] + ROTARY for name in attentions}
+    return names | ({"temporal_rotary_emb.freqs"} if network.config.temporal_convolutions else set())
 
 
 def _copy(network: VideoUNet, state: StateDict, wanted: set[str], source: str) -> tuple[str, ...]:
