@@ -61,7 +61,7 @@ def make_2d():
 
         torch.manual_seed(seed)
         kinds = dict(
-            only_cross_attention=config.text_only,
+            only_cross_attention=config.only_cross_attention,
             use_linear_projection=config.linear_projection,
             num_class_embeds=config.num_noise_levels or None,
         )

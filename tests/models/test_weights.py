@@ -143,9 +143,9 @@ def test_other_rotary_frequencies_are_refused(golden, change):
 
 def test_unknown_stages_are_refused(golden, network):
     config, state = golden
-    with pytest.raises(CheckpointError, match="'vsr': wanted one of base"):
+    with pytest.raises(CheckpointError, match="'upscaler': wanted one of base"):
         load_official("upscaler", state, config)
-    with pytest.raises(CheckpointError, match="'vsr': wanted one of base"):
+    with pytest.raises(CheckpointError, match="'upscaler': wanted one of base"):
         to_official("upscaler", network)
 
 
