@@ -39,8 +39,8 @@ class TemporalResnetBlock(nn.Module):
 
     def zero_init(self) -> "TemporalResnetBlock":
         """Make the block the exact identity."""
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        for parameter in self.conv2.parameters():
+            nn.init.zeros_(parameter)
         return self
 
     def forward(self, x: Tensor, frames: Frames, time: Tensor | None = None) -> Tensor:
@@ -70,8 +70,8 @@ class TemporalModule(nn.Module):
         self.resblocks_3d_t = TemporalResnetBlock(channels, (5, 3), time_channels)
         self.resblocks_3d_s = ResnetBlock(channels, channels, time_channels, TEMPORAL_GROUPS, EPS)
         self.shift_conv = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.shift_conv.weight)
-        nn.init.zeros_(self.shift_conv.bias)
+        for parameter in self.shift_conv.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, time: Tensor, frames: Frames) -> Tensor:
         """x (B * F, C, H, W), time (B, T)."""
