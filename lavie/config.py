@@ -153,6 +153,14 @@ class DataConfig(Strict):
     """Frames per second of the clip, taken by timestamps; or give frame_stride."""
     frame_stride: int | None = Field(None, ge=1)
     """Every n-th frame of the source; or give fps."""
+    crop: Literal["cover", "patch"] = "cover"
+    """cover: scale each frame to cover height x width, then cut; patch: cut it at the source's own resolution."""
+    min_size: int = Field(0, ge=0)
+    """Sources whose shorter side has fewer pixels are left out."""
+    moving_images: float = Field(0.0, ge=0, le=1)
+    """Share of batch rows that show, in place of a clip, an image under a hand-held camera (paper, section 5.2)."""
+    camera_speed: float = Field(4.0, gt=0)
+    """moving_images only: how far that camera drifts between frames, in pixels (root mean square)."""
     num_workers: int = Field(2, ge=0)
     """Decoding processes per rank."""
 
@@ -175,6 +183,32 @@ class DataConfig(Strict):
         return self
 
 
+Filter = Literal["box", "bilinear", "bicubic", "lanczos"]
+
+
+class DegradationConfig(Strict):
+    """How the low resolution of a super-resolution pair is made from the high one. Every value is drawn per clip."""
+
+    scale: int = Field(4, ge=2)
+    """Pixels of the high resolution per pixel of the low one, along both axes."""
+    filters: tuple[Filter, ...] = Field(("box", "bilinear", "bicubic", "lanczos"), min_length=1)
+    """One of these shrinks the frames."""
+    blur: tuple[float, float] = (0.0, 1.5)
+    """Range of the standard deviation, in pixels of the high resolution, of a Gaussian blur before shrinking."""
+    noise: tuple[float, float] = (0.0, 0.02)
+    """Range of the standard deviation, 1 being white, of Gaussian noise per frame after shrinking."""
+    jpeg_quality: tuple[int, int] = (70, 100)
+    """Range of the quality of JPEG compression at the end; 100 leaves it out."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DegradationConfig":
+        for key, highest in (("blur", 100.0), ("noise", 1.0), ("jpeg_quality", 100)):
+            low, high = getattr(self, key)
+            if not (1 if key == "jpeg_quality" else 0) <= low <= high <= highest:
+                raise ValueError(f"{key} is [{low}, {high}]: wanted a range, lowest first, up to {highest}")
+        return self
+
+
 SamplerName = Literal["ddim", "ddpm", "euler", "dpm++"]
 
 
@@ -184,12 +218,17 @@ class SamplingConfig(Strict):
     scheduler: SamplerName = "ddim"
     num_inference_steps: int = Field(50, ge=1)
     guidance_scale: float = Field(7.5, ge=0)
+    noise_level: int = Field(50, ge=0)
+    """vsr only: the noise that the low resolution gets, of 0 .. model.max_noise_level."""
+
+
+Stage = Literal["base", "interpolation", "vsr"]
 
 
 class TrainConfig(Strict):
     """One training run."""
 
-    stage: Literal["base"] = "base"
+    stage: Stage = "base"
     output_dir: str
     seed: int = 0
 
@@ -235,6 +274,12 @@ class TrainConfig(Strict):
     """alpha of the joint loss L_V + alpha L_I (paper, Eq. 4)."""
     caption_dropout: float = Field(0.1, ge=0, le=1)
     """Share of captions replaced by the empty one, for classifier-free guidance."""
+    keyframe_interval: int = Field(4, ge=2)
+    """interpolation only: every n-th frame is a key frame, from which the others are to be made."""
+    condition_noise_steps: int = Field(0, ge=0, le=1000)
+    """interpolation only: key frames are noised at a timestep drawn below this; 0 keeps them clean."""
+    degradation: DegradationConfig = DegradationConfig()
+    """vsr only."""
     snr_gamma: float | None = Field(None, gt=0)
     """Min-SNR-gamma weighting of the loss; off by default."""
     rescale_betas_zero_snr: bool = False
@@ -264,11 +309,13 @@ class TrainConfig(Strict):
                         "a Stable Diffusion 1.4 folder in diffusers' format"
                     )
         channels = self.latent_channels
-        if (self.model.in_channels, self.model.out_channels) != (channels, channels):
+        wanted = (channels + {"base": 0, "interpolation": channels, "vsr": 3}[self.stage], channels)
+        if (self.model.in_channels, self.model.out_channels) != wanted:
             raise ValueError(
                 f"model.in_channels and model.out_channels are {self.model.in_channels} and {self.model.out_channels}, "
-                f"but the autoencoder's latents have {channels} channels: set both to {channels}"
+                f"but stage {self.stage} with an autoencoder of {channels} channels needs {wanted[0]} and {wanted[1]}"
             )
+        self._check_stage()
         if self.data.height % self.latent_stride or self.data.width % self.latent_stride:
             raise ValueError(
                 f"data.height x data.width is {self.data.height} x {self.data.width}: "
@@ -276,10 +323,43 @@ class TrainConfig(Strict):
             )
         return self
 
+    def _check_stage(self) -> None:
+        data = self.data
+        if self.stage != "base" and data.num_images:
+            raise ValueError(
+                f"data.num_images is {data.num_images}: stage {self.stage} trains on clips alone, set it to 0"
+            )
+        if self.stage == "interpolation" and (data.num_frames - 1) % self.keyframe_interval:
+            raise ValueError(
+                f"data.num_frames is {data.num_frames}: with keyframe_interval {self.keyframe_interval} a clip has "
+                f"n * {self.keyframe_interval} + 1 frames, so that it begins and ends with a key frame"
+            )
+        if self.stage == "vsr":
+            if not self.model.num_noise_levels:
+                raise ValueError("model.num_noise_levels is 0: stage vsr tells the network the low resolution's noise")
+            if self.degradation.scale != self.latent_stride:
+                raise ValueError(
+                    f"degradation.scale is {self.degradation.scale}: the low resolution joins the latents, so it must be "
+                    f"the autoencoder's {self.latent_stride} pixels per latent"
+                )
+            if self.sampling.noise_level > self.highest_noise_level:
+                raise ValueError(
+                    f"sampling.noise_level is {self.sampling.noise_level}, above model.max_noise_level "
+                    f"{self.highest_noise_level}"
+                )
+
+    @property
+    def highest_noise_level(self) -> int:
+        """vsr: the highest noise level of the low resolution."""
+        limit = self.model.max_noise_level
+        return self.model.num_noise_levels - 1 if limit is None else limit
+
     @property
     def latent_stride(self) -> int:
         """Pixels per latent along one axis."""
-        return self.autoencoder.patch_size if self.autoencoder.type == "patch" else 8
+        if self.autoencoder.type == "patch":
+            return self.autoencoder.patch_size
+        return 4 if self.stage == "vsr" else 8
 
     @property
     def latent_channels(self) -> int:

@@ -63,7 +63,8 @@ def load_pipeline(checkpoint: str | Path) -> tuple[TextToVideo, TrainConfig]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     network = load_network(folder / "unet", device, dtype)
-    autoencoder = build_autoencoder(config.autoencoder, config.pretrained_model_name_or_path).to(device, dtype)
+    autoencoder = build_autoencoder(config.autoencoder, config.pretrained_model_name_or_path, config.latent_stride)
+    autoencoder = autoencoder.to(device, dtype)
     text_encoder = build_text_encoder(
         config.text_encoder, config.model.cross_attention_dim, config.pretrained_model_name_or_path
     ).to(device)

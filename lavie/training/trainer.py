@@ -51,7 +51,7 @@ class Trainer:
         self.batches = build_loader(config.data, config.data.train, **self._share(), start_step=self.start)
 
         pretrained, dtype = config.pretrained_model_name_or_path, training_dtype(config)
-        autoencoder = build_autoencoder(config.autoencoder, pretrained).to(self.device, dtype)
+        autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride).to(self.device, dtype)
         text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained)
         network = build_network(config).to(self.device)
         self.engine = build_engine(network, config, settings)
