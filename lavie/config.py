@@ -339,8 +339,8 @@ class TrainConfig(Strict):
                 raise ValueError("model.num_noise_levels is 0: stage vsr tells the network the low resolution's noise")
             if self.degradation.scale != self.latent_stride:
                 raise ValueError(
-                    f"degradation.scale is {self.degradation.scale}: the low resolution joins the latents, so it must be "
-                    f"the autoencoder's {self.latent_stride} pixels per latent"
+                    f"degradation.scale is {self.degradation.scale}: the low resolution joins the latents, so it must "
+                    f"be the autoencoder's {self.latent_stride} pixels per latent"
                 )
             if self.sampling.noise_level > self.highest_noise_level:
                 raise ValueError(
