@@ -27,6 +27,7 @@ StateDict = Mapping[str, Tensor]
 ROTARY = ".rotary_emb.freqs"
 RENAMED = (("attn_temp.", "attn_temporal."), ("norm_temp.", "norm_temporal."))
 """Our names, and those of the released super-resolution network, where they differ."""
+RELATIVE_BIAS = ".time_rel_pos_bias."
 STAGE_KEYS = ("spatial_attention", "temporal_order", "temporal_convolutions", "rotary_dim", "relative_bias")
 """What tells the stages apart and no released config says."""
 WEIGHTS_NAME, CONFIG_NAME = "diffusion_pytorch_model.safetensors", "config.json"
@@ -41,7 +42,7 @@ class LoadReport:
     fresh: tuple[str, ...]
     """Parameters of the network that keep their initial values: the temporal path of an inflated 2-D UNet."""
     unused: tuple[str, ...]
-    """Keys of the source that are constants here, checked to be equal."""
+    """Keys of the source without a place here: constants, checked to be equal, and a bias that is left out."""
 
     def __str__(self) -> str:
         return f"{self.source}: {len(self.loaded)} tensors loaded, {len(self.fresh)} fresh, {len(self.unused)} unused"
@@ -130,11 +131,32 @@ def inflate(network: VideoUNet, state_dict: StateDict, source: str = "2-D UNet")
     return LoadReport(source, loaded, fresh, ())
 
 
+def extend(network: VideoUNet, state_dict: StateDict, source: str = "base network") -> LoadReport:
+    """Copy a network without condition channels into one with them: the new channels of conv_in start at zero, so that
+    the condition is ignored at first (as released, for interpolation from the base network).
+
+    A relative bias that the network does not have is left out: it was learned for another frame rate and length.
+    """
+    weights = dict(state_dict)
+    first = network.conv_in.weight
+    kernel = weights.get("conv_in.weight")
+    if kernel is None or kernel.shape[:1] + kernel.shape[2:] != first.shape[:1] + first.shape[2:]:
+        raise CheckpointError(
+            f"{source}: no conv_in.weight that {tuple(first.shape)} could extend: check section model"
+        )
+    condition = kernel.new_zeros(len(first), first.shape[1] - kernel.shape[1], *first.shape[2:])
+    weights["conv_in.weight"] = torch.cat([kernel, condition], 1)
+    unused = () if network.config.relative_bias else tuple(sorted(name for name in weights if RELATIVE_BIAS in name))
+    loaded = _copy(network, {n: w for n, w in weights.items() if n not in unused}, set(network.state_dict()), source)
+    return LoadReport(source, loaded, (), unused)
+
+
 def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
     """Start `network` from what lies at `path`, told by its form:
 
     a released LaVie .pt (a dict with key "ema", or a plain state dict); a run's folder, one of its checkpoints or a
-    network folder (config.json with our class); a Stable Diffusion folder in diffusers' format, or its unet/ folder.
+    network folder (config.json with our class), with fewer input channels too; a Stable Diffusion folder in diffusers'
+    format, or its unet/ folder.
     Raises CheckpointError where the file is anything else or does not fit.
     """
     path = Path(path)
@@ -159,6 +181,8 @@ def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
     state = _read_folder(folder)
     if kind == VideoUNet.__name__:
         saved = _read_config(folder)
+        if saved.in_channels < network.config.in_channels:
+            return extend(network, state, str(folder))
         differ = [k for k, v in saved if k != "norm_statistics" and v != getattr(network.config, k)]
         if differ:
             raise CheckpointError(
