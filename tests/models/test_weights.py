@@ -149,6 +149,25 @@ def test_unknown_stages_are_refused(golden, network):
         to_official("upscaler", network)
 
 
+# --- a condition joins the input
+
+
+def test_a_base_network_extends_to_a_condition(network, tmp_path):
+    save_network(tmp_path / "unet", network.config, network.state_dict())
+    wider = VideoUNet(tiny_unet(in_channels=8, relative_bias=False))
+    report = initialize(wider, tmp_path)
+    own, base = wider.state_dict(), network.state_dict()
+    assert torch.equal(own["conv_in.weight"][:, :4], base["conv_in.weight"]) and not own["conv_in.weight"][:, 4:].any()
+    assert all(torch.equal(own[name], base[name]) for name in own if name != "conv_in.weight")
+    assert set(report.unused) == {n for n in base if "time_rel_pos_bias" in n} and set(report.loaded) == set(own)
+
+
+def test_only_the_input_may_differ_when_extending(network, tmp_path):
+    save_network(tmp_path / "unet", network.config, network.state_dict())
+    with pytest.raises(CheckpointError, match="of another shape"):
+        initialize(VideoUNet(tiny_unet(in_channels=8, cross_attention_dim=32)), tmp_path)
+
+
 # --- Stable Diffusion
 
 
