@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..config import UNetConfig, validate
+from ..config import UNetConfig
+from ..config_file import validate
 from ..distributed import log
 from ..errors import CheckpointError
 from ..ops.temporal_attention import rotary_frequencies

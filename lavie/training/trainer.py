@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from ..config import DegradationConfig, TrainConfig, dump_yaml
+from ..config import DegradationConfig, TrainConfig
+from ..config_file import dump_yaml
 from ..data.loader import Batch, build_loader, fixed_batches
 from ..diffusion.loss import JointLoss
 from ..diffusion.schedule import NoiseSchedule
@@ -154,7 +155,7 @@ class Trainer:
         self.metrics.log(record)
 
     def _validation_batches(self) -> list[Batch]:
-        data = self.config.data
+        data = self.config.data.model_copy(update={"moving_images": 0.0})
         if not data.validation:
             return []
         share = self._share()
