@@ -338,7 +338,11 @@ STAGE_FAULTS = (
     ("vsr", {"sampling.noise_level": 351}, "sampling.noise_level is 351, above model.max_noise_level 350"),
     ("vsr", {"degradation.blur": [2, 1]}, r"blur is \[2.0, 1.0\]: wanted a range"),
     ("vsr", {"data.crop": "cover"}, "moving_images is 0.2: crop cover leaves the camera no room"),
-    ("vsr", {"model.block_out_channels": [256, 512, 512, 1040]}, "1040 is no multiple of 32"),
+    (
+        "vsr",
+        {"model.block_out_channels": [256, 512, 512, 1040], "model.norm_num_groups": 16},
+        "1040 is no multiple of 32, the groups of every norm in temporal_convolutions",
+    ),
 )
 
 
