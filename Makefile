@@ -38,8 +38,9 @@ $(DEV_STAMP): $(STAMP)
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-demo: install  ## render a dataset, train the small base stage on it, sample, score and plot: runs/demo
+demo: install  ## render a dataset, train the three small stages on it, sample, score and plot: runs/demo
 	@$(MAKE) --no-print-directory _demo RUN=runs/demo CONFIG=configs/smoke/base.yaml
+	@$(MAKE) --no-print-directory _cascade RUN=runs/demo
 
 LONG := max_train_steps=9000 validation_steps=1500 checkpointing_steps=1500 learning_rate=2.0e-3 adam_beta2=0.99 ema_decay=0.998
 demo-long: install  ## the same for about an hour: runs/demo-long
@@ -59,6 +60,21 @@ _demo:
 	@echo "images drawn by the same network   $(RUN)/images.png"
 	@echo "loss curves                        $(RUN)/losses.png"
 	@echo "scores                             $(RUN)/score.json"
+
+PROMPT := a red circle moving right
+.PHONY: _cascade
+_cascade: export OMP_NUM_THREADS ?= 1
+_cascade:
+	for stage in interpolation vsr; do \
+	  rm -rf $(RUN)/$$stage && \
+	  deepspeed --num_gpus $(RANKS) train.py --deepspeed configs/zero3.json configs/smoke/$$stage.yaml && \
+	  lavie score --checkpoint $(RUN)/$$stage --out $(RUN) || exit 1; \
+	done
+	lavie generate --cascade $(RUN) --prompt "$(PROMPT)" --out $(RUN)/cascade --overwrite
+	@echo
+	@echo "what interpolation makes of clips  $(RUN)/interpolation.png, $(RUN)/score-interpolation.json"
+	@echo "what super-resolution makes        $(RUN)/vsr.png, $(RUN)/score-vsr.json"
+	@echo "one prompt through all stages      $(RUN)/cascade/sheet.png, $(RUN)/cascade/00000-vsr.mp4"
 
 test: $(DEV_STAMP)  ## run the whole test suite
 	python -m pytest

@@ -4,7 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from lavie.config import TrainConfig, load_config
+from lavie.config import TrainConfig
+from lavie.config_file import load_config
 from lavie.errors import LavieError
 
 DEFAULT = "configs/base.yaml"

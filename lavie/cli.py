@@ -8,9 +8,10 @@ import typer
 from rich.progress import Progress
 
 from .cli_data import app as data_app
+from .cli_generate import generate, read_prompts
 from .cli_score import score
 from .config import SamplerName as Scheduler
-from .errors import ConfigError, LavieError
+from .errors import LavieError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 app.add_typer(data_app)
@@ -38,12 +39,7 @@ def sample(
     """Draw videos (or images) from prompts. Settings that are not given are those of the training run."""
     from .inference.base import SampleSettings, generate, load_pipeline
 
-    prompts = list(prompt or [])
-    if prompt_file:
-        try:
-            prompts += [line.strip() for line in prompt_file.read_text().splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--prompt-file {prompt_file}: cannot be read: {error}") from None
+    prompts = read_prompts(prompt, prompt_file)
     pipeline, config = load_pipeline(checkpoint)
     settings = SampleSettings.of(
         config,
@@ -71,6 +67,7 @@ def sample(
 
 
 app.command()(score)
+app.command()(generate)
 
 
 @app.command()

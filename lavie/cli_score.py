@@ -7,15 +7,20 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
+from .cli_compare import compare
 from .data.synthetic import COLOURS, HELD_OUT, SHAPES, clip_caption, image_caption
 from .evaluation.judge import Verdict, judge_clip, judge_image
 from .evaluation.score import report
 from .evaluation.score import score as accuracies
-from .inference.base import SampleSettings, load_pipeline
+from .inference.base import SampleSettings
+from .inference.load import load_stage
+from .inference.sampler import TextToVideo
 from .inference.video_io import replacing, write_sheet
 
 BATCH = 12
 """Prompts drawn at once."""
+PAIRS = 12
+"""Held-out clips on which a later stage is compared."""
 
 
 def score(
@@ -24,8 +29,15 @@ def score(
     num: Annotated[int, typer.Option(min=1, help="Clips per held-out prompt.")] = 4,
     seed: Annotated[int, typer.Option(help="Seed of the initial noise.")] = 0,
 ) -> None:
-    """Judge a run on the rendered set: colour and direction of its clips, colour of its images, beside chance."""
-    pipeline, config = load_pipeline(checkpoint)
+    """Judge a run on held-out data.
+
+    base, trained on the rendered set: colour and direction of clips, colour of images, beside chance. The later stages:
+    PSNR against the true clips, beside doing without a network.
+    """
+    pipeline, config = load_stage(checkpoint)
+    if config.stage != "base":
+        return compare(pipeline, config, out, PAIRS, seed)
+    assert isinstance(pipeline, TextToVideo)
     settings = SampleSettings.of(config)
     clips = [(clip_caption(c, s, f"moving {d}"), Verdict(c, d)) for _ in range(num) for c, s, d in HELD_OUT]
     images = [(image_caption(c, s), Verdict(c, None)) for c in COLOURS for s in SHAPES]

@@ -1,24 +1,22 @@
-"""The configuration of a run: YAML files and dotted overrides into strict, typed objects.
+"""The configuration of a run: every option, typed, with its default and what it means.
 
-Option names are those of the diffusers training scripts where they have one. Unknown keys are errors that name the
-nearest valid key.
+Option names are those of the diffusers training scripts where they have one. config_file.py reads them.
 """
 
-import difflib
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from .errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Strict(BaseModel):
     """A section of the configuration: frozen, and closed to unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+TEMPORAL_GROUPS = 32
+"""Groups of the norms beside temporal convolutions, whatever norm_num_groups is (as released)."""
 
 
 class UNetConfig(Strict):
@@ -34,6 +32,21 @@ class UNetConfig(Strict):
     """Heads per attention, for all levels or for each."""
     cross_attention_dim: int = 768
     norm_num_groups: int = Field(32, ge=1)
+    only_cross_attention: bool | tuple[bool, ...] = False
+    """Whether the transformers' first attention reads the text too, not the frame; for all levels or for each. The
+    middle block always has self-attention."""
+    spatial_attention: Literal["own", "first_and_previous"] = "own"
+    """What self-attention of a frame reads: the frame itself, or the clip's first frame and the one before it."""
+    linear_projection: bool = False
+    """Whether transformers begin and end with linear layers instead of 1x1 convolutions."""
+    num_noise_levels: int = Field(0, ge=0)
+    """Noise levels of a conditioning image that the network has an embedding of; 0: it takes none."""
+    max_noise_level: int | None = None
+    """The highest noise level that may be asked for."""
+    temporal_order: Literal["before_feed_forward", "after_feed_forward"] = "before_feed_forward"
+    """Where temporal attention stands in the transformer block."""
+    temporal_convolutions: bool = False
+    """Whether temporal residual blocks precede the transformers, and temporal modules follow each level."""
     rotary_dim: int = Field(32, ge=0, multiple_of=2)
     """Leading dims of each head that RoPE turns in temporal attention; 0 switches RoPE off."""
     relative_bias: bool = True
@@ -49,6 +62,10 @@ class UNetConfig(Strict):
                 f"cross_attention has {len(self.cross_attention)} entries, "
                 f"block_out_channels has {levels}: give one each"
             )
+        if len(self.text_only) != levels:
+            raise ValueError(f"only_cross_attention has {len(self.text_only)} entries, block_out_channels has {levels}")
+        if self.max_noise_level is not None and not 0 <= self.max_noise_level < max(1, self.num_noise_levels):
+            raise ValueError(f"max_noise_level is {self.max_noise_level}: wanted 0 .. {self.num_noise_levels - 1}")
         if len(self.heads) != levels:
             raise ValueError(f"num_attention_heads has {len(self.heads)} entries, block_out_channels has {levels}")
         attention = (*self.cross_attention[:-1], True)  # the middle block attends at the width of the last level
@@ -56,6 +73,11 @@ class UNetConfig(Strict):
             if channels % self.norm_num_groups:
                 raise ValueError(
                     f"block_out_channels: {channels} is no multiple of norm_num_groups {self.norm_num_groups}"
+                )
+            if self.temporal_convolutions and channels % TEMPORAL_GROUPS:
+                raise ValueError(
+                    f"block_out_channels: {channels} is no multiple of {TEMPORAL_GROUPS}, the groups of every norm in "
+                    "temporal_convolutions"
                 )
             if attends and channels % heads:
                 raise ValueError(f"block_out_channels: {channels} is no multiple of num_attention_heads {heads}")
@@ -65,6 +87,13 @@ class UNetConfig(Strict):
                     f"({channels} channels, {heads} heads)"
                 )
         return self
+
+    @property
+    def text_only(self) -> tuple[bool, ...]:
+        """`only_cross_attention` of each level."""
+        if isinstance(self.only_cross_attention, bool):
+            return (self.only_cross_attention,) * len(self.block_out_channels)
+        return self.only_cross_attention
 
     @property
     def heads(self) -> tuple[int, ...]:
@@ -118,6 +147,14 @@ class DataConfig(Strict):
     """Frames per second of the clip, taken by timestamps; or give frame_stride."""
     frame_stride: int | None = Field(None, ge=1)
     """Every n-th frame of the source; or give fps."""
+    crop: Literal["cover", "patch"] = "cover"
+    """cover: scale each frame to cover height x width, then cut; patch: cut it at the source's own resolution."""
+    min_size: int = Field(0, ge=0)
+    """Sources whose shorter side has fewer pixels are left out."""
+    moving_images: float = Field(0.0, ge=0, le=1)
+    """Share of batch rows that show, in place of a clip, an image under a hand-held camera (paper, section 5.2)."""
+    camera_speed: float = Field(4.0, gt=0)
+    """moving_images only: how far that camera drifts between frames, in pixels (root mean square)."""
     num_workers: int = Field(2, ge=0)
     """Decoding processes per rank."""
 
@@ -137,10 +174,40 @@ class DataConfig(Strict):
             raise ValueError(
                 f"give one of fps (got {self.fps}) and frame_stride (got {self.frame_stride}), and null for the other"
             )
+        if self.moving_images and self.crop == "cover":
+            raise ValueError(
+                f"moving_images is {self.moving_images:g}: crop cover leaves the camera no room, set crop to patch"
+            )
         return self
 
 
-SamplerName = Literal["ddim", "ddpm", "euler", "dpm++"]
+Filter = Literal["box", "bilinear", "bicubic", "lanczos"]
+
+
+class DegradationConfig(Strict):
+    """How the low resolution of a super-resolution pair is made from the high one. Every value is drawn per clip."""
+
+    scale: int = Field(4, ge=2)
+    """Pixels of the high resolution per pixel of the low one, along both axes."""
+    filters: tuple[Filter, ...] = Field(("box", "bilinear", "bicubic", "lanczos"), min_length=1)
+    """One of these shrinks the frames."""
+    blur: tuple[float, float] = (0.0, 1.5)
+    """Range of the standard deviation, in pixels of the high resolution, of a Gaussian blur before shrinking."""
+    noise: tuple[float, float] = (0.0, 0.02)
+    """Range of the standard deviation, 1 being white, of Gaussian noise per frame after shrinking."""
+    jpeg_quality: tuple[int, int] = (70, 100)
+    """Range of the quality of JPEG compression at the end; 100 leaves it out."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DegradationConfig":
+        for key, highest in (("blur", 100.0), ("noise", 1.0), ("jpeg_quality", 100)):
+            low, high = getattr(self, key)
+            if not (1 if key == "jpeg_quality" else 0) <= low <= high <= highest:
+                raise ValueError(f"{key} is [{low}, {high}]: wanted a range, lowest first, up to {highest}")
+        return self
+
+
+SamplerName = Literal["ddim", "ddpm", "euler", "dpm++", "unipc"]
 
 
 class SamplingConfig(Strict):
@@ -149,12 +216,21 @@ class SamplingConfig(Strict):
     scheduler: SamplerName = "ddim"
     num_inference_steps: int = Field(50, ge=1)
     guidance_scale: float = Field(7.5, ge=0)
+    negative_prompt: str = ""
+    """In place of the empty caption, where guidance leads away from."""
+    prompt_suffix: str = ""
+    """Joined to every prompt by `lavie generate`."""
+    noise_level: int = Field(50, ge=0)
+    """vsr only: the noise that the low resolution gets, of 0 .. model.max_noise_level."""
+
+
+Stage = Literal["base", "interpolation", "vsr"]
 
 
 class TrainConfig(Strict):
     """One training run."""
 
-    stage: Literal["base"] = "base"
+    stage: Stage = "base"
     output_dir: str
     seed: int = 0
 
@@ -200,6 +276,12 @@ class TrainConfig(Strict):
     """alpha of the joint loss L_V + alpha L_I (paper, Eq. 4)."""
     caption_dropout: float = Field(0.1, ge=0, le=1)
     """Share of captions replaced by the empty one, for classifier-free guidance."""
+    keyframe_interval: int = Field(4, ge=2)
+    """interpolation only: every n-th frame is a key frame, from which the others are to be made."""
+    condition_noise_steps: int = Field(0, ge=0, le=1000)
+    """interpolation only: key frames are noised at a timestep drawn below this; 0 keeps them clean."""
+    degradation: DegradationConfig = DegradationConfig()
+    """vsr only."""
     snr_gamma: float | None = Field(None, gt=0)
     """Min-SNR-gamma weighting of the loss; off by default."""
     rescale_betas_zero_snr: bool = False
@@ -229,11 +311,13 @@ class TrainConfig(Strict):
                         "a Stable Diffusion 1.4 folder in diffusers' format"
                     )
         channels = self.latent_channels
-        if (self.model.in_channels, self.model.out_channels) != (channels, channels):
+        wanted = (channels + {"base": 0, "interpolation": channels, "vsr": 3}[self.stage], channels)
+        if (self.model.in_channels, self.model.out_channels) != wanted:
             raise ValueError(
                 f"model.in_channels and model.out_channels are {self.model.in_channels} and {self.model.out_channels}, "
-                f"but the autoencoder's latents have {channels} channels: set both to {channels}"
+                f"but stage {self.stage} with an autoencoder of {channels} channels needs {wanted[0]} and {wanted[1]}"
             )
+        self._check_stage()
         if self.data.height % self.latent_stride or self.data.width % self.latent_stride:
             raise ValueError(
                 f"data.height x data.width is {self.data.height} x {self.data.width}: "
@@ -241,10 +325,45 @@ class TrainConfig(Strict):
             )
         return self
 
+    def _check_stage(self) -> None:
+        data = self.data
+        if self.stage != "base" and data.num_images:
+            raise ValueError(
+                f"data.num_images is {data.num_images}: stage {self.stage} trains on clips alone, set it to 0"
+            )
+        if self.stage != "base" and self.validation_prompts:
+            raise ValueError(f"validation_prompts are for stage base: stage {self.stage} is judged by `lavie score`")
+        if self.stage == "interpolation" and (data.num_frames - 1) % self.keyframe_interval:
+            raise ValueError(
+                f"data.num_frames is {data.num_frames}: with keyframe_interval {self.keyframe_interval} a clip has "
+                f"n * {self.keyframe_interval} + 1 frames, so that it begins and ends with a key frame"
+            )
+        if self.stage == "vsr":
+            if not self.model.num_noise_levels:
+                raise ValueError("model.num_noise_levels is 0: stage vsr tells the network the low resolution's noise")
+            if self.degradation.scale != self.latent_stride:
+                raise ValueError(
+                    f"degradation.scale is {self.degradation.scale}: the low resolution joins the latents, so it must "
+                    f"be the autoencoder's {self.latent_stride} pixels per latent"
+                )
+            if self.sampling.noise_level > self.highest_noise_level:
+                raise ValueError(
+                    f"sampling.noise_level is {self.sampling.noise_level}, above model.max_noise_level "
+                    f"{self.highest_noise_level}"
+                )
+
+    @property
+    def highest_noise_level(self) -> int:
+        """vsr: the highest noise level of the low resolution."""
+        limit = self.model.max_noise_level
+        return self.model.num_noise_levels - 1 if limit is None else limit
+
     @property
     def latent_stride(self) -> int:
         """Pixels per latent along one axis."""
-        return self.autoencoder.patch_size if self.autoencoder.type == "patch" else 8
+        if self.autoencoder.type == "patch":
+            return self.autoencoder.patch_size
+        return 4 if self.stage == "vsr" else 8
 
     @property
     def latent_channels(self) -> int:
@@ -253,101 +372,3 @@ class TrainConfig(Strict):
         if autoencoder.type == "patch":
             return 3 * (autoencoder.coefficients or autoencoder.patch_size**2)
         return 4
-
-
-def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
-    """`["data.height=64", "seed=1"]` -> nested dict. Values are YAML: `null`, `true`, `[a, b]`, numbers, strings."""
-    tree: dict[str, Any] = {}
-    for text in overrides:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"override {text!r}: wanted key=value, as in learning_rate=1e-5 or data.height=256")
-        node = tree
-        *parents, leaf = name.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise ConfigError(
-                    f"override {text!r}: {parent} was given the value {node!r} before: drop one of the two"
-                )
-        try:
-            node[leaf] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"override {text!r}: its value is no YAML: {_one_line(error)}") from None
-    return tree
-
-
-def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the leaves of `change` laid over it."""
-    result = dict(base)
-    for key, value in change.items():
-        old = result.get(key)
-        result[key] = merge(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
-    return result
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config {path}: no YAML: {_one_line(error)}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"config {path}: wanted a mapping of keys, got {type(content).__name__}")
-    return content
-
-
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
-    """The run that `path` describes, with `key=value` overrides.
-
-    Raises ConfigError naming every key that is unknown, missing or out of range.
-    """
-    overrides = list(overrides)
-    source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
-    return validate(TrainConfig, merge(read_yaml(path), parse_overrides(overrides)), source)
-
-
-def validate(model: type[Strict], values: Mapping[str, Any], source: str) -> Any:
-    """`values` as a `model`, or a ConfigError that names each faulty key and its place."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(f"{source}: {_explain(model, e)}" for e in error.errors())) from None
-
-
-def dump_yaml(config: Strict) -> str:
-    """The resolved configuration as YAML, loadable by `load_config`."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)  # escapes: not every character survives YAML
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _explain(model: type[Strict], error: Any) -> str:
-    place = [p for p in error["loc"] if isinstance(p, (str, int))]
-    name = ".".join(map(str, place))
-    if error["type"] == "extra_forbidden":
-        known = _keys(model)
-        near = difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(str(place[-1]), known, n=1)
-        top = ", ".join(key for key in known if "." not in key)
-        return f"unknown key {name}; " + (f"did you mean {near[0]}?" if near else f"valid keys: {top}")
-    if error["type"] == "missing":
-        return f"key {name} is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    return (
-        f"{name}: {message} (got {error['input']!r})"
-        if name and error["type"] != "value_error"
-        else f"{name + ': ' if name else ''}{message}"
-    )
-
-
-def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    names = []
-    for name, field in model.model_fields.items():
-        names.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            names += _keys(field.annotation, prefix + name + ".")
-    return names

@@ -8,7 +8,7 @@ import pytest
 
 import train
 from lavie import cli
-from lavie.config import load_config
+from lavie.config_file import load_config
 from lavie.models.unet import VideoUNet
 
 ROOT = Path(__file__).resolve().parents[1]

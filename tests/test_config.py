@@ -8,7 +8,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lavie.config import TrainConfig, dump_yaml, load_config, merge, parse_overrides, validate
+from lavie.config import TrainConfig
+from lavie.config_file import dump_yaml, load_config, merge, parse_overrides, validate
 from lavie.errors import ConfigError
 from lavie.models.stages import STAGES
 from lavie.training.deepspeed import resolve_json
@@ -313,3 +314,40 @@ def test_a_dumped_config_loads_as_itself(tmp_path_factory, values):
 
 def test_a_dumped_config_names_every_key():
     assert set(yaml.safe_load(dump_yaml(load_config(SMOKE)))) == set(TrainConfig.model_fields)
+
+
+def test_the_full_size_networks_are_the_released_ones_but_for_what_the_configs_argue():
+    vsr = load_config(ROOT / "configs/vsr.yaml").model
+    assert vsr == STAGES["vsr"]
+    changed = {
+        key
+        for key, value in load_config(ROOT / "configs/interpolation.yaml").model
+        if value != getattr(STAGES["interpolation"], key)
+    }
+    assert changed == {"spatial_attention", "temporal_order", "rotary_dim"}
+
+
+STAGE_FAULTS = (
+    ("interpolation", {"data.num_frames": 60}, r"data.num_frames is 60: .* n \* 4 \+ 1 frames"),
+    ("interpolation", {"data.num_images": 2}, "data.num_images is 2: stage interpolation trains on clips alone"),
+    ("interpolation", {"model.in_channels": 4}, "stage interpolation with an autoencoder of 4 channels needs 8 and 4"),
+    ("interpolation", {"validation_prompts": ["x"]}, "validation_prompts are for stage base"),
+    ("vsr", {"model.in_channels": 8}, "stage vsr with an autoencoder of 4 channels needs 7 and 4"),
+    ("vsr", {"model.num_noise_levels": 0, "model.max_noise_level": None}, "model.num_noise_levels is 0"),
+    ("vsr", {"degradation.scale": 2}, "degradation.scale is 2: .* must be the autoencoder's 4"),
+    ("vsr", {"sampling.noise_level": 351}, "sampling.noise_level is 351, above model.max_noise_level 350"),
+    ("vsr", {"degradation.blur": [2, 1]}, r"blur is \[2.0, 1.0\]: wanted a range"),
+    ("vsr", {"data.crop": "cover"}, "moving_images is 0.2: crop cover leaves the camera no room"),
+    (
+        "vsr",
+        {"model.block_out_channels": [256, 512, 512, 1040], "model.norm_num_groups": 16},
+        "1040 is no multiple of 32, the groups of every norm in temporal_convolutions",
+    ),
+)
+
+
+@pytest.mark.parametrize("stage,changes,message", STAGE_FAULTS)
+def test_faults_of_the_later_stages_are_found_before_anything_runs(stage, changes, message):
+    overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    with pytest.raises(ConfigError, match=message):
+        load_config(ROOT / f"configs/{stage}.yaml", overrides)

@@ -15,6 +15,7 @@ FLOORS = (
     ("lavie",),  # the package itself: its version
     ("errors",),
     ("config",),
+    ("config_file",),
     ("seeds", "distributed", "testing"),
     ("kernels",),
     ("ops",),

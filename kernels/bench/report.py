@@ -60,7 +60,8 @@ def plot(cases: dict[Key, dict[str, dict[str, Row]]], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(11, 1.5 + 0.28 * len(labels)), layout="constrained")
     for name in names:
         points = [(float(w[name]["both"]["ratio"]), i) for i, w in enumerate(cases.values()) if name in w]
-        axes.scatter(*zip(*points, strict=True), label=name, s=28)
+        ratios, places = zip(*points, strict=True)
+        axes.scatter(ratios, places, label=name, s=28)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
     axes.set_yticks(range(len(labels)), labels, fontsize=7)

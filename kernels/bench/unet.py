@@ -36,14 +36,7 @@ class Block(nn.Module):
         super().__init__()
         channels, time_channels = config.block_out_channels[level], 4 * config.block_out_channels[0]
         self.resnet = ResnetBlock(channels, channels, time_channels, config.norm_num_groups)
-        self.transformer = SpatialTransformer(
-            channels,
-            config.heads[level],
-            config.cross_attention_dim,
-            config.norm_num_groups,
-            config.rotary_dim,
-            config.relative_bias,
-        )
+        self.transformer = SpatialTransformer(config, level, config.text_only[level])
 
     def forward(self, x: Tensor, time: Tensor, text: Tensor, frames: Frames) -> Tensor:
         return self.transformer(self.resnet(x, time, frames), text, frames)

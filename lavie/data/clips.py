@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from ..errors import DataError
+
+Crop = Literal["cover", "patch"]
 
 EARLY = 0.25
 """A frame counts as shown this share of a mean frame interval before its time.
@@ -51,20 +54,38 @@ def fits(frames: int, source_fps: float, num_frames: int, fps: float | None, fra
     return len(feasible_starts(np.arange(frames) / source_fps, num_frames, fps=fps, frame_stride=frame_stride)) > 0
 
 
-def fit(frames: Iterable[np.ndarray], height: int, width: int, u: float = 0.5, v: float = 0.5) -> np.ndarray:
-    """Scale each frame to cover height x width and cut that out at (u, v): uint8 (F, height, width, 3).
+def cut_scale(source_height: int, source_width: int, height: int, width: int, crop: Crop = "cover") -> float:
+    """By what factor a source is scaled before height x width is cut out of it.
+
+    cover: just enough that it covers the cut along one axis and has to spare along the other; patch: not at all, or, if
+    it is smaller than the cut, as for cover.
+    """
+    scale = max(height / source_height, width / source_width)
+    return max(1.0, scale) if crop == "patch" else scale
+
+
+def fit(
+    frames: Iterable[np.ndarray], height: int, width: int, u: float = 0.5, v: float = 0.5, crop: Crop = "cover"
+) -> np.ndarray:
+    """Scale each frame by `cut_scale` and cut height x width out of it at (u, v): uint8 (F, height, width, 3).
 
     frames: uint8 (F, H, W, 3), or one (H, W, 3) at a time. u (across) and v (down) in [0, 1] place the cut within what
-    the scaled frame has to spare; 0.5 is the centre. Bicubic and antialiased, cut and scaling in one pass.
+    the scaled frame has to spare; 0.5 is the centre. Bicubic and antialiased, cut and scaling in one pass; a patch that
+    is not scaled keeps the source's pixels as they are, so its place is rounded to whole ones.
     """
     fitted = []
     for frame in frames:
         source_height, source_width = frame.shape[:2]
-        scale = max(height / source_height, width / source_width)
-        box_width, box_height = min(width / scale, source_width), min(height / scale, source_height)
-        left, top = u * (source_width - box_width), v * (source_height - box_height)
-        box = (left, top, left + box_width, top + box_height)
-        fitted.append(np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC, box)))
+        scale = cut_scale(source_height, source_width, height, width, crop)
+        if scale == 1:
+            spare_x, spare_y = source_width - width, source_height - height
+            left, top = min(int(u * (spare_x + 1)), spare_x), min(int(v * (spare_y + 1)), spare_y)
+            fitted.append(frame[top : top + height, left : left + width].copy())
+        else:
+            box_width, box_height = min(width / scale, source_width), min(height / scale, source_height)
+            x, y = u * (source_width - box_width), v * (source_height - box_height)
+            box = (x, y, x + box_width, y + box_height)
+            fitted.append(np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC, box)))
     return np.stack(fitted)
 
 

@@ -10,17 +10,19 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ..config import DataConfig
+from ..config import DataConfig, DegradationConfig
 from ..errors import DataError
-from ..seeds import uniform
-from .clips import clip_indices, fit, fits
+from ..seeds import numpy_generator, uniform
+from .camera import camera_path, moving_clip
+from .clips import clip_indices, cut_scale, fit, fits
 from .decode import decode_image, indexed_times, read_frames
+from .degrade import degrade
 from .index import Index, Sample, load_index
 from .shards import read_member
 from .stream import image_positions, positions, sample_at, spare_at
@@ -45,6 +47,8 @@ class Row(TypedDict):
 
     pixels: torch.Tensor
     """uint8 (F + N, H, W, 3), RGB; the images come last."""
+    low_res: NotRequired[torch.Tensor]
+    """uint8 (F, H / scale, W / scale, 3): the clip degraded, if the loader was given how."""
     captions: list[str]
     """1 + N: the clip's, then each image's."""
     keys: list[str]
@@ -58,6 +62,8 @@ class Batch(TypedDict):
 
     pixels: torch.Tensor
     """uint8 (B, F + N, H, W, 3), RGB; the images come last."""
+    low_res: NotRequired[torch.Tensor]
+    """uint8 (B, F, H / scale, W / scale, 3): the clips degraded, if the loader was given how."""
     captions: list[list[str]]
     """B lists of 1 + N: the clip's caption, then each image's."""
     positions: torch.Tensor
@@ -70,27 +76,48 @@ class Batch(TypedDict):
 class ClipDataset(Dataset):
     """Maps a global position to its Row. `centred` cuts the middle of every frame instead of a random place.
 
-    A DataError is returned, not raised: torch would bury its message in a worker's traceback.
+    A share data.moving_images of the rows shows an image under a wandering camera for a clip. With `degradation`, rows
+    hold the clip's low resolution too. A DataError is returned, not raised: torch would bury its message in a worker's
+    traceback.
     """
 
-    def __init__(self, index: Index, data: DataConfig, seed: int, *, centred: bool = False) -> None:
+    def __init__(
+        self,
+        index: Index,
+        data: DataConfig,
+        seed: int,
+        *,
+        centred: bool = False,
+        degradation: DegradationConfig | None = None,
+    ) -> None:
         self._index, self._data, self._seed, self._centred = index, data, seed, centred
+        self._degradation = degradation
 
     def __getitem__(self, position: int) -> Row | DataError:
         dropped: list[Dropped] = []
         try:
             places = image_positions(position, self._data.num_images)
-            picked = [self._pick(self._index.videos, "videos", position, self._clip, position, dropped)]
+            picked = [self._pick(*self._clip_source(position), position, dropped)]
             picked += [self._pick(self._index.images, "images", p, self._image, position, dropped) for p in places]
         except DataError as error:
             return error
-        return Row(
+        row = Row(
             pixels=torch.from_numpy(np.concatenate([pixels for _, pixels in picked])),
             captions=[sample.caption for sample, _ in picked],
             keys=[sample.key for sample, _ in picked],
             position=position,
             dropped=dropped,
         )
+        if self._degradation:
+            generator = numpy_generator(self._seed, "degradation", position)
+            row["low_res"] = torch.from_numpy(degrade(picked[0][1], self._degradation, generator))
+        return row
+
+    def _clip_source(self, position: int) -> tuple[Sequence[Sample], str, int, Callable[[Sample, int], np.ndarray]]:
+        """What `_pick` needs to find the clip of a row: a video, or an image that is to move."""
+        if uniform(self._seed, "moving image", position) < self._data.moving_images:
+            return self._index.images, "moving images", position, self._moving_image
+        return self._index.videos, "videos", position, self._clip
 
     def _pick(
         self,
@@ -134,9 +161,18 @@ class ClipDataset(Dataset):
         """uint8 (1, H, W, 3)."""
         return self._fit([decode_image(read_member(sample))], "image crop", place)
 
+    def _moving_image(self, sample: Sample, place: int) -> np.ndarray:
+        """uint8 (F, H, W, 3)."""
+        want, image = self._data, decode_image(read_member(sample))
+        source_height, source_width = image.shape[:2]
+        scale = cut_scale(source_height, source_width, want.height, want.width, want.crop)
+        room = scale * source_width - want.width, scale * source_height - want.height
+        path = camera_path(want.num_frames, want.camera_speed, room, numpy_generator(self._seed, "camera", place))
+        return moving_clip(image, path, want.height, want.width, scale)
+
     def _fit(self, frames: Any, purpose: str, place: int) -> np.ndarray:
         u, v = (0.5 if self._centred else uniform(self._seed, purpose, place, axis) for axis in range(2))
-        return fit(frames, self._data.height, self._data.width, u, v)
+        return fit(frames, self._data.height, self._data.width, u, v, self._data.crop)
 
 
 def build_loader(
@@ -149,16 +185,18 @@ def build_loader(
     rank: int,
     world_size: int,
     start_step: int = 0,
+    degradation: DegradationConfig | None = None,
 ) -> Iterator[Batch]:
     """An endless iterator over this rank's micro-batches, in step order from `start_step` on.
 
-    Each step gives `gradient_accumulation_steps` of them, together the rank's slice of the step's positions. Decoding
-    runs in `data.num_workers` processes. Raises DataError if the dataset cannot serve the configuration.
+    Each step gives `gradient_accumulation_steps` of them, together the rank's slice of the step's positions. With
+    `degradation`, they hold `low_res`. Decoding runs in `data.num_workers` processes. Raises DataError if the dataset
+    cannot serve the configuration.
     """
     index = _checked_index(data, paths)
     batches = _Positions(train_batch_size, gradient_accumulation_steps, rank, world_size, start_step)
     loader = DataLoader(
-        ClipDataset(index, data, seed),
+        ClipDataset(index, data, seed, degradation=degradation),
         batch_sampler=batches,
         collate_fn=_collate,
         num_workers=data.num_workers,
@@ -180,12 +218,13 @@ def fixed_batches(
     num_batches: int,
     rank: int,
     world_size: int,
+    degradation: DegradationConfig | None = None,
 ) -> list[Batch]:
     """This rank's part of the first num_batches * train_batch_size * world_size positions, with centred crops.
 
     The same on every call: for validation.
     """
-    dataset = ClipDataset(_checked_index(data, paths), data, seed, centred=True)
+    dataset = ClipDataset(_checked_index(data, paths), data, seed, centred=True, degradation=degradation)
     step = next(iter(_Positions(train_batch_size * num_batches, 1, rank, world_size, 0)))
     groups = [step[i : i + train_batch_size] for i in range(0, len(step), train_batch_size)]
     return [_raise_error(_collate([dataset[p] for p in group])) for group in groups]
@@ -210,16 +249,22 @@ class _Positions:
 
 def _checked_index(data: DataConfig, paths: tuple[str, ...]) -> Index:
     """The index of `paths`, or a DataError if it cannot give the clips and images that the configuration wants."""
-    index = load_index(paths)
     where = ", ".join(paths) or "data.train"
-    if not index.videos:
-        raise DataError(f"{where}: no videos among {len(index)} samples; every batch row starts with a clip")
-    if data.num_images and not index.images:
+    index = _large_enough(load_index(paths), data.min_size, where)
+    size = f" of at least data.min_size {data.min_size} pixels" if data.min_size else ""
+    needs_videos = data.moving_images < 1
+    if needs_videos and not index.videos:
+        share = "" if data.moving_images == 0 else f" (data.moving_images is {data.moving_images:g}; 1 needs none)"
         raise DataError(
-            f"{where}: no images, but data.num_images is {data.num_images}: set data.num_images=0 or add images"
+            f"{where}: no videos among {len(index)} samples{size}; every batch row starts with a clip{share}"
         )
+    for key in ("num_images", "moving_images"):
+        if getattr(data, key) and not index.images:
+            raise DataError(
+                f"{where}: no images{size}, but data.{key} is {getattr(data, key):g}: set data.{key}=0 or add images"
+            )
     wanted = (data.num_frames, data.fps, data.frame_stride)
-    short = [s.key for s in index.videos if not s.vfr and not fits(s.frames, s.fps, *wanted)]
+    short = [s.key for s in index.videos if needs_videos and not s.vfr and not fits(s.frames, s.fps, *wanted)]
     if short:
         rate = f"{data.fps:g} fps" if data.fps else f"frame stride {data.frame_stride}"
         flag = f"--fps {data.fps:g}" if data.fps else f"--frame-stride {data.frame_stride}"
@@ -232,19 +277,35 @@ def _checked_index(data: DataConfig, paths: tuple[str, ...]) -> Index:
     return index
 
 
+def _large_enough(index: Index, min_size: int, where: str) -> Index:
+    """The samples whose shorter side has at least `min_size` pixels. Raises DataError if there is none."""
+    small = [s for s in index if min(s.width, s.height) < min_size]
+    if not small:
+        return index
+    first = f"{small[0].key}, {small[0].width} x {small[0].height}"
+    left_out = f"{where}: {len(small)} of {len(index)} samples are left out, whose shorter side is below data.min_size"
+    if len(small) == len(index):
+        raise DataError(f"{left_out} {min_size} (first: {first}): none is left. Lower data.min_size or add larger ones")
+    log.info("data: %s %d (first: %s)", left_out, min_size, first)
+    return Index([s for s in index if min(s.width, s.height) >= min_size])
+
+
 def _collate(results: list[Row | DataError]) -> Batch | DataError:
     rows: list[Row] = []
     for result in results:
         if isinstance(result, DataError):
             return result
         rows.append(result)
-    return Batch(
+    batch = Batch(
         pixels=torch.stack([row["pixels"] for row in rows]),
         captions=[row["captions"] for row in rows],
         positions=torch.tensor([row["position"] for row in rows]),
         keys=[row["keys"] for row in rows],
         dropped=[entry for row in rows for entry in row["dropped"]],
     )
+    if "low_res" in rows[0]:
+        batch["low_res"] = torch.stack([row["low_res"] for row in rows])
+    return batch
 
 
 def _raise_error(batch: Batch | DataError) -> Batch:

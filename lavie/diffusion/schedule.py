@@ -15,10 +15,12 @@ NUM_TRAIN_TIMESTEPS = 1000
 BETA_START, BETA_END = 1e-4, 0.02  # The released base network's; Stable Diffusion 1.4 itself has another schedule.
 
 PredictionType = Literal["epsilon", "v_prediction"]
+BetaSchedule = Literal["linear", "scaled_linear"]
+"""Betas equally spaced, or their square roots (Stable Diffusion's word for that)."""
 
 
 class NoiseSchedule:
-    """Linear betas 1e-4 .. 0.02 over 1000 steps, and what the network predicts under them.
+    """Betas 1e-4 .. 0.02 over 1000 steps, linear unless said otherwise, and what the network predicts under them.
 
     Every method takes x_t, x_0, noise and outputs of one shape (B, ...) in any float dtype, and timesteps int64 (B,) in
     0 .. 999 on the same device. They compute in float32 (float64 for float64 inputs) and return the dtype of their
@@ -31,7 +33,13 @@ class NoiseSchedule:
         rescale_betas_zero_snr: whether the last timestep is pure noise (Lin et al. 2024, Algorithm 1).
     """
 
-    def __init__(self, prediction_type: PredictionType = "epsilon", rescale_betas_zero_snr: bool = False) -> None:
+    def __init__(
+        self,
+        prediction_type: PredictionType = "epsilon",
+        rescale_betas_zero_snr: bool = False,
+        *,
+        beta_schedule: BetaSchedule = "linear",
+    ) -> None:
         if prediction_type not in ("epsilon", "v_prediction"):
             raise ConfigError(f"prediction_type: got {prediction_type!r}, wanted epsilon or v_prediction")
         if rescale_betas_zero_snr and prediction_type == "epsilon":
@@ -41,7 +49,10 @@ class NoiseSchedule:
             )
         self.prediction_type = prediction_type
         self.rescale_betas_zero_snr = rescale_betas_zero_snr
-        betas = torch.linspace(BETA_START, BETA_END, NUM_TRAIN_TIMESTEPS, dtype=torch.float64)
+        self.beta_schedule = beta_schedule
+        power = 1.0 if beta_schedule == "linear" else 2.0
+        ends = BETA_START ** (1 / power), BETA_END ** (1 / power)
+        betas = torch.linspace(*ends, NUM_TRAIN_TIMESTEPS, dtype=torch.float64) ** power
         if rescale_betas_zero_snr:
             betas = zero_terminal_snr(betas)
         alphas_cumprod = (1 - betas).cumprod(0)
@@ -55,6 +66,12 @@ class NoiseSchedule:
     def from_config(cls, config: TrainConfig) -> "NoiseSchedule":
         """The schedule of a run: its `prediction_type` and `rescale_betas_zero_snr`."""
         return cls(config.prediction_type, config.rescale_betas_zero_snr)
+
+    @classmethod
+    def of_low_resolution(cls) -> "NoiseSchedule":
+        """The schedule of the noise that super-resolution adds to its condition, as Stable Diffusion's x4 upscaler has
+        it: a noise level is a timestep of it."""
+        return cls(beta_schedule="scaled_linear")
 
     @property
     def num_train_timesteps(self) -> int:
@@ -97,7 +114,7 @@ class NoiseSchedule:
             "num_train_timesteps": NUM_TRAIN_TIMESTEPS,
             "beta_start": BETA_START,
             "beta_end": BETA_END,
-            "beta_schedule": "linear",
+            "beta_schedule": self.beta_schedule,
             "prediction_type": self.prediction_type,
             "rescale_betas_zero_snr": self.rescale_betas_zero_snr,
             # Without signal at the last timestep, sampling must start there (Lin et al. 2024, Sec. 3.3); else LaVie's.

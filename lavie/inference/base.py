@@ -6,15 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from ..config import TrainConfig, load_config
-from ..diffusion.schedule import NoiseSchedule
+from ..config import TrainConfig
 from ..distributed import gather_objects, is_main, rank, world_size
 from ..errors import ConfigError
-from ..models.autoencoder import build_autoencoder
-from ..models.text_encoder import build_text_encoder
-from ..models.weights import load_network, newest_checkpoint
+from .load import load_stage
 from .sampler import TextToVideo
 from .video_io import write_sample, write_sheet
 
@@ -56,18 +52,17 @@ class SampleSettings:
 def load_pipeline(checkpoint: str | Path) -> tuple[TextToVideo, TrainConfig]:
     """The network of a checkpoint-<step> folder, or of the newest one in a run's folder, with the run's encoders.
 
-    Runs on a GPU where there is one. Raises CheckpointError if there is no checkpoint.
+    Runs on a GPU where there is one.
+
+    Raises CheckpointError if there is no checkpoint, ConfigError if it is of another stage than base.
     """
-    folder = newest_checkpoint(checkpoint)
-    config = load_config(folder / "config.yaml")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    network = load_network(folder / "unet", device, dtype)
-    autoencoder = build_autoencoder(config.autoencoder, config.pretrained_model_name_or_path).to(device, dtype)
-    text_encoder = build_text_encoder(
-        config.text_encoder, config.model.cross_attention_dim, config.pretrained_model_name_or_path
-    ).to(device)
-    return TextToVideo(network, autoencoder, text_encoder, NoiseSchedule.from_config(config)), config
+    pipeline, config = load_stage(checkpoint)
+    if not isinstance(pipeline, TextToVideo):
+        raise ConfigError(
+            f"--checkpoint {checkpoint} is of stage {config.stage}, which draws nothing from a prompt alone: wanted a "
+            "run of stage base, or `lavie generate` with a folder of all stages"
+        )
+    return pipeline, config
 
 
 def generate(

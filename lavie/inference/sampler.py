@@ -1,6 +1,9 @@
-"""From prompts to clips: guided sampling with the base network."""
+"""One denoising loop for the whole cascade, and the first of its three samplers: from prompts to clips."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
 
 import numpy as np
 import torch
@@ -11,11 +14,28 @@ from ..diffusion.schedule import NoiseSchedule
 from ..errors import ConfigError
 from ..models.autoencoder import Autoencoder
 from ..seeds import torch_generator
-from .schedulers import make_scheduler, set_timesteps
+from .chunking import Place, windowed, within
+from .frames import DECODE_TILE, check_size, decode
+from .schedulers import make_scheduler, set_timesteps, step
+
+Axes = Sequence[Sequence[slice]]
+"""Windows of frames, rows and columns."""
+Progress = Callable[[int, int], None]
+"""Called after each denoising step as progress(step, steps), step from 1."""
 
 
-class TextToVideo:
-    """Samples clips, or images, from a base network and its frozen encoders."""
+@dataclass(frozen=True)
+class Condition:
+    """What a network of the later stages reads beside the noisy latents."""
+
+    low_res: Tensor
+    """(B, D, F, h, w) on the latents' grid."""
+    noise_level: Tensor | None = None
+    """int64 (B,), of `low_res`."""
+
+
+class Sampler:
+    """A network with its frozen encoders and its noise schedule: what all stages sample with."""
 
     def __init__(
         self,
@@ -26,10 +46,11 @@ class TextToVideo:
     ) -> None:
         """
         Args:
-            network: (sample (B, C, F, H, W), timestep int64 (B,), text (B, 1+N, L, D), num_images=N) -> like sample. It
+            network: (sample (B, C, F, H, W), timestep int64 (B,), text (B, 1+N, L, D), num_images=N) -> like sample;
+                in the later stages with low_res (B, D, F, H, W) and, for super-resolution, noise_level int64 (B,). It
                 runs in the dtype and on the device of its parameters.
-            autoencoder: `decode(latents (B, C, h, w)) -> (B, 3, H, W)` in [-1, 1]; `stride`: pixels per latent;
-                `channels`: C.
+            autoencoder: `decode(latents (B, C, h, w)) -> (B, 3, H, W)` in [-1, 1], and `encode` back; `stride`: pixels
+                per latent; `channels`: C.
             text_encoder: n captions -> (n, L, D).
             schedule: the one of the training run.
         """
@@ -37,6 +58,120 @@ class TextToVideo:
         self.autoencoder = autoencoder
         self.text_encoder = text_encoder
         self.schedule = schedule
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network and its encoders, in place."""
+        for part in (self.network, self.autoencoder, self.text_encoder):
+            if isinstance(part, nn.Module):
+                part.to(device)
+        return self
+
+    def _generators(self, purpose: str, seed: int, indices: Sequence[int]) -> list[torch.Generator]:
+        return [torch_generator(seed, purpose, index) for index in indices]
+
+    def _denoise(
+        self,
+        shape: Sequence[int],
+        prompts: Sequence[str],
+        *,
+        purpose: str,
+        num_inference_steps: int,
+        guidance_scale: float,
+        seed: int,
+        scheduler: str,
+        negative_prompt: str,
+        indices: Sequence[int],
+        sequential_guidance: bool,
+        progress: Progress | None,
+        axes: Axes | None = None,
+        condition: Condition | None = None,
+        num_images: int = 0,
+    ) -> Tensor:
+        """Latents float32 (B, *shape), from noise.
+
+        Args:
+            shape: (C, F, h, w).
+            purpose: the name of the noise (see seeds.py).
+            axes: the windows of frames, rows and columns that go through the network one by one; default: all at once.
+                At every step the network's outputs of all windows are blended before the step is taken.
+        """
+        generators = self._generators(purpose, seed, indices)
+        noise = torch.stack([torch.randn(*shape, generator=generator) for generator in generators]).to(self.device)
+        predict = self._predictor(
+            prompts, negative_prompt, guidance_scale, condition, num_images=num_images, sequential=sequential_guidance
+        )
+        axes = axes or [[slice(0, length)] for length in shape[1:]]
+        steps = make_scheduler(scheduler, self.schedule)
+        set_timesteps(steps, num_inference_steps, self.device)
+        latents = noise * steps.init_noise_sigma
+        for number, t in enumerate(steps.timesteps, start=1):
+            x_t = steps.scale_model_input(latents, t)
+            output = windowed(partial(predict, x_t, t.long()), axes)
+            latents = step(steps, output, t, latents, generators)
+            if progress:
+                progress(number, len(steps.timesteps))
+        return latents
+
+    def _predictor(
+        self,
+        prompts: Sequence[str],
+        negative_prompt: str,
+        scale: float,
+        condition: Condition | None,
+        *,
+        num_images: int,
+        sequential: bool,
+    ) -> Callable[[Tensor, Tensor, Place], Tensor]:
+        """(x_t float32 (B, C, F, h, w), timestep int64 (), window) -> the guided output for the window, float32."""
+        parameter = next(self.network.parameters())
+        branches = [[negative_prompt] * len(prompts), list(prompts)] if scale > 1 else [list(prompts)]
+        # Text is the clip's, then one per image: an image alone has no clip, but the clip's place stays.
+        texts = [self.text_encoder(b).to(parameter)[:, None].expand(-1, 1 + num_images, -1, -1) for b in branches]
+        if not sequential:
+            texts = [torch.cat(texts)]
+
+        def run(sample: Tensor, t: Tensor, text: Tensor, place: Place) -> Tensor:
+            copies = len(text) // len(sample)
+
+            def repeated(x: Tensor) -> Tensor:
+                return x.repeat(copies, *(1,) * (x.dim() - 1))
+
+            given: dict[str, Tensor | None] = {}
+            if condition is not None:
+                given["low_res"] = repeated(within(condition.low_res, place)).to(parameter.dtype)
+                given["noise_level"] = None if condition.noise_level is None else repeated(condition.noise_level)
+            timestep = t.to(sample.device).expand(len(text))
+            output = self.network(repeated(sample).to(parameter.dtype), timestep, text, **given, num_images=num_images)
+            return output.float()
+
+        def predict(x_t: Tensor, t: Tensor, place: Place) -> Tensor:
+            sample = within(x_t, place)
+            outputs = [run(sample, t, text, place) for text in texts]
+            if len(branches) == 1:
+                return outputs[0]
+            unconditional, conditional = outputs if sequential else outputs[0].chunk(2)
+            return guided(unconditional, conditional, scale)
+
+        return predict
+
+
+def check_prompts(prompts: Sequence[str], indices: Sequence[int] | None) -> Sequence[int]:
+    """`indices`, by default 0, 1, 2 ...; ConfigError unless there is one for each of at least 1 prompt."""
+    indices = range(len(prompts)) if indices is None else indices
+    if not prompts or len(indices) != len(prompts):
+        raise ConfigError(
+            f"got {len(prompts)} prompts and {len(indices)} indices: wanted one index for each, at least 1"
+        )
+    return indices
+
+
+class TextToVideo(Sampler):
+    """Samples clips, or images, from a base network and its frozen encoders."""
 
     @torch.no_grad()
     def __call__(
@@ -52,7 +187,9 @@ class TextToVideo:
         scheduler: str = "ddim",
         negative_prompt: str = "",
         indices: Sequence[int] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        decode_tile: int = DECODE_TILE,
+        sequential_guidance: bool = False,
+        progress: Progress | None = None,
     ) -> np.ndarray:
         """Clips for `prompts`: uint8 (B, F, H, W, 3).
 
@@ -62,6 +199,8 @@ class TextToVideo:
             guidance_scale: up to 1 the unconditional prediction is not computed at all.
             seed, indices: prompt i's noise depends only on (seed, indices[i]), not on its batch; default 0, 1, 2 ...
             negative_prompt: takes the empty caption's place in the unconditional prediction.
+            decode_tile: latents, along both axes, that are decoded at once; larger frames are decoded in tiles.
+            sequential_guidance: compute the two predictions one after the other, in about half of the memory.
             progress: called after each step as progress(step, steps), step from 1.
 
         Raises:
@@ -70,55 +209,20 @@ class TextToVideo:
         stride = self.autoencoder.stride
         if num_frames < 1:
             raise ConfigError(f"num_frames: got {num_frames}, wanted at least 1 (1 is an image)")
-        if height < 1 or width < 1 or height % stride or width % stride:
-            raise ConfigError(f"height x width: got {height} x {width}, wanted positive multiples of {stride}")
-        indices = range(len(prompts)) if indices is None else indices
-        if not prompts or len(indices) != len(prompts):
-            raise ConfigError(
-                f"got {len(prompts)} prompts and {len(indices)} indices: wanted one index for each, at least 1"
-            )
-
-        device = next(self.network.parameters()).device
-        generators = [torch_generator(seed, "sample", index) for index in indices]
-        shape = (self.autoencoder.channels, num_frames, height // stride, width // stride)
-        noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
-        predict = self._predictor(prompts, negative_prompt, guidance_scale, num_images=int(num_frames == 1))
-
-        steps = make_scheduler(scheduler, self.schedule)
-        set_timesteps(steps, num_inference_steps, device)
-        latents = noise * steps.init_noise_sigma
-        for number, t in enumerate(steps.timesteps, start=1):
-            output = predict(steps.scale_model_input(latents, t), t.long())
-            latents = steps.step(output, t, latents, generator=generators).prev_sample
-            if progress:
-                progress(number, len(steps.timesteps))
-        return self._decode(latents)
-
-    def _predictor(
-        self, prompts: Sequence[str], negative_prompt: str, scale: float, num_images: int
-    ) -> Callable[[Tensor, Tensor], Tensor]:
-        """(x_t float32 (B, C, F, h, w), timestep int64 ()) -> the guided output, float32."""
-        parameter = next(self.network.parameters())
-        guide = scale > 1
-        captions = ([negative_prompt] * len(prompts) if guide else []) + list(prompts)
-        text = self.text_encoder(captions).to(parameter)
-        # Text is the clip's, then one per image: an image alone has no clip, but the clip's place stays.
-        text = text[:, None].expand(-1, 1 + num_images, -1, -1)
-
-        def predict(x_t: Tensor, t: Tensor) -> Tensor:
-            sample = torch.cat([x_t, x_t]) if guide else x_t
-            timestep = t.to(sample.device).expand(len(sample))
-            output = self.network(sample.to(parameter.dtype), timestep, text, num_images=num_images).float()
-            if not guide:
-                return output
-            unconditional, conditional = output.chunk(2)
-            return guided(unconditional, conditional, scale)
-
-        return predict
-
-    def _decode(self, latents: Tensor) -> np.ndarray:
-        """(B, C, F, h, w) -> uint8 (B, F, H, W, 3)."""
-        batch = len(latents)
-        pixels = self.autoencoder.decode(latents.transpose(1, 2).flatten(0, 1))
-        pixels = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return pixels.permute(0, 2, 3, 1).unflatten(0, (batch, -1)).cpu().numpy()
+        check_size(height, width, stride)
+        indices = check_prompts(prompts, indices)
+        latents = self._denoise(
+            (self.autoencoder.channels, num_frames, height // stride, width // stride),
+            prompts,
+            purpose="sample",
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            seed=seed,
+            scheduler=scheduler,
+            negative_prompt=negative_prompt,
+            indices=indices,
+            sequential_guidance=sequential_guidance,
+            progress=progress,
+            num_images=int(num_frames == 1),
+        )
+        return decode(self.autoencoder, latents, decode_tile)

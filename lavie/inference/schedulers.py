@@ -1,20 +1,31 @@
 """diffusers' schedulers, built from our noise schedule: how sampling walks from noise to a clip."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, get_args
 
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+from torch import Tensor
 
+from ..config import SamplerName
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import ConfigError
 
-SCHEDULERS = ("ddim", "ddpm", "euler", "dpm++")
+SCHEDULERS: tuple[str, ...] = get_args(SamplerName)
 
 
 def make_scheduler(name: str, schedule: NoiseSchedule) -> Any:
     """A fresh diffusers scheduler for one run of sampling over `schedule`.
 
     ddim (deterministic) and ddpm step as LaVie's own inference does; euler is first order too; dpm++ (DPM-Solver++(2M),
-    Lu et al. 2022) needs the fewest steps, about 20. Latents are not clipped by any of them.
+    Lu et al. 2022) and unipc (Zhao et al. 2023), of second order, need the fewest steps, about 20. Latents are not
+    clipped by any of them.
 
     Raises:
         ConfigError: `name` is none of SCHEDULERS.
@@ -26,10 +37,12 @@ def make_scheduler(name: str, schedule: NoiseSchedule) -> Any:
         return DDPMScheduler(**config, clip_sample=False, variance_type="fixed_small")
     if name == "euler":
         return EulerDiscreteScheduler(**config)
-    if name == "dpm++":
+    if name in ("dpm++", "unipc"):
         # diffusers divides "leading" steps differently here: 50 of them would start at timestep 951.
-        spacing = "trailing" if schedule.rescale_betas_zero_snr else "linspace"
-        return DPMSolverMultistepScheduler(**config | {"timestep_spacing": spacing}, algorithm_type="dpmsolver++")
+        config["timestep_spacing"] = "trailing" if schedule.rescale_betas_zero_snr else "linspace"
+        if name == "unipc":
+            return UniPCMultistepScheduler(**config)
+        return DPMSolverMultistepScheduler(**config, algorithm_type="dpmsolver++")
     raise ConfigError(f"scheduler: got {name!r}, wanted one of {', '.join(SCHEDULERS)}")
 
 
@@ -49,3 +62,12 @@ def set_timesteps(scheduler: Any, num_inference_steps: int, device: Any) -> None
         f"num_inference_steps: {type(scheduler).__name__} cannot take {num_inference_steps} steps from noise to a "
         f"clip; wanted 2 to {last // 2 + 1}, as 50"
     )
+
+
+def step(scheduler: Any, output: Tensor, t: Tensor, x_t: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """The latents one step nearer to the clip: x_t (B, ...) and the network's output for it at timestep t.
+
+    generators: one for each row; only ddpm draws from them.
+    """
+    drawing = {"generator": list(generators)} if isinstance(scheduler, DDPMScheduler) else {}
+    return scheduler.step(output, t, x_t, **drawing).prev_sample

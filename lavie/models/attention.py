@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..config import UNetConfig
 from ..ops.attention import attention
 from ..ops.temporal_attention import temporal_attention_packed
 from .embeddings import RelativeBias
 from .resnet import Frames, GroupNorm
+from .temporal import TemporalResnetBlock
 
 
 class Attention(nn.Module):
@@ -38,10 +40,29 @@ class Attention(nn.Module):
 
 
 class SelfAttention(Attention):
-    """Within each frame: (B * F, S, C) -> (B * F, S, C)."""
+    """Within each frame."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
+        """(B * F, S, C) -> (B * F, S, C); the text is not read."""
         return self.out(attention(*self.project(x, self.to_q, self.to_k, self.to_v)))
+
+
+class FirstAndPreviousAttention(SelfAttention):
+    """From each frame of a clip to the clip's first frame and the one before it; an image reads itself."""
+
+    def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
+        """(B * F, S, C) -> (B * F, S, C)."""
+        q, k, v = self.project(x, self.to_q, self.to_k, self.to_v)
+        return self.out(attention(q, _first_and_previous(k, frames), _first_and_previous(v, frames)))
+
+
+def _first_and_previous(x: Tensor, frames: Frames) -> Tensor:
+    """(B * F, S, heads, D) -> (B * F, 2 S, heads, D); frame 0 and images have themselves twice."""
+    clips, images = frames.split(x)
+    first = clips[:, :1]
+    previous = torch.cat([first, clips[:, :-1]], 1)
+    pairs = torch.cat([first.expand_as(clips), previous], 2)
+    return frames.join(pairs, torch.cat([images, images], 2))
 
 
 class TextAttention(Attention):
@@ -106,52 +127,74 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """self -> text -> temporal -> feed-forward, each pre-normed and residual."""
+    """self -> text -> temporal -> feed-forward, each pre-normed and residual; the last two may change places."""
 
-    def __init__(self, channels: int, heads: int, text_channels: int, rotary_dim: int, relative_bias: bool):
+    def __init__(self, config: UNetConfig, channels: int, heads: int, only_cross_attention: bool):
         super().__init__()
+        text_channels = config.cross_attention_dim
+        self.temporal_last = config.temporal_order == "after_feed_forward"
         self.norm1 = nn.LayerNorm(channels)
-        self.attn1 = SelfAttention(channels, heads)
+        if only_cross_attention:
+            self.attn1: nn.Module = TextAttention(channels, heads, text_channels)
+        else:
+            spatial = {"own": SelfAttention, "first_and_previous": FirstAndPreviousAttention}
+            self.attn1 = spatial[config.spatial_attention](channels, heads)
         self.norm2 = nn.LayerNorm(channels)
         self.attn2 = TextAttention(channels, heads, text_channels)
         self.norm_temp = nn.LayerNorm(channels)
-        self.attn_temp = TemporalAttention(channels, heads, rotary_dim, relative_bias)
+        self.attn_temp = TemporalAttention(channels, heads, config.rotary_dim, config.relative_bias)
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels)
 
     def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
         """x (B * F, S, C), text (B, 1 + images, L, D)."""
-        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn1(self.norm1(x), text, frames)
         x = x + self.attn2(self.norm2(x), text, frames)
-        if frames.video:
-            clips, images = frames.split(x)
-            x = frames.join(self.temporal(clips), images)
+        if self.temporal_last:
+            return self.temporal(x + self.ff(self.norm3(x)), frames)
+        x = self.temporal(x, frames)
         return x + self.ff(self.norm3(x))
 
-    def temporal(self, clip: Tensor) -> Tensor:
-        """(B, F, S, C) -> (B, F, S, C)."""
-        return clip + self.attn_temp(self.norm_temp(clip))
+    def temporal(self, x: Tensor, frames: Frames) -> Tensor:
+        """Temporal attention over the clips; images pass by."""
+        if not frames.video:
+            return x
+        clips, images = frames.split(x)
+        return frames.join(clips + self.attn_temp(self.norm_temp(clips)), images)
 
 
 class SpatialTransformer(nn.Module):
-    """norm, 1x1 in, one transformer block on the tokens, 1x1 out, plus the input."""
+    """norm, projection in, one transformer block on the tokens, projection out, plus the input.
 
-    def __init__(
-        self, channels: int, heads: int, text_channels: int, groups: int, rotary_dim: int, relative_bias: bool
-    ):
+    With temporal convolutions a temporal residual block comes before all of it.
+    """
+
+    def __init__(self, config: UNetConfig, level: int, only_cross_attention: bool):
         super().__init__()
-        self.norm = GroupNorm(groups, channels, eps=1e-6)
-        self.proj_in = nn.Conv2d(channels, channels, 1)
-        self.transformer_blocks = nn.ModuleList(
-            [TransformerBlock(channels, heads, text_channels, rotary_dim, relative_bias)]
-        )
-        self.proj_out = nn.Conv2d(channels, channels, 1)
+        channels, heads = config.block_out_channels[level], config.heads[level]
+        self.resblock_temporal = None
+        if config.temporal_convolutions:
+            self.resblock_temporal = TemporalResnetBlock(channels, (3, 3)).zero_init()
+        self.norm = GroupNorm(config.norm_num_groups, channels, eps=1e-6)
+        self.linear = config.linear_projection
+        self.proj_in = nn.Linear(channels, channels) if self.linear else nn.Conv2d(channels, channels, 1)
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(config, channels, heads, only_cross_attention)])
+        self.proj_out = nn.Linear(channels, channels) if self.linear else nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
         """x (B * F, C, H, W), text (B, 1 + images, L, D)."""
-        h = self.proj_in(self.norm(x))
-        tokens = h.permute(0, 2, 3, 1).flatten(1, 2)
+        if self.resblock_temporal is not None and frames.video:
+            x = self.resblock_temporal(x, frames)
+        h = self.norm(x)
+        tokens = self._tokens(h if self.linear else self.proj_in(h))
+        tokens = self.proj_in(tokens) if self.linear else tokens
         for block in self.transformer_blocks:
             tokens = block(tokens, text, frames)
-        h = tokens.unflatten(1, h.shape[2:]).permute(0, 3, 1, 2)
-        return x + self.proj_out(h)
+        tokens = self.proj_out(tokens) if self.linear else tokens
+        h = tokens.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        return x + (h if self.linear else self.proj_out(h))
+
+    @staticmethod
+    def _tokens(x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, H * W, C), a view of channels-last memory."""
+        return x.permute(0, 2, 3, 1).flatten(1, 2)

@@ -87,8 +87,10 @@ class KLAutoencoder(nn.Module):
         return iter(x.to(self.vae.dtype).split(self.frames_per_call))
 
 
-def build_autoencoder(config: AutoencoderConfig, pretrained: str | None) -> PatchAutoencoder | KLAutoencoder:
-    """The autoencoder of a run, frozen."""
+def build_autoencoder(
+    config: AutoencoderConfig, pretrained: str | None, stride: int = 8
+) -> PatchAutoencoder | KLAutoencoder:
+    """The autoencoder of a run, frozen. `stride`: the pixels per latent that the network of its stage was made for."""
     if config.type == "patch":
         coefficients = config.coefficients or config.patch_size**2
         return PatchAutoencoder(config.patch_size, coefficients, config.scaling_factor or 1.0)
@@ -98,11 +100,11 @@ def build_autoencoder(config: AutoencoderConfig, pretrained: str | None) -> Patc
         vae = AutoencoderKL.from_pretrained(pretrained, subfolder="vae", local_files_only=True, use_safetensors=True)
     except OSError as error:
         raise CheckpointError(f"pretrained_model_name_or_path {pretrained}: no autoencoder in vae/: {error}") from None
-    stride, channels = 2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels
-    if (stride, channels) != (8, 4):
+    found, channels = 2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels
+    if (found, channels) != (stride, 4):
         raise CheckpointError(
-            f"pretrained_model_name_or_path {pretrained}: vae/ maps {stride} pixels to a latent of {channels} "
-            "channels, wanted Stable Diffusion's 8 and 4"
+            f"pretrained_model_name_or_path {pretrained}: vae/ maps {found} pixels to a latent of {channels} channels, "
+            f"wanted {stride} and 4: Stable Diffusion 1.4 for base and interpolation, its x4 upscaler for vsr"
         )
     scaling = config.scaling_factor or vae.config.scaling_factor
     return KLAutoencoder(vae.requires_grad_(False).eval(), scaling, config.frames_per_call)

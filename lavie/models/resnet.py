@@ -25,6 +25,11 @@ class Frames(NamedTuple):
     def total(self) -> int:
         return self.video + self.images
 
+    @property
+    def clip(self) -> "Frames":
+        """The clips alone."""
+        return Frames(self.video, 0)
+
     def fold(self, sample: Tensor) -> Tensor:
         """(B, C, video + images, H, W) -> (B * (video + images), C, H, W), channels last.
 
@@ -75,12 +80,12 @@ class GroupNorm(nn.GroupNorm):
 class ResnetBlock(nn.Module):
     """norm-SiLU-conv, plus the time embedding, norm-SiLU-conv, plus the input. Norms pool over a clip's frames."""
 
-    def __init__(self, in_channels: int, out_channels: int, time_channels: int, groups: int):
+    def __init__(self, in_channels: int, out_channels: int, time_channels: int, groups: int, eps: float = 1e-5):
         super().__init__()
-        self.norm1 = GroupNorm(groups, in_channels, eps=1e-5)
+        self.norm1 = GroupNorm(groups, in_channels, eps=eps)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.time_emb_proj = nn.Linear(time_channels, out_channels)
-        self.norm2 = GroupNorm(groups, out_channels, eps=1e-5)
+        self.norm2 = GroupNorm(groups, out_channels, eps=eps)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
 

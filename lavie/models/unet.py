@@ -16,6 +16,7 @@ from .attention import SpatialTransformer
 from .blocks import DownBlock, MidBlock, UpBlock
 from .embeddings import TimestepEmbedding, sinusoid
 from .resnet import Downsample, Frames, GroupNorm, ResnetBlock, Upsample
+from .temporal import TemporalModule
 
 
 class VideoUNet(nn.Module):
@@ -31,20 +32,11 @@ class VideoUNet(nn.Module):
             return [ResnetBlock(width, out, time_channels, config.norm_num_groups) for width in widths]
 
         def transformers(level: int, count: int) -> list[SpatialTransformer]:
-            return [
-                SpatialTransformer(
-                    channels[level],
-                    config.heads[level],
-                    config.cross_attention_dim,
-                    config.norm_num_groups,
-                    config.rotary_dim,
-                    config.relative_bias,
-                )
-                for _ in range(count)
-            ]
+            return [SpatialTransformer(config, level, config.text_only[level]) for _ in range(count)]
 
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
         self.time_embedding = TimestepEmbedding(channels[0], time_channels)
+        self.class_embedding = nn.Embedding(config.num_noise_levels, time_channels) if config.num_noise_levels else None
 
         levels, depth = len(channels), config.layers_per_block
         self.down_blocks = nn.ModuleList()
@@ -60,7 +52,9 @@ class VideoUNet(nn.Module):
             )
             skip_widths += [out] * (depth if last else depth + 1)
 
-        self.mid_block = MidBlock(resnets([channels[-1]] * 2, channels[-1]), transformers(levels - 1, 1)[0])
+        self.mid_block = MidBlock(
+            resnets([channels[-1]] * 2, channels[-1]), SpatialTransformer(config, levels - 1, False)
+        )
 
         self.up_blocks = nn.ModuleList()
         width = channels[-1]
@@ -75,40 +69,85 @@ class VideoUNet(nn.Module):
             )
             width = out
 
+        if config.temporal_convolutions:
+            self.down_temporal_blocks = nn.ModuleList([TemporalModule(c, time_channels) for c in channels])
+            self.mid_temporal_block = TemporalModule(channels[-1], time_channels)
+            self.up_temporal_blocks = nn.ModuleList([TemporalModule(c, time_channels) for c in reversed(channels)])
+
         self.conv_norm_out = GroupNorm(config.norm_num_groups, channels[0], eps=1e-5)
         self.conv_out = nn.Conv2d(channels[0], config.out_channels, 3, padding=1)
 
     def forward(
-        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, *, num_images: int = 0
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        *,
+        low_res: Tensor | None = None,
+        noise_level: Tensor | None = None,
+        num_images: int = 0,
     ) -> Tensor:
         """sample (B, C, F, H, W), timestep (B,) -> (B, out_channels, F, H, W).
 
         encoder_hidden_states: (B, L, D), or (B, 1 + num_images, L, D) where the last `num_images` of the F frames are
         independent images with their own text: they pass by the temporal layers.
+        low_res: conditioning frames (B, in_channels - C, F, H, W), joined to the sample's channels.
+        noise_level: int64 (B,), of low_res; wanted if and only if the network embeds noise levels.
+
+        Raises ValueError if shapes do not fit the network or one another.
         """
-        batch, _, total, *_ = sample.shape
+        total = sample.shape[2]
         text = encoder_hidden_states if encoder_hidden_states.ndim == 4 else encoder_hidden_states[:, None]
+        self._check(sample, low_res, noise_level, text, encoder_hidden_states.shape, num_images)
+        frames = Frames(total - num_images, num_images, self.config.norm_statistics == "pooled")
+        time = self.time_embedding(sinusoid(timestep, self.config.block_out_channels[0]).to(sample.dtype))
+        if self.class_embedding is not None:
+            time = time + self.class_embedding(noise_level)
+
+        x = self.conv_in(frames.fold(sample if low_res is None else torch.cat([sample, low_res], 1)))
+        skips = [x]
+        for level, down in enumerate(self.down_blocks):
+            outputs = down(x, time, text, frames, self._run)
+            skips += outputs
+            x = self._temporal("down_temporal_blocks", level, outputs[-1], time, frames)
+        x = self.mid_block(x, time, text, frames, self._run)
+        x = self._temporal("mid_temporal_block", None, x, time, frames)
+        per_level = self.config.layers_per_block + 1
+        for level, up in enumerate(self.up_blocks):
+            # Handed over as a slice: ZeRO-3 copies lists on their way into a module, so a block cannot pop from ours.
+            skips, taken = skips[:-per_level], skips[-per_level:]
+            x = up(x, taken, tuple(skips[-1].shape[2:]) if skips else None, time, text, frames, self._run)
+            x = self._temporal("up_temporal_blocks", level, x, time, frames)
+        return frames.unfold(self.conv_out(self.conv_norm_out(x, frames, silu=True)))
+
+    def _temporal(self, name: str, level: int | None, x: Tensor, time: Tensor, frames: Frames) -> Tensor:
+        """The temporal module that follows a level, if the network has them."""
+        if not self.config.temporal_convolutions or not frames.video:
+            return x
+        module = getattr(self, name)
+        return self._run(module if level is None else module[level], x, time, frames)
+
+    def _check(self, sample, low_res, noise_level, text, text_shape, num_images: int) -> None:
+        batch, channels, total = sample.shape[:3]
         text_channels = self.config.cross_attention_dim
         fits = text.ndim == 4 and text.shape[:2] == (batch, 1 + num_images) and text.shape[3] == text_channels
         if not fits or not 0 <= num_images <= total:
             raise ValueError(
-                f"encoder_hidden_states {tuple(encoder_hidden_states.shape)} does not fit sample {tuple(sample.shape)} "
+                f"encoder_hidden_states {tuple(text_shape)} does not fit sample {tuple(sample.shape)} "
                 f"with num_images={num_images}: wanted ({batch}, {1 + num_images}, L, {text_channels})"
             )
-        frames = Frames(total - num_images, num_images, self.config.norm_statistics == "pooled")
-        time = self.time_embedding(sinusoid(timestep, self.config.block_out_channels[0]).to(sample.dtype))
-
-        x = self.conv_in(frames.fold(sample))
-        skips = [x]
-        for down in self.down_blocks:
-            skips += down(skips[-1], time, text, frames, self._run)
-        x = self.mid_block(skips[-1], time, text, frames, self._run)
-        per_level = self.config.layers_per_block + 1
-        for up in self.up_blocks:
-            # Handed over as a slice: ZeRO-3 copies lists on their way into a module, so a block cannot pop from ours.
-            skips, taken = skips[:-per_level], skips[-per_level:]
-            x = up(x, taken, tuple(skips[-1].shape[2:]) if skips else None, time, text, frames, self._run)
-        return frames.unfold(self.conv_out(self.conv_norm_out(x, frames, silu=True)))
+        condition = self.config.in_channels - channels
+        wanted = (batch, condition, *sample.shape[2:])
+        if condition != (0 if low_res is None else low_res.shape[1]) or (
+            low_res is not None and low_res.shape != wanted
+        ):
+            raise ValueError(
+                f"the network takes {self.config.in_channels} channels and got a sample {tuple(sample.shape)} with "
+                f"low_res {None if low_res is None else tuple(low_res.shape)}: wanted "
+                + (f"low_res {wanted}" if condition else "no low_res")
+            )
+        if (noise_level is None) != (self.class_embedding is None):
+            raise ValueError(f"noise_level is {noise_level}, the network embeds {self.config.num_noise_levels} levels")
 
     def _run(self, block: nn.Module, *inputs) -> Tensor:
         """One residual block or transformer; with gradient checkpointing its activations are recomputed in backward."""

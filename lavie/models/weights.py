@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..config import UNetConfig, validate
+from ..config import UNetConfig
+from ..config_file import validate
 from ..distributed import log
 from ..errors import CheckpointError
 from ..ops.temporal_attention import rotary_frequencies
@@ -25,6 +26,11 @@ from .unet import VideoUNet
 
 StateDict = Mapping[str, Tensor]
 ROTARY = ".rotary_emb.freqs"
+RENAMED = (("attn_temp.", "attn_temporal."), ("norm_temp.", "norm_temporal."))
+"""Our names, and those of the released super-resolution network, where they differ."""
+RELATIVE_BIAS = ".time_rel_pos_bias."
+STAGE_KEYS = ("spatial_attention", "temporal_order", "temporal_convolutions", "rotary_dim", "relative_bias")
+"""What tells the stages apart and no released config says."""
 WEIGHTS_NAME, CONFIG_NAME = "diffusion_pytorch_model.safetensors", "config.json"
 
 
@@ -37,7 +43,7 @@ class LoadReport:
     fresh: tuple[str, ...]
     """Parameters of the network that keep their initial values: the temporal path of an inflated 2-D UNet."""
     unused: tuple[str, ...]
-    """Keys of the source that are constants here, checked to be equal."""
+    """Keys of the source without a place here: constants, checked to be equal, and a bias that is left out."""
 
     def __str__(self) -> str:
         return f"{self.source}: {len(self.loaded)} tensors loaded, {len(self.fresh)} fresh, {len(self.unused)} unused"
@@ -51,18 +57,26 @@ def unet_config(stage: str, config: Mapping[str, Any]) -> UNetConfig:
     if stage not in STAGES:
         raise CheckpointError(f"stage {stage!r}: wanted one of {', '.join(STAGES)}")
     channels = tuple(config["block_out_channels"])
-    heads = config["attention_head_dim"]
     return UNetConfig(
         in_channels=config["in_channels"],
         out_channels=config["out_channels"],
         block_out_channels=channels,
         cross_attention=tuple(name.startswith("CrossAttn") for name in config["down_block_types"]),
         layers_per_block=config["layers_per_block"],
-        num_attention_heads=heads if isinstance(heads, int) else tuple(heads),
+        num_attention_heads=_tuple(config["attention_head_dim"]),
+        only_cross_attention=_tuple(config.get("only_cross_attention", False)),
         cross_attention_dim=config["cross_attention_dim"],
         norm_num_groups=config["norm_num_groups"],
+        linear_projection=config.get("use_linear_projection", False),
+        num_noise_levels=config.get("num_class_embeds") or 0,
+        max_noise_level=config.get("max_noise_level"),
         norm_statistics="pooled",
+        **{key: getattr(STAGES[stage], key) for key in STAGE_KEYS},
     )
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def load_official(stage: str, state_dict: StateDict, config: Mapping[str, Any]) -> VideoUNet:
@@ -79,12 +93,10 @@ def to_official(stage: str, network: VideoUNet) -> dict[str, Tensor]:
     """The state dict with the released names, rotary frequencies included."""
     if stage not in STAGES:
         raise CheckpointError(f"stage {stage!r}: wanted one of {', '.join(STAGES)}")
-    state = dict(network.state_dict())
+    state = {_released_name(name, network): value for name, value in network.state_dict().items()}
     dims = network.config.rotary_dim
     frequencies = 1.0 / 10000.0 ** (torch.arange(0, dims, 2).float() / max(dims, 1))  # float32: the released bits
-    for name in _temporal_attentions(network):
-        state[name + ROTARY] = frequencies.clone()
-    return state
+    return state | {name: frequencies.clone() for name in _rotary_names(network)}
 
 
 def load_stable_diffusion(unet_state_dict: StateDict, config: UNetConfig | Mapping[str, Any]) -> VideoUNet:
@@ -96,7 +108,7 @@ def load_stable_diffusion(unet_state_dict: StateDict, config: UNetConfig | Mappi
 
 def load_released(network: VideoUNet, state_dict: StateDict, source: str = "released weights") -> LoadReport:
     """Copy a released state dict into the network: it holds every parameter, and else only rotary frequencies."""
-    rotary = {name + ROTARY for name in _temporal_attentions(network)}
+    rotary = _rotary_names(network)
     unused = tuple(sorted(rotary & set(state_dict)))
     expected = rotary_frequencies(network.config.rotary_dim)
     for name in unused:
@@ -106,7 +118,8 @@ def load_released(network: VideoUNet, state_dict: StateDict, source: str = "rele
                 f"{source}: {name} is not 10000^(-2i/{network.config.rotary_dim}), the only RoPE that is built"
             )
     _tell_statistics(network, "pooled", source)
-    weights = {name: value for name, value in state_dict.items() if name not in rotary}
+    ours = {_released_name(name, network): name for name in network.state_dict()}
+    weights = {ours.get(name, name): value for name, value in state_dict.items() if name not in rotary}
     loaded = _copy(network, weights, set(network.state_dict()), source)
     return LoadReport(source, loaded, (), unused)
 
@@ -119,11 +132,32 @@ def inflate(network: VideoUNet, state_dict: StateDict, source: str = "2-D UNet")
     return LoadReport(source, loaded, fresh, ())
 
 
+def extend(network: VideoUNet, state_dict: StateDict, source: str = "base network") -> LoadReport:
+    """Copy a network without condition channels into one with them: the new channels of conv_in start at zero, so that
+    the condition is ignored at first (as released, for interpolation from the base network).
+
+    A relative bias that the network does not have is left out: it was learned for another frame rate and length.
+    """
+    weights = dict(state_dict)
+    first = network.conv_in.weight
+    kernel = weights.get("conv_in.weight")
+    if kernel is None or kernel.shape[:1] + kernel.shape[2:] != first.shape[:1] + first.shape[2:]:
+        raise CheckpointError(
+            f"{source}: no conv_in.weight that {tuple(first.shape)} could extend: check section model"
+        )
+    condition = kernel.new_zeros(len(first), first.shape[1] - kernel.shape[1], *first.shape[2:])
+    weights["conv_in.weight"] = torch.cat([kernel, condition], 1)
+    unused = () if network.config.relative_bias else tuple(sorted(name for name in weights if RELATIVE_BIAS in name))
+    loaded = _copy(network, {n: w for n, w in weights.items() if n not in unused}, set(network.state_dict()), source)
+    return LoadReport(source, loaded, (), unused)
+
+
 def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
     """Start `network` from what lies at `path`, told by its form:
 
     a released LaVie .pt (a dict with key "ema", or a plain state dict); a run's folder, one of its checkpoints or a
-    network folder (config.json with our class); a Stable Diffusion folder in diffusers' format, or its unet/ folder.
+    network folder (config.json with our class), with fewer input channels too; a Stable Diffusion folder in diffusers'
+    format, or its unet/ folder.
     Raises CheckpointError where the file is anything else or does not fit.
     """
     path = Path(path)
@@ -148,6 +182,8 @@ def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
     state = _read_folder(folder)
     if kind == VideoUNet.__name__:
         saved = _read_config(folder)
+        if saved.in_channels < network.config.in_channels:
+            return extend(network, state, str(folder))
         differ = [k for k, v in saved if k != "norm_statistics" and v != getattr(network.config, k)]
         if differ:
             raise CheckpointError(
@@ -242,8 +278,20 @@ def _tell_statistics(network: VideoUNet, trained: str, source: str) -> None:
         log.info(f"{source}: trained with norm_statistics {trained}, goes on with {own}: joint outputs change")
 
 
-def _temporal_attentions(network: VideoUNet) -> list[str]:
-    return [name for name, _ in network.named_modules() if name.endswith(".attn_temp")]
+def _released_name(name: str, network: VideoUNet) -> str:
+    """What the released file of the network's kind calls a parameter."""
+    for ours, theirs in RENAMED if network.config.temporal_convolutions else ():
+        name = name.replace(ours, theirs)
+    return name
+
+
+def _rotary_names(network: VideoUNet) -> set[str]:
+    """The keys of the rotary frequencies in the network's released file."""
+    if not network.config.rotary_dim:
+        return set()
+    attentions = [name for name, _ in network.named_modules() if name.endswith(".attn_temp")]
+    names = {_released_name(f"{name}.", network)[:-1] + ROTARY for name in attentions}
+    return names | ({"temporal_rotary_emb.freqs"} if network.config.temporal_convolutions else set())
 
 
 def _copy(network: VideoUNet, state: StateDict, wanted: set[str], source: str) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from .. import __version__
-from ..config import TrainConfig, dump_yaml, load_config
+from ..config import TrainConfig
+from ..config_file import dump_yaml, load_config
 from ..distributed import barrier, broadcast_object, is_main, log, world_size
 from ..errors import CheckpointError
 from ..models.weights import MANIFEST, WEIGHTS_NAME, checkpoints, newest_checkpoint, save_network

@@ -13,6 +13,7 @@ from ..config import TrainConfig
 from ..errors import ConfigError
 from ..models.attention import TransformerBlock
 from ..models.resnet import ResnetBlock
+from ..models.temporal import TemporalResnetBlock
 from .optim import build_optimizer
 
 
@@ -102,6 +103,6 @@ def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, An
     if settings.get("zero_optimization", {}).get("stage") == 3:
         # Gathered and released whole: a TransformerBlock multiplies with several layers' weights at once, and both
         # kinds hold too little for a round of communication per layer to pay.
-        deepspeed.utils.set_z3_leaf_modules(network, [TransformerBlock, ResnetBlock])
+        deepspeed.utils.set_z3_leaf_modules(network, [TransformerBlock, ResnetBlock, TemporalResnetBlock])
     engine, *_ = deepspeed.initialize(model=network, optimizer=build_optimizer(network, config), config=settings)
     return engine

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from ..config import TrainConfig, dump_yaml
+from ..config import TrainConfig
+from ..config_file import dump_yaml
 from ..models.stages import set_trainable
 from ..models.unet import VideoUNet
 from .deepspeed import resolve_json, training_dtype

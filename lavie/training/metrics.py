@@ -87,9 +87,10 @@ def forward_flops(config: TrainConfig) -> int:
     total = data.num_frames + data.num_images
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         network = VideoUNet(config.model)
-        sample = torch.empty(1, config.latent_channels, total, data.height // stride, data.width // stride)
+        sample = torch.empty(1, config.model.in_channels, total, data.height // stride, data.width // stride)
         text = torch.empty(1, 1 + data.num_images, config.text_encoder.max_length, config.model.cross_attention_dim)
-        network(sample, torch.zeros(1), text, num_images=data.num_images)
+        level = torch.zeros(1, dtype=torch.long) if config.model.num_noise_levels else None
+        network(sample, torch.zeros(1), text, noise_level=level, num_images=data.num_images)
     return counter.get_total_flops()
 
 

@@ -1,6 +1,6 @@
 """From a batch of pixels and captions to the joint loss. Every random number comes from (seed, purpose, position)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..config import TrainConfig
 from ..data.loader import Batch
+from ..diffusion.condition import spread_key_frames
 from ..diffusion.loss import JointLoss, joint_loss, min_snr_weight
 from ..diffusion.schedule import NoiseSchedule
 from ..models.autoencoder import Autoencoder
@@ -25,6 +26,10 @@ class Inputs(NamedTuple):
     """(B, 1 + N, L, D)."""
     target: Tensor
     """Like `sample`."""
+    low_res: Tensor | None = None
+    """The condition of the later stages: the key frames' latents spread over the clip, or low-resolution pixels."""
+    noise_level: Tensor | None = None
+    """int64 (B,): the noise in the low-resolution pixels."""
 
 
 @dataclass
@@ -37,6 +42,7 @@ class Step:
     schedule: NoiseSchedule
     device: torch.device
     dtype: torch.dtype
+    low_resolution_schedule: NoiseSchedule = field(default_factory=NoiseSchedule.of_low_resolution)
 
     def loss(self, network, inputs: Inputs) -> JointLoss:
         """Run the network (an engine or a module) on `inputs`."""
@@ -45,7 +51,10 @@ class Step:
         # ZeRO-3 lets go of a block's weights when the gradient reaches the block's input. So every block, the first and
         # frozen ones too, needs an input that a gradient reaches.
         sample.requires_grad_(torch.is_grad_enabled())
-        output = network(sample, inputs.timestep, text, num_images=images)
+        condition = {}
+        if inputs.low_res is not None:
+            condition = dict(low_res=inputs.low_res.to(self.dtype), noise_level=inputs.noise_level)
+        output = network(sample, inputs.timestep, text, **condition, num_images=images)
         weight = None
         if config.snr_gamma is not None:
             weight = min_snr_weight(self.schedule.snr(inputs.timestep), config.snr_gamma, config.prediction_type)
@@ -90,4 +99,31 @@ class Step:
             timestep,
             text.to(self.device),
             self.schedule.target(latents, noise, timestep),
+            *self._condition(batch, latents, purpose),
         )
+
+    def _condition(self, batch: Batch, latents: Tensor, purpose: str) -> tuple[Tensor | None, Tensor | None]:
+        """(low_res, noise_level) of the later stages; in validation clean key frames, and the level of sampling."""
+        config, positions, validating = self.config, batch["positions"].tolist(), bool(purpose)
+
+        def draw(kind: str, below: int) -> Tensor:
+            return torch.tensor([int(uniform(config.seed, kind, p) * below) for p in positions], device=self.device)
+
+        def noise_like(x: Tensor) -> Tensor:
+            shape = x.shape[1:]
+            generators = [torch_generator(config.seed, purpose + "condition noise", p) for p in positions]
+            return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(x.device)
+
+        if config.stage == "interpolation":
+            keys = latents[:, :, :: config.keyframe_interval]
+            if config.condition_noise_steps and not validating:
+                steps = draw("condition timestep", config.condition_noise_steps)
+                keys = self.schedule.add_noise(keys, noise_like(keys), steps)
+            return spread_key_frames(keys, config.keyframe_interval), None
+        if config.stage == "vsr":
+            pixels = batch["low_res"].to(self.device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+            level = torch.full((len(positions),), config.sampling.noise_level, device=self.device)
+            if not validating:
+                level = draw("noise level", config.highest_noise_level + 1)
+            return self.low_resolution_schedule.add_noise(pixels, noise_like(pixels), level), level
+        return None, None

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from ..config import TrainConfig, dump_yaml
+from ..config import DegradationConfig, TrainConfig
+from ..config_file import dump_yaml
 from ..data.loader import Batch, build_loader, fixed_batches
 from ..diffusion.loss import JointLoss
 from ..diffusion.schedule import NoiseSchedule
@@ -48,10 +49,12 @@ class Trainer:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
         checkpoint, self.start = find(config)
         self.validation_batches = self._validation_batches()
-        self.batches = build_loader(config.data, config.data.train, **self._share(), start_step=self.start)
+        self.batches = build_loader(
+            config.data, config.data.train, **self._share(), start_step=self.start, degradation=pairs(config)
+        )
 
         pretrained, dtype = config.pretrained_model_name_or_path, training_dtype(config)
-        autoencoder = build_autoencoder(config.autoencoder, pretrained).to(self.device, dtype)
+        autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride).to(self.device, dtype)
         text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained)
         network = build_network(config).to(self.device)
         self.engine = build_engine(network, config, settings)
@@ -152,12 +155,13 @@ class Trainer:
         self.metrics.log(record)
 
     def _validation_batches(self) -> list[Batch]:
-        data = self.config.data
+        data = self.config.data.model_copy(update={"moving_images": 0.0})
         if not data.validation:
             return []
         share = self._share()
         del share["gradient_accumulation_steps"]
-        return fixed_batches(data, data.validation, num_batches=self.config.validation_batches, **share)
+        batches = self.config.validation_batches
+        return fixed_batches(data, data.validation, num_batches=batches, **share, degradation=pairs(self.config))
 
     def _validate(self, step: int) -> None:
         """Held-out loss and samples of the averaged network, which every rank holds whole for the while."""
@@ -174,6 +178,11 @@ class Trainer:
         if self.sample and self.config.validation_prompts:
             self.sample(network, self.step, Path(self.config.output_dir) / "samples" / f"step-{step:06d}")
         barrier()
+
+
+def pairs(config: TrainConfig) -> DegradationConfig | None:
+    """How batches come by their low resolution, if the stage wants one."""
+    return config.degradation if config.stage == "vsr" else None
 
 
 def build_network(config: TrainConfig) -> VideoUNet:

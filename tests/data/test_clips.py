@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lavie.data.clips import clip_indices, feasible_starts, fit, fits
+from lavie.data.clips import clip_indices, cut_scale, feasible_starts, fit, fits
 from lavie.errors import DataError
 
 
@@ -124,6 +124,33 @@ def test_fit_gives_the_size_and_keeps_a_flat_colour(size):
     assert fitted.shape == (2, *size, 3)
     assert fitted.dtype == np.uint8
     assert (fitted == (10, 100, 200)).all()
+
+
+@pytest.mark.parametrize(
+    ("u", "v", "left", "top"), [(0, 0, 0, 0), (0.5, 0.5, 10, 6), (0.47, 0.999, 9, 12), (1, 1, 20, 12)]
+)
+def test_a_patch_is_cut_at_the_sources_own_resolution(u, v, left, top):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 24, 36, 3), dtype=np.uint8)
+    patch = fit(frames, 12, 16, u, v, "patch")
+    np.testing.assert_array_equal(patch, frames[:, top : top + 12, left : left + 16])
+    assert patch.flags.c_contiguous and patch.flags.writeable and not np.shares_memory(patch, frames)
+
+
+def test_every_place_of_a_patch_is_as_likely():
+    row = np.arange(7, dtype=np.uint8)[None, None, :, None].repeat(3, -1)
+    places = [int(fit(row, 1, 3, u, 0, "patch")[0, 0, 0, 0]) for u in (np.arange(1000) + 0.5) / 1000]
+    assert np.bincount(places).tolist() == [200] * 5
+
+
+def test_a_source_smaller_than_the_patch_is_scaled_to_cover_it():
+    frames = np.random.default_rng(0).integers(0, 256, (2, 24, 36, 3), dtype=np.uint8)
+    assert cut_scale(24, 36, 30, 16, "patch") == 30 / 24
+    np.testing.assert_array_equal(fit(frames, 30, 16, 0.3, 0, "patch"), fit(frames, 30, 16, 0.3, 0, "cover"))
+
+
+def test_cover_scales_down_what_a_patch_leaves():
+    assert cut_scale(64, 128, 32, 32) == 0.5
+    assert cut_scale(64, 128, 32, 32, "patch") == 1
 
 
 def test_fit_does_not_alias():

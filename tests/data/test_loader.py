@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import logging
 import shutil
 
 import numpy as np
@@ -9,13 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from lavie.config import DataConfig
+from lavie.config import DataConfig, DegradationConfig
+from lavie.data.decode import decode_frames, decode_image
+from lavie.data.degrade import degrade
 from lavie.data.encode import encode_mp4
 from lavie.data.index import load_index
 from lavie.data.loader import ClipDataset, build_loader, fixed_batches
 from lavie.data.pack import pack_entries
+from lavie.data.shards import read_member
 from lavie.data.sources import Entry
 from lavie.errors import DataError
+from lavie.seeds import numpy_generator
 
 
 def config(folder, **changes) -> DataConfig:
@@ -31,8 +36,11 @@ def config(folder, **changes) -> DataConfig:
     return DataConfig(**{**values, **changes})
 
 
-def take(data, steps, *, world_size=1, batch=4, accumulation=1, start_step=0, seed=0):
-    """Every row of `steps` steps as (position, keys, captions, pixels), over all ranks, in the order of positions."""
+def take(data, steps, *, world_size=1, batch=4, accumulation=1, start_step=0, seed=0, degradation=None):
+    """Every row of `steps` steps as (position, keys, captions, pixels), over all ranks, in the order of positions.
+
+    With `degradation`, the low resolution is a fifth.
+    """
     rows = []
     loaders = [
         build_loader(
@@ -44,19 +52,21 @@ def take(data, steps, *, world_size=1, batch=4, accumulation=1, start_step=0, se
             rank=rank,
             world_size=world_size,
             start_step=start_step,
+            degradation=degradation,
         )
         for rank in range(world_size)
     ]
     for _ in range(steps):
         for loader in loaders:
             for b in itertools.islice(loader, accumulation):
-                rows += zip(b["positions"].tolist(), b["keys"], b["captions"], b["pixels"], strict=True)
+                low = [b["low_res"]] if degradation else []
+                rows += zip(b["positions"].tolist(), b["keys"], b["captions"], b["pixels"], *low, strict=True)
     return rows
 
 
 def assert_same(a, b):
     assert [row[:3] for row in a] == [row[:3] for row in b]
-    assert all(torch.equal(x[3], y[3]) for x, y in zip(a, b, strict=True))
+    assert all(torch.equal(s, t) for x, y in zip(a, b, strict=True) for s, t in zip(x[3:], y[3:], strict=True))
 
 
 def write_videos(out, *, count=1, frames=8, times=None):
@@ -229,3 +239,115 @@ def test_fixed_batches_cut_the_centre(tmp_path):
     data = config(tmp_path, num_frames=2, num_images=0, height=32, width=32)
     batch = fixed_batches(data, data.train, seed=0, train_batch_size=1, num_batches=1, rank=0, world_size=1)[0]
     assert (batch["pixels"][..., 4:-4, :] > 190).all()
+
+
+def write_media(out, **sizes):
+    """Videos `v...` and images `i...` of the sizes (width, height) given, each with its key for a caption."""
+    rng = np.random.default_rng(0)
+
+    def media(name, width, height):
+        if name.startswith("v"):
+            return encode_mp4(rng.integers(0, 256, (8, height, width, 3), dtype=np.uint8), 8)
+        file = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(file, "png")
+        return file.getvalue()
+
+    files = {name: media(name, *size) for name, size in sizes.items()}
+    entries = (Entry(name, name, lambda data=data: data, name) for name, data in files.items())
+    pack_entries(entries, out, num_frames=8, fps=8)
+
+
+def test_patches_are_cut_at_the_sources_own_resolution(tmp_path):
+    write_media(tmp_path, v=(64, 48), i=(70, 40))
+    row = take(config(tmp_path, num_images=1, height=16, width=24, crop="patch"), 1, batch=1)[0]
+    index = load_index((str(tmp_path),))
+    for frame, sample in ((row[3][0], index.videos[0]), (row[3][8], index.images[0])):
+        data = read_member(sample)
+        whole = decode_image(data) if sample.kind == "image" else decode_frames(data, [0])[0]
+        windows = np.lib.stride_tricks.sliding_window_view(whole, (16, 24, 3))[:, :, 0]
+        assert (windows == frame.numpy()).all((2, 3, 4)).sum() == 1
+
+
+def test_small_sources_are_left_out_and_named(tmp_path, caplog):
+    write_media(tmp_path, v1=(64, 48), v2=(64, 32), v3=(48, 64), i1=(40, 90), i2=(48, 48))
+    with caplog.at_level(logging.INFO, "lavie"):
+        rows = take(config(tmp_path, num_images=1, min_size=48), 4)
+    by_key = {s.key: s for s in load_index((str(tmp_path),))}
+    assert {min(by_key[k].width, by_key[k].height) for row in rows for k in row[1]} == {48}
+    assert {by_key[k].caption for row in rows for k in row[1]} == {"v1", "v3", "i2"}
+    small = next(s for s in load_index((str(tmp_path),)) if min(s.width, s.height) < 48)
+    assert "2 of 5 samples are left out, whose shorter side is below data.min_size 48 (first: " in caplog.text
+    assert f"{small.key}, {small.width} x {small.height}" in caplog.text
+    with pytest.raises(DataError, match=r"5 of 5 samples .* data\.min_size 49 .*none is left"):
+        take(config(tmp_path, min_size=49), 1)
+    write_media(tmp_path / "mixed", v1=(64, 32), i1=(64, 48))
+    with pytest.raises(DataError, match=r"no videos among 1 samples of at least data\.min_size 48 pixels"):
+        take(config(tmp_path / "mixed", min_size=48), 1)
+
+
+MOVING = {"num_images": 0, "crop": "patch", "height": 16, "width": 16, "camera_speed": 2.0}
+
+
+def test_a_share_of_the_rows_are_moving_images(demo):
+    data = config(demo / "train", **MOVING, moving_images=0.3)
+    rows = take(data, 20, batch=5)
+    samples = {s.key: s for s in load_index(data.train)}
+    kinds = [samples[row[1][0]].kind for row in rows]
+    assert 20 <= kinds.count("image") <= 40
+    assert all(row[3].shape == (8, 16, 16, 3) and row[2] == [samples[row[1][0]].caption] for row in rows)
+    moving = [row[3].float() for row, kind in zip(rows, kinds, strict=True) if kind == "image"]
+    assert sum((clip[1:] != clip[:-1]).any() for clip in moving) > 0.9 * len(moving)
+    # The other rows are what they are without.
+    plain = take(config(demo / "train", **MOVING), 20, batch=5)
+    for row, other, kind in zip(rows, plain, kinds, strict=True):
+        if kind == "video":
+            assert_same([row], [other])
+
+
+def test_moving_images_follow_their_own_order(demo):
+    rows = take(config(demo / "train", **MOVING, moving_images=1), 4, batch=5)
+    keys = [row[1][0] for row in rows]
+    assert len(set(keys[:10])) == len(set(keys[10:])) == 10 and keys[:10] != keys[10:]
+    assert_same(rows, take(config(demo / "train", **MOVING, moving_images=1, num_workers=1), 4, batch=5))
+    assert_same(rows[10:], take(config(demo / "train", **MOVING, moving_images=1), 2, batch=5, start_step=2))
+
+
+def test_a_damaged_moving_image_is_replaced_and_reported(demo, tmp_path):
+    shutil.copytree(demo / "train", tmp_path / "train")
+    bad = load_index((str(tmp_path / "train"),)).images[2].key
+    damage(tmp_path / "train", {bad})
+    data = config(tmp_path / "train", **MOVING, moving_images=1)
+    (batch,) = fixed_batches(data, data.train, seed=0, train_batch_size=10, num_batches=1, rank=0, world_size=1)
+    assert {d["key"] for d in batch["dropped"]} == {bad} and [bad] not in batch["keys"]
+    assert batch["pixels"].shape == (10, 8, 16, 16, 3)
+
+
+def test_moving_images_need_images_and_may_do_without_videos(tmp_path):
+    write_media(tmp_path / "videos", v=(32, 32))
+    write_media(tmp_path / "images", i=(32, 32))
+    with pytest.raises(DataError, match=r"no images, but data\.moving_images is 0\.5: set data\.moving_images=0"):
+        take(config(tmp_path / "videos", **MOVING, moving_images=0.5), 1)
+    with pytest.raises(DataError, match=r"no videos among 1 samples.*data\.moving_images is 0\.5; 1 needs none"):
+        take(config(tmp_path / "images", **MOVING, moving_images=0.5), 1)
+    assert take(config(tmp_path / "images", **MOVING, moving_images=1), 1)[0][1][0].endswith("i")
+
+
+def test_low_resolution_is_the_degraded_clip(demo):
+    data, how = config(demo / "train", **MOVING, moving_images=0.5), DegradationConfig()
+    rows = take(data, 3, batch=4, degradation=how)
+    for position, _, _, pixels, low in rows:
+        assert low.dtype == torch.uint8 and low.shape == (8, 4, 4, 3)
+        expected = degrade(pixels.numpy(), how, numpy_generator(0, "degradation", position))
+        np.testing.assert_array_equal(low.numpy(), expected)
+    assert_same([row[:4] for row in rows], take(data, 3, batch=4))
+    workers = config(demo / "train", **MOVING, moving_images=0.5, num_workers=1)
+    assert_same(rows, take(workers, 3, batch=4, degradation=how))
+    assert_same(rows[4:], take(data, 2, world_size=2, batch=2, start_step=1, degradation=how))
+
+
+def test_fixed_batches_hold_the_low_resolution(demo):
+    data = config(demo / "validation", **MOVING)
+    kwargs = {"seed": 0, "train_batch_size": 2, "num_batches": 1, "rank": 0, "world_size": 1}
+    (batch,) = fixed_batches(data, data.train, **kwargs, degradation=DegradationConfig(filters=("box",), scale=2))
+    assert batch["low_res"].shape == (2, 8, 8, 8, 3)
+    assert "low_res" not in fixed_batches(data, data.train, **kwargs)[0]

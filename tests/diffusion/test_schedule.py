@@ -113,3 +113,10 @@ def test_refusals_name_the_key():
         NoiseSchedule("epsilon", rescale_betas_zero_snr=True)
     with pytest.raises(ConfigError, match="prediction_type: got 'x0'"):
         NoiseSchedule("x0")
+
+
+def test_the_low_resolution_has_the_noise_of_the_x4_upscaler():
+    schedule = NoiseSchedule.of_low_resolution()
+    sigma = (1 - schedule.alphas_cumprod).sqrt()
+    assert [round(float(sigma[level]), 3) for level in (50, 150)] == [0.096, 0.25]
+    torch.testing.assert_close(schedule.betas, torch.linspace(1e-4**0.5, 0.02**0.5, 1000).square(), rtol=1e-4, atol=0)

@@ -41,12 +41,14 @@ def test_fifty_ddim_steps_are_lavies():
     assert theirs.final_alpha_cumprod == theirs.alphas_cumprod[0]
 
 
-@pytest.mark.parametrize("name, count", [("ddim", 0), ("ddim", 1), ("ddpm", 1000), ("euler", 1), ("dpm++", 1000)])
+@pytest.mark.parametrize(
+    "name, count", [("ddim", 0), ("ddim", 1), ("ddpm", 1000), ("euler", 1), ("dpm++", 1000), ("unipc", 1000)]
+)
 def test_refuses_steps_that_miss_the_noise(name, count):
     with pytest.raises(ConfigError, match=f"cannot take {count} steps"):
         set_timesteps(make_scheduler(name, NoiseSchedule()), count, "cpu")
 
 
 def test_refuses_unknown_names():
-    with pytest.raises(ConfigError, match=r"got 'dpm', wanted one of ddim, ddpm, euler, dpm\+\+"):
+    with pytest.raises(ConfigError, match=r"got 'dpm', wanted one of ddim, ddpm, euler, dpm\+\+, unipc"):
         make_scheduler("dpm", NoiseSchedule())

@@ -1,4 +1,5 @@
 import json
+from functools import cache
 
 import pytest
 import torch
@@ -8,17 +9,31 @@ from lavie.models.unet import VideoUNet
 from lavie.testing import SHARED
 
 
-@pytest.fixture(scope="session")
-def golden():
-    """The released code's tiny base network: its config, its state dict, and the inputs and output of each case."""
+@cache
+def read_golden(stage):
+    """The released code's tiny network of a stage: its config, its state dict, and each case's inputs and output."""
     if not SHARED.is_dir():
         pytest.skip(f"no reference data at {SHARED}")
-    tensors = load_file(SHARED / "golden/base.safetensors")
+    tensors = load_file(SHARED / f"golden/{stage}.safetensors")
+    inputs = ("sample", "timestep", "encoder_hidden_states", "low_res", "class_labels")
     cases = {}
     for name in ("", "long.", "odd.", "joint."):
-        keys = ("input.sample", "input.timestep", "input.encoder_hidden_states", "output")
-        cases[name or "main"] = tuple(tensors.pop(name + key) for key in keys)
-    return json.loads((SHARED / "golden/base.json").read_text())["config"], tensors, cases
+        if name + "output" in tensors:
+            case = {key: tensors.pop(f"{name}input.{key}", None) for key in inputs}
+            cases[name or "main"] = (*(case[key] for key in inputs), tensors.pop(name + "output"))
+    return json.loads((SHARED / f"golden/{stage}.json").read_text())["config"], tensors, cases
+
+
+@pytest.fixture
+def golden_of():
+    """A function: stage -> (config, state dict, cases)."""
+    return read_golden
+
+
+@pytest.fixture
+def golden():
+    """The base network's config and state dict."""
+    return read_golden("base")[:2]
 
 
 @pytest.fixture
@@ -45,6 +60,11 @@ def make_2d():
         from diffusers import UNet2DConditionModel
 
         torch.manual_seed(seed)
+        kinds = dict(
+            only_cross_attention=config.only_cross_attention,
+            use_linear_projection=config.linear_projection,
+            num_class_embeds=config.num_noise_levels or None,
+        )
         down = tuple("CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in config.cross_attention)
         up = tuple("CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(config.cross_attention))
         return UNet2DConditionModel(
@@ -57,6 +77,7 @@ def make_2d():
             attention_head_dim=config.heads,  # diffusers' name for the number of heads
             cross_attention_dim=config.cross_attention_dim,
             norm_num_groups=config.norm_num_groups,
+            **kinds,
         ).eval()
 
     return make

@@ -10,9 +10,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lavie.models.attention import TransformerBlock
 from lavie.models.resnet import ResnetBlock
 from lavie.models.stages import STAGES
+from lavie.models.temporal import TemporalModule
 from lavie.models.unet import VideoUNet
 from lavie.models.weights import load_official, load_stable_diffusion, to_official
 from lavie.testing import GOLDEN_ATOL, ORACLE_ATOL, SHARED, TOLERANCES, relative_error, requires_shared, tiny_unet
+
+
+def tiny_vsr(**changes):
+    """A super-resolution network of three levels: every kind of block that the released one has."""
+    values = dict(
+        in_channels=7,
+        block_out_channels=(32, 32, 64),
+        cross_attention=(False, True, True),
+        only_cross_attention=(True, True, False),
+        linear_projection=True,
+        num_noise_levels=20,
+        temporal_convolutions=True,
+    )
+    return tiny_unet(**(values | changes))
 
 
 def inputs(config, batch=2, frames=5, images=0, size=(8, 12), length=7, seed=0):
@@ -31,22 +46,34 @@ def largest_error(actual, expected):
 
 
 @pytest.mark.parametrize("case", ("main", "long.", "odd.", "joint."))
-def test_equals_the_released_network(golden, case):
-    config, state, cases = golden
-    sample, timestep, text, expected = cases[case]
+@pytest.mark.parametrize("stage", STAGES)
+def test_equals_the_released_network(golden_of, stage, case):
+    config, state, cases = golden_of(stage)
+    if case not in cases:
+        assert case == "joint." and stage != "base"
+        return
+    sample, timestep, text, low_res, noise_level, expected = cases[case]
+    network = load_official(stage, state, config)
+    if stage == "interpolation":  # kept there as one tensor of eight channels
+        sample, low_res = sample.split(4, 1)
+    images = 2 if case == "joint." else 0
     with torch.no_grad():
-        actual = load_official("base", state, config)(sample, timestep, text, num_images=2 if case == "joint." else 0)
+        actual = network(sample, timestep, text, low_res=low_res, noise_level=noise_level, num_images=images)
     assert largest_error(actual, expected) <= GOLDEN_ATOL
 
 
+PARAMETERS = {"base": 909_124_116, "interpolation": 909_131_524, "vsr": 691_036_436}
+
+
 @requires_shared
-def test_full_size_has_the_released_keys_shapes_and_parameters():
+@pytest.mark.parametrize("stage", STAGES)
+def test_full_size_has_the_released_keys_shapes_and_parameters(stage):
     with torch.device("meta"):
-        network = VideoUNet(STAGES["base"])
-    expected = json.loads((SHARED / "reference/keys/base.json").read_text())
-    assert {name: list(value.shape) for name, value in to_official("base", network).items()} == expected
-    shared_frequencies = 16
-    assert sum(p.numel() for p in network.parameters()) + shared_frequencies == 909_124_116
+        network = VideoUNet(STAGES[stage])
+    expected = json.loads((SHARED / f"reference/keys/{stage}.json").read_text())
+    assert {name: list(value.shape) for name, value in to_official(stage, network).items()} == expected
+    shared_frequencies = STAGES[stage].rotary_dim // 2
+    assert sum(p.numel() for p in network.parameters()) + shared_frequencies == PARAMETERS[stage]
 
 
 # --- against the 2-D model
@@ -56,6 +83,14 @@ CONFIGS = {
     "all levels attend": tiny_unet(cross_attention=(True, True), num_attention_heads=(1, 2)),
     "finest level does not attend": tiny_unet(cross_attention=(False, True), layers_per_block=2),
     "four levels": tiny_unet(block_out_channels=(32, 32, 64, 64), cross_attention=(True, True, True, False)),
+    "interpolation": tiny_unet(
+        in_channels=8,
+        spatial_attention="first_and_previous",
+        temporal_order="after_feed_forward",
+        rotary_dim=0,
+        relative_bias=False,
+    ),
+    "super-resolution": tiny_vsr(),
     "other channels": tiny_unet(in_channels=8, out_channels=3, norm_num_groups=4, rotary_dim=16, relative_bias=False),
 }
 
@@ -67,19 +102,60 @@ def test_one_frame_of_a_fresh_network_is_the_2d_model(make_2d, name, size):
     flat = make_2d(config)
     network = load_stable_diffusion(flat.state_dict(), config)
     sample, timestep, text = inputs(config, frames=1, size=size)
+    level = torch.tensor([3, 19]) if config.num_noise_levels else None
     with torch.no_grad():
-        expected = flat(sample[:, :, 0], timestep, text).sample
-        actual = network(sample, timestep, text)[:, :, 0]
+        expected = flat(sample[:, :, 0], timestep, text, class_labels=level).sample
+        actual = network(sample, timestep, text, noise_level=level)[:, :, 0]
+        condition = config.in_channels - config.out_channels
+        if condition > 0:
+            parts = sample.split([config.out_channels, condition], 1)
+            split = network(parts[0], timestep, text, low_res=parts[1], noise_level=level)[:, :, 0]
+            assert torch.equal(split, actual)
     assert largest_error(actual, expected) <= ORACLE_ATOL
 
 
-def test_the_temporal_path_runs_on_one_frame_and_learns_from_the_start(make_2d):
-    config = tiny_unet()
+@pytest.mark.parametrize("name", ("tiny", "interpolation", "super-resolution"))
+def test_the_temporal_path_runs_on_one_frame_and_learns_from_the_start(make_2d, name):
+    """The last projection of every temporal part starts at zero and gets a gradient."""
+    config = CONFIGS[name]
     network = load_stable_diffusion(make_2d(config).state_dict(), config)
-    network(*inputs(config, frames=1)).square().sum().backward()
-    for name, parameter in network.named_parameters():
-        if name.endswith("attn_temp.to_out.0.weight"):
-            assert parameter.grad.any(), name
+    level = torch.tensor([3, 19]) if config.num_noise_levels else None
+    network(*inputs(config, frames=1), noise_level=level).square().sum().backward()
+    last = ("attn_temp.to_out.0.weight", "resblock_temporal.conv2.weight", "shift_conv.weight")
+    learning = [(n, p) for n, p in network.named_parameters() if n.endswith(last)]
+    assert len(learning) == blocks(network) * (2 if config.temporal_convolutions else 1) + temporal_modules(network)
+    for parameter_name, parameter in learning:
+        assert not parameter.any() and parameter.grad.any(), parameter_name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ("interpolation", "super-resolution"))
+def test_images_pass_by_every_temporal_part(make_2d, make_network, name):
+    config = CONFIGS[name]
+    network, flat = make_network(config), make_2d(config)
+    network.load_state_dict(flat.state_dict(), strict=False)
+    sample, timestep, text = inputs(config, frames=3, images=2)
+    level = torch.tensor([3, 19]) if config.num_noise_levels else None
+    output = network(sample, timestep, text, noise_level=level, num_images=2)
+    for image in range(2):
+        alone = flat(sample[:, :, 3 + image], timestep, text[:, 1 + image], class_labels=level).sample
+        assert largest_error(output[:, :, 3 + image], alone) <= ORACLE_ATOL
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    (
+        (dict(low_res=None), "wanted low_res \\(2, 3, 5, 8, 12\\)"),
+        (dict(low_res=torch.zeros(2, 3, 5, 8, 11)), "wanted low_res"),
+        (dict(noise_level=None), "embeds 20 levels"),
+    ),
+)
+def test_refuses_conditions_that_do_not_fit(change, message):
+    config = tiny_vsr()
+    sample, timestep, text = inputs(config)
+    given = dict(low_res=sample[:, 4:], noise_level=torch.tensor([0, 1])) | change
+    with pytest.raises(ValueError, match=message):
+        VideoUNet(config)(sample[:, :4], timestep, text, **given)
 
 
 def joint(make_2d, make_network, statistics, frames=5, images=2):
@@ -281,6 +357,10 @@ def in_channels_last_order(tensor):
 def blocks(network):
     """Each joins gradients: once those of GEGLU's halves (cat), twice those of a packed product (stack)."""
     return sum(isinstance(module, TransformerBlock) for module in network.modules())
+
+
+def temporal_modules(network):
+    return sum(isinstance(module, TemporalModule) for module in network.modules())
 
 
 def skips(network):

@@ -63,13 +63,14 @@ def stable_diffusion(make_2d, tmp_path):
 # --- released weights
 
 
-def test_released_weights_round_trip(golden):
-    config, state, _ = golden
-    back = to_official("base", load_official("base", state, config))
+@pytest.mark.parametrize("stage,frequencies", (("base", 6), ("interpolation", 0), ("vsr", 8)))
+def test_released_weights_round_trip(golden_of, stage, frequencies):
+    config, state, _ = golden_of(stage)
+    back = to_official(stage, load_official(stage, state, config))
     assert back.keys() == state.keys()
     for name, value in state.items():
         assert torch.equal(back[name], value), name
-    assert sum(name.endswith(FREQUENCIES) for name in back) == 6  # 2 down, 1 mid, 3 up
+    assert sum(name.endswith("rotary_emb.freqs") for name in back) == frequencies
 
 
 def test_config_of_the_released_network(golden):
@@ -85,7 +86,7 @@ def test_config_of_the_released_network(golden):
 
 
 def test_half_precision_frequencies_are_recognised(golden):
-    config, state, _ = golden
+    config, state = golden
     halved = {name: value.half() for name, value in state.items()}
     network = load_official("base", halved, config)
     assert torch.equal(network.conv_in.weight, state["conv_in.weight"].half().float())
@@ -116,7 +117,7 @@ NAMES = (
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("damage", (drop, add, reshape))
 def test_released_weights_must_fit(golden, damage, name):
-    config, state, _ = golden
+    config, state = golden
     state = dict(state)
     what = damage(state, name)
     with pytest.raises(CheckpointError, match=f"{what}: {name}"):
@@ -134,18 +135,37 @@ def test_failed_loads_change_nothing(tmp_path, released, fresh):
 
 @pytest.mark.parametrize("change", (lambda f: f * 1.01, lambda f: f[:-1], lambda f: f.flip(0), lambda f: f * 0))
 def test_other_rotary_frequencies_are_refused(golden, change):
-    config, state, _ = golden
+    config, state = golden
     name = "mid_block.attentions.0.transformer_blocks.0" + FREQUENCIES
     with pytest.raises(CheckpointError, match=name):
         load_official("base", {**state, name: change(state[name])}, config)
 
 
 def test_unknown_stages_are_refused(golden, network):
-    config, state, _ = golden
-    with pytest.raises(CheckpointError, match="'vsr': wanted one of base"):
-        load_official("vsr", state, config)
-    with pytest.raises(CheckpointError, match="'vsr': wanted one of base"):
-        to_official("vsr", network)
+    config, state = golden
+    with pytest.raises(CheckpointError, match="'upscaler': wanted one of base"):
+        load_official("upscaler", state, config)
+    with pytest.raises(CheckpointError, match="'upscaler': wanted one of base"):
+        to_official("upscaler", network)
+
+
+# --- a condition joins the input
+
+
+def test_a_base_network_extends_to_a_condition(network, tmp_path):
+    save_network(tmp_path / "unet", network.config, network.state_dict())
+    wider = VideoUNet(tiny_unet(in_channels=8, relative_bias=False))
+    report = initialize(wider, tmp_path)
+    own, base = wider.state_dict(), network.state_dict()
+    assert torch.equal(own["conv_in.weight"][:, :4], base["conv_in.weight"]) and not own["conv_in.weight"][:, 4:].any()
+    assert all(torch.equal(own[name], base[name]) for name in own if name != "conv_in.weight")
+    assert set(report.unused) == {n for n in base if "time_rel_pos_bias" in n} and set(report.loaded) == set(own)
+
+
+def test_only_the_input_may_differ_when_extending(network, tmp_path):
+    save_network(tmp_path / "unet", network.config, network.state_dict())
+    with pytest.raises(CheckpointError, match="of another shape"):
+        initialize(VideoUNet(tiny_unet(in_channels=8, cross_attention_dim=32)), tmp_path)
 
 
 # --- Stable Diffusion

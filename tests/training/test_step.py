@@ -46,7 +46,7 @@ def test_rows_do_not_depend_on_their_batch():
     step = make_step(caption_dropout=0.5)
     whole = step.training_inputs(make_batch([3, 4, 5, 6]))
     halves = [step.training_inputs(make_batch(p)) for p in ([3, 4], [5, 6])]
-    for name in whole._fields:
+    for name in ("sample", "timestep", "text", "target"):
         assert torch.equal(getattr(whole, name), torch.cat([getattr(h, name) for h in halves])), name
 
 
@@ -104,3 +104,62 @@ def test_min_snr_weighs_the_loss():
 
     ratio = weighted.loss(network, inputs).total / plain.loss(network, inputs).total
     assert float(ratio) == pytest.approx(0.5 / float(plain.schedule.snr(inputs.timestep)), rel=1e-5)
+
+
+# --- what the later stages are given
+
+
+def make_stage(stage: str, frames: int = 5, **changes) -> Step:
+    channels = {"interpolation": 24, "vsr": 15}[stage]
+    model = dict(in_channels=channels, out_channels=12, cross_attention_dim=16, num_noise_levels=20)
+    data = dict(train="unused", frame_stride=1, num_frames=frames, num_images=0, height=8, width=8)
+    values = dict(degradation=dict(scale=2), sampling=dict(noise_level=3), keyframe_interval=2)
+    return make_step(stage=stage, model=model, data=data, **(values | changes))
+
+
+def stage_batch(positions: list[int]) -> dict:
+    batch = make_batch(positions)
+    low = [np.random.default_rng(100 + p).integers(0, 256, (5, 4, 4, 3), dtype=np.uint8) for p in positions]
+    return batch | dict(captions=[[row[0]] for row in batch["captions"]], low_res=torch.from_numpy(np.stack(low)))
+
+
+def test_interpolation_is_given_clean_key_frames():
+    step = make_stage("interpolation")
+    batch = stage_batch([3, 4])
+    inputs = step.training_inputs(batch)
+    pixels = batch["pixels"].flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
+    latents = step.autoencoder.encode(pixels).unflatten(0, (2, 5)).transpose(1, 2)
+    assert torch.equal(inputs.low_res, latents[:, :, [0, 0, 2, 2, 4]]) and inputs.noise_level is None
+
+
+def test_key_frames_are_noised_where_asked_for_and_clean_in_validation():
+    clean, noisy = make_stage("interpolation"), make_stage("interpolation", condition_noise_steps=200)
+    batch = stage_batch([3, 4])
+    expected, got = clean.training_inputs(batch), noisy.training_inputs(batch)
+    assert torch.equal(got.sample, expected.sample) and not torch.equal(got.low_res, expected.low_res)
+    assert torch.equal(got.low_res[:, :, 0], got.low_res[:, :, 1])  # one noise per key frame, spread with it
+    assert torch.equal(noisy.validation_inputs(batch, 10).low_res, expected.low_res)
+
+
+def test_super_resolution_is_told_the_noise_in_its_condition():
+    step = make_stage("vsr")
+    batches = [step.training_inputs(stage_batch(list(range(i, i + 25)))) for i in range(0, 500, 25)]
+    levels = torch.cat([b.noise_level for b in batches])
+    assert set(levels.tolist()) == set(range(20))
+    batch = stage_batch([3, 4])
+    inputs = step.training_inputs(batch)
+    clean = batch["low_res"].permute(0, 4, 1, 2, 3).double() / 127.5 - 1
+    share = step.low_resolution_schedule.alphas_cumprod.double()[inputs.noise_level].view(2, 1, 1, 1, 1)
+    noise = (inputs.low_res.double() - share.sqrt() * clean) / (1 - share).sqrt()
+    assert abs(float(noise.mean())) < 0.2 and abs(float(noise.std()) - 1) < 0.2
+    assert step.validation_inputs(batch, 10).noise_level.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("stage", ("interpolation", "vsr"))
+def test_conditions_do_not_depend_on_the_batch(stage):
+    step = make_stage(stage, condition_noise_steps=50)
+    whole = step.training_inputs(stage_batch([3, 4, 5, 6]))
+    halves = [step.training_inputs(stage_batch(p)) for p in ([3, 4], [5, 6])]
+    assert torch.equal(whole.low_res, torch.cat([h.low_res for h in halves]))
+    if stage == "vsr":
+        assert torch.equal(whole.noise_level, torch.cat([h.noise_level for h in halves]))

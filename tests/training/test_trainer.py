@@ -246,6 +246,72 @@ def test_the_temporal_set_leaves_spatial_weights_alone(rendered, tmp_path):
     assert changed and all(is_temporal(name) for name in changed)
 
 
+def make_vsr_config(folder: Path, output: Path, **changes: Any) -> TrainConfig:
+    model = dict(
+        in_channels=51,
+        out_channels=48,
+        block_out_channels=(32, 32),
+        cross_attention=(False, True),
+        only_cross_attention=(True, False),
+        layers_per_block=1,
+        num_attention_heads=1,
+        cross_attention_dim=16,
+        norm_num_groups=4,
+        linear_projection=True,
+        num_noise_levels=100,
+        temporal_convolutions=True,
+    )
+    data = dict(num_images=0, height=16, width=16, crop="patch", moving_images=0.5)
+    autoencoder = dict(type="patch", patch_size=4)
+    return make_config(folder, output, stage="vsr", model=model, data=data, autoencoder=autoencoder, **changes)
+
+
+def test_super_resolution_trains_its_temporal_part_alone(rendered, tmp_path):
+    """Under ZeRO-3 on two ranks: spatial weights keep every bit, every temporal block moves."""
+    settings = deepspeed_json(tmp_path, 3)
+    config = make_vsr_config(rendered, tmp_path / "first", max_train_steps=1)
+    run_distributed(train, 2, config, settings)
+    before = weights(config, 1)
+    second = make_vsr_config(
+        rendered,
+        tmp_path / "second",
+        max_train_steps=4,
+        trainable="temporal",
+        init_weights=f"{config.output_dir}/checkpoint-1",
+    )
+    run_distributed(train, 2, second, settings)
+    after = weights(second, 4)
+    still = {name for name in before if torch.equal(before[name], after[name])}
+    assert {name for name in before if not is_temporal(name)} <= still
+    moved = before.keys() - still
+    assert any("resblock_temporal" in n for n in moved) and any("shift_conv" in n for n in moved)
+    assert any("attn_temp." in n for n in moved)
+
+
+def test_interpolation_starts_from_base_weights(rendered, tmp_path):
+    settings = deepspeed_json(tmp_path, 3)
+    base = make_config(rendered, tmp_path / "base", max_train_steps=1)
+    run_distributed(train, 1, base, settings)
+    data = dict(num_frames=5, num_images=0)
+    model = base.model.model_dump() | dict(in_channels=6, relative_bias=False)
+    config = make_config(
+        rendered,
+        tmp_path / "run",
+        stage="interpolation",
+        model=model,
+        data=data,
+        max_train_steps=2,
+        init_weights=base.output_dir,
+    )
+    run_distributed(train, 2, config, settings)
+    start, end = weights(base, 1), weights(config, 2)
+    assert end["conv_in.weight"].shape[1] == 6 and end["conv_in.weight"][:, 3:].any()
+    assert {n for n in start if n not in end} == {n for n in start if "time_rel_pos_bias" in n}
+    # Two small steps away from where it started: the base network's weights, not a fresh draw.
+    assert all((end[n][:, :3] - start[n][:, :3]).abs().max() < 0.1 for n in ("conv_in.weight",))
+    assert len(losses(config)) == 2
+
+
 def draw_nothing(network, step, folder: Path) -> None:
     """Stands for sampling: says which rank came by."""
     from lavie.distributed import rank

@@ -1,0 +1,115 @@
+"""`lavie generate`: the whole cascade, from prompts to large videos."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import torch
+import typer
+from rich.progress import Progress
+
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from .inference.cascade import Cascade
+
+
+def generate(
+    cascade: Annotated[
+        Path, typer.Option(help="A folder with base/, interpolation/ and vsr/: runs, or checkpoint-<step> folders.")
+    ],
+    prompt: Annotated[list[str] | None, typer.Option(help="What to draw; may be given several times.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="A text file with one prompt per line.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the videos go; the same folder goes on with a cut call.")
+    ] = None,
+    stop_after: Annotated[
+        Literal["base", "interpolation", "vsr"], typer.Option(help="The last stage that runs.")
+    ] = "vsr",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="STAGE.KEY=VALUE",
+            help="A setting of one stage, as vsr.guidance_scale=6 or base.num_frames=24; may be given several times.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every stage's noise.")] = 0,
+    num: Annotated[int, typer.Option(min=1, help="Clips per prompt.")] = 1,
+    offload: Annotated[bool, typer.Option(help="Keep idle stages on the CPU.")] = False,
+    sequential_guidance: Annotated[
+        bool, typer.Option(help="Two calls of the network in place of one of twice the batch: less memory.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option(help="Print sizes and peak memory, and refuse what cannot fit.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace clips of other prompts that lie in --out.")] = False,
+) -> None:
+    """Draw large videos from prompts: key frames, then the frames between them, then four times the size.
+
+    Settings that are not given are those of the training runs.
+    """
+    from .inference.cascade import Cascade, generate_cascade
+
+    def load(device: torch.device | None = None) -> Cascade:
+        return Cascade.from_folder(
+            cascade, overrides=set_ or [], seed=seed, stop_after=stop_after, device=device, offload=offload
+        )
+
+    if dry_run:
+        _estimate(load(torch.device("meta")), offload, sequential_guidance)
+        return
+    prompts = read_prompts(prompt, prompt_file)
+    if not prompts or out is None:
+        raise ConfigError(f"got {len(prompts)} prompts and --out {out}: wanted --prompt or --prompt-file, and --out")
+    stages = load()
+    with Progress(transient=True) as progress:
+        tasks = {name: progress.add_task(name, start=False, total=None) for name in stages.stages}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            progress.start_task(tasks[stage])
+            progress.update(tasks[stage], completed=done, total=total)
+
+        paths = generate_cascade(
+            stages,
+            prompts,
+            out,
+            num_per_prompt=num,
+            stop_after=stop_after,
+            sequential_guidance=sequential_guidance,
+            overwrite=overwrite,
+            progress=advance,
+        )
+    typer.echo("\n".join(map(str, paths)))
+
+
+def read_prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
+    """The prompts of --prompt, then the lines of --prompt-file that are not empty."""
+    found = list(prompts or [])
+    if file:
+        try:
+            found += [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--prompt-file {file}: cannot be read: {error}") from None
+    return found
+
+
+def _estimate(cascade: "Cascade", offload: bool, sequential_guidance: bool) -> None:
+    """Print the sizes and the peak of every stage; ConfigError if one does not fit on the present GPU."""
+    from .inference.load import default_device, dtype_on
+    from .inference.memory import GIB, MARGIN, peaks, require_fit
+
+    device = default_device()
+    estimates = peaks(cascade, offload=offload, sequential_guidance=sequential_guidance)
+    for name, peak in estimates.items():
+        windows, rows, columns = (len(cuts) for cuts in peak.plan.axes)
+        typer.echo(
+            f"{name}: {' x '.join(map(str, peak.plan.pixels))} pixels; {windows} windows of {rows * columns} tiles, up "
+            f"to {' x '.join(map(str, peak.plan.window))} latents\n"
+            f"  weights {peak.weights / GIB:.2f} GiB; activations of the network {peak.network / GIB:.2f} GiB, of the "
+            f"autoencoder {peak.autoencoder / GIB:.2f} GiB; clips {peak.clips / GIB:.2f} GiB\n"
+            f"  peak, with a margin of {MARGIN - 1:.0%}: {peak.total / GIB:.2f} GiB"
+        )
+    if device.type != "cuda":
+        typer.echo(f"device: {device}, {str(dtype_on(device)).removeprefix('torch.')}; its memory is not checked")
+        return
+    free, total = torch.cuda.mem_get_info(device)
+    typer.echo(f"device: {torch.cuda.get_device_name(device)}, {free / GIB:.2f} of {total / GIB:.2f} GiB free")
+    require_fit(cascade, estimates, free, offload=offload, sequential_guidance=sequential_guidance)

@@ -1,0 +1,99 @@
+"""A stage of the cascade from the folder that its training run left."""
+
+from pathlib import Path
+
+import torch
+
+from ..config import TrainConfig
+from ..config_file import load_config
+from ..diffusion.schedule import NoiseSchedule
+from ..errors import CheckpointError
+from ..models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder
+from ..models.text_encoder import ClipTextEncoder, HashTextEncoder, build_text_encoder
+from ..models.unet import VideoUNet
+from ..models.weights import load_network, newest_checkpoint
+from .interpolation import Interpolator
+from .sampler import Sampler, TextToVideo
+from .super_resolution import SuperResolver
+
+META = torch.device("meta")
+
+
+def default_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def dtype_on(device: torch.device) -> torch.dtype:
+    """What networks run in: bfloat16 on GPUs, float32 on CPUs; on "meta" as on the default device."""
+    runs_on = default_device() if device == META else device
+    return torch.bfloat16 if runs_on.type == "cuda" else torch.float32
+
+
+def load_stage(
+    checkpoint: str | Path, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> tuple[Sampler, TrainConfig]:
+    """The sampler of a checkpoint-<step> folder, or of the newest one in a run's folder, with the run's encoders.
+
+    Args:
+        device: default: a GPU where there is one. On "meta" nothing is loaded: tensors have sizes only.
+        dtype: of the network and of the autoencoder; default: bfloat16 on GPUs, else float32. The x4 upscaler's
+            autoencoder stays in float32, which it overflows below; text encoders do too.
+
+    Raises CheckpointError if there is no checkpoint.
+    """
+    folder = newest_checkpoint(checkpoint)
+    config = load_config(folder / "config.yaml")
+    device = device or default_device()
+    dtype = dtype or dtype_on(device)
+    pretrained = config.pretrained_model_name_or_path
+    if device == META:
+        network, autoencoder, text_encoder = _sizes(config, dtype)
+    else:
+        network = load_network(folder / "unet", device, dtype)
+        autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride)
+        text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained).to(device)
+    autoencoder = autoencoder.to(device, torch.float32 if config.stage == "vsr" else dtype)
+    parts = network, autoencoder, text_encoder, NoiseSchedule.from_config(config)
+    if config.stage == "interpolation":
+        return Interpolator(*parts, keyframe_interval=config.keyframe_interval), config
+    return (SuperResolver if config.stage == "vsr" else TextToVideo)(*parts), config
+
+
+def _sizes(
+    config: TrainConfig, dtype: torch.dtype
+) -> tuple[VideoUNet, PatchAutoencoder | KLAutoencoder, HashTextEncoder | ClipTextEncoder]:
+    """The three parts on the meta device."""
+    pretrained = config.pretrained_model_name_or_path
+    autoencoder: PatchAutoencoder | KLAutoencoder
+    text_encoder: HashTextEncoder | ClipTextEncoder
+    with META:
+        network = VideoUNet(config.model).to(dtype).eval()
+    if config.autoencoder.type == "patch":
+        autoencoder = build_autoencoder(config.autoencoder, None)
+    else:
+        from diffusers import AutoencoderKL
+
+        try:
+            values = AutoencoderKL.load_config(pretrained, subfolder="vae", local_files_only=True)
+        except OSError as error:
+            raise CheckpointError(f"pretrained_model_name_or_path {pretrained}: no vae/config.json: {error}") from None
+        with META:
+            vae = AutoencoderKL.from_config(values).eval()
+        autoencoder = KLAutoencoder(vae, 1.0, config.autoencoder.frames_per_call)
+    if config.text_encoder.type == "hash":
+        text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, None)
+    else:
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        try:
+            text_config = CLIPTextConfig.from_pretrained(
+                str(pretrained), subfolder="text_encoder", local_files_only=True
+            )
+        except OSError as error:
+            raise CheckpointError(
+                f"pretrained_model_name_or_path {pretrained}: no text_encoder/config.json: {error}"
+            ) from None
+        with META:
+            text_encoder = ClipTextEncoder(CLIPTextModel(text_config), None, config.text_encoder.max_length)
+    return network, autoencoder, text_encoder

@@ -1,0 +1,197 @@
+"""What sampling would hold in memory, before anything is loaded: measured on tensors without data.
+
+A stage's peak is the sum of
+  weights      of networks and encoders on the device: its own if idle stages are offloaded, else those of all stages;
+  activations  the most that lives at once in one call of the network on its largest window, or of the autoencoder on
+               its largest tile, whichever is more;
+  clips        the latents with their noise, condition, blended output and scheduler states, in float32.
+Attention is taken to keep no matrix of scores, as PyTorch's kernels and ours do; workspaces of convolutions and
+fragmentation come on top, for which `MARGIN` stands.
+"""
+
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ..errors import ConfigError
+from ..models.unet import VideoUNet
+from .cascade import Cascade, Plan
+from .frames import FRAMES_AT_ONCE
+from .load import META
+from .settings import resolve
+
+GIB = 2**30
+MARGIN = 1.1
+"""By which the sum is multiplied."""
+CLIP_COPIES = 8
+"""Tensors like the latents that the loop holds: noise, latents, condition and its noise, the blended output and a
+window's share, and two states of a second-order scheduler."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Bytes that a stage holds on its device."""
+
+    plan: Plan
+    weights: float
+    network: float
+    autoencoder: float
+    clips: float
+
+    @property
+    def total(self) -> float:
+        """All together at the worst moment, with the margin."""
+        return MARGIN * (self.weights + max(self.network, self.autoencoder) + self.clips)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations make in its block, as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {_storage(x)._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        for x in tree_leaves(result):
+            if isinstance(x, Tensor):
+                storage = _storage(x)
+                if storage._cdata not in self.seen and storage._cdata not in given:
+                    self.seen.add(storage._cdata)
+                    self.live += storage.nbytes()
+                    self.peak = max(self.peak, self.live)
+                    weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
+        return result
+
+    def _free(self, key: int, size: int) -> None:
+        self.seen.discard(key)
+        self.live -= size
+
+
+class FusedAttention(TorchFunctionMode):
+    """Attention that keeps no scores: on the meta device PyTorch would choose the one that does."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            query, _, value = args[:3]
+            return query.new_empty(*query.shape[:-1], value.shape[-1])
+        return func(*args, **(kwargs or {}))
+
+
+def live_bytes(run: Callable[[], Any]) -> int:
+    """The most bytes that `run` makes live at once, on tensors of the meta device, without gradients."""
+    with torch.no_grad(), FusedAttention(), LiveBytes() as counter:
+        run()
+    return counter.peak
+
+
+def peaks(cascade: Cascade, *, offload: bool = False, sequential_guidance: bool = False) -> dict[str, Peak]:
+    """The peak of every stage of a cascade on the meta device: Cascade.from_folder(..., device="meta").
+
+    Raises ConfigError for settings with which a stage cannot sample.
+    """
+    return {name: _peak(cascade, name, offload, sequential_guidance) for name in cascade.stages}
+
+
+OFFLOAD, SEQUENTIAL = "--offload", "--sequential-guidance"
+REMEDIES = {
+    "base": ("decode_tile=64",),
+    "interpolation": ("decode_tile=64", "window=8", "window=5"),
+    "vsr": ("decode_tile=64", "tile=[160,256]", "tile=[96,128]", "window=4"),
+}
+"""Settings of each stage that take less memory and more time, mild ones first."""
+
+
+def require_fit(
+    cascade: Cascade,
+    estimates: Mapping[str, Peak],
+    limit: float,
+    *,
+    offload: bool = False,
+    sequential_guidance: bool = False,
+) -> None:
+    """Raise ConfigError if a stage's peak is above `limit` bytes, naming the flags with which it would not be."""
+    faults = []
+    for name, peak in estimates.items():
+        if peak.total > limit:
+            flags = _remedy(cascade, name, limit, offload, sequential_guidance)
+            smaller = "smaller base.height and base.width, or fewer base.num_frames"
+            faults.append(
+                f"stage {name} would take {peak.total / GIB:.2f} GiB of {limit / GIB:.2f} GiB; "
+                + (f"it fits with {' '.join(flags)}" if flags else f"no flag makes it fit: wanted {smaller}")
+            )
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def _remedy(cascade: Cascade, stage: str, limit: float, offload: bool, sequential: bool) -> list[str]:
+    """The flags with which a stage's peak stays within the limit, none without need; empty if none suffice."""
+    flags = [flag for flag, given in ((OFFLOAD, offload), (SEQUENTIAL, sequential)) if not given]
+    flags += [f"--set {stage}.{change}" for change in REMEDIES[stage]]
+
+    def fits(chosen: list[str]) -> bool:
+        overrides = [flag.removeprefix("--set ") for flag in chosen if flag.startswith("--set ")]
+        changed = Cascade(**cascade.stages, settings=resolve(cascade.settings.model_dump(), overrides))
+        peak = _peak(changed, stage, offload or OFFLOAD in chosen, sequential or SEQUENTIAL in chosen)
+        return peak.total <= limit
+
+    for count in range(1, len(flags) + 1):
+        chosen = flags[:count]
+        if fits(chosen):
+            for flag in flags[: count - 1]:
+                without = [f for f in chosen if f != flag]
+                chosen = without if fits(without) else chosen
+            return chosen
+    return []
+
+
+def _peak(cascade: Cascade, name: str, offload: bool, sequential: bool) -> Peak:
+    stage, settings, plan = cascade.stages[name], getattr(cascade.settings, name), cascade.plan()[name]
+    autoencoder, config = stage.autoencoder, stage.network.config
+    weights = {
+        n: sum(map(_parameter_bytes, (s.network, s.autoencoder, s.text_encoder))) for n, s in cascade.stages.items()
+    }
+
+    rows = 2 if settings.guidance_scale > 1 and not sequential else 1
+    tile = [min(length, settings.decode_tile) for length in plan.latents[1:]]
+    latents = torch.empty(min(FRAMES_AT_ONCE, plan.latents[0]), autoencoder.channels, *tile, device=META)
+    through = [live_bytes(lambda: autoencoder.decode(latents))]
+    if name == "interpolation":
+        pixels = torch.empty(len(latents), 3, *(autoencoder.stride * length for length in tile), device=META)
+        through.append(live_bytes(lambda: autoencoder.encode(pixels)))
+    return Peak(
+        plan,
+        weights=weights[name] if offload else sum(weights.values()),
+        network=_network_bytes(stage.network, (rows, config.in_channels, *plan.window), stage.text_encoder.max_length),
+        autoencoder=max(through),
+        clips=CLIP_COPIES * 4 * autoencoder.channels * torch.Size(plan.latents).numel(),
+    )
+
+
+@lru_cache(maxsize=64)  # it takes seconds, and remedies ask again
+def _network_bytes(network: VideoUNet, shape: tuple[int, ...], text_length: int) -> int:
+    """Activations of one call on a sample of `shape`, condition included."""
+    like = next(network.parameters())
+    level = torch.zeros(shape[0], dtype=torch.long, device=META) if network.config.num_noise_levels else None
+    text = like.new_empty(shape[0], text_length, network.config.cross_attention_dim)
+    timestep = torch.zeros(shape[0], device=META)
+    return live_bytes(lambda: network(like.new_empty(shape), timestep, text, noise_level=level))
+
+
+def _parameter_bytes(part: Any) -> int:
+    return sum(p.numel() * p.element_size() for p in part.parameters())
+
+
+def _storage(x: Tensor) -> Any:
+    return x.untyped_storage()

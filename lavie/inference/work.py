@@ -1,0 +1,51 @@
+"""Finished stages of a cascade on disk: their frames without loss, and what they were made of.
+
+OUT/work/00000-base.npy    uint8 (F, H, W, 3)
+OUT/work/00000-base.json   the record: prompt, settings, weights, and the record of the stage before; written last
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .video_io import replacing
+
+Record = Mapping[str, Any]
+
+
+class Work:
+    """The folder of one output folder's stages."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """`folder` is created when first written to."""
+        self.folder = Path(folder)
+
+    def record(self, index: int, stage: str) -> dict[str, Any] | None:
+        """What clip `index` of a stage was made of; None if that stage was not finished."""
+        try:
+            record = json.loads(self._path(index, stage, ".json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record if self._path(index, stage, ".npy").is_file() else None
+
+    def get(self, index: int, stage: str, record: Record) -> np.ndarray | None:
+        """The frames made of exactly this record, mapped from the disk; None if there are none."""
+        if self.record(index, stage) != json.loads(json.dumps(record)):
+            return None
+        return np.load(self._path(index, stage, ".npy"), mmap_mode="r", allow_pickle=False)
+
+    def put(self, index: int, stage: str, record: Record, frames: np.ndarray) -> np.ndarray:
+        """Keep frames under their record; they come back mapped from the disk."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._path(index, stage, ".json").unlink(missing_ok=True)
+        with replacing(self._path(index, stage, ".npy")) as temporary, temporary.open("wb") as file:
+            np.save(file, frames, allow_pickle=False)
+        with replacing(self._path(index, stage, ".json")) as temporary:
+            temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return np.load(self._path(index, stage, ".npy"), mmap_mode="r", allow_pickle=False)
+
+    def _path(self, index: int, stage: str, suffix: str) -> Path:
+        return self.folder / f"{index:05d}-{stage}{suffix}"

@@ -1,0 +1,63 @@
+"""The estimate of peak memory: bytes counted by hand, and flags that make a stage fit."""
+
+import pytest
+import torch
+from torch import nn
+
+from lavie.errors import ConfigError
+from lavie.inference.cascade import Cascade
+from lavie.inference.memory import MARGIN, live_bytes, peaks, require_fit
+
+FLOAT = 4
+
+
+def test_live_bytes_by_hand():
+    x = torch.empty(1000, device="meta")
+
+    def run():
+        a = x + 1  # 1
+        b = a * 2  # 2
+        del a  # 1
+        view = b.view(10, 100)  # 1
+        c = view.sum(1)  # 1 + 10 / 1000
+        d = torch.cat([b, x])  # 3 + 10 / 1000
+        return c, d
+
+    assert live_bytes(run) == FLOAT * (3000 + 10)
+
+
+def test_attention_keeps_no_scores():
+    q = torch.empty(1, 2, 4096, 8, device="meta")
+    assert live_bytes(lambda: nn.functional.scaled_dot_product_attention(q, q, q)) == FLOAT * q.numel()
+
+
+@pytest.fixture(scope="module")
+def cascade(cascade_folder):
+    return Cascade.from_folder(cascade_folder, device="meta", dtype=torch.float32)
+
+
+def test_peaks(cascade):
+    plain, apart, halved = peaks(cascade), peaks(cascade, offload=True), peaks(cascade, sequential_guidance=True)
+    for name, stage in cascade.stages.items():
+        weights = FLOAT * sum(p.numel() for p in stage.network.parameters())
+        assert apart[name].weights == weights and plain[name].weights == sum(p.weights for p in apart.values())
+        assert halved[name].network == pytest.approx(plain[name].network / 2, rel=0.1)
+        peak = plain[name]
+        assert peak.total == MARGIN * (peak.weights + max(peak.network, peak.autoencoder) + peak.clips)
+        sample = FLOAT * 2 * 32 * torch.Size(peak.plan.window).numel()  # the widest maps of the first level
+        assert 3 * sample < peak.network < 40 * sample
+
+
+def test_what_cannot_fit_is_refused_with_the_flag_that_helps(cascade):
+    found = peaks(cascade)
+    require_fit(cascade, found, max(p.total for p in found.values()))
+    alone = peaks(cascade, offload=True)["vsr"].total
+    with pytest.raises(ConfigError, match=r"stage vsr would take .* it fits with --offload$"):
+        require_fit(cascade, {"vsr": found["vsr"]}, alone)
+    vsr = cascade.settings.vsr.model_copy(update={"window": 4})
+    smaller = Cascade(**cascade.stages, settings=cascade.settings.model_copy(update={"vsr": vsr}))
+    limit = peaks(smaller, offload=True, sequential_guidance=True)["vsr"].total
+    with pytest.raises(ConfigError, match=r"it fits with .*--set vsr.window=4$"):
+        require_fit(cascade, {"vsr": found["vsr"]}, limit)
+    with pytest.raises(ConfigError, match=r"no flag makes it fit: wanted smaller base.height"):
+        require_fit(cascade, {"base": found["base"]}, 1000)
