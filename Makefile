@@ -16,10 +16,10 @@ DEMO_DATA := runs/demo/data
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-long test check bench bench-gpu resources clean
+.PHONY: help install demo demo-cascade demo-long test check bench bench-gpu resources clean
 
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
 
 install: $(STAMP)  ## create .venv and install the exact versions of constraints.txt
 
@@ -38,8 +38,10 @@ $(DEV_STAMP): $(STAMP)
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-demo: install  ## render a dataset, train the three small stages on it, sample, score and plot: runs/demo
+demo: install  ## render a dataset, train the small base stage on it, sample, score and plot: runs/demo
 	@$(MAKE) --no-print-directory _demo RUN=runs/demo CONFIG=configs/smoke/base.yaml
+
+demo-cascade: install  ## after make demo: train the small later stages, and take one prompt through all three
 	@$(MAKE) --no-print-directory _cascade RUN=runs/demo
 
 LONG := max_train_steps=9000 validation_steps=1500 checkpointing_steps=1500 learning_rate=2.0e-3 adam_beta2=0.99 ema_decay=0.998

@@ -292,8 +292,8 @@ class Config(NamedTuple):
 
 def config_of(q: Tensor, bias: Tensor | None) -> Config:
     rows, half = max(triton.next_power_of_2(q.shape[1]), 16), q.element_size() == 2
-    if rows == 16:
-        return Config(16, 4, 4, 16, half, 12)
+    if rows == 16:  # narrow chunks take the fewest registers, but 80 dims spill with them
+        return Config(16, 4, 4, 32 if half and q.shape[-1] == 80 else 16, half, 12)
     if not half:
         return Config(rows, 1, rows // 8, 16, False, 4)
     if rows == 64 and bias is not None:
