@@ -5,11 +5,13 @@ The temporal half of a pseudo-3D convolution: nn.Conv3d with a kernel (k, 1, 1) 
 before the result is rounded and written.
 """
 
+import math
 from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from . import group_norm_silu as norms
 from .backend import kernels_for
@@ -153,6 +155,11 @@ def _(x, weight, bias, time, residual, statistics, backend):
     return y, y.new_empty(shape, dtype=_sum_dtype(y))
 
 
+@register_flop_formula(torch.ops.lavie.pseudo3d_conv)
+def _(x_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
+    return 2 * math.prod(x_shape[:3]) * math.prod(weight_shape)
+
+
 @torch.library.custom_op("lavie::pseudo3d_conv_weight_gradient", mutates_args=())
 def _weight_gradient(dy: Tensor, x: Tensor, weight: Tensor, backend: str) -> Tensor:
     kernels = kernels_for("pseudo3d_conv", backend, x, dy)
@@ -268,6 +275,11 @@ def _(x, w1, b1, conv1_weight, c1, w2, b2, conv2_weight, c2, time, frames, group
         torch.empty_like(x, memory_format=torch.channels_last),
         x.new_empty(middle).contiguous(memory_format=torch.channels_last),
     )
+
+
+@register_flop_formula(torch.ops.lavie.pseudo3d_block)
+def _(x, w1, b1, conv1_weight, c1, w2, b2, conv2_weight, *args, out_shape=None, **kwargs) -> int:
+    return 2 * x[0] * math.prod(x[2:]) * (math.prod(conv1_weight) + math.prod(conv2_weight))
 
 
 @torch.library.custom_op("lavie::pseudo3d_block_backward", mutates_args=())

@@ -4,10 +4,12 @@ Every (batch, position, head) is one short sequence of F frames. RoPE turns inte
 dims of each head by the frame index (Su et al., 2021); the remaining dims pass through.
 """
 
+import math
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from .backend import kernels_for
 
@@ -67,6 +69,11 @@ def _temporal_attention(
 def _(qkv, bias, rotary_dim, theta, scale, backend):
     q, _, _ = _three(qkv)
     return q.new_empty(q.shape)
+
+
+@register_flop_formula(torch.ops.lavie.temporal_attention)
+def _(qkv_shapes, *args, out_shape, **kwargs) -> int:
+    return 4 * math.prod(out_shape) * out_shape[1]  # two products of two FLOPs, over F frames for each element
 
 
 @torch.library.custom_op("lavie::temporal_attention_backward", mutates_args=())

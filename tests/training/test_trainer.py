@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lavie.config import TrainConfig, load_config
+from lavie.config import TrainConfig
+from lavie.config_file import load_config
 from lavie.errors import CheckpointError, ConfigError, TrainingError
 from lavie.models.stages import is_temporal
 from lavie.ops.backend import set_backend
