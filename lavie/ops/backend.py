@@ -6,6 +6,7 @@
 import importlib.util
 import logging
 import os
+from functools import lru_cache
 from types import ModuleType
 from typing import Any, Literal
 
@@ -60,9 +61,14 @@ def _device(argument: Any) -> torch.device:
     return (argument[0] if isinstance(argument, (list, tuple)) else argument).device
 
 
+@lru_cache
+def _installed() -> bool:
+    return importlib.util.find_spec("triton") is not None  # looks at the disk: once, not at every operation
+
+
 def _missing(device: torch.device, wanted: str) -> str | None:
     """Why no Triton kernel can run on the device, or None."""
-    if importlib.util.find_spec("triton") is None:
+    if not _installed():
         return "the package triton is not installed"
     if device.type != "cuda":
         interpreted = os.environ.get("TRITON_INTERPRET") == "1"

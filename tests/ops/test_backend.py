@@ -17,6 +17,9 @@ CPU = torch.device("cpu")
 def fresh(monkeypatch):
     monkeypatch.setattr(backend, "_default", "auto")
     monkeypatch.setattr(backend, "_said", set())
+    backend._installed.cache_clear()
+    yield
+    backend._installed.cache_clear()
 
 
 @pytest.fixture
