@@ -7,11 +7,14 @@ No GPU is needed: the kernels are compiled for sm_80 and sm_90 as `CASES` would 
 """
 
 import csv
+import itertools
+import multiprocessing
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -92,27 +95,32 @@ def _tool(name: str, *arguments: str) -> str:
     return subprocess.run([NVIDIA / name, *arguments], check=True, capture_output=True, text=True).stdout
 
 
-def measure(ops: tuple[str, ...] = OPS) -> Iterator[Row]:
-    """A row per kernel, configuration and architecture that the ops' CASES launch."""
-    for op in ops:
-        cases: dict[str, Callable[[], Any]] = import_module(f".{op}", __package__).CASES
-        seen = set()
-        for case, run in cases.items():
-            for chip in CHIPS.values():
-                with recording(chip) as noted:
-                    run()
-                for launch in noted.launches:
-                    key = {
-                        "op": op,
-                        "case": case,
-                        "kernel": launch.kernel.__name__,
-                        "variant": variant(launch),
-                        "arch": f"sm_{chip.capability[0]}{chip.capability[1]}",
-                    }
-                    unique = tuple(key[k] for k in KEYS if k != "case")
-                    if unique not in seen:
-                        seen.add(unique)
-                        yield {**key, **read_machine_code(compile_launch(launch, chip))}
+def measure(op: str, chip: Chip) -> list[Row]:
+    """A row per kernel and configuration that the op's CASES launch on the chip."""
+    cases: dict[str, Callable[[], Any]] = import_module(f".{op}", __package__).CASES
+    rows: dict[tuple[str, ...], Row] = {}
+    for case, run in cases.items():
+        with recording(chip) as noted:
+            run()
+        for launch in noted.launches:
+            key = {
+                "op": op,
+                "case": case,
+                "kernel": launch.kernel.__name__,
+                "variant": variant(launch),
+                "arch": f"sm_{chip.capability[0]}{chip.capability[1]}",
+            }
+            unique = tuple(key[k] for k in KEYS if k != "case")
+            if unique not in rows:
+                rows[unique] = {**key, **read_machine_code(compile_launch(launch, chip))}
+    return list(rows.values())
+
+
+def measure_all(ops: tuple[str, ...]) -> Iterator[Row]:
+    """The rows of several ops on all CHIPS, compiled in as many processes as there are cores."""
+    pairs = [(op, chip) for op in ops for chip in CHIPS.values()]
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from itertools.chain.from_iterable(pool.map(measure, *zip(*pairs, strict=True)))
 
 
 def faults(row: Row) -> list[str]:
@@ -151,7 +159,7 @@ def main(arguments: list[str]) -> int:
     """0 if no kernel spills and, with the table's own version of Triton, none got worse or has no row."""
     ops = tuple(a for a in arguments if not a.startswith("-")) or OPS
     rows, problems = [], []
-    for row in measure(ops):
+    for row in measure_all(ops):
         rows.append(row)
         problems += faults(row)
         print(*(row[k] for k in KEYS), *(f"{k}={row[k]}" for k in COUNTS), flush=True)
