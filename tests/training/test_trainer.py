@@ -172,7 +172,13 @@ def test_kernels_follow_plain_pytorch(rendered, tmp_path):
     pytest.importorskip("triton")
     tiny = ["data.height=8", "data.width=8", "data.num_frames=4", "train_batch_size=1", "max_train_steps=30"]
     tiny += ["model.block_out_channels=[32]", "model.cross_attention=[true]", "model.num_attention_heads=1"]
-    tiny += ["model.norm_num_groups=1", "learning_rate=1e-3", f"data.train={rendered}/train", "data.num_workers=0"]
+    tiny += [
+        "model.norm_num_groups=1",
+        "data.num_images=0",
+        "learning_rate=1e-3",
+        f"data.train={rendered}/train",
+        "data.num_workers=0",
+    ]
     config = load_config("configs/smoke/base.yaml", [*tiny, f"output_dir={tmp_path}"])
     try:
         values = {}
