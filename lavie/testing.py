@@ -88,9 +88,10 @@ def run_distributed(function: Callable, world_size: int, *args: Any, timeout: fl
             assert error is None, f"rank {rank} failed:\n{error}"
             results[rank] = value
     finally:
-        for process in ranks:  # what they had to say has arrived; their orderly end takes seconds
-            process.kill()
-            process.join()
+        for process in ranks:
+            process.join(timeout=10 if len(results) == world_size else 0.1)
+            if process.is_alive():
+                process.kill()
     return [results[rank] for rank in range(world_size)]
 
 
@@ -108,3 +109,5 @@ def _rank_main(queue: Any, rank: int, world_size: int, port: int, function: Call
         queue.put((rank, function(*args), None))
     except BaseException:
         queue.put((rank, None, traceback.format_exc()))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
