@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .data.pack import PackReport, pack
-from .data.synthetic import demo_set
+from .data.synthetic import FARTHEST, TRAVEL, demo_set
 from .errors import DataError
 
 app = typer.Typer(name="data", help="Make and check datasets.", no_args_is_help=True)
@@ -40,12 +40,21 @@ def demo_command(
     clips: Annotated[int, typer.Option(min=1, help="Training clips.")] = 800,
     images: Annotated[int, typer.Option(min=0, help="Training images.")] = 240,
     size: Annotated[int, typer.Option(min=16, help="Height and width in pixels, even.")] = 64,
+    frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 12,
+    fps: Annotated[float, typer.Option(min=1, help="Frames per second.")] = 12,
+    travel: Annotated[
+        tuple[float, float], typer.Option(help="Least and most that shapes move in a clip, in units of the frame.")
+    ] = TRAVEL,
     seed: Annotated[int, typer.Option(help="Another seed gives other clips.")] = 0,
 ) -> None:
     """Draw a small captioned dataset of coloured shapes that move."""
     if size % 2:
         raise DataError(f"--size {size}: wanted an even number, for H.264")
-    train, validation = demo_set(out, clips=clips, images=images, size=size, seed=seed)
+    if not 0 <= travel[0] <= travel[1] <= FARTHEST:
+        raise DataError(f"--travel {travel[0]:g} {travel[1]:g}: wanted least and most, within 0 .. {FARTHEST}")
+    train, validation = demo_set(
+        out, clips=clips, images=images, size=size, frames=frames, fps=fps, seed=seed, travel=travel
+    )
     _show(out / "train", train)
     _show(out / "validation", validation)
 

@@ -4,7 +4,7 @@ Option names are those of the diffusers training scripts where they have one. co
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,6 +14,8 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
+
+Positive = Annotated[float, Field(gt=0)]
 
 TEMPORAL_GROUPS = 32
 """Groups of the norms beside temporal convolutions, whatever norm_num_groups is (as released)."""
@@ -117,8 +119,9 @@ class AutoencoderConfig(Strict):
     """patch only: pixels per latent, along both axes (1 is the identity)."""
     coefficients: int | None = Field(None, ge=1)
     """patch only: how many of a patch's patch_size^2 frequencies are kept, from the lowest; default: all, lossless."""
-    scaling_factor: float | None = Field(None, gt=0)
-    """Latents are multiplied by it; default: the autoencoder's own (1 for patch)."""
+    scaling_factor: Positive | tuple[Positive, ...] | None = None
+    """Latents are multiplied by it; default: the autoencoder's own (1 for patch). For patch, a list has one for each
+    coefficient, as their sizes differ."""
     frames_per_call: int = Field(8, ge=1)
     """diffusers only: frames that go through the autoencoder at once; bounds its memory."""
 
@@ -126,6 +129,11 @@ class AutoencoderConfig(Strict):
     def _check(self) -> "AutoencoderConfig":
         if self.coefficients is not None and self.coefficients > self.patch_size**2:
             raise ValueError(f"coefficients is {self.coefficients}, a patch has {self.patch_size}^2 of them")
+        if isinstance(self.scaling_factor, tuple):
+            count = (self.coefficients or self.patch_size**2) if self.type == "patch" else None
+            if len(self.scaling_factor) != count:
+                wanted = f"one number, or {count}" if count else "one number"
+                raise ValueError(f"scaling_factor is {list(self.scaling_factor)}: wanted {wanted}")
         return self
 
 

@@ -163,6 +163,11 @@ def test_every_fault_is_told_on_a_line_of_its_own():
         ({"autoencoder": {"type": "diffusers"}}, ["autoencoder.type", "pretrained_model_name_or_path"]),
         ({"text_encoder": {"type": "clip"}}, ["text_encoder.type", "pretrained_model_name_or_path"]),
         ({"autoencoder": {"coefficients": 17}}, ["autoencoder", "coefficients is 17", "4^2"]),
+        (
+            {"autoencoder": {"type": "patch", "coefficients": 3, "scaling_factor": [1, 2]}},
+            ["scaling_factor is [1.0, 2.0]", "3"],
+        ),
+        ({"autoencoder": {"scaling_factor": [1, 2]}}, ["scaling_factor is [1.0, 2.0]", "one number"]),
         ({"rescale_betas_zero_snr": True}, ["rescale_betas_zero_snr", "prediction_type", "v_prediction"]),
         ({"model": {"cross_attention": [True]}}, ["cross_attention has 1", "block_out_channels has 4"]),
         ({"model": {"num_attention_heads": [8, 8]}}, ["num_attention_heads has 2", "block_out_channels has 4"]),

@@ -31,6 +31,12 @@ DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 """In image coordinates, (across, down)."""
 MOTIONS = tuple(f"moving {d}" for d in DIRECTIONS) + ("growing", "shrinking", "turning")
 
+TRAVEL = 0.58, 0.66
+"""How far shapes move in a clip unless told otherwise, in units of the frame."""
+
+FARTHEST = 0.66
+"""From about the centre, farther would leave the frame."""
+
 HELD_OUT = tuple((tuple(COLOURS)[i % 6], SHAPES[(i + i // 6) % 3], tuple(DIRECTIONS)[i % 4]) for i in range(12))
 """(colour, shape, direction) never drawn for training: each colour 2, each shape 4, each direction 3 times."""
 
@@ -58,13 +64,20 @@ def image_caption(colour: str, shape: str) -> str:
 
 
 def render_clip(
-    colour: str, shape: str, motion: str, *, rng: np.random.Generator, frames: int = 8, size: int = 64
+    colour: str,
+    shape: str,
+    motion: str,
+    *,
+    rng: np.random.Generator,
+    frames: int = 8,
+    size: int = 64,
+    travel: tuple[float, float] = TRAVEL,
 ) -> np.ndarray:
     """uint8 (frames, size, size, 3): one shape on a dark, unsaturated ground.
 
-    The shape is 30 to 45 % of the width across, at most 40 % if it moves. Movers travel 58 to 66 % of the frame at
-    constant speed through about the centre, at a random distance to the side; others grow or shrink by a factor of
-    about 2.2, or turn by a quarter to a third of a circle.
+    The shape is 30 to 45 % of the width across, at most 40 % if it moves. Movers travel a share of the frame between
+    `travel` at constant speed through about the centre, at a random distance to the side; others grow or shrink by a
+    factor of about 2.2, or turn by a quarter to a third of a circle.
     """
     t = np.linspace(-0.5, 0.5, frames) if frames > 1 else np.zeros(1)
     angle = np.full(frames, rng.uniform(-0.1, 0.1))
@@ -73,7 +86,7 @@ def render_clip(
         radius = np.full(frames, rng.uniform(0.165, 0.20))
         aside = rng.uniform(-1, 1) * (0.5 - radius[0]) * 0.5
         middle = 0.5 + direction[::-1] * aside + direction * rng.uniform(-0.02, 0.02)
-        centre = middle + t[:, None] * rng.uniform(0.58, 0.66) * direction
+        centre = middle + t[:, None] * rng.uniform(*travel) * direction
     else:
         largest = rng.uniform(0.19, 0.225)
         centre = np.tile(rng.uniform(0.5 - 0.2, 0.5 + 0.2, 2), (frames, 1))
@@ -102,18 +115,19 @@ def demo_set(
     frames: int = 12,
     fps: float = 12,
     seed: int = 0,
+    travel: tuple[float, float] = TRAVEL,
 ) -> tuple[PackReport, PackReport]:
     """Write `out/train` and `out/validation` as any dataset is packed: H.264 mp4 and jpg in shards with indices.
 
     Of the training clips, 80 % move in the four directions. Validation holds two clips and one image of each held-out
-    combination. `size` must be even.
+    combination. `size` must be even; for `travel` see `render_clip`.
     """
     train = itertools.chain(
-        _clip_entries(_training_combinations(clips, seed), "train", size, frames, fps, seed),
+        _clip_entries(_training_combinations(clips, seed), "train", size, frames, fps, seed, travel),
         _image_entries(list(itertools.product(COLOURS, SHAPES)), images, "train", size, seed),
     )
     validation = itertools.chain(
-        _clip_entries(_HELD_OUT_CLIPS * 2, "validation", size, frames, fps, seed),
+        _clip_entries(_HELD_OUT_CLIPS * 2, "validation", size, frames, fps, seed, travel),
         _image_entries([c[:2] for c in _HELD_OUT_CLIPS], len(HELD_OUT), "validation", size, seed),
     )
     return (
@@ -131,11 +145,17 @@ def _training_combinations(clips: int, seed: int) -> list[Combination]:
 
 
 def _clip_entries(
-    combinations: list[Combination], split: str, size: int, frames: int, fps: float, seed: int
+    combinations: list[Combination],
+    split: str,
+    size: int,
+    frames: int,
+    fps: float,
+    seed: int,
+    travel: tuple[float, float],
 ) -> Iterator[Entry]:
     for number, combination in enumerate(combinations):
         rng = numpy_generator(seed, f"demo {split} clip", number)
-        media = encode_mp4(render_clip(*combination, rng=rng, frames=frames, size=size), fps)
+        media = encode_mp4(render_clip(*combination, rng=rng, frames=frames, size=size, travel=travel), fps)
         stem = "_".join(combination).replace(" ", "_")
         yield _entry(f"clip {number}", stem, media, clip_caption(*combination))
 

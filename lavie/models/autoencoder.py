@@ -5,7 +5,7 @@ factor.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -37,17 +37,20 @@ class PatchAutoencoder(nn.Module):
     Fewer coefficients keep the lowest frequencies: a low-pass filter. Patch size 1 is the identity.
     """
 
-    def __init__(self, patch_size: int, coefficients: int, scaling_factor: float = 1.0):
+    def __init__(self, patch_size: int, coefficients: int, scaling_factor: float | Sequence[float] = 1.0):
+        """scaling_factor: one for all coefficients, or one for each."""
         super().__init__()
-        self.stride, self.channels, self.scaling_factor = patch_size, 3 * coefficients, scaling_factor
-        self.basis = cosine_basis(patch_size)[:coefficients, None]  # no buffer: stays float32 where the network is bf16
+        self.stride, self.channels = patch_size, 3 * coefficients
+        # No buffers: they stay float32 where the network is bf16.
+        self.scale = torch.tensor(scaling_factor).expand(coefficients).repeat(3)[:, None, None]
+        self.basis = cosine_basis(patch_size)[:coefficients, None]
 
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         planes = F.conv2d(pixels.flatten(0, 1)[:, None], self.basis.to(pixels), stride=self.stride)
-        return planes.unflatten(0, pixels.shape[:2]).flatten(1, 2) * self.scaling_factor
+        return planes.unflatten(0, pixels.shape[:2]).flatten(1, 2) * self.scale.to(pixels)
 
     def decode(self, latents: Tensor) -> Tensor:
-        planes = (latents / self.scaling_factor).unflatten(1, (3, -1))
+        planes = (latents / self.scale.to(latents)).unflatten(1, (3, -1))
         pixels = F.conv_transpose2d(planes.flatten(0, 1), self.basis.to(latents), stride=self.stride)
         return pixels.unflatten(0, planes.shape[:2]).flatten(1, 2)
 
@@ -107,4 +110,5 @@ def build_autoencoder(
             f"wanted {stride} and 4: Stable Diffusion 1.4 for base and interpolation, its x4 upscaler for vsr"
         )
     scaling = config.scaling_factor or vae.config.scaling_factor
+    assert isinstance(scaling, float)  # the config has checked it
     return KLAutoencoder(vae.requires_grad_(False).eval(), scaling, config.frames_per_call)

@@ -51,6 +51,14 @@ def test_movers_move_as_told_far_and_straight(shape, direction):
         assert np.abs(way - (way @ DIRECTIONS[direction]) * np.array(DIRECTIONS[direction])).max() < 0.02
 
 
+def test_movers_go_as_far_as_asked():
+    for travel in ((0.2, 0.2), (0.3, 0.6)):
+        for n in range(5):
+            frames = render_clip("red", "circle", "moving up", rng=numpy_generator(n, "test"), travel=travel)
+            way = centres(frames)[0] - centres(frames)[-1]
+            assert travel[0] - 0.01 < way[1] < travel[1] + 0.01
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_growing_shrinking_and_turning(shape):
     for n in range(5):

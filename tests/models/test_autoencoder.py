@@ -42,6 +42,17 @@ def test_all_coefficients_lose_nothing(patch, scale):
     assert float(latents.norm()) == pytest.approx(scale * float(pixels.norm()), rel=TOLERANCES[torch.float32])
 
 
+def test_each_coefficient_has_its_scale():
+    pixels = random(2, 3, 8, 8)
+    plain, scaled = PatchAutoencoder(4, 3), PatchAutoencoder(4, 3, [1.0, 2.5, 4.0])
+    by_coefficient = (plain.encode(pixels).unflatten(1, (3, 3)), scaled.encode(pixels).unflatten(1, (3, 3)))
+    for coefficient, factor in enumerate((1.0, 2.5, 4.0)):
+        unscaled, times = (latents[:, :, coefficient] for latents in by_coefficient)
+        assert relative_error(times, factor * unscaled) <= TOLERANCES[torch.float32]
+    latents = random(2, 9, 2, 3)
+    assert relative_error(scaled.encode(scaled.decode(latents)), latents) <= TOLERANCES[torch.float32]
+
+
 def test_patch_1_is_the_identity():
     pixels = random(2, 3, 5, 7)
     autoencoder = PatchAutoencoder(1, 1)
@@ -147,7 +158,7 @@ def test_build_names_the_key_when_there_is_none(tmp_path):
 
 def test_build_patch():
     autoencoder = build_autoencoder(AutoencoderConfig(type="patch", patch_size=2), None)
-    assert (autoencoder.stride, autoencoder.channels, autoencoder.scaling_factor) == (2, 12, 1.0)
+    assert (autoencoder.stride, autoencoder.channels, float(autoencoder.scale.max())) == (2, 12, 1.0)
     low = build_autoencoder(AutoencoderConfig(type="patch", patch_size=4, coefficients=3, scaling_factor=2), None)
-    assert (low.stride, low.channels, low.scaling_factor) == (4, 9, 2)
+    assert (low.stride, low.channels, float(low.scale.min())) == (4, 9, 2)
     assert not low.state_dict() and not list(low.parameters())
