@@ -92,9 +92,10 @@ OPS := temporal_attention group_norm_silu pseudo3d_conv
 bench: $(DEV_STAMP)  ## the benchmarks of the kernels without their timings, in Triton's interpreter
 	for op in $(OPS); do TRITON_INTERPRET=1 python -m lavie.kernels.bench.$$op --dry-run || exit 1; done
 
-bench-gpu: install  ## time the kernels on the GPU beside their rivals: kernels/bench/results.csv
+bench-gpu: install  ## time the kernels beside their rivals, and the cascade, on the GPU: results.csv of both
 	for op in $(OPS) unet; do python -m lavie.kernels.bench.$$op || exit 1; done
 	python -m lavie.kernels.bench.report
+	python -m lavie.inference.bench
 
 resources: $(DEV_STAMP)  ## compile the kernels for sm_80 and sm_90 and compare with kernels/resources.csv
 	python -m lavie.kernels.resources

@@ -76,6 +76,8 @@ def test_a_runs_own_settings_come_first_and_overrides_before_them(cascade_folder
     assert {s.scheduler for _, s in settings} == {"euler"} and {s.num_inference_steps for _, s in settings} == {3}
     assert (settings.vsr.guidance_scale, settings.vsr.noise_level, settings.vsr.negative_prompt) == (6, 5, "")
     assert (settings.interpolation.guidance_scale, settings.interpolation.prompt_suffix) == (2, "")
+    windows = {name: (s.window, s.overlap) for name, s in settings if name != "base"}
+    assert windows == {"interpolation": (3, 1), "vsr": (9, 2)}  # as in training: 3 key frames of 9 frames, and 9 frames
     assert (settings.base.seed, settings.interpolation.seed, settings.vsr.seed) == (9, 2, 9)
 
 
@@ -142,20 +144,20 @@ def test_stopping_early_needs_no_later_stage(cascade_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "override, message",
+    "overrides, message",
     [
         ("base.height=15", r"got 15 x 24, wanted positive multiples of 2; change --set base.height="),
         ("base.num_frames=1", r"key frames: got 1.*change --set base.num_frames="),
-        ("interpolation.overlap=16", r"window and overlap: got 16 and 16.*interpolation.overlap="),
+        ("base.num_frames=5 interpolation.overlap=3", r"window.* 3 .*3.*interpolation.overlap="),
         ("vsr.noise_level=11", r"noise_level: got 11, wanted 0 .. 10; change --set vsr.noise_level="),
-        ("vsr.overlap=8", r"window: got windows of 8 that overlap by 8.*vsr.overlap="),
+        ("vsr.window=4 vsr.overlap=4", r"window: got windows of 4 that overlap by 4.*vsr.overlap="),
         ("vsr.guidence_scale=6", r"unknown key vsr.guidence_scale; did you mean vsr.guidance_scale"),
         ("vsr.scheduler=heun", r"vsr.scheduler: .*'unipc'"),
     ],
 )
-def test_refusals_come_first_and_name_the_flag(cascade_folder, override, message):
+def test_refusals_come_first_and_name_the_flag(cascade_folder, overrides, message):
     with pytest.raises(ConfigError, match=message):
-        Cascade.from_pretrained(cascade_folder, overrides=[override], device="meta").plan()
+        Cascade.from_pretrained(cascade_folder, overrides=overrides.split(), device="meta").plan()
 
 
 def test_offloaded_stages_draw_the_same(cascade_folder):
