@@ -81,7 +81,7 @@ _later:
 	@echo "its first clip beside its last     $(RUN)/cascade/00000.mp4"
 
 test: $(DEV_STAMP)  ## run the whole test suite
-	python -m pytest -n 2 --dist loadfile
+	python -m pytest -n 2 --dist worksteal
 
 check: $(DEV_STAMP)  ## lint, check the format and the types
 	ruff check .
