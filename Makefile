@@ -38,12 +38,12 @@ $(DEV_STAMP): $(STAMP)
 
 DEMO := runs/demo
 demo: install  ## render data, train the three stages in miniature, sample, score and plot: runs/demo
-	@$(MAKE) --no-print-directory _base RUN=$(DEMO) CONFIG=configs/smoke/base.yaml
+	@$(MAKE) --no-print-directory _base RUN=$(DEMO) CONFIG=configs/smoke/base.yaml CLIPS=3
 	@$(MAKE) --no-print-directory _later RUN=$(DEMO)
 
 LONG := max_train_steps=9000 validation_steps=1500 checkpointing_steps=1500 learning_rate=2.0e-3 adam_beta2=0.99 ema_decay=0.998
 demo-long: install  ## the base stage for about an hour: runs/demo-long
-	@$(MAKE) --no-print-directory _base RUN=runs/demo-long CONFIG="configs/smoke/base.yaml output_dir=runs/demo-long/base $(LONG)"
+	@$(MAKE) --no-print-directory _base RUN=runs/demo-long CLIPS=4 CONFIG="configs/smoke/base.yaml output_dir=runs/demo-long/base $(LONG)"
 
 TRAIN := deepspeed --num_gpus $(RANKS) train.py --deepspeed configs/zero3.json
 
@@ -53,7 +53,7 @@ _base:
 	rm -rf $(RUN)/base
 	test -f $(DEMO)/data/validation/00000.index.jsonl || { rm -rf $(DEMO)/data && lavie data demo $(DEMO)/data; }
 	$(TRAIN) $(CONFIG)
-	lavie score --checkpoint $(RUN)/base --out $(RUN)
+	lavie score --checkpoint $(RUN)/base --out $(RUN) --num $(CLIPS)
 	lavie plot $(RUN)/base --out $(RUN)/losses.png
 	@echo
 	@echo "videos of the validation prompts   $$(ls -d $(RUN)/base/samples/* | tail -1)"
