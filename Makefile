@@ -11,12 +11,10 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 GPUS := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 RANKS ?= $(if $(filter 1,$(GPUS)),1,2)
 
-DEMO_DATA := runs/demo/data
-
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-cascade demo-long test check bench bench-gpu resources clean
+.PHONY: help install demo demo-long test check bench bench-gpu resources clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -38,22 +36,23 @@ $(DEV_STAMP): $(STAMP)
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-demo: install  ## render a dataset, train the small base stage on it, sample, score and plot: runs/demo
-	@$(MAKE) --no-print-directory _demo RUN=runs/demo CONFIG=configs/smoke/base.yaml
-
-demo-cascade: install  ## after make demo: train the small later stages, and take one prompt through all three
-	@$(MAKE) --no-print-directory _cascade RUN=runs/demo
+DEMO := runs/demo
+demo: install  ## render data, train the three stages in miniature, sample, score and plot: runs/demo
+	@$(MAKE) --no-print-directory _base RUN=$(DEMO) CONFIG=configs/smoke/base.yaml
+	@$(MAKE) --no-print-directory _later RUN=$(DEMO)
 
 LONG := max_train_steps=9000 validation_steps=1500 checkpointing_steps=1500 learning_rate=2.0e-3 adam_beta2=0.99 ema_decay=0.998
-demo-long: install  ## the same for about an hour: runs/demo-long
-	@$(MAKE) --no-print-directory _demo RUN=runs/demo-long CONFIG="configs/smoke/base.yaml output_dir=runs/demo-long/base $(LONG)"
+demo-long: install  ## the base stage for about an hour: runs/demo-long
+	@$(MAKE) --no-print-directory _base RUN=runs/demo-long CONFIG="configs/smoke/base.yaml output_dir=runs/demo-long/base $(LONG)"
 
-.PHONY: _demo
-_demo: export OMP_NUM_THREADS ?= 1
-_demo:
+TRAIN := deepspeed --num_gpus $(RANKS) train.py --deepspeed configs/zero3.json
+
+.PHONY: _base
+_base: export OMP_NUM_THREADS ?= 1
+_base:
 	rm -rf $(RUN)/base
-	test -f $(DEMO_DATA)/validation/00000.index.jsonl || { rm -rf $(DEMO_DATA) && lavie data demo $(DEMO_DATA); }
-	deepspeed --num_gpus $(RANKS) train.py --deepspeed configs/zero3.json $(CONFIG)
+	test -f $(DEMO)/data/validation/00000.index.jsonl || { rm -rf $(DEMO)/data && lavie data demo $(DEMO)/data; }
+	$(TRAIN) $(CONFIG)
 	lavie score --checkpoint $(RUN)/base --out $(RUN)
 	lavie plot $(RUN)/base --out $(RUN)/losses.png
 	@echo
@@ -62,24 +61,27 @@ _demo:
 	@echo "images drawn by the same network   $(RUN)/images.png"
 	@echo "loss curves                        $(RUN)/losses.png"
 	@echo "scores                             $(RUN)/score.json"
+	@echo
 
+LATER := --clips 600 --images 120 --size 96 --frames 9 --travel 0.25 0.66
 PROMPT := a red circle moving right
-.PHONY: _cascade
-_cascade: export OMP_NUM_THREADS ?= 1
-_cascade:
+.PHONY: _later
+_later: export OMP_NUM_THREADS ?= 1
+_later:
+	test -f $(DEMO)/later/validation/00000.index.jsonl || { rm -rf $(DEMO)/later && lavie data demo $(DEMO)/later $(LATER); }
 	for stage in interpolation vsr; do \
-	  rm -rf $(RUN)/$$stage && \
-	  deepspeed --num_gpus $(RANKS) train.py --deepspeed configs/zero3.json configs/smoke/$$stage.yaml && \
+	  rm -rf $(RUN)/$$stage && $(TRAIN) configs/smoke/$$stage.yaml && \
 	  lavie score --checkpoint $(RUN)/$$stage --out $(RUN) || exit 1; \
 	done
 	lavie generate --cascade $(RUN) --prompt "$(PROMPT)" --out $(RUN)/cascade --overwrite
 	@echo
 	@echo "what interpolation makes of clips  $(RUN)/interpolation.png, $(RUN)/score-interpolation.json"
 	@echo "what super-resolution makes        $(RUN)/vsr.png, $(RUN)/score-vsr.json"
-	@echo "one prompt through all stages      $(RUN)/cascade/sheet.png, $(RUN)/cascade/00000-vsr.mp4"
+	@echo "one prompt through all stages      $(RUN)/cascade/sheet.png"
+	@echo "its first clip beside its last     $(RUN)/cascade/00000.mp4"
 
 test: $(DEV_STAMP)  ## run the whole test suite
-	python -m pytest
+	python -m pytest -n 2 --dist worksteal
 
 check: $(DEV_STAMP)  ## lint, check the format and the types
 	ruff check .
@@ -90,9 +92,10 @@ OPS := temporal_attention group_norm_silu pseudo3d_conv
 bench: $(DEV_STAMP)  ## the benchmarks of the kernels without their timings, in Triton's interpreter
 	for op in $(OPS); do TRITON_INTERPRET=1 python -m lavie.kernels.bench.$$op --dry-run || exit 1; done
 
-bench-gpu: install  ## time the kernels on the GPU beside their rivals: kernels/bench/results.csv
+bench-gpu: install  ## time the kernels beside their rivals, and the cascade, on the GPU: results.csv of both
 	for op in $(OPS) unet; do python -m lavie.kernels.bench.$$op || exit 1; done
 	python -m lavie.kernels.bench.report
+	python -m lavie.inference.bench
 
 resources: $(DEV_STAMP)  ## compile the kernels for sm_80 and sm_90 and compare with kernels/resources.csv
 	python -m lavie.kernels.resources

@@ -7,6 +7,7 @@ DEV = [
     "mypy>=1.11",
     "pytest>=8",
     "pytest-timeout",
+    "pytest-xdist>=3.6",
     "rotary-embedding-torch>=0.8",
     "ruff>=0.6",
     "triton>=3.6",
@@ -37,6 +38,7 @@ setup(
         "rich>=13.9",
         "tensorboard>=2.18",
         "matplotlib>=3.9",
+        "psutil>=6",
         "ninja>=1.11",
     ],
     # triton comes with CUDA builds of torch; "dev" has it for the interpreter and the compiler on a CPU.

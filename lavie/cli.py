@@ -1,4 +1,4 @@
-"""The command `lavie`: data, sampling and scores. Training is `train.py`."""
+"""The command `lavie`: data, sampling, formats and scores. Training is `train.py`."""
 
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer
 from rich.progress import Progress
 
 from .cli_data import app as data_app
+from .cli_formats import export_command, import_command
 from .cli_generate import generate, read_prompts
 from .cli_score import score
 from .config import SamplerName as Scheduler
@@ -19,7 +20,9 @@ app.add_typer(data_app)
 
 @app.command()
 def sample(
-    checkpoint: Annotated[Path, typer.Option(help="A checkpoint-<step> folder, or a run's output_dir (its newest).")],
+    checkpoint: Annotated[
+        Path, typer.Option(help="A run's output_dir (its newest checkpoint), a checkpoint-<step> or exported folder.")
+    ],
     out: Annotated[Path, typer.Option(help="Where the samples go.")],
     prompt: Annotated[list[str] | None, typer.Option(help="What to draw; may be given several times.")] = None,
     prompt_file: Annotated[Path | None, typer.Option(help="A text file with one prompt per line.")] = None,
@@ -68,6 +71,8 @@ def sample(
 
 app.command()(score)
 app.command()(generate)
+app.command("export")(export_command)
+app.command("import")(import_command)
 
 
 @app.command()

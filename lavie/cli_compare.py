@@ -42,7 +42,7 @@ def compare(sampler: Sampler, config: TrainConfig, out: Path, num: int, seed: in
         case
         for batch in track(_batches(config, num), description="sampling", transient=True)
         for case in _rivals(sampler, config, batch, seed)
-    ]
+    ][:num]
     scores = {"network": float(np.mean([psnr(case.ours, case.truth) for case in cases]))}
     for name in cases[0].others:
         scores[name] = float(np.mean([psnr(case.others[name], case.truth) for case in cases]))
@@ -62,11 +62,11 @@ def _batches(config: TrainConfig, num: int) -> list[Batch]:
     if not config.data.validation:
         raise ConfigError("data.validation is empty: there are no held-out clips to score")
     data = config.data.model_copy(update={"moving_images": 0.0})
-    count, size = max(1, num // BATCH), min(num, BATCH)
+    size = min(num, BATCH)
     degradation = config.degradation if config.stage == "vsr" else None
     share = dict(seed=config.seed, rank=0, world_size=1)
     return fixed_batches(
-        data, data.validation, train_batch_size=size, num_batches=count, degradation=degradation, **share
+        data, data.validation, train_batch_size=size, num_batches=-(-num // size), degradation=degradation, **share
     )
 
 

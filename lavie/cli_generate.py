@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def generate(
     cascade: Annotated[
-        Path, typer.Option(help="A folder with base/, interpolation/ and vsr/: runs, or checkpoint-<step> folders.")
+        Path,
+        typer.Option(help="A folder with base/, interpolation/ and vsr/: exported folders, runs, or checkpoints."),
     ],
     prompt: Annotated[list[str] | None, typer.Option(help="What to draw; may be given several times.")] = None,
     prompt_file: Annotated[Path | None, typer.Option(help="A text file with one prompt per line.")] = None,
@@ -49,7 +50,7 @@ def generate(
     from .inference.cascade import Cascade, generate_cascade
 
     def load(device: torch.device | None = None) -> Cascade:
-        return Cascade.from_folder(
+        return Cascade.from_pretrained(
             cascade, overrides=set_ or [], seed=seed, stop_after=stop_after, device=device, offload=offload
         )
 
@@ -91,25 +92,35 @@ def read_prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
     return found
 
 
+def _memory() -> tuple[int, int]:
+    """This machine's bytes of memory: free for a new program, and in all."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return memory.available, memory.total
+
+
 def _estimate(cascade: "Cascade", offload: bool, sequential_guidance: bool) -> None:
-    """Print the sizes and the peak of every stage; ConfigError if one does not fit on the present GPU."""
+    """Print the sizes and the peak of every stage; ConfigError if one does not fit in the present memory."""
     from .inference.load import default_device, dtype_on
     from .inference.memory import GIB, MARGIN, peaks, require_fit
 
     device = default_device()
     estimates = peaks(cascade, offload=offload, sequential_guidance=sequential_guidance)
     for name, peak in estimates.items():
-        windows, rows, columns = (len(cuts) for cuts in peak.plan.axes)
+        windows, rows, columns = (axis.count for axis in peak.plan.axes)
+        parts = [f"{count} {part}" for count, part in ((windows, "windows"), (rows * columns, "tiles")) if count > 1]
+        cut = f"up to {' of '.join(parts)} of" if parts else "at once,"
         typer.echo(
-            f"{name}: {' x '.join(map(str, peak.plan.pixels))} pixels; {windows} windows of {rows * columns} tiles, up "
-            f"to {' x '.join(map(str, peak.plan.window))} latents\n"
+            f"{name}: {' x '.join(map(str, peak.plan.pixels))} pixels; {cut} {' x '.join(map(str, peak.plan.window))} "
+            "latents\n"
             f"  weights {peak.weights / GIB:.2f} GiB; activations of the network {peak.network / GIB:.2f} GiB, of the "
             f"autoencoder {peak.autoencoder / GIB:.2f} GiB; clips {peak.clips / GIB:.2f} GiB\n"
             f"  peak, with a margin of {MARGIN - 1:.0%}: {peak.total / GIB:.2f} GiB"
         )
-    if device.type != "cuda":
-        typer.echo(f"device: {device}, {str(dtype_on(device)).removeprefix('torch.')}; its memory is not checked")
-        return
-    free, total = torch.cuda.mem_get_info(device)
-    typer.echo(f"device: {torch.cuda.get_device_name(device)}, {free / GIB:.2f} of {total / GIB:.2f} GiB free")
+    if device.type == "cuda":
+        name, (free, total) = torch.cuda.get_device_name(device), torch.cuda.mem_get_info(device)
+    else:
+        name, free, total = f"{device}, {str(dtype_on(device)).removeprefix('torch.')}", *_memory()
+    typer.echo(f"device: {name}, {free / GIB:.2f} of {total / GIB:.2f} GiB free")
     require_fit(cascade, estimates, free, offload=offload, sequential_guidance=sequential_guidance)

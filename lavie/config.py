@@ -105,6 +105,11 @@ class UNetConfig(Strict):
             return (self.num_attention_heads,) * len(self.block_out_channels)
         return self.num_attention_heads
 
+    @property
+    def highest_noise_level(self) -> int:
+        """The highest noise level that the network may be asked for; -1 if it takes none."""
+        return self.num_noise_levels - 1 if self.max_noise_level is None else self.max_noise_level
+
 
 class AutoencoderConfig(Strict):
     """Between pixels and latents."""
@@ -318,7 +323,7 @@ class TrainConfig(Strict):
     pretrained_model_name_or_path: str | None = None
     """A Stable Diffusion 1.4 folder (diffusers): frozen autoencoder and text encoder, the network's spatial weights."""
     init_weights: str | None = None
-    """Where the network starts, if not from the folder above: a released LaVie .pt, or a checkpoint folder of a run."""
+    """Where the network starts, if not from the folder above: a released LaVie .pt, an exported folder, or a run's."""
     trainable: Literal["all", "temporal"] = "all"
 
     max_train_steps: int = Field(ge=1)
@@ -421,17 +426,11 @@ class TrainConfig(Strict):
                     f"degradation.scale is {self.degradation.scale}: the low resolution joins the latents, so it must "
                     f"be the autoencoder's {self.latent_stride} pixels per latent"
                 )
-            if self.sampling.noise_level > self.highest_noise_level:
+            if self.sampling.noise_level > self.model.highest_noise_level:
                 raise ValueError(
                     f"sampling.noise_level is {self.sampling.noise_level}, above model.max_noise_level "
-                    f"{self.highest_noise_level}"
+                    f"{self.model.highest_noise_level}"
                 )
-
-    @property
-    def highest_noise_level(self) -> int:
-        """vsr: the highest noise level of the low resolution."""
-        limit = self.model.max_noise_level
-        return self.model.num_noise_levels - 1 if limit is None else limit
 
     @property
     def latent_stride(self) -> int:

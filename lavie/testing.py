@@ -2,9 +2,13 @@
 
 import multiprocessing
 import os
+import signal
 import socket
+import time
 import traceback
 from collections.abc import Callable
+from multiprocessing import forkserver
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +48,13 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return float((actual.double() - expected).norm() / expected.norm().clamp_min(1e-300))
 
 
+def check_operation(name: str, arguments: tuple, backward: str, backward_arguments: tuple) -> None:
+    """torch.library.opcheck of the operation lavie::name, and of its backward, which has no gradient of its own."""
+    torch.library.opcheck(getattr(torch.ops.lavie, name).default, arguments)
+    utils = ("test_schema", "test_faketensor")
+    torch.library.opcheck(getattr(torch.ops.lavie, backward).default, backward_arguments, test_utils=utils)
+
+
 def tiny_unet(**changes: Any) -> UNetConfig:
     """A base network of about 1 M parameters: two levels, every kind of block."""
     values = dict(
@@ -64,38 +75,70 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def run_distributed(function: Callable, world_size: int, *args: Any, timeout: float = 240) -> list[Any]:
+RANK_IMPORTS = [__name__, "deepspeed", "deepspeed.runtime.zero.muon.muon_optimizer", "lavie.training.trainer"]
+"""What the ranks' fork server imports, once for all: ZeRO takes Muon, and that the whole of torch's compiler."""
+
+
+def start_rank_server() -> None:
+    """Start the process that the ranks are forked from, unless it runs; its imports go on after the return.
+
+    A process has one fork server, whoever asks for it first: before a loader's workers do, call this.
+    """
+    forkserver.set_forkserver_preload(RANK_IMPORTS)
+    with pytest.MonkeyPatch.context() as patch:
+        if not torch.cuda.is_available():
+            patch.setenv("DS_ACCELERATOR", "cpu")
+        forkserver.ensure_running()
+
+
+def run_distributed(function: Callable, world_size: int, *args: Any, timeout: float = 480) -> list[Any]:
     """Run `function(*args)` on `world_size` gloo ranks and return what each returned, by rank.
 
-    `function` must be importable (module level). The ranks are forked from a server that imported DeepSpeed once.
-    Raises AssertionError with the traceback of the first rank that failed, or after `timeout` seconds.
+    `function` must be importable (module level); what it returns is pickled, and holds no tensors. No process of the
+    ranks outlives the call. Raises AssertionError with the traceback of the first rank that failed, as soon as one has
+    died without a word, or after `timeout` seconds.
     """
-    context = multiprocessing.get_context("forkserver")
-    if not torch.cuda.is_available():
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    context.set_forkserver_preload(["deepspeed", "lavie.training.trainer"])
-    queue, port = context.Queue(), free_port()
-    ranks = [
-        context.Process(target=_rank_main, args=(queue, rank, world_size, port, function, args), daemon=False)
-        for rank in range(world_size)
-    ]
-    for process in ranks:
-        process.start()
+    start_rank_server()
+    context, port = multiprocessing.get_context("forkserver"), free_port()
+    ranks: list[Any] = []
+    waiting: dict[Any, int] = {}
     results: dict[int, Any] = {}
+    deadline = time.monotonic() + timeout
     try:
-        for _ in ranks:
-            rank, value, error = queue.get(timeout=timeout)
-            assert error is None, f"rank {rank} failed:\n{error}"
-            results[rank] = value
+        for rank in range(world_size):
+            receiver, sender = context.Pipe(duplex=False)
+            ranks.append(context.Process(target=_rank_main, args=(sender, rank, world_size, port, function, args)))
+            ranks[-1].start()
+            sender.close()  # so that the rank's end is the only one, and its death the end of the file
+            waiting[receiver] = rank
+        while waiting:
+            ready = wait(list(waiting), timeout=max(0.0, deadline - time.monotonic()))
+            assert ready, f"ranks {sorted(waiting.values())} gave no result within {timeout} s"
+            for receiver in [r for r in waiting if r in ready]:
+                rank = waiting.pop(receiver)
+                try:
+                    results[rank], error = receiver.recv()
+                except EOFError:
+                    error = "it died without a word"
+                assert error is None, f"rank {rank} failed:\n{error}"
     finally:
         for process in ranks:
-            process.join(timeout=10 if len(results) == world_size else 0.1)
-            if process.is_alive():
-                process.kill()
+            _end(process, patience=10 if not waiting and len(results) == world_size else 0)
     return [results[rank] for rank in range(world_size)]
 
 
-def _rank_main(queue: Any, rank: int, world_size: int, port: int, function: Callable, args: tuple) -> None:
+def _end(process: Any, patience: float) -> None:
+    """Give a rank `patience` seconds to end in order, then kill what is left of it and of all that it started."""
+    process.join(timeout=patience)
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:  # nothing is left, or it has not yet become a group of its own
+        process.kill()
+    process.join()
+
+
+def _rank_main(sender: Any, rank: int, world_size: int, port: int, function: Callable, args: tuple) -> None:
+    os.setsid()  # what a rank starts (loader workers, their fork server) belongs to its group
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -106,8 +149,8 @@ def _rank_main(queue: Any, rank: int, world_size: int, port: int, function: Call
     )
     torch.set_num_threads(1)
     try:
-        queue.put((rank, function(*args), None))
+        sender.send((function(*args), None))
     except BaseException:
-        queue.put((rank, None, traceback.format_exc()))
+        sender.send((None, traceback.format_exc()))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

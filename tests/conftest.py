@@ -1,11 +1,22 @@
 import os
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: pytest-xdist gives each core a process
+
 import pytest
 import torch
+
+from lavie.testing import start_rank_server
 
 # Without a GPU the kernels run in Triton's interpreter, which must be chosen before triton is first imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rank_server(request):
+    """Before any test, for a loader's workers would start a server without what the ranks need."""
+    if any(hasattr(getattr(item, "module", None), "run_distributed") for item in request.session.items):
+        start_rank_server()
 
 
 @pytest.fixture

@@ -135,7 +135,7 @@ def test_lavie_answers_a_mistake_in_one_line(call, monkeypatch, tmp_path, argume
 def test_help_names_every_command(call):
     code, out = call(cli.main, "--help")
     assert code == 0
-    for name in ("sample", "score", "plot", "data"):
+    for name in ("sample", "generate", "score", "plot", "export", "import", "data"):
         assert name in out
     code, out = call(cli.main, "data", "--help")
     assert code == 0 and "pack" in out and "demo" in out

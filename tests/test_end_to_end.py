@@ -10,7 +10,7 @@ import av
 import pytest
 from PIL import Image
 
-from lavie.testing import SHARED, requires_shared
+from lavie.testing import SHARED, free_port, requires_shared
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -26,9 +26,17 @@ def call(*command: object) -> str:
     return done.stdout
 
 
-def train(output: Path, *overrides: str) -> list[dict]:
-    """Train with the launcher, on two ranks under ZeRO-3; the records of all steps."""
-    launcher = (BIN / "deepspeed", "--num_gpus", 2, "--master_port", 29511)
+@pytest.fixture(scope="module")
+def launcher():
+    """The launcher of two ranks. What DeepSpeed leaves of them in shared memory goes afterwards: 66 MB each."""
+    port = free_port()
+    yield BIN / "deepspeed", "--num_gpus", 2, "--master_port", port
+    for left in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{port}_*"):
+        left.unlink()
+
+
+def train(launcher: tuple, output: Path, *overrides: str) -> list[dict]:
+    """Train under ZeRO-3; the records of all steps."""
     smoke = ("train.py", "--deepspeed", "configs/zero3.json", "configs/smoke/base.yaml", f"output_dir={output}")
     call(*launcher, *smoke, "validation_batches=1", *overrides)
     records = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
@@ -40,11 +48,11 @@ def frames_of(path: Path) -> int:
         return sum(1 for _ in video.decode(video=0))
 
 
-def test_render_train_sample_score_plot(tmp_path):
+def test_render_train_sample_score_plot(launcher, tmp_path):
     data, run = tmp_path / "data", tmp_path / "run"
     call(BIN / "lavie", "data", "demo", data, "--clips", 20, "--images", 12, "--size", 32)
     overrides = [f"data.train={data}/train", f"data.validation={data}/validation", "max_train_steps=2"]
-    assert [r["step"] for r in train(run, *overrides, "sampling.num_inference_steps=2")] == [1, 2]
+    assert [r["step"] for r in train(launcher, run, *overrides, "sampling.num_inference_steps=2")] == [1, 2]
     assert sorted(p.name for p in (run / "samples" / "step-000002").glob("*.mp4")) == [f"0000{i}.mp4" for i in range(4)]
 
     sample = (BIN / "lavie", "sample", "--checkpoint", run, "--prompt", "../../a red circle", "--steps", 3)
@@ -69,13 +77,15 @@ def test_render_train_sample_score_plot(tmp_path):
 
 
 @requires_shared
-def test_real_clips_train(tmp_path):
+def test_real_clips_train(launcher, tmp_path):
     for name in ("clips_16f", "images"):
         call(BIN / "lavie", "data", "pack", SHARED / "assets" / name, tmp_path / name, "--num-frames", 6)
     shards = f"data.train=[{tmp_path}/clips_16f,{tmp_path}/images]"
     run = tmp_path / "run"
     overrides = [shards, "data.validation=[]", "validation_prompts=[]", "data.num_workers=2"]
-    losses = [r["loss"] for r in train(run, *overrides, "max_train_steps=12", "lr_warmup_steps=2", "snr_gamma=1")]
+    overrides += ["max_train_steps=12", "lr_warmup_steps=2", "snr_gamma=1"]
+    losses = [r["loss"] for r in train(launcher, run, *overrides)]
     assert len(losses) == 12 and sum(losses[-4:]) < sum(losses[:4])
+    alone = ("env", f"MASTER_PORT={free_port()}", sys.executable)
     with pytest.raises(AssertionError, match="resume_from_checkpoint is latest"):
-        train(tmp_path / "other", *overrides, "resume_from_checkpoint=latest")
+        train(alone, tmp_path / "other", *overrides, "resume_from_checkpoint=latest")

@@ -14,11 +14,13 @@ import torch
 from ..config import Stage
 from ..config_file import read_yaml
 from ..errors import CheckpointError, ConfigError
-from ..models.weights import newest_checkpoint
+from ..models.weights import find_stage
+from .chunking import Axes, whole
+from .contact_sheet import beside
 from .frames import check_size
 from .interpolation import Interpolator
 from .load import META, default_device, dtype_on, load_stage
-from .sampler import Axes, TextToVideo, check_prompts
+from .sampler import TextToVideo, check_prompts
 from .settings import CascadeSettings, arguments, resolve, run_defaults
 from .super_resolution import SuperResolver
 from .video_io import write_mp4, write_sheet
@@ -38,12 +40,12 @@ class Plan:
     latents: tuple[int, int, int]
     """Frames, rows and columns that are denoised."""
     axes: Axes
-    """Their windows."""
+    """How they are cut into windows."""
 
     @property
     def window(self) -> tuple[int, ...]:
         """Frames, rows and columns of the largest window."""
-        return tuple(max(cut.stop - cut.start for cut in cuts) for cuts in self.axes)
+        return tuple(axis.window for axis in self.axes)
 
 
 class Cascade:
@@ -80,7 +82,7 @@ class Cascade:
             stage.to("cpu" if offload else self.device)
 
     @classmethod
-    def from_folder(
+    def from_pretrained(
         cls,
         folder: str | Path,
         *,
@@ -91,7 +93,8 @@ class Cascade:
         dtype: torch.dtype | None = None,
         offload: bool = False,
     ) -> "Cascade":
-        """The cascade in `folder`: base/, interpolation/ and vsr/, each a run's folder or a checkpoint-<step> folder.
+        """The cascade in `folder`: base/, interpolation/ and vsr/, each an exported folder, a run's folder or a
+        checkpoint-<step> folder.
 
         Args:
             overrides: settings such as "vsr.guidance_scale=6", over those of the runs.
@@ -115,7 +118,7 @@ class Cascade:
                     f"--cascade {folder}: no folder {stage}/ in it; wanted {', '.join(STAGES)}, or --stop-after an "
                     "earlier stage"
                 )
-            checkpoint = newest_checkpoint(place)
+            checkpoint = find_stage(place)
             home = torch.device("cpu") if offload and device != META else device
             stages[stage], config = load_stage(checkpoint, device=home, dtype=dtype or dtype_on(device))
             if config.stage != stage:
@@ -142,7 +145,7 @@ class Cascade:
                 with _naming("--set base.height=... and base.width=..."):
                     check_size(height, width, wanted)
                 latents = frames, height // stride, width // stride
-                axes: Axes = [[slice(0, length)] for length in latents]
+                axes: Axes = whole(latents)
             elif name == "interpolation":
                 frames = (frames - 1) * stage.keyframe_interval + 1
                 latents = frames, height // stride, width // stride
@@ -250,8 +253,8 @@ def generate_cascade(
 ) -> list[Path]:
     """Sample every prompt through the cascade into `out`; a call that was cut short goes on where it stopped.
 
-    Writes, for clip 00000 and so on, 00000-base.mp4, 00000-interpolation.mp4 and 00000-vsr.mp4, then sheet.png with
-    rows of each, and keeps every stage without loss in work/ (see work.py).
+    Writes, for clip 00000 and so on, 00000-base.mp4, 00000-interpolation.mp4, 00000-vsr.mp4, and 00000.mp4 with the
+    first beside the last; then sheet.png with rows of each. It keeps every stage without loss in work/ (see work.py).
 
     Args:
         out: created if missing.
@@ -284,6 +287,9 @@ def generate_cascade(
             paths.append(out / f"{index:05d}-{stage}.mp4")
             write_mp4(paths[-1], frames, cascade.fps(stage))
             rows.append((f"{stage}: {prompt}", frames))
+        if len(stages) > 1:
+            paths.append(out / f"{index:05d}.mp4")
+            write_mp4(paths[-1], beside([stages["base"], frames]), cascade.fps(stage))
     write_sheet(out / "sheet.png", rows)
     return [*paths, out / "sheet.png"]
 

@@ -1,12 +1,19 @@
 """Long and large clips in overlapping windows, blended without seams.
 
-Every axis is cut into windows that overlap; where they do, their outputs are averaged with smooth weights that sum to 1
+An axis is cut into windows that overlap; where they do, one passes into the other with smooth weights that sum to 1
 (MultiDiffusion, Bar-Tal et al. 2023, Eq. 5, with weights that fall to zero towards a window's inner edges).
+
+The mean of two outputs that differ varies less than either, so a place that is an overlap at every step ends up
+smoother than its surroundings: a seam. Therefore the windows move from step to step of denoising, through all the
+places between two of them, in the order of the golden ratio's multiples (a low-discrepancy sequence): every place is an
+overlap equally often, over a few steps already. The moves are a function of the step's number alone, the same for every
+clip. They cost at most one window more per axis and step.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,80 +23,136 @@ from ..errors import ConfigError
 
 Place = tuple[slice, ...]
 """One window of the last axes of a tensor, a slice each."""
+GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-def windows(length: int, size: int, overlap: int, *, multiple: int = 1, name: str = "window") -> list[slice]:
-    """The fewest windows of at most `size` that cover 0 .. length and overlap by at least `overlap`, evenly spread.
-
-    Args:
-        multiple: windows begin at multiples of it, as the strides of a network with resolution levels ask for; only the
-            last one may then be shorter than the others, by less than `multiple`.
-        name: the setting that an error is about.
+@dataclass(frozen=True)
+class Axis:
+    """How one axis is cut: into windows of `size` places, at steps that are multiples of `multiple`.
 
     Raises:
         ConfigError: a window does not reach beyond its overlap.
     """
-    if length <= size:
-        return [slice(0, length)]
-    reach = (size - overlap) // multiple * multiple
-    if overlap < 0 or reach < 1:
-        raise ConfigError(
-            f"{name}: got windows of {size} that overlap by {overlap}, wanted an overlap of 0 .. {size - multiple}"
-        )
-    last = math.ceil((length - size) / multiple)  # all in units of `multiple`
-    steps = math.ceil(last * multiple / reach)
-    starts = [i * last // steps * multiple for i in range(steps + 1)]
-    return [slice(start, min(start + size, length)) for start in starts]
+
+    length: int
+    size: int
+    """Places of a window; `length` or more leave the axis whole."""
+    overlap: int = 0
+    """Places, at least, over which neighbouring windows are blended."""
+    multiple: int = 1
+    """Windows begin at multiples of it, as the strides of a network with resolution levels ask for. Only the last one
+    may then be shorter than the others, by less than `multiple`."""
+    name: str = "window"
+    """The setting that an error is about."""
+
+    def __post_init__(self) -> None:
+        if not self.whole and (self.overlap < 0 or self.reach < 1):
+            raise ConfigError(
+                f"{self.name}: got windows of {self.size} that overlap by {self.overlap}, wanted an overlap of "
+                f"0 .. {self.size - self.multiple}"
+            )
+
+    @property
+    def whole(self) -> bool:
+        """Whether one window covers all."""
+        return self.length <= self.size
+
+    @property
+    def reach(self) -> int:
+        """Places from one window's start to the next one's."""
+        return (self.size - self.overlap) // self.multiple * self.multiple
+
+    @property
+    def window(self) -> int:
+        """Places of the largest window."""
+        return min(self.length, self.size)
+
+    @property
+    def count(self) -> int:
+        """The most windows that a step has."""
+        moves = range(0, self.reach, self.multiple)
+        return 1 if self.whole else max(len(self._starts(move)) for move in moves)
+
+    def windows(self, step: int = 0) -> list[slice]:
+        """The windows at a step, which cover the axis; at step 0 they are the fewest that can."""
+        if self.whole:
+            return [slice(0, self.length)]
+        # Windows that would stick out at an end are moved inside: the network never sees a shorter one than it must.
+        last = -(-(self.length - self.size) // self.multiple) * self.multiple
+        starts = (min(max(start, 0), last) for start in self._starts(self._move(step)))
+        return [slice(start, min(start + self.size, self.length)) for start in starts]
+
+    def weights(self, step: int = 0, scale: int = 1) -> list[Tensor]:
+        """Per window of a step its weight at each of its places, float32 (window's length * scale,): at every place
+        they sum to 1. Between two windows it passes from one to the other as sin^2.
+
+        Args:
+            scale: places of the output per place of the window.
+        """
+        windows = self.windows(step)
+        if self.whole:
+            return [torch.ones(self.length * scale)]
+        place = (torch.arange(self.length * scale, dtype=torch.float64) + 0.5) / scale
+        # A window moved inside overlaps more than its neighbours; it is blended where it would be had it not moved.
+        width = max(self.size - self.reach, 1e-9)  # windows that only touch are not blended
+        rises = [
+            ((place - start) / width).clamp(0, 1).mul(math.pi / 2).sin().square()
+            for start in self._starts(self._move(step))[1:]
+        ]
+        ones = torch.ones_like(place)
+        ramps = [rise * (1 - fall) for rise, fall in zip([ones, *rises], [*rises, 0 * ones], strict=True)]
+        total = torch.stack(ramps).sum(0)  # 1, unless three windows meet
+        return [
+            (ramp / total)[window.start * scale : window.stop * scale].float()
+            for ramp, window in zip(ramps, windows, strict=True)
+        ]
+
+    def _move(self, step: int) -> int:
+        """By how much the windows of a step are moved, a multiple of `multiple` below the reach."""
+        moves = self.reach // self.multiple
+        fractions = [number * GOLDEN % 1 for number in range(moves)]
+        return sorted(fractions).index(fractions[step % moves]) * self.multiple
+
+    def _starts(self, move: int) -> list[int]:
+        """Where the windows would start if the axis had no ends. The first starts at 0 or before, the others after it;
+        the last overlap is within the axis."""
+        end = self.length - (self.size - self.reach)
+        return [move - self.reach if move else 0, *range(move or self.reach, end, self.reach)]
 
 
-def weights(cuts: Sequence[slice], scale: int = 1) -> list[Tensor]:
-    """Per window its weight at each of its places, float32 (window's length * scale,): at every place they sum to 1.
-
-    Between two windows the weight passes from one to the other as sin^2 over their overlap.
-    """
-    total = torch.zeros(cuts[-1].stop * scale, dtype=torch.float64)
-    ramps = []
-    for number, cut in enumerate(cuts):
-        ramp = torch.ones((cut.stop - cut.start) * scale, dtype=torch.float64)
-        if number:
-            rise = _rise((cuts[number - 1].stop - cut.start) * scale)
-            ramp[: len(rise)] *= rise
-        if number + 1 < len(cuts):
-            rise = _rise((cut.stop - cuts[number + 1].start) * scale)
-            ramp[len(ramp) - len(rise) :] *= rise.flip(0)
-        total[cut.start * scale : cut.stop * scale] += ramp
-        ramps.append(ramp)
-    return [(ramp / total[cut.start * scale : cut.stop * scale]).float() for cut, ramp in zip(cuts, ramps, strict=True)]
+Axes = Sequence[Axis]
+"""The last axes of a tensor, as frames, rows and columns."""
 
 
-def _rise(length: int) -> Tensor:
-    """sin^2 from 0 to 1, at the middles of `length` equal parts."""
-    return ((torch.arange(length, dtype=torch.float64) + 0.5) / length * (math.pi / 2)).sin().square()
+def whole(shape: Sequence[int]) -> list[Axis]:
+    """Axes of one window each."""
+    return [Axis(length, length) for length in shape]
 
 
 def windowed(
-    predict: Callable[[Place], Tensor], axes: Sequence[Sequence[slice]], *, scales: Sequence[int] | None = None
+    predict: Callable[[Place], Tensor], axes: Axes, *, step: int = 0, scales: Sequence[int] | None = None
 ) -> Tensor:
     """What `predict` says of every window, blended into one tensor. A single window is passed through untouched.
 
     Args:
         predict: a window's place -> (..., its lengths, times `scales`).
-        axes: the windows of the last axes, as `windows` gives them.
+        step: the number of the denoising step, from 0.
         scales: per axis, places of the output per place of the windows; default 1 each.
     """
     scales = scales or [1] * len(axes)
-    if all(len(cuts) == 1 for cuts in axes):
-        return predict(tuple(cuts[0] for cuts in axes))
-    ramps = [weights(cuts, scale) for cuts, scale in zip(axes, scales, strict=True)]
+    cuts = [axis.windows(step) for axis in axes]
+    if all(axis.whole for axis in axes):
+        return predict(tuple(windows[0] for windows in cuts))
+    ramps = [axis.weights(step, scale) for axis, scale in zip(axes, scales, strict=True)]
     result = None
-    for numbers in itertools.product(*(range(len(cuts)) for cuts in axes)):
-        place = tuple(cuts[number] for cuts, number in zip(axes, numbers, strict=True))
+    for numbers in itertools.product(*(range(len(windows)) for windows in cuts)):
+        place = tuple(windows[number] for windows, number in zip(cuts, numbers, strict=True))
         output = predict(place)
         for axis, number in enumerate(numbers):
             ramp = ramps[axis][number].to(output)
             output = output * ramp.reshape(-1, *(1,) * (len(axes) - 1 - axis))
         if result is None:
-            lengths = [cuts[-1].stop * scale for cuts, scale in zip(axes, scales, strict=True)]
+            lengths = [axis.length * scale for axis, scale in zip(axes, scales, strict=True)]
             result = output.new_zeros(*output.shape[: -len(axes)], *lengths)
         within(result, scaled(place, scales)).add_(output)
     assert result is not None

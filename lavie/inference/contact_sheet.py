@@ -34,6 +34,24 @@ def contact_sheet(rows: Sequence[tuple[str, np.ndarray]], *, columns: int = 8) -
     return np.asarray(sheet)
 
 
+def beside(clips: Sequence[np.ndarray]) -> np.ndarray:
+    """One clip that plays several of one scene side by side, uint8 (F, H, W, 3).
+
+    Args:
+        clips: uint8 (F_i, H_i, W_i, 3) of one length in time and one aspect. The result has the frames of the longest
+            and the height of the highest: in a shorter clip frames last, in a lower one pixels are larger.
+    """
+    frames, height = max(len(clip) for clip in clips), max(clip.shape[1] for clip in clips)
+    strips = []
+    for clip in clips:
+        width = round(clip.shape[2] * height / clip.shape[1])
+        shown = clip[np.arange(frames) * len(clip) // frames]
+        pictures = [Image.fromarray(frame).resize((width, height), Image.Resampling.NEAREST) for frame in shown]
+        strips.append(np.stack([np.asarray(picture) for picture in pictures]))
+        strips.append(np.full((frames, height, GAP, 3), PAPER, np.uint8))
+    return np.concatenate(strips[:-1], axis=2)
+
+
 def _pick(frames: np.ndarray, columns: int) -> np.ndarray:
     count = min(columns, len(frames))
     return frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..models.autoencoder import Autoencoder
-from .chunking import Place, scaled, windowed, windows, within
+from .chunking import Axis, Place, scaled, windowed, within
 
 DECODE_TILE, DECODE_OVERLAP = 128, 32
 """In latents, along both axes: frames of up to 1024 x 1024 pixels of Stable Diffusion's autoencoder are decoded whole,
@@ -70,10 +70,10 @@ def decode(autoencoder: Autoencoder, latents: Tensor, tile: int = DECODE_TILE) -
     return np.concatenate(frames).reshape(len(latents), -1, *frames[0].shape[1:])
 
 
-def tiles(height: int, width: int, tile: int) -> list[list[slice]]:
+def tiles(height: int, width: int, tile: int) -> list[Axis]:
     """The overlapping tiles of a frame of latents, rows and columns."""
     overlap = min(DECODE_OVERLAP, tile // 4)
-    return [windows(length, tile, overlap, name="decode_tile") for length in (height, width)]
+    return [Axis(length, tile, overlap, name="decode_tile") for length in (height, width)]
 
 
 def check_size(height: int, width: int, stride: int) -> None:

@@ -1,4 +1,4 @@
-"""A stage of the cascade from the folder that its training run left."""
+"""A stage of the cascade from the folder that its training run left, or from an exported one."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from ..errors import CheckpointError
 from ..models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder
 from ..models.text_encoder import ClipTextEncoder, HashTextEncoder, build_text_encoder
 from ..models.unet import VideoUNet
-from ..models.weights import load_network, newest_checkpoint
+from ..models.weights import find_stage, is_export, load_network
 from .interpolation import Interpolator
 from .sampler import Sampler, TextToVideo
 from .super_resolution import SuperResolver
@@ -33,22 +33,24 @@ def dtype_on(device: torch.device) -> torch.dtype:
 def load_stage(
     checkpoint: str | Path, *, device: torch.device | None = None, dtype: torch.dtype | None = None
 ) -> tuple[Sampler, TrainConfig]:
-    """The sampler of a checkpoint-<step> folder, or of the newest one in a run's folder, with the run's encoders.
+    """The sampler of a checkpoint-<step> folder, of the newest one in a run's folder, or of an exported folder.
+
+    Autoencoder and text encoder are those of the run, or lie in the exported folder.
 
     Args:
         device: default: a GPU where there is one. On "meta" nothing is loaded: tensors have sizes only.
         dtype: of the network and of the autoencoder; default: bfloat16 on GPUs, else float32. The x4 upscaler's
             autoencoder stays in float32, which it overflows below; text encoders do too.
 
-    Raises CheckpointError if there is no checkpoint.
+    Raises CheckpointError if there is no such folder, or something in it is missing.
     """
-    folder = newest_checkpoint(checkpoint)
+    folder = find_stage(checkpoint)
     config = load_config(folder / "config.yaml")
     device = device or default_device()
     dtype = dtype or dtype_on(device)
-    pretrained = config.pretrained_model_name_or_path
+    pretrained = encoders_folder(folder, config)
     if device == META:
-        network, autoencoder, text_encoder = _sizes(config, dtype)
+        network, autoencoder, text_encoder = _sizes(config, dtype, pretrained)
     else:
         network = load_network(folder / "unet", device, dtype)
         autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride)
@@ -60,11 +62,37 @@ def load_stage(
     return (SuperResolver if config.stage == "vsr" else TextToVideo)(*parts), config
 
 
+HERE = "."
+"""pretrained_model_name_or_path of an exported folder: that folder itself."""
+
+
+def encoders_folder(folder: Path, config: TrainConfig) -> str | None:
+    """Where the autoencoder and the text encoder of the stage in `folder` lie; None if it has none with weights.
+
+    Raises CheckpointError for an exported folder without the ones that it needs.
+    """
+    pretrained = config.pretrained_model_name_or_path
+    if pretrained != HERE or not is_export(folder):
+        return pretrained
+    for part in encoder_parts(config):
+        if not (folder / part).is_dir():
+            raise CheckpointError(
+                f"{folder} was made without {part}/: `lavie import {folder} OUT --stage {config.stage} --pretrained "
+                "FOLDER` makes a whole one"
+            )
+    return str(folder)
+
+
+def encoder_parts(config: TrainConfig) -> tuple[str, ...]:
+    """The subfolders of pretrained_model_name_or_path that sampling reads."""
+    autoencoder = ("vae",) if config.autoencoder.type == "diffusers" else ()
+    return autoencoder + (("text_encoder", "tokenizer") if config.text_encoder.type == "clip" else ())
+
+
 def _sizes(
-    config: TrainConfig, dtype: torch.dtype
+    config: TrainConfig, dtype: torch.dtype, pretrained: str | None
 ) -> tuple[VideoUNet, PatchAutoencoder | KLAutoencoder, HashTextEncoder | ClipTextEncoder]:
     """The three parts on the meta device."""
-    pretrained = config.pretrained_model_name_or_path
     autoencoder: PatchAutoencoder | KLAutoencoder
     text_encoder: HashTextEncoder | ClipTextEncoder
     with META:

@@ -97,7 +97,7 @@ def live_bytes(run: Callable[[], Any]) -> int:
 
 
 def peaks(cascade: Cascade, *, offload: bool = False, sequential_guidance: bool = False) -> dict[str, Peak]:
-    """The peak of every stage of a cascade on the meta device: Cascade.from_folder(..., device="meta").
+    """The peak of every stage of a cascade on the meta device: Cascade.from_pretrained(..., device="meta").
 
     Raises ConfigError for settings with which a stage cannot sample.
     """

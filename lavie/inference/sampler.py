@@ -1,9 +1,9 @@
 """One denoising loop for the whole cascade, and the first of its three samplers: from prompts to clips."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,12 +14,10 @@ from ..diffusion.schedule import NoiseSchedule
 from ..errors import ConfigError
 from ..models.autoencoder import Autoencoder
 from ..seeds import torch_generator
-from .chunking import Place, windowed, within
+from .chunking import Axes, Place, whole, windowed, within
 from .frames import DECODE_TILE, check_size, decode
 from .schedulers import make_scheduler, set_timesteps, step
 
-Axes = Sequence[Sequence[slice]]
-"""Windows of frames, rows and columns."""
 Progress = Callable[[int, int], None]
 """Called after each denoising step as progress(step, steps), step from 1."""
 
@@ -34,8 +32,32 @@ class Condition:
     """int64 (B,), of `low_res`."""
 
 
+@dataclass(frozen=True)
+class Denoising:
+    """How a clip is made from noise. Every sampler takes these as keyword arguments."""
+
+    num_inference_steps: int = 50
+    guidance_scale: float = 7.5
+    """Up to 1 the unconditional prediction is not computed at all."""
+    scheduler: str = "ddim"
+    seed: int = 0
+    indices: Sequence[int] | None = None
+    """Prompt i's noise depends only on (seed, indices[i]), not on its batch; default 0, 1, 2 ..."""
+    negative_prompt: str = ""
+    """Takes the empty caption's place in the unconditional prediction."""
+    decode_tile: int = DECODE_TILE
+    """Latents, along both axes, that go through the autoencoder at once; larger frames go in overlapping tiles."""
+    sequential_guidance: bool = False
+    """Compute the two predictions one after the other, in about half of the memory."""
+    progress: Progress | None = None
+    """Called after each step as progress(step, steps), step from 1."""
+
+
 class Sampler:
     """A network with its frozen encoders and its noise schedule: what all stages sample with."""
+
+    defaults: ClassVar[Denoising] = Denoising()
+    """Those of the released code."""
 
     def __init__(
         self,
@@ -78,16 +100,9 @@ class Sampler:
         self,
         shape: Sequence[int],
         prompts: Sequence[str],
+        how: Denoising,
         *,
         purpose: str,
-        num_inference_steps: int,
-        guidance_scale: float,
-        seed: int,
-        scheduler: str,
-        negative_prompt: str,
-        indices: Sequence[int],
-        sequential_guidance: bool,
-        progress: Progress | None,
         axes: Axes | None = None,
         condition: Condition | None = None,
         num_images: int = 0,
@@ -97,42 +112,40 @@ class Sampler:
         Args:
             shape: (C, F, h, w).
             purpose: the name of the noise (see seeds.py).
-            axes: the windows of frames, rows and columns that go through the network one by one; default: all at once.
-                At every step the network's outputs of all windows are blended before the step is taken.
+            axes: frames, rows and columns, whose windows go through the network one by one; default: all at once. At
+                every step the network's outputs of all windows are blended before the step is taken.
         """
-        generators = self._generators(purpose, seed, indices)
+        generators = self._generators(purpose, how.seed, check_prompts(prompts, how.indices))
         noise = torch.stack([torch.randn(*shape, generator=generator) for generator in generators]).to(self.device)
-        predict = self._predictor(
-            prompts, negative_prompt, guidance_scale, condition, num_images=num_images, sequential=sequential_guidance
-        )
-        axes = axes or [[slice(0, length)] for length in shape[1:]]
-        steps = make_scheduler(scheduler, self.schedule)
-        set_timesteps(steps, num_inference_steps, self.device)
+        predict = self._predictor(prompts, how, condition, num_images=num_images)
+        axes = axes or whole(shape[1:])
+        steps = make_scheduler(how.scheduler, self.schedule)
+        set_timesteps(steps, how.num_inference_steps, self.device)
         latents = noise * steps.init_noise_sigma
-        for number, t in enumerate(steps.timesteps, start=1):
+        for number, t in enumerate(steps.timesteps):
             x_t = steps.scale_model_input(latents, t)
-            output = windowed(partial(predict, x_t, t.long()), axes)
+            output = windowed(partial(predict, x_t, t.long()), axes, step=number)
             latents = step(steps, output, t, latents, generators)
-            if progress:
-                progress(number, len(steps.timesteps))
+            if how.progress:
+                how.progress(number + 1, len(steps.timesteps))
         return latents
 
     def _predictor(
         self,
         prompts: Sequence[str],
-        negative_prompt: str,
-        scale: float,
+        how: Denoising,
         condition: Condition | None,
         *,
         num_images: int,
-        sequential: bool,
     ) -> Callable[[Tensor, Tensor, Place], Tensor]:
         """(x_t float32 (B, C, F, h, w), timestep int64 (), window) -> the guided output for the window, float32."""
         parameter = next(self.network.parameters())
-        branches = [[negative_prompt] * len(prompts), list(prompts)] if scale > 1 else [list(prompts)]
+        branches = [list(prompts)]
+        if how.guidance_scale > 1:
+            branches.insert(0, [how.negative_prompt] * len(prompts))
         # Text is the clip's, then one per image: an image alone has no clip, but the clip's place stays.
         texts = [self.text_encoder(b).to(parameter)[:, None].expand(-1, 1 + num_images, -1, -1) for b in branches]
-        if not sequential:
+        if not how.sequential_guidance:
             texts = [torch.cat(texts)]
 
         def run(sample: Tensor, t: Tensor, text: Tensor, place: Place) -> Tensor:
@@ -154,8 +167,8 @@ class Sampler:
             outputs = [run(sample, t, text, place) for text in texts]
             if len(branches) == 1:
                 return outputs[0]
-            unconditional, conditional = outputs if sequential else outputs[0].chunk(2)
-            return guided(unconditional, conditional, scale)
+            unconditional, conditional = outputs if how.sequential_guidance else outputs[0].chunk(2)
+            return guided(unconditional, conditional, how.guidance_scale)
 
         return predict
 
@@ -181,27 +194,14 @@ class TextToVideo(Sampler):
         num_frames: int,
         height: int,
         width: int,
-        num_inference_steps: int = 50,
-        guidance_scale: float = 7.5,
-        seed: int = 0,
-        scheduler: str = "ddim",
-        negative_prompt: str = "",
-        indices: Sequence[int] | None = None,
-        decode_tile: int = DECODE_TILE,
-        sequential_guidance: bool = False,
-        progress: Progress | None = None,
+        **options: Any,
     ) -> np.ndarray:
         """Clips for `prompts`: uint8 (B, F, H, W, 3).
 
         Args:
             num_frames: F. 1 asks for images, which pass by the temporal layers.
             height, width: in pixels, multiples of the autoencoder's stride.
-            guidance_scale: up to 1 the unconditional prediction is not computed at all.
-            seed, indices: prompt i's noise depends only on (seed, indices[i]), not on its batch; default 0, 1, 2 ...
-            negative_prompt: takes the empty caption's place in the unconditional prediction.
-            decode_tile: latents, along both axes, that are decoded at once; larger frames are decoded in tiles.
-            sequential_guidance: compute the two predictions one after the other, in about half of the memory.
-            progress: called after each step as progress(step, steps), step from 1.
+            options: of `Denoising`.
 
         Raises:
             ConfigError: a size or number of steps that cannot be sampled.
@@ -210,19 +210,7 @@ class TextToVideo(Sampler):
         if num_frames < 1:
             raise ConfigError(f"num_frames: got {num_frames}, wanted at least 1 (1 is an image)")
         check_size(height, width, stride)
-        indices = check_prompts(prompts, indices)
-        latents = self._denoise(
-            (self.autoencoder.channels, num_frames, height // stride, width // stride),
-            prompts,
-            purpose="sample",
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            seed=seed,
-            scheduler=scheduler,
-            negative_prompt=negative_prompt,
-            indices=indices,
-            sequential_guidance=sequential_guidance,
-            progress=progress,
-            num_images=int(num_frames == 1),
-        )
-        return decode(self.autoencoder, latents, decode_tile)
+        how = replace(self.defaults, **options)
+        shape = self.autoencoder.channels, num_frames, height // stride, width // stride
+        latents = self._denoise(shape, prompts, how, purpose="sample", num_images=int(num_frames == 1))
+        return decode(self.autoencoder, latents, how.decode_tile)

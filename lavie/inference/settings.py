@@ -8,20 +8,22 @@ from pydantic import Field
 from ..config import SamplerName, Strict, TrainConfig
 from ..config_file import merge, parse_overrides, validate
 from . import interpolation, super_resolution
-from .frames import DECODE_TILE
+from .interpolation import Interpolator
+from .sampler import Denoising
+from .super_resolution import SuperResolver
 
 
 class StageSettings(Strict):
     """What all stages have."""
 
-    num_inference_steps: int = Field(50, ge=1)
-    guidance_scale: float = Field(7.5, ge=0)
+    num_inference_steps: int = Field(Denoising.num_inference_steps, ge=1)
+    guidance_scale: float = Field(Denoising.guidance_scale, ge=0)
     scheduler: SamplerName = "ddim"
     seed: int = 0
     negative_prompt: str = ""
     prompt_suffix: str = ""
     """Joined to every prompt."""
-    decode_tile: int = Field(DECODE_TILE, ge=8)
+    decode_tile: int = Field(Denoising.decode_tile, ge=8)
     """Latents, along both axes, that go through the autoencoder at once; larger frames go in overlapping tiles."""
 
 
@@ -38,8 +40,8 @@ class BaseSettings(StageSettings):
 class InterpolationSettings(StageSettings):
     """To a higher frame rate."""
 
-    guidance_scale: float = Field(4.0, ge=0)
-    negative_prompt: str = "None"
+    guidance_scale: float = Field(Interpolator.defaults.guidance_scale, ge=0)
+    negative_prompt: str = Interpolator.defaults.negative_prompt
     prompt_suffix: str = ", 4k."
     window: int = Field(interpolation.WINDOW, ge=2)
     """Key frames that the network sees at once."""
@@ -52,8 +54,8 @@ class InterpolationSettings(StageSettings):
 class VsrSettings(StageSettings):
     """To four times the size."""
 
-    guidance_scale: float = Field(5.0, ge=0)
-    negative_prompt: str = "blur, worst quality"
+    guidance_scale: float = Field(SuperResolver.defaults.guidance_scale, ge=0)
+    negative_prompt: str = SuperResolver.defaults.negative_prompt
     noise_level: int = Field(50, ge=0)
     """The noise that the low resolution gets."""
     window: int = Field(super_resolution.WINDOW, ge=1)
@@ -86,6 +88,8 @@ def arguments(settings: StageSettings) -> dict[str, Any]:
 def run_defaults(config: TrainConfig, sampling: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a run says of how its network samples: its `sampling` section, and the size and rate of its clips.
 
+    The later stages see as many frames at once as in training, and windows share a quarter of them (as released).
+
     Args:
         sampling: that section as config.yaml has it; None where it has none, and the released defaults hold. A network
             of ours was trained with the empty caption in place of dropped ones, so that is its negative prompt unless
@@ -98,9 +102,17 @@ def run_defaults(config: TrainConfig, sampling: Mapping[str, Any] | None) -> dic
     data = config.data
     if config.stage == "base":
         values |= {"num_frames": data.num_frames, "height": data.height, "width": data.width}
+    elif config.stage == "interpolation":
+        values |= _windows((data.num_frames - 1) // config.keyframe_interval + 1)
+    else:
+        values |= _windows(data.num_frames)
     if data.fps:
         values["fps"] = data.fps
     return {name: value for name, value in values.items() if name in model.model_fields}
+
+
+def _windows(length: int) -> dict[str, int]:
+    return {"window": length, "overlap": min(max(1, length // 4), length - 1)}
 
 
 def resolve(

@@ -1,6 +1,8 @@
 """The third stage: four times the size (paper, section 4.3), in windows of bounded memory."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -9,9 +11,9 @@ from torch import Tensor
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import ConfigError
 from ..models.unet import VideoUNet
-from .chunking import windows
-from .frames import DECODE_TILE, check_frames, decode, to_pixels
-from .sampler import Condition, Progress, Sampler, check_prompts
+from .chunking import Axis
+from .frames import check_frames, decode, to_pixels
+from .sampler import Condition, Denoising, Sampler, check_prompts
 
 WINDOW, OVERLAP = 8, 2
 """Frames that the network sees at once (as released), and that neighbouring windows share."""
@@ -23,6 +25,7 @@ class SuperResolver(Sampler):
     """Samples clips whose frames have the autoencoder's stride times as many rows and columns."""
 
     network: VideoUNet
+    defaults: ClassVar[Denoising] = Denoising(guidance_scale=5.0, negative_prompt="blur, worst quality")
 
     @torch.no_grad()
     def __call__(
@@ -31,19 +34,11 @@ class SuperResolver(Sampler):
         prompts: Sequence[str],
         *,
         noise_level: int = 50,
-        num_inference_steps: int = 50,
-        guidance_scale: float = 5.0,
-        seed: int = 0,
-        scheduler: str = "ddim",
-        negative_prompt: str = "blur, worst quality",
-        indices: Sequence[int] | None = None,
         window: int = WINDOW,
         overlap: int = OVERLAP,
         tile: tuple[int, int] = TILE,
         tile_overlap: int = TILE_OVERLAP,
-        decode_tile: int = DECODE_TILE,
-        sequential_guidance: bool = False,
-        progress: Progress | None = None,
+        **options: Any,
     ) -> np.ndarray:
         """Enlarged clips: frames uint8 (B, F, h, w, 3) -> uint8 (B, F, stride * h, stride * w, 3).
 
@@ -54,53 +49,45 @@ class SuperResolver(Sampler):
                 the network invent more. It depends on (seed, index) and is the same in both branches of guidance.
             window, overlap: in frames. Longer clips are sampled in overlapping windows along time.
             tile, tile_overlap: in pixels of the low resolution. Larger frames are sampled in overlapping tiles. The
-                outputs of all windows and tiles are blended at every step.
-            The others as for TextToVideo, with the released defaults of this stage.
+                windows and tiles move from step to step, and their outputs are blended at every step (see chunking.py).
+            options: of `Denoising`; defaults: `SuperResolver.defaults`.
 
         Raises:
             ConfigError: frames, windows, a noise level or a number of steps that cannot be sampled.
         """
-        indices = check_prompts(prompts, indices)
+        how = replace(self.defaults, **options)
+        indices = check_prompts(prompts, how.indices)
         check_frames(frames, len(prompts), "frames")
         self.check_noise_level(noise_level)
         pixels = to_pixels(frames, self.device).transpose(1, 2)
         shape = pixels.shape[1:]
-        drawn = [torch.randn(*shape, generator=g) for g in self._generators("low-resolution noise", seed, indices)]
+        drawn = [torch.randn(*shape, generator=g) for g in self._generators("low-resolution noise", how.seed, indices)]
         level = torch.full((len(prompts),), noise_level, device=self.device)
         low_res = NoiseSchedule.of_low_resolution().add_noise(pixels, torch.stack(drawn).to(pixels), level)
         latents = self._denoise(
             (self.autoencoder.channels, *shape[1:]),
             prompts,
+            how,
             purpose="super-resolution",
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            seed=seed,
-            scheduler=scheduler,
-            negative_prompt=negative_prompt,
-            indices=indices,
-            sequential_guidance=sequential_guidance,
-            progress=progress,
             axes=self.axes(shape[1:], window, overlap, tile, tile_overlap),
             condition=Condition(low_res, level),
         )
-        return decode(self.autoencoder, latents, decode_tile)
+        return decode(self.autoencoder, latents, how.decode_tile)
 
     def check_noise_level(self, noise_level: int) -> None:
         """Raise ConfigError unless the network was made for so much noise in the low resolution."""
-        config = self.network.config
-        highest = config.num_noise_levels - 1 if config.max_noise_level is None else config.max_noise_level
+        highest = self.network.config.highest_noise_level
         if not 0 <= noise_level <= highest:
             raise ConfigError(f"noise_level: got {noise_level}, wanted 0 .. {highest}")
 
     def axes(
         self, shape: Sequence[int], window: int, overlap: int, tile: tuple[int, int], tile_overlap: int
-    ) -> list[list[slice]]:
-        """The windows and tiles of latents (F, h, w)."""
+    ) -> list[Axis]:
+        """The axes of latents (F, h, w), cut into windows and tiles."""
         # A tile must begin where the network's strided convolutions would begin a pixel of their coarsest level.
         multiple = 2 ** (len(self.network.config.block_out_channels) - 1)
-        time = windows(shape[0], window, overlap, name="window")
         space = [
-            windows(length, size, tile_overlap, multiple=multiple, name="tile")
+            Axis(length, size, tile_overlap, multiple, name="tile")
             for length, size in zip(shape[1:], tile, strict=True)
         ]
-        return [time, *space]
+        return [Axis(shape[0], window, overlap), *space]

@@ -1,8 +1,4 @@
-"""Weights in and out of the video UNet, strict both ways: Stable Diffusion's, LaVie's released files, our own folders.
-
-The names agree by construction; the only keys that exist on one side alone are the released rotary frequencies, which
-are constants here.
-"""
+"""Weights in and out of the video UNet, strict both ways: 2-D UNets, LaVie's released files, our folders."""
 
 import json
 import re
@@ -20,17 +16,12 @@ from ..config import UNetConfig
 from ..config_file import validate
 from ..distributed import log
 from ..errors import CheckpointError
-from ..ops.temporal_attention import rotary_frequencies
-from .stages import STAGES, is_temporal
+from .released import from_released, read_released, require_stage, to_released, unet_config
+from .stages import is_temporal
+from .state_dict import StateDict, require_fit, shapes
 from .unet import VideoUNet
 
-StateDict = Mapping[str, Tensor]
-ROTARY = ".rotary_emb.freqs"
-RENAMED = (("attn_temp.", "attn_temporal."), ("norm_temp.", "norm_temporal."))
-"""Our names, and those of the released super-resolution network, where they differ."""
 RELATIVE_BIAS = ".time_rel_pos_bias."
-STAGE_KEYS = ("spatial_attention", "temporal_order", "temporal_convolutions", "rotary_dim", "relative_bias")
-"""What tells the stages apart and no released config says."""
 WEIGHTS_NAME, CONFIG_NAME = "diffusion_pytorch_model.safetensors", "config.json"
 
 
@@ -49,36 +40,6 @@ class LoadReport:
         return f"{self.source}: {len(self.loaded)} tensors loaded, {len(self.fresh)} fresh, {len(self.unused)} unused"
 
 
-def unet_config(stage: str, config: Mapping[str, Any]) -> UNetConfig:
-    """The UNetConfig of a diffusers-style `config` dict, whose attention_head_dim is the NUMBER of heads.
-
-    GroupNorm statistics are pooled, as the released networks have them.
-    """
-    if stage not in STAGES:
-        raise CheckpointError(f"stage {stage!r}: wanted one of {', '.join(STAGES)}")
-    channels = tuple(config["block_out_channels"])
-    return UNetConfig(
-        in_channels=config["in_channels"],
-        out_channels=config["out_channels"],
-        block_out_channels=channels,
-        cross_attention=tuple(name.startswith("CrossAttn") for name in config["down_block_types"]),
-        layers_per_block=config["layers_per_block"],
-        num_attention_heads=_tuple(config["attention_head_dim"]),
-        only_cross_attention=_tuple(config.get("only_cross_attention", False)),
-        cross_attention_dim=config["cross_attention_dim"],
-        norm_num_groups=config["norm_num_groups"],
-        linear_projection=config.get("use_linear_projection", False),
-        num_noise_levels=config.get("num_class_embeds") or 0,
-        max_noise_level=config.get("max_noise_level"),
-        norm_statistics="pooled",
-        **{key: getattr(STAGES[stage], key) for key in STAGE_KEYS},
-    )
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
 def load_official(stage: str, state_dict: StateDict, config: Mapping[str, Any]) -> VideoUNet:
     """The released network of a stage, from its state dict and its diffusers-style config.
 
@@ -91,12 +52,8 @@ def load_official(stage: str, state_dict: StateDict, config: Mapping[str, Any]) 
 
 def to_official(stage: str, network: VideoUNet) -> dict[str, Tensor]:
     """The state dict with the released names, rotary frequencies included."""
-    if stage not in STAGES:
-        raise CheckpointError(f"stage {stage!r}: wanted one of {', '.join(STAGES)}")
-    state = {_released_name(name, network): value for name, value in network.state_dict().items()}
-    dims = network.config.rotary_dim
-    frequencies = 1.0 / 10000.0 ** (torch.arange(0, dims, 2).float() / max(dims, 1))  # float32: the released bits
-    return state | {name: frequencies.clone() for name in _rotary_names(network)}
+    require_stage(stage)
+    return to_released(network, network.state_dict())
 
 
 def load_stable_diffusion(unet_state_dict: StateDict, config: UNetConfig | Mapping[str, Any]) -> VideoUNet:
@@ -108,25 +65,20 @@ def load_stable_diffusion(unet_state_dict: StateDict, config: UNetConfig | Mappi
 
 def load_released(network: VideoUNet, state_dict: StateDict, source: str = "released weights") -> LoadReport:
     """Copy a released state dict into the network: it holds every parameter, and else only rotary frequencies."""
-    rotary = _rotary_names(network)
-    unused = tuple(sorted(rotary & set(state_dict)))
-    expected = rotary_frequencies(network.config.rotary_dim)
-    for name in unused:
-        got = state_dict[name].double()
-        if got.shape != expected.shape or not torch.allclose(got, expected, rtol=2e-3, atol=1e-4):
-            raise CheckpointError(
-                f"{source}: {name} is not 10000^(-2i/{network.config.rotary_dim}), the only RoPE that is built"
-            )
+    weights, constants = from_released(network, state_dict, source)
     _tell_statistics(network, "pooled", source)
-    ours = {_released_name(name, network): name for name in network.state_dict()}
-    weights = {ours.get(name, name): value for name, value in state_dict.items() if name not in rotary}
-    loaded = _copy(network, weights, set(network.state_dict()), source)
-    return LoadReport(source, loaded, (), unused)
+    return LoadReport(source, _copy(network, weights, set(weights), source), (), tuple(sorted(constants)))
 
 
 def inflate(network: VideoUNet, state_dict: StateDict, source: str = "2-D UNet") -> LoadReport:
-    """Copy a 2-D UNet's state dict into the spatial part: every spatial parameter must be in it, and nothing else."""
+    """Copy a 2-D UNet's state dict into the spatial part: every spatial parameter must be in it, and nothing else.
+
+    A conv_in of fewer channels is extended, as in `extend`.
+    """
     spatial = {name for name in network.state_dict() if not is_temporal(name)}
+    kernel = state_dict.get("conv_in.weight")
+    if kernel is not None and kernel.shape[1] < network.config.in_channels:
+        state_dict = _with_condition(network, state_dict, source)
     loaded = _copy(network, state_dict, spatial, source)
     fresh = tuple(sorted(set(network.state_dict()) - spatial))
     return LoadReport(source, loaded, fresh, ())
@@ -138,38 +90,34 @@ def extend(network: VideoUNet, state_dict: StateDict, source: str = "base networ
 
     A relative bias that the network does not have is left out: it was learned for another frame rate and length.
     """
-    weights = dict(state_dict)
-    first = network.conv_in.weight
-    kernel = weights.get("conv_in.weight")
-    if kernel is None or kernel.shape[:1] + kernel.shape[2:] != first.shape[:1] + first.shape[2:]:
-        raise CheckpointError(
-            f"{source}: no conv_in.weight that {tuple(first.shape)} could extend: check section model"
-        )
-    condition = kernel.new_zeros(len(first), first.shape[1] - kernel.shape[1], *first.shape[2:])
-    weights["conv_in.weight"] = torch.cat([kernel, condition], 1)
+    weights = _with_condition(network, state_dict, source)
     unused = () if network.config.relative_bias else tuple(sorted(name for name in weights if RELATIVE_BIAS in name))
     loaded = _copy(network, {n: w for n, w in weights.items() if n not in unused}, set(network.state_dict()), source)
     return LoadReport(source, loaded, (), unused)
 
 
+def _with_condition(network: VideoUNet, state: StateDict, source: str) -> dict[str, Tensor]:
+    """`state` with zeros as the kernel of the input channels that it does not have."""
+    first, kernel = network.conv_in.weight, state.get("conv_in.weight")
+    if kernel is None or kernel.shape[:1] + kernel.shape[2:] != first.shape[:1] + first.shape[2:]:
+        raise CheckpointError(
+            f"{source}: no conv_in.weight that {tuple(first.shape)} could extend: check section model"
+        )
+    condition = kernel.new_zeros(len(first), first.shape[1] - kernel.shape[1], *first.shape[2:])
+    return {**state, "conv_in.weight": torch.cat([kernel, condition], 1)}
+
+
 def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
     """Start `network` from what lies at `path`, told by its form:
 
-    a released LaVie .pt (a dict with key "ema", or a plain state dict); a run's folder, one of its checkpoints or a
-    network folder (config.json with our class), with fewer input channels too; a Stable Diffusion folder in diffusers'
-    format, or its unet/ folder.
+    a released LaVie .pt (a dict with key "ema", or a plain state dict); a run's folder, one of its checkpoints, an
+    exported folder or a network folder (config.json with our class), with fewer input channels too; a Stable Diffusion
+    folder in diffusers' format, or its unet/ folder.
     Raises CheckpointError where the file is anything else or does not fit.
     """
     path = Path(path)
     if path.is_file():
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise CheckpointError(f"{path}: wanted a .pt of plain tensors (weights_only), got: {error}") from None
-        state = content.get("ema", content) if isinstance(content, dict) else None
-        if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(state[k], Tensor) for k in state):
-            raise CheckpointError(f'{path}: wanted a state dict, or a dict with one under "ema"; found something else')
-        return load_released(network, state, str(path))
+        return load_released(network, read_released(path), str(path))
     if checkpoints(path):
         path = newest_checkpoint(path)
     folder = path / "unet" if (path / "unet").is_dir() else path
@@ -178,10 +126,10 @@ def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
             f"{path}: wanted a .pt file, a checkpoint folder or a Stable Diffusion folder; "
             f"found no {folder / CONFIG_NAME}"
         )
-    kind = _read_json(folder / CONFIG_NAME).get("_class_name")
-    state = _read_folder(folder)
+    kind = read_json(folder / CONFIG_NAME).get("_class_name")
+    state = read_folder(folder)
     if kind == VideoUNet.__name__:
-        saved = _read_config(folder)
+        saved = read_config(folder)
         if saved.in_channels < network.config.in_channels:
             return extend(network, state, str(folder))
         differ = [k for k, v in saved if k != "norm_statistics" and v != getattr(network.config, k)]
@@ -198,7 +146,7 @@ def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
 
 
 def save_network(folder: str | Path, config: UNetConfig, state: StateDict) -> None:
-    """Write config.json and float32 weights as safetensors into `folder`."""
+    """Write config.json, and the weights in their dtypes as safetensors, into `folder`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     values = {"_class_name": VideoUNet.__name__, **config.model_dump(mode="json")}
@@ -211,13 +159,15 @@ def load_network(
 ) -> VideoUNet:
     """The network that `save_network` wrote."""
     folder = Path(folder)
-    network = VideoUNet(_read_config(folder))
-    _copy(network, _read_folder(folder), set(network.state_dict()), str(folder))
+    network = VideoUNet(read_config(folder))
+    _copy(network, read_folder(folder), set(network.state_dict()), str(folder))
     return network.to(device, dtype).eval()
 
 
 MANIFEST = "checkpoint.json"
 """In every finished checkpoint folder of a run."""
+EXPORT = "export.json"
+"""In every folder that `lavie export` or `lavie import` made."""
 
 
 def checkpoints(run: str | Path) -> list[Path]:
@@ -232,22 +182,39 @@ def newest_checkpoint(path: str | Path) -> Path:
     if (path / MANIFEST).is_file():
         return path
     found = checkpoints(path)
+    if not found and is_export(path):
+        raise CheckpointError(f"{path} is an exported folder: a run starts from it by init_weights, and resumes none")
     if not found:
         raise CheckpointError(f"{path}: no checkpoint-<step> folder, nor one that holds them (no {MANIFEST})")
     return found[-1]
 
 
-def _read_config(folder: Path) -> UNetConfig:
-    values = _read_json(folder / CONFIG_NAME)
+def is_export(path: str | Path) -> bool:
+    """Whether `path` is a folder that `lavie export` or `lavie import` made."""
+    return (Path(path) / EXPORT).is_file()
+
+
+def find_stage(path: str | Path) -> Path:
+    """The folder to sample a stage from: an exported folder, a checkpoint folder, or the newest one in a run's folder.
+
+    It holds config.yaml and unet/. Raises CheckpointError if `path` is none of these.
+    """
+    return Path(path) if is_export(path) else newest_checkpoint(path)
+
+
+def read_config(folder: Path) -> UNetConfig:
+    """The config of the network that `save_network` wrote into `folder`."""
+    values = read_json(folder / CONFIG_NAME)
     if values.pop("_class_name", None) != VideoUNet.__name__:
         raise CheckpointError(f"{folder / CONFIG_NAME}: wanted _class_name {VideoUNet.__name__}")
     return validate(UNetConfig, values, str(folder / CONFIG_NAME))
 
 
-def _read_folder(folder: Path) -> dict[str, Tensor]:
+def read_folder(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a network's folder in diffusers' format, in one safetensors file or several with an index."""
     index = folder / (WEIGHTS_NAME + ".index.json")
     if index.is_file():
-        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
     else:
         names = [WEIGHTS_NAME]
     state: dict[str, Tensor] = {}
@@ -262,7 +229,8 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
     return state
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; CheckpointError if there is none."""
     try:
         content = json.loads(file.read_text())
     except (OSError, ValueError) as error:
@@ -278,38 +246,10 @@ def _tell_statistics(network: VideoUNet, trained: str, source: str) -> None:
         log.info(f"{source}: trained with norm_statistics {trained}, goes on with {own}: joint outputs change")
 
 
-def _released_name(name: str, network: VideoUNet) -> str:
-    """What the released file of the network's kind calls a parameter."""
-    for ours, theirs in RENAMED if network.config.temporal_convolutions else ():
-        name = name.replace(ours, theirs)
-    return name
-
-
-def _rotary_names(network: VideoUNet) -> set[str]:
-    """The keys of the rotary frequencies in the network's released file."""
-    if not network.config.rotary_dim:
-        return set()
-    attentions = [name for name, _ in network.named_modules() if name.endswith(".attn_temp")]
-    names = {_released_name(f"{name}.", network)[:-1] + ROTARY for name in attentions}
-    return names | ({"temporal_rotary_emb.freqs"} if network.config.temporal_convolutions else set())
-
-
 def _copy(network: VideoUNet, state: StateDict, wanted: set[str], source: str) -> tuple[str, ...]:
     """Copy exactly the `wanted` tensors of `state`; a missing, unexpected or misshapen one is an error naming it."""
     own = network.state_dict()
-    missing, extra = sorted(wanted - set(state)), sorted(set(state) - wanted)
-    shapes = [
-        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-        for name in sorted(wanted & set(state))
-        if state[name].shape != own[name].shape
-    ]
-    faults = [
-        f"{len(names)} {what}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
-        for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
-        if names
-    ]
-    if faults:
-        raise CheckpointError(f"{source} does not fit the network (keys {'; '.join(faults)}): check the section model")
+    require_fit(state, {name: shape for name, shape in shapes(own).items() if name in wanted}, source)
     with torch.no_grad():
         for name in wanted:
             own[name].copy_(state[name])

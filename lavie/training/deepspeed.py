@@ -105,4 +105,9 @@ def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, An
         # kinds hold too little for a round of communication per layer to pay.
         deepspeed.utils.set_z3_leaf_modules(network, [TransformerBlock, ResnetBlock, TemporalResnetBlock])
     engine, *_ = deepspeed.initialize(model=network, optimizer=build_optimizer(network, config), config=settings)
+    # In bf16 without ZeRO, DeepSpeed keeps float32 masters that no parameter leads to.
+    if masters := getattr(engine.optimizer, "fp32_groups", None):
+        for group in zip(engine.optimizer.fp16_groups, masters, strict=True):
+            for parameter, master in zip(*group, strict=True):
+                parameter.fp32_master = master
     return engine

@@ -1,7 +1,7 @@
 """A parameter as this rank holds it under ZeRO stage 0 to 3: the slice of its float32 master, and back to the whole.
 
-Stage 3 cuts every parameter into equal slices, one a rank. Stages 1 and 2 (and bf16 without ZeRO) cut the flattened
-parameters at arbitrary places. Stage 0 in float32 leaves every rank the whole.
+Stage 3 cuts every parameter into equal slices, one a rank. Stages 1 and 2 cut the flattened parameters at arbitrary
+places. Stage 0 leaves every rank the whole.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Slice:
 
 
 def local_slice(parameter: Any) -> Slice:
-    """What this rank holds of a parameter of a DeepSpeed engine's module, with the attributes DeepSpeed gave it.
+    """What this rank holds of a parameter of a DeepSpeed engine's module, with the attributes `build_engine` gave it.
 
     Possibly nothing.
     """
@@ -41,7 +41,8 @@ def local_slice(parameter: Any) -> Slice:
         if mapping is None:
             return Slice(parameter.shape, 0, parameter.new_empty(0, dtype=torch.float32), replicated=False)
         return Slice(parameter.shape, mapping.lp_fragment_address.start, mapping.hp_fragment, replicated=False)
-    return Slice(parameter.shape, 0, parameter.detach().flatten(), replicated=True)
+    whole = getattr(parameter, "fp32_master", parameter)
+    return Slice(parameter.shape, 0, whole.detach().flatten(), replicated=True)
 
 
 def gather(piece: Slice) -> Tensor:

@@ -124,6 +124,6 @@ class Step:
             pixels = batch["low_res"].to(self.device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
             level = torch.full((len(positions),), config.sampling.noise_level, device=self.device)
             if not validating:
-                level = draw("noise level", config.highest_noise_level + 1)
+                level = draw("noise level", config.model.highest_noise_level + 1)
             return self.low_resolution_schedule.add_noise(pixels, noise_like(pixels), level), level
         return None, None

@@ -1,6 +1,8 @@
 """A whole cascade of tiny random networks, as folders of finished runs."""
 
 import json
+import shutil
+from functools import cache
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from lavie.config import TrainConfig
 from lavie.config_file import dump_yaml, validate
 from lavie.models.unet import VideoUNet
 from lavie.models.weights import MANIFEST, save_network
-from lavie.testing import tiny_unet
+from lavie.testing import SHARED, tiny_unet
 
 STAGE_MODELS = {
     "base": dict(in_channels=12, out_channels=12),
@@ -91,3 +93,35 @@ def without_sampling(cascade_folder, tmp_path):
         (folder / MANIFEST).write_text("{}")
         (folder / "unet").symlink_to(source / "unet")
     return tmp_path / "released"
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory):
+    """A function: stride -> a folder as Stable Diffusion's in diffusers' format, with a tiny random autoencoder of that
+    stride and a tiny random CLIP of 32 features, beside files that no one should copy."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no reference data at {SHARED}")
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    @cache
+    def make(stride=8):
+        torch.manual_seed(0)
+        root, levels = tmp_path_factory.mktemp("pretrained"), stride.bit_length()
+        AutoencoderKL(
+            block_out_channels=(8,) * levels,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=4,
+            scaling_factor=0.25,
+        ).save_pretrained(root / "vae")
+        sizes = dict(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=49408)
+        CLIPTextModel(CLIPTextConfig(**sizes)).save_pretrained(root / "text_encoder")
+        shutil.copytree(SHARED / "assets/clip_tokenizer", root / "tokenizer", copy_function=shutil.copyfile)
+        (root / "vae/diffusion_pytorch_model.fp16.safetensors").write_bytes(b"half as precise")
+        (root / "text_encoder/pytorch_model.bin").write_bytes(b"a pickle")
+        return root
+
+    return make

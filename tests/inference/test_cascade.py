@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -33,7 +34,7 @@ def count(cascade_folder):
 
 
 def test_one_prompt_becomes_a_large_clip(cascade_folder):
-    cascade, seen = Cascade.from_folder(cascade_folder), []
+    cascade, seen = Cascade.from_pretrained(cascade_folder), []
     [clips] = cascade(["red"], progress=lambda *at: seen.append(at))
     assert {stage: clip.shape for stage, clip in clips.items()} == {
         "base": (3, 16, 24, 3),
@@ -45,18 +46,18 @@ def test_one_prompt_becomes_a_large_clip(cascade_folder):
 
 
 def test_a_clip_depends_on_prompt_seed_and_index_not_on_its_batch(cascade_folder):
-    cascade = Cascade.from_folder(cascade_folder, stop_after="interpolation")
+    cascade = Cascade.from_pretrained(cascade_folder, stop_after="interpolation")
     _, together = cascade(["red", "blue"])
     [alone] = cascade(["blue"], indices=[1])
     assert all(np.array_equal(together[stage], alone[stage]) for stage in ("base", "interpolation"))
     [other] = cascade(["blue"], indices=[0])
     assert not np.array_equal(other["base"], alone["base"])
-    [seeded] = Cascade.from_folder(cascade_folder, stop_after="base", seed=5)(["blue"], indices=[1])
+    [seeded] = Cascade.from_pretrained(cascade_folder, stop_after="base", seed=5)(["blue"], indices=[1])
     assert not np.array_equal(seeded["base"], alone["base"])
 
 
 def test_the_released_defaults(without_sampling):
-    settings = Cascade.from_folder(without_sampling, device="meta").settings
+    settings = Cascade.from_pretrained(without_sampling, device="meta").settings
     base, between, last = settings.base, settings.interpolation, settings.vsr
     assert all((s.scheduler, s.num_inference_steps) == ("ddim", 50) for s in (base, between, last))
     assert (base.guidance_scale, base.negative_prompt, base.prompt_suffix) == (7.5, "", "")
@@ -68,34 +69,38 @@ def test_the_released_defaults(without_sampling):
 
 
 def test_a_runs_own_settings_come_first_and_overrides_before_them(cascade_folder):
-    settings = Cascade.from_folder(
+    settings = Cascade.from_pretrained(
         cascade_folder, device="meta", overrides=["vsr.guidance_scale=6", "interpolation.seed=2"], seed=9
     ).settings
     assert (settings.base.num_frames, settings.base.height, settings.base.width) == (3, 16, 24)
     assert {s.scheduler for _, s in settings} == {"euler"} and {s.num_inference_steps for _, s in settings} == {3}
     assert (settings.vsr.guidance_scale, settings.vsr.noise_level, settings.vsr.negative_prompt) == (6, 5, "")
     assert (settings.interpolation.guidance_scale, settings.interpolation.prompt_suffix) == (2, "")
+    windows = {name: (s.window, s.overlap) for name, s in settings if name != "base"}
+    assert windows == {"interpolation": (3, 1), "vsr": (9, 2)}  # as in training: 3 key frames of 9 frames, and 9 frames
     assert (settings.base.seed, settings.interpolation.seed, settings.vsr.seed) == (9, 2, 9)
 
 
 def test_a_finished_stage_is_not_made_again(cascade_folder, count, tmp_path):
     folder = dict(folder=cascade_folder)
-    cascade = Cascade.from_folder(**folder)
+    cascade = Cascade.from_pretrained(**folder)
     calls = count(cascade)
     paths = generate_cascade(cascade, ["red", "blue"], tmp_path, stop_after="interpolation")
     assert calls == {"base": 6, "interpolation": 6, "vsr": 0}
     assert [p.name for p in paths] == [
         "00000-base.mp4",
         "00000-interpolation.mp4",
+        "00000.mp4",
         "00001-base.mp4",
         "00001-interpolation.mp4",
+        "00001.mp4",
         "sheet.png",
     ]
     kept = np.load(tmp_path / "work/00001-interpolation.npy")
     record = json.loads((tmp_path / "work/00001-interpolation.json").read_text())
     assert record["prompt"] == "blue" and record["before"]["stage"] == "base"
 
-    again = Cascade.from_folder(**folder)
+    again = Cascade.from_pretrained(**folder)
     calls = count(again)
     generate_cascade(again, ["red", "blue"], tmp_path, stop_after="interpolation")
     assert calls == {"base": 0, "interpolation": 0, "vsr": 0}
@@ -106,18 +111,18 @@ def test_a_finished_stage_is_not_made_again(cascade_folder, count, tmp_path):
     generate_cascade(again, ["red", "blue"], tmp_path, stop_after="interpolation")
     assert calls == {"base": 0, "interpolation": 3, "vsr": 0}
     assert np.array_equal(np.load(tmp_path / "work/00001-interpolation.npy"), kept)
-    changed = Cascade.from_folder(**folder, overrides=["interpolation.guidance_scale=3"])
+    changed = Cascade.from_pretrained(**folder, overrides=["interpolation.guidance_scale=3"])
     calls = count(changed)
     generate_cascade(changed, ["red", "blue"], tmp_path, stop_after="interpolation")
     assert calls == {"base": 0, "interpolation": 6, "vsr": 0}
-    changed = Cascade.from_folder(**folder, overrides=["base.guidance_scale=1", "interpolation.guidance_scale=3"])
+    changed = Cascade.from_pretrained(**folder, overrides=["base.guidance_scale=1", "interpolation.guidance_scale=3"])
     calls = count(changed)
     generate_cascade(changed, ["red", "blue"], tmp_path, stop_after="interpolation")
     assert calls == {"base": 6, "interpolation": 6, "vsr": 0}
 
 
 def test_other_prompts_are_not_written_over_unasked(cascade_folder, tmp_path):
-    cascade = Cascade.from_folder(cascade_folder, stop_after="base")
+    cascade = Cascade.from_pretrained(cascade_folder, stop_after="base")
     generate_cascade(cascade, ["red"], tmp_path, stop_after="base")
     with pytest.raises(ConfigError, match="holds clips of other prompts, as 00000 of 'red'"):
         generate_cascade(cascade, ["blue"], tmp_path, stop_after="base")
@@ -127,37 +132,37 @@ def test_other_prompts_are_not_written_over_unasked(cascade_folder, tmp_path):
 
 def test_stopping_early_needs_no_later_stage(cascade_folder, tmp_path):
     (tmp_path / "base").symlink_to(cascade_folder / "base")
-    cascade = Cascade.from_folder(tmp_path, stop_after="base")
+    cascade = Cascade.from_pretrained(tmp_path, stop_after="base")
     assert list(cascade.stages) == ["base"]
     with pytest.raises(CheckpointError, match="no folder interpolation/ in it.*--stop-after"):
-        Cascade.from_folder(tmp_path)
+        Cascade.from_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="stage vsr does not run"):
-        Cascade.from_folder(tmp_path, stop_after="base", overrides=["vsr.guidance_scale=6"])
+        Cascade.from_pretrained(tmp_path, stop_after="base", overrides=["vsr.guidance_scale=6"])
     (tmp_path / "interpolation").symlink_to(cascade_folder / "vsr")
     with pytest.raises(CheckpointError, match="is of stage vsr, wanted interpolation"):
-        Cascade.from_folder(tmp_path, stop_after="interpolation")
+        Cascade.from_pretrained(tmp_path, stop_after="interpolation")
 
 
 @pytest.mark.parametrize(
-    "override, message",
+    "overrides, message",
     [
         ("base.height=15", r"got 15 x 24, wanted positive multiples of 2; change --set base.height="),
         ("base.num_frames=1", r"key frames: got 1.*change --set base.num_frames="),
-        ("interpolation.overlap=16", r"window and overlap: got 16 and 16.*interpolation.overlap="),
+        ("base.num_frames=5 interpolation.overlap=3", r"window.* 3 .*3.*interpolation.overlap="),
         ("vsr.noise_level=11", r"noise_level: got 11, wanted 0 .. 10; change --set vsr.noise_level="),
-        ("vsr.overlap=8", r"window: got windows of 8 that overlap by 8.*vsr.overlap="),
+        ("vsr.window=4 vsr.overlap=4", r"window: got windows of 4 that overlap by 4.*vsr.overlap="),
         ("vsr.guidence_scale=6", r"unknown key vsr.guidence_scale; did you mean vsr.guidance_scale"),
         ("vsr.scheduler=heun", r"vsr.scheduler: .*'unipc'"),
     ],
 )
-def test_refusals_come_first_and_name_the_flag(cascade_folder, override, message):
+def test_refusals_come_first_and_name_the_flag(cascade_folder, overrides, message):
     with pytest.raises(ConfigError, match=message):
-        Cascade.from_folder(cascade_folder, overrides=[override], device="meta").plan()
+        Cascade.from_pretrained(cascade_folder, overrides=overrides.split(), device="meta").plan()
 
 
 def test_offloaded_stages_draw_the_same(cascade_folder):
-    stay = Cascade.from_folder(cascade_folder, stop_after="base")
-    leave = Cascade.from_folder(cascade_folder, stop_after="base", offload=True)
+    stay = Cascade.from_pretrained(cascade_folder, stop_after="base")
+    leave = Cascade.from_pretrained(cascade_folder, stop_after="base", offload=True)
     assert np.array_equal(stay(["red"])[0]["base"], leave(["red"])[0]["base"])
     assert leave.stages["base"].device == torch.device("cpu")
 
@@ -177,7 +182,7 @@ def test_the_command(cascade_folder, tmp_path, monkeypatch, capsys):
     arguments = "--cascade", cascade_folder, "--prompt", "a/red thing", "--out", tmp_path / "out"
     printed = run(monkeypatch, capsys, *arguments, "--set", "vsr.num_inference_steps=2", "--sequential-guidance")
     names = re.findall(r"[\w-]+\.\w+$", printed, re.MULTILINE)
-    assert names == ["00000-base.mp4", "00000-interpolation.mp4", "00000-vsr.mp4", "sheet.png"]
+    assert names == ["00000-base.mp4", "00000-interpolation.mp4", "00000-vsr.mp4", "00000.mp4", "sheet.png"]
     with av.open(str(tmp_path / "out/00000-vsr.mp4")) as video:
         assert (video.streams.video[0].frames, video.streams.video[0].height) == (9, 128)  # small clips are enlarged
     assert json.loads((tmp_path / "out/work/00000-vsr.json").read_text())["prompt"] == "a/red thing"
@@ -190,5 +195,16 @@ def test_the_command_refuses(cascade_folder, monkeypatch, capsys):
 
 def test_the_dry_run_tells_sizes_and_memory(cascade_folder, monkeypatch, capsys):
     printed = run(monkeypatch, capsys, "--cascade", cascade_folder, "--dry-run", "--set", "vsr.window=4")
-    assert "vsr: 9 x 64 x 96 pixels; 4 windows of 1 tiles, up to 4 x 16 x 24 latents" in printed
+    assert "vsr: 9 x 64 x 96 pixels; up to 4 windows of 4 x 16 x 24 latents" in printed
     assert printed.count("peak, with a margin of 10%") == 3
+
+
+def test_the_dry_run_refuses_what_does_not_fit(cascade_folder, monkeypatch, capsys):
+    class Memory(NamedTuple):
+        available: int = 2**20
+        total: int = 2**30
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("psutil.virtual_memory", Memory)
+    message = run(monkeypatch, capsys, "--cascade", cascade_folder, "--dry-run")
+    assert "stage base would take" in message and "of 0.00 GiB" in message

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lavie.inference.contact_sheet import GAP, LINE, MARGIN, contact_sheet
+from lavie.inference.contact_sheet import GAP, LINE, MARGIN, beside, contact_sheet
 
 
 def levels(values, height=128, width=128):
@@ -32,3 +32,12 @@ def test_long_captions_wrap():
     one = contact_sheet([("word", levels([1]))])
     many = contact_sheet([("word " * 30, levels([1]))])
     assert many.shape[1] == one.shape[1] and many.shape[0] > one.shape[0] + 3 * LINE
+
+
+def test_clips_play_side_by_side_over_the_same_time():
+    short = np.arange(2, dtype=np.uint8)[:, None, None, None] * np.ones((2, 3, 3, 3), np.uint8)
+    long = 100 + np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((5, 6, 9, 3), np.uint8)
+    both = beside([short, long])
+    assert both.shape == (5, 6, 6 + GAP + 9, 3)
+    assert both[:, 0, 0, 0].tolist() == [0, 0, 0, 1, 1]
+    assert both[:, -1, -1, 0].tolist() == [100, 101, 102, 103, 104]

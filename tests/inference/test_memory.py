@@ -33,7 +33,7 @@ def test_attention_keeps_no_scores():
 
 @pytest.fixture(scope="module")
 def cascade(cascade_folder):
-    return Cascade.from_folder(cascade_folder, device="meta", dtype=torch.float32)
+    return Cascade.from_pretrained(cascade_folder, device="meta", dtype=torch.float32)
 
 
 def test_peaks(cascade):

@@ -13,7 +13,7 @@ from lavie.kernels import pseudo3d_conv as kernels
 from lavie.kernels.launch import CHIPS, recording
 from lavie.ops import pseudo3d_conv as op
 from lavie.ops.pseudo3d_conv import norm_statistics, pseudo3d_block, pseudo3d_conv, pseudo3d_conv_with_statistics
-from lavie.testing import TOLERANCES, relative_error
+from lavie.testing import TOLERANCES, check_operation, relative_error
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 EVERYTHING = "bias time residual"
@@ -277,12 +277,8 @@ def test_splits_fill_the_chip():
 def test_opcheck(statistics):
     x, weight, bias, time, residual, dy = inputs(3, 2)
     leaves = [t.requires_grad_() for t in (x, weight, bias, time, residual)]
-    torch.library.opcheck(torch.ops.lavie.pseudo3d_conv.default, (*leaves, statistics, "triton"))
-    torch.library.opcheck(
-        torch.ops.lavie.pseudo3d_conv_weight_gradient.default,
-        (dy, x.detach(), weight.detach(), "triton"),
-        test_utils=("test_schema", "test_faketensor"),
-    )
+    backward = (dy, x.detach(), weight.detach(), "triton")
+    check_operation("pseudo3d_conv", (*leaves, statistics, "triton"), "pseudo3d_conv_weight_gradient", backward)
 
 
 def test_compile_and_checkpoint():

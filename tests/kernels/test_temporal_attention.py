@@ -13,7 +13,7 @@ from lavie.errors import KernelError  # noqa: E402
 from lavie.kernels import temporal_attention as kernels  # noqa: E402
 from lavie.kernels.launch import CHIPS, recording  # noqa: E402
 from lavie.ops.temporal_attention import temporal_attention, temporal_attention_packed  # noqa: E402
-from lavie.testing import TOLERANCES, relative_error  # noqa: E402
+from lavie.testing import TOLERANCES, check_operation, relative_error  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TRUNCATED = 1 if DEVICE == "cuda" else 2
@@ -242,12 +242,9 @@ def test_opcheck(parts, bias):
     tensors = [qkv[:, :5]] if parts == 1 else list(qkv[:, :5].unbind(3))
     leaves = [t.detach().requires_grad_() for t in tensors]
     table = table.requires_grad_() if bias else None
-    torch.library.opcheck(torch.ops.lavie.temporal_attention.default, (leaves, table, 32, 1e4, 0.2, "triton"))
-    torch.library.opcheck(
-        torch.ops.lavie.temporal_attention_backward.default,
-        (do, tensors, table if table is None else table.detach(), 32, 1e4, 0.2, "triton"),
-        test_utils=("test_schema", "test_faketensor"),
-    )
+    backward = (do, tensors, table.detach() if bias else None, 32, 1e4, 0.2, "triton")
+    forward = (leaves, table, 32, 1e4, 0.2, "triton")
+    check_operation("temporal_attention", forward, "temporal_attention_backward", backward)
 
 
 @settings(max_examples=12, deadline=None)

@@ -7,7 +7,7 @@ from torch import nn
 
 from lavie.ops.group_norm_silu import group_norm_silu
 from lavie.ops.pseudo3d_conv import norm_statistics, pseudo3d_block, pseudo3d_conv, pseudo3d_conv_with_statistics
-from lavie.testing import TOLERANCES, relative_error
+from lavie.testing import TOLERANCES, check_operation, relative_error
 
 EPS = 1e-6
 
@@ -138,12 +138,8 @@ def test_results_do_not_depend_on_fresh_memory_and_repeat(poison):
 def test_opcheck(statistics):
     x, weight, bias, time, residual, dy = inputs(3, 4)
     leaves = [t.requires_grad_() for t in (x, weight, bias, time, residual)]
-    torch.library.opcheck(torch.ops.lavie.pseudo3d_conv.default, (*leaves, statistics, "torch"))
-    torch.library.opcheck(
-        torch.ops.lavie.pseudo3d_conv_weight_gradient.default,
-        (dy, x.detach(), weight.detach(), "torch"),
-        test_utils=("test_schema", "test_faketensor"),
-    )
+    backward = (dy, x.detach(), weight.detach(), "torch")
+    check_operation("pseudo3d_conv", (*leaves, statistics, "torch"), "pseudo3d_conv_weight_gradient", backward)
 
 
 def test_compiles_without_graph_breaks():

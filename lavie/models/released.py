@@ -1,0 +1,153 @@
+"""LaVie's released files: their names, constants and configs, translated both ways without touching a bit.
+
+A file is a torch.save of {"ema": state dict}, or of a plain state dict. Its names are ours but for a few; the only keys
+that exist on one side alone are the rotary frequencies, which are constants here.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import UNetConfig
+from ..config_file import validate
+from ..errors import CheckpointError
+from ..ops.temporal_attention import rotary_frequencies
+from .stages import STAGES
+from .state_dict import StateDict, require_fit, shapes
+from .unet import VideoUNet
+
+ROTARY = ".rotary_emb.freqs"
+RENAMED = (("attn_temp.", "attn_temporal."), ("norm_temp.", "norm_temporal."))
+"""Our names, and those of the released super-resolution network, where they differ."""
+STAGE_KEYS = ("spatial_attention", "temporal_order", "temporal_convolutions", "rotary_dim", "relative_bias")
+"""What tells the stages apart and no released config says."""
+
+
+def unet_config(stage: str, config: Mapping[str, Any], source: str = "config") -> UNetConfig:
+    """The UNetConfig of a diffusers-style `config` dict, whose attention_head_dim is the NUMBER of heads.
+
+    GroupNorm statistics are pooled, as the released networks have them.
+
+    Raises:
+        CheckpointError: the stage is unknown, or a key is missing.
+        ConfigError: the values make no network.
+    """
+    require_stage(stage)
+    try:
+        levels = config.get("num_class_embeds") or 0
+        highest = config.get("max_noise_level")
+        values = dict(
+            in_channels=config["in_channels"],
+            out_channels=config["out_channels"],
+            block_out_channels=config["block_out_channels"],
+            cross_attention=[name.startswith("CrossAttn") for name in config["down_block_types"]],
+            layers_per_block=config["layers_per_block"],
+            num_attention_heads=config["attention_head_dim"],
+            only_cross_attention=config.get("only_cross_attention", False),
+            cross_attention_dim=config["cross_attention_dim"],
+            norm_num_groups=config["norm_num_groups"],
+            linear_projection=config.get("use_linear_projection", False),
+            num_noise_levels=levels,
+            max_noise_level=highest,
+            norm_statistics="pooled",
+        )
+    except KeyError as error:
+        raise CheckpointError(
+            f"{source}: key {error.args[0]} is missing: wanted a config in diffusers' style"
+        ) from None
+    return validate(UNetConfig, values | {key: getattr(STAGES[stage], key) for key in STAGE_KEYS}, source)
+
+
+def require_stage(stage: str) -> None:
+    """Raise CheckpointError if there is no such stage."""
+    if stage not in STAGES:
+        raise CheckpointError(f"stage {stage!r}: wanted one of {', '.join(STAGES)}")
+
+
+def require_released_kind(stage: str, config: UNetConfig) -> None:
+    """Raise CheckpointError if the released code of the stage would compute something else with such weights."""
+    require_stage(stage)
+    for key in STAGE_KEYS:
+        ours, theirs = getattr(config, key), getattr(STAGES[stage], key)
+        if ours != theirs:
+            raise CheckpointError(
+                f"model.{key} is {ours}, the released {stage} network has {theirs} and no config to say otherwise: "
+                "export with --format diffusers"
+            )
+
+
+def to_released(network: VideoUNet, state: StateDict, constants: StateDict | None = None) -> dict[str, Tensor]:
+    """The released names of a `state` dict of the network.
+
+    Args:
+        network: says which names there are; may be on the meta device.
+        constants: rotary frequencies as a released file had them; default: computed, in the dtype of the weights.
+    """
+    named = {_released_name(name, network): value for name, value in state.items()}
+    if constants:
+        return named | dict(constants)
+    dims = network.config.rotary_dim
+    frequencies = 1.0 / 10000.0 ** (torch.arange(0, dims, 2).float() / max(dims, 1))  # float32: the released bits
+    frequencies = frequencies.to(state["conv_in.weight"].dtype)
+    return named | {name: frequencies.clone() for name in _rotary_names(network)}
+
+
+def from_released(
+    network: VideoUNet, state: StateDict, source: str, advice: str = "the section model"
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Our names of a released `state` dict, and its rotary frequencies, every tensor as it was.
+
+    Raises CheckpointError if a key is missing, unexpected, or of another shape, or a frequency is not RoPE's.
+    """
+    rotary = _rotary_names(network)
+    constants = {name: value for name, value in state.items() if name in rotary}
+    expected = rotary_frequencies(network.config.rotary_dim)
+    for name, value in constants.items():
+        got = value.double()
+        if got.shape != expected.shape or not torch.allclose(got, expected, rtol=2e-3, atol=1e-4):
+            raise CheckpointError(
+                f"{source}: {name} is not 10000^(-2i/{network.config.rotary_dim}), the only RoPE that is built"
+            )
+    theirs = {name: _released_name(name, network) for name in network.state_dict()}
+    wanted = {theirs[name]: shape for name, shape in shapes(network.state_dict()).items()}
+    require_fit({name: value for name, value in state.items() if name not in rotary}, wanted, source, advice)
+    return {ours: state[name] for ours, name in theirs.items()}, constants
+
+
+def read_released(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a released .pt file. Only plain tensors are read: nothing in the file is run.
+
+    Raises CheckpointError for any other file.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path}: wanted a .pt of plain tensors (weights_only), got: {error}") from None
+    state = content.get("ema", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(state[k], Tensor) for k in state):
+        raise CheckpointError(f'{path}: wanted a state dict, or a dict with one under "ema"; found something else')
+    return state
+
+
+def write_released(path: str | Path, state: StateDict) -> None:
+    """A .pt file as the released ones are: the state dict under "ema"."""
+    torch.save({"ema": dict(state)}, path)
+
+
+def _released_name(name: str, network: VideoUNet) -> str:
+    """What the released file of the network's kind calls a parameter."""
+    for ours, theirs in RENAMED if network.config.temporal_convolutions else ():
+        name = name.replace(ours, theirs)
+    return name
+
+
+def _rotary_names(network: VideoUNet) -> set[str]:
+    """The keys of the rotary frequencies in the network's released file."""
+    if not network.config.rotary_dim:
+        return set()
+    attentions = [name for name, _ in network.named_modules() if name.endswith(".attn_temp")]
+    names = {_released_name(f"{name}.", network)[:-1] + ROTARY for name in attentions}
+    return names | ({"temporal_rotary_emb.freqs"} if network.config.temporal_convolutions else set())

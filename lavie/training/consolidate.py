@@ -1,0 +1,63 @@
+"""The raw weights of a checkpoint, whole and in float32, from what each rank wrote: ZeRO stages 0 to 3, any ranks.
+
+DeepSpeed's own consolidation does stages 1 to 3. It does not know the frozen parameters of stage 1, nor stage 0 at all;
+both are in the network's own state dict, beside which stage 0 under bf16 keeps the float32 masters.
+"""
+
+import io
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..config_file import load_config
+from ..errors import CheckpointError
+from ..models.stages import set_trainable
+from ..models.state_dict import require_fit, shapes
+from ..models.unet import VideoUNet
+
+STATE = "state"
+"""DeepSpeed's folder in a checkpoint."""
+WHOLE = "mp_rank_00_model_states.pt"
+"""The whole network as it computes, in a checkpoint of stages 0 to 2."""
+
+
+def raw_weights(checkpoint: str | Path) -> dict[str, Tensor]:
+    """The weights that a checkpoint-<step> folder would resume with, not averaged: float32, on the CPU, by name.
+
+    Frozen parameters have the precision in which the run held them. Reading unpickles DeepSpeed's files, as resuming
+    does: use it on checkpoints of your own.
+
+    Raises CheckpointError if `state/` is missing, incomplete, or of another network.
+    """
+    folder = Path(checkpoint) / STATE
+    config = load_config(Path(checkpoint) / "config.yaml")
+    with torch.device("meta"):
+        network = VideoUNet(config.model)
+    set_trainable(network, config.trainable)
+    trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    try:
+        weights = _read(folder, trained)
+    except Exception as error:  # DeepSpeed and torch raise whatever a damaged pickle leads to
+        raise CheckpointError(
+            f"{folder}: DeepSpeed's files are missing or damaged: {type(error).__name__}: {error}; export without "
+            "--raw, or another checkpoint"
+        ) from None
+    require_fit(weights, shapes(network.state_dict()), str(folder), "config.yaml beside it")
+    return {name: weights[name].float() for name in network.state_dict()}
+
+
+def _read(folder: Path, trained: list[str]) -> dict[str, Tensor]:
+    """Every parameter, with the float32 master where it trains."""
+    weights: dict[str, Tensor] = {}
+    if (folder / WHOLE).is_file():
+        saved = torch.load(folder / WHOLE, map_location="cpu", weights_only=True, mmap=True)
+        weights = dict(saved["module"])
+        if saved["param_shapes"] is None:  # stage 0
+            masters = saved["optimizer"].get("fp32_groups", [])  # under bf16; in the network's order
+            return weights | dict(zip(trained, (m for group in masters for m in group), strict=bool(masters)))
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it prints its progress
+        return weights | get_fp32_state_dict_from_zero_checkpoint(str(folder.parent), tag=folder.name)
