@@ -153,7 +153,7 @@ def check(
 
     A video is too short if it holds no clip of `num_frames` frames at `fps`, or at every `frame_stride`-th frame
     (default: 1). `other` decodes the videos looked at once more and is compared with PyAV. `progress` is given bytes.
-    Media is decoded in a child process; the whole set of hashes is held in memory, 32 bytes a sample.
+    Media is decoded in a child process. What is known of every sample is held in memory, so check millions in parts.
     """
     report, seen = Report(), _Seen()
     if fps is None and frame_stride is None:

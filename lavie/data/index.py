@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..errors import DataError
-from .captions import clean_caption
+from .captions import MAX_BYTES, clean_caption
 from .compiled import compiled, in_memory
 from .decode import MediaInfo
 from .guard import probe
@@ -145,6 +145,8 @@ def index_shard(tar: Path, known: Mapping[str, MediaInfo] | None = None) -> tupl
             else:
                 data = read(media[0])
                 try:
+                    if parts["txt"].size > MAX_BYTES:
+                        raise DataError(f"the caption has {parts['txt'].size} bytes, at most {MAX_BYTES} are read")
                     caption = clean_caption(read(parts["txt"]))
                 except DataError as error:
                     rejected.append(Rejected(parts["txt"].name, "unusable caption", str(error)))

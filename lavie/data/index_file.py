@@ -139,7 +139,7 @@ def read_header(path: Path) -> Header:
         if any(type(n) is not int or n < 0 for n in counts) or not isinstance(header.tar, str | None):
             raise ValueError(f"tar_bytes, videos, images: wanted counts, got {counts}")
         return header
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
         raise DataError(f"index {path}: cannot be read: {error!r}. {remedy(path)}") from None
 
 
@@ -161,7 +161,7 @@ def read_index(path: Path, header: Header) -> Iterator[dict[str, Any]]:
                 found[line["kind"]] += 1
                 del line["caption_sha256"]
                 yield line
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise DataError(f"index {path}, line {number}: {error}. {remedy(path)}") from None
     if (found["video"], found["image"]) != (header.videos, header.images):
         raise DataError(
