@@ -14,7 +14,7 @@ RANKS ?= $(if $(filter 1,$(GPUS)),1,2)
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-long test check bench bench-gpu resources clean
+.PHONY: help install demo demo-long test check bench bench-gpu resources fuzz clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -99,6 +99,9 @@ bench-gpu: install  ## time the kernels beside their rivals, and the cascade, on
 
 resources: $(DEV_STAMP)  ## compile the kernels for sm_80 and sm_90 and compare with kernels/resources.csv
 	python -m lavie.kernels.resources
+
+fuzz: $(DEV_STAMP)  ## 2,000 hostile and broken samples: counts per class
+	python -m tests.data.fuzz --cases 2000
 
 clean:  ## remove .venv, caches and build products; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -42,6 +42,6 @@ setup(
         "ninja>=1.11",
     ],
     # triton comes with CUDA builds of torch; "dev" has it for the interpreter and the compiler on a CPU.
-    extras_require={"dev": DEV, "flash": ["flash-attn>=2.7"]},
+    extras_require={"dev": DEV, "flash": ["flash-attn>=2.7"], "mpi": ["mpi4py>=4"]},
     entry_points={"console_scripts": ["lavie = lavie.cli:main"]},
 )

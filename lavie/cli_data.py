@@ -8,6 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .cli_check import check_command
+from .cli_index import index_command
+from .cli_plan import plan_command
 from .data.pack import PackReport, pack
 from .data.synthetic import FARTHEST, TRAVEL, demo_set
 from .errors import DataError
@@ -77,3 +80,8 @@ def _show(out: Path, report: PackReport) -> None:
     if len(report.rejected) > SHOWN:
         more = len(report.rejected) - SHOWN
         console.print(f"... and {more} more, listed in {out / 'rejected.jsonl'}", markup=False, highlight=False)
+
+
+app.command("index")(index_command)
+app.command("plan")(plan_command)
+app.command("check")(check_command)

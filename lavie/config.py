@@ -3,10 +3,11 @@
 Option names are those of the diffusers training scripts where they have one. config_file.py reads them.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 
 class Strict(BaseModel):
@@ -145,11 +146,64 @@ class TextEncoderConfig(Strict):
     max_length: int = Field(77, ge=1)
 
 
+def _as_knots(weight: Any) -> Any:
+    if isinstance(weight, (list, tuple)) and weight:
+        return weight
+    if isinstance(weight, (int, float)) and not isinstance(weight, bool):
+        return [[0, weight]]
+    raise ValueError("wanted a number, or knots [[step, weight], ...]")
+
+
+def _ascending(knots: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
+    if any(a[0] >= b[0] for a, b in zip(knots, knots[1:], strict=False)):
+        raise ValueError(f"the steps of its knots are {[step for step, _ in knots]}: wanted ascending ones")
+    return knots
+
+
+Knot = tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0)]]
+Weight = Annotated[tuple[Knot, ...], BeforeValidator(_as_knots), AfterValidator(_ascending)]
+"""Knots (step, weight): linear between them, constant before the first and after the last. A number is one knot."""
+
+
+class DatasetConfig(Strict):
+    """One dataset of a mixture. A position of the run takes it with its weight over the sum of all weights."""
+
+    path: tuple[str, ...] = Field(min_length=1)
+    """Folders of shards, or single .tar files."""
+    name: str = Field("", pattern=r"^[\w.+-]*$")
+    """Seeds its order, so that renaming reshuffles it; default: the last part of the first path, without .tar."""
+    weight: Weight = ((0, 1.0),)
+    """Of its videos: a number, or [[step, weight], ...], linear between these steps and constant outside."""
+    image_weight: Weight | None = None
+    """Of its images; default: `weight`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        if unknown := [key for key in values if key not in cls.model_fields]:
+            raise ValueError(f"unknown key {unknown[0]} of a dataset; valid keys: {', '.join(cls.model_fields)}")
+        values = dict(values)
+        if isinstance(values.get("path"), str):
+            values["path"] = (values["path"],)
+        if not values.get("name") and values.get("path"):
+            last = str(values["path"][0]).rstrip("/").rpartition("/")[2].removesuffix(".tar")
+            values["name"] = re.sub(r"[^\w.+-]", "-", last)
+        return values
+
+
+DatasetOrPath = Annotated[
+    Annotated[str, Tag("path")] | Annotated[DatasetConfig, Tag("dataset")],
+    Discriminator(lambda value: "dataset" if isinstance(value, (Mapping, DatasetConfig)) else "path"),
+]
+
+
 class DataConfig(Strict):
     """What a batch row is made of."""
 
-    train: tuple[str, ...]
-    """Folders of shards, or single .tar files."""
+    train: tuple[DatasetOrPath, ...]
+    """Folders of shards, or single .tar files, as one pool; or datasets {path, weight}, mixed by their weights."""
     validation: tuple[str, ...] = ()
     num_frames: int = Field(16, ge=1)
     num_images: int = Field(4, ge=0)
@@ -169,7 +223,11 @@ class DataConfig(Strict):
     camera_speed: float = Field(4.0, gt=0)
     """moving_images only: how far that camera drifts between frames, in pixels (root mean square)."""
     num_workers: int = Field(2, ge=0)
-    """Decoding processes per rank."""
+    """Decoding processes per rank; 0 decodes in the trainer itself, where nothing guards against a stuck decoder."""
+    timeout: float = Field(120, gt=0)
+    """Seconds that a decoding process may be silent over one sample before it is killed and the sample read again."""
+    verify: Literal["always", "sampled", "never"] = "always"
+    """Whether the SHA-256 of a sample's bytes is compared with the index at each read, at one in 16, or not at all."""
 
     @model_validator(mode="before")
     @classmethod
@@ -178,8 +236,17 @@ class DataConfig(Strict):
             values = dict(values)
             for key in {"train", "validation"} & values.keys():
                 value = values[key]
-                values[key] = (value,) if isinstance(value, str) else () if value is None else value
+                values[key] = (value,) if isinstance(value, (str, Mapping)) else () if value is None else value
         return values
+
+    @model_validator(mode="after")
+    def _datasets(self) -> "DataConfig":
+        if len({type(entry) for entry in self.train}) > 1:
+            raise ValueError("train names datasets and bare paths: give every path a weight, as {path: ..., weight: 1}")
+        names = sorted(entry.name for entry in self.train if isinstance(entry, DatasetConfig))
+        if twice := {a for a, b in zip(names, names[1:], strict=False) if a == b}:
+            raise ValueError(f"train has several datasets of the name {min(twice)}: give each its own name")
+        return self
 
     @model_validator(mode="after")
     def _one_rate(self) -> "DataConfig":

@@ -4,6 +4,8 @@ from ..errors import DataError
 
 MAX_CAPTION = 4096
 """Characters. CLIP reads 77 tokens; more than this is a wrong column or a wrong file."""
+MAX_BYTES = 1 << 16
+"""Of a caption's file: what is larger is not read."""
 
 
 def clean_caption(raw: bytes | str) -> str:

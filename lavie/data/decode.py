@@ -50,6 +50,8 @@ class MediaInfo:
     """In pixels, upright (after rotation)."""
     duration: float
     """Seconds; 0 for an image."""
+    codec: str
+    """FFmpeg's name of the video codec, as h264 or vp9; for an image the format."""
 
 
 def sniff(data: bytes) -> Format:
@@ -75,7 +77,7 @@ def probe(data: bytes) -> MediaInfo:
     format = sniff(data)
     if format not in DEMUXERS:
         height, width, _ = decode_image(data).shape
-        return MediaInfo("image", format, 1, None, False, width, height, 0.0)
+        return MediaInfo("image", format, 1, None, False, width, height, 0.0, format)
     times: list[float] = []
     for frame in _frames(data):
         if not times:
@@ -84,8 +86,9 @@ def probe(data: bytes) -> MediaInfo:
         times.append(frame.time)
     if not times:
         raise DataError("the video stream holds no frame that decodes")
-    fps, vfr = _rate(_from_zero(times), _nominal_rate(data), tick)
-    return MediaInfo("video", format, len(times), fps, vfr, width, height, len(times) / fps)
+    nominal, codec = _rate_and_codec(data)
+    fps, vfr = _rate(_from_zero(times), nominal, tick)
+    return MediaInfo("video", format, len(times), fps, vfr, width, height, len(times) / fps, codec)
 
 
 def frame_times(data: bytes, frames: int | None = None) -> np.ndarray:
@@ -95,7 +98,7 @@ def frame_times(data: bytes, frames: int | None = None) -> np.ndarray:
     which saves a decode; not every packet need be a frame (VP8 has hidden ones), so without it the video is decoded.
     """
     if frames is not None:
-        with _video(data) as (container, stream):
+        with open_video(data) as (container, stream):
             packets = [p.pts * p.time_base for p in container.demux(stream) if p.pts is not None and not p.is_discard]
         if len(packets) == frames:
             return _from_zero(sorted(map(float, packets)))
@@ -158,7 +161,7 @@ def decode_image(data: bytes) -> np.ndarray:
 
 
 @contextmanager
-def _video(data: bytes) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def open_video(data: bytes) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """The opened file and its first stream that is a video, not a cover picture."""
     format = sniff(data)
     if format not in DEMUXERS:
@@ -182,7 +185,7 @@ def _video(data: bytes) -> Iterator[tuple[av.container.InputContainer, av.VideoS
 
 def _frames(data: bytes) -> Iterator[av.VideoFrame]:
     """Every frame in order of presentation."""
-    with _video(data) as (container, stream):
+    with open_video(data) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
             if number >= MAX_FRAMES:
                 raise DataError(f"more than {MAX_FRAMES} frames: split the video into clips")
@@ -199,9 +202,11 @@ def _check_size(width: int, height: int) -> None:
         raise DataError(f"{width} x {height} pixels: wanted 1 to {MAX_SIDE} a side and at most {MAX_PIXELS} in all")
 
 
-def _nominal_rate(data: bytes) -> float | None:
-    with _video(data) as (_, stream):
-        return float(stream.average_rate) if stream.average_rate else None
+def _rate_and_codec(data: bytes) -> tuple[float | None, str]:
+    """What the header says: nominal frames per second, and the codec."""
+    with open_video(data) as (_, stream):
+        rate = float(stream.average_rate) if stream.average_rate else None
+        return rate, stream.codec_context.codec.canonical_name
 
 
 def _from_zero(times: list[float]) -> np.ndarray:

@@ -1,111 +1,123 @@
-"""The index of a dataset: where each sample lies in its shard, what it holds, and the hash of its bytes.
+"""The samples of a dataset, found in its shards and loaded for training.
 
-A dataset is a folder of shards `00000.tar ...`; beside each lies `00000.index.jsonl`: a header line with the size of
-the tar and the number of samples, then one line per sample. Training reads the indices once and then single members by
-offset. Indices are made at packing, by decoding every file in full.
+A dataset is a folder of shards with an index beside each (`lavie.data.index_file`), or a folder of indices whose shards
+lie elsewhere. Training reads the indices once, as a table (`lavie.data.compiled`), and then single members by offset.
 """
 
 import hashlib
-import json
-import os
-import tarfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import Literal
+
+import numpy as np
 
 from ..errors import DataError
-from .captions import clean_caption
-from .decode import MediaInfo, probe
+from .captions import MAX_BYTES, clean_caption
+from .compiled import compiled, in_memory
+from .decode import MediaInfo
+from .guard import probe
+from .index_file import MEDIA, Rejected, Sample
+from .index_file import write_index as write_index
+from .table import COLUMNS, ROW, Part
+from .tars import Member, read_members
 
-MEDIA = ("mp4", "webm", "jpg", "png")
-"""Extensions of media members. mp4 stands for the whole family with mov, webm for Matroska."""
 SIDECARS = ("txt", "json")
 MAX_MEMBER = 1 << 30
 """Bytes of one member: they are read into memory whole."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One clip or image of a shard."""
-
-    shard: str
-    """Path of the tar."""
-    key: str
-    kind: Literal["video", "image"]
-    member: str
-    """Name of the media member."""
-    offset: int
-    size: int
-    """Where the bytes of the media member lie inside the tar."""
-    sha256: str
-    caption: str
-    frames: int
-    fps: float | None
-    """Average; None for images."""
-    vfr: bool
-    width: int
-    height: int
-    duration: float
-    """Seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """Something that cannot train: left out, but counted and named."""
-
-    name: str
-    reason: str
-    """The class of the fault, the same words for each of its kind."""
-    detail: str = ""
-
-
 class Index(Sequence[Sample]):
-    """All samples of a dataset, ordered by the given paths, then by shard name, then by place in the shard."""
+    """All samples of a dataset: videos, then images, each by the order of the paths, shard name, and place in it.
+
+    Samples are read when asked for; what is held in memory does not grow with their number, but for one bit a sample of
+    a selection.
+    """
 
     def __init__(self, samples: Sequence[Sample]) -> None:
-        self._samples = tuple(samples)
-        self.videos = tuple(s for s in self._samples if s.kind == "video")
-        self.images = tuple(s for s in self._samples if s.kind == "image")
+        self._set(in_memory(samples))
+
+    @classmethod
+    def of(cls, parts: Sequence[Part]) -> "Index":
+        """The index of some parts of tables."""
+        index = cls.__new__(cls)
+        index._set(parts)
+        return index
+
+    def _set(self, parts: Sequence[Part]) -> None:
+        order = {"video": 0, "image": 1}
+        self._parts = tuple(sorted((p for p in parts if len(p)), key=lambda p: order[p.kind]))
+        self._ends = list(accumulate(map(len, self._parts)))
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, i):
-        return self._samples[i]
+        if isinstance(i, slice):
+            return tuple(self[j] for j in range(*i.indices(len(self))))
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"sample {i} of {len(self)}")
+        i %= len(self)
+        part = bisect_right(self._ends, i)
+        return Sample(**self._parts[part].row(int(i) - (self._ends[part - 1] if part else 0)))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def videos(self) -> "Index":
+        """Those of kind video."""
+        return Index.of([p for p in self._parts if p.kind == "video"])
+
+    @property
+    def images(self) -> "Index":
+        """Those of kind image."""
+        return Index.of([p for p in self._parts if p.kind == "image"])
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Paths of the tars."""
+        return tuple(dict.fromkeys(name for p in self._parts for name in p.table.shards))
+
+    @property
+    def codecs(self) -> tuple[str, ...]:
+        """Names of the codecs."""
+        return tuple(dict.fromkeys(name for p in self._parts for name in p.table.codecs))
+
+    def column(self, name: str) -> np.ndarray:
+        """A field of all samples, one of COLUMNS, in order: (len,), read only.
+
+        fps is NaN for images; shard and codec are numbers of `shards` and `codecs`. Memory-mapped, not copied, where
+        the index is one kind of one dataset without a selection.
+        """
+        if name not in COLUMNS:
+            raise ValueError(f"column {name!r}: wanted one of {', '.join(COLUMNS)}")
+        columns = []
+        for part in self._parts:
+            values = part.column(name)
+            if name in ("shard", "codec") and len(self._parts) > 1:
+                mine, all_names = (getattr(owner, name + "s") for owner in (part.table, self))
+                number = {n: i for i, n in enumerate(all_names)}
+                values = np.array([number[n] for n in mine], np.uint32)[values]
+            columns.append(values)
+        if not columns:
+            return np.empty(0, ROW[name])
+        return columns[0] if len(columns) == 1 else np.concatenate(columns)
+
+    def where(self, mask: np.ndarray) -> "Index":
+        """The samples for which `mask`, bool (len,), is true, in order."""
+        if mask.dtype != bool or mask.shape != (len(self),):
+            raise ValueError(f"mask {mask.dtype} {mask.shape}: wanted bool ({len(self)},)")
+        starts = [0, *self._ends]
+        return Index.of([p.where(mask[a:b]) for p, a, b in zip(self._parts, starts, self._ends, strict=False)])
 
 
 def load_index(paths: Sequence[str]) -> Index:
-    """The index of folders of shards or single tars. Raises DataError if one is missing or does not fit its shard."""
-    samples: list[Sample] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            tars = sorted(path.glob("*.tar"))
-            if not tars:
-                below = sorted({t.parent.name for t in path.glob("*/*.tar")})
-                hint = f"; there are some in its folders {', '.join(below)}" if below else ""
-                raise DataError(f"{path}: no .tar shards in this folder{hint}. `lavie data pack SRC {path}` makes them")
-        elif path.is_file() and path.suffix == ".tar":
-            tars = [path]
-        else:
-            what = "no folder of shards and no .tar file" if path.exists() else "no such file or folder"
-            raise DataError(f"{path}: {what}. Correct data.train or data.validation; `lavie data pack` makes shards")
-        for tar in tars:
-            samples += _read_index(tar)
-    return Index(samples)
+    """The index of folders of shards or of indices, or of single tars.
 
-
-def write_index(tar: Path, samples: Sequence[Sample]) -> Path:
-    """Write the index of a shard beside it, whole or not at all, and return its path."""
-    header = {"tar_bytes": tar.stat().st_size, "samples": len(samples)}
-    lines = [header, *({k: v for k, v in asdict(s).items() if k != "shard"} for s in samples)]
-    path, partial = _index_path(tar), tar.with_suffix(".index.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    return path
+    Raises DataError if one is missing, does not fit its shard, or is not a local path.
+    """
+    return Index.of([Part(table, kind) for table in map(compiled, paths) for kind in ("video", "image")])
 
 
 def index_shard(tar: Path, known: Mapping[str, MediaInfo] | None = None) -> tuple[list[Sample], list[Rejected]]:
@@ -119,8 +131,8 @@ def index_shard(tar: Path, known: Mapping[str, MediaInfo] | None = None) -> tupl
     samples: list[Sample] = []
     with open(tar, "rb") as file:
 
-        def read(member: tarfile.TarInfo) -> bytes:
-            file.seek(member.offset_data)
+        def read(member: Member) -> bytes:
+            file.seek(member.offset)
             return file.read(member.size)
 
         for key, parts in members.items():
@@ -133,6 +145,8 @@ def index_shard(tar: Path, known: Mapping[str, MediaInfo] | None = None) -> tupl
             else:
                 data = read(media[0])
                 try:
+                    if parts["txt"].size > MAX_BYTES:
+                        raise DataError(f"the caption has {parts['txt'].size} bytes, at most {MAX_BYTES} are read")
                     caption = clean_caption(read(parts["txt"]))
                 except DataError as error:
                     rejected.append(Rejected(parts["txt"].name, "unusable caption", str(error)))
@@ -145,17 +159,17 @@ def index_shard(tar: Path, known: Mapping[str, MediaInfo] | None = None) -> tupl
                 if info.format != media[0].name.rpartition(".")[2]:
                     rejected.append(Rejected(media[0].name, "name and content differ", f"the content is {info.format}"))
                     continue
-                samples.append(_sample(tar, key, media[0], data, caption, info))
+                samples.append(_sample(tar, key, media[0], parts["txt"], data, caption, info))
     return samples, rejected
 
 
-def _sample(tar: Path, key: str, member: tarfile.TarInfo, data: bytes, caption: str, info: MediaInfo) -> Sample:
+def _sample(tar: Path, key: str, member: Member, text: Member, data: bytes, caption: str, info: MediaInfo) -> Sample:
     return Sample(
         shard=str(tar),
         key=key,
         kind=info.kind,
         member=member.name,
-        offset=member.offset_data,
+        offset=member.offset,
         size=member.size,
         sha256=hashlib.sha256(data).hexdigest(),
         caption=caption,
@@ -165,74 +179,40 @@ def _sample(tar: Path, key: str, member: tarfile.TarInfo, data: bytes, caption: 
         width=info.width,
         height=info.height,
         duration=info.duration,
+        codec=info.codec,
+        caption_offset=text.offset,
+        caption_size=text.size,
     )
 
 
-def _members(tar: Path) -> tuple[dict[str, dict[str, tarfile.TarInfo]], list[Rejected]]:
+def _members(tar: Path) -> tuple[dict[str, dict[str, Member]], list[Rejected]]:
     """The usable members by key and extension. Keys end at the last dot: `v1.0_clip.mp4` has the key `v1.0_clip`."""
-    members: dict[str, dict[str, tarfile.TarInfo]] = {}
+    members: dict[str, dict[str, Member]] = {}
     rejected: list[Rejected] = []
-    end = 0
-    try:
-        with tarfile.open(tar, "r:") as archive:
-            for member in archive:
-                end = member.offset_data + (member.size if member.isreg() else 0)
-                key, _, extension = member.name.rpartition(".")
-                parts = members.get(key, {})
-                if reason := _fault(member, extension):
-                    rejected.append(Rejected(member.name, reason))
-                elif member.isdir():
-                    continue
-                elif extension in parts:
-                    rejected.append(Rejected(member.name, "duplicate key"))
-                else:
-                    members.setdefault(key, parts)[extension] = member
-    except (tarfile.TarError, OSError) as error:
-        raise DataError(f"shard {tar}: cannot be read: {error}") from None
-    size = tar.stat().st_size
-    if size < end + 2 * tarfile.BLOCKSIZE:
-        raise DataError(f"shard {tar}: cut short: no end mark within its {size} bytes. Pack or copy it anew")
+    for member in read_members(tar):
+        key, _, extension = member.name.rpartition(".")
+        parts = members.get(key, {})
+        if reason := _fault(member, extension):
+            rejected.append(Rejected(member.name, reason))
+        elif member.kind == "folder":
+            continue
+        elif extension in parts:
+            rejected.append(Rejected(member.name, "duplicate key"))
+        else:
+            members.setdefault(key, parts)[extension] = member
     return members, rejected
 
 
-def _fault(member: tarfile.TarInfo, extension: str) -> str | None:
+def _fault(member: Member, extension: str) -> str | None:
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or "\\" in member.name or not member.name.isprintable():
         return "unsafe name"
-    if member.isdir():
+    if member.kind == "folder":
         return None
-    if not member.isreg() or member.issparse():
+    if member.kind != "file":
         return "link, device or sparse file"
     if extension not in MEDIA + SIDECARS:
         return "unknown extension"
     if member.size > MAX_MEMBER:
         return f"larger than {MAX_MEMBER} bytes"
     return None
-
-
-def _index_path(tar: Path) -> Path:
-    return tar.with_suffix(".index.jsonl")
-
-
-def _read_index(tar: Path) -> list[Sample]:
-    path = _index_path(tar)
-    remedy = "Pack its source again with `lavie data pack`"
-    if not path.is_file():
-        raise DataError(f"shard {tar}: no index {path.name} beside it. {remedy}")
-    names = {f.name for f in fields(Sample)} - {"shard"}
-    try:
-        header, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        expected_bytes, expected_samples = header["tar_bytes"], header["samples"]
-        wrong = next((number for number, line in enumerate(lines, start=2) if set(line) != names), None)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"index {path}: cannot be read: {error!r}. {remedy}") from None
-    if wrong is not None:
-        raise DataError(f"index {path}, line {wrong}: wanted the keys {', '.join(sorted(names))}. {remedy}")
-    if len(lines) != expected_samples:
-        raise DataError(f"index {path}: {len(lines)} samples, its header says {expected_samples}. {remedy}")
-    size = tar.stat().st_size
-    if size != expected_bytes:
-        raise DataError(
-            f"shard {tar}: {size} bytes, its index was made for {expected_bytes}: cut short or replaced. {remedy}"
-        )
-    return [Sample(shard=str(tar), **line) for line in lines]

@@ -5,7 +5,6 @@ one becomes an H.264 mp4 with bit-exact frames and the same times, and one of a 
 What cannot train is left out, counted, and listed with its reason in `rejected.jsonl`.
 """
 
-import io
 import json
 import re
 from collections import Counter
@@ -13,14 +12,15 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
 
 from ..errors import DataError
 from .captions import clean_caption
 from .clips import clip_indices
-from .decode import MediaInfo, decode_frames, frame_times, indexed_times, probe, read_frames
-from .encode import encode_mp4
-from .index import Rejected
+from .decode import MediaInfo, frame_times
+from .gif import convert_gif
+from .guard import guarded, probe
+from .index_file import Rejected
 from .shards import SHARD_BYTES, ShardWriter
 from .sources import Entry, read_source
 
@@ -91,7 +91,8 @@ def pack_entries(
                 rejected.append(Rejected(entry.name, *fault.args))
                 continue
             if info.format == "gif":
-                data, info = _from_gif(data, info)
+                data = guarded(convert_gif, data, info.frames, info.fps, info.vfr)
+                info = probe(data)
                 converted.append(entry.name)
             key = f"{number:09d}-{re.sub('[^A-Za-z0-9_-]+', '_', entry.stem)[:60]}"
             writer.add(key, data, info, caption, {"original": entry.name})
@@ -120,7 +121,10 @@ def _check(entry: Entry, num_frames: int, fps: float | None, frame_stride: int |
         info = probe(data)
         if info.kind == "image" or (info.format == "gif" and info.frames == 1):
             return caption, data, info
-        times = indexed_times(data, info.frames, info.fps, info.vfr)
+        if info.vfr or info.fps is None:
+            times = guarded(frame_times, data, info.frames)
+        else:
+            times = np.arange(info.frames) / info.fps
     except DataError as error:
         raise _Unfit("undecodable", str(error)) from None
     try:
@@ -128,15 +132,3 @@ def _check(entry: Entry, num_frames: int, fps: float | None, frame_stride: int |
     except DataError as error:
         raise _Unfit("too short", str(error)) from None
     return caption, data, info
-
-
-def _from_gif(data: bytes, info: MediaInfo) -> tuple[bytes, MediaInfo]:
-    if info.frames == 1:
-        file = io.BytesIO()
-        Image.fromarray(decode_frames(data, [0])[0]).save(file, "png")
-        data = file.getvalue()
-    elif info.vfr:
-        data = encode_mp4(read_frames(data, range(info.frames)), times=frame_times(data), lossless=True)
-    else:
-        data = encode_mp4(read_frames(data, range(info.frames)), info.fps, lossless=True)
-    return data, probe(data)

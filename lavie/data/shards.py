@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,10 +11,13 @@ from webdataset import TarWriter
 
 from ..errors import DataError
 from .decode import MediaInfo
-from .index import Sample, index_shard, write_index
+from .index import index_shard
+from .index_file import Sample, write_index
 
 SHARD_BYTES = 256 << 20
 """Default size at which a shard is closed: large enough for sequential disks, small enough to copy again."""
+MAX_OPEN = 64
+"""Shards that a process holds open."""
 
 
 class ShardWriter:
@@ -82,20 +86,44 @@ class ShardWriter:
         self._known, self._file, self._tar = {}, None, None
 
 
-def read_member(sample: Sample) -> bytes:
-    """The media bytes of a sample, verified.
+def read_member(sample: Sample, verify: bool = True) -> bytes:
+    """The media bytes of a sample, with `verify` checked against the SHA-256 of the index.
 
     Raises DataError that names shard:offset:key if they cannot be read, are cut short, or differ from the packed ones.
     """
     place = f"{sample.shard}:{sample.offset}:{sample.key}"
     try:
-        with open(sample.shard, "rb") as file:
-            file.seek(sample.offset)
-            data = file.read(sample.size)
+        data = _opened(sample.shard).read(sample.offset, sample.size)
+        if len(data) != sample.size:
+            raise DataError(
+                f"{place}: {len(data)} of {sample.size} bytes: the shard is cut short, copy or pack it again"
+            )
+        if verify and hashlib.sha256(data).hexdigest() != sample.sha256:
+            raise DataError(f"{place}: the SHA-256 differs from the index: the shard is damaged, copy or pack it again")
     except OSError as error:
+        _opened.cache_clear()
         raise DataError(f"{place}: cannot be read: {error}") from None
-    if len(data) != sample.size:
-        raise DataError(f"{place}: {len(data)} of {sample.size} bytes: the shard is cut short, copy or pack it again")
-    if hashlib.sha256(data).hexdigest() != sample.sha256:
-        raise DataError(f"{place}: the SHA-256 differs from the index: the shard is damaged, copy or pack it again")
+    except DataError:
+        _opened.cache_clear()  # a shard that is replaced by a whole one is found by its path again
+        raise
     return data
+
+
+class _Opened:
+    """A file that is read by offset, from any thread or forked process, and closed with its last reference."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self, offset: int, size: int) -> bytes:
+        data = os.pread(self._fd, size, offset)
+        while len(data) < size and (more := os.pread(self._fd, size - len(data), offset + len(data))):
+            data += more  # some network file systems return less than was asked for
+        return data
+
+    def __del__(self) -> None:
+        if hasattr(self, "_fd"):
+            os.close(self._fd)
+
+
+_opened = lru_cache(maxsize=MAX_OPEN)(_Opened)

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import DataError
-from .index import MAX_MEMBER, Rejected, index_shard
+from .index import MAX_MEMBER, index_shard
+from .index_file import Rejected
 from .shards import read_member
 
 MEDIA_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".gif", ".jpg", ".jpeg", ".png")

@@ -83,9 +83,9 @@ def test_a_folder_of_media_with_texts(tmp_path):
     assert (report.videos, report.images, report.rejected, report.converted) == (2, 2, (), ())
     assert [(s.caption, s.member) for s in index] == [
         ("one", "000000000-a.mp4"),
+        ("two", "000000003-v1_0_clip.mp4"),
         ("three", "000000001-b.jpg"),
         ("four", "000000002-c.png"),
-        ("two", "000000003-v1_0_clip.mp4"),
     ]
     assert read_member(index[0]) == MP4
     with tarfile.open(report.shards[0]) as tar:

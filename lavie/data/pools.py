@@ -1,0 +1,163 @@
+"""The datasets of a run, checked against its configuration, and the order in which their samples come."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..config import DataConfig, DatasetConfig
+from ..errors import ConfigError, DataError
+from .clips import fits
+from .index import Index, Sample, load_index
+from .mixture import Knots, Mixture
+from .stream import sample_at, spare_at
+
+log = logging.getLogger("lavie")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One dataset of a mixture, or all of data.train as a single pool."""
+
+    index: Index
+    name: str = ""
+    """Seeds its order; empty for a single pool."""
+    weight: Knots = ((0, 1.0),)
+    image_weight: Knots | None = None
+    """Default: `weight`."""
+
+
+class Order:
+    """An endless order of samples: each position takes a dataset, which goes through its own permutation."""
+
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        samples: Callable[[Pool], Index],
+        weight: Callable[[Pool], Knots],
+        purpose: str,
+        seed: int,
+        per_step: int,
+    ) -> None:
+        """Mixes the pools that have `samples`, by their `weight`; there are `per_step` positions to a step."""
+        pools = [pool for pool in pools if samples(pool)]
+        self.names = [pool.name for pool in pools]
+        self.samples = [samples(pool) for pool in pools]
+        self.mixture = Mixture([weight(p) for p in pools], self.names, per_step, seed, purpose) if pools else None
+        self._seed, self._purpose = seed, purpose
+
+    def at(self, position: int, attempt: int = 0) -> Sample:
+        """The sample at a position, or the spare of the same dataset that stands in for it at attempt 1, 2, ..."""
+        assert self.mixture is not None
+        dataset, place = self.mixture.at(position)
+        samples, name = self.samples[dataset], self.names[dataset]
+        purpose = f"{self._purpose} of {name}" if name else self._purpose
+        if attempt:
+            return samples[spare_at(place, attempt, len(samples), self._seed, purpose)]
+        return samples[sample_at(place, len(samples), self._seed, purpose)]
+
+
+def video_order(pools: Sequence[Pool], seed: int, global_batch: int, purpose: str = "videos") -> Order:
+    """The order of the clips."""
+    return Order(pools, lambda pool: pool.index.videos, lambda pool: pool.weight, purpose, seed, global_batch)
+
+
+def image_order(pools: Sequence[Pool], seed: int, per_step: int, purpose: str = "images") -> Order:
+    """The order of the images, with their own weights."""
+    return Order(pools, lambda pool: pool.index.images, _image_weight, purpose, seed, per_step)
+
+
+def load_pools(data: DataConfig, train: Sequence[str | DatasetConfig]) -> tuple[Pool, ...]:
+    """The datasets of `train`, or its paths as one pool.
+
+    Raises DataError if they cannot give the clips and images that the configuration wants, and ConfigError if a dataset
+    has a weight and nothing to give.
+    """
+    datasets = [entry for entry in train if isinstance(entry, DatasetConfig)]
+    pools: tuple[Pool, ...]
+    if not datasets:
+        paths = tuple(entry for entry in train if isinstance(entry, str))
+        pools = (Pool(_usable(data, paths)),)
+        where = ", ".join(paths) or "data.train"
+    else:
+        pools = tuple(Pool(_usable(data, d.path), d.name, d.weight, d.image_weight) for d in datasets)
+        where = "data.train"
+        for pool, dataset in zip(pools, datasets, strict=True):
+            _check_weights(pool, dataset, data)
+    _check_kinds(pools, data, where)
+    return pools
+
+
+def _image_weight(pool: Pool) -> Knots:
+    return pool.weight if pool.image_weight is None else pool.image_weight
+
+
+def _check_weights(pool: Pool, dataset: DatasetConfig, data: DataConfig) -> None:
+    videos, images = (
+        bool(samples) and any(weight for _, weight in knots)
+        for samples, knots in ((pool.index.videos, pool.weight), (pool.index.images, _image_weight(pool)))
+    )
+    used = (videos and data.moving_images < 1) or (images and bool(data.num_images or data.moving_images))
+    if any(weight for _, weight in (*pool.weight, *(pool.image_weight or ()))) and not used:
+        raise ConfigError(
+            f"dataset {pool.name} ({', '.join(dataset.path)}) has a weight, but nothing that this run takes: it has "
+            f"{len(pool.index.videos)} videos and {len(pool.index.images)} images, with data.num_images "
+            f"{data.num_images}. Set its weight to 0, or leave it out of data.train"
+        )
+    if pool.image_weight and any(weight for _, weight in pool.image_weight) and not pool.index.images:
+        raise ConfigError(f"dataset {pool.name} has an image_weight, but no images: leave it out")
+
+
+def _check_kinds(pools: Sequence[Pool], data: DataConfig, where: str) -> None:
+    size = f" of at least data.min_size {data.min_size} pixels" if data.min_size else ""
+    total = sum(len(pool.index) for pool in pools)
+    if data.moving_images < 1 and not any(pool.index.videos for pool in pools):
+        share = "" if data.moving_images == 0 else f" (data.moving_images is {data.moving_images:g}; 1 needs none)"
+        raise DataError(f"{where}: no videos among {total} samples{size}; every batch row starts with a clip{share}")
+    for key in ("num_images", "moving_images"):
+        if getattr(data, key) and not any(pool.index.images for pool in pools):
+            raise DataError(
+                f"{where}: no images{size}, but data.{key} is {getattr(data, key):g}: set data.{key}=0 or add images"
+            )
+
+
+def _usable(data: DataConfig, paths: tuple[str, ...]) -> Index:
+    """The samples of `paths` that are large enough. Raises DataError if a video is too short for a clip."""
+    where = ", ".join(paths) or "data.train"
+    index = _large_enough(load_index(paths), data.min_size, where)
+    short = _too_short(index.videos, data) if data.moving_images < 1 else np.empty(0, np.int64)
+    if len(short):
+        rate = f"{data.fps:g} fps" if data.fps else f"frame stride {data.frame_stride}"
+        flag = f"--fps {data.fps:g}" if data.fps else f"--frame-stride {data.frame_stride}"
+        raise DataError(
+            f"{where}: {len(short)} of {len(index.videos)} videos hold no clip of {data.num_frames} frames at {rate} "
+            f"(first: {index.videos[int(short[0])].key}). Change data.num_frames, data.fps or data.frame_stride, or "
+            f"pack again with `lavie data pack --num-frames {data.num_frames} {flag}`, which leaves them out"
+        )
+    log.info("data: %s: %d videos, %d images", where, len(index.videos), len(index.images))
+    return index
+
+
+def _too_short(videos: Index, data: DataConfig) -> np.ndarray:
+    """Which videos of constant rate hold no clip: int64, ascending. Those of variable rate tell when they are read."""
+    kinds, kind = np.unique(
+        np.stack([videos.column("frames"), videos.column("fps")], axis=1), axis=0, return_inverse=True
+    )
+    wanted = (data.num_frames, data.fps, data.frame_stride)
+    fit = np.array([fits(int(frames), float(fps), *wanted) for frames, fps in kinds], bool)
+    return np.flatnonzero(~fit[kind.reshape(-1)] & ~videos.column("vfr")) if len(videos) else np.empty(0, np.int64)
+
+
+def _large_enough(index: Index, min_size: int, where: str) -> Index:
+    """The samples whose shorter side has at least `min_size` pixels. Raises DataError if there is none."""
+    large = np.minimum(index.column("width"), index.column("height")) >= min_size
+    if large.all():
+        return index
+    count, small = int(np.count_nonzero(~large)), index[int(np.flatnonzero(~large)[0])]
+    first = f"{small.key}, {small.width} x {small.height}"
+    left_out = f"{where}: {count} of {len(index)} samples are left out, whose shorter side is below data.min_size"
+    if not large.any():
+        raise DataError(f"{left_out} {min_size} (first: {first}): none is left. Lower data.min_size or add larger ones")
+    log.info("data: %s %d (first: %s)", left_out, min_size, first)
+    return index.where(large)

@@ -1,0 +1,173 @@
+"""What a global position holds: pixels and captions, as a function of the dataset, the configuration and the seed.
+
+A sample that cannot be read is replaced by a spare that is drawn the same way, and reported.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ..config import DataConfig, DegradationConfig
+from ..errors import DataError
+from ..seeds import key64, numpy_generator, uniform
+from .camera import camera_path, moving_clip
+from .clips import clip_indices, cut_scale, fit
+from .decode import decode_image, indexed_times, read_frames
+from .degrade import degrade
+from .index import Index, Sample
+from .pools import Order, Pool, image_order, video_order
+from .shards import read_member
+from .stream import image_positions
+
+MAX_SPARES = 20
+"""Spares tried for one place of a batch: if all fail, the dataset is damaged as a whole."""
+SAMPLED = 16
+"""data.verify "sampled" compares the hash at one position in so many."""
+
+Announce = Callable[[str], None]
+
+
+class Dropped(TypedDict):
+    """A sample that was replaced by a spare."""
+
+    key: str
+    reason: str
+    position: int
+    """The global position of the batch row that missed it."""
+
+
+class Row(TypedDict):
+    """One clip and the images joined to it. F = num_frames, N = num_images."""
+
+    pixels: torch.Tensor
+    """uint8 (F + N, H, W, 3), RGB; the images come last."""
+    low_res: NotRequired[torch.Tensor]
+    """uint8 (F, H / scale, W / scale, 3): the clip degraded, if the loader was given how."""
+    captions: list[str]
+    """1 + N: the clip's, then each image's."""
+    keys: list[str]
+    """1 + N."""
+    position: int
+    dropped: list[Dropped]
+
+
+class ClipDataset(Dataset):
+    """Maps a global position to its Row. `centred` cuts the middle of every frame instead of a random place.
+
+    The datasets are mixed by their weights at step position // global_batch. A share data.moving_images of the rows
+    shows an image under a wandering camera for a clip. With `degradation`, rows hold the clip's low resolution too.
+    """
+
+    def __init__(
+        self,
+        pools: Index | Sequence[Pool],
+        data: DataConfig,
+        seed: int,
+        *,
+        global_batch: int = 1,
+        centred: bool = False,
+        degradation: DegradationConfig | None = None,
+    ) -> None:
+        pools = (Pool(pools),) if isinstance(pools, Index) else pools
+        self._data, self._seed, self._centred, self._degradation = data, seed, centred, degradation
+        self._videos = video_order(pools, seed, global_batch)
+        self._images = image_order(pools, seed, global_batch * max(1, data.num_images))
+        self._moving = image_order(pools, seed, global_batch, "moving images")
+
+    def __getitem__(self, position: int) -> Row | DataError:
+        """The row, or the DataError for which there is none."""
+        try:
+            return self.row(position)
+        except DataError as error:
+            return error
+
+    def row(self, position: int, unreadable: Mapping[str, str] | None = None, announce: Announce | None = None) -> Row:
+        """The row at a position. Raises DataError if neither a sample nor any of its spares can be read.
+
+        `unreadable` gives the reason for each sample, by its `place`, that is not to be tried here; `announce` is told
+        the `place` of every sample before it is read.
+        """
+        dropped: list[Dropped] = []
+
+        def pick(order: Order, load: Callable[[Sample, int], np.ndarray], at: int) -> tuple[Sample, np.ndarray]:
+            """The sample at `at` of its order, or the first spare that can be read."""
+            failures: list[Dropped] = []
+            for attempt in range(1 + MAX_SPARES):
+                sample = order.at(at, attempt)
+                try:
+                    if reason := (unreadable or {}).get(place(sample)):
+                        raise DataError(f"{place(sample)}: {reason}")
+                    if announce:
+                        announce(place(sample))
+                    pixels = load(sample, at)
+                except DataError as error:
+                    failures.append({"key": sample.key, "reason": str(error), "position": position})
+                else:
+                    dropped.extend(failures)
+                    return sample, pixels
+            raise DataError(
+                f"position {position}: {len(failures)} samples in a row cannot be read, the last being "
+                f"{failures[-1]['key']}: {failures[-1]['reason']}. Check the folders of data.train, or pack them again"
+            )
+
+        moves = uniform(self._seed, "moving image", position) < self._data.moving_images
+        clip = (self._moving, self._moving_image) if moves else (self._videos, self._clip)
+        picked = [pick(*clip, position)]
+        picked += [pick(self._images, self._image, p) for p in image_positions(position, self._data.num_images)]
+        row = Row(
+            pixels=torch.from_numpy(np.concatenate([pixels for _, pixels in picked])),
+            captions=[sample.caption for sample, _ in picked],
+            keys=[sample.key for sample, _ in picked],
+            position=position,
+            dropped=dropped,
+        )
+        if self._degradation:
+            generator = numpy_generator(self._seed, "degradation", position)
+            row["low_res"] = torch.from_numpy(degrade(picked[0][1], self._degradation, generator))
+        return row
+
+    @property
+    def row_bytes(self) -> int:
+        """The size of a row's pixels and low resolution."""
+        data, frame = self._data, self._data.height * self._data.width * 3
+        low = data.num_frames * (frame // self._degradation.scale**2) if self._degradation else 0
+        return (data.num_frames + data.num_images) * frame + low
+
+    def _clip(self, sample: Sample, at: int) -> np.ndarray:
+        """uint8 (F, H, W, 3)."""
+        data = self._read(sample, "clip", at)
+        times = indexed_times(data, sample.frames, sample.fps, sample.vfr)
+        u = uniform(self._seed, "clip", at)
+        want = self._data
+        indices = clip_indices(times, want.num_frames, fps=want.fps, frame_stride=want.frame_stride, u=u)
+        return self._fit(read_frames(data, indices), "crop", at)
+
+    def _image(self, sample: Sample, at: int) -> np.ndarray:
+        """uint8 (1, H, W, 3)."""
+        return self._fit([decode_image(self._read(sample, "image", at))], "image crop", at)
+
+    def _moving_image(self, sample: Sample, at: int) -> np.ndarray:
+        """uint8 (F, H, W, 3)."""
+        want, image = self._data, decode_image(self._read(sample, "clip", at))
+        source_height, source_width = image.shape[:2]
+        scale = cut_scale(source_height, source_width, want.height, want.width, want.crop)
+        room = scale * source_width - want.width, scale * source_height - want.height
+        path = camera_path(want.num_frames, want.camera_speed, room, numpy_generator(self._seed, "camera", at))
+        return moving_clip(image, path, want.height, want.width, scale)
+
+    def _read(self, sample: Sample, purpose: str, at: int) -> bytes:
+        verify = self._data.verify
+        sampled = verify == "sampled" and key64(self._seed, f"verify {purpose}", at) % SAMPLED == 0
+        return read_member(sample, verify=verify == "always" or sampled)
+
+    def _fit(self, frames: Any, purpose: str, at: int) -> np.ndarray:
+        u, v = (0.5 if self._centred else uniform(self._seed, purpose, at, axis) for axis in range(2))
+        return fit(frames, self._data.height, self._data.width, u, v, self._data.crop)
+
+
+def place(sample: Sample) -> str:
+    """Where a sample lies: its shard, its offset there and its key."""
+    return f"{sample.shard}:{sample.offset}:{sample.key}"
