@@ -3,20 +3,12 @@
 Option names are those of the diffusers training scripts where they have one. config_file.py reads them.
 """
 
-import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
-
-class Strict(BaseModel):
-    """A section of the configuration: frozen, and closed to unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
-
-
-Positive = Annotated[float, Field(gt=0)]
+from .config_base import Positive, Strict
+from .config_data import DataConfig, DegradationConfig
 
 TEMPORAL_GROUPS = 32
 """Groups of the norms beside temporal convolutions, whatever norm_num_groups is (as released)."""
@@ -144,147 +136,6 @@ class TextEncoderConfig(Strict):
     type: Literal["clip", "hash"] = "clip"
     """clip: CLIPTextModel from `pretrained_model_name_or_path`/text_encoder; hash: a fixed random vector per word."""
     max_length: int = Field(77, ge=1)
-
-
-def _as_knots(weight: Any) -> Any:
-    if isinstance(weight, (list, tuple)) and weight:
-        return weight
-    if isinstance(weight, (int, float)) and not isinstance(weight, bool):
-        return [[0, weight]]
-    raise ValueError("wanted a number, or knots [[step, weight], ...]")
-
-
-def _ascending(knots: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
-    if any(a[0] >= b[0] for a, b in zip(knots, knots[1:], strict=False)):
-        raise ValueError(f"the steps of its knots are {[step for step, _ in knots]}: wanted ascending ones")
-    return knots
-
-
-Knot = tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0)]]
-Weight = Annotated[tuple[Knot, ...], BeforeValidator(_as_knots), AfterValidator(_ascending)]
-"""Knots (step, weight): linear between them, constant before the first and after the last. A number is one knot."""
-
-
-class DatasetConfig(Strict):
-    """One dataset of a mixture. A position of the run takes it with its weight over the sum of all weights."""
-
-    path: tuple[str, ...] = Field(min_length=1)
-    """Folders of shards, or single .tar files."""
-    name: str = Field("", pattern=r"^[\w.+-]*$")
-    """Seeds its order, so that renaming reshuffles it; default: the last part of the first path, without .tar."""
-    weight: Weight = ((0, 1.0),)
-    """Of its videos: a number, or [[step, weight], ...], linear between these steps and constant outside."""
-    image_weight: Weight | None = None
-    """Of its images; default: `weight`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        if unknown := [key for key in values if key not in cls.model_fields]:
-            raise ValueError(f"unknown key {unknown[0]} of a dataset; valid keys: {', '.join(cls.model_fields)}")
-        values = dict(values)
-        if isinstance(values.get("path"), str):
-            values["path"] = (values["path"],)
-        if not values.get("name") and values.get("path"):
-            last = str(values["path"][0]).rstrip("/").rpartition("/")[2].removesuffix(".tar")
-            values["name"] = re.sub(r"[^\w.+-]", "-", last)
-        return values
-
-
-DatasetOrPath = Annotated[
-    Annotated[str, Tag("path")] | Annotated[DatasetConfig, Tag("dataset")],
-    Discriminator(lambda value: "dataset" if isinstance(value, (Mapping, DatasetConfig)) else "path"),
-]
-
-
-class DataConfig(Strict):
-    """What a batch row is made of."""
-
-    train: tuple[DatasetOrPath, ...]
-    """Folders of shards, or single .tar files, as one pool; or datasets {path, weight}, mixed by their weights."""
-    validation: tuple[str, ...] = ()
-    num_frames: int = Field(16, ge=1)
-    num_images: int = Field(4, ge=0)
-    """Images joined to each clip on the frame axis, each with its own caption."""
-    height: int = Field(320, ge=1)
-    width: int = Field(512, ge=1)
-    fps: float | None = Field(None, gt=0)
-    """Frames per second of the clip, taken by timestamps; or give frame_stride."""
-    frame_stride: int | None = Field(None, ge=1)
-    """Every n-th frame of the source; or give fps."""
-    crop: Literal["cover", "patch"] = "cover"
-    """cover: scale each frame to cover height x width, then cut; patch: cut it at the source's own resolution."""
-    min_size: int = Field(0, ge=0)
-    """Sources whose shorter side has fewer pixels are left out."""
-    moving_images: float = Field(0.0, ge=0, le=1)
-    """Share of batch rows that show, in place of a clip, an image under a hand-held camera (paper, section 5.2)."""
-    camera_speed: float = Field(4.0, gt=0)
-    """moving_images only: how far that camera drifts between frames, in pixels (root mean square)."""
-    num_workers: int = Field(2, ge=0)
-    """Decoding processes per rank; 0 decodes in the trainer itself, where nothing guards against a stuck decoder."""
-    timeout: float = Field(120, gt=0)
-    """Seconds that a decoding process may be silent over one sample before it is killed and the sample read again."""
-    verify: Literal["always", "sampled", "never"] = "always"
-    """Whether the SHA-256 of a sample's bytes is compared with the index at each read, at one in 16, or not at all."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _lists(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            values = dict(values)
-            for key in {"train", "validation"} & values.keys():
-                value = values[key]
-                values[key] = (value,) if isinstance(value, (str, Mapping)) else () if value is None else value
-        return values
-
-    @model_validator(mode="after")
-    def _datasets(self) -> "DataConfig":
-        if len({type(entry) for entry in self.train}) > 1:
-            raise ValueError("train names datasets and bare paths: give every path a weight, as {path: ..., weight: 1}")
-        names = sorted(entry.name for entry in self.train if isinstance(entry, DatasetConfig))
-        if twice := {a for a, b in zip(names, names[1:], strict=False) if a == b}:
-            raise ValueError(f"train has several datasets of the name {min(twice)}: give each its own name")
-        return self
-
-    @model_validator(mode="after")
-    def _one_rate(self) -> "DataConfig":
-        if (self.fps is None) == (self.frame_stride is None):
-            raise ValueError(
-                f"give one of fps (got {self.fps}) and frame_stride (got {self.frame_stride}), and null for the other"
-            )
-        if self.moving_images and self.crop == "cover":
-            raise ValueError(
-                f"moving_images is {self.moving_images:g}: crop cover leaves the camera no room, set crop to patch"
-            )
-        return self
-
-
-Filter = Literal["box", "bilinear", "bicubic", "lanczos"]
-
-
-class DegradationConfig(Strict):
-    """How the low resolution of a super-resolution pair is made from the high one. Every value is drawn per clip."""
-
-    scale: int = Field(4, ge=2)
-    """Pixels of the high resolution per pixel of the low one, along both axes."""
-    filters: tuple[Filter, ...] = Field(("box", "bilinear", "bicubic", "lanczos"), min_length=1)
-    """One of these shrinks the frames."""
-    blur: tuple[float, float] = (0.0, 1.5)
-    """Range of the standard deviation, in pixels of the high resolution, of a Gaussian blur before shrinking."""
-    noise: tuple[float, float] = (0.0, 0.02)
-    """Range of the standard deviation, 1 being white, of Gaussian noise per frame after shrinking."""
-    jpeg_quality: tuple[int, int] = (70, 100)
-    """Range of the quality of JPEG compression at the end; 100 leaves it out."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "DegradationConfig":
-        for key, highest in (("blur", 100.0), ("noise", 1.0), ("jpeg_quality", 100)):
-            low, high = getattr(self, key)
-            if not (1 if key == "jpeg_quality" else 0) <= low <= high <= highest:
-                raise ValueError(f"{key} is [{low}, {high}]: wanted a range, lowest first, up to {highest}")
-        return self
 
 
 SamplerName = Literal["ddim", "ddpm", "euler", "dpm++", "unipc"]

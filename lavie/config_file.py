@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .config import Strict, TrainConfig
+from .config import TrainConfig
+from .config_base import Strict
 from .errors import ConfigError
 
 

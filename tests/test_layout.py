@@ -14,6 +14,8 @@ EVERYTHING = sorted([*PRODUCT, ROOT / "setup.py", *(ROOT / "tests").rglob("*.py"
 FLOORS = (
     ("lavie",),  # the package itself: its version
     ("errors",),
+    ("config_base",),
+    ("config_data",),
     ("config",),
     ("config_file",),
     ("seeds", "distributed", "testing"),

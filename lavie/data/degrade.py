@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..config import DegradationConfig
+from ..config_data import DegradationConfig
 
 FILTERS = {
     "box": Image.Resampling.BOX,

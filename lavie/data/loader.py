@@ -10,7 +10,7 @@ from typing import Any, NotRequired, TypedDict
 
 import torch
 
-from ..config import DataConfig, DatasetConfig, DegradationConfig
+from ..config_data import DataConfig, DatasetConfig, DegradationConfig
 from ..errors import DataError
 from .pools import load_pools
 from .rows import ClipDataset, Dropped, Row

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import DataConfig
+from ..config_data import DataConfig
 from ..errors import ConfigError
 from .index import Index
 from .pools import Order, Pool, image_order, load_pools, video_order

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..config import DataConfig, DatasetConfig
+from ..config_data import DataConfig, DatasetConfig
 from ..errors import ConfigError, DataError
 from .clips import fits
 from .index import Index, Sample, load_index

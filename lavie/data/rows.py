@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..config import DataConfig, DegradationConfig
+from ..config_data import DataConfig, DegradationConfig
 from ..errors import DataError
 from ..seeds import key64, numpy_generator, uniform
 from .camera import camera_path, moving_clip

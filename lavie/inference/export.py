@@ -23,7 +23,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from .. import __version__
-from ..config import Stage, Strict, TrainConfig
+from ..config import Stage, TrainConfig
+from ..config_base import Strict
 from ..config_file import read_yaml, validate
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import CheckpointError, ConfigError

@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic import Field
 
-from ..config import SamplerName, Strict, TrainConfig
+from ..config import SamplerName, TrainConfig
+from ..config_base import Strict
 from ..config_file import merge, parse_overrides, validate
 from . import interpolation, super_resolution
 from .interpolation import Interpolator

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from ..config import DegradationConfig, TrainConfig
+from ..config import TrainConfig
+from ..config_data import DegradationConfig
 from ..config_file import dump_yaml
 from ..data.loader import Batch, build_loader, fixed_batches
 from ..diffusion.loss import JointLoss

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavie.config import DegradationConfig
+from lavie.config_data import DegradationConfig
 from lavie.data.degrade import FILTERS, degrade
 from lavie.seeds import numpy_generator
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lavie.config import DataConfig, DegradationConfig
+from lavie.config_data import DataConfig, DegradationConfig
 from lavie.data.decode import decode_frames, decode_image
 from lavie.data.degrade import degrade
 from lavie.data.encode import encode_mp4

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from lavie.config import DataConfig
+from lavie.config_data import DataConfig
 from lavie.config_file import dump_yaml, validate
 from lavie.data.index import load_index
 from lavie.data.loader import build_loader

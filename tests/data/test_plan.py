@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lavie.cli_data import app
-from lavie.config import DataConfig
+from lavie.config_data import DataConfig
 from lavie.data.index import load_index
 from lavie.data.plan import check_global_batch, draw_plan, make_plan
 from lavie.data.pools import image_order, load_pools, video_order

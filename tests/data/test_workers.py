@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from lavie.config import DataConfig
+from lavie.config_data import DataConfig
 from lavie.data.encode import encode_mp4
 from lavie.data.index import load_index
 from lavie.data.loader import Batches, ClipDataset, build_loader
@@ -179,7 +179,7 @@ def test_no_process_outlives_the_iterator(demo):
 
 SCRIPT = """
 import os, sys, time
-from lavie.config import DataConfig
+from lavie.config_data import DataConfig
 from lavie.data.loader import ClipDataset
 from lavie.data.pools import load_pools
 from lavie.data.workers import Workers
