@@ -38,6 +38,7 @@ $(DEV_STAMP): $(STAMP)
 
 DEMO := runs/demo
 demo: install  ## render data, train the three stages in miniature, sample, score and plot: runs/demo
+	@$(MAKE) --no-print-directory -j3 -Oline $(SET) $(LATER_SET) $(if $(filter 0,$(GPUS)),_cpu_op)
 	@$(MAKE) --no-print-directory _base RUN=$(DEMO) CONFIG=configs/smoke/base.yaml CLIPS=3
 	@$(MAKE) --no-print-directory _later RUN=$(DEMO)
 
@@ -45,13 +46,27 @@ LONG := max_train_steps=9000 validation_steps=1500 checkpointing_steps=1500 lear
 demo-long: install  ## the base stage for about an hour: runs/demo-long
 	@$(MAKE) --no-print-directory _base RUN=runs/demo-long CLIPS=4 CONFIG="configs/smoke/base.yaml output_dir=runs/demo-long/base $(LONG)"
 
+SET := $(DEMO)/data/validation/00000.index.jsonl
+$(SET):
+	rm -rf $(DEMO)/data
+	lavie data demo $(DEMO)/data
+
+LATER := --clips 600 --images 120 --size 96 --frames 9 --travel 0.25 0.66
+LATER_SET := $(DEMO)/later/validation/00000.index.jsonl
+$(LATER_SET):
+	rm -rf $(DEMO)/later
+	lavie data demo $(DEMO)/later $(LATER)
+
+.PHONY: _cpu_op
+_cpu_op:  # DeepSpeed compiles it once, at its first start on a CPU if not here, beside the rendering
+	DS_ACCELERATOR=cpu python -c 'from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as op; op().load()'
+
 TRAIN := deepspeed --num_gpus $(RANKS) train.py --deepspeed configs/zero3.json
 
 .PHONY: _base
 _base: export OMP_NUM_THREADS ?= 1
-_base:
+_base: $(SET)
 	rm -rf $(RUN)/base
-	test -f $(DEMO)/data/validation/00000.index.jsonl || { rm -rf $(DEMO)/data && lavie data demo $(DEMO)/data; }
 	$(TRAIN) $(CONFIG)
 	lavie score --checkpoint $(RUN)/base --out $(RUN) --num $(CLIPS)
 	lavie plot $(RUN)/base --out $(RUN)/losses.png
@@ -63,12 +78,10 @@ _base:
 	@echo "scores                             $(RUN)/score.json"
 	@echo
 
-LATER := --clips 600 --images 120 --size 96 --frames 9 --travel 0.25 0.66
 PROMPT := a red circle moving right
 .PHONY: _later
 _later: export OMP_NUM_THREADS ?= 1
-_later:
-	test -f $(DEMO)/later/validation/00000.index.jsonl || { rm -rf $(DEMO)/later && lavie data demo $(DEMO)/later $(LATER); }
+_later: $(LATER_SET)
 	for stage in interpolation vsr; do \
 	  rm -rf $(RUN)/$$stage && $(TRAIN) configs/smoke/$$stage.yaml && \
 	  lavie score --checkpoint $(RUN)/$$stage --out $(RUN) || exit 1; \
