@@ -157,7 +157,9 @@ def _call(url: str, function: Callable[[Any, str], Result], seconds: float) -> R
             result = _limited(lambda: function(*_store(url)), seconds)
             _down.discard(where)
             return result
-        except Exception as error:  # each store raises errors of its own
+        except Exception as raised:  # each store raises errors of its own
+            # fsspec calls what HTTP cannot describe "not found", whatever the server answered.
+            error = raised.__cause__ or raised if isinstance(raised, FileNotFoundError) else raised
             if _is_final(error):
                 raise StoreError(f"{redact(url)}: {_told(error, seconds)}") from None
             if attempt == attempts:
@@ -199,8 +201,6 @@ def _store(url: str) -> tuple[Any, str]:
 
 
 def _is_final(error: BaseException) -> bool:
-    if isinstance(error, FileNotFoundError) and error.__cause__:
-        error = error.__cause__  # fsspec's HTTP calls a file that cannot be described "not found", whatever the answer
     status = getattr(error, "status", None)
     if isinstance(status, int):
         return 400 <= status < 500 and status not in PASSING
@@ -210,7 +210,6 @@ def _is_final(error: BaseException) -> bool:
 def _told(error: BaseException, seconds: float) -> str:
     if isinstance(error, TimeoutError) and not str(error):
         return f"no answer within {seconds:.3g} s"
-    if isinstance(error, FileNotFoundError) and not error.__cause__:
+    if isinstance(error, FileNotFoundError):
         return "no such file"
-    cause = error.__cause__ or error
-    return redact(f"{type(cause).__name__}: {cause}")  # the repr of aiohttp's errors holds the headers of the request
+    return redact(f"{type(error).__name__}: {error}")  # the repr of aiohttp's errors holds the headers of the request
