@@ -121,6 +121,7 @@ def _each(
 def _in_processes(tars: Sequence[Path], out: Path | None, workers: int) -> Iterator[ShardReport]:
     """A process that dies takes its pool with it: what was left then goes through one by one, to find the culprit."""
     context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # torch and av are imported once, not by every process
     left = dict.fromkeys(tars)
     try:
         with ProcessPoolExecutor(workers, context) as pool:

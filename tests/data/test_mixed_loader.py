@@ -144,7 +144,7 @@ def test_a_bad_sample_changes_nothing_but_itself(folders, tmp_path, expected):
 def test_hashes_are_compared_as_often_as_asked(folders, monkeypatch, verify, found):
     compared = []
 
-    def read(sample, verify=True):
+    def read(sample, verify=True, timeout=None):
         compared.append(verify)
         raise DataError("not now")
 
