@@ -70,6 +70,8 @@ def expected(folders):
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_ranks_and_workers_do_not_change_the_sequence(folders, expected, ranks, num_workers):
     assert [row[0] for row in expected] == list(range(GLOBAL_BATCH * STEPS))
+    clips = Counter(keys[0] for _, keys, _ in expected)
+    assert len(clips) == 16 and min(clips.values()) >= 2  # several epochs of each dataset
     assert sequence(config(folders, num_workers=num_workers), ranks=ranks) == expected
 
 

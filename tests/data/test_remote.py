@@ -21,7 +21,8 @@ from lavie.config_data import DataConfig
 from lavie.data import compiled, remote
 from lavie.data.index import load_index
 from lavie.data.loader import build_loader
-from lavie.data.remote import StoreError, check_url, read_range, redact
+from lavie.data.remote import Entry, StoreError, check_url, read_range, redact
+from lavie.data.remote_index import fetched
 from lavie.data.rows import place
 from lavie.data.shards import read_member
 from lavie.errors import DataError
@@ -115,7 +116,7 @@ def test_a_process_that_was_forked_has_its_own_connection(web):
     (sample, *_) = load_index((f"{web.url}/set",), remote=True)
     expected = read_member(sample)
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        assert pool.map(read_member, [sample] * 6) == [expected] * 6
+        assert pool.map_async(read_member, [sample] * 6).get(60) == [expected] * 6
 
 
 # --- indices are fetched once
@@ -224,6 +225,14 @@ def test_a_silent_server_costs_bounded_time(web):
     assert time.monotonic() - start < 10
     web.fault = lambda handler: False
     assert hashlib.sha256(read_member(sample)).hexdigest() == sample.sha256  # and it is read when it answers again
+
+
+def test_a_store_that_fails_at_the_start_is_not_asked_for_every_index(web, tmp_path):
+    web.fault = refuse(500)
+    entries = [Entry(f"{web.url}/{n}.index.jsonl", 9, "etag=1") for n in range(500)]
+    with pytest.raises(StoreError, match=r"\d.index.jsonl: \d attempts in .*ClientResponseError: 500"):
+        fetched(entries, tmp_path)
+    assert len(web.requests) < 200 and not list(tmp_path.glob("*.partial"))
 
 
 def test_damage_is_found_by_the_hash(web, folder):
