@@ -65,9 +65,9 @@ def is_url(path: str) -> bool:
 
 
 def redact(text: str) -> str:
-    """A text with the credentials of its URLs left out: `user:password@` and what follows a question mark."""
+    """A text without the credentials of its URLs: `user:password@`, and what follows a question mark or a hash."""
     text = re.sub(r"(:/+)[^/\s'\"]*@", r"\1***@", text)
-    return re.sub(r"([A-Za-z][A-Za-z0-9+.-]+:/[^\s?'\"]*)\?[^\s'\")]*", r"\1?***", text)
+    return re.sub(r"([A-Za-z][A-Za-z0-9+.-]+:/[^\s?#'\"]*)[?#][^\s'\")]*", r"\1?***", text)
 
 
 def check_url(url: str) -> str:

@@ -140,6 +140,8 @@ def test_a_bad_sample_changes_nothing_but_itself(folders, tmp_path, expected):
     assert changed and all(before[1][0] == bad.key for before, _ in changed)
     assert all(after[1][0] in a_keys - {bad.key} and after[1][1:] == before[1][1:] for before, after in changed)
     assert sum(row[1][0] == bad.key for row in expected) == len(changed)
+    assert sequence(config(tmp_path, num_workers=2), ranks=3) == found  # the spare is the same for all of them
+    assert sequence(config(tmp_path), start_step=2, steps=STEPS - 2) == found[2 * GLOBAL_BATCH :]
 
 
 @pytest.mark.parametrize(("verify", "found"), [("always", 320), ("never", 0), ("sampled", 20)])
