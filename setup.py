@@ -2,7 +2,11 @@
 
 from setuptools import find_namespace_packages, setup
 
+REMOTE = ["fsspec[http]>=2025.3"]
+MPI = ["mpi4py>=4"]
 DEV = [
+    *MPI,
+    *REMOTE,
     "hypothesis",
     "mypy>=1.11",
     "pytest>=8",
@@ -42,6 +46,6 @@ setup(
         "ninja>=1.11",
     ],
     # triton comes with CUDA builds of torch; "dev" has it for the interpreter and the compiler on a CPU.
-    extras_require={"dev": DEV, "flash": ["flash-attn>=2.7"], "mpi": ["mpi4py>=4"]},
+    extras_require={"dev": DEV, "flash": ["flash-attn>=2.7"], "mpi": MPI, "remote": REMOTE},
     entry_points={"console_scripts": ["lavie = lavie.cli:main"]},
 )

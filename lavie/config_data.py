@@ -68,6 +68,9 @@ class DataConfig(Strict):
     train: tuple[DatasetOrPath, ...]
     """Folders of shards, or single .tar files, as one pool; or datasets {path, weight}, mixed by their weights."""
     validation: tuple[str, ...] = ()
+    remote: bool = False
+    """Whether those may be URLs too: http(s)://, s3://, gs://, az://, hf://. Without credentials: they are taken from
+    where the store's library looks for them."""
     num_frames: int = Field(16, ge=1)
     num_images: int = Field(4, ge=0)
     """Images joined to each clip on the frame axis, each with its own caption."""
@@ -88,7 +91,8 @@ class DataConfig(Strict):
     num_workers: int = Field(2, ge=0)
     """Decoding processes per rank; 0 decodes in the trainer itself, where nothing guards against a stuck decoder."""
     timeout: float = Field(120, gt=0)
-    """Seconds that a decoding process may be silent over one sample before it is killed and the sample read again."""
+    """Seconds that a decoding process may be silent over one sample before it is killed and the sample read again. Of a
+    remote sample, half of it may go to reading, in three attempts."""
     verify: Literal["always", "sampled", "never"] = "always"
     """Whether the SHA-256 of a sample's bytes is compared with the index at each read, at one in 16, or not at all."""
 

@@ -8,11 +8,10 @@ import errno
 import fcntl
 import hashlib
 import os
-import re
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -22,6 +21,8 @@ import numpy as np
 
 from ..errors import DataError
 from .index_file import SUFFIX, Header, Sample, index_path, read_header, read_index, remedy
+from .remote import is_url, redact
+from .remote_index import fetched, remote_shards
 from .table import ROW, Part, Table, TableWriter
 
 IN_MEMORY = 1 << 16
@@ -30,20 +31,48 @@ CHUNK = 1 << 14
 """Samples that are compiled at a time."""
 
 
-def compiled(path: str) -> Table:
-    """The table of a folder of shards, a folder of indices, or a single tar."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path):
-        raise DataError(f"{path}: only local paths are read, never URLs or commands: copy or mount the dataset")
-    folder, shards = _shards(Path(path))
-    sources = [_source(tar, index) for tar, index in shards]
+@dataclass(frozen=True)
+class _Shard:
+    """A shard that was found, with its index."""
+
+    tar: Path | str
+    """A URL where it is remote."""
+    index: Path
+    size: int
+    """Of the tar."""
+    source: list[Any]
+    """What a table must have been made from to be fresh: the name of the tar first."""
+    url: str | None = None
+    """Of the index, where it was fetched."""
+
+
+def compiled(path: str, remote: bool = False) -> Table:
+    """The table of a folder of shards, a folder of indices, or a single tar; with `remote`, of a URL of such too."""
+    if is_url(path):
+        if not remote:
+            raise DataError(
+                f"{redact(path)}: only local paths are read, never commands, and URLs only with data.remote=true: set "
+                "it, or copy or mount the dataset"
+            )
+        try:
+            folder, shards = _fetched(path)
+        except OSError as error:  # of the store, or of the cache
+            raise DataError(f"data.train or data.validation: {error}") from None
+        return _table([_cached(path)], folder, shards)
+    local, shards = _shards(Path(path))
     name = "index.table" if Path(path).is_dir() else f"{Path(path).stem}.index.table"
-    places = [folder / name, _cache() / f"{hashlib.sha256(str((folder / name).resolve()).encode()).hexdigest()}.table"]
+    return _table([local / name, _cached(str((local / name).resolve()))], local, shards)
+
+
+def _table(places: Sequence[Path], folder: Path | str, shards: list[_Shard]) -> Table:
+    """The table at the first of the places that it is at or can be written to."""
+    sources = [shard.source for shard in shards]
     if fresh := _fresh(places, folder, sources):
         return fresh
-    headers = [_checked_header(tar, index) for tar, index in shards]
+    headers = [_checked_header(shard) for shard in shards]
     if sum(h.videos + h.images for h in headers) <= IN_MEMORY:
         buffer = BytesIO()
-        _compile(buffer, shards, headers, sources)
+        _compile(buffer, shards, headers)
         return Table(buffer.getvalue(), folder)
     for place in places:
         try:
@@ -54,7 +83,7 @@ def compiled(path: str) -> Table:
                 partial = place.with_name(f"{place.name}.{socket.gethostname()}-{os.getpid()}.partial")
                 try:
                     with open(partial, "wb") as file:
-                        _compile(file, shards, headers, sources)
+                        _compile(file, shards, headers)
                         file.flush()
                         os.fsync(file.fileno())
                     os.replace(partial, place)
@@ -82,10 +111,23 @@ def in_memory(samples: Sequence[Sample]) -> list[Part]:
     return [Part(table, "video"), Part(table, "image")]
 
 
-def _shards(path: Path) -> tuple[Path, list[tuple[Path, Path]]]:
-    """The folder that a table of `path` belongs to, and the tar and index of each shard."""
+def _fetched(url: str) -> tuple[str, list[_Shard]]:
+    """The URL of the folder that a table of `url` belongs to, and its shards, whose indices are in the cache now."""
+    folder, pairs = remote_shards(url)
+    cache = _cache() / "indices"
+    cache.mkdir(parents=True, exist_ok=True)
+    with _one_of_the_node(cache):
+        indices = fetched([index for _, index in pairs], cache)
+    return folder, [
+        _Shard(tar.url, path, tar.size, [tar.url.rpartition("/")[2], tar.size, index.size, path.name], index.url)
+        for (tar, index), path in zip(pairs, indices, strict=True)
+    ]
+
+
+def _shards(path: Path) -> tuple[Path, list[_Shard]]:
+    """The folder that a table of `path` belongs to, and its shards."""
     if path.is_file() and path.suffix == ".tar":
-        return path.parent, [(path, index_path(path))]
+        return path.parent, [_local(path, index_path(path))]
     if not path.is_dir():
         what = "no folder of shards and no .tar file" if path.exists() else "no such file or folder"
         raise DataError(f"{path}: {what}. Correct data.train or data.validation; `lavie data pack` makes shards")
@@ -93,20 +135,20 @@ def _shards(path: Path) -> tuple[Path, list[tuple[Path, Path]]]:
     if tars:
         return path, _beside(path, tars, indices)
     if indices:
-        return path, [(_elsewhere(index), index) for index in indices]
+        return path, [_local(_elsewhere(index), index) for index in indices]
     below = sorted({t.parent.name for t in path.glob("*/*.tar")})
     hint = f"; there are some in its folders {', '.join(below)}" if below else ""
     raise DataError(f"{path}: no .tar shards in this folder{hint}. `lavie data pack SRC {path}` makes them")
 
 
-def _beside(folder: Path, tars: list[Path], indices: list[Path]) -> list[tuple[Path, Path]]:
+def _beside(folder: Path, tars: list[Path], indices: list[Path]) -> list[_Shard]:
     if lost := sorted(set(indices) - {index_path(tar) for tar in tars}):
         names = ", ".join(index.name for index in lost[:5])
         raise DataError(
             f"{folder}: {len(lost)} of its shards are gone, their indices lie there (first: {names}): copy the shards "
             "again, or delete these indices"
         )
-    return [(tar, index_path(tar)) for tar in tars]
+    return [_local(tar, index_path(tar)) for tar in tars]
 
 
 def _elsewhere(index: Path) -> Path:
@@ -117,23 +159,23 @@ def _elsewhere(index: Path) -> Path:
     return Path(header.tar)
 
 
-def _source(tar: Path, index: Path) -> list[Any]:
-    """What a table must have been made from to be fresh."""
+def _local(tar: Path, index: Path) -> _Shard:
     try:
         there = index.stat()
     except OSError:
         raise DataError(f"shard {tar}: no index {index.name} beside it. {remedy(index)}") from None
-    return [str(tar) if tar.parent != index.parent else tar.name, _size(tar), there.st_size, there.st_mtime_ns]
+    name = str(tar) if tar.parent != index.parent else tar.name
+    return _Shard(tar, index, _size(tar), [name, _size(tar), there.st_size, there.st_mtime_ns])
 
 
-def _checked_header(tar: Path, index: Path) -> Header:
-    header, size = read_header(index), _size(tar)
-    if header.tar is not None and Path(header.tar).resolve() != tar.resolve():
-        raise DataError(f"index {index}: made for {header.tar}, lies beside another shard. {remedy(index)}")
-    if size != header.tar_bytes:
+def _checked_header(shard: _Shard) -> Header:
+    header, mend = read_header(shard.index, shard.url), remedy(shard.index, shard.url)
+    if header.tar is not None and (shard.url or Path(header.tar).resolve() != Path(shard.tar).resolve()):
+        raise DataError(f"index {shard.url or shard.index}: made for {header.tar}, lies beside another shard. {mend}")
+    if shard.size != header.tar_bytes:
         raise DataError(
-            f"shard {tar}: {size} bytes, its index was made for {header.tar_bytes}: cut short or replaced. "
-            f"Copy the shard again, or {remedy(index)}"
+            f"shard {shard.tar}: {shard.size} bytes, its index was made for {header.tar_bytes}: cut short or replaced. "
+            f"Copy the shard again, or {mend}"
         )
     return header
 
@@ -145,25 +187,27 @@ def _size(tar: Path) -> int:
         raise DataError(f"shard {tar}: cannot be read: {error}") from None
 
 
-def _fresh(places: Iterable[Path], folder: Path, sources: list[list[Any]]) -> Table | None:
+def _fresh(places: Iterable[Path], folder: Path | str, sources: list[list[Any]]) -> Table | None:
     for place in places:
         if place.is_file():
             try:
                 table = Table(place, folder)
             except DataError:  # damaged, or of another version: as good as none
                 continue
-            if table.sources == sources:
+            if table.sources == sources and list(table.names) == [source[0] for source in sources]:
                 return table
     return None
 
 
-def _compile(file: BinaryIO, shards: list[tuple[Path, Path]], headers: list[Header], sources: list[list[Any]]) -> None:
+def _compile(file: BinaryIO, shards: list[_Shard], headers: list[Header]) -> None:
     writer = TableWriter(file, sum(h.videos for h in headers), sum(h.images for h in headers))
-    for number, ((_, index), header) in enumerate(zip(shards, headers, strict=True)):
+    for number, (shard, header) in enumerate(zip(shards, headers, strict=True)):
         try:
-            _add(writer, ((number, line) for line in read_index(index, header)))
+            _add(writer, ((number, line) for line in read_index(shard.index, header, shard.url)))
         except (ValueError, TypeError, OverflowError) as error:
-            raise DataError(f"index {index}: {error}. {remedy(index)}") from None
+            mend = remedy(shard.index, shard.url)
+            raise DataError(f"index {shard.url or shard.index}: {error}. {mend}") from None
+    sources = [shard.source for shard in shards]
     writer.close([source[0] for source in sources], sources)
 
 
@@ -192,6 +236,10 @@ def _rows(writer: TableWriter, lines: list[tuple[int, dict[str, Any]]]) -> tuple
     texts = [key + caption for key, caption in zip(keys, captions, strict=True)]
     rows["text"] = np.cumsum([0, *map(len, texts[:-1])])
     return rows, b"".join(texts)
+
+
+def _cached(name: str) -> Path:
+    return _cache() / f"{hashlib.sha256(name.encode()).hexdigest()}.table"
 
 
 def _cache() -> Path:

@@ -8,7 +8,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from .captions import MAX_BYTES, clean_caption
 from .compiled import compiled, in_memory
 from .decode import MediaInfo
 from .guard import probe
-from .index_file import MEDIA, Rejected, Sample
+from .index_file import MEDIA, Rejected, Sample, is_unsafe
 from .index_file import write_index as write_index
 from .table import COLUMNS, ROW, Part
 from .tars import Member, read_members
@@ -112,12 +112,13 @@ class Index(Sequence[Sample]):
         return Index.of([p.where(mask[a:b]) for p, a, b in zip(self._parts, starts, self._ends, strict=False)])
 
 
-def load_index(paths: Sequence[str]) -> Index:
-    """The index of folders of shards or of indices, or of single tars.
+def load_index(paths: Sequence[str], remote: bool = False) -> Index:
+    """The index of folders of shards or of indices, or of single tars; with `remote`, of URLs of such too.
 
-    Raises DataError if one is missing, does not fit its shard, or is not a local path.
+    Raises DataError if one is missing, does not fit its shard, or is no local path where those alone are allowed.
     """
-    return Index.of([Part(table, kind) for table in map(compiled, paths) for kind in ("video", "image")])
+    tables = [compiled(path, remote) for path in paths]
+    return Index.of([Part(table, kind) for table in tables for kind in ("video", "image")])
 
 
 def index_shard(tar: Path, known: Mapping[str, MediaInfo] | None = None) -> tuple[list[Sample], list[Rejected]]:
@@ -204,8 +205,7 @@ def _members(tar: Path) -> tuple[dict[str, dict[str, Member]], list[Rejected]]:
 
 
 def _fault(member: Member, extension: str) -> str | None:
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts or "\\" in member.name or not member.name.isprintable():
+    if is_unsafe(member.name):
         return "unsafe name"
     if member.kind == "folder":
         return None

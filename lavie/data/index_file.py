@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from ..errors import DataError
@@ -22,6 +22,10 @@ FORMAT = 2
 """Of an index; one of another format is made anew."""
 ENDS = 1 << 16
 """Bytes at either end of a tar that its fingerprint covers."""
+REMOTE_REMEDY = (
+    "Indices are made where every byte can be read quickly: run `lavie data index` on a copy of the shards on a disk, "
+    "and upload the .index.jsonl files beside them"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +130,8 @@ def fingerprint(tar: Path) -> str:
         return hashlib.sha256(first + file.read(ENDS)).hexdigest()
 
 
-def read_header(path: Path) -> Header:
-    """The header of an index. Raises DataError if it is none of this format."""
+def read_header(path: Path, url: str | None = None) -> Header:
+    """The header of an index, fetched from `url` if given. Raises DataError if it is none of this format."""
     try:
         with open(path, encoding="utf-8") as file:
             line = json.loads(file.readline())
@@ -140,11 +144,12 @@ def read_header(path: Path) -> Header:
             raise ValueError(f"tar_bytes, videos, images: wanted counts, got {counts}")
         return header
     except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
-        raise DataError(f"index {path}: cannot be read: {error!r}. {remedy(path)}") from None
+        raise DataError(f"index {url or path}: cannot be read: {error!r}. {remedy(path, url)}") from None
 
 
-def read_index(path: Path, header: Header) -> Iterator[dict[str, Any]]:
+def read_index(path: Path, header: Header, url: str | None = None) -> Iterator[dict[str, Any]]:
     """The samples of an index, checked, as the fields of Sample but `shard`. Raises DataError at the first defect."""
+    name, mend = url or path, remedy(path, url)
     names = {f.name for f in fields(Sample)} - {"shard"} | {"caption_sha256"}
     found = {"video": 0, "image": 0}
     number = 1
@@ -162,17 +167,23 @@ def read_index(path: Path, header: Header) -> Iterator[dict[str, Any]]:
                 del line["caption_sha256"]
                 yield line
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
-        raise DataError(f"index {path}, line {number}: {error}. {remedy(path)}") from None
+        raise DataError(f"index {name}, line {number}: {error}. {mend}") from None
     if (found["video"], found["image"]) != (header.videos, header.images):
         raise DataError(
-            f"index {path}: {found['video']} videos and {found['image']} images, its header says {header.videos} and "
-            f"{header.images}. {remedy(path)}"
+            f"index {name}: {found['video']} videos and {found['image']} images, its header says {header.videos} and "
+            f"{header.images}. {mend}"
         )
 
 
-def remedy(path: Path) -> str:
-    """What mends the index at `path`."""
-    return f"`lavie data index {path.parent}` makes it anew"
+def remedy(path: Path, url: str | None = None) -> str:
+    """What mends the index at `path`, or the one that was fetched from `url`."""
+    return REMOTE_REMEDY if url else f"`lavie data index {path.parent}` makes it anew"
+
+
+def is_unsafe(name: str) -> bool:
+    """Whether a key or the name of a member could mean a place outside its shard, or garbles a line of a log."""
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable()
 
 
 def _wrong(line: Mapping[str, Any], tar_bytes: int) -> str | None:
@@ -182,6 +193,8 @@ def _wrong(line: Mapping[str, Any], tar_bytes: int) -> str | None:
         return "key, member, caption and codec: wanted text"
     if hashlib.sha256(caption.encode()).hexdigest() != line["caption_sha256"]:
         return "the caption differs from its SHA-256"
+    if is_unsafe(key):
+        return f"the key {key!r}: an unsafe name"
     if member not in (f"{key}.{extension}" for extension in MEDIA):
         return f"member {member!r}: wanted the key {key!r} and one of {', '.join(MEDIA)}"
     if line["kind"] not in ("video", "image") or (line["kind"] == "video") != isinstance(fps, int | float):

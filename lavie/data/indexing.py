@@ -19,7 +19,8 @@ from typing import Any
 
 from ..errors import DataError
 from .index import index_shard
-from .index_file import SUFFIX, Rejected, fingerprint, index_path, read_header, write_index
+from .index_file import REMOTE_REMEDY, SUFFIX, Rejected, fingerprint, index_path, read_header, write_index
+from .remote import is_url, redact
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ def make_indices(
 def _tars(paths: list[Path], out: Path | None) -> list[Path]:
     tars: list[Path] = []
     for path in paths:
+        if is_url(str(path)):
+            raise DataError(f"SRC {redact(str(path))}: a URL. {REMOTE_REMEDY}")
         found = [path] if path.is_file() and path.suffix == ".tar" else sorted(path.glob("*.tar"))
         if not (found or list(path.glob(f"*{SUFFIX}"))):
             raise DataError(f"SRC {path}: wanted a .tar file or a folder that holds some")
@@ -118,6 +121,7 @@ def _each(
 def _in_processes(tars: Sequence[Path], out: Path | None, workers: int) -> Iterator[ShardReport]:
     """A process that dies takes its pool with it: what was left then goes through one by one, to find the culprit."""
     context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # torch and av are imported once, not by every process
     left = dict.fromkeys(tars)
     try:
         with ProcessPoolExecutor(workers, context) as pool:

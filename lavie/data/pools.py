@@ -125,7 +125,7 @@ def _check_kinds(pools: Sequence[Pool], data: DataConfig, where: str) -> None:
 def _usable(data: DataConfig, paths: tuple[str, ...]) -> Index:
     """The samples of `paths` that are large enough. Raises DataError if a video is too short for a clip."""
     where = ", ".join(paths) or "data.train"
-    index = _large_enough(load_index(paths), data.min_size, where)
+    index = _large_enough(load_index(paths, data.remote), data.min_size, where)
     short = _too_short(index.videos, data) if data.moving_images < 1 else np.empty(0, np.int64)
     if len(short):
         rate = f"{data.fps:g} fps" if data.fps else f"frame stride {data.frame_stride}"

@@ -161,7 +161,7 @@ class ClipDataset(Dataset):
     def _read(self, sample: Sample, purpose: str, at: int) -> bytes:
         verify = self._data.verify
         sampled = verify == "sampled" and key64(self._seed, f"verify {purpose}", at) % SAMPLED == 0
-        return read_member(sample, verify=verify == "always" or sampled)
+        return read_member(sample, verify=verify == "always" or sampled, timeout=self._data.timeout)
 
     def _fit(self, frames: Any, purpose: str, at: int) -> np.ndarray:
         u, v = (0.5 if self._centred else uniform(self._seed, purpose, at, axis) for axis in range(2))

@@ -13,6 +13,7 @@ from ..errors import DataError
 from .decode import MediaInfo
 from .index import index_shard
 from .index_file import Sample, write_index
+from .remote import ATTEMPTS, read_range
 
 SHARD_BYTES = 256 << 20
 """Default size at which a shard is closed: large enough for sequential disks, small enough to copy again."""
@@ -86,14 +87,18 @@ class ShardWriter:
         self._known, self._file, self._tar = {}, None, None
 
 
-def read_member(sample: Sample, verify: bool = True) -> bytes:
+def read_member(sample: Sample, verify: bool = True, timeout: float = 120.0) -> bytes:
     """The media bytes of a sample, with `verify` checked against the SHA-256 of the index.
 
-    Raises DataError that names shard:offset:key if they cannot be read, are cut short, or differ from the packed ones.
+    A shard behind a URL is tried several times, half of `timeout` seconds being waited for it in all. Raises DataError
+    that names shard:offset:key if they cannot be read, are cut short, or differ from the packed ones.
     """
     place = f"{sample.shard}:{sample.offset}:{sample.key}"
     try:
-        data = _opened(sample.shard).read(sample.offset, sample.size)
+        if "://" in sample.shard:  # no path has two slashes, so that this came from a URL of the configuration
+            data = read_range(sample.shard, sample.offset, sample.size, timeout / 2 / ATTEMPTS)
+        else:
+            data = _opened(sample.shard).read(sample.offset, sample.size)
         if len(data) != sample.size:
             raise DataError(
                 f"{place}: {len(data)} of {sample.size} bytes: the shard is cut short, copy or pack it again"

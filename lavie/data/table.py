@@ -105,7 +105,8 @@ class Table:
     It goes to another process as its path, and there only if the file is still the same one.
     """
 
-    def __init__(self, source: Path | bytes, folder: Path) -> None:
+    def __init__(self, source: Path | bytes, folder: Path | str) -> None:
+        """folder: where its shards lie; a URL as text."""
         self.source, self.folder = source, folder
         self._open()
 
@@ -124,13 +125,18 @@ class Table:
                 raise ValueError(f"version {description['version']}, wanted {VERSION}")
             self.videos, self.images = int(description["video"]), int(description["image"])
             self.codecs, self.extensions = tuple(description["codecs"]), tuple(description["extensions"])
-            self.shards = tuple(str(self.folder / name) for name in description["shards"])
+            self.names = tuple(map(str, description["shards"]))
+            self.shards = tuple(self._shard(name) for name in self.names)
             self.sources = description["sources"]
             self._start, self._texts_at = _layout(self.videos + self.images)
             if self._texts_at + description["texts"] + length + TRAILER.size != size:
                 raise ValueError(f"{size} bytes do not fit its description")
         except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
             raise DataError(f"table {self._name}: cannot be read: {error!r}. Delete it: it is made anew") from None
+
+    def _shard(self, name: str) -> str:
+        """The path of a shard; a Path turns any URL that a damaged table may name into a local one."""
+        return f"{self.folder}/{name}" if isinstance(self.folder, str) else str(self.folder / name)
 
     @property
     def _name(self) -> str:
@@ -186,10 +192,10 @@ class Table:
             raise ValueError(f"{len(data)} of {size} bytes at {offset}")
         return data
 
-    def __getstate__(self) -> tuple[Path | bytes, Path, bytes]:
+    def __getstate__(self) -> tuple[Path | bytes, Path | str, bytes]:
         return self.source, self.folder, self._description
 
-    def __setstate__(self, state: tuple[Path | bytes, Path, bytes]) -> None:
+    def __setstate__(self, state: tuple[Path | bytes, Path | str, bytes]) -> None:
         self.source, self.folder, description = state
         self._open()
         if self._description != description:

@@ -35,7 +35,9 @@ AHEAD = 64
 STRIKES = 2
 """Times that a sample may end or hang its process before a spare takes its place."""
 START_SECONDS = 300.0
-"""A process may take so long to start; on a cold network disk, its imports do."""
+"""The first process may take so long to start; on a cold network disk, its imports do."""
+AGAIN_SECONDS = 30.0
+"""Once one has started, another may take so long, or `timeout` if that is longer: what it imports is in memory."""
 ARRAYS = ("pixels", "low_res")
 
 
@@ -80,6 +82,8 @@ class Workers(Iterator[Row]):
         self._free = list(range(slots))
         self._numbers, self._next = 0, 0
         self._shown: int | None = None
+        self._warm = False
+        """Whether a process has started."""
         self._done: dict[int, tuple[_Task, Any]] = {}
         self._workers: list[_Worker] = []
         # multiprocessing's own finalizer: it runs before multiprocessing waits for the processes at exit.
@@ -123,7 +127,8 @@ class Workers(Iterator[Row]):
     def _listen(self) -> None:
         """Take a message from each process that has one, or replace those that are silent for too long."""
         busy = [worker for worker in self._workers if worker.tasks]
-        limits = [w.heard + (self._timeout if w.started else START_SECONDS) for w in busy]
+        starting = max(self._timeout, AGAIN_SECONDS if self._warm else START_SECONDS)
+        limits = [w.heard + (self._timeout if w.started else starting) for w in busy]
         ready = wait([w.connection for w in busy], max(0.0, min(limits) - time.monotonic()))
         for worker, limit in zip(busy, limits, strict=True):
             if worker.connection in ready:
@@ -133,10 +138,11 @@ class Workers(Iterator[Row]):
                     worker.process.join(5)
                     self._replace(worker, f"died ({_exit(worker.process.exitcode)})")
             elif time.monotonic() >= limit:
-                self._replace(worker, f"hung for {limit - worker.heard:g} s (data.timeout)")
+                why = "(data.timeout)" if worker.started else "while it started"
+                self._replace(worker, f"hung for {limit - worker.heard:g} s {why}")
 
     def _take(self, worker: _Worker, kind: str, content: Any) -> None:
-        worker.heard, worker.started = time.monotonic(), True
+        worker.heard, worker.started, self._warm = time.monotonic(), True, True
         if kind == "reading":
             worker.reading = content
         elif kind == "done":

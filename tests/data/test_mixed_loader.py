@@ -70,6 +70,8 @@ def expected(folders):
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_ranks_and_workers_do_not_change_the_sequence(folders, expected, ranks, num_workers):
     assert [row[0] for row in expected] == list(range(GLOBAL_BATCH * STEPS))
+    clips = Counter(keys[0] for _, keys, _ in expected)
+    assert len(clips) == 16 and min(clips.values()) >= 2  # several epochs of each dataset
     assert sequence(config(folders, num_workers=num_workers), ranks=ranks) == expected
 
 
@@ -138,13 +140,15 @@ def test_a_bad_sample_changes_nothing_but_itself(folders, tmp_path, expected):
     assert changed and all(before[1][0] == bad.key for before, _ in changed)
     assert all(after[1][0] in a_keys - {bad.key} and after[1][1:] == before[1][1:] for before, after in changed)
     assert sum(row[1][0] == bad.key for row in expected) == len(changed)
+    assert sequence(config(tmp_path, num_workers=2), ranks=3) == found  # the spare is the same for all of them
+    assert sequence(config(tmp_path), start_step=2, steps=STEPS - 2) == found[2 * GLOBAL_BATCH :]
 
 
 @pytest.mark.parametrize(("verify", "found"), [("always", 320), ("never", 0), ("sampled", 20)])
 def test_hashes_are_compared_as_often_as_asked(folders, monkeypatch, verify, found):
     compared = []
 
-    def read(sample, verify=True):
+    def read(sample, verify=True, timeout=None):
         compared.append(verify)
         raise DataError("not now")
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from lavie.config_data import DataConfig
+from lavie.data import workers
 from lavie.data.encode import encode_mp4
 from lavie.data.index import load_index
 from lavie.data.loader import Batches, ClipDataset, build_loader
@@ -112,10 +113,10 @@ def test_a_sample_that_stops_its_process_twice_is_dropped_for_a_spare(demo, tmp_
                 worker.process.kill()
 
         monkeypatch.setattr(Workers, "_take", take_and_kill)
-    workers = Workers(ClipDataset(pools, data, 0), itertools.count(), 1, ahead=4, timeout=data.timeout)
+    decoders = Workers(ClipDataset(pools, data, 0), itertools.count(), 1, ahead=4, timeout=data.timeout)
     with caplog.at_level(logging.ERROR, "lavie"):
-        found = list(itertools.islice(Batches(workers, 1), 40))
-    workers.close()
+        found = list(itertools.islice(Batches(decoders, 1), 40))
+    decoders.close()
     assert_same(expected, rows(found, 40))
     dropped = [d for batch in found for d in batch["dropped"]]
     why = "died (signal SIGKILL)" if kill else "hung for 1 s (data.timeout)"
@@ -123,6 +124,28 @@ def test_a_sample_that_stops_its_process_twice_is_dropped_for_a_spare(demo, tmp_
     assert all(d["key"] == lone.key for d in dropped)
     assert all(d["reason"] == f"{place(lone)}: a worker that read it {why}, 2 times" for d in dropped)
     assert f"at position {dropped[0]['position']}, reading {place(lone)}: it is replaced" in caplog.text
+
+
+def test_a_process_that_is_stopped_while_it_starts_is_noticed_as_soon_as_others_have_started(demo, monkeypatch, caplog):
+    start, started = Workers._start, []
+
+    def start_and_stop(self):
+        started.append(start(self))
+        if len(started) == 2:
+            os.kill(started[1].process.pid, signal.SIGSTOP)
+        return started[-1]
+
+    monkeypatch.setattr(Workers, "_start", start_and_stop)
+    monkeypatch.setattr(workers, "AGAIN_SECONDS", 8.0)
+    expected = rows(loader(config(demo / "train", num_workers=0)), 6)
+    begin = time.monotonic()
+    batches = loader(config(demo / "train", timeout=2))
+    with caplog.at_level(logging.ERROR, "lavie"):
+        assert_same(expected, rows(batches, 6))
+    batches.close()
+    assert 8 <= time.monotonic() - begin < 60
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "a worker hung for 8 s while it started at position 1, reading no sample yet: it is replaced" in line
 
 
 def test_processes_that_cannot_start_stop_the_run(demo, monkeypatch):
@@ -143,9 +166,9 @@ def test_a_fault_of_the_program_is_shown_with_its_place(demo, tmp_path):
     dataset = ClipDataset(load_index((str(demo / "train"),)), config(demo / "train"), 0)
     dataset._seed = None
     dataset._videos = None
-    workers = Workers(dataset, iter([7]), 1, ahead=1, timeout=60)
+    decoders = Workers(dataset, iter([7]), 1, ahead=1, timeout=60)
     with pytest.raises(RuntimeError, match=r"(?s)at position 7:.*Traceback.*AttributeError"):
-        next(workers)
+        next(decoders)
 
 
 def test_rows_in_flight_are_bounded(demo):
@@ -157,12 +180,12 @@ def test_rows_in_flight_are_bounded(demo):
             yield p
 
     dataset = ClipDataset(load_index((str(demo / "train"),)), config(demo / "train"), 0)
-    workers = Workers(dataset, positions(), 2, ahead=3, timeout=60)
+    decoders = Workers(dataset, positions(), 2, ahead=3, timeout=60)
     for number in range(8):
-        assert next(workers)["position"] == number
+        assert next(decoders)["position"] == number
         assert len(asked) <= number + 6
-        assert len(workers._done) + sum(len(w.tasks) for w in workers._workers) <= 6
-    workers.close()
+        assert len(decoders._done) + sum(len(w.tasks) for w in decoders._workers) <= 6
+    decoders.close()
 
 
 def test_no_process_outlives_the_iterator(demo):
