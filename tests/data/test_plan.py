@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from lavie.cli_data import app
 from lavie.config_data import DataConfig
 from lavie.data.index import load_index
-from lavie.data.plan import check_global_batch, draw_plan, make_plan
+from lavie.data.plan import check_global_batch, make_plan
+from lavie.data.plan_report import draw_plan
 from lavie.data.pools import image_order, load_pools, video_order
 from lavie.errors import ConfigError
 
@@ -39,7 +40,7 @@ def test_counts_are_those_of_the_run(demo):
         for part in (p for p in plan.parts if p.kind == kind):
             samples = getattr(pools[["first", "second"].index(part.name)].index, kind)
             assert part.taken[0] == 0 and part.taken[-1] == taken[part.name]
-            assert part.samples == len(samples) and part.shards == 1
+            assert part.samples == len(samples) and len(part.shards) == 1
             assert part.epochs[-1] == taken[part.name] / len(samples)
             assert part.sample_bytes == pytest.approx(sum(s.size for s in samples) / len(samples))
     assert plan.hours == pytest.approx(50 * 6 * 4 / 8 / 3600)
