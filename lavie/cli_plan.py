@@ -22,11 +22,7 @@ def plan_command(
     ] = None,
     out: Annotated[Path, typer.Option(help="The plot, a PNG.")] = Path("plan.png"),
 ) -> None:
-    """Tell what a run will see of each dataset and size. Impossible plans are refused.
-
-    first and last: the share at the first and the last step; epochs: how often samples are repeated; size: of an epoch;
-    enlarged: samples smaller than the frames that they fill; cut away: mean share of a sample's picture.
-    """
+    """Tell what a run will see: shares, repeats, bytes and hours of each dataset. Impossible plans are refused."""
     run = load_config(config, overrides or [])
     accumulation = run.gradient_accumulation_steps
     if global_batch is not None:

@@ -249,10 +249,10 @@ class TrainConfig(Strict):
                 f"but stage {self.stage} with an autoencoder of {channels} channels needs {wanted[0]} and {wanted[1]}"
             )
         self._check_stage()
-        for size in (self.data, *self.data.buckets):
+        for size in (self.data.size, *self.data.buckets):
             if size.height % self.latent_stride or size.width % self.latent_stride:
                 keys = "data.height x data.width"
-                where = keys if size is self.data else f"data.buckets: {size.name}: height x width"
+                where = f"data.buckets: height x width of {size.name}" if size in self.data.buckets else keys
                 raise ValueError(
                     f"{where} is {size.height} x {size.width}: both must be multiples of {self.latent_stride}"
                 )
@@ -266,9 +266,9 @@ class TrainConfig(Strict):
             )
         if self.stage != "base" and self.validation_prompts:
             raise ValueError(f"validation_prompts are for stage base: stage {self.stage} is judged by `lavie score`")
-        for size in (data, *data.buckets) if self.stage == "interpolation" else ():
+        for size in (data.size, *data.buckets) if self.stage == "interpolation" else ():
             if (size.num_frames - 1) % self.keyframe_interval:
-                where = "data.num_frames" if size is data else f"data.buckets: {size.name}: num_frames"
+                where = f"data.buckets: num_frames of {size.name}" if size in data.buckets else "data.num_frames"
                 raise ValueError(
                     f"{where} is {size.num_frames}: with keyframe_interval {self.keyframe_interval} a clip has "
                     f"n * {self.keyframe_interval} + 1 frames, so that it begins and ends with a key frame"

@@ -89,6 +89,11 @@ class BucketConfig(Strict):
         """As "16x320x512": frames, height, width."""
         return f"{self.num_frames}x{self.height}x{self.width}"
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
 
 class DataConfig(Strict):
     """What a batch row is made of."""
@@ -172,9 +177,14 @@ class DataConfig(Strict):
         return self
 
     @property
+    def size(self) -> BucketConfig:
+        """The one size of clips; where there are buckets, that of validation."""
+        return BucketConfig(num_frames=self.num_frames, height=self.height, width=self.width)
+
+    @property
     def sizes(self) -> tuple[BucketConfig, ...]:
         """What clips are trained on: the buckets, or the one size."""
-        return self.buckets or (BucketConfig(num_frames=self.num_frames, height=self.height, width=self.width),)
+        return self.buckets or (self.size,)
 
     @property
     def held_out(self) -> "DataConfig":

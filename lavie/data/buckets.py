@@ -3,13 +3,14 @@
 All rows of a step have one size, its bucket. That is a function of the seed and the step alone, by the countable
 sequence that mixes datasets too; inside a bucket the order is that of a run of its own samples and steps alone.
 
-A video belongs to one bucket. Of those that it is long enough for, the ones that enlarge it least are taken; of these,
-the ones that cut least of its picture away; of these, the one that shows most pixels of it. Images are sorted by height
-and width alike: buckets that have these in common share their images.
+A video belongs to one bucket. Of those that it is long enough for, the ones suit it that enlarge it least, and, of
+these, that cut least of its picture away; of those that suit it, it goes to the one that shows most pixels. An image
+joins the clips of every bucket that suits it, as it can at any length and size; buckets of the same height and width
+go through their images together. Where no image suits a bucket, all are cut to fit it.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,11 +45,13 @@ class Bucket:
     """Counts its steps; None: all are."""
     image_clock: Clock | None = None
     """Counts the steps of all buckets of its height and width."""
+    all_images: bool = False
+    """Whether its images are all that there are, since none suits it."""
 
     @property
     def name(self) -> str:
         """As "16x320x512": frames, height, width."""
-        return self.data.sizes[0].name
+        return self.data.size.name
 
     @property
     def shape(self) -> str:
@@ -60,6 +63,8 @@ class Bucket:
 class Buckets:
     """The sizes of a run, and the bucket of each of its steps."""
 
+    pools: tuple[Pool, ...]
+    """The datasets as a whole."""
     each: tuple[Bucket, ...]
     steps: Mixture
     """`steps.at(step)` gives the number of the step's bucket, and how many steps before it had the same."""
@@ -111,29 +116,27 @@ def load_buckets(data: DataConfig, train: Sequence[str | DatasetConfig], seed: i
     """
     pools = load_pools(data, train)
     if not data.buckets:
-        return Buckets((Bucket(data, pools),), Mixture([[(0, 1.0)]], [""], 1, seed, "buckets"))
-    homes = [_homes(pool.index, data) for pool in pools]
+        return Buckets(pools, (Bucket(data, pools),), Mixture([[(0, 1.0)]], [""], 1, seed, "buckets"))
+    shapes = list(dict.fromkeys(size.shape for size in data.buckets))
+    videos = [_videos(pool.index.videos, data) for pool in pools]
+    images = [_images(pool.index.images, shapes, data.crop) for pool in pools]
+    bare = {shape for number, shape in enumerate(shapes) if not any(each[number].any() for each in images)}
     parts = []
-    for number, bucket in enumerate(data.buckets):
-        shape = _shapes(data).index((bucket.height, bucket.width))
-        chosen = [(videos == number, images == shape) for videos, images in homes]
-        parts.append(tuple(_part(pool, *masks) for pool, masks in zip(pools, chosen, strict=True)))
-    weights = [b.weight or _natural(part) for b, part in zip(data.buckets, parts, strict=True)]
+    for number, size in enumerate(data.buckets):
+        joined = [np.ones(i.shape[1], bool) if size.shape in bare else i[shapes.index(size.shape)] for i in images]
+        chosen = zip(pools, videos, joined, strict=True)
+        parts.append(tuple(_part(pool, homes == number, joining) for pool, homes, joining in chosen))
+    weights = [size.weight or _natural(part) for size, part in zip(data.buckets, parts, strict=True)]
     _check(data, parts, weights)
-    steps = Mixture(weights, [bucket.name for bucket in data.buckets], 1, seed, "buckets")
+    steps = Mixture(weights, [size.name for size in data.buckets], 1, seed, "buckets")
     buckets = []
-    for number, (bucket, part) in enumerate(zip(data.buckets, parts, strict=True)):
-        size = bucket.model_dump(include={"num_frames", "height", "width"})
-        alike = [i for i, b in enumerate(data.buckets) if (b.height, b.width) == (bucket.height, bucket.width)]
-        buckets.append(
-            Bucket(
-                data.model_copy(update={**size, "buckets": ()}),
-                part,
-                Clock(steps, (number,), f" in bucket {bucket.name}"),
-                Clock(steps, tuple(alike), f" of bucket {bucket.name}"),
-            )
-        )
-    return Buckets(tuple(buckets), steps)
+    for number, (size, part) in enumerate(zip(data.buckets, parts, strict=True)):
+        only = {"num_frames": size.num_frames, "height": size.height, "width": size.width, "buckets": ()}
+        alike = tuple(i for i, other in enumerate(data.buckets) if other.shape == size.shape)
+        clock = Clock(steps, (number,), f" in bucket {size.name}")
+        image_clock = Clock(steps, alike, f" in bucket {size.name}")
+        buckets.append(Bucket(data.model_copy(update=only), part, clock, image_clock, size.shape in bare))
+    return Buckets(pools, tuple(buckets), steps)
 
 
 def picture(
@@ -149,49 +152,58 @@ def picture(
     return scale, 1 - height * width / (scale**2 * heights * widths)
 
 
-def choose(
+def suiting(
     widths: np.ndarray, heights: np.ndarray, held: np.ndarray, sizes: Sequence[BucketConfig], crop: Crop
-) -> np.ndarray:
-    """Which of `sizes` each source belongs to, by the rule above: int64 (n,).
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which of `sizes` suit each source by the rule above, bool (sizes, n), and what these cut away; inf for the others.
 
     held: bool (sizes, n), whether the source is long enough for a clip of the size; for one size at least.
     """
     pictures = [picture(widths, heights, size.height, size.width, crop) for size in sizes]
     scale, cut = (np.stack(each) for each in zip(*pictures, strict=True))
     enlarging = np.where(held, np.maximum(1.0, scale), np.inf)
-    taken = held & (enlarging <= (1 + ALIKE) * enlarging.min(0))
-    cut = np.where(taken, cut, np.inf)
-    taken &= cut <= ALIKE + cut.min(0)
-    pixels = np.array([[size.num_frames * size.height * size.width] for size in sizes])
-    pixels = np.where(taken, pixels, 0)
+    cut = np.where(enlarging <= (1 + ALIKE) * enlarging.min(0), cut, np.inf)
+    suits = cut <= ALIKE + cut.min(0)
+    return suits, np.where(suits, cut, np.inf)
+
+
+def choose(
+    widths: np.ndarray, heights: np.ndarray, held: np.ndarray, sizes: Sequence[BucketConfig], crop: Crop
+) -> np.ndarray:
+    """Which of `sizes` each source goes to: int64 (n,). Arguments as for `suiting`."""
+    suits, cut = suiting(widths, heights, held, sizes, crop)
+    pixels = suits * np.array([[size.num_frames * size.height * size.width] for size in sizes])
     return np.where(pixels == pixels.max(0), cut, np.inf).argmin(0)
 
 
-def _shapes(data: DataConfig) -> list[tuple[int, int]]:
-    """The heights and widths of the buckets, each once."""
-    return list(dict.fromkeys((bucket.height, bucket.width) for bucket in data.buckets))
-
-
-def _homes(index: Index, data: DataConfig) -> tuple[np.ndarray, np.ndarray]:
-    """The number of each video's bucket, and of each image's height and width: uint16 (videos,) and (images,)."""
+def _videos(videos: Index, data: DataConfig) -> np.ndarray:
+    """The number of each video's bucket: uint16 (n,)."""
     counts = [bucket.num_frames for bucket in data.buckets]
-    held = clips_held(index.videos, data, counts)
+    held = clips_held(videos, data, counts)
     held[np.array(counts) == min(counts)] = True  # of the others it is known, and those of variable rate may try
-    shapes = [BucketConfig(num_frames=1, height=height, width=width) for height, width in _shapes(data)]
-    images = index.images
-    return (
-        _sort(index.videos, held, data.buckets, data.crop),
-        _sort(images, np.ones((len(shapes), len(images)), bool), shapes, data.crop),
-    )
+    homes = np.empty(len(videos), np.uint16)
+    for part, widths, heights in chunks(videos):
+        homes[part] = choose(widths, heights, held[:, part], data.buckets, data.crop)
+    return homes
 
 
-def _sort(samples: Index, held: np.ndarray, sizes: Sequence[BucketConfig], crop: Crop) -> np.ndarray:
-    widths, heights = (samples.column(name) for name in ("width", "height"))
-    homes = np.empty(len(samples), np.uint16)
+def _images(images: Index, shapes: Sequence[tuple[int, int]], crop: Crop) -> np.ndarray:
+    """Which heights and widths suit each image: bool (shapes, n)."""
+    sizes = [BucketConfig(num_frames=1, height=height, width=width) for height, width in shapes]
+    result = np.empty((len(sizes), len(images)), bool)
+    for part, widths, heights in chunks(images):
+        held = np.ones((len(sizes), len(widths)), bool)
+        result[:, part], _ = suiting(widths, heights, held, sizes, crop)
+    return result
+
+
+def chunks(samples: Index) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Samples some at a time: which, and their widths and heights, float64 (n,) each."""
+    columns = [samples.column(name) for name in ("width", "height")]
     for start in range(0, len(samples), CHUNK):
         part = slice(start, start + CHUNK)
-        homes[part] = choose(widths[part].astype(float), heights[part].astype(float), held[:, part], sizes, crop)
-    return homes
+        widths, heights = (column[part].astype(np.float64) for column in columns)
+        yield part, widths, heights
 
 
 def _part(pool: Pool, videos: np.ndarray, images: np.ndarray) -> Pool:
@@ -225,15 +237,7 @@ def _check(data: DataConfig, parts: Sequence[Sequence[Pool]], weights: Sequence[
                 whose = "data.train: at step {} the weights of all datasets with videos"
             raise ConfigError(f"{whose.format(step)} are 0: give one of them a weight there")
     for bucket, pools, knots in zip(data.buckets, parts, weights, strict=True):
-        videos, images = (sum(len(getattr(pool.index, kind)) for pool in pools) for kind in ("videos", "images"))
-        log.info("data: bucket %s: %d videos, %d images of its height and width", bucket.name, videos, images)
-        if not any(weight for _, weight in knots):
-            continue
-        if not videos and data.moving_images < 1:
+        videos = sum(len(pool.index.videos) for pool in pools)
+        log.info("data: bucket %s: %d videos", bucket.name, videos)
+        if any(weight for _, weight in knots) and not videos and data.moving_images < 1:
             raise ConfigError(f"data.buckets: {bucket.name} has a weight, but no video belongs there: leave it out")
-        for key in ("num_images", "moving_images"):
-            if getattr(data, key) and not images:
-                raise ConfigError(
-                    f"data.buckets: no image belongs to frames of {bucket.height} x {bucket.width}, but data.{key} is "
-                    f"{getattr(data, key):g}: add images of that shape, leave {bucket.name} out, or set data.{key}=0"
-                )

@@ -1,13 +1,13 @@
 """What a run will see of its datasets, computed before it starts from the same functions that it reads by."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..config_data import DataConfig
 from ..errors import ConfigError
-from .buckets import CHUNK, Bucket, Buckets, load_buckets, picture
+from .buckets import Bucket, Buckets, chunks, load_buckets, picture
 from .index import Index
 from .pools import image_order, video_order
 
@@ -67,8 +67,12 @@ class Plan:
     parts: list[Part]
     """One for each bucket, kind and dataset that has samples there."""
     sizes: list[Size]
+    samples: dict[tuple[str, str], int]
+    """By kind and dataset. An image may be in several parts."""
     left_out: list[str]
     """What of the datasets the configuration leaves out, and why."""
+    all_images: list[str]
+    """Heights and widths that no image suits, to which all are cut."""
 
     @property
     def step_bytes(self) -> float:
@@ -83,7 +87,8 @@ class Plan:
     @property
     def datasets(self) -> list[Part]:
         """The parts of each dataset and kind, over all buckets, as one."""
-        return _merged(self.parts, lambda part: (part.kind, part.name))
+        merged = _merged(self.parts, lambda part: (part.kind, part.name))
+        return [replace(part, samples=self.samples[part.kind, part.name]) for part in merged]
 
     @property
     def buckets(self) -> list[Part]:
@@ -127,9 +132,15 @@ def make_plan(
         )
         for number, bucket in enumerate(buckets.each)
     ]
-    left_out = [note for pool in buckets.each[0].pools for note in pool.left_out]
-    plan = Plan(points, global_batch, data.num_images, parts, sizes, left_out)
-    for pool in buckets.each[0].pools:
+    samples = {
+        (kind, pool.name): len(pool.index.videos if kind == "videos" else pool.index.images)
+        for kind in ("videos", "images", "moving images")
+        for pool in buckets.pools
+    }
+    left_out = [note for pool in buckets.pools for note in pool.left_out]
+    bare = [bucket.shape for bucket in buckets.each if bucket.all_images and (data.num_images or moving)]
+    plan = Plan(points, global_batch, data.num_images, parts, sizes, samples, left_out, bare)
+    for pool in buckets.pools:
         if not any(part.taken[-1] for part in parts if part.name == pool.name):
             raise ConfigError(
                 f"dataset {pool.name} is taken at none of the {steps} steps: its weight is 0 throughout. Give it a "
@@ -191,13 +202,9 @@ def _parts(kind: str, bucket: Bucket, seed: int, points: list[int], per_step: in
 
 def _fitting(samples: Index, data: DataConfig) -> tuple[int, float]:
     """How many samples are enlarged to fill the frames, and the mean share of their pictures that is cut away."""
-    widths, heights = (samples.column(name) for name in ("width", "height"))
     enlarged, total = 0, 0.0
-    for start in range(0, len(samples), CHUNK):
-        part = slice(start, start + CHUNK)
-        scale, cut = picture(
-            widths[part].astype(float), heights[part].astype(float), data.height, data.width, data.crop
-        )
+    for _, widths, heights in chunks(samples):
+        scale, cut = picture(widths, heights, data.height, data.width, data.crop)
         enlarged, total = enlarged + int((scale > 1).sum()), total + float(cut.sum())
     return enlarged, total / len(samples)
 

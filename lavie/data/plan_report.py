@@ -18,16 +18,14 @@ if TYPE_CHECKING:
 COLOURS = ("#1f3b73", "#e08a1e", "#2a9d8f", "#c1121f", "#7b4fa3", "#7f8c3b", "#4f9bd9", "#8d5524")
 SIZES = ("#30123b", "#4686fb", "#1ae4b6", "#a2fc3c", "#faba39", "#e4460a", "#7a0403")
 """Colours of the buckets: others than the datasets'."""
+COLUMNS = """first and last: share at the first and the last step; epochs: how often samples come; size: of one epoch;
+buckets: frames x height x width; enlarged: samples smaller than that; cut away: mean share of a sample's picture"""
 WIDTH = 110
 """Columns of the tables."""
 
 
 def report(plan: Plan) -> str:
-    """Two tables and some lines.
-
-    first and last: its share at the first and the last step; epochs: how often it is repeated; size: of an epoch;
-    enlarged: samples smaller than the frames that they fill; cut away: mean share of a sample's picture.
-    """
+    """The datasets and the buckets as tables, and some lines."""
     steps, clips = plan.steps[-1], plan.global_batch
     lines = [
         f"steps: {steps:,}; a step: {clips:,} clips and {clips * plan.num_images:,} images",
@@ -38,12 +36,12 @@ def report(plan: Plan) -> str:
         *(f"left out: {note}" for note in plan.left_out or ["nothing"]),
         *notices(plan),
     ]
-    return _render(_datasets(plan), _sizes(plan)) + "\n".join(lines)
+    return "\n".join([_render(_datasets(plan), _sizes(plan)), COLUMNS, "", *lines])
 
 
 def notices(plan: Plan) -> list[str]:
     """What of a possible plan may not be wanted."""
-    found = []
+    found = [f"no image suits frames of {shape}: all images are cut to fit them" for shape in plan.all_images]
     for size in plan.sizes:
         part = next((part for part in plan.buckets if part.bucket == size.name), None)
         if part is None:
@@ -62,7 +60,7 @@ def notices(plan: Plan) -> list[str]:
 
 
 def draw_plan(plan: Plan, png: str | Path) -> None:
-    """Plot shares and epochs of the datasets over the steps; with several buckets theirs too, and what each holds."""
+    """Plot shares and epochs of the datasets over the steps; of several buckets too, and what each holds."""
     from matplotlib.figure import Figure
 
     kinds = list(dict.fromkeys(part.kind for part in plan.parts))
@@ -76,7 +74,9 @@ def draw_plan(plan: Plan, png: str | Path) -> None:
         colours = [COLOURS[names.index(part.name) % len(COLOURS)] for part in parts]
         labels = [part.name or "data.train" for part in parts]
         _shares(left, plan.steps, [part.shares for part in parts], labels, colours, f"share of the {kind}")
-        _epochs(right, plan.steps, parts, labels, colours, f"epochs of the {kind}")
+        left.set_title(f"{kind}, by dataset")
+        _epochs(right, plan.steps, parts, labels, colours)
+        right.set_title(f"how often each of the {kind} has come")
     if several:
         _draw_buckets(axes[-2:], plan)
     clips = plan.global_batch * plan.steps[-1]
@@ -92,16 +92,16 @@ def _shares(
     axes.stackplot(steps, shares, labels=labels, colors=colours, alpha=0.85)
     axes.set(ylabel=title, ylim=(0, 1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.legend(loc="lower left", framealpha=0.9)
+    axes.legend(loc="lower left", framealpha=0.9, reverse=True)
     _over_steps(axes, steps)
 
 
-def _epochs(
-    axes: "Axes", steps: list[int], parts: list[Part], labels: list[str], colours: list[str], title: str
-) -> None:
+def _epochs(axes: "Axes", steps: list[int], parts: list[Part], labels: list[str], colours: list[str]) -> None:
     for part, colour, label in zip(parts, colours, labels, strict=True):
-        axes.plot(steps, part.epochs, color=colour, label=f"{label}: {part.epochs[-1]:.3g}", linewidth=2)
-    axes.set(ylabel=title, ylim=(0, None))
+        last = part.epochs[-1]
+        label += f": {last:.3g} at the end" if last < 100 else f": {last:,.0f} at the end"
+        axes.plot(steps, part.epochs, color=colour, label=label, linewidth=2)
+    axes.set(ylabel="epochs", ylim=(0, None))
     axes.grid(True, color="0.9")
     axes.legend(loc="upper left", framealpha=0.9)
     _over_steps(axes, steps)
@@ -116,26 +116,32 @@ def _over_steps(axes: "Axes", steps: list[int]) -> None:
 
 def _draw_buckets(axes: Any, plan: Plan) -> None:
     """Over two rows of axes: steps and epochs of the buckets, what each holds, and what it cuts away."""
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     (shares, epochs), (samples, cuts) = axes
     colours = {size.name: SIZES[number % len(SIZES)] for number, size in enumerate(plan.sizes)}
     _shares(
         shares, plan.steps, [s.shares for s in plan.sizes], list(colours), list(colours.values()), "share of the steps"
     )
-    shares.set_title("buckets: frames x height x width")
+    shares.set_title("steps, by bucket (frames x height x width)")
     videos = [part for part in plan.buckets if part.kind == "videos"]
     names = [part.bucket for part in videos]
-    _epochs(epochs, plan.steps, videos, names, [colours[name] for name in names], "epochs of the buckets' videos")
+    _epochs(epochs, plan.steps, videos, names, [colours[name] for name in names])
+    epochs.set_title("how often each of a bucket's videos has come")
     parts = list(reversed(plan.buckets))  # bars are drawn from below
     rows = [f"{part.kind} {part.bucket}" for part in parts]
     samples.barh(rows, [p.samples - p.enlarged for p in parts], color="#1f3b73", label="large enough")
     left = [p.samples - p.enlarged for p in parts]
     samples.barh(rows, [p.enlarged for p in parts], left=left, color="#e08a1e", label="enlarged to fill the frames")
-    samples.set(xlabel="samples", title="what belongs to each")
+    samples.set(xlabel="samples", title="samples of each bucket", xlim=(0, 1.05 * max(p.samples for p in parts)))
+    samples.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     samples.legend(loc="best", framealpha=0.9)
     cuts.barh(rows, [p.cut for p in parts], color="#2a9d8f")
-    cuts.set(xlabel="mean share of a picture", title="cut away", xlim=(0, max(0.1, *(1.1 * p.cut for p in parts))))
+    cuts.set(
+        xlabel="mean share of a picture",
+        title="cut away to fit the bucket",
+        xlim=(0, max(0.1, *(1.1 * p.cut for p in parts))),
+    )
     cuts.xaxis.set_major_formatter(PercentFormatter(1))
 
 
@@ -149,7 +155,7 @@ def _datasets(plan: Plan) -> Table:
 
 def _sizes(plan: Plan) -> Table:
     rows = ((part.bucket, part.kind, part, f"{part.enlarged:,}", f"{part.cut:.1%}") for part in plan.buckets)
-    return _table(("frames", "kind"), ("enlarged", "cut away"), rows)
+    return _table(("bucket", "kind"), ("enlarged", "cut away"), rows)
 
 
 def _table(names: Sequence[str], more: Sequence[str], rows: Iterable[tuple[str, str, Part, str, str]]) -> Table:
@@ -165,9 +171,9 @@ def _table(names: Sequence[str], more: Sequence[str], rows: Iterable[tuple[str, 
 
 
 def _render(*tables: Table) -> str:
-    console = Console(file=StringIO(), width=WIDTH)
-    console.print(*tables)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+    text = StringIO()
+    Console(file=text, width=WIDTH).print(*tables)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def _size(count: float) -> str:

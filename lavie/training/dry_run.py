@@ -23,7 +23,7 @@ GIB = 2**30
 
 
 def describe(config: TrainConfig, deepspeed_json: str | Path) -> str:
-    """The resolved config and DeepSpeed settings, parameters, FLOPs, memory of the states per rank, and the data's plan.
+    """The resolved config and DeepSpeed settings, parameters, FLOPs, the states' memory per rank, and the data's plan.
 
     Raises ConfigError and DataError as the run would, except that data may be elsewhere: then there is a line of it.
     """
@@ -47,8 +47,8 @@ def describe(config: TrainConfig, deepspeed_json: str | Path) -> str:
         f"parameters: {total:,}, of which {trained:,} train ({config.trainable})",
     ]
     lines += [
-        f"work: {3 * forward_flops(config, size) / 1e12:.3f} TFLOP per clip of {size.name} with its images (forward and "
-        "backward)"
+        f"work: {3 * forward_flops(config, size) / 1e12:.3f} TFLOP per clip of {size.name} with its images "
+        "(forward and backward)"
         for size in config.data.sizes
     ]
     lines += [
