@@ -12,11 +12,12 @@ go through their images together. Where no image suits a bucket, all are cut to 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from ..config_data import BucketConfig, DataConfig, DatasetConfig, DegradationConfig
+from ..config_data import BucketConfig, DataConfig, DatasetConfig
 from ..errors import ConfigError, DataError
 from .clips import Crop
 from .index import Index
@@ -75,22 +76,13 @@ class Buckets:
 
 
 class BucketDataset(Dataset):
-    """Maps a global position to its Row, which has the size of the step's bucket. Arguments as for ClipDataset."""
+    """Maps a global position to its Row, which has the size of the step's bucket. `options` go to ClipDataset."""
 
-    def __init__(
-        self, buckets: Buckets, seed: int, *, global_batch: int, degradation: DegradationConfig | None = None
-    ) -> None:
-        self._steps, self._global_batch = buckets.steps, global_batch
+    def __init__(self, buckets: Buckets, seed: int, *, global_batch: int, **options: Any) -> None:
+        self._steps, self._global_batch, options["global_batch"] = buckets.steps, global_batch, global_batch
         self._each = [
-            ClipDataset(
-                bucket.pools,
-                bucket.data,
-                seed,
-                global_batch=global_batch,
-                degradation=degradation,
-                clocks=(bucket.clock, bucket.image_clock),
-            )
-            for bucket in buckets.each
+            ClipDataset(each.pools, each.data, seed, clocks=(each.clock, each.image_clock), **options)
+            for each in buckets.each
         ]
 
     def __getitem__(self, position: int) -> Row | DataError:
@@ -155,7 +147,7 @@ def picture(
 def suiting(
     widths: np.ndarray, heights: np.ndarray, held: np.ndarray, sizes: Sequence[BucketConfig], crop: Crop
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which of `sizes` suit each source by the rule above, bool (sizes, n), and what these cut away; inf for the others.
+    """Which of `sizes` suit each source by the rule above, bool (sizes, n), and what they cut away, inf for the rest.
 
     held: bool (sizes, n), whether the source is long enough for a clip of the size; for one size at least.
     """
@@ -217,7 +209,7 @@ def _part(pool: Pool, videos: np.ndarray, images: np.ndarray) -> Pool:
 
 
 def _times(knots: Knots, chosen: np.ndarray) -> Knots:
-    share = np.count_nonzero(chosen) / max(1, len(chosen))
+    share = float(np.count_nonzero(chosen)) / max(1, len(chosen))
     return tuple((step, weight * share) for step, weight in knots)
 
 
@@ -229,7 +221,7 @@ def _natural(pools: Iterable[Pool]) -> Knots:
 
 
 def _check(data: DataConfig, parts: Sequence[Sequence[Pool]], weights: Sequence[Knots]) -> None:
-    """Raise ConfigError if a step has no bucket, or a bucket whose turn comes has nothing to show."""
+    """Raise ConfigError if a step has no bucket, or a bucket has a weight and nothing to show."""
     for step in sorted({0, *(step for knots in weights for step, _ in knots)}):
         if not any(weight_at(knots, step) for knots in weights):
             whose = "data.buckets: at step {} the weights of all buckets"
