@@ -61,12 +61,16 @@ def _batches(config: TrainConfig, num: int) -> list[Batch]:
     """Clips of the validation data, BATCH at a time; no moving images."""
     if not config.data.validation:
         raise ConfigError("data.validation is empty: there are no held-out clips to score")
-    data = config.data.model_copy(update={"moving_images": 0.0})
     size = min(num, BATCH)
-    degradation = config.degradation if config.stage == "vsr" else None
-    share = dict(seed=config.seed, rank=0, world_size=1)
     return fixed_batches(
-        data, data.validation, train_batch_size=size, num_batches=-(-num // size), degradation=degradation, **share
+        config.data.held_out,
+        config.data.validation,
+        seed=config.seed,
+        train_batch_size=size,
+        num_batches=-(-num // size),
+        rank=0,
+        world_size=1,
+        degradation=config.low_resolution,
     )
 
 

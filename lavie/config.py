@@ -249,11 +249,13 @@ class TrainConfig(Strict):
                 f"but stage {self.stage} with an autoencoder of {channels} channels needs {wanted[0]} and {wanted[1]}"
             )
         self._check_stage()
-        if self.data.height % self.latent_stride or self.data.width % self.latent_stride:
-            raise ValueError(
-                f"data.height x data.width is {self.data.height} x {self.data.width}: "
-                f"both must be multiples of {self.latent_stride}"
-            )
+        for size in (self.data.size, *self.data.buckets):
+            if size.height % self.latent_stride or size.width % self.latent_stride:
+                keys = "data.height x data.width"
+                where = f"data.buckets: height x width of {size.name}" if size in self.data.buckets else keys
+                raise ValueError(
+                    f"{where} is {size.height} x {size.width}: both must be multiples of {self.latent_stride}"
+                )
         return self
 
     def _check_stage(self) -> None:
@@ -264,11 +266,13 @@ class TrainConfig(Strict):
             )
         if self.stage != "base" and self.validation_prompts:
             raise ValueError(f"validation_prompts are for stage base: stage {self.stage} is judged by `lavie score`")
-        if self.stage == "interpolation" and (data.num_frames - 1) % self.keyframe_interval:
-            raise ValueError(
-                f"data.num_frames is {data.num_frames}: with keyframe_interval {self.keyframe_interval} a clip has "
-                f"n * {self.keyframe_interval} + 1 frames, so that it begins and ends with a key frame"
-            )
+        for size in (data.size, *data.buckets) if self.stage == "interpolation" else ():
+            if (size.num_frames - 1) % self.keyframe_interval:
+                where = f"data.buckets: num_frames of {size.name}" if size in data.buckets else "data.num_frames"
+                raise ValueError(
+                    f"{where} is {size.num_frames}: with keyframe_interval {self.keyframe_interval} a clip has "
+                    f"n * {self.keyframe_interval} + 1 frames, so that it begins and ends with a key frame"
+                )
         if self.stage == "vsr":
             if not self.model.num_noise_levels:
                 raise ValueError("model.num_noise_levels is 0: stage vsr tells the network the low resolution's noise")
@@ -282,6 +286,11 @@ class TrainConfig(Strict):
                     f"sampling.noise_level is {self.sampling.noise_level}, above model.max_noise_level "
                     f"{self.model.highest_noise_level}"
                 )
+
+    @property
+    def low_resolution(self) -> DegradationConfig | None:
+        """How batches come by their low resolution, if the stage wants one."""
+        return self.degradation if self.stage == "vsr" else None
 
     @property
     def latent_stride(self) -> int:

@@ -28,6 +28,12 @@ Weight = Annotated[tuple[Knot, ...], BeforeValidator(_as_knots), AfterValidator(
 """Knots (step, weight): linear between them, constant before the first and after the last. A number is one knot."""
 
 
+def _known(model: type[Strict], values: Mapping[str, Any], what: str) -> None:
+    """Within a list, the configuration's reader knows no nearest key to name."""
+    if unknown := [key for key in values if key not in model.model_fields]:
+        raise ValueError(f"unknown key {unknown[0]} of {what}; valid keys: {', '.join(model.model_fields)}")
+
+
 class DatasetConfig(Strict):
     """One dataset of a mixture. A position of the run takes it with its weight over the sum of all weights."""
 
@@ -45,8 +51,7 @@ class DatasetConfig(Strict):
     def _defaults(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        if unknown := [key for key in values if key not in cls.model_fields]:
-            raise ValueError(f"unknown key {unknown[0]} of a dataset; valid keys: {', '.join(cls.model_fields)}")
+        _known(cls, values, "a dataset")
         values = dict(values)
         if isinstance(values.get("path"), str):
             values["path"] = (values["path"],)
@@ -60,6 +65,34 @@ DatasetOrPath = Annotated[
     Annotated[str, Tag("path")] | Annotated[DatasetConfig, Tag("dataset")],
     Discriminator(lambda value: "dataset" if isinstance(value, (Mapping, DatasetConfig)) else "path"),
 ]
+
+
+class BucketConfig(Strict):
+    """One size of the clips of a run."""
+
+    num_frames: int = Field(ge=1)
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    weight: Weight | None = None
+    """Its share of the steps, over the sum of all: a number, or [[step, weight], ...] as for datasets. Default: what
+    lets every dataset keep its weight and come to each of its videos equally often."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            _known(cls, values, "a bucket")
+        return values
+
+    @property
+    def name(self) -> str:
+        """As "16x320x512": frames, height, width."""
+        return f"{self.num_frames}x{self.height}x{self.width}"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
 
 
 class DataConfig(Strict):
@@ -76,6 +109,11 @@ class DataConfig(Strict):
     """Images joined to each clip on the frame axis, each with its own caption."""
     height: int = Field(320, ge=1)
     width: int = Field(512, ge=1)
+    buckets: tuple[BucketConfig, ...] = ()
+    """Sizes {num_frames, height, width} to train on, in place of the one above, which is left for validation. All rows
+    of a step have the same; each video belongs to the one that suits it best (lavie/data/buckets.py)."""
+    drop_short: bool = False
+    """Whether videos too short for a clip (of every bucket) are left out and counted; else they are an error."""
     fps: float | None = Field(None, gt=0)
     """Frames per second of the clip, taken by timestamps; or give frame_stride."""
     frame_stride: int | None = Field(None, ge=1)
@@ -116,6 +154,21 @@ class DataConfig(Strict):
         return self
 
     @model_validator(mode="after")
+    def _check_buckets(self) -> "DataConfig":
+        names = sorted(bucket.name for bucket in self.buckets)
+        if twice := [a for a, b in zip(names, names[1:], strict=False) if a == b]:
+            raise ValueError(f"buckets has {twice[0]} twice: leave one out")
+        weighed = [bucket.weight is not None for bucket in self.buckets]
+        if any(weighed) and not all(weighed):
+            raise ValueError(f"buckets: {sum(weighed)} of {len(weighed)} have a weight: give one to all, or to none")
+        if weighed and not any(weighed) and self.moving_images == 1:
+            raise ValueError("buckets have no weight, and at moving_images 1 there are no videos to weigh them by")
+        for bucket in self.buckets:
+            if bucket.weight is not None and not any(weight for _, weight in bucket.weight):
+                raise ValueError(f"bucket {bucket.name} has the weight 0 throughout: leave it out of buckets")
+        return self
+
+    @model_validator(mode="after")
     def _one_rate(self) -> "DataConfig":
         if (self.fps is None) == (self.frame_stride is None):
             raise ValueError(
@@ -126,6 +179,21 @@ class DataConfig(Strict):
                 f"moving_images is {self.moving_images:g}: crop cover leaves the camera no room, set crop to patch"
             )
         return self
+
+    @property
+    def size(self) -> BucketConfig:
+        """The one size of clips; where there are buckets, that of validation."""
+        return BucketConfig(num_frames=self.num_frames, height=self.height, width=self.width)
+
+    @property
+    def sizes(self) -> tuple[BucketConfig, ...]:
+        """What clips are trained on: the buckets, or the one size."""
+        return self.buckets or (self.size,)
+
+    @property
+    def held_out(self) -> "DataConfig":
+        """The same for `validation`: clips of the one size, no moving images."""
+        return self.model_copy(update={"buckets": (), "moving_images": 0.0})
 
 
 Filter = Literal["box", "bilinear", "bicubic", "lanczos"]

@@ -9,6 +9,7 @@ import pytest
 import train
 from lavie import cli
 from lavie.config_file import load_config
+from lavie.data.synthetic import demo_set
 from lavie.models.unet import VideoUNet
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +63,36 @@ def test_dry_run_of_the_full_size_needs_no_weights(call, monkeypatch):
     total, trained = 909_124_100, 49_603_136  # the released networks' counts, less 16 rotary constants
     assert f"parameters: {total:,}, of which {trained:,} train (temporal)" in out
     assert f"states in all: {(total * 2 + trained * (2 + 12 + 4)) / 8 / 2**30:.2f} GiB per rank" in out
+
+
+def test_dry_run_plans_the_data_that_is_there(call, tmp_path):
+    data, bucket = tmp_path / "data", "{num_frames: 4, height: 16, width: 16}"
+    demo_set(data, clips=8, images=4, size=32, frames=8)
+    mixed = f"data.train=[{{path: {data}/train, name: a}}, {{path: {data}/validation, name: b, weight: %s}}]"
+    arguments = ["--dry-run", SMOKE, f"data.validation={data}/validation", "max_train_steps=50", "data.frame_stride=1"]
+    code, out = call(train.main, *arguments, mixed % 3, f"data.buckets=[{bucket}]")
+    assert code is None and "not here" not in out
+    rows = {tuple(line.split()[:2]): line for line in out.splitlines()}
+    assert "25.0%" in rows["a", "videos"] and "75.0%" in rows["b", "videos"] and "100.0%" in rows["4x16x16", "videos"]
+    assert "TFLOP per clip of 4x16x16 with its images" in out
+    code, out = call(train.main, *arguments, mixed % "[[50, 0], [60, 1]]")
+    assert out == "" and code.startswith("ConfigError: dataset b is taken at none of the 50 steps")
+    code, out = call(train.main, *arguments, mixed % 3, "data.num_frames=9")
+    assert out == "" and code.startswith(f"DataError: {data}/train: 8 of 8 videos hold no clip of 9 frames")
+    code, out = call(train.main, *arguments, f"data.train={data}/train", "data.fps=8", "data.frame_stride=null")
+    assert code is None and "left out: nothing" in out
+
+
+def test_dry_run_says_which_data_is_elsewhere(call, tmp_path):
+    demo_set(tmp_path, clips=4, images=4, size=32, frames=12)
+    code, out = call(train.main, "--dry-run", SMOKE, "data.train=[nowhere/a, nowhere/b]", "data.validation=nowhere/c")
+    assert code is None
+    assert out.splitlines()[-2:] == [
+        "not here, so not checked: data.train nowhere/a, nowhere/b",
+        "not here, so not checked: data.validation nowhere/c",
+    ]
+    code, out = call(train.main, "--dry-run", SMOKE, f"data.train={tmp_path}/train", "data.validation=nowhere/c")
+    assert code is None and "epochs" in out and out.splitlines()[-1].endswith("data.validation nowhere/c")
 
 
 def test_overrides_may_follow_flags(call):

@@ -19,6 +19,7 @@ SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
 JSONS = sorted((ROOT / "configs").glob("*.json"))
 SMOKE = ROOT / "configs/smoke/base.yaml"
 
+BUCKET = {"num_frames": 16, "height": 32, "width": 32}
 BASE = {
     "output_dir": "run",
     "model": {"in_channels": 48, "out_channels": 48},
@@ -160,6 +161,10 @@ def test_every_fault_is_told_on_a_line_of_its_own():
         ({"data": {"frame_stride": 2}}, ["data", "fps (got 8.0)", "frame_stride (got 2)"]),
         ({"data": {"fps": None}}, ["data", "fps (got None)", "frame_stride (got None)"]),
         ({"data": {"height": 30}}, ["data.height", "30 x 32", "multiples of 4"]),
+        (
+            {"data": {"buckets": [BUCKET, BUCKET | {"width": 30}]}},
+            ["data.buckets", "16x32x30", "32 x 30", "multiples of 4"],
+        ),
         ({"autoencoder": {"type": "diffusers"}}, ["autoencoder.type", "pretrained_model_name_or_path"]),
         ({"text_encoder": {"type": "clip"}}, ["text_encoder.type", "pretrained_model_name_or_path"]),
         ({"autoencoder": {"coefficients": 17}}, ["autoencoder", "coefficients is 17", "4^2"]),
@@ -285,7 +290,17 @@ DATA = st.builds(
             "height": SIZE,
             "width": SIZE,
         },
-        optional={"validation": NAME, "num_frames": COUNT, "num_images": COUNT},
+        optional={
+            "validation": NAME,
+            "num_frames": COUNT,
+            "num_images": COUNT,
+            "drop_short": st.booleans(),
+            "buckets": st.lists(
+                st.fixed_dictionaries({"num_frames": COUNT, "height": SIZE, "width": SIZE}),
+                max_size=3,
+                unique_by=lambda bucket: tuple(bucket.values()),
+            ),
+        },
     ),
     RATE,
 )
@@ -334,6 +349,7 @@ def test_the_full_size_networks_are_the_released_ones_but_for_what_the_configs_a
 
 STAGE_FAULTS = (
     ("interpolation", {"data.num_frames": 60}, r"data.num_frames is 60: .* n \* 4 \+ 1 frames"),
+    ("interpolation", {"data.buckets": [BUCKET]}, r"data.buckets: num_frames of 16x32x32 is 16: .* n \* 4 \+ 1 frames"),
     ("interpolation", {"data.num_images": 2}, "data.num_images is 2: stage interpolation trains on clips alone"),
     ("interpolation", {"model.in_channels": 4}, "stage interpolation with an autoencoder of 4 channels needs 8 and 4"),
     ("interpolation", {"validation_prompts": ["x"]}, "validation_prompts are for stage base"),

@@ -12,6 +12,7 @@ import torch
 
 from ..config_data import DataConfig, DatasetConfig, DegradationConfig
 from ..errors import DataError
+from .buckets import BucketDataset, Buckets, load_buckets
 from .pools import load_pools
 from .rows import ClipDataset, Dropped, Row
 from .stream import positions
@@ -21,7 +22,10 @@ __all__ = ["Batch", "Batches", "ClipDataset", "Dropped", "Row", "build_loader", 
 
 
 class Batch(TypedDict):
-    """The rows of one micro-batch. B = train_batch_size, F = num_frames, N = num_images."""
+    """The rows of one micro-batch. B = train_batch_size, F = num_frames, N = num_images.
+
+    F, H and W are those of the step's bucket, if there are data.buckets.
+    """
 
     pixels: torch.Tensor
     """uint8 (B, F + N, H, W, 3), RGB; the images come last. Pinned where there is a GPU."""
@@ -53,7 +57,7 @@ class Batches(Iterator[Batch]):
 
 def build_loader(
     data: DataConfig,
-    paths: Sequence[str | DatasetConfig],
+    train: Sequence[str | DatasetConfig] | Buckets,
     *,
     seed: int,
     train_batch_size: int,
@@ -65,12 +69,14 @@ def build_loader(
 ) -> Batches:
     """An endless iterator over this rank's micro-batches, in step order from `start_step` on.
 
+    train: the datasets, or what `load_buckets` has made of them with this seed.
     Each step gives `gradient_accumulation_steps` of them, together the rank's slice of the step's positions. With
     `degradation`, they hold `low_res`. Decoding runs in `data.num_workers` processes, two micro-batches ahead in each.
     Raises DataError if the dataset cannot serve the configuration.
     """
     global_batch = train_batch_size * gradient_accumulation_steps * world_size
-    dataset = ClipDataset(load_pools(data, paths), data, seed, global_batch=global_batch, degradation=degradation)
+    buckets = train if isinstance(train, Buckets) else load_buckets(data, train, seed)
+    dataset = BucketDataset(buckets, seed, global_batch=global_batch, degradation=degradation)
     order = chain.from_iterable(_slices(global_batch, rank, world_size, start_step))
     if not data.num_workers:
         return Batches(map(dataset.__getitem__, order), train_batch_size)
@@ -91,7 +97,7 @@ def fixed_batches(
 ) -> list[Batch]:
     """This rank's part of the first num_batches * train_batch_size * world_size positions, with centred crops.
 
-    The same on every call: for validation.
+    The same on every call: for validation, on `data.held_out`, since data.buckets play no part.
     """
     total = train_batch_size * num_batches * world_size
     pools = load_pools(data, paths)

@@ -8,6 +8,7 @@ gap or repeat, and a run resumes anywhere at once.
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
 
@@ -23,6 +24,8 @@ GOLDEN = 0x9E3779B97F4A7C15
 PIECES = 256
 """Constant pieces that stand for the weights between two knots, each with the weights of its middle. A weight is off by
 at most 1/512 of its change from knot to knot; where knots are at most 256 steps apart, every step has its own."""
+FOREVER = 1 << 48
+"""Steps that no run has."""
 
 
 def weight_at(knots: Knots, step: int | Fraction) -> Fraction:
@@ -50,20 +53,37 @@ def floor_sum(n: int, m: int, a: int, b: int) -> int:
 
 
 class Mixture:
-    """Divides positions among datasets by weights that depend on the step, `per_step` positions to a step."""
+    """Divides positions among datasets by weights that depend on the step, `per_step` positions to a step.
 
-    def __init__(self, weights: Sequence[Knots], names: Sequence[str], per_step: int, seed: int, purpose: str) -> None:
+    With a clock, the positions are those of its steps: `at` takes no others.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[Knots],
+        names: Sequence[str],
+        per_step: int,
+        seed: int,
+        purpose: str,
+        clock: "Clock | None" = None,
+    ) -> None:
         """weights and names: one for each dataset. Raises ConfigError if all weights are 0 at some step."""
-        self._size, self._per_step = len(weights), per_step
+        self._size, self._per_step, self._clock = len(weights), per_step, clock
         self._offset = key64(seed, f"{purpose} mixture")
         self._first_steps = _pieces(weights)
         ends = [*self._first_steps[1:], self._first_steps[-1] + 1]
-        self._thresholds = [
-            _thresholds([weight_at(knots, Fraction(first + end - 1, 2)) for knots in weights], names, purpose, first)
-            for first, end in zip(self._first_steps, ends, strict=True)
-        ]
-        """For each piece, T[0] = 0 <= ... <= T[datasets] = 2**64."""
-        self._starts = [first * per_step for first in self._first_steps]
+        self._thresholds = []
+        """For each piece, T[0] = 0 <= ... <= T[datasets] = 2**64; all 0 if it holds no step of the clock."""
+        for first, end in zip(self._first_steps, ends, strict=True):
+            parts = [weight_at(knots, Fraction(first + end - 1, 2)) for knots in weights]
+            if not any(parts) and (clock is None or clock.ticks(first, None if end == ends[-1] else end)):
+                raise ConfigError(
+                    f"data.train: at step {first} the weights of all datasets with {purpose}"
+                    f"{clock.of if clock else ''} are 0 ({', '.join(names)}): give one of them a weight there"
+                )
+            total = sum(parts) or Fraction(1)
+            self._thresholds.append([0, *(int(part * MODULUS / total) for part in accumulate(parts))])
+        self._starts = [self._own(first * per_step) for first in self._first_steps]
         self._before = [[0] * self._size]
         for piece, (start, end) in enumerate(zip(self._starts, self._starts[1:], strict=False)):
             taken = [self._count(start, end, piece, d) for d in range(self._size)]
@@ -71,6 +91,7 @@ class Mixture:
 
     def at(self, position: int) -> tuple[int, int]:
         """The dataset that a position takes, and how many positions before it took the same."""
+        position = self._own(position)
         if self._size == 1:
             return 0, position
         piece = bisect_right(self._starts, position) - 1
@@ -80,14 +101,25 @@ class Mixture:
 
     def counts(self, position: int) -> list[int]:
         """How many of the positions before this one took each dataset."""
+        return [self.count(position, d) for d in range(self._size)]
+
+    def count(self, position: int, dataset: int) -> int:
+        """How many of the positions before this one took a dataset."""
+        position = self._own(position)
         piece = bisect_right(self._starts, position) - 1
-        start = self._starts[piece]
-        return [self._before[piece][d] + self._count(start, position, piece, d) for d in range(self._size)]
+        return self._before[piece][dataset] + self._count(self._starts[piece], position, piece, dataset)
 
     def shares(self, step: int) -> list[float]:
-        """The share of each dataset in the positions of a step; they sum to 1."""
+        """The share of each dataset in the positions of a step; they sum to 1, or 0 where the clock has no steps."""
         thresholds = self._thresholds[bisect_right(self._first_steps, step) - 1]
         return [(high - low) / MODULUS for low, high in zip(thresholds, thresholds[1:], strict=False)]
+
+    def _own(self, position: int) -> int:
+        """The place of a position among those of the clock."""
+        if self._clock is None:
+            return position
+        step, place = divmod(position, self._per_step)
+        return self._clock(step) * self._per_step + place
 
     def _count(self, start: int, end: int, piece: int, dataset: int) -> int:
         """How many of the positions start <= p < end, all of one piece, take a dataset."""
@@ -97,6 +129,29 @@ class Mixture:
         # the M on both sides keeps the floor sum's terms from being negative.
         below_low = floor_sum(end - start, MODULUS, GOLDEN, offset + MODULUS - low)
         return below_low - floor_sum(end - start, MODULUS, GOLDEN, offset + MODULUS - high)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Counts those steps of a run at which a mixture of its steps takes one of `chosen`."""
+
+    steps: Mixture
+    chosen: tuple[int, ...]
+    of: str = ""
+    """For errors: of what these are the steps."""
+
+    def __call__(self, step: int) -> int:
+        """How many of them come before a step of the run."""
+        return sum(self.steps.count(step, each) for each in self.chosen)
+
+    def share(self, step: int) -> float:
+        """Their share of the steps, around a step of the run."""
+        shares = self.steps.shares(step)
+        return sum(shares[each] for each in self.chosen)
+
+    def ticks(self, first: int, end: int | None) -> bool:
+        """Whether there is one among the steps first <= s < end; None: without end."""
+        return self(first + FOREVER if end is None else end) > self(first)
 
 
 def _pieces(weights: Sequence[Knots]) -> list[int]:
@@ -109,13 +164,3 @@ def _pieces(weights: Sequence[Knots]) -> list[int]:
         for i in range(pieces)
     ]
     return [*firsts, knots[-1]]
-
-
-def _thresholds(weights: Sequence[Fraction], names: Sequence[str], purpose: str, step: int) -> list[int]:
-    total = sum(weights)
-    if not total:
-        raise ConfigError(
-            f"data.train: at step {step} the weights of all datasets with {purpose} are 0 ({', '.join(names)}): give "
-            "one of them a weight there"
-        )
-    return [0, *(int(part * MODULUS / total) for part in accumulate(weights))]

@@ -1,30 +1,31 @@
 """What a run will see of its datasets, computed before it starts from the same functions that it reads by."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..config_data import DataConfig
 from ..errors import ConfigError
+from .buckets import Bucket, Buckets, chunks, load_buckets, picture
 from .index import Index
-from .pools import Order, Pool, image_order, load_pools, video_order
+from .pools import image_order, video_order
 
 POINTS = 200
 """Steps at which the curves are computed."""
-COLOURS = ("#1f3b73", "#e08a1e", "#2a9d8f", "#c1121f", "#7b4fa3", "#7f8c3b", "#4f9bd9", "#8d5524")
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a run takes of the videos, or of the images, of one dataset."""
+    """What a run takes of the videos, or of the images, of one dataset, in one bucket or in all."""
 
     name: str
     kind: str
-    """videos or images."""
+    """videos, images or moving images."""
+    bucket: str
+    """As "16x320x512", or "320x512" for images, which the buckets of that height and width share."""
     samples: int
-    shards: int
+    shards: frozenset[str]
     taken: list[int]
     """How many samples the run has taken before each of `Plan.steps`."""
     shares: list[float]
@@ -33,11 +34,26 @@ class Part:
     """Mean size of a media member."""
     seconds: float
     """Shown by one clip; 0 for images, moving ones too."""
+    enlarged: int
+    """How many samples are smaller than the frames that they fill."""
+    cut: float
+    """Mean share of a sample's picture that is cut away."""
 
     @property
     def epochs(self) -> list[float]:
         """How often the run has gone through the samples before each of `Plan.steps`."""
-        return [taken / self.samples for taken in self.taken]
+        return [taken / max(1, self.samples) for taken in self.taken]
+
+
+@dataclass(frozen=True)
+class Size:
+    """One bucket's steps."""
+
+    name: str
+    taken: list[int]
+    """How many steps before each of `Plan.steps` are its."""
+    shares: list[float]
+    """Its share of the steps at each of `Plan.steps`."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,14 @@ class Plan:
     global_batch: int
     num_images: int
     parts: list[Part]
+    """One for each bucket, kind and dataset that has samples there."""
+    sizes: list[Size]
+    samples: dict[tuple[str, str], int]
+    """By kind and dataset. An image may be in several parts."""
+    left_out: list[str]
+    """What of the datasets the configuration leaves out, and why."""
+    all_images: list[str]
+    """Heights and widths that no image suits, to which all are cut."""
 
     @property
     def step_bytes(self) -> float:
@@ -60,33 +84,69 @@ class Plan:
         """Hours of video that the run is shown."""
         return sum(part.taken[-1] * part.seconds for part in self.parts) / 3600
 
+    @property
+    def datasets(self) -> list[Part]:
+        """The parts of each dataset and kind, over all buckets, as one."""
+        merged = _merged(self.parts, lambda part: (part.kind, part.name))
+        return [replace(part, samples=self.samples[part.kind, part.name]) for part in merged]
 
-def make_plan(data: DataConfig, *, seed: int, steps: int, global_batch: int, max_epochs: float | None = None) -> Plan:
+    @property
+    def buckets(self) -> list[Part]:
+        """The parts of each bucket and kind, over all datasets, as one."""
+        return _merged(self.parts, lambda part: (part.kind, part.bucket))
+
+
+def make_plan(
+    data: DataConfig,
+    *,
+    seed: int,
+    steps: int,
+    global_batch: int,
+    max_epochs: float | None = None,
+    buckets: Buckets | None = None,
+) -> Plan:
     """The plan of a run of `steps` steps with `global_batch` clips each.
 
+    buckets: what `load_buckets` has made of data.train with this seed, if it was called.
     Raises ConfigError if a dataset is never taken, or a kind of it more than `max_epochs` times, and DataError or
-    ConfigError as `load_pools`.
+    ConfigError as `load_buckets`.
     """
-    pools = load_pools(data, data.train)
+    buckets = buckets or load_buckets(data, data.train, seed)
     points = sorted({round(steps * i / POINTS) for i in range(POINTS + 1)})
+    moving = data.moving_images
     parts = []
-    if data.moving_images < 1:
-        order = video_order(pools, seed, global_batch)
-        parts += _parts("videos", order, pools, points, global_batch, 1 - data.moving_images, data)
-    if data.num_images:
-        per_step = global_batch * data.num_images
-        parts += _parts("images", image_order(pools, seed, per_step), pools, points, per_step, 1.0, data)
-    if data.moving_images:
-        order = image_order(pools, seed, global_batch, "moving images")
-        parts += _parts("moving images", order, pools, points, global_batch, data.moving_images, data)
-    plan = Plan(points, global_batch, data.num_images, parts)
-    for pool in pools:
+    for kind, share, of_clip in (
+        ("videos", 1 - moving, 1),
+        ("images", 1, data.num_images),
+        ("moving images", moving, 1),
+    ):
+        if share * of_clip == 0:
+            continue
+        for bucket in buckets.each if kind == "videos" else {bucket.shape: bucket for bucket in buckets.each}.values():
+            parts += _parts(kind, bucket, seed, points, global_batch * of_clip, share)
+    sizes = [
+        Size(
+            bucket.name,
+            [buckets.steps.count(step, number) for step in points],
+            [buckets.steps.shares(step)[number] for step in points],
+        )
+        for number, bucket in enumerate(buckets.each)
+    ]
+    samples = {
+        (kind, pool.name): len(pool.index.videos if kind == "videos" else pool.index.images)
+        for kind in ("videos", "images", "moving images")
+        for pool in buckets.pools
+    }
+    left_out = [note for pool in buckets.pools for note in pool.left_out]
+    bare = [bucket.shape for bucket in buckets.each if bucket.all_images and (data.num_images or moving)]
+    plan = Plan(points, global_batch, data.num_images, parts, sizes, samples, left_out, bare)
+    for pool in buckets.pools:
         if not any(part.taken[-1] for part in parts if part.name == pool.name):
             raise ConfigError(
                 f"dataset {pool.name} is taken at none of the {steps} steps: its weight is 0 throughout. Give it a "
-                "weight, or leave it out of data.train"
+                "weight, raise max_train_steps, or leave it out of data.train"
             )
-    for part in parts:
+    for part in plan.datasets:
         if max_epochs is not None and part.epochs[-1] > max_epochs:
             raise ConfigError(
                 f"{part.name or 'data.train'}: {part.taken[-1]} {part.kind} are taken of {part.samples}: "
@@ -107,60 +167,46 @@ def check_global_batch(global_batch: int, train_batch_size: int, world_size: int
     return global_batch // per_pass
 
 
-def draw_plan(plan: Plan, png: str | Path) -> None:
-    """Plot the shares of the datasets, and their epochs, over the steps."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
-    kinds = list(dict.fromkeys(part.kind for part in plan.parts))
-    figure = Figure(figsize=(11, 1 + 3 * len(kinds)), dpi=120, layout="constrained")
-    names = list(dict.fromkeys(part.name for part in plan.parts))
-    for (left, right), kind in zip(figure.subplots(len(kinds), 2, squeeze=False), kinds, strict=True):
-        parts = [part for part in plan.parts if part.kind == kind]
-        colours = [COLOURS[names.index(part.name) % len(COLOURS)] for part in parts]
-        labels = [part.name or "data.train" for part in parts]
-        left.stackplot(plan.steps, [part.shares for part in parts], labels=labels, colors=colours, alpha=0.85)
-        left.set(ylabel=f"share of the {kind}", ylim=(0, 1))
-        left.yaxis.set_major_formatter(PercentFormatter(1))
-        for part, colour, label in zip(parts, colours, labels, strict=True):
-            right.plot(plan.steps, part.epochs, color=colour, label=f"{label}: {part.epochs[-1]:.3g}", linewidth=2)
-        right.set(ylabel=f"epochs of the {kind}", ylim=(0, None))
-        right.grid(True, color="0.9")
-        right.legend(loc="upper left", framealpha=0.9)
-        left.legend(loc="lower left", framealpha=0.9)
-        for axes in (left, right):
-            axes.set(xlabel="step", xlim=(0, plan.steps[-1]))
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    clips = plan.global_batch * plan.steps[-1]
-    figure.suptitle(f"{plan.steps[-1]:,} steps, {clips:,} clips, {plan.hours:,.1f} h of video")
-    figure.savefig(png)
-
-
-def _parts(
-    kind: str,
-    order: Order,
-    pools: Sequence[Pool],
-    points: list[int],
-    per_step: int,
-    share: float,
-    data: DataConfig,
-) -> list[Part]:
-    assert order.mixture is not None
+def _parts(kind: str, bucket: Bucket, seed: int, points: list[int], per_step: int, share: float) -> list[Part]:
+    """What a bucket takes of each dataset; `per_step` of the kind to a step of its, of which it is `share`."""
+    clock = bucket.clock if kind == "videos" else bucket.image_clock
+    if kind == "videos":
+        order = video_order(bucket.pools, seed, per_step, clock)
+    else:
+        order = image_order(bucket.pools, seed, per_step, kind, clock)
+    if order.mixture is None:
+        return []
+    turns = [clock.share(step) if clock else 1.0 for step in points]
     counts = [order.mixture.counts(step * per_step) for step in points]
     shares = [order.mixture.shares(step) for step in points]
-    return [
-        Part(
-            name=name,
-            kind=kind,
-            samples=len(samples),
-            shards=len(np.unique(samples.column("shard"))),
-            taken=[round(count[number] * share) for count in counts],
-            shares=[each[number] for each in shares],
-            sample_bytes=float(samples.column("size").mean(dtype=np.float64)),
-            seconds=_seconds(samples, data, kind),
+    parts = []
+    for number, (name, samples) in enumerate(zip(order.names, order.samples, strict=True)):
+        enlarged, cut = _fitting(samples, bucket.data)
+        parts.append(
+            Part(
+                name=name,
+                kind=kind,
+                bucket=bucket.name if kind == "videos" else bucket.shape,
+                samples=len(samples),
+                shards=frozenset(np.array(samples.shards)[np.unique(samples.column("shard"))].tolist()),
+                taken=[max(round(count[number] * share), min(count[number], 1)) for count in counts],
+                shares=[turn * each[number] for turn, each in zip(turns, shares, strict=True)],
+                sample_bytes=float(samples.column("size").mean(dtype=np.float64)),
+                seconds=_seconds(samples, bucket.data, kind),
+                enlarged=enlarged,
+                cut=cut,
+            )
         )
-        for number, (name, samples) in enumerate(zip(order.names, order.samples, strict=True))
-    ]
+    return parts
+
+
+def _fitting(samples: Index, data: DataConfig) -> tuple[int, float]:
+    """How many samples are enlarged to fill the frames, and the mean share of their pictures that is cut away."""
+    enlarged, total = 0, 0.0
+    for _, widths, heights in chunks(samples):
+        scale, cut = picture(widths, heights, data.height, data.width, data.crop)
+        enlarged, total = enlarged + int((scale > 1).sum()), total + float(cut.sum())
+    return enlarged, total / len(samples)
 
 
 def _seconds(samples: Index, data: DataConfig, kind: str) -> float:
@@ -170,3 +216,33 @@ def _seconds(samples: Index, data: DataConfig, kind: str) -> float:
     if data.fps:
         return data.num_frames / data.fps
     return data.num_frames * (data.frame_stride or 1) * float((1 / samples.column("fps")).mean())
+
+
+def _merged(parts: list[Part], key: Callable[[Part], tuple[str, str]]) -> list[Part]:
+    """One part for each key: sums, and means over the samples."""
+    groups: dict[tuple[str, str], list[Part]] = {}
+    for part in parts:
+        groups.setdefault(key(part), []).append(part)
+
+    def only(values: set[str]) -> str:
+        return values.pop() if len(values) == 1 else ""
+
+    def mean(group: list[Part], value: Callable[[Part], float]) -> float:
+        return sum(value(part) * part.samples for part in group) / sum(part.samples for part in group)
+
+    return [
+        Part(
+            name=only({part.name for part in group}),
+            kind=group[0].kind,
+            bucket=only({part.bucket for part in group}),
+            samples=sum(part.samples for part in group),
+            shards=frozenset().union(*(part.shards for part in group)),
+            taken=[sum(each) for each in zip(*(part.taken for part in group), strict=True)],
+            shares=[sum(each) for each in zip(*(part.shares for part in group), strict=True)],
+            sample_bytes=mean(group, lambda part: part.sample_bytes),
+            seconds=mean(group, lambda part: part.seconds),
+            enlarged=sum(part.enlarged for part in group),
+            cut=mean(group, lambda part: part.cut),
+        )
+        for group in groups.values()
+    ]

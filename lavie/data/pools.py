@@ -10,7 +10,7 @@ from ..config_data import DataConfig, DatasetConfig
 from ..errors import ConfigError, DataError
 from .clips import fits
 from .index import Index, Sample, load_index
-from .mixture import Knots, Mixture
+from .mixture import Clock, Knots, Mixture
 from .stream import sample_at, spare_at
 
 log = logging.getLogger("lavie")
@@ -26,6 +26,8 @@ class Pool:
     weight: Knots = ((0, 1.0),)
     image_weight: Knots | None = None
     """Default: `weight`."""
+    left_out: tuple[str, ...] = ()
+    """What of the dataset the index lacks because the configuration says so, and why."""
 
 
 class Order:
@@ -39,12 +41,17 @@ class Order:
         purpose: str,
         seed: int,
         per_step: int,
+        clock: Clock | None = None,
     ) -> None:
-        """Mixes the pools that have `samples`, by their `weight`; there are `per_step` positions to a step."""
+        """Mixes the pools that have `samples`, by their `weight`; there are `per_step` positions to a step.
+
+        With a clock, the positions are those of its steps.
+        """
         pools = [pool for pool in pools if samples(pool)]
         self.names = [pool.name for pool in pools]
         self.samples = [samples(pool) for pool in pools]
-        self.mixture = Mixture([weight(p) for p in pools], self.names, per_step, seed, purpose) if pools else None
+        weights = [weight(pool) for pool in pools]
+        self.mixture = Mixture(weights, self.names, per_step, seed, purpose, clock) if pools else None
         self._seed, self._purpose = seed, purpose
 
     def at(self, position: int, attempt: int = 0) -> Sample:
@@ -58,14 +65,16 @@ class Order:
         return samples[sample_at(place, len(samples), self._seed, purpose)]
 
 
-def video_order(pools: Sequence[Pool], seed: int, global_batch: int, purpose: str = "videos") -> Order:
+def video_order(pools: Sequence[Pool], seed: int, global_batch: int, clock: Clock | None = None) -> Order:
     """The order of the clips."""
-    return Order(pools, lambda pool: pool.index.videos, lambda pool: pool.weight, purpose, seed, global_batch)
+    return Order(pools, lambda pool: pool.index.videos, lambda pool: pool.weight, "videos", seed, global_batch, clock)
 
 
-def image_order(pools: Sequence[Pool], seed: int, per_step: int, purpose: str = "images") -> Order:
+def image_order(
+    pools: Sequence[Pool], seed: int, per_step: int, purpose: str = "images", clock: Clock | None = None
+) -> Order:
     """The order of the images, with their own weights."""
-    return Order(pools, lambda pool: pool.index.images, _image_weight, purpose, seed, per_step)
+    return Order(pools, lambda pool: pool.index.images, image_weight, purpose, seed, per_step, clock)
 
 
 def load_pools(data: DataConfig, train: Sequence[str | DatasetConfig]) -> tuple[Pool, ...]:
@@ -78,10 +87,15 @@ def load_pools(data: DataConfig, train: Sequence[str | DatasetConfig]) -> tuple[
     pools: tuple[Pool, ...]
     if not datasets:
         paths = tuple(entry for entry in train if isinstance(entry, str))
-        pools = (Pool(_usable(data, paths)),)
+        index, left_out = _usable(data, paths)
+        pools = (Pool(index, left_out=left_out),)
         where = ", ".join(paths) or "data.train"
     else:
-        pools = tuple(Pool(_usable(data, d.path), d.name, d.weight, d.image_weight) for d in datasets)
+        usable = [_usable(data, d.path) for d in datasets]
+        pools = tuple(
+            Pool(index, d.name, d.weight, d.image_weight, left_out)
+            for d, (index, left_out) in zip(datasets, usable, strict=True)
+        )
         where = "data.train"
         for pool, dataset in zip(pools, datasets, strict=True):
             _check_weights(pool, dataset, data)
@@ -89,14 +103,15 @@ def load_pools(data: DataConfig, train: Sequence[str | DatasetConfig]) -> tuple[
     return pools
 
 
-def _image_weight(pool: Pool) -> Knots:
+def image_weight(pool: Pool) -> Knots:
+    """The weight of its images."""
     return pool.weight if pool.image_weight is None else pool.image_weight
 
 
 def _check_weights(pool: Pool, dataset: DatasetConfig, data: DataConfig) -> None:
     videos, images = (
         bool(samples) and any(weight for _, weight in knots)
-        for samples, knots in ((pool.index.videos, pool.weight), (pool.index.images, _image_weight(pool)))
+        for samples, knots in ((pool.index.videos, pool.weight), (pool.index.images, image_weight(pool)))
     )
     used = (videos and data.moving_images < 1) or (images and bool(data.num_images or data.moving_images))
     if any(weight for _, weight in (*pool.weight, *(pool.image_weight or ()))) and not used:
@@ -122,42 +137,64 @@ def _check_kinds(pools: Sequence[Pool], data: DataConfig, where: str) -> None:
             )
 
 
-def _usable(data: DataConfig, paths: tuple[str, ...]) -> Index:
-    """The samples of `paths` that are large enough. Raises DataError if a video is too short for a clip."""
+def _usable(data: DataConfig, paths: tuple[str, ...]) -> tuple[Index, tuple[str, ...]]:
+    """The samples of `paths` that the configuration wants, and what is left out.
+
+    Raises DataError if a video is too short for a clip, unless data.drop_short leaves it out, or if nothing is left.
+    """
     where = ", ".join(paths) or "data.train"
-    index = _large_enough(load_index(paths, data.remote), data.min_size, where)
-    short = _too_short(index.videos, data) if data.moving_images < 1 else np.empty(0, np.int64)
-    if len(short):
-        rate = f"{data.fps:g} fps" if data.fps else f"frame stride {data.frame_stride}"
-        flag = f"--fps {data.fps:g}" if data.fps else f"--frame-stride {data.frame_stride}"
-        raise DataError(
-            f"{where}: {len(short)} of {len(index.videos)} videos hold no clip of {data.num_frames} frames at {rate} "
-            f"(first: {index.videos[int(short[0])].key}). Change data.num_frames, data.fps or data.frame_stride, or "
-            f"pack again with `lavie data pack --num-frames {data.num_frames} {flag}`, which leaves them out"
-        )
+    index, notes = _large_enough(load_index(paths, data.remote), data.min_size, where)
+    if data.moving_images < 1:
+        index, short = _long_enough(index, data, where)
+        notes += short
+    for note in notes:
+        log.info("data: %s", note)
     log.info("data: %s: %d videos, %d images", where, len(index.videos), len(index.images))
-    return index
+    return index, notes
 
 
-def _too_short(videos: Index, data: DataConfig) -> np.ndarray:
-    """Which videos of constant rate hold no clip: int64, ascending. Those of variable rate tell when they are read."""
-    kinds, kind = np.unique(
-        np.stack([videos.column("frames"), videos.column("fps")], axis=1), axis=0, return_inverse=True
+def clips_held(videos: Index, data: DataConfig, num_frames: Sequence[int]) -> np.ndarray:
+    """Whether each video holds a clip of so many frames: bool (len(num_frames), len(videos)).
+
+    Those of variable rate are taken for constant ones: they tell when they are read.
+    """
+    rates, rate = np.unique(videos.column("fps"), return_inverse=True)
+    kinds, kind = np.unique(videos.column("frames") * np.int64(len(rates)) + rate, return_inverse=True)
+    frames, rate = np.divmod(kinds, max(1, len(rates)))
+    pairs = list(zip(frames.tolist(), rates[rate].tolist(), strict=True))
+    held = [[fits(*pair, n, data.fps, data.frame_stride) for pair in pairs] for n in num_frames]
+    return np.array(held, bool).reshape(len(num_frames), -1)[:, kind]
+
+
+def _long_enough(index: Index, data: DataConfig, where: str) -> tuple[Index, tuple[str, ...]]:
+    """The samples without videos too short for any clip. Raises DataError if there are some, unless data.drop_short."""
+    videos, needed = index.videos, min(size.num_frames for size in data.sizes)
+    short = ~clips_held(videos, data, [needed])[0] & ~videos.column("vfr")
+    if not short.any():
+        return index, ()
+    first = videos[int(np.flatnonzero(short)[0])].key
+    rate = f"{data.fps:g} fps" if data.fps else f"frame stride {data.frame_stride}"
+    found = f"{where}: {np.count_nonzero(short)} of {len(videos)} videos"
+    what = f"hold no clip of {needed} frames at {rate} (first: {first})"
+    if data.drop_short:
+        keep = np.concatenate([~short, np.ones(len(index.images), bool)])
+        return index.where(keep), (f"{found} are left out, which {what}",)
+    flag = f"--fps {data.fps:g}" if data.fps else f"--frame-stride {data.frame_stride}"
+    key = "the shortest of data.buckets" if data.buckets else "data.num_frames"
+    raise DataError(
+        f"{found} {what}. Change {key}, data.fps or data.frame_stride, or leave them out: with data.drop_short=true, "
+        f"or by `lavie data pack --num-frames {needed} {flag}`"
     )
-    wanted = (data.num_frames, data.fps, data.frame_stride)
-    fit = np.array([fits(int(frames), float(fps), *wanted) for frames, fps in kinds], bool)
-    return np.flatnonzero(~fit[kind.reshape(-1)] & ~videos.column("vfr")) if len(videos) else np.empty(0, np.int64)
 
 
-def _large_enough(index: Index, min_size: int, where: str) -> Index:
+def _large_enough(index: Index, min_size: int, where: str) -> tuple[Index, tuple[str, ...]]:
     """The samples whose shorter side has at least `min_size` pixels. Raises DataError if there is none."""
     large = np.minimum(index.column("width"), index.column("height")) >= min_size
     if large.all():
-        return index
+        return index, ()
     count, small = int(np.count_nonzero(~large)), index[int(np.flatnonzero(~large)[0])]
     first = f"{small.key}, {small.width} x {small.height}"
     left_out = f"{where}: {count} of {len(index)} samples are left out, whose shorter side is below data.min_size"
     if not large.any():
         raise DataError(f"{left_out} {min_size} (first: {first}): none is left. Lower data.min_size or add larger ones")
-    log.info("data: %s %d (first: %s)", left_out, min_size, first)
-    return index.where(large)
+    return index.where(large), (f"{left_out} {min_size} (first: {first})",)

@@ -4,7 +4,7 @@ A sample that cannot be read is replaced by a spare that is drawn the same way, 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from .clips import clip_indices, cut_scale, fit
 from .decode import decode_image, indexed_times, read_frames
 from .degrade import degrade
 from .index import Index, Sample
+from .mixture import Clock
 from .pools import Order, Pool, image_order, video_order
 from .shards import read_member
 from .stream import image_positions
@@ -54,6 +55,17 @@ class Row(TypedDict):
     dropped: list[Dropped]
 
 
+class Rows(Protocol):
+    """What holds the row of each position."""
+
+    @property
+    def row_bytes(self) -> int:
+        """The most bytes that the arrays of a row have."""
+
+    def row(self, position: int, unreadable: Mapping[str, str] | None = None, announce: Announce | None = None) -> Row:
+        """As ClipDataset.row."""
+
+
 class ClipDataset(Dataset):
     """Maps a global position to its Row. `centred` cuts the middle of every frame instead of a random place.
 
@@ -70,12 +82,16 @@ class ClipDataset(Dataset):
         global_batch: int = 1,
         centred: bool = False,
         degradation: DegradationConfig | None = None,
+        clocks: tuple[Clock | None, Clock | None] = (None, None),
     ) -> None:
+        """clocks: of the steps whose positions are taken, if not of all; and of those whose images are."""
         pools = (Pool(pools),) if isinstance(pools, Index) else pools
         self._data, self._seed, self._centred, self._degradation = data, seed, centred, degradation
-        self._videos = video_order(pools, seed, global_batch)
-        self._images = image_order(pools, seed, global_batch * max(1, data.num_images))
-        self._moving = image_order(pools, seed, global_batch, "moving images")
+        own, images = clocks
+        self._videos = video_order(pools if data.moving_images < 1 else (), seed, global_batch, own)
+        per_step = global_batch * max(1, data.num_images)
+        self._images = image_order(pools if data.num_images else (), seed, per_step, clock=images)
+        self._moving = image_order(pools if data.moving_images else (), seed, global_batch, "moving images", images)
 
     def __getitem__(self, position: int) -> Row | DataError:
         """The row, or the DataError for which there is none."""

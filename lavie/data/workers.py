@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from ..errors import DataError
-from .rows import ClipDataset, Row
+from .rows import Row, Rows
 
 log = logging.getLogger("lavie")
 
@@ -70,7 +70,7 @@ class Workers(Iterator[Row]):
     """
 
     def __init__(
-        self, dataset: ClipDataset, positions: Iterator[int], num_workers: int, *, ahead: int, timeout: float
+        self, dataset: Rows, positions: Iterator[int], num_workers: int, *, ahead: int, timeout: float
     ) -> None:
         self._dataset, self._positions, self._timeout = dataset, positions, timeout
         # Forked from a small server: a fork of the trainer would copy the locks of its threads (gloo, CUDA, FFmpeg).
@@ -193,7 +193,7 @@ def _exit(code: int | None) -> str:
     return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
 
 
-def _work(dataset: ClipDataset, connection: Connection, memory: Any) -> None:
+def _work(dataset: Rows, connection: Connection, memory: Any) -> None:
     """The life of a process: one row after another, until the pipe or the parent ends."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # meant for the trainer; launchers send them to all processes
@@ -207,7 +207,7 @@ def _work(dataset: ClipDataset, connection: Connection, memory: Any) -> None:
             connection.send(("done", _row(dataset, position, unreadable, connection, slots[slot])))
 
 
-def _row(dataset: ClipDataset, position: int, unreadable: dict[str, str], connection: Connection, slot: Any) -> Any:
+def _row(dataset: Rows, position: int, unreadable: dict[str, str], connection: Connection, slot: Any) -> Any:
     """The row with the shapes of its arrays in their place, or the error for which there is none."""
     try:
         row: Any = dataset.row(position, unreadable, lambda place: connection.send(("reading", place)))

@@ -124,7 +124,8 @@ def model_card(config: TrainConfig, sampling: Mapping[str, Any] | None, about: M
         settings=", ".join(f"{name}={value!r}" for name, value in used.items()),
     )
     rate = f"{data.fps:g} frames a second" if data.fps else f"frame stride {data.frame_stride}"
-    clips = f"{data.num_frames} frames of {data.height} x {data.width}, {rate}"
+    sizes = [f"{size.num_frames} frames of {size.height} x {size.width}" for size in data.sizes]
+    clips = f"{' or '.join(sizes)}, {rate}"
     trained = about["step"] is not None
     if trained and data.num_images:
         clips += f", joined by {data.num_images} images"

@@ -1,13 +1,19 @@
-"""What a run would be, before any GPU time is spent: config, sizes, floating-point work and memory."""
+"""What a run would be, before any GPU time is spent: config, sizes, floating-point work, memory and data."""
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from ..config import TrainConfig
+from ..config_data import DatasetConfig
 from ..config_file import dump_yaml
+from ..data.buckets import Buckets
+from ..data.plan import Plan, make_plan
+from ..data.plan_report import report
+from ..data.pools import load_pools
 from ..models.stages import set_trainable
 from ..models.unet import VideoUNet
 from .deepspeed import resolve_json, training_dtype
@@ -17,9 +23,9 @@ GIB = 2**30
 
 
 def describe(config: TrainConfig, deepspeed_json: str | Path) -> str:
-    """The resolved config and DeepSpeed settings, parameters, FLOPs and memory of the states per rank.
+    """The resolved config and DeepSpeed settings, parameters, FLOPs, the states' memory per rank, and the data's plan.
 
-    Raises ConfigError as the run would.
+    Raises ConfigError and DataError as the run would, except that data may be elsewhere: then there is a line of it.
     """
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     settings = resolve_json(deepspeed_json, config, ranks)
@@ -29,7 +35,6 @@ def describe(config: TrainConfig, deepspeed_json: str | Path) -> str:
     total = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     stage = settings.get("zero_optimization", {}).get("stage", 0)
-    flops = forward_flops(config)
     per_rank, micro_batches = config.train_batch_size, config.gradient_accumulation_steps
     clips = per_rank * micro_batches * ranks
     lines = [
@@ -40,7 +45,11 @@ def describe(config: TrainConfig, deepspeed_json: str | Path) -> str:
         "# sizes",
         f"ranks: {ranks}; global batch: {per_rank} x {micro_batches} x {ranks} = {clips} clips",
         f"parameters: {total:,}, of which {trained:,} train ({config.trainable})",
-        f"work: {3 * flops / 1e12:.3f} TFLOP per clip with its images (forward and backward)",
+    ]
+    lines += [
+        f"work: {3 * forward_flops(config, size) / 1e12:.3f} TFLOP per clip of {size.name} with its images "
+        "(forward and backward)"
+        for size in config.data.sizes
     ]
     lines += [
         f"{name}: {size / GIB:.2f} GiB per rank" for name, size in state_bytes(config, total, trained, stage, ranks)
@@ -48,7 +57,29 @@ def describe(config: TrainConfig, deepspeed_json: str | Path) -> str:
     lines.append(
         "activations, autoencoder and text encoder come on top: the first step's `memory` in metrics.jsonl has them"
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, "# data", *_data(config, ranks)])
+
+
+def plan_of(config: TrainConfig, ranks: int, buckets: Buckets | None = None) -> Plan:
+    """What the run will see of its data; arguments and errors as for `make_plan`."""
+    clips = config.train_batch_size * config.gradient_accumulation_steps * ranks
+    return make_plan(config.data, seed=config.seed, steps=config.max_train_steps, global_batch=clips, buckets=buckets)
+
+
+def _data(config: TrainConfig, ranks: int) -> list[str]:
+    """The plan, or, as a dry run may be made where the data is not, a line that says so."""
+    data, lines = config.data, []
+    train = [path for entry in data.train for path in (entry.path if isinstance(entry, DatasetConfig) else (entry,))]
+    absent = {"data.train": _absent(train), "data.validation": _absent(data.validation)}
+    if not absent["data.train"]:
+        lines.append(report(plan_of(config, ranks)))
+    if data.validation and not absent["data.validation"]:
+        load_pools(data.held_out, data.validation)
+    return lines + [f"not here, so not checked: {key} {', '.join(paths)}" for key, paths in absent.items() if paths]
+
+
+def _absent(paths: Iterable[str]) -> list[str]:
+    return [path for path in paths if not Path(path).exists()]
 
 
 def state_bytes(config: TrainConfig, total: int, trained: int, stage: int, ranks: int) -> list[tuple[str, float]]:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import TrainConfig
+from ..config_data import BucketConfig
 from ..models.unet import VideoUNet
 
 PEAK_BF16_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
@@ -45,11 +46,11 @@ class Metrics:
         self.progress.start()
 
     def log(self, record: dict[str, Any]) -> None:
-        """`record` has "step" (counted from 1); numbers or None by name."""
+        """`record` has "step" (counted from 1); numbers, text or None by name. TensorBoard takes the numbers."""
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
         for name, value in record.items():
-            if name != "step" and value is not None:
+            if name != "step" and isinstance(value, (int, float)):
                 self.writer.add_scalar(name, value, record["step"])
         if "loss" in record:
             self._show(record)
@@ -81,13 +82,13 @@ class Metrics:
             self.path.write_text("".join(line + "\n" for line in kept))
 
 
-def forward_flops(config: TrainConfig) -> int:
-    """FLOPs of one forward pass of the network on one clip with its images, counted on the meta device."""
+def forward_flops(config: TrainConfig, size: BucketConfig) -> int:
+    """FLOPs of one forward pass of the network on one clip of a size with its images, counted on the meta device."""
     data, stride = config.data, config.latent_stride
-    total = data.num_frames + data.num_images
+    shape = size.num_frames + data.num_images, size.height // stride, size.width // stride
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         network = VideoUNet(config.model)
-        sample = torch.empty(1, config.model.in_channels, total, data.height // stride, data.width // stride)
+        sample = torch.empty(1, config.model.in_channels, *shape)
         text = torch.empty(1, 1 + data.num_images, config.text_encoder.max_length, config.model.cross_attention_dim)
         level = torch.zeros(1, dtype=torch.long) if config.model.num_noise_levels else None
         network(sample, torch.zeros(1), text, noise_level=level, num_images=data.num_images)

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from ..config import TrainConfig
-from ..config_data import DegradationConfig
 from ..config_file import dump_yaml
+from ..data.buckets import load_buckets
 from ..data.loader import Batch, build_loader, fixed_batches
+from ..data.plan_report import notices
 from ..diffusion.loss import JointLoss
 from ..diffusion.schedule import NoiseSchedule
 from ..distributed import barrier, is_main, log, rank, setup_logging, sum_over_ranks, world_size
@@ -26,6 +27,7 @@ from ..ops.attention import set_attention_backend
 from ..ops.backend import set_backend
 from .checkpoint import find, load, save
 from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype
+from .dry_run import plan_of
 from .ema import EMA, gathered_weights
 from .metrics import Metrics, forward_flops, peak_flops, peak_memory_gib
 from .optim import learning_rate
@@ -50,8 +52,15 @@ class Trainer:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
         checkpoint, self.start = find(config)
         self.validation_batches = self._validation_batches()
+        self.buckets = load_buckets(config.data, config.data.train, config.seed)
+        for notice in notices(plan_of(config, world_size(), self.buckets)):
+            log.warning(f"data: {notice}")
         self.batches = build_loader(
-            config.data, config.data.train, **self._share(), start_step=self.start, degradation=pairs(config)
+            config.data,
+            self.buckets,
+            **self._share(),
+            start_step=self.start,
+            degradation=config.low_resolution,
         )
 
         pretrained, dtype = config.pretrained_model_name_or_path, training_dtype(config)
@@ -65,7 +74,8 @@ class Trainer:
         )
         if checkpoint:
             load(self.engine, self.ema, checkpoint)
-        self.flops = 3 * forward_flops(config)  # backward costs twice the forward
+        # Backward costs twice the forward.
+        self.flops = {size.name: 3 * forward_flops(config, size) for size in config.data.sizes}
         self.metrics: Metrics | None = None
         Path(config.output_dir).mkdir(parents=True, exist_ok=True)
         if is_main():
@@ -137,7 +147,8 @@ class Trainer:
         if self.metrics is None:
             return
         samples = self.config.train_batch_size * self.config.gradient_accumulation_steps
-        flops, peak = self.flops * samples / seconds, peak_flops(self.device)
+        bucket = self.buckets.at(step - 1).name
+        flops, peak = self.flops[bucket] * samples / seconds, peak_flops(self.device)
         record: dict[str, Any] = dict(
             step=step,
             loss=total,
@@ -153,16 +164,20 @@ class Trainer:
             skipped=self.engine.skipped_steps,
             memory=peak_memory_gib(self.device),
         )
+        if self.config.data.buckets:
+            record["bucket"] = bucket
         self.metrics.log(record)
 
     def _validation_batches(self) -> list[Batch]:
-        data = self.config.data.model_copy(update={"moving_images": 0.0})
+        data = self.config.data.held_out
         if not data.validation:
             return []
         share = self._share()
         del share["gradient_accumulation_steps"]
         batches = self.config.validation_batches
-        return fixed_batches(data, data.validation, num_batches=batches, **share, degradation=pairs(self.config))
+        return fixed_batches(
+            data, data.validation, num_batches=batches, **share, degradation=self.config.low_resolution
+        )
 
     def _validate(self, step: int) -> None:
         """Held-out loss and samples of the averaged network, which every rank holds whole for the while."""
@@ -179,11 +194,6 @@ class Trainer:
         if self.sample and self.config.validation_prompts:
             self.sample(network, self.step, Path(self.config.output_dir) / "samples" / f"step-{step:06d}")
         barrier()
-
-
-def pairs(config: TrainConfig) -> DegradationConfig | None:
-    """How batches come by their low resolution, if the stage wants one."""
-    return config.degradation if config.stage == "vsr" else None
 
 
 def build_network(config: TrainConfig) -> VideoUNet:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lavie.data.mixture import PIECES, Mixture, floor_sum, weight_at
+from lavie.data.mixture import PIECES, Clock, Mixture, floor_sum, weight_at
 from lavie.errors import ConfigError
 
 weights = st.one_of(st.just(0.0), st.floats(0.001, 100))
@@ -39,6 +39,44 @@ def test_counts_are_those_of_counting(each, per_step, seed, purpose):
         assert place == counts[dataset]
         assert weight_at(each[dataset], position // per_step) > 0
         counts[dataset] += 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(knots, min_size=1, max_size=3),
+    st.lists(knots, min_size=1, max_size=3),
+    st.integers(1, 5),
+    st.integers(0, 2**64),
+    st.data(),
+)
+def test_with_a_clock_counts_are_those_of_its_steps(turns, each, per_step, seed, data):
+    turns, each = [[(0, 0.5)], *turns], [[(0, 0.5)], *each]
+    steps = mixture(*turns, per_step=1, seed=seed, purpose="buckets")
+    chosen = data.draw(st.sets(st.integers(0, len(turns) - 1), min_size=1))
+    clock = Clock(steps, tuple(chosen))
+    mix = Mixture(each, [f"d{i}" for i in range(len(each))], per_step, seed, "videos", clock)
+    counts, ticks = [0] * len(each), 0
+    for step in range(70):
+        assert clock(step) == ticks and mix.counts(step * per_step) == counts
+        assert clock.share(step) == pytest.approx(sum(steps.shares(step)[c] for c in chosen))
+        ticks += (own := steps.at(step)[0] in chosen)
+        for position in range(step * per_step, (step + 1) * per_step if own else 0):
+            dataset, place = mix.at(position)
+            assert place == counts[dataset]
+            assert weight_at(each[dataset], step) > 0  # the weight of the run's step, not of the clock's
+            counts[dataset] += 1
+
+
+def test_a_clock_that_stops_needs_no_weights_afterwards():
+    steps = mixture([(0, 1.0)], [(0, 1.0), (300, 0.0)], per_step=1)
+    clock = Clock(steps, (1,), " in bucket b")
+    mix = Mixture([[(0, 1.0), (300, 0.0)]], ["d"], 4, 0, "videos", clock)
+    assert mix.counts(4 * 300) == mix.counts(10**9) == [4 * clock(300)]
+    assert mix.shares(300) == [0] and clock.share(300) == 0
+    with pytest.raises(
+        ConfigError, match=r"at step 250 the weights of all datasets with videos in bucket b are 0 \(d\)"
+    ):
+        Mixture([[(0, 1.0), (250, 0.0)]], ["d"], 4, 0, "videos", clock)
 
 
 def test_counts_far_out_agree_with_counting_on_from_there():

@@ -1,0 +1,108 @@
+"""Runs on several sizes: the same on any number of ranks and after a resume, in every stage; what they refuse."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lavie.config import TrainConfig
+from lavie.data.loader import build_loader
+from lavie.data.synthetic import demo_set
+from lavie.diffusion.schedule import NoiseSchedule
+from lavie.models.autoencoder import build_autoencoder
+from lavie.models.text_encoder import build_text_encoder
+from lavie.testing import LOSS_RTOL, run_distributed
+from lavie.training.metrics import forward_flops
+from lavie.training.step import Step
+
+from .test_trainer import deepspeed_json, fails, losses, make_config, make_vsr_config, records, train, weight_hashes
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def data(rendered, tmp_path_factory) -> dict[str, Any]:
+    """Clips of two lengths, in about equal numbers, for two sizes; and images for both."""
+    short = tmp_path_factory.mktemp("short")
+    demo_set(short, clips=20, images=0, size=24, frames=4)
+    buckets = [dict(num_frames=3, height=16, width=16), dict(num_frames=5, height=24, width=24)]
+    return dict(train=[str(rendered / "train"), str(short / "train")], buckets=buckets)
+
+
+def test_ranks_and_resuming_do_not_change_a_run(rendered, data, tmp_path):
+    settings = deepspeed_json(tmp_path, 3)
+    common = dict(max_train_steps=STEPS, checkpointing_steps=3, data=data | dict(num_workers=1))
+    one = make_config(rendered, tmp_path / "one", train_batch_size=4, **common)
+    two = make_config(rendered, tmp_path / "two", train_batch_size=2, **common)
+    run_distributed(train, 1, one, settings)
+    run_distributed(train, 2, two, settings)
+    whole, hashes = records(two), weight_hashes(two, STEPS)
+    assert losses(one) == pytest.approx(losses(two), rel=LOSS_RTOL)
+    assert [r["bucket"] for r in records(one)] == [r["bucket"] for r in whole]
+    assert {r["bucket"] for r in whole[:3]} == {r["bucket"] for r in whole[3:]} == {"3x16x16", "5x24x24"}
+    flops = {size.name: 3 * forward_flops(two, size) for size in two.data.buckets}
+    assert flops["5x24x24"] > 2 * flops["3x16x16"]
+    for record in records(one):
+        assert record["tflops"] * 1e12 / record["samples_per_s"] == pytest.approx(flops[record["bucket"]])
+    middle = two.model_copy(update={"resume_from_checkpoint": f"{two.output_dir}/checkpoint-3"})
+    run_distributed(train, 2, middle, settings)
+    assert losses(middle) == [r["loss"] for r in whole] and weight_hashes(middle, STEPS) == hashes
+
+
+def build_nothing(config: TrainConfig, settings: Path) -> str:
+    """The message that a run ends with before it has a network. Runs inside a rank."""
+    from lavie.training import trainer
+
+    trainer.build_network = None
+    return fails(config, settings)
+
+
+def test_a_plan_that_cannot_be_is_refused_before_there_is_a_network(rendered, data, tmp_path):
+    late = [
+        {"path": str(rendered / "train"), "name": name, "weight": w} for name, w in (("a", 1), ("b", [[9, 0], [10, 1]]))
+    ]
+    config = make_config(rendered, tmp_path / "run", max_train_steps=5, data={"train": late})
+    [message] = run_distributed(build_nothing, 1, config, deepspeed_json(tmp_path, 2))
+    assert "dataset b is taken at none of the 5 steps" in message
+
+
+@pytest.mark.parametrize("stage", ["interpolation", "vsr"])
+def test_the_later_stages_take_every_size(rendered, data, tmp_path, stage):
+    values = data | dict(num_images=0, num_frames=5)
+    if stage == "vsr":
+        values |= dict(crop="patch", moving_images=0.5)
+        config = make_vsr_config(rendered, tmp_path)
+        config = TrainConfig.model_validate(config.model_dump() | {"data": config.data.model_dump() | values})
+    else:
+        model = make_config(rendered, tmp_path).model.model_dump() | dict(in_channels=6, relative_bias=False)
+        config = make_config(rendered, tmp_path, stage=stage, model=model, keyframe_interval=2, data=values)
+    torch.manual_seed(0)
+    step = Step(
+        config,
+        build_autoencoder(config.autoencoder, None),
+        build_text_encoder(config.text_encoder, config.model.cross_attention_dim, None),
+        NoiseSchedule.from_config(config),
+        torch.device("cpu"),
+        torch.float32,
+    )
+    from lavie.training.trainer import build_network
+
+    network, seen = build_network(config), set()
+    batches = build_loader(
+        config.data,
+        config.data.train,
+        seed=0,
+        train_batch_size=2,
+        gradient_accumulation_steps=1,
+        rank=0,
+        world_size=1,
+        degradation=config.low_resolution,
+    )
+    for batch, _ in zip(batches, range(6), strict=False):
+        inputs = step.training_inputs(batch)
+        assert inputs.low_res.shape[2:] == inputs.sample.shape[2:]
+        with torch.no_grad():
+            assert step.loss(network, inputs).total.isfinite()
+        seen.add(tuple(batch["pixels"].shape[1:4]))
+    assert seen == {(3, 16, 16), (5, 24, 24)}
