@@ -91,6 +91,10 @@ class DataConfig(Strict):
     """Seconds that a decoding process may be silent over one sample before it is killed and the sample read again."""
     verify: Literal["always", "sampled", "never"] = "always"
     """Whether the SHA-256 of a sample's bytes is compared with the index at each read, at one in 16, or not at all."""
+    cuts: int | None = Field(None, ge=1)
+    """Fixed cuts (clip start and crop) of each sample, of which a visit takes one; null: every visit draws its own."""
+    cache: str | None = None
+    """A folder that `lavie data cache` made: latents and text features come from it, not from encoders."""
 
     @model_validator(mode="before")
     @classmethod
@@ -121,6 +125,18 @@ class DataConfig(Strict):
             raise ValueError(
                 f"moving_images is {self.moving_images:g}: crop cover leaves the camera no room, set crop to patch"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _cacheable(self) -> "DataConfig":
+        if self.cache is not None:
+            if self.cuts is None:
+                raise ValueError(f"cache is {self.cache}, cuts is null: a cache holds fixed cuts, set cuts, as to 1")
+            if self.moving_images:
+                raise ValueError(
+                    f"cache is {self.cache}, moving_images {self.moving_images:g}: a camera's way is drawn at each "
+                    "visit and cannot be cached, set one of them to null or 0"
+                )
         return self
 
 

@@ -24,6 +24,7 @@ from ..models.unet import VideoUNet
 from ..models.weights import initialize
 from ..ops.attention import set_attention_backend
 from ..ops.backend import set_backend
+from .caching import open_cache
 from .checkpoint import find, load, save
 from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype
 from .ema import EMA, gathered_weights
@@ -49,9 +50,15 @@ class Trainer:
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
         checkpoint, self.start = find(config)
+        cache = open_cache(config)
         self.validation_batches = self._validation_batches()
         self.batches = build_loader(
-            config.data, config.data.train, **self._share(), start_step=self.start, degradation=pairs(config)
+            config.data,
+            config.data.train,
+            **self._share(),
+            start_step=self.start,
+            degradation=pairs(config),
+            cache=cache,
         )
 
         pretrained, dtype = config.pretrained_model_name_or_path, training_dtype(config)
@@ -61,7 +68,13 @@ class Trainer:
         self.engine = build_engine(network, config, settings)
         self.ema = EMA(self.engine.module, config.ema_decay) if config.use_ema else None
         self.step = Step(
-            config, autoencoder, text_encoder.to(self.device), NoiseSchedule.from_config(config), self.device, dtype
+            config,
+            autoencoder,
+            text_encoder.to(self.device),
+            NoiseSchedule.from_config(config),
+            self.device,
+            dtype,
+            empty_text=cache.empty_text if cache else None,
         )
         if checkpoint:
             load(self.engine, self.ema, checkpoint)
