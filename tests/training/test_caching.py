@@ -1,0 +1,519 @@
+"""Training from a cache is training online; caching goes on where it was killed; what is stale or damaged is found."""
+
+import hashlib
+import io
+import itertools
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from lavie.cli import app
+from lavie.config import TrainConfig
+from lavie.config_file import dump_yaml, merge
+from lavie.data.cache_file import Lookup, shard_names
+from lavie.data.captions import clean_caption
+from lavie.data.index import load_index
+from lavie.data.index_file import read_header, write_index
+from lavie.data.loader import build_loader
+from lavie.diffusion.schedule import NoiseSchedule
+from lavie.errors import CheckpointError, ConfigError, DataError
+from lavie.models.autoencoder import build_autoencoder
+from lavie.models.text_encoder import build_text_encoder
+from lavie.models.unet import VideoUNet
+from lavie.models.weights import MANIFEST, save_network
+from lavie.testing import LOSS_RTOL, TOLERANCES, relative_error, run_distributed
+from lavie.training.caching import cache_data, launched, open_cache, own_device
+from lavie.training.optim import build_optimizer, learning_rate
+from lavie.training.step import Step
+from lavie.training.trainer import build_network
+
+CPU = torch.device("cpu")
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A folder like Stable Diffusion's: tiny random autoencoder and text model, a tokenizer of single letters."""
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    folder = tmp_path_factory.mktemp("pretrained")
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        scaling_factor=0.5,
+    )
+    vae.save_pretrained(folder / "vae")
+    letters = [chr(c) for c in range(33, 127)]
+    words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
+    sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    ids = dict(vocab_size=len(words), bos_token_id=len(words) - 2, eos_token_id=len(words) - 1)
+    CLIPTextModel(CLIPTextConfig(**sizes, **ids)).save_pretrained(folder / "text_encoder")
+    return folder
+
+
+def make_config(rendered: Path, pretrained: Path | None = None, **changes: Any) -> TrainConfig:
+    """Clips of 4 frames of 16 x 16 and 2 images: latents 2 x 2 x 4 of diffusers' autoencoder, or 4 x 4 x 6 patches."""
+    values: dict[str, Any] = dict(
+        output_dir="unused",
+        model=dict(
+            in_channels=4 if pretrained else 6,
+            out_channels=4 if pretrained else 6,
+            block_out_channels=(16,),
+            cross_attention=(True,),
+            layers_per_block=1,
+            num_attention_heads=1,
+            cross_attention_dim=16,
+            norm_num_groups=4,
+            rotary_dim=8,
+        ),
+        autoencoder={} if pretrained else dict(type="patch", patch_size=4, coefficients=2, scaling_factor=0.3),
+        text_encoder=dict(max_length=32) if pretrained else dict(type="hash", max_length=6),
+        pretrained_model_name_or_path=str(pretrained) if pretrained else None,
+        data=dict(
+            train=str(rendered / "train"),
+            num_frames=4,
+            num_images=2,
+            height=16,
+            width=16,
+            frame_stride=1,
+            num_workers=0,
+            cuts=2,
+        ),
+        max_train_steps=4,
+        train_batch_size=2,
+        learning_rate=1e-3,
+        caption_dropout=0.3,
+    )
+    return TrainConfig.model_validate(merge(values, changes))
+
+
+def cached(config: TrainConfig, out: Path, **kwargs: Any) -> TrainConfig:
+    """The config with a cache that is made for it."""
+    report = cache_data(config, out, device=CPU, **kwargs)
+    assert not report.failed and report.kept + report.encoded == report.wanted
+    return with_cache(config, out)
+
+
+def with_cache(config: TrainConfig, out: Path, **changes: Any) -> TrainConfig:
+    return TrainConfig.model_validate(merge(config.model_dump(), {"data": {"cache": str(out), **changes}}))
+
+
+def make_step(config: TrainConfig) -> Step:
+    pretrained, dim = config.pretrained_model_name_or_path, config.model.cross_attention_dim
+    cache = open_cache(config)
+    return Step(
+        config,
+        build_autoencoder(config.autoencoder, pretrained),
+        build_text_encoder(config.text_encoder, dim, pretrained),
+        NoiseSchedule.from_config(config),
+        CPU,
+        torch.float32,
+        empty_text=cache.empty_text if cache else None,
+    )
+
+
+def batches(config: TrainConfig, count: int, **changes: Any) -> list:
+    share = dict(train_batch_size=4, gradient_accumulation_steps=1, rank=0, world_size=1) | changes
+    loader = build_loader(config.data, config.data.train, seed=config.seed, cache=open_cache(config), **share)
+    return list(itertools.islice(loader, count))
+
+
+def inputs(config: TrainConfig, count: int = 6) -> list:
+    step = make_step(config)
+    return [step.training_inputs(batch) for batch in batches(config, count)]
+
+
+def without_encoders(config: TrainConfig, count: int) -> list:
+    """The inputs, from encoders that must not be asked."""
+    step = make_step(config)
+    step.autoencoder = step.text_encoder = None  # type: ignore[assignment]
+    return [step.training_inputs(batch) for batch in batches(config, count)]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", ("patch", "diffusers"))
+def test_inputs_from_the_cache_are_those_of_online_training(rendered, pretrained, tmp_path, kind):
+    config = make_config(rendered, pretrained if kind == "diffusers" else None)
+    online = inputs(config)
+    for dtype in DTYPES:
+        name = str(dtype).removeprefix("torch.")
+        other_seed = config.model_copy(update={"seed": 7})  # a cache serves runs of any seed
+        from_cache = without_encoders(
+            cached(other_seed, tmp_path / name, dtype=dtype).model_copy(update={"seed": 0}), 6
+        )
+        for a, b in zip(from_cache, online, strict=True):
+            assert torch.equal(a.timestep, b.timestep)
+            for field in ("sample", "target", "text"):
+                got, expected = getattr(a, field), getattr(b, field)
+                assert got.dtype == torch.float32 and got.shape == expected.shape
+                assert relative_error(got, expected) <= TOLERANCES[dtype], (dtype, field)
+                if kind == "patch" and dtype == torch.float32:
+                    assert torch.equal(got, expected), field
+    empty = make_step(config).text_encoder([""])[0]
+    dropped = torch.stack([(i.text == empty).all(-1).all(-1) for i in online])
+    assert 0.1 < dropped.float().mean() < 0.6 and online[0].sample.shape[2] == 6
+
+
+def test_the_noise_of_the_posterior_is_drawn_anew_at_each_visit(rendered, pretrained, tmp_path):
+    config = cached(make_config(rendered, pretrained, data={"cuts": 1}), tmp_path, dtype=torch.float32)
+    step, seen = make_step(config), {}
+    for batch in batches(config, 24):
+        mean, std = step._posterior(batch)
+        got = step.training_inputs(batch)  # its latents are solved for, from sample and target
+        share = step.schedule.alphas_cumprod.double()[got.timestep].view(-1, 1, 1, 1, 1)
+        latents = ((got.sample.double() - (1 - share).sqrt() * got.target.double()) / share.sqrt()).transpose(1, 2)
+        for keys, t, row, m, s in zip(batch["keys"], got.timestep, latents, mean, std, strict=True):
+            if t < 300:  # later, solving loses digits
+                seen.setdefault(keys[0], []).append(((row - m) / s)[:4])
+    noises = [torch.stack(visits) for visits in seen.values() if len(visits) > 1]
+    assert len(noises) > 3 and all((a[0] - a[1]).abs().mean() > 0.5 for a in noises)
+    everything = torch.cat([n.flatten() for n in noises])
+    assert abs(float(everything.mean())) < 0.1 and float(everything.std()) == pytest.approx(1, abs=0.1)
+
+
+def train(config: TrainConfig, settings: Path) -> list[float]:
+    """The losses. Runs inside each rank."""
+    from lavie.training.trainer import Trainer
+
+    Trainer(config, settings).fit()
+    lines = (Path(config.output_dir) / "metrics.jsonl").read_text().splitlines()
+    return [record["loss"] for record in map(json.loads, lines) if "loss" in record]
+
+
+def plain_online(config: TrainConfig) -> list[float]:
+    """The losses of the same run in plain PyTorch, in this process, with the encoders."""
+    step, network = make_step(config), build_network(config)
+    optimizer, losses = build_optimizer(network, config), []
+    for index, inputs_of_step in enumerate(inputs(config, config.max_train_steps)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, index)
+        loss = step.loss(network, inputs_of_step).total
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_losses_from_the_cache_are_those_of_online_training(rendered, pretrained, tmp_path):
+    start, settings = tmp_path / "checkpoint-0", tmp_path / "zero.json"
+    settings.write_text(json.dumps({"zero_optimization": {"stage": 2}, "zero_allow_untested_optimizer": True}))
+    config = make_config(rendered, pretrained, output_dir=str(tmp_path / "run"), init_weights=str(start))
+    save_network(start / "unet", config.model, VideoUNet(config.model).state_dict())
+    (start / MANIFEST).write_text(json.dumps({"step": 0}))
+    run = with_cache(
+        cached(config, tmp_path / "out", dtype=torch.float32), tmp_path / "out", validation=str(rendered / "validation")
+    )
+    got, _ = run_distributed(train, 2, run, settings)
+    expected = plain_online(config)
+    assert len(got) == 4 and got == pytest.approx(expected, rel=LOSS_RTOL)
+
+
+@pytest.mark.parametrize("kind", ("patch", "diffusers"))
+def test_processes_and_ranks_do_not_change_what_comes_from_the_cache(rendered, pretrained, tmp_path, kind):
+    config = cached(make_config(rendered, pretrained if kind == "diffusers" else None), tmp_path, dtype=torch.bfloat16)
+    whole = batches(config, 3)
+    workers = batches(with_cache(config, tmp_path, num_workers=1), 3)
+    halves = [batches(config, 3, train_batch_size=2, rank=rank, world_size=2) for rank in range(2)]
+    names = {"mean", "text"} | ({"std"} if kind == "diffusers" else set())
+    for batch, other, *parts in zip(whole, workers, *halves, strict=True):
+        assert set(batch) == names | {"captions", "positions", "keys", "dropped"}
+        assert batch["keys"] == other["keys"] == parts[0]["keys"] + parts[1]["keys"]
+        for name in names:
+            assert batch[name].dtype == torch.bfloat16
+            assert torch.equal(batch[name], other[name])
+            assert torch.equal(batch[name], torch.cat([part[name] for part in parts]))
+
+
+def test_interpolation_trains_from_a_cache(rendered, tmp_path):
+    model = make_config(rendered).model.model_dump() | dict(in_channels=12)
+    data = dict(num_frames=5, num_images=0)
+    config = make_config(rendered, stage="interpolation", model=model, data=data, condition_noise_steps=50)
+    run = cached(config, tmp_path, dtype=torch.float32)
+    for a, b in zip(without_encoders(run, 3), inputs(config, 3), strict=True):
+        assert torch.equal(a.low_res, b.low_res) and torch.equal(a.sample, b.sample)
+
+
+# --- caching itself
+
+
+def die_after(config: TrainConfig, out: Path, shards: int) -> None:
+    """Cache, and be killed when so many shards are there."""
+    left = itertools.count(1)
+
+    def done(*_):
+        if next(left) == shards:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    cache_data(config, out, device=CPU, shard_bytes=SMALL, batch=3, done=done)
+
+
+SMALL = 1 << 13
+"""Bytes of a shard: five clips' entries, or fewer."""
+
+
+def test_killed_caching_goes_on_and_gives_the_same_bytes(rendered, pretrained, tmp_path):
+    config = make_config(rendered, pretrained)
+    whole = cache_data(config, tmp_path / "whole", device=CPU, shard_bytes=SMALL, batch=3)
+    expected = files(tmp_path / "whole")
+    shards = [name for name in expected if name.endswith(".safetensors") and "empty" not in name]
+    assert whole.wanted == whole.encoded == 2 * (24 + 12) and len(shards) > 8
+    for kill in (1, 5):
+        process = get_context("forkserver").Process(target=die_after, args=(config, tmp_path / "killed", kill))
+        process.start()
+        process.join(120)
+        assert process.exitcode == -signal.SIGKILL
+        with pytest.raises(DataError, match=r"clips\.lookup: cannot be read.*Run `lavie data cache` again"):
+            open_cache(with_cache(config, tmp_path / "killed"))
+    there = [name for name in files(tmp_path / "killed") if name in shards]
+    assert len(there) == 6
+    report = cache_data(config, tmp_path / "killed", device=CPU, shard_bytes=SMALL, batch=3)
+    assert 0 < report.encoded < report.wanted and report.kept + report.encoded == report.wanted
+    assert files(tmp_path / "killed") == expected
+    again = cache_data(config, tmp_path / "killed", device=CPU)
+    assert (again.kept, again.encoded) == (again.wanted, 0) and files(tmp_path / "killed") == expected
+
+
+def as_rank(monkeypatch, rank: int, ranks: int, config: TrainConfig, out: Path, names=("RANK", "WORLD_SIZE")):
+    for name, value in zip(names, (rank, ranks), strict=True):
+        monkeypatch.setenv(name, str(value))
+    assert launched() == (rank, ranks)
+    report = cache_data(config, out, device=CPU, shard_bytes=SMALL, batch=3)
+    for name in names:
+        monkeypatch.delenv(name)
+    return report
+
+
+def test_ranks_share_the_work_in_any_order(rendered, tmp_path, monkeypatch):
+    config = make_config(rendered)
+    cache_data(config, tmp_path / "one", device=CPU, shard_bytes=SMALL, batch=3)
+    for ranks, names in ((2, ("RANK", "WORLD_SIZE")), (3, ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"))):
+        out = tmp_path / str(ranks)
+        reports = [as_rank(monkeypatch, rank, ranks, config, out, names) for rank in reversed(range(ranks))]
+        assert all(report.encoded > 0 for report in reports)
+        assert sum(report.encoded for report in reports) == reports[0].wanted == 72
+        assert files(out) == files(tmp_path / "one")
+
+
+def test_more_cuts_are_added_and_fewer_are_served(rendered, tmp_path):
+    config = make_config(rendered)
+    two = cached(config, tmp_path / "out")
+    three = make_config(rendered, data={"cuts": 3})
+    with pytest.raises(DataError, match="36 of 108 entries are missing .*data.cuts 3 is more than were made"):
+        batches(with_cache(three, tmp_path / "out"), 1)
+    report = cache_data(three, tmp_path / "out", device=CPU)
+    assert (report.kept, report.encoded) == (72, 36)
+    for config in (two, with_cache(three, tmp_path / "out")):
+        online = config.model_copy(update={"data": config.data.model_copy(update={"cache": None})})
+        for a, b in zip(without_encoders(config, 3), inputs(online, 3), strict=True):
+            assert relative_error(a.sample, b.sample) <= TOLERANCES[torch.float16]
+
+
+def reindex(folder: Path, change) -> None:
+    """Write the index of a folder's shard anew with other samples, and do away with its table."""
+    [tar] = folder.glob("*.tar")
+    samples = [change(sample) for sample in load_index([str(folder)])]
+    write_index(tar, samples, read_header(tar.with_name("00000.index.jsonl")).rejected)
+
+
+def test_samples_that_have_changed_are_missing_and_made_again(rendered, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(rendered / "train", data / "train")
+    config = make_config(data)
+    run = cached(config, tmp_path / "out")
+    index = load_index(config.data.train)
+    caption, media = index.videos[3].key, index.images[2].key
+    reindex(data / "train", lambda s: replace(s, caption=clean_caption(b"another")) if s.key == caption else s)
+    with pytest.raises(DataError, match=rf"2 of 72 entries are missing \(first: {caption}, cut 0\): .*changed"):
+        batches(run, 1)
+    tar, sample = data / "train" / "00000.tar", index.images[2]
+    content = bytearray(tar.read_bytes())
+    content[sample.offset : sample.offset + sample.size] = other_image(sample.size)
+    tar.write_bytes(content)
+    assert [s.key for s in index.images].count(media) == 1
+    digest = hashlib.sha256(other_image(sample.size)).hexdigest()
+    reindex(data / "train", lambda s: replace(s, sha256=digest) if s.key == media else s)
+    with pytest.raises(DataError, match="4 of 72 entries are missing"):
+        batches(run, 1)
+    report = cache_data(config, tmp_path / "out", device=CPU, dtype=torch.float16)
+    assert (report.kept, report.encoded) == (68, 4)
+    for a, b in zip(without_encoders(run, 6), inputs(config, 6), strict=True):
+        assert relative_error(a.sample, b.sample) <= TOLERANCES[torch.float16]
+        assert relative_error(a.text, b.text) <= TOLERANCES[torch.float16]
+
+
+def other_image(size: int) -> bytes:
+    """A png of so many bytes."""
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(file, "png")
+    assert len(file.getvalue()) <= size
+    return file.getvalue() + bytes(size - len(file.getvalue()))
+
+
+def test_other_encoders_and_pixels_are_refused_by_name(rendered, pretrained, tmp_path):
+    folder = tmp_path / "sd"
+    shutil.copytree(pretrained, folder)
+    config = make_config(rendered, folder)
+    run = cached(config, tmp_path / "out")
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    for data, problem in ((bytes(content), "vae/ is '.*', wanted '.*'"), (b"", "vae/ is")):
+        original = path.read_bytes()
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=problem):
+            open_cache(run)
+        path.write_bytes(original)
+    with pytest.raises(DataError, match="made for something else: vae/.* into a new folder"):
+        path.write_bytes(bytes(content))
+        cache_data(config, tmp_path / "out", device=CPU)
+    path.write_bytes(original)
+    assert open_cache(run)
+    for changes, field in (
+        ({"data": {"frame_stride": 2}}, r"data\.frame_stride is 1, wanted 2"),
+        ({"data": {"frame_stride": None, "fps": 4}}, r"data\.fps is None, wanted 4\.0"),
+        ({"data": {"crop": "patch"}}, r"data\.crop is 'cover', wanted 'patch'"),
+        ({"autoencoder": {"scaling_factor": 0.4}}, r"autoencoder\.scaling_factor is None, wanted 0\.4"),
+        ({"text_encoder": {"max_length": 31}}, r"text_encoder\.max_length is 32, wanted 31"),
+        ({"data": {"height": 24}}, "no entries of 4x24x16 .*but 4x16x16"),
+        ({"data": {"num_frames": 3}}, "no entries of 3x16x16"),
+    ):
+        with pytest.raises(DataError, match=field):
+            open_cache(TrainConfig.model_validate(merge(run.model_dump(), changes)))
+    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\na b\n")
+    with pytest.raises(DataError, match="tokenizer/ is"):
+        open_cache(run)
+    shutil.rmtree(folder / "text_encoder")
+    with pytest.raises(CheckpointError, match="no files of an encoder in text_encoder/"):
+        open_cache(run)
+
+
+def test_a_cache_cannot_hold_what_is_drawn_at_each_visit(rendered, tmp_path):
+    for changes, message in (
+        ({"cuts": None}, "cuts is null: a cache holds fixed cuts"),
+        ({"moving_images": 0.5, "crop": "patch"}, "moving_images 0.5: a camera's way"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            cache_data(make_config(rendered, data=changes), tmp_path, device=CPU)
+    vsr = dict(
+        stage="vsr",
+        model=dict(in_channels=9, num_noise_levels=10),
+        degradation=dict(scale=4),
+        sampling=dict(noise_level=3),
+        data=dict(num_images=0),
+    )
+    with pytest.raises(ConfigError, match="stage vsr degrades the pixels of each visit"):
+        cache_data(make_config(rendered, **vsr), tmp_path, device=CPU)
+    with pytest.raises(ConfigError, match="--device gpu"):
+        own_device("gpu")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_decoded_is_left_out_and_named_and_is_a_spare_in_training(rendered, tmp_path, caplog):
+    shutil.copytree(rendered / "train", tmp_path / "data" / "train")
+    config = make_config(tmp_path / "data", data={"num_workers": 1})
+    index = load_index(config.data.train)
+    bad = {index.videos[5].key, index.images[7].key}
+    tar = tmp_path / "data" / "train" / "00000.tar"
+    content = bytearray(tar.read_bytes())
+    for sample in index:
+        if sample.key in bad:
+            content[sample.offset + sample.size // 2] ^= 1
+    tar.write_bytes(content)
+    report = cache_data(config, tmp_path / "out", device=CPU, dtype=torch.float32, shard_bytes=SMALL)
+    assert {(line["key"], line["cut"]) for line in report.failed} == {(key, cut) for key in bad for cut in range(2)}
+    assert all("SHA-256 differs" in line["reason"] for line in report.failed) and report.encoded == 68
+    lines = (report.folder / "failed-rank0.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == report.failed
+    run = with_cache(config, tmp_path / "out", num_workers=0)
+    online, from_cache = batches(config, 8), batches(run, 8)
+    assert "4 entries could not be decoded" in caplog.text
+    assert [b["keys"] for b in from_cache] == [b["keys"] for b in online]
+    drops = [[(d["key"], d["position"]) for b in some for d in b["dropped"]] for some in (online, from_cache)]
+    assert drops[0] == drops[1] and {key for key, _ in drops[0]} == bad
+    assert all("SHA-256 differs from the index" in d["reason"] for b in from_cache for d in b["dropped"])
+    # Mended, they are made.
+    shutil.copyfile(rendered / "train" / "00000.tar", tar)
+    again = cache_data(config, tmp_path / "out", device=CPU, dtype=torch.float32)
+    assert (again.kept, again.encoded, again.failed) == (68, 4, [])
+    assert not any(b["dropped"] for b in batches(run, 8))
+
+
+def test_features_past_the_range_of_the_dtype_are_failures(rendered, tmp_path):
+    config = make_config(rendered, autoencoder={"scaling_factor": 1e5})
+    report = cache_data(config, tmp_path / "half", device=CPU, dtype=torch.float16)
+    assert report.failed and "past the range of torch.float16, --dtype" in report.failed[0]["reason"]
+    assert len(Lookup.load(report.folder, "clips")) + len(Lookup.load(report.folder, "images")) == report.encoded
+    assert not cache_data(config, tmp_path / "whole", device=CPU, dtype=torch.bfloat16).failed
+
+
+def test_a_damaged_entry_is_a_spare_and_its_shard_is_made_again(rendered, tmp_path):
+    config = make_config(rendered)
+    run = cached(config, tmp_path, shard_bytes=SMALL, dtype=torch.float32)
+    folder = tmp_path / "4x16x16"
+    path = folder / shard_names(folder, "clips")[0]
+    before = path.read_bytes()
+    length = 8 + int.from_bytes(before[:8], "little")
+    header = json.loads(before[8:length])
+    offset = length + header["mean"]["data_offsets"][0]
+    path.write_bytes(before[:offset] + bytes([before[offset] ^ 1]) + before[offset + 1 :])
+    dropped = [d for b in batches(run, 24) for d in b["dropped"]]
+    assert dropped and {d["reason"].split(": ")[0] for d in dropped} == {f"{path}, row 0"}
+    assert not any(b["dropped"] for b in batches(with_cache(run, tmp_path, verify="never"), 24))
+    sampled = [d for b in batches(with_cache(run, tmp_path, verify="sampled"), 96) for d in b["dropped"]]
+    assert len(sampled) < 2 * len(dropped)
+    path.unlink()
+    report = cache_data(config, tmp_path, device=CPU, shard_bytes=SMALL, dtype=torch.float32)
+    assert report.encoded == header["mean"]["shape"][0] and path.read_bytes() == before
+    left = [sum(len(b["dropped"]) for b in batches(run, 24)) for _ in range(2)]
+    assert left[0] <= 1 and left[1] == 0  # this process may hold the old file open, up to its next error
+
+
+def test_the_command(rendered, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(dump_yaml(make_config(rendered)))
+    call = [
+        "data",
+        "cache",
+        str(path),
+        str(tmp_path / "out"),
+        "data.num_images=0",
+        "--dtype",
+        "float32",
+        "--batch",
+        "5",
+    ]
+    first, again = (CliRunner().invoke(app, call, catch_exceptions=False) for _ in range(2))
+    assert first.exit_code == again.exit_code == 0
+    assert "rank 0: 48 of 48 clips" in first.output and f"data.cache={tmp_path}/out" in first.output
+    counts = [[line.split()[-2] for line in run.output.splitlines() if "│" in line] for run in (first, again)]
+    assert counts == [["48", "0", "48", "0"], ["48", "48", "0", "0"]]
+    run = with_cache(make_config(rendered, data={"num_images": 0}), tmp_path / "out")
+    assert torch.equal(
+        without_encoders(run, 1)[0].sample, inputs(make_config(rendered, data={"num_images": 0}), 1)[0].sample
+    )
+    refused = CliRunner().invoke(app, [*call[:4], "data.cuts=null"])
+    assert isinstance(refused.exception, ConfigError) and "cuts is null" in str(refused.exception)
