@@ -92,13 +92,12 @@ class Lookup:
 
     @classmethod
     def load(cls, folder: Path, kind: str) -> "Lookup":
-        """The one that `save` left there, memory-mapped. Raises DataError if the shards are others by now."""
+        """The one that `save` left there, memory-mapped. Raises DataError if one of its shards is gone."""
         remedy = "Run `lavie data cache` again: it encodes what is missing and writes the lookup anew"
         file = TensorFile(folder / f"{kind}.lookup", remedy)
         shards = json.loads(file.notes["shards"])
-        if shards != (now := shard_names(folder, kind)):
-            changed = sorted(set(shards) ^ set(now))
-            raise DataError(f"{file.path}: {len(changed)} shards came or went since (first: {changed[0]}). {remedy}")
+        if gone := sorted(set(shards) - set(shard_names(folder, kind))):
+            raise DataError(f"{file.path}: {len(gone)} of its shards are gone (first: {gone[0]}). {remedy}")
         return cls(_as_bytes(file.mapped("key")), file.mapped("shard"), file.mapped("row"), shards)
 
     def save(self, folder: Path, kind: str) -> None:

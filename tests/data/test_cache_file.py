@@ -211,7 +211,7 @@ def test_missing_entries_are_counted_and_the_first_is_named(filled):
         Cache(folder.parent, config(), MADE).require(needs, config(cuts=3))
     Cache(folder.parent, config(), MADE).require(needs, config(cuts=1))  # fewer cuts than were made
     (folder / shard_names(folder, "images")[0]).unlink()
-    with pytest.raises(DataError, match=r"images\.lookup: 1 shards came or went since .*Run `lavie data cache` again"):
+    with pytest.raises(DataError, match=r"images\.lookup: 1 of its shards are gone .*Run `lavie data cache` again"):
         Cache(folder.parent, config(), MADE)
     write_lookups(folder)
     cache = Cache(folder.parent, config(), MADE)

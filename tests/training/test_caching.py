@@ -1,4 +1,4 @@
-"""Training from a cache is training online; caching goes on where it was killed; what is stale or damaged is found."""
+"""Making a cache: it goes on where it was killed, ranks share it, and what is stale or damaged is found."""
 
 import hashlib
 import io
@@ -10,7 +10,6 @@ import signal
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -24,240 +23,14 @@ from lavie.data.cache_file import Lookup, shard_names
 from lavie.data.captions import clean_caption
 from lavie.data.index import load_index
 from lavie.data.index_file import read_header, write_index
-from lavie.data.loader import build_loader
-from lavie.diffusion.schedule import NoiseSchedule
 from lavie.errors import CheckpointError, ConfigError, DataError
-from lavie.models.autoencoder import build_autoencoder
-from lavie.models.text_encoder import build_text_encoder
-from lavie.models.unet import VideoUNet
-from lavie.models.weights import MANIFEST, save_network
-from lavie.testing import LOSS_RTOL, TOLERANCES, relative_error, run_distributed
+from lavie.testing import TOLERANCES, relative_error
 from lavie.training.caching import cache_data, launched, open_cache, own_device
-from lavie.training.optim import build_optimizer, learning_rate
-from lavie.training.step import Step
-from lavie.training.trainer import build_network
-
-CPU = torch.device("cpu")
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-
-
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
-    """A folder like Stable Diffusion's: tiny random autoencoder and text model, a tokenizer of single letters."""
-    from diffusers import AutoencoderKL
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    folder = tmp_path_factory.mktemp("pretrained")
-    torch.manual_seed(0)
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        scaling_factor=0.5,
-    )
-    vae.save_pretrained(folder / "vae")
-    letters = [chr(c) for c in range(33, 127)]
-    words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "tokenizer").mkdir()
-    (folder / "tokenizer" / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
-    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
-    sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
-    ids = dict(vocab_size=len(words), bos_token_id=len(words) - 2, eos_token_id=len(words) - 1)
-    CLIPTextModel(CLIPTextConfig(**sizes, **ids)).save_pretrained(folder / "text_encoder")
-    return folder
-
-
-def make_config(rendered: Path, pretrained: Path | None = None, **changes: Any) -> TrainConfig:
-    """Clips of 4 frames of 16 x 16 and 2 images: latents 2 x 2 x 4 of diffusers' autoencoder, or 4 x 4 x 6 patches."""
-    values: dict[str, Any] = dict(
-        output_dir="unused",
-        model=dict(
-            in_channels=4 if pretrained else 6,
-            out_channels=4 if pretrained else 6,
-            block_out_channels=(16,),
-            cross_attention=(True,),
-            layers_per_block=1,
-            num_attention_heads=1,
-            cross_attention_dim=16,
-            norm_num_groups=4,
-            rotary_dim=8,
-        ),
-        autoencoder={} if pretrained else dict(type="patch", patch_size=4, coefficients=2, scaling_factor=0.3),
-        text_encoder=dict(max_length=32) if pretrained else dict(type="hash", max_length=6),
-        pretrained_model_name_or_path=str(pretrained) if pretrained else None,
-        data=dict(
-            train=str(rendered / "train"),
-            num_frames=4,
-            num_images=2,
-            height=16,
-            width=16,
-            frame_stride=1,
-            num_workers=0,
-            cuts=2,
-        ),
-        max_train_steps=4,
-        train_batch_size=2,
-        learning_rate=1e-3,
-        caption_dropout=0.3,
-    )
-    return TrainConfig.model_validate(merge(values, changes))
-
-
-def cached(config: TrainConfig, out: Path, **kwargs: Any) -> TrainConfig:
-    """The config with a cache that is made for it."""
-    report = cache_data(config, out, device=CPU, **kwargs)
-    assert not report.failed and report.kept + report.encoded == report.wanted
-    return with_cache(config, out)
-
-
-def with_cache(config: TrainConfig, out: Path, **changes: Any) -> TrainConfig:
-    return TrainConfig.model_validate(merge(config.model_dump(), {"data": {"cache": str(out), **changes}}))
-
-
-def make_step(config: TrainConfig) -> Step:
-    pretrained, dim = config.pretrained_model_name_or_path, config.model.cross_attention_dim
-    cache = open_cache(config)
-    return Step(
-        config,
-        build_autoencoder(config.autoencoder, pretrained),
-        build_text_encoder(config.text_encoder, dim, pretrained),
-        NoiseSchedule.from_config(config),
-        CPU,
-        torch.float32,
-        empty_text=cache.empty_text if cache else None,
-    )
-
-
-def batches(config: TrainConfig, count: int, **changes: Any) -> list:
-    share = dict(train_batch_size=4, gradient_accumulation_steps=1, rank=0, world_size=1) | changes
-    loader = build_loader(config.data, config.data.train, seed=config.seed, cache=open_cache(config), **share)
-    return list(itertools.islice(loader, count))
-
-
-def inputs(config: TrainConfig, count: int = 6) -> list:
-    step = make_step(config)
-    return [step.training_inputs(batch) for batch in batches(config, count)]
-
-
-def without_encoders(config: TrainConfig, count: int) -> list:
-    """The inputs, from encoders that must not be asked."""
-    step = make_step(config)
-    step.autoencoder = step.text_encoder = None  # type: ignore[assignment]
-    return [step.training_inputs(batch) for batch in batches(config, count)]
+from tests.training.cached import CPU, batches, cached, inputs, make_config, with_cache, without_encoders
 
 
 def files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.mark.parametrize("kind", ("patch", "diffusers"))
-def test_inputs_from_the_cache_are_those_of_online_training(rendered, pretrained, tmp_path, kind):
-    config = make_config(rendered, pretrained if kind == "diffusers" else None)
-    online = inputs(config)
-    for dtype in DTYPES:
-        name = str(dtype).removeprefix("torch.")
-        other_seed = config.model_copy(update={"seed": 7})  # a cache serves runs of any seed
-        from_cache = without_encoders(
-            cached(other_seed, tmp_path / name, dtype=dtype).model_copy(update={"seed": 0}), 6
-        )
-        for a, b in zip(from_cache, online, strict=True):
-            assert torch.equal(a.timestep, b.timestep)
-            for field in ("sample", "target", "text"):
-                got, expected = getattr(a, field), getattr(b, field)
-                assert got.dtype == torch.float32 and got.shape == expected.shape
-                assert relative_error(got, expected) <= TOLERANCES[dtype], (dtype, field)
-                if kind == "patch" and dtype == torch.float32:
-                    assert torch.equal(got, expected), field
-    empty = make_step(config).text_encoder([""])[0]
-    dropped = torch.stack([(i.text == empty).all(-1).all(-1) for i in online])
-    assert 0.1 < dropped.float().mean() < 0.6 and online[0].sample.shape[2] == 6
-
-
-def test_the_noise_of_the_posterior_is_drawn_anew_at_each_visit(rendered, pretrained, tmp_path):
-    config = cached(make_config(rendered, pretrained, data={"cuts": 1}), tmp_path, dtype=torch.float32)
-    step, seen = make_step(config), {}
-    for batch in batches(config, 24):
-        mean, std = step._posterior(batch)
-        got = step.training_inputs(batch)  # its latents are solved for, from sample and target
-        share = step.schedule.alphas_cumprod.double()[got.timestep].view(-1, 1, 1, 1, 1)
-        latents = ((got.sample.double() - (1 - share).sqrt() * got.target.double()) / share.sqrt()).transpose(1, 2)
-        for keys, t, row, m, s in zip(batch["keys"], got.timestep, latents, mean, std, strict=True):
-            if t < 300:  # later, solving loses digits
-                seen.setdefault(keys[0], []).append(((row - m) / s)[:4])
-    noises = [torch.stack(visits) for visits in seen.values() if len(visits) > 1]
-    assert len(noises) > 3 and all((a[0] - a[1]).abs().mean() > 0.5 for a in noises)
-    everything = torch.cat([n.flatten() for n in noises])
-    assert abs(float(everything.mean())) < 0.1 and float(everything.std()) == pytest.approx(1, abs=0.1)
-
-
-def train(config: TrainConfig, settings: Path) -> list[float]:
-    """The losses. Runs inside each rank."""
-    from lavie.training.trainer import Trainer
-
-    Trainer(config, settings).fit()
-    lines = (Path(config.output_dir) / "metrics.jsonl").read_text().splitlines()
-    return [record["loss"] for record in map(json.loads, lines) if "loss" in record]
-
-
-def plain_online(config: TrainConfig) -> list[float]:
-    """The losses of the same run in plain PyTorch, in this process, with the encoders."""
-    step, network = make_step(config), build_network(config)
-    optimizer, losses = build_optimizer(network, config), []
-    for index, inputs_of_step in enumerate(inputs(config, config.max_train_steps)):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, index)
-        loss = step.loss(network, inputs_of_step).total
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
-def test_losses_from_the_cache_are_those_of_online_training(rendered, pretrained, tmp_path):
-    start, settings = tmp_path / "checkpoint-0", tmp_path / "zero.json"
-    settings.write_text(json.dumps({"zero_optimization": {"stage": 2}, "zero_allow_untested_optimizer": True}))
-    config = make_config(rendered, pretrained, output_dir=str(tmp_path / "run"), init_weights=str(start))
-    save_network(start / "unet", config.model, VideoUNet(config.model).state_dict())
-    (start / MANIFEST).write_text(json.dumps({"step": 0}))
-    run = with_cache(
-        cached(config, tmp_path / "out", dtype=torch.float32), tmp_path / "out", validation=str(rendered / "validation")
-    )
-    got, _ = run_distributed(train, 2, run, settings)
-    expected = plain_online(config)
-    assert len(got) == 4 and got == pytest.approx(expected, rel=LOSS_RTOL)
-
-
-@pytest.mark.parametrize("kind", ("patch", "diffusers"))
-def test_processes_and_ranks_do_not_change_what_comes_from_the_cache(rendered, pretrained, tmp_path, kind):
-    config = cached(make_config(rendered, pretrained if kind == "diffusers" else None), tmp_path, dtype=torch.bfloat16)
-    whole = batches(config, 3)
-    workers = batches(with_cache(config, tmp_path, num_workers=1), 3)
-    halves = [batches(config, 3, train_batch_size=2, rank=rank, world_size=2) for rank in range(2)]
-    names = {"mean", "text"} | ({"std"} if kind == "diffusers" else set())
-    for batch, other, *parts in zip(whole, workers, *halves, strict=True):
-        assert set(batch) == names | {"captions", "positions", "keys", "dropped"}
-        assert batch["keys"] == other["keys"] == parts[0]["keys"] + parts[1]["keys"]
-        for name in names:
-            assert batch[name].dtype == torch.bfloat16
-            assert torch.equal(batch[name], other[name])
-            assert torch.equal(batch[name], torch.cat([part[name] for part in parts]))
-
-
-def test_interpolation_trains_from_a_cache(rendered, tmp_path):
-    model = make_config(rendered).model.model_dump() | dict(in_channels=12)
-    data = dict(num_frames=5, num_images=0)
-    config = make_config(rendered, stage="interpolation", model=model, data=data, condition_noise_steps=50)
-    run = cached(config, tmp_path, dtype=torch.float32)
-    for a, b in zip(without_encoders(run, 3), inputs(config, 3), strict=True):
-        assert torch.equal(a.low_res, b.low_res) and torch.equal(a.sample, b.sample)
-
-
-# --- caching itself
 
 
 def die_after(config: TrainConfig, out: Path, shards: int) -> None:
