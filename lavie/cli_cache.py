@@ -24,8 +24,8 @@ def cache_command(
 ) -> None:
     """Encode every cut of data.train that OUT lacks; train with data.cache=OUT afterwards. data.cuts says how many.
 
-    Run again after a change of the data, or after an interruption: what is there is kept. Under torchrun, deepspeed or
-    mpirun the ranks share the work.
+    Run again after a change of the data, or after an interruption: what is there is kept. Ranks share the work:
+    `torchrun --nproc_per_node 8 --no-python lavie data cache ...`, or `mpirun lavie data cache ...`.
     """
     import torch
 

@@ -19,13 +19,14 @@ def encoder_identity(config: TrainConfig) -> dict[str, Any]:
     autoencoder, text = config.autoencoder, config.text_encoder
     identity: dict[str, Any] = {
         "autoencoder.type": autoencoder.type,
-        "autoencoder.scaling_factor": autoencoder.scaling_factor,
+        "autoencoder.scaling_factor": autoencoder.scaling_factor,  # None: the one in vae/'s own config.json
         "text_encoder.type": text.type,
         "text_encoder.max_length": text.max_length,
         "model.cross_attention_dim": config.model.cross_attention_dim,
     }
     folders = []
     if autoencoder.type == "patch":
+        identity["autoencoder.scaling_factor"] = autoencoder.scaling_factor or 1.0
         identity["autoencoder.patch_size"] = autoencoder.patch_size
         identity["autoencoder.coefficients"] = autoencoder.coefficients or autoencoder.patch_size**2
     else:

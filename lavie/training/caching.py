@@ -123,9 +123,9 @@ def cache_data(
     for kind, indices in samples.items():
         frames = data.num_frames if kind == "clips" else 1
         size = sum((1 if name == "text" else frames) * entry.nbytes for name, entry in black.items())
-        todo = _Todo(Lookup.scan(folder, kind), indices, data.cuts, max(1, shard_bytes // size))
-        report.wanted += data.cuts * sum(map(len, indices))
-        report.kept += data.cuts * sum(map(len, indices)) - todo.absent
+        todo = _Todo(Lookup.scan(folder, kind), indices, data.cuts, shard_bytes // size)
+        report.wanted += todo.wanted
+        report.kept += todo.wanted - todo.absent
         with closing(_rows(indices, todo.numbers, data, batch)) as rows:
             for number, keys in todo.shards():
                 failed = encoders.shard(folder, kind, keys, rows, batch)
@@ -142,6 +142,8 @@ class _Todo:
 
     def __init__(self, lookup: Lookup, indices: Sequence[Index], cuts: int, per_shard: int) -> None:
         rank, ranks = launched()
+        self.wanted = cuts * sum(map(len, indices))
+        per_shard = max(1, min(per_shard, -(-self.wanted // ranks)))  # no rank is idle over a small dataset
         self._per_shard, self.absent, first = per_shard, 0, 0
         numbers, keys = [np.empty(0, np.int64)], [np.empty((0, 16), np.uint8)]
         for index in indices:

@@ -70,11 +70,11 @@ def test_killed_caching_goes_on_and_gives_the_same_bytes(rendered, pretrained, t
     assert (again.kept, again.encoded) == (again.wanted, 0) and files(tmp_path / "killed") == expected
 
 
-def as_rank(monkeypatch, rank: int, ranks: int, config: TrainConfig, out: Path, names=("RANK", "WORLD_SIZE")):
+def as_rank(monkeypatch, rank: int, ranks: int, config: TrainConfig, out: Path, names=("RANK", "WORLD_SIZE"), **kwargs):
     for name, value in zip(names, (rank, ranks), strict=True):
         monkeypatch.setenv(name, str(value))
     assert launched() == (rank, ranks)
-    report = cache_data(config, out, device=CPU, shard_bytes=SMALL, batch=3)
+    report = cache_data(config, out, device=CPU, batch=3, **kwargs)
     for name in names:
         monkeypatch.delenv(name)
     return report
@@ -85,10 +85,14 @@ def test_ranks_share_the_work_in_any_order(rendered, tmp_path, monkeypatch):
     cache_data(config, tmp_path / "one", device=CPU, shard_bytes=SMALL, batch=3)
     for ranks, names in ((2, ("RANK", "WORLD_SIZE")), (3, ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"))):
         out = tmp_path / str(ranks)
-        reports = [as_rank(monkeypatch, rank, ranks, config, out, names) for rank in reversed(range(ranks))]
+        reports = [
+            as_rank(monkeypatch, rank, ranks, config, out, names, shard_bytes=SMALL) for rank in reversed(range(ranks))
+        ]
         assert all(report.encoded > 0 for report in reports)
         assert sum(report.encoded for report in reports) == reports[0].wanted == 72
         assert files(out) == files(tmp_path / "one")
+    # A dataset of less than a shard is shared all the same.
+    assert [as_rank(monkeypatch, rank, 4, config, tmp_path / "small").encoded for rank in range(4)] == [18] * 4
 
 
 def test_more_cuts_are_added_and_fewer_are_served(rendered, tmp_path):
