@@ -67,8 +67,8 @@ def own_device(asked: str | None = None) -> torch.device:
     """The device that was asked for; else the GPU of this rank's place on its node, or the CPU."""
     if asked is not None:
         try:
-            return torch.device(asked)
-        except RuntimeError as error:
+            return torch.empty(0, device=asked).device
+        except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without the device
             raise ConfigError(f"--device {asked}: {str(error).splitlines()[0]}") from None
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -186,32 +186,21 @@ class _Encoders:
     def shard(self, folder: Path, kind: str, keys: np.ndarray, rows: Iterator[Row], batch: int) -> list[dict[str, Any]]:
         """Write the shard of the next len(keys) rows. Returns what could not be encoded."""
         good, parts, failed = [], [], []
-
-        def fail(place: int, row: Row, reason: str) -> None:
-            entry = keys[place].tobytes().hex()
-            failed.append(
-                {"entry": entry, "key": row["keys"][0], "cut": row["position"] % self._cuts, "reason": reason}
-            )
-
         for some in _in_batches(rows, len(keys), batch):
-            readable = [(place, row) for place, row in some if "pixels" in row]
-            for place, row in some:
-                if row["dropped"]:
-                    fail(place, row, row["dropped"][0]["reason"])
-            if not readable:
-                continue
-            entries = self(
-                torch.stack([row["pixels"] for _, row in readable]), [row["captions"][0] for _, row in readable]
-            )
-            finite = torch.stack([entry.flatten(1).isfinite().all(1) for entry in entries.values()]).all(0)
-            for (place, row), fine in zip(readable, finite.tolist(), strict=True):
-                if fine:
-                    good.append(place)
-                else:
-                    fail(
-                        place, row, f"its features are past the range of {self._dtype}, --dtype, or not numbers at all"
-                    )
-            parts.append({name: entry[finite] for name, entry in entries.items()})
+            reasons = {place: row["dropped"][0]["reason"] for place, row in some if row["dropped"]}
+            if readable := [(place, row) for place, row in some if place not in reasons]:
+                pixels = torch.stack([row["pixels"] for _, row in readable])
+                entries = self(pixels, [row["captions"][0] for _, row in readable])
+                finite = torch.stack([entry.flatten(1).isfinite().all(1) for entry in entries.values()]).all(0)
+                parts.append({name: entry[finite] for name, entry in entries.items()})
+                good += [place for (place, _), fine in zip(readable, finite.tolist(), strict=True) if fine]
+                lost = {place for place, _ in readable} - set(good)
+                reasons |= {place: f"its features are past the range of {self._dtype} (--dtype)" for place in lost}
+            failed += [
+                dict(entry=keys[i].tobytes().hex(), key=r["keys"][0], cut=r["position"] % self._cuts, reason=reasons[i])
+                for i, r in some
+                if i in reasons
+            ]
         if good:
             write_shard(folder, kind, keys[good], {name: torch.cat([p[name] for p in parts]) for name in parts[0]})
         return failed

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from lavie.cli import app
@@ -42,6 +43,17 @@ def die_after(config: TrainConfig, out: Path, shards: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     cache_data(config, out, device=CPU, shard_bytes=SMALL, batch=3, done=done)
+
+
+def entries(out: Path) -> dict[bytes, list[bytes]]:
+    """What a cache holds, by key."""
+    found = {}
+    for path in [*out.glob("*/clips-*.safetensors"), *out.glob("*/images-*.safetensors")]:
+        tensors = load_file(path)
+        for i, key in enumerate(tensors["key"]):
+            found[key.numpy().tobytes()] = [tensors[name][i].numpy().tobytes() for name in ("mean", "text", "sha256")]
+    assert len(found) == 72
+    return found
 
 
 SMALL = 1 << 13
@@ -90,7 +102,7 @@ def test_ranks_share_the_work_in_any_order(rendered, tmp_path, monkeypatch):
         ]
         assert all(report.encoded > 0 for report in reports)
         assert sum(report.encoded for report in reports) == reports[0].wanted == 72
-        assert files(out) == files(tmp_path / "one")
+        assert entries(out) == entries(tmp_path / "one")
     # A dataset of less than a shard is shared all the same.
     assert [as_rank(monkeypatch, rank, 4, config, tmp_path / "small").encoded for rank in range(4)] == [18] * 4
 
@@ -204,8 +216,9 @@ def test_a_cache_cannot_hold_what_is_drawn_at_each_visit(rendered, tmp_path):
     )
     with pytest.raises(ConfigError, match="stage vsr degrades the pixels of each visit"):
         cache_data(make_config(rendered, **vsr), tmp_path, device=CPU)
-    with pytest.raises(ConfigError, match="--device gpu"):
-        own_device("gpu")
+    for device in ("gpu", "cuda:99"):
+        with pytest.raises(ConfigError, match=f"--device {device}: "):
+            own_device(device)
     assert not list(tmp_path.iterdir())
 
 
@@ -242,7 +255,7 @@ def test_what_cannot_be_decoded_is_left_out_and_named_and_is_a_spare_in_training
 def test_features_past_the_range_of_the_dtype_are_failures(rendered, tmp_path):
     config = make_config(rendered, autoencoder={"scaling_factor": 1e5})
     report = cache_data(config, tmp_path / "half", device=CPU, dtype=torch.float16)
-    assert report.failed and "past the range of torch.float16, --dtype" in report.failed[0]["reason"]
+    assert report.failed and "past the range of torch.float16 (--dtype)" in report.failed[0]["reason"]
     assert len(Lookup.load(report.folder, "clips")) + len(Lookup.load(report.folder, "images")) == report.encoded
     assert not cache_data(config, tmp_path / "whole", device=CPU, dtype=torch.bfloat16).failed
 
