@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .cli_cache import cache_command
 from .cli_check import check_command
 from .cli_index import index_command
 from .cli_plan import plan_command
@@ -85,3 +86,4 @@ def _show(out: Path, report: PackReport) -> None:
 app.command("index")(index_command)
 app.command("plan")(plan_command)
 app.command("check")(check_command)
+app.command("cache")(cache_command)

@@ -274,6 +274,10 @@ class TrainConfig(Strict):
                     f"n * {self.keyframe_interval} + 1 frames, so that it begins and ends with a key frame"
                 )
         if self.stage == "vsr":
+            if data.cache is not None:
+                raise ValueError(
+                    f"data.cache is {data.cache}: stage vsr degrades the pixels of each visit, set it to null"
+                )
             if not self.model.num_noise_levels:
                 raise ValueError("model.num_noise_levels is 0: stage vsr tells the network the low resolution's noise")
             if self.degradation.scale != self.latent_stride:

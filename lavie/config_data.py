@@ -133,6 +133,10 @@ class DataConfig(Strict):
     remote sample, half of it may go to reading, in three attempts."""
     verify: Literal["always", "sampled", "never"] = "always"
     """Whether the SHA-256 of a sample's bytes is compared with the index at each read, at one in 16, or not at all."""
+    cuts: int | None = Field(None, ge=1)
+    """Fixed cuts (clip start and crop) of each sample, of which a visit takes one; null: every visit draws its own."""
+    cache: str | None = None
+    """A folder that `lavie data cache` made: latents and text features come from it, not from encoders."""
 
     @model_validator(mode="before")
     @classmethod
@@ -180,6 +184,18 @@ class DataConfig(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _cacheable(self) -> "DataConfig":
+        if self.cache is not None:
+            if self.cuts is None:
+                raise ValueError(f"cache is {self.cache}, cuts is null: a cache holds fixed cuts, set cuts, as to 1")
+            if self.moving_images:
+                raise ValueError(
+                    f"cache is {self.cache}, moving_images {self.moving_images:g}: a camera's way is drawn at each "
+                    "visit and cannot be cached, set one of them to null or 0"
+                )
+        return self
+
     @property
     def size(self) -> BucketConfig:
         """The one size of clips; where there are buckets, that of validation."""
@@ -190,10 +206,15 @@ class DataConfig(Strict):
         """What clips are trained on: the buckets, or the one size."""
         return self.buckets or (self.size,)
 
+    def of_size(self, size: BucketConfig) -> "DataConfig":
+        """The same for the clips of one size."""
+        only = {"num_frames": size.num_frames, "height": size.height, "width": size.width, "buckets": ()}
+        return self.model_copy(update=only)
+
     @property
     def held_out(self) -> "DataConfig":
         """The same for `validation`: clips of the one size, no moving images."""
-        return self.model_copy(update={"buckets": (), "moving_images": 0.0})
+        return self.of_size(self.size).model_copy(update={"moving_images": 0.0})
 
 
 Filter = Literal["box", "bilinear", "bicubic", "lanczos"]

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from ..config_data import BucketConfig, DataConfig, DatasetConfig
 from ..errors import ConfigError, DataError
+from .cache_file import Cache
 from .clips import Crop
 from .index import Index
 from .mixture import Clock, Knots, Mixture, weight_at
@@ -76,14 +77,25 @@ class Buckets:
 
 
 class BucketDataset(Dataset):
-    """Maps a global position to its Row, which has the size of the step's bucket. `options` go to ClipDataset."""
+    """Maps a global position to its Row, which has the size of the step's bucket.
 
-    def __init__(self, buckets: Buckets, seed: int, *, global_batch: int, **options: Any) -> None:
+    caches: one for each bucket, by its name, if rows come from them. `options` go to ClipDataset.
+    """
+
+    def __init__(
+        self,
+        buckets: Buckets,
+        seed: int,
+        caches: Mapping[str, Cache] | None = None,
+        *,
+        global_batch: int,
+        **options: Any,
+    ) -> None:
         self._steps, self._global_batch, options["global_batch"] = buckets.steps, global_batch, global_batch
-        self._each = [
-            ClipDataset(each.pools, each.data, seed, clocks=(each.clock, each.image_clock), **options)
-            for each in buckets.each
-        ]
+        self._each = []
+        for each in buckets.each:
+            clocks, cache = (each.clock, each.image_clock), caches[each.name] if caches else None
+            self._each.append(ClipDataset(each.pools, each.data, seed, clocks=clocks, cache=cache, **options))
 
     def __getitem__(self, position: int) -> Row | DataError:
         return self._at(position)[position]
@@ -123,11 +135,10 @@ def load_buckets(data: DataConfig, train: Sequence[str | DatasetConfig], seed: i
     steps = Mixture(weights, [size.name for size in data.buckets], 1, seed, "buckets")
     buckets = []
     for number, (size, part) in enumerate(zip(data.buckets, parts, strict=True)):
-        only = {"num_frames": size.num_frames, "height": size.height, "width": size.width, "buckets": ()}
         alike = tuple(i for i, other in enumerate(data.buckets) if other.shape == size.shape)
         clock = Clock(steps, (number,), f" in bucket {size.name}")
         image_clock = Clock(steps, alike, f" in bucket {size.name}")
-        buckets.append(Bucket(data.model_copy(update=only), part, clock, image_clock, size.shape in bare))
+        buckets.append(Bucket(data.of_size(size), part, clock, image_clock, size.shape in bare))
     return Buckets(pools, tuple(buckets), steps)
 
 

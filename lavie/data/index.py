@@ -104,6 +104,11 @@ class Index(Sequence[Sample]):
             return np.empty(0, ROW[name])
         return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
+    def hashes(self, chunk: int = 1 << 16) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """SHA-256 of the media and of the captions of all samples, in order: uint8 (n, 32) each, n <= chunk."""
+        for part in self._parts:
+            yield from part.hashes(chunk)
+
     def where(self, mask: np.ndarray) -> "Index":
         """The samples for which `mask`, bool (len,), is true, in order."""
         if mask.dtype != bool or mask.shape != (len(self),):

@@ -4,7 +4,7 @@ What a position holds depends on the dataset, the configuration and the seed onl
 run was resumed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, NotRequired, TypedDict
 
@@ -13,10 +13,12 @@ import torch
 from ..config_data import DataConfig, DatasetConfig, DegradationConfig
 from ..errors import DataError
 from .buckets import BucketDataset, Buckets, load_buckets
+from .cache_file import Cache
+from .cuts import cached_samples
 from .pools import load_pools
 from .rows import ClipDataset, Dropped, Row
 from .stream import positions
-from .workers import Workers
+from .workers import ARRAYS, Workers
 
 __all__ = ["Batch", "Batches", "ClipDataset", "Dropped", "Row", "build_loader", "fixed_batches"]
 
@@ -27,8 +29,14 @@ class Batch(TypedDict):
     F, H and W are those of the step's bucket, if there are data.buckets.
     """
 
-    pixels: torch.Tensor
-    """uint8 (B, F + N, H, W, 3), RGB; the images come last. Pinned where there is a GPU."""
+    pixels: NotRequired[torch.Tensor]
+    """uint8 (B, F + N, H, W, 3), RGB; the images come last. Pinned where there is a GPU. Not with a cache."""
+    mean: NotRequired[torch.Tensor]
+    """(B, F + N, C, h, w), in the cache's dtype: of the autoencoder's posterior, scaled. Only with a cache."""
+    std: NotRequired[torch.Tensor]
+    """Like `mean`; absent where the latents are certain."""
+    text: NotRequired[torch.Tensor]
+    """(B, 1 + N, L, D): the features of `captions`. Only with a cache."""
     low_res: NotRequired[torch.Tensor]
     """uint8 (B, F, H / scale, W / scale, 3): the clips degraded, if the loader was given how."""
     captions: list[list[str]]
@@ -66,17 +74,21 @@ def build_loader(
     world_size: int,
     start_step: int = 0,
     degradation: DegradationConfig | None = None,
+    caches: Mapping[str, Cache] | None = None,
 ) -> Batches:
     """An endless iterator over this rank's micro-batches, in step order from `start_step` on.
 
     train: the datasets, or what `load_buckets` has made of them with this seed.
     Each step gives `gradient_accumulation_steps` of them, together the rank's slice of the step's positions. With
-    `degradation`, they hold `low_res`. Decoding runs in `data.num_workers` processes, two micro-batches ahead in each.
-    Raises DataError if the dataset cannot serve the configuration.
+    `degradation`, they hold `low_res`; with `caches`, one for each size, their entries in place of pixels.
+    Decoding runs in `data.num_workers` processes, two micro-batches ahead in each. Raises DataError if the dataset, or
+    a cache, cannot serve the configuration.
     """
     global_batch = train_batch_size * gradient_accumulation_steps * world_size
     buckets = train if isinstance(train, Buckets) else load_buckets(data, train, seed)
-    dataset = BucketDataset(buckets, seed, global_batch=global_batch, degradation=degradation)
+    for bucket, cache in [(bucket, caches[bucket.name]) for bucket in buckets.each] if caches else []:
+        cache.require(cached_samples(bucket.pools, bucket.data), bucket.data)
+    dataset = BucketDataset(buckets, seed, caches, global_batch=global_batch, degradation=degradation)
     order = chain.from_iterable(_slices(global_batch, rank, world_size, start_step))
     if not data.num_workers:
         return Batches(map(dataset.__getitem__, order), train_batch_size)
@@ -121,10 +133,10 @@ def _collate(rows: Iterator[Row | DataError], count: int) -> Batch:
     for number, row in enumerate(rows):
         if isinstance(row, DataError):
             raise row
-        for name in {"pixels", "low_res"} & row.keys():
+        for name in row.keys() & set(ARRAYS):
             if not number:
                 shape, pinned = (count, *row[name].shape), torch.cuda.is_available()
-                batch[name] = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+                batch[name] = torch.empty(shape, dtype=row[name].dtype, pin_memory=pinned)
             batch[name][number] = row[name]
         batch["captions"].append(row["captions"])
         batch["positions"][number] = row["position"]

@@ -1,5 +1,7 @@
 """What a global position holds: pixels and captions, as a function of the dataset, the configuration and the seed.
 
+With a cache, it holds what the frozen encoders said of them.
+
 A sample that cannot be read is replaced by a spare that is drawn the same way, and reported.
 """
 
@@ -13,6 +15,7 @@ from torch.utils.data import Dataset
 from ..config_data import DataConfig, DegradationConfig
 from ..errors import DataError
 from ..seeds import key64, numpy_generator, uniform
+from .cache_file import Cache
 from .camera import camera_path, moving_clip
 from .clips import clip_indices, cut_scale, fit
 from .decode import decode_image, indexed_times, read_frames
@@ -43,8 +46,14 @@ class Dropped(TypedDict):
 class Row(TypedDict):
     """One clip and the images joined to it. F = num_frames, N = num_images."""
 
-    pixels: torch.Tensor
-    """uint8 (F + N, H, W, 3), RGB; the images come last."""
+    pixels: NotRequired[torch.Tensor]
+    """uint8 (F + N, H, W, 3), RGB; the images come last. Not with a cache, which gives the three below."""
+    mean: NotRequired[torch.Tensor]
+    """(F + N, C, h, w), in the cache's dtype: of the autoencoder's posterior, scaled."""
+    std: NotRequired[torch.Tensor]
+    """Like `mean`; absent where the latents are certain."""
+    text: NotRequired[torch.Tensor]
+    """(1 + N, L, D): the features of `captions`."""
     low_res: NotRequired[torch.Tensor]
     """uint8 (F, H / scale, W / scale, 3): the clip degraded, if the loader was given how."""
     captions: list[str]
@@ -71,6 +80,7 @@ class ClipDataset(Dataset):
 
     The datasets are mixed by their weights at step position // global_batch. A share data.moving_images of the rows
     shows an image under a wandering camera for a clip. With `degradation`, rows hold the clip's low resolution too.
+    With `cache`, which data.cuts must be set for, they hold its entries in place of pixels.
     """
 
     def __init__(
@@ -83,10 +93,12 @@ class ClipDataset(Dataset):
         centred: bool = False,
         degradation: DegradationConfig | None = None,
         clocks: tuple[Clock | None, Clock | None] = (None, None),
+        cache: Cache | None = None,
     ) -> None:
         """clocks: of the steps whose positions are taken, if not of all; and of those whose images are."""
         pools = (Pool(pools),) if isinstance(pools, Index) else pools
         self._data, self._seed, self._centred, self._degradation = data, seed, centred, degradation
+        self._cache = cache
         own, images = clocks
         self._videos = video_order(pools if data.moving_images < 1 else (), seed, global_batch, own)
         per_step = global_batch * max(1, data.num_images)
@@ -108,7 +120,7 @@ class ClipDataset(Dataset):
         """
         dropped: list[Dropped] = []
 
-        def pick(order: Order, load: Callable[[Sample, int], np.ndarray], at: int) -> tuple[Sample, np.ndarray]:
+        def pick(order: Order, load: Callable[[Sample, int], Any], at: int) -> tuple[Sample, Any]:
             """The sample at `at` of its order, or the first spare that can be read."""
             failures: list[Dropped] = []
             for attempt in range(1 + MAX_SPARES):
@@ -118,28 +130,33 @@ class ClipDataset(Dataset):
                         raise DataError(f"{place(sample)}: {reason}")
                     if announce:
                         announce(place(sample))
-                    pixels = load(sample, at)
+                    content = load(sample, at)
                 except DataError as error:
                     failures.append({"key": sample.key, "reason": str(error), "position": position})
                 else:
                     dropped.extend(failures)
-                    return sample, pixels
+                    return sample, content
             raise DataError(
                 f"position {position}: {len(failures)} samples in a row cannot be read, the last being "
                 f"{failures[-1]['key']}: {failures[-1]['reason']}. Check the folders of data.train, or pack them again"
             )
 
         moves = uniform(self._seed, "moving image", position) < self._data.moving_images
-        clip = (self._moving, self._moving_image) if moves else (self._videos, self._clip)
+        load_clip, load_image = (self._entry, self._entry) if self._cache else (self._clip, self._image)
+        clip = (self._moving, self._moving_image) if moves else (self._videos, load_clip)
         picked = [pick(*clip, position)]
-        picked += [pick(self._images, self._image, p) for p in image_positions(position, self._data.num_images)]
+        picked += [pick(self._images, load_image, p) for p in image_positions(position, self._data.num_images)]
         row = Row(
-            pixels=torch.from_numpy(np.concatenate([pixels for _, pixels in picked])),
             captions=[sample.caption for sample, _ in picked],
             keys=[sample.key for sample, _ in picked],
             position=position,
             dropped=dropped,
         )
+        contents = [content for _, content in picked]
+        if self._cache:
+            row.update({name: torch.cat([entry[name] for entry in contents]) for name in contents[0]})  # type: ignore[typeddict-item]
+        else:
+            row["pixels"] = torch.from_numpy(np.concatenate(contents))
         if self._degradation:
             generator = numpy_generator(self._seed, "degradation", position)
             row["low_res"] = torch.from_numpy(degrade(picked[0][1], self._degradation, generator))
@@ -147,7 +164,9 @@ class ClipDataset(Dataset):
 
     @property
     def row_bytes(self) -> int:
-        """The size of a row's pixels and low resolution."""
+        """The size of a row's arrays."""
+        if self._cache:
+            return self._cache.row_bytes
         data, frame = self._data, self._data.height * self._data.width * 3
         low = data.num_frames * (frame // self._degradation.scale**2) if self._degradation else 0
         return (data.num_frames + data.num_images) * frame + low
@@ -156,14 +175,14 @@ class ClipDataset(Dataset):
         """uint8 (F, H, W, 3)."""
         data = self._read(sample, "clip", at)
         times = indexed_times(data, sample.frames, sample.fps, sample.vfr)
-        u = uniform(self._seed, "clip", at)
+        u = self._draw(sample, "clip", at)
         want = self._data
         indices = clip_indices(times, want.num_frames, fps=want.fps, frame_stride=want.frame_stride, u=u)
-        return self._fit(read_frames(data, indices), "crop", at)
+        return self._fit(sample, read_frames(data, indices), "crop", at)
 
     def _image(self, sample: Sample, at: int) -> np.ndarray:
         """uint8 (1, H, W, 3)."""
-        return self._fit([decode_image(self._read(sample, "image", at))], "image crop", at)
+        return self._fit(sample, [decode_image(self._read(sample, "image", at))], "image crop", at)
 
     def _moving_image(self, sample: Sample, at: int) -> np.ndarray:
         """uint8 (F, H, W, 3)."""
@@ -174,13 +193,32 @@ class ClipDataset(Dataset):
         path = camera_path(want.num_frames, want.camera_speed, room, numpy_generator(self._seed, "camera", at))
         return moving_clip(image, path, want.height, want.width, scale)
 
+    def _entry(self, sample: Sample, at: int) -> dict[str, torch.Tensor]:
+        """As Cache.read."""
+        assert self._cache
+        return self._cache.read(sample, self._cut(sample, at), verify=self._verified(sample.kind, at))
+
     def _read(self, sample: Sample, purpose: str, at: int) -> bytes:
+        return read_member(sample, verify=self._verified(purpose, at), timeout=self._data.timeout)
+
+    def _verified(self, purpose: str, at: int) -> bool:
         verify = self._data.verify
         sampled = verify == "sampled" and key64(self._seed, f"verify {purpose}", at) % SAMPLED == 0
-        return read_member(sample, verify=verify == "always" or sampled, timeout=self._data.timeout)
+        return verify == "always" or sampled
 
-    def _fit(self, frames: Any, purpose: str, at: int) -> np.ndarray:
-        u, v = (0.5 if self._centred else uniform(self._seed, purpose, at, axis) for axis in range(2))
+    def _cut(self, sample: Sample, at: int) -> int:
+        """Which of its data.cuts cuts a sample shows at a position of its order."""
+        assert self._data.cuts
+        return key64(self._seed, f"{sample.kind} cut", at) % self._data.cuts
+
+    def _draw(self, sample: Sample, purpose: str, at: int, *axis: int) -> float:
+        """In [0, 1): drawn at the position, or, with data.cuts, for the cut: the same in runs of any seed."""
+        if self._data.cuts is None or self._centred:
+            return uniform(self._seed, purpose, at, *axis)
+        return uniform(0, f"{purpose} of {sample.sha256}", self._cut(sample, at), *axis)
+
+    def _fit(self, sample: Sample, frames: Any, purpose: str, at: int) -> np.ndarray:
+        u, v = (0.5 if self._centred else self._draw(sample, purpose, at, axis) for axis in range(2))
         return fit(frames, self._data.height, self._data.width, u, v, self._data.crop)
 
 

@@ -5,11 +5,12 @@ one at a time with `pread`; the numbers that samples are chosen by lie in column
 shared by all processes of a node. Layout, little-endian: rows, columns, texts, description (JSON), trailer.
 """
 
+import hashlib
 import json
 import mmap
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -183,6 +184,16 @@ class Table:
         except (OSError, ValueError, IndexError) as error:
             raise DataError(f"table {self._name}, row {i}: {error!r}. Delete it: it is made anew") from None
 
+    def hashes(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """SHA-256 of the media, and of the captions, of rows first .. first + count: uint8 (count, 32) each."""
+        rows = np.frombuffer(self._buffer, ROW, count, first * ROW.itemsize)
+        starts = self._texts_at + rows["text"].astype(np.int64) + rows["key_bytes"]
+        ends = starts + rows["caption_bytes"]
+        texts = (self._buffer[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True))
+        captions = b"".join(hashlib.sha256(text).digest() for text in texts)
+        media = np.ascontiguousarray(rows["sha256"]).view(np.uint8)
+        return media.reshape(-1, 32), np.frombuffer(captions, np.uint8).reshape(-1, 32)
+
     def _read(self, offset: int, size: int) -> bytes:
         if isinstance(self.source, bytes):
             data = self.source[max(offset, 0) : max(offset, 0) + size]
@@ -249,6 +260,14 @@ class Part:
         """As `Table.column`, for these."""
         values = self.table.column(name)[self._first : self._first + self._count]
         return values if self.chosen is None else values[self.chosen.mask]
+
+    def hashes(self, chunk: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """As `Table.hashes`, for these, at most `chunk` at a time."""
+        mask = None if self.chosen is None else self.chosen.mask
+        for start in range(0, self._count, chunk):
+            end = min(start + chunk, self._count)
+            media, captions = self.table.hashes(self._first + start, end - start)
+            yield (media, captions) if mask is None else (media[mask[start:end]], captions[mask[start:end]])
 
     def where(self, mask: np.ndarray) -> "Part":
         """Those of these for which `mask`, bool (len,), is true."""

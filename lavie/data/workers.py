@@ -38,7 +38,8 @@ START_SECONDS = 300.0
 """The first process may take so long to start; on a cold network disk, its imports do."""
 AGAIN_SECONDS = 30.0
 """Once one has started, another may take so long, or `timeout` if that is longer: what it imports is in memory."""
-ARRAYS = ("pixels", "low_res")
+ARRAYS = ("pixels", "low_res", "mean", "std", "text")
+"""Of a row: what goes through shared memory. The floats of a row have one dtype, so each begins where it may."""
 
 
 @dataclass
@@ -111,8 +112,9 @@ class Workers(Iterator[Row]):
         slot, offset = self._slots[task.slot], 0
         for name in ARRAYS:
             if name in result:
-                shape, size = result[name], int(np.prod(result[name]))
-                result[name] = torch.from_numpy(slot[offset : offset + size].reshape(shape))
+                shape, dtype = result[name]
+                size = shape.numel() * dtype.itemsize
+                result[name] = torch.from_numpy(slot[offset : offset + size]).view(dtype).view(shape)
                 offset += size
         return result
 
@@ -208,16 +210,16 @@ def _work(dataset: Rows, connection: Connection, memory: Any) -> None:
 
 
 def _row(dataset: Rows, position: int, unreadable: dict[str, str], connection: Connection, slot: Any) -> Any:
-    """The row with the shapes of its arrays in their place, or the error for which there is none."""
+    """The row with the shapes and dtypes of its arrays in their place, or the error for which there is none."""
     try:
         row: Any = dataset.row(position, unreadable, lambda place: connection.send(("reading", place)))
         offset = 0
         for name in ARRAYS:
             if name in row:
-                array = row[name].numpy()
+                array = row[name].view(torch.uint8).numpy()
                 slot[offset : offset + array.size] = array.reshape(-1)
                 offset += array.size
-                row[name] = array.shape
+                row[name] = row[name].shape, row[name].dtype
         return row
     except DataError as error:
         return error

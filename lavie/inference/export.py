@@ -190,7 +190,7 @@ def write_stage(
 def portable(values: Mapping[str, Any]) -> dict[str, Any]:
     """A run's config without its places on disk, but for where the encoders are if it needs them."""
     result = dict(values) | {"output_dir": HERE, "init_weights": None, "resume_from_checkpoint": None}
-    result["data"] = dict(values.get("data") or {}) | {"train": [], "validation": []}
+    result["data"] = dict(values.get("data") or {}) | {"train": [], "validation": [], "cache": None}
     config = validate(TrainConfig, result, "config")
     if not encoder_parts(config):
         result["pretrained_model_name_or_path"] = None

@@ -22,6 +22,10 @@ class Autoencoder(Protocol):
     stride: int
     channels: int
 
+    def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(mean, std) of the latents, each float32 and scaled; std is None where the latents are certain."""
+        ...
+
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         """Latents: mean + std * noise of the posterior (noise shaped like the latents), or its mean without noise."""
         ...
@@ -29,6 +33,11 @@ class Autoencoder(Protocol):
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels, not clamped."""
         ...
+
+
+def sample_posterior(mean: Tensor, std: Tensor | None, noise: Tensor | None) -> Tensor:
+    """mean + std * noise, or the mean where std or noise is None; all of one shape."""
+    return mean if std is None or noise is None else mean + std * noise
 
 
 class PatchAutoencoder(nn.Module):
@@ -44,6 +53,9 @@ class PatchAutoencoder(nn.Module):
         # No buffers: they stay float32 where the network is bf16.
         self.scale = torch.tensor(scaling_factor).expand(coefficients).repeat(3)[:, None, None]
         self.basis = cosine_basis(patch_size)[:coefficients, None]
+
+    def posterior(self, pixels: Tensor) -> tuple[Tensor, None]:
+        return self.encode(pixels), None
 
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         planes = F.conv2d(pixels.flatten(0, 1)[:, None], self.basis.to(pixels), stride=self.stride)
@@ -74,12 +86,13 @@ class KLAutoencoder(nn.Module):
         self.channels: int = vae.config.latent_channels
 
     @torch.no_grad()
-    def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
+    def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         posteriors = [self.vae.encode(chunk).latent_dist for chunk in self._chunks(pixels)]
-        mean = torch.cat([p.mean for p in posteriors])
-        if noise is not None:
-            mean = mean + torch.cat([p.std for p in posteriors]) * noise.to(mean)
-        return (mean * self.scaling_factor).float()
+        mean, std = (torch.cat([getattr(p, name) for p in posteriors]).float() for name in ("mean", "std"))
+        return mean * self.scaling_factor, std * self.scaling_factor
+
+    def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
+        return sample_posterior(*self.posterior(pixels), noise)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from ..data.loader import Batch
 from ..diffusion.condition import spread_key_frames
 from ..diffusion.loss import JointLoss, joint_loss, min_snr_weight
 from ..diffusion.schedule import NoiseSchedule
-from ..models.autoencoder import Autoencoder
+from ..models.autoencoder import Autoencoder, sample_posterior
 from ..seeds import torch_generator, uniform
 
 
@@ -32,6 +32,11 @@ class Inputs(NamedTuple):
     """int64 (B,): the noise in the low-resolution pixels."""
 
 
+def to_pixels(frames: Tensor) -> Tensor:
+    """uint8 (n, H, W, 3) -> float32 (n, 3, H, W) in [-1, 1]."""
+    return frames.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 @dataclass
 class Step:
     """The frozen parts around the network, and the loss."""
@@ -43,6 +48,8 @@ class Step:
     device: torch.device
     dtype: torch.dtype
     low_resolution_schedule: NoiseSchedule = field(default_factory=NoiseSchedule.of_low_resolution)
+    empty_text: Tensor | None = None
+    """(L, D): the empty caption's features in data.cache, if the run has one."""
 
     def loss(self, network, inputs: Inputs) -> JointLoss:
         """Run the network (an engine or a module) on `inputs`."""
@@ -81,26 +88,41 @@ class Step:
     @torch.no_grad()
     def _inputs(self, batch: Batch, timestep: Tensor, captions: list[list[str]], purpose: str) -> Inputs:
         seed, positions = self.config.seed, batch["positions"].tolist()
-        rows, total = batch["pixels"].shape[:2]
-        pixels = batch["pixels"].to(self.device).flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-        stride = self.autoencoder.stride
-        shape = (total, self.autoencoder.channels, pixels.shape[2] // stride, pixels.shape[3] // stride)
+        mean, std = self._posterior(batch)
         posterior, noise = (
-            torch.stack([torch.randn(shape, generator=torch_generator(seed, purpose + kind, p)) for p in positions])
-            for kind in ("posterior", "noise")
+            torch.stack(
+                [torch.randn(mean.shape[1:], generator=torch_generator(seed, purpose + k, p)) for p in positions]
+            )
+            for k in ("posterior", "noise")
         )
-        latents = self.autoencoder.encode(pixels, posterior.flatten(0, 1).to(self.device))
-        latents = latents.unflatten(0, (rows, total)).transpose(1, 2)
+        latents = sample_posterior(mean, std, posterior.to(self.device)).transpose(1, 2)
         noise, timestep = noise.to(self.device).transpose(1, 2), timestep.to(self.device)
-        text = self.text_encoder([caption for row in captions for caption in row]).unflatten(0, (rows, -1))
         return Inputs(
             self.schedule.add_noise(latents, noise, timestep),
             timestep,
-            text.to(self.device),
+            self._text(batch, captions),
             self.schedule.target(latents, noise, timestep),
             *self._condition(batch, latents, purpose),
         )
+
+    def _posterior(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Mean and std of the latents, float32 (B, F + N, C, h, w), from pixels or from the cache."""
+        if "mean" in batch:
+            std = batch["std"].to(self.device).float() if "std" in batch else None
+            return batch["mean"].to(self.device).float(), std
+        rows = batch["pixels"].shape[:2]
+        mean, std = self.autoencoder.posterior(to_pixels(batch["pixels"].to(self.device).flatten(0, 1)))
+        return mean.unflatten(0, rows), None if std is None else std.unflatten(0, rows)
+
+    def _text(self, batch: Batch, captions: list[list[str]]) -> Tensor:
+        """The features (B, 1 + N, L, D) of `captions`, which are those of the batch or empty."""
+        if "text" not in batch:
+            flat = [caption for row in captions for caption in row]
+            return self.text_encoder(flat).unflatten(0, (len(captions), -1)).to(self.device)
+        assert self.empty_text is not None
+        kept = [[a == b for a, b in zip(*rows, strict=True)] for rows in zip(captions, batch["captions"], strict=True)]
+        mask = torch.tensor(kept, device=self.device)[..., None, None]
+        return torch.where(mask, batch["text"].to(self.device), self.empty_text.to(self.device)).float()
 
     def _condition(self, batch: Batch, latents: Tensor, purpose: str) -> tuple[Tensor | None, Tensor | None]:
         """(low_res, noise_level) of the later stages; in validation clean key frames, and the level of sampling."""

@@ -25,6 +25,7 @@ from ..models.unet import VideoUNet
 from ..models.weights import initialize
 from ..ops.attention import set_attention_backend
 from ..ops.backend import set_backend
+from .caching import open_caches
 from .checkpoint import find, load, save
 from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype
 from .dry_run import plan_of
@@ -51,6 +52,7 @@ class Trainer:
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
         checkpoint, self.start = find(config)
+        caches = open_caches(config)
         self.validation_batches = self._validation_batches()
         self.buckets = load_buckets(config.data, config.data.train, config.seed)
         for notice in notices(plan_of(config, world_size(), self.buckets)):
@@ -61,6 +63,7 @@ class Trainer:
             **self._share(),
             start_step=self.start,
             degradation=config.low_resolution,
+            caches=caches,
         )
 
         pretrained, dtype = config.pretrained_model_name_or_path, training_dtype(config)
@@ -70,7 +73,13 @@ class Trainer:
         self.engine = build_engine(network, config, settings)
         self.ema = EMA(self.engine.module, config.ema_decay) if config.use_ema else None
         self.step = Step(
-            config, autoencoder, text_encoder.to(self.device), NoiseSchedule.from_config(config), self.device, dtype
+            config,
+            autoencoder,
+            text_encoder.to(self.device),
+            NoiseSchedule.from_config(config),
+            self.device,
+            dtype,
+            empty_text=next(iter(caches.values())).empty_text if caches else None,
         )
         if checkpoint:
             load(self.engine, self.ema, checkpoint)

@@ -6,7 +6,7 @@ from diffusers import AutoencoderKL
 
 from lavie.config import AutoencoderConfig
 from lavie.errors import CheckpointError
-from lavie.models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder, cosine_basis
+from lavie.models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder, cosine_basis, sample_posterior
 from lavie.testing import ORACLE_ATOL, TOLERANCES, relative_error
 
 
@@ -108,6 +108,17 @@ def test_kl_is_diffusers(vae):
     assert relative_error(autoencoder.encode(pixels, noise), expected) <= TOLERANCES[torch.float32]
     assert relative_error(autoencoder.encode(pixels), expected) > 0.01
     assert relative_error(autoencoder.decode(noise), vae.decode(noise / 0.25).sample) <= TOLERANCES[torch.float32]
+
+
+@torch.no_grad()
+def test_the_posterior_gives_the_samples_that_diffusers_draws(vae):
+    pixels = random(3, 3, 32, 48)
+    mean, std = KLAutoencoder(vae, 0.25, frames_per_call=2).posterior(pixels)
+    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(5))
+    drawn = 0.25 * vae.encode(pixels).latent_dist.sample(torch.Generator().manual_seed(5))
+    assert relative_error(sample_posterior(mean, std, noise), drawn) <= TOLERANCES[torch.float32]
+    assert mean.dtype == std.dtype == torch.float32 and (std > 0).all()
+    assert torch.equal(sample_posterior(mean, None, noise), mean)
 
 
 @pytest.mark.parametrize("frames_per_call", (1, 2, 3, 5))
