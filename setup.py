@@ -2,7 +2,9 @@
 
 from setuptools import find_namespace_packages, setup
 
+DALI = ["nvidia-dali-cuda130>=2.4; sys_platform == 'linux'"]
 DEV = [
+    *DALI,
     "hypothesis",
     "mypy>=1.11",
     "pytest>=8",
@@ -42,6 +44,6 @@ setup(
         "ninja>=1.11",
     ],
     # triton comes with CUDA builds of torch; "dev" has it for the interpreter and the compiler on a CPU.
-    extras_require={"dev": DEV, "flash": ["flash-attn>=2.7"], "mpi": ["mpi4py>=4"]},
+    extras_require={"dev": DEV, "dali": DALI, "flash": ["flash-attn>=2.7"], "mpi": ["mpi4py>=4"]},
     entry_points={"console_scripts": ["lavie = lavie.cli:main"]},
 )
