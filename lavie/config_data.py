@@ -92,6 +92,10 @@ class DataConfig(Strict):
     verify: Literal["always", "sampled", "never"] = "always"
     """Whether the SHA-256 of a sample's bytes is compared with the index at each read, at one in 16, or not at all."""
 
+    decoder: Literal["auto", "pyav", "dali"] = "auto"
+    """What decodes the clips of training: pyav in the decoding processes, or dali in the trainer (`lavie[dali]`), which
+    serves most codecs on a GPU, VP8 and VP9 without one. auto: dali on a GPU where it serves; the log says why."""
+
     @model_validator(mode="before")
     @classmethod
     def _lists(cls, values: Any) -> Any:

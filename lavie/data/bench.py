@@ -30,7 +30,7 @@ from ..seeds import numpy_generator
 from .clips import clip_indices, fit
 from .decode import decode_frames, probe
 from .decoders import EncodedClip, choose_backend
-from .encode import encode_mp4
+from .encode import encode_mp4, encode_vp9
 from .index import Index, Sample, load_index
 from .loader import build_loader
 from .shards import ShardWriter, read_member
@@ -49,7 +49,7 @@ def render(folder: Path, clips: int, codec: str) -> Path:
             y, x = np.mgrid[:360, :640]
             waves = np.stack([128 + 100 * np.sin(x / 37 + y / 23 + p) for p in phase], -1).astype(np.uint8)
             frames = np.stack([np.roll(waves, 3 * t, axis=1) for t in range(64)])
-            media = encode_mp4(frames, 24) if codec == "h264" else _vp9(frames)
+            media = encode_mp4(frames, 24) if codec == "h264" else encode_vp9(frames, 24, gop=250)
             writer.add(f"{number:05d}", media, probe(media), "waves", {})
     return folder
 
@@ -272,17 +272,6 @@ def _plain_clip(sample: dict) -> np.ndarray:
             if len(found) == FRAMES:
                 break
     return fit(found, HEIGHT, WIDTH)
-
-
-def _vp9(frames: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    with av.open(file, "w", format="webm") as container:
-        stream = container.add_stream("libvpx-vp9", rate=24, options={"deadline": "realtime", "cpu-used": "8"})
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-        for pixels in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
-    return file.getvalue()
 
 
 def _dali_device() -> str | None:

@@ -89,7 +89,7 @@ def fit(
     """
     fitted = []
     for frame in frames:
-        box = cut_box(*frame.shape[:2], height, width, u, v, crop)
+        box = cut_box(frame.shape[0], frame.shape[1], height, width, u, v, crop)
         if box[2] - box[0] == width and box[3] - box[1] == height:
             left, top = int(box[0]), int(box[1])
             fitted.append(frame[top : top + height, left : left + width].copy())

@@ -15,7 +15,8 @@ import torch
 from ..errors import DataError
 from .clips import Crop, cut_box
 from .decode import open_video
-from .decoders import Backend, EncodedClip
+from .decoders import EDGE, MEAN, Backend, EncodedClip, PyAVDecoder
+from .encode import encode_mp4, encode_vp9
 from .index import Sample
 
 Device = Literal["cpu", "gpu"]
@@ -25,6 +26,8 @@ GPU_SIDES = 144, 4096
 """Smallest and largest side in pixels that every NVDEC since Ampere takes for all four codecs."""
 BT709, BT601 = {1}, {2, 5, 6}
 """Matrix coefficients of ITU-T H.273: 709; unspecified, 601-625, 601-525. Unspecified counts as 601, as in FFmpeg."""
+MAX_FILE = 64 << 20
+"""Bytes of a file that is handed to the trainer: each place of a worker's queue is as large as the largest."""
 MAX_BYTES = 1 << 30
 """Of decoded frames at full size that one run of the pipeline may hold: DALI's memory grows to its largest run."""
 
@@ -45,6 +48,8 @@ def dali_serves(sample: Sample, device: Device) -> str | None:
         return f"DALI does not decode {sample.codec} on the {device.upper()}"
     if sample.vfr or not sample.fps:
         return "its frame rate varies"
+    if sample.size > MAX_FILE:
+        return f"its file is larger than {MAX_FILE >> 20} MiB"
     if device == "gpu":
         (low, high), sides = GPU_SIDES, (sample.width, sample.height)
         if min(sides) < low or max(sides) > high:
@@ -152,7 +157,6 @@ class DaliDecoder:
         from nvidia.dali.plugin.pytorch import feed_ndarray
 
         frames, height, width = self._shape
-        out = torch.empty((len(clips), frames, 3, height, width), device=self._device)
         try:
             if self._pipeline is None:
                 self._pipeline = self._build()
@@ -168,12 +172,12 @@ class DaliDecoder:
             for name, values in inputs.items():
                 self._pipeline.feed_input(name, values)
             (result,) = self._pipeline.run()
-            if self._stream is None:
-                feed_ndarray(result.as_tensor(), out)
-            else:
-                with torch.cuda.stream(self._stream):
-                    feed_ndarray(result.as_tensor(), out, cuda_stream=self._stream)
+            with torch.cuda.stream(self._stream):
+                out = torch.empty((len(clips), frames, 3, height, width), device=self._device)
+                feed_ndarray(result.as_tensor(), out, cuda_stream=self._stream)
+            if self._stream:
                 self._stream.synchronize()  # the result's memory is DALI's again on its next run
+                out.record_stream(torch.cuda.current_stream(self._device))  # which reads it
         except RuntimeError as error:
             self._pipeline = None  # a pipeline that failed once is unusable
             lines = [line for line in str(error).splitlines() if line.strip()]
@@ -219,3 +223,28 @@ class DaliDecoder:
             pipeline.set_outputs(fn.transpose(dali.math.clamp(video, -1.0, 1.0), perm=(0, 3, 1, 2)))
         pipeline.build()
         return pipeline
+
+
+def trial(device: torch.device) -> str | None:
+    """Decode a small rendered clip by DALI and PyAV: why DALI is not to be used on `device`; None if they agree."""
+    y, x = np.mgrid[:192, :256]
+    frames = np.stack([128 + 80 * np.sin(x / 19 + y / 13 + i / 3) for i in range(12)])
+    pixels = np.repeat(frames[..., None], 3, axis=-1).astype(np.uint8)
+    data = encode_mp4(pixels, 24) if device.type == "cuda" else encode_vp9(pixels, 24)
+    clip = EncodedClip("trial", data, np.array([0, 5, 11]), 192, 256, bt709=False, u=0.5, v=0.5)
+    try:
+        (ours,) = PyAVDecoder(96, 128)([clip])
+        (theirs,) = DaliDecoder(3, 96, 128, device=device, batch_size=1)([clip])
+    except (DataError, ImportError) as error:
+        return f"it fails on a test clip: {error}"
+    fault = disagreement(ours, theirs.cpu())
+    return f"on a test clip, {fault}" if fault else None
+
+
+def disagreement(ours: torch.Tensor, theirs: torch.Tensor) -> str | None:
+    """How two decodings, float of one shape in [-1, 1], are further apart than MEAN and EDGE; None if they are not."""
+    apart = (ours - theirs).abs() * 127.5
+    mean, most = apart.mean().item(), apart.max().item()
+    if mean <= MEAN and most <= EDGE:
+        return None
+    return f"pixels differ by {mean:.1f} of 255 on average and {most:.0f} at most: wanted {MEAN:g} and {EDGE:g}"

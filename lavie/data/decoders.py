@@ -12,9 +12,11 @@ themselves (a DecodedClip). Order, resume and spares are thus the stream's own, 
 import ctypes
 import importlib.util
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -29,6 +31,12 @@ log = logging.getLogger("lavie")
 Backend = Literal["pyav", "dali-cpu", "dali-gpu"]
 Wanted = Literal["auto", "pyav", "dali"]
 
+MEAN, EDGE = 2.5, 48.0
+"""How far DALI's pixels may be from PyAV's, in levels of 255, on average over a clip and for one value. DALI repeats a
+chroma sample where PyAV interpolates: an edge of saturated colours is off by one such sample, luma hardly at all."""
+REPORT = 1000
+"""Clips after which the counts of those that PyAV decoded are logged for the first time."""
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedClip:
@@ -36,7 +44,7 @@ class EncodedClip:
 
     key: str
     data: bytes
-    """The media file."""
+    """The media file; empty while a row is on its way, which has it beside."""
     indices: np.ndarray
     """int64 (F,), ascending: its frames, counted in order of presentation."""
     height: int
@@ -54,8 +62,6 @@ class DecodedClip:
     """A clip that its worker decoded, because DALI does not serve it."""
 
     key: str
-    pixels: torch.Tensor
-    """uint8 (F, H, W, 3), RGB."""
     reason: str
     """Why DALI does not."""
 
@@ -94,92 +100,138 @@ def normalised(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.movedim(-1, -3).float() / 127.5 - 1
 
 
-def choose_backend(wanted: Wanted, device: torch.device, degraded: bool = False) -> tuple[Backend, str]:
+def choose_backend(
+    wanted: Wanted, device: torch.device, *, degraded: bool = False, verified: bool = True
+) -> tuple[Backend, str]:
     """The backend for data.decoder and the trainer's device, and why.
 
-    degraded: whether batches also hold the clip in low resolution, which workers make from its pixels. `auto` takes
-    DALI only on a GPU whose video decoder is there; asked for by name, it must be installed, and serves VP8 and VP9 on
-    a CPU. Raises ConfigError if DALI was asked for and cannot serve.
+    degraded: whether batches also hold the clip in low resolution, which workers make from its pixels. verified:
+    whether every sample is compared with its hash: DALI runs in the trainer's process, and dies of some damaged files,
+    so it gets the bytes that were decoded in full when they were indexed. `auto` takes DALI only on a GPU whose video
+    decoder is there and shows a small clip as PyAV does; asked for by name, it must be installed, and serves VP8 and
+    VP9 on a CPU. Raises ConfigError if DALI was asked for and cannot serve.
     """
-    missing = _missing_dali()
-    needs_pixels = "the low resolution of this stage is made by the workers, from decoded pixels"
-    if wanted == "dali":
-        if missing or degraded:
-            raise ConfigError(f"data.decoder is dali: {missing or needs_pixels}. Set data.decoder to auto or pyav")
-        if device.type != "cuda":
-            return "dali-cpu", "asked for; without a GPU DALI decodes VP8 and VP9, PyAV the rest"
-        if fault := _missing_nvdec():
-            raise ConfigError(f"data.decoder is dali: {fault}. Set data.decoder to auto or pyav")
-        return "dali-gpu", "asked for"
+    gpu = device.type == "cuda"
     if wanted == "pyav":
         return "pyav", "asked for"
-    if device.type != "cuda":
+    if wanted == "auto" and not gpu:
         return "pyav", "no GPU"
-    reason = missing or (needs_pixels if degraded else None) or _missing_nvdec()
-    return ("pyav", reason) if reason else ("dali-gpu", "a GPU with a video decoder, and DALI is installed")
+    reason = _missing_dali()
+    if not reason and degraded:
+        reason = "the low resolution of this stage is made by the workers, from decoded pixels"
+    if not reason and not verified:
+        reason = "DALI is given verified bytes only, and data.verify is not always"
+    if not reason and gpu:
+        reason = _missing_nvdec() or _differs(device)
+    if reason and wanted == "dali":
+        raise ConfigError(f"data.decoder is dali: {reason}. Set data.decoder to auto or pyav")
+    if reason:
+        return "pyav", reason
+    if gpu:
+        return "dali-gpu", "a GPU with a video decoder, and DALI is installed" if wanted == "auto" else "asked for"
+    return "dali-cpu", "asked for; without a GPU DALI decodes VP8 and VP9, PyAV the rest"
 
 
-def decoded_ahead(
-    batches: Iterator[Any], decoder: Decoder, remake: Callable[[int], Any], device: torch.device
-) -> Iterator[Any]:
+class DecodedBatches(Iterator[Any]):
     """The batches of a loader with their clips decoded, one batch ahead of the consumer, in a thread.
 
-    A batch comes with `clips`, B of EncodedClip or DecodedClip, and `pixels`, uint8 (B, N, H, W, 3), the images alone.
-    It leaves without `clips`; `pixels` are float32 (B, F + N, 3, H, W) in [-1, 1], on `device`.
+    A batch comes with `clips`, B of EncodedClip or DecodedClip, and `pixels`, uint8 (B, F + N, H, W, 3), whose first F
+    frames are set where the clip is decoded. It leaves without `clips`; `pixels` are float32 (B, F + N, 3, H, W) in
+    [-1, 1], on `device`. `decoder(F, H, W)` makes the decoder of a size, which is kept.
 
     If a decoder fails on a batch, its rows are made again by `remake(position)`, which decodes with PyAV in this
     process and replaces a bad sample by a spare, as a worker does: `Row` or DataError. So DALI's failure costs time,
-    never a sample, and what is fed does not depend on the decoder.
+    never a sample, and what is fed does not depend on the decoder. What PyAV decoded is counted by reason and logged:
+    each reason at its first clip, the counts after REPORT clips, twice as many, and so on, and by `close`.
     """
-    told: set[str] = set()
 
-    def decoded() -> Any:
-        batch = next(batches, None)
-        if batch is not None:
-            for clip in batch["clips"]:
-                if isinstance(clip, DecodedClip) and clip.reason not in told:
-                    told.add(clip.reason)
-                    log.info("data: %s is decoded by PyAV: %s (said once for this reason)", clip.key, clip.reason)
-            _decode(batch, decoder, remake, device)
+    def __init__(
+        self,
+        batches: Iterator[Any],
+        decoder: Callable[[int, int, int], Decoder],
+        remake: Callable[[int], Any],
+        device: torch.device,
+    ) -> None:
+        self._batches, self._remake, self._device = batches, remake, device
+        self._decoder = lru_cache(maxsize=None)(decoder)
+        self.decoded = 0
+        """Clips that the decoder decoded."""
+        self.by_pyav: Counter[str] = Counter()
+        """Clips that PyAV decoded, by reason."""
+        self._report = REPORT
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        self._coming: Future[Any] | None = self._pool.submit(self._next)
+
+    def __next__(self) -> Any:
+        if self._coming is None:
+            raise StopIteration
+        batch = self._coming.result()
+        self._coming = None if batch is None else self._pool.submit(self._next)
+        if batch is None:
+            raise StopIteration
         return batch
 
-    with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
-        coming = pool.submit(decoded)
-        while (batch := coming.result()) is not None:
-            coming = pool.submit(decoded)
-            yield batch
+    def close(self) -> None:
+        """End the thread, after the batch that it is at, and the processes behind it, and log the counts."""
+        self._coming = None
+        self._pool.shutdown(cancel_futures=True)
+        if close := getattr(self._batches, "close", None):
+            close()
+        self._log_counts()
 
-
-def _decode(batch: Any, decoder: Decoder, remake: Callable[[int], Any], device: torch.device) -> None:
-    clips = batch.pop("clips")
-    images = normalised(batch["pixels"].to(device, non_blocking=True))
-    places = [i for i, clip in enumerate(clips) if isinstance(clip, EncodedClip)]
-    rows: dict[int, torch.Tensor] = {
-        i: torch.cat([normalised(clip.pixels.to(device)), images[i]])
-        for i, clip in enumerate(clips)
-        if isinstance(clip, DecodedClip)
-    }
-    try:
+    def _next(self) -> Any:
+        """The next batch, decoded, or None after the last."""
+        batch = next(self._batches, None)
+        if batch is None:
+            return None
+        clips = batch.pop("clips")
+        for clip in clips:
+            if isinstance(clip, DecodedClip):
+                self._count(clip.key, clip.reason)
+        # Rows whose clip is still to come hold whatever the memory held there.
+        pixels = normalised(batch["pixels"].to(self._device, non_blocking=True))
+        places = [i for i, clip in enumerate(clips) if isinstance(clip, EncodedClip)]
         if places:
-            for i, pixels in zip(places, decoder([clips[i] for i in places]), strict=True):
-                rows[i] = torch.cat([pixels.to(device), images[i]])
-    except DataError as error:
-        keys = ", ".join(clips[i].key for i in places)
-        log.warning("data: %s failed on a batch, PyAV decodes it (%s): %s", decoder.backend, keys, error)
-        for i in places:
-            rows[i] = _remade(batch, i, remake, device)
-    batch["pixels"] = torch.stack([rows[i] for i in range(len(clips))])
+            encoded = [clips[i] for i in places]
+            frames, size = len(encoded[0].indices), batch["pixels"].shape[2:4]
+            decoder = self._decoder(frames, *size)
+            try:
+                decoded = decoder(encoded)
+                for i, clip in zip(places, decoded, strict=True):
+                    pixels[i, :frames] = clip
+                self.decoded += len(places)
+            except DataError as error:
+                keys = ", ".join(clip.key for clip in encoded)
+                log.warning("data: %s failed on a batch, PyAV decodes it (%s): %s", decoder.backend, keys, error)
+                for i in places:
+                    self._count(clips[i].key, f"{decoder.backend} failed on its batch", told=True)
+                    pixels[i] = self._remade(batch, i)
+        batch["pixels"] = pixels
+        if self.decoded + self.by_pyav.total() >= self._report:
+            self._report *= 2
+            self._log_counts()
+        return batch
 
+    def _remade(self, batch: Any, i: int) -> torch.Tensor:
+        """Row i of a batch made again: its pixels are returned, the rest is put in place."""
+        position = int(batch["positions"][i])
+        row = self._remake(position)
+        if isinstance(row, DataError):
+            raise row
+        batch["captions"][i], batch["keys"][i] = row["captions"], row["keys"]
+        others = [d for d in batch["dropped"] if d["position"] != position]
+        batch["dropped"] = sorted(others + row["dropped"], key=lambda d: d["position"])
+        return normalised(row["pixels"].to(self._device))
 
-def _remade(batch: Any, i: int, remake: Callable[[int], Any], device: torch.device) -> torch.Tensor:
-    """Row i of a batch made again: its pixels are returned, the rest is put in place."""
-    position = int(batch["positions"][i])
-    row = remake(position)
-    if isinstance(row, DataError):
-        raise row
-    batch["captions"][i], batch["keys"][i] = row["captions"], row["keys"]
-    batch["dropped"] = [d for d in batch["dropped"] if d["position"] != position] + row["dropped"]
-    return normalised(row["pixels"].to(device))
+    def _count(self, key: str, reason: str, told: bool = False) -> None:
+        if not told and not self.by_pyav[reason]:
+            log.info("data: %s is decoded by PyAV: %s (said once for this reason)", key, reason)
+        self.by_pyav[reason] += 1
+
+    def _log_counts(self) -> None:
+        total = self.decoded + self.by_pyav.total()
+        reasons = "".join(f"; {count}: {reason}" for reason, count in self.by_pyav.most_common())
+        log.info("data: %d of this rank's %d clips were decoded by PyAV%s", self.by_pyav.total(), total, reasons)
 
 
 def _missing_dali() -> str | None:
@@ -199,3 +251,9 @@ def _missing_nvdec() -> str | None:
             "container with NVIDIA_DRIVER_CAPABILITIES=all"
         )
     return None
+
+
+def _differs(device: torch.device) -> str | None:
+    from .dali import trial
+
+    return trial(device)

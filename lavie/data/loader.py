@@ -4,7 +4,9 @@ What a position holds depends on the dataset, the configuration and the seed onl
 run was resumed.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, NotRequired, TypedDict
 
@@ -12,10 +14,16 @@ import torch
 
 from ..config_data import DataConfig, DatasetConfig, DegradationConfig
 from ..errors import DataError
+from .dali import DaliDecoder, Device
+from .decoders import DecodedBatches, EncodedClip, choose_backend
 from .pools import load_pools
 from .rows import ClipDataset, Dropped, Row
 from .stream import positions
 from .workers import Workers
+
+log = logging.getLogger("lavie")
+
+CPU = torch.device("cpu")
 
 __all__ = ["Batch", "Batches", "ClipDataset", "Dropped", "Row", "build_loader", "fixed_batches"]
 
@@ -24,7 +32,9 @@ class Batch(TypedDict):
     """The rows of one micro-batch. B = train_batch_size, F = num_frames, N = num_images."""
 
     pixels: torch.Tensor
-    """uint8 (B, F + N, H, W, 3), RGB; the images come last. Pinned where there is a GPU."""
+    """uint8 (B, F + N, H, W, 3), RGB; the images come last. Pinned where there is a GPU.
+
+    Where DALI decodes: float32 (B, F + N, 3, H, W) in [-1, 1], on the device."""
     low_res: NotRequired[torch.Tensor]
     """uint8 (B, F, H / scale, W / scale, 3): the clips degraded, if the loader was given how."""
     captions: list[list[str]]
@@ -62,20 +72,38 @@ def build_loader(
     world_size: int,
     start_step: int = 0,
     degradation: DegradationConfig | None = None,
-) -> Batches:
+    device: torch.device = CPU,
+) -> Batches | DecodedBatches:
     """An endless iterator over this rank's micro-batches, in step order from `start_step` on.
 
     Each step gives `gradient_accumulation_steps` of them, together the rank's slice of the step's positions. With
-    `degradation`, they hold `low_res`. Decoding runs in `data.num_workers` processes, two micro-batches ahead in each.
-    Raises DataError if the dataset cannot serve the configuration.
+    `degradation`, they hold `low_res`. Decoding runs in `data.num_workers` processes, two micro-batches ahead in each,
+    or, as data.decoder says, on `device`, where the run trains. Raises DataError if the dataset cannot serve the
+    configuration, and ConfigError if the decoder cannot.
     """
+    verified = data.verify == "always"
+    backend, why = choose_backend(data.decoder, device, degraded=degradation is not None, verified=verified)
+    log.info("data: clips are decoded by %s: %s", backend, why)
     global_batch = train_batch_size * gradient_accumulation_steps * world_size
-    dataset = ClipDataset(load_pools(data, paths), data, seed, global_batch=global_batch, degradation=degradation)
-    order = chain.from_iterable(_slices(global_batch, rank, world_size, start_step))
-    if not data.num_workers:
-        return Batches(map(dataset.__getitem__, order), train_batch_size)
-    workers = Workers(dataset, order, data.num_workers, ahead=2 * train_batch_size, timeout=data.timeout)
-    return Batches(workers, train_batch_size)
+    pools = load_pools(data, paths)
+    plain = ClipDataset(pools, data, seed, global_batch=global_batch, degradation=degradation)
+    dataset = plain
+    if backend != "pyav":
+        dali: Device = "gpu" if backend == "dali-gpu" else "cpu"
+        dataset = ClipDataset(pools, data, seed, global_batch=global_batch, dali=dali)
+    rows: Iterator[Any] = chain.from_iterable(_slices(global_batch, rank, world_size, start_step))
+    if data.num_workers:
+        rows = Workers(dataset, rows, data.num_workers, ahead=2 * train_batch_size, timeout=data.timeout)
+    else:
+        rows = map(dataset.__getitem__, rows)
+    batches = Batches(rows, train_batch_size)
+    if backend == "pyav":
+        return batches
+
+    def decoder(frames: int, height: int, width: int) -> DaliDecoder:
+        return DaliDecoder(frames, height, width, data.crop, device=device, batch_size=train_batch_size)
+
+    return DecodedBatches(batches, decoder, plain.__getitem__, device)
 
 
 def fixed_batches(
@@ -115,11 +143,17 @@ def _collate(rows: Iterator[Row | DataError], count: int) -> Batch:
     for number, row in enumerate(rows):
         if isinstance(row, DataError):
             raise row
+        clip = row.get("clip")
+        if isinstance(clip, EncodedClip):
+            clip = replace(clip, data=row["media"].numpy().tobytes())
         for name in {"pixels", "low_res"} & row.keys():
+            frames, to_come = len(row[name]), len(clip.indices) if isinstance(clip, EncodedClip) else 0
             if not number:
-                shape, pinned = (count, *row[name].shape), torch.cuda.is_available()
+                shape, pinned = (count, to_come + frames, *row[name].shape[1:]), torch.cuda.is_available()
                 batch[name] = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
-            batch[name][number] = row[name]
+            batch[name][number, to_come:] = row[name]
+        if clip:
+            batch.setdefault("clips", []).append(clip)
         batch["captions"].append(row["captions"])
         batch["positions"][number] = row["position"]
         batch["keys"].append(row["keys"])

@@ -4,6 +4,7 @@ A sample that cannot be read is replaced by a spare that is drawn the same way, 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
@@ -15,7 +16,9 @@ from ..errors import DataError
 from ..seeds import key64, numpy_generator, uniform
 from .camera import camera_path, moving_clip
 from .clips import clip_indices, cut_scale, fit
+from .dali import MAX_FILE, Device, clip_for_dali
 from .decode import decode_image, indexed_times, read_frames
+from .decoders import DecodedClip, EncodedClip
 from .degrade import degrade
 from .index import Index, Sample
 from .pools import Order, Pool, image_order, video_order
@@ -43,9 +46,13 @@ class Row(TypedDict):
     """One clip and the images joined to it. F = num_frames, N = num_images."""
 
     pixels: torch.Tensor
-    """uint8 (F + N, H, W, 3), RGB; the images come last."""
+    """uint8 (F + N, H, W, 3), RGB; the images come last. (N, H, W, 3) where DALI is to decode the clip."""
     low_res: NotRequired[torch.Tensor]
     """uint8 (F, H / scale, W / scale, 3): the clip degraded, if the loader was given how."""
+    clip: NotRequired[EncodedClip | DecodedClip]
+    """If DALI decodes: what it is given, or why `pixels` have the clip."""
+    media: NotRequired[torch.Tensor]
+    """uint8 (bytes,): the `data` of an EncodedClip; empty for a DecodedClip."""
     captions: list[str]
     """1 + N: the clip's, then each image's."""
     keys: list[str]
@@ -59,6 +66,7 @@ class ClipDataset(Dataset):
 
     The datasets are mixed by their weights at step position // global_batch. A share data.moving_images of the rows
     shows an image under a wandering camera for a clip. With `degradation`, rows hold the clip's low resolution too.
+    With `dali`, the device that it decodes on, rows leave the clips to it that it serves.
     """
 
     def __init__(
@@ -70,9 +78,11 @@ class ClipDataset(Dataset):
         global_batch: int = 1,
         centred: bool = False,
         degradation: DegradationConfig | None = None,
+        dali: Device | None = None,
     ) -> None:
         pools = (Pool(pools),) if isinstance(pools, Index) else pools
         self._data, self._seed, self._centred, self._degradation = data, seed, centred, degradation
+        self._dali, self._media_bytes = dali, _largest(pools) if dali else 0
         self._videos = video_order(pools, seed, global_batch)
         self._images = image_order(pools, seed, global_batch * max(1, data.num_images))
         self._moving = image_order(pools, seed, global_batch, "moving images")
@@ -92,7 +102,7 @@ class ClipDataset(Dataset):
         """
         dropped: list[Dropped] = []
 
-        def pick(order: Order, load: Callable[[Sample, int], np.ndarray], at: int) -> tuple[Sample, np.ndarray]:
+        def pick(order: Order, load: Callable[[Sample, int], Any], at: int) -> tuple[Sample, Any]:
             """The sample at `at` of its order, or the first spare that can be read."""
             failures: list[Dropped] = []
             for attempt in range(1 + MAX_SPARES):
@@ -102,12 +112,12 @@ class ClipDataset(Dataset):
                         raise DataError(f"{place(sample)}: {reason}")
                     if announce:
                         announce(place(sample))
-                    pixels = load(sample, at)
+                    loaded = load(sample, at)
                 except DataError as error:
                     failures.append({"key": sample.key, "reason": str(error), "position": position})
                 else:
                     dropped.extend(failures)
-                    return sample, pixels
+                    return sample, loaded
             raise DataError(
                 f"position {position}: {len(failures)} samples in a row cannot be read, the last being "
                 f"{failures[-1]['key']}: {failures[-1]['reason']}. Check the folders of data.train, or pack them again"
@@ -117,13 +127,17 @@ class ClipDataset(Dataset):
         clip = (self._moving, self._moving_image) if moves else (self._videos, self._clip)
         picked = [pick(*clip, position)]
         picked += [pick(self._images, self._image, p) for p in image_positions(position, self._data.num_images)]
+        parts = [loaded for _, loaded in picked]
+        handed = self._hand_over(picked[0][0], parts) if self._dali else None
         row = Row(
-            pixels=torch.from_numpy(np.concatenate([pixels for _, pixels in picked])),
+            pixels=torch.from_numpy(np.concatenate(parts)),
             captions=[sample.caption for sample, _ in picked],
             keys=[sample.key for sample, _ in picked],
             position=position,
             dropped=dropped,
         )
+        if handed:
+            row["clip"], row["media"] = handed
         if self._degradation:
             generator = numpy_generator(self._seed, "degradation", position)
             row["low_res"] = torch.from_numpy(degrade(picked[0][1], self._degradation, generator))
@@ -131,19 +145,38 @@ class ClipDataset(Dataset):
 
     @property
     def row_bytes(self) -> int:
-        """The size of a row's pixels and low resolution."""
+        """The most that a row's pixels, low resolution and media take."""
         data, frame = self._data, self._data.height * self._data.width * 3
         low = data.num_frames * (frame // self._degradation.scale**2) if self._degradation else 0
-        return (data.num_frames + data.num_images) * frame + low
+        return max(data.num_frames * frame, self._media_bytes) + data.num_images * frame + low
 
-    def _clip(self, sample: Sample, at: int) -> np.ndarray:
-        """uint8 (F, H, W, 3)."""
+    def _clip(self, sample: Sample, at: int) -> np.ndarray | EncodedClip | tuple[np.ndarray, str]:
+        """uint8 (F, H, W, 3); with DALI, what it is given, or the frames and why it is not."""
         data = self._read(sample, "clip", at)
         times = indexed_times(data, sample.frames, sample.fps, sample.vfr)
         u = uniform(self._seed, "clip", at)
         want = self._data
         indices = clip_indices(times, want.num_frames, fps=want.fps, frame_stride=want.frame_stride, u=u)
-        return self._fit(read_frames(data, indices), "crop", at)
+        refused = ""
+        if self._dali:
+            clip = clip_for_dali(sample, data, indices, *self._cut("crop", at), self._dali)
+            if isinstance(clip, EncodedClip):
+                return clip
+            refused = clip
+        frames = self._fit(read_frames(data, indices, sample.frames), "crop", at)
+        return (frames, refused) if refused else frames
+
+    def _hand_over(self, sample: Sample, parts: list[Any]) -> tuple[EncodedClip | DecodedClip, torch.Tensor]:
+        """A row's `clip` and `media`; the first of `parts`, its clip, makes way for the frames that the row shows."""
+        match parts[0]:
+            case EncodedClip() as clip:
+                parts[0] = np.empty((0, self._data.height, self._data.width, 3), np.uint8)
+                return replace(clip, data=b""), torch.from_numpy(np.frombuffer(clip.data, np.uint8).copy())
+            case (frames, reason):
+                parts[0] = frames
+            case _:
+                reason = "it is an image under a moving camera"
+        return DecodedClip(sample.key, reason), torch.empty(0, dtype=torch.uint8)
 
     def _image(self, sample: Sample, at: int) -> np.ndarray:
         """uint8 (1, H, W, 3)."""
@@ -163,11 +196,20 @@ class ClipDataset(Dataset):
         sampled = verify == "sampled" and key64(self._seed, f"verify {purpose}", at) % SAMPLED == 0
         return read_member(sample, verify=verify == "always" or sampled)
 
-    def _fit(self, frames: Any, purpose: str, at: int) -> np.ndarray:
+    def _cut(self, purpose: str, at: int) -> tuple[float, float]:
+        """(u, v): where a frame is cut, across and down."""
         u, v = (0.5 if self._centred else uniform(self._seed, purpose, at, axis) for axis in range(2))
-        return fit(frames, self._data.height, self._data.width, u, v, self._data.crop)
+        return u, v
+
+    def _fit(self, frames: Any, purpose: str, at: int) -> np.ndarray:
+        return fit(frames, self._data.height, self._data.width, *self._cut(purpose, at), self._data.crop)
 
 
 def place(sample: Sample) -> str:
     """Where a sample lies: its shard, its offset there and its key."""
     return f"{sample.shard}:{sample.offset}:{sample.key}"
+
+
+def _largest(pools: Sequence[Pool]) -> int:
+    """Bytes of the largest video that DALI may be given."""
+    return min(MAX_FILE, max((int(p.index.videos.column("size").max()) for p in pools if p.index.videos), default=0))

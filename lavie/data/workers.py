@@ -36,7 +36,7 @@ STRIKES = 2
 """Times that a sample may end or hang its process before a spare takes its place."""
 START_SECONDS = 300.0
 """A process may take so long to start; on a cold network disk, its imports do."""
-ARRAYS = ("pixels", "low_res")
+ARRAYS = ("pixels", "low_res", "media")
 
 
 @dataclass

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..config import TrainConfig
+from ..data.decoders import normalised
 from ..data.loader import Batch
 from ..diffusion.condition import spread_key_frames
 from ..diffusion.loss import JointLoss, joint_loss, min_snr_weight
@@ -82,7 +83,9 @@ class Step:
     def _inputs(self, batch: Batch, timestep: Tensor, captions: list[list[str]], purpose: str) -> Inputs:
         seed, positions = self.config.seed, batch["positions"].tolist()
         rows, total = batch["pixels"].shape[:2]
-        pixels = batch["pixels"].to(self.device).flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
+        pixels = batch["pixels"].to(self.device).flatten(0, 1)
+        if pixels.dtype == torch.uint8:
+            pixels = normalised(pixels)
 
         stride = self.autoencoder.stride
         shape = (total, self.autoencoder.channels, pixels.shape[2] // stride, pixels.shape[3] // stride)

@@ -51,7 +51,12 @@ class Trainer:
         checkpoint, self.start = find(config)
         self.validation_batches = self._validation_batches()
         self.batches = build_loader(
-            config.data, config.data.train, **self._share(), start_step=self.start, degradation=pairs(config)
+            config.data,
+            config.data.train,
+            **self._share(),
+            start_step=self.start,
+            degradation=pairs(config),
+            device=self.device,
         )
 
         pretrained, dtype = config.pretrained_model_name_or_path, training_dtype(config)
@@ -94,6 +99,7 @@ class Trainer:
                 self._validate(step)
             if last or step % config.checkpointing_steps == 0:
                 save(self.engine, self.ema, config, step)
+        self.batches.close()
         if self.metrics:
             self.metrics.close()
 
