@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import io
-import logging
 import struct
 from fractions import Fraction
 
@@ -14,9 +13,9 @@ import torch
 
 from lavie.data import decoders
 from lavie.data.clips import clip_indices, fit
-from lavie.data.dali import TO_BT709, DaliDecoder, clip_for_dali, dali_serves
+from lavie.data.dali import TO_BT709, DaliDecoder, clip_for_dali, dali_serves, disagreement, trial
 from lavie.data.decode import decode_frames, probe
-from lavie.data.decoders import DecodedClip, EncodedClip, PyAVDecoder, choose_backend, decoded_ahead, normalised
+from lavie.data.decoders import EDGE, MEAN, EncodedClip, PyAVDecoder, choose_backend
 from lavie.data.encode import encode_mp4
 from lavie.data.index import Sample
 from lavie.errors import ConfigError, DataError
@@ -25,10 +24,8 @@ from lavie.testing import SHARED, requires_shared
 CPU = torch.device("cpu")
 requires_dali = pytest.mark.skipif(decoders._missing_dali() is not None, reason="DALI is not installed")
 
-MEAN, LUMA = 2.5, 2.0
-"""Of 255. DALI repeats a chroma sample where PyAV interpolates: all of a picture's mean error, next to none in luma."""
-EDGE = 48
-"""Of 255: the largest error of a pixel, at saturated edges one chroma sample wide."""
+LUMA = 2.0
+"""Of 255: DALI repeats a chroma sample where PyAV interpolates, which is next to nothing in luma."""
 
 
 def shapes(count: int, height: int = 48, width: int = 64) -> np.ndarray:
@@ -72,7 +69,8 @@ def encode(
 
 def sample(data: bytes, key: str = "clip") -> Sample:
     facts = dataclasses.asdict(probe(data))
-    known = {field.name: None for field in dataclasses.fields(Sample)} | {"shard": "0.tar", "key": key, "member": key}
+    known = {field.name: None for field in dataclasses.fields(Sample)}
+    known |= {"shard": "0.tar", "key": key, "member": key, "size": len(data)}
     return Sample(**{name: facts.get(name, value) for name, value in known.items()})
 
 
@@ -228,10 +226,11 @@ def test_a_real_video():
         ({"width": 142}, "shorter than 144"),
         ({"height": 4098}, "longer than 4096"),
         ({"width": 1279}, "odd number"),
+        ({"size": (64 << 20) + 1}, "larger than 64 MiB"),
     ],
 )
 def test_the_index_decides_first(changes, reason):
-    plain = dataclasses.replace(sample(encode_mp4(shapes(2), 8)), width=1280, height=720)
+    plain = dataclasses.replace(sample(encode_mp4(shapes(2), 8)), width=1280, height=720, size=1 << 20)
     found = dali_serves(dataclasses.replace(plain, **changes), "gpu")
     assert found is None if reason is None else reason in found
 
@@ -291,30 +290,56 @@ def test_every_truncation_and_mutation_is_found_by_the_check_or_opens():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "device", "degraded", "missing", "no_nvdec", "expected", "why"),
+    ("wanted", "device", "faults", "expected", "why"),
     [
-        ("auto", "cpu", False, None, None, "pyav", "no GPU"),
-        ("auto", "cuda", False, None, None, "dali-gpu", "a GPU with a video decoder"),
-        ("auto", "cuda", False, "not installed", None, "pyav", "not installed"),
-        ("auto", "cuda", False, None, "no libnvcuvid", "pyav", "no libnvcuvid"),
-        ("auto", "cuda", True, None, None, "pyav", "low resolution"),
-        ("pyav", "cuda", False, None, None, "pyav", "asked for"),
-        ("dali", "cuda", False, None, None, "dali-gpu", "asked for"),
-        ("dali", "cpu", False, None, "no libnvcuvid", "dali-cpu", "VP8 and VP9"),
-        ("dali", "cpu", False, "not installed", None, None, "not installed"),
-        ("dali", "cuda", False, None, "no libnvcuvid", None, "no libnvcuvid"),
-        ("dali", "cuda", True, None, None, None, "low resolution"),
+        ("auto", "cpu", {}, "pyav", "no GPU"),
+        ("auto", "cuda", {}, "dali-gpu", "a GPU with a video decoder"),
+        ("auto", "cuda", {"missing_dali": "not installed"}, "pyav", "not installed"),
+        ("auto", "cuda", {"missing_nvdec": "no libnvcuvid"}, "pyav", "no libnvcuvid"),
+        ("auto", "cuda", {"differs": "it fails on a test clip"}, "pyav", "fails on a test clip"),
+        ("auto", "cuda", {"degraded": True}, "pyav", "low resolution"),
+        ("auto", "cuda", {"verified": False}, "pyav", "data.verify is not always"),
+        ("pyav", "cuda", {}, "pyav", "asked for"),
+        ("pyav", "cpu", {"degraded": True, "verified": False}, "pyav", "asked for"),
+        ("dali", "cuda", {}, "dali-gpu", "asked for"),
+        ("dali", "cpu", {"missing_nvdec": "no libnvcuvid"}, "dali-cpu", "VP8 and VP9"),
+        ("dali", "cpu", {"missing_dali": "not installed"}, None, "not installed"),
+        ("dali", "cpu", {"verified": False}, None, "data.verify is not always"),
+        ("dali", "cuda", {"missing_nvdec": "no libnvcuvid"}, None, "no libnvcuvid"),
+        ("dali", "cuda", {"differs": "it fails on a test clip"}, None, "fails on a test clip"),
+        ("dali", "cuda", {"degraded": True}, None, "low resolution"),
     ],
 )
-def test_choice(monkeypatch, wanted, device, degraded, missing, no_nvdec, expected, why):
-    monkeypatch.setattr(decoders, "_missing_dali", lambda: missing)
-    monkeypatch.setattr(decoders, "_missing_nvdec", lambda: no_nvdec)
+def test_choice(monkeypatch, wanted, device, faults, expected, why):
+    monkeypatch.setattr(decoders, "_missing_dali", lambda: faults.get("missing_dali"))
+    monkeypatch.setattr(decoders, "_missing_nvdec", lambda: faults.get("missing_nvdec"))
+    monkeypatch.setattr(decoders, "_differs", lambda device: faults.get("differs"))
+    flags = {name: value for name, value in faults.items() if isinstance(value, bool)}
     if expected is None:
         with pytest.raises(ConfigError, match=f"data.decoder is dali: .*{why}.*Set data.decoder to auto or pyav"):
-            choose_backend(wanted, torch.device(device), degraded)
+            choose_backend(wanted, torch.device(device), **flags)
     else:
-        backend, reason = choose_backend(wanted, torch.device(device), degraded)
+        backend, reason = choose_backend(wanted, torch.device(device), **flags)
         assert backend == expected and why in reason
+
+
+@requires_dali
+def test_the_trial_finds_a_decoder_that_fails_or_differs(monkeypatch):
+    assert trial(CPU) is None
+    call = DaliDecoder.__call__
+    monkeypatch.setattr(DaliDecoder, "__call__", lambda self, clips: call(self, clips) - 0.1)
+    assert "on a test clip, pixels differ by 1" in trial(CPU)
+    monkeypatch.setattr("lavie.data.dali.encode_vp9", encode_mp4)
+    assert "fails on a test clip: DALI" in trial(CPU)
+
+
+@pytest.mark.parametrize(("mean", "edge", "same"), [(2.4, 47, True), (2.6, 2.6, False), (0.1, 49, False)])
+def test_disagreement_is_by_the_mean_and_by_the_largest(mean, edge, same):
+    a = torch.zeros(2, 3, 64, 64)
+    b = torch.full_like(a, mean / 127.5)
+    b[0, 0, 0, 0] = edge / 127.5
+    fault = disagreement(a, b)
+    assert fault is None if same else f"by {mean:.1f} of 255 on average and {edge:.0f} at most" in fault
 
 
 def test_missing_libraries_are_named(monkeypatch):
@@ -325,76 +350,3 @@ def test_missing_libraries_are_named(monkeypatch):
     assert "lavie[dali]" in decoders._missing_dali()
     monkeypatch.setattr(decoders.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
     assert "libnvcuvid.so.1" in decoders._missing_nvdec()
-
-
-# --- one batch ahead
-
-
-class Counting:
-    """A decoder whose clips are filled with the number of their first frame; fails on the keys of `bad`."""
-
-    backend = "dali-cpu"
-
-    def __init__(self, bad=()):
-        self.bad = bad
-
-    def __call__(self, clips):
-        if any(clip.key in self.bad for clip in clips):
-            raise DataError("DALI: it does not like this file")
-        return torch.stack([torch.full((2, 3, 4, 4), clip.indices[0] / 100) for clip in clips])
-
-
-def raw(number: int, held: bool = True):
-    clip = EncodedClip(f"k{number}", b"", np.array([number, number + 1]), 4, 4, False, 0, 0)
-    return clip if held else DecodedClip(f"k{number}", torch.full((2, 4, 4, 3), number, dtype=torch.uint8), "odd codec")
-
-
-def batch(first: int, held=(True, True)):
-    numbers = [first, first + 1]
-    return {
-        "clips": [raw(n, h) for n, h in zip(numbers, held, strict=True)],
-        "pixels": torch.full((2, 1, 4, 4, 3), 255, dtype=torch.uint8),
-        "captions": [[f"c{n}", "image"] for n in numbers],
-        "keys": [[f"k{n}", "image"] for n in numbers],
-        "positions": torch.tensor(numbers),
-        "dropped": [],
-    }
-
-
-def remake(position):
-    pixels = torch.full((3, 4, 4, 3), 100 + position, dtype=torch.uint8)
-    dropped = [{"key": f"k{position}", "reason": "damaged", "position": position}]
-    return {"pixels": pixels, "captions": ["spare", "i"], "keys": ["s", "i"], "position": position, "dropped": dropped}
-
-
-def test_batches_keep_order_and_gain_their_clips(caplog):
-    caplog.set_level(logging.INFO, "lavie")
-    batches = iter([batch(10), batch(12, (False, True)), batch(14, (False, False))])
-    out = list(decoded_ahead(batches, Counting(), remake, CPU))
-    assert [b["positions"].tolist() for b in out] == [[10, 11], [12, 13], [14, 15]]
-    assert all(b["pixels"].shape == (2, 3, 3, 4, 4) and "clips" not in b for b in out)
-    assert all((b["pixels"][:, 2] == 1).all() for b in out)
-    assert out[0]["pixels"][:, 0, 0, 0, 0].tolist() == pytest.approx([0.10, 0.11])
-    torch.testing.assert_close(out[1]["pixels"][0, :2], torch.full((2, 3, 4, 4), 12 / 127.5 - 1))
-    assert out[1]["pixels"][1, 0, 0, 0, 0].item() == pytest.approx(0.13)
-    assert caplog.text.count("odd codec") == 1
-
-
-def test_a_failed_batch_is_made_again_with_its_spares():
-    (out,) = decoded_ahead(iter([batch(10)]), Counting(bad=("k11",)), remake, CPU)
-    torch.testing.assert_close(out["pixels"], normalised(torch.stack([remake(p)["pixels"] for p in (10, 11)])))
-    assert out["captions"] == [["spare", "i"]] * 2 and out["keys"] == [["s", "i"]] * 2
-    assert [d["position"] for d in out["dropped"]] == [10, 11]
-
-
-def test_errors_of_the_loader_and_of_spares_reach_the_consumer():
-    def broken():
-        yield batch(10)
-        raise DataError("the loader's own")
-
-    ahead = decoded_ahead(broken(), Counting(), remake, CPU)
-    next(ahead)
-    with pytest.raises(DataError, match="the loader's own"):
-        next(ahead)
-    with pytest.raises(DataError, match="no spare"):
-        next(decoded_ahead(iter([batch(1)]), Counting(bad=("k1",)), lambda p: DataError("no spare"), CPU))

@@ -1,0 +1,93 @@
+"""A run whose clips DALI decodes follows the run of PyAV's, as closely as their pixels do."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lavie.config import TrainConfig
+from lavie.data import decoders
+from lavie.data.encode import encode_vp9
+from lavie.data.pack import pack_entries
+from lavie.data.sources import Entry
+from lavie.testing import run_distributed
+
+requires_dali = pytest.mark.skipif(decoders._missing_dali() is not None, reason="DALI is not installed")
+
+STEPS = 6
+
+
+def discs(seed: int) -> np.ndarray:
+    """A coloured disc that crosses a grey frame: uint8 (16, 32, 32, 3)."""
+    y, x = np.mgrid[:32, :32]
+    colour = np.array([(200, 60, 60), (60, 180, 80), (70, 80, 220)])[seed % 3]
+    frames = []
+    for t in range(16):
+        inside = (x - 2 * t) ** 2 + (y - 8 - seed) ** 2 < 60
+        frames.append(np.where(inside[..., None], colour, 110))
+    return np.stack(frames).astype(np.uint8)
+
+
+def train(config: TrainConfig, deepspeed_json: Path) -> None:
+    from lavie.training.trainer import Trainer
+
+    trainer = Trainer(config, deepspeed_json)
+    trainer.fit()
+    assert type(trainer.batches).__name__ == ("DecodedBatches" if config.data.decoder == "dali" else "Batches")
+
+
+def losses(folder: Path, decoder: str, data: Path, **changes: Any) -> list[float]:
+    config = TrainConfig.model_validate(
+        dict(
+            output_dir=str(folder / decoder),
+            model=dict(
+                in_channels=3,
+                out_channels=3,
+                block_out_channels=(16, 32),
+                cross_attention=(True, False),
+                layers_per_block=1,
+                num_attention_heads=1,
+                cross_attention_dim=16,
+                norm_num_groups=4,
+                rotary_dim=8,
+            ),
+            autoencoder=dict(type="patch", patch_size=4, coefficients=1, scaling_factor=0.25),
+            text_encoder=dict(type="hash", max_length=6),
+            data=dict(
+                train=str(data),
+                num_frames=4,
+                num_images=0,
+                height=32,
+                width=32,
+                frame_stride=2,
+                num_workers=1,
+                decoder=decoder,
+            ),
+            prediction_type="v_prediction",  # its target holds the clip
+            max_train_steps=STEPS,
+            train_batch_size=2,
+            learning_rate=1e-3,
+            max_grad_norm=0.5,
+            **changes,
+        )
+    )
+    settings = folder / "zero3.json"
+    settings.write_text(Path("configs/zero3.json").read_text())
+    run_distributed(train, 1, config, settings)
+    lines = (Path(config.output_dir) / "metrics.jsonl").read_text().splitlines()
+    return [record["loss"] for record in map(json.loads, lines) if "loss" in record]
+
+
+@requires_dali
+def test_losses_are_those_of_pyav(tmp_path):
+    entries = (Entry(f"v{i}", f"v{i}", lambda i=i: encode_vp9(discs(i), 8), f"disc {i}") for i in range(9))
+    pack_entries(entries, tmp_path / "data", num_frames=4, frame_stride=2)
+    pyav, dali = (np.array(losses(tmp_path, decoder, tmp_path / "data")) for decoder in ("pyav", "dali"))
+    print(pyav, dali, pyav / dali - 1)
+    assert len(pyav) == len(dali) == STEPS
+    # A pixel is off by d = MEAN / 127.5 on average, a latent (4 x 0.25 times a mean of pixels) by no more; L is a mean
+    # of squares of (output - target), so that it changes by 2 sqrt(L) d, and as much for the output.
+    d = decoders.MEAN / 127.5
+    assert (np.abs(dali - pyav) < 4 * np.sqrt(pyav) * d).all()
