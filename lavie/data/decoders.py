@@ -116,7 +116,7 @@ def choose_backend(
         return "pyav", "asked for"
     if wanted == "auto" and not gpu:
         return "pyav", "no GPU"
-    reason = _missing_dali()
+    reason = missing_dali()
     if not reason and degraded:
         reason = "the low resolution of this stage is made by the workers, from decoded pixels"
     if not reason and not verified:
@@ -234,7 +234,7 @@ class DecodedBatches(Iterator[Any]):
         log.info("data: %d of this rank's %d clips were decoded by PyAV%s", self.by_pyav.total(), total, reasons)
 
 
-def _missing_dali() -> str | None:
+def missing_dali() -> str | None:
     try:
         found = importlib.util.find_spec("nvidia.dali")
     except ModuleNotFoundError:  # no package `nvidia` at all

@@ -25,7 +25,7 @@ from lavie.data.sources import Entry
 from lavie.errors import ConfigError, DataError
 from lavie.testing import SHARED, requires_shared
 
-requires_dali = pytest.mark.skipif(decoders._missing_dali() is not None, reason="DALI is not installed")
+requires_dali = pytest.mark.skipif(decoders.missing_dali() is not None, reason="DALI is not installed")
 
 
 def png(level: int) -> bytes:
@@ -221,10 +221,10 @@ def test_files_travel_in_shared_memory_whatever_their_size(tmp_path):
 
 
 def test_what_dali_cannot_serve_is_refused_or_left_to_pyav(shards, monkeypatch):
-    monkeypatch.setattr(decoders, "_missing_dali", lambda: "DALI is not installed: pip install 'lavie[dali]'")
+    monkeypatch.setattr(decoders, "missing_dali", lambda: "DALI is not installed: pip install 'lavie[dali]'")
     with pytest.raises(ConfigError, match=r"data.decoder is dali: DALI is not installed.*lavie\[dali\]"):
         take(config(shards, decoder="dali"), 1)
-    monkeypatch.setattr(decoders, "_missing_dali", lambda: None)
+    monkeypatch.setattr(decoders, "missing_dali", lambda: None)
     for verify in ("never", "sampled"):
         with pytest.raises(ConfigError, match="data.decoder is dali: .*data.verify is not always"):
             take(config(shards, decoder="dali", verify=verify), 1)

@@ -22,7 +22,7 @@ from lavie.errors import ConfigError, DataError
 from lavie.testing import SHARED, requires_shared
 
 CPU = torch.device("cpu")
-requires_dali = pytest.mark.skipif(decoders._missing_dali() is not None, reason="DALI is not installed")
+requires_dali = pytest.mark.skipif(decoders.missing_dali() is not None, reason="DALI is not installed")
 
 LUMA = 2.0
 """Of 255: DALI repeats a chroma sample where PyAV interpolates, which is next to nothing in luma."""
@@ -311,7 +311,7 @@ def test_every_truncation_and_mutation_is_found_by_the_check_or_opens():
     ],
 )
 def test_choice(monkeypatch, wanted, device, faults, expected, why):
-    monkeypatch.setattr(decoders, "_missing_dali", lambda: faults.get("missing_dali"))
+    monkeypatch.setattr(decoders, "missing_dali", lambda: faults.get("missing_dali"))
     monkeypatch.setattr(decoders, "_missing_nvdec", lambda: faults.get("missing_nvdec"))
     monkeypatch.setattr(decoders, "_differs", lambda device: faults.get("differs"))
     flags = {name: value for name, value in faults.items() if isinstance(value, bool)}
@@ -347,6 +347,6 @@ def test_missing_libraries_are_named(monkeypatch):
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(importlib.util, "find_spec", none)
-    assert "lavie[dali]" in decoders._missing_dali()
+    assert "lavie[dali]" in decoders.missing_dali()
     monkeypatch.setattr(decoders.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
     assert "libnvcuvid.so.1" in decoders._missing_nvdec()

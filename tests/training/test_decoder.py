@@ -14,7 +14,7 @@ from lavie.data.pack import pack_entries
 from lavie.data.sources import Entry
 from lavie.testing import run_distributed
 
-requires_dali = pytest.mark.skipif(decoders._missing_dali() is not None, reason="DALI is not installed")
+requires_dali = pytest.mark.skipif(decoders.missing_dali() is not None, reason="DALI is not installed")
 
 STEPS = 6
 
