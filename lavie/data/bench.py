@@ -1,8 +1,8 @@
 """How fast clips are delivered, beside the usual ways: `make bench-data`, or `python -m lavie.data.bench [SHARDS...]`.
 
-Every contestant delivers the same clips from the same shards: decoded, cut and scaled, as uint8. They take turns, and
-each number is the median of the rounds, so that ratios hold on a busy machine too. Without SHARDS, clips are rendered:
-H.264, and VP9 where DALI is there to decode it.
+Every contestant delivers the same clips from the same shards: decoded, cut and scaled. They take turns, and each number
+is the median of the rounds, so that ratios hold on a busy machine too. Without SHARDS, clips are rendered: short H.264
+files, long ones with a keyframe every two seconds, and VP9 where DALI is there to decode it on the CPU.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import av
@@ -28,8 +29,8 @@ from ..config_data import DataConfig
 from ..errors import ConfigError
 from ..seeds import numpy_generator
 from .clips import clip_indices, fit
-from .decode import decode_frames, probe
-from .decoders import EncodedClip, choose_backend
+from .decode import probe, read_frames
+from .decoders import Wanted, choose_backend
 from .encode import encode_mp4, encode_vp9
 from .index import Index, Sample, load_index
 from .loader import build_loader
@@ -41,21 +42,26 @@ FRAMES, HEIGHT, WIDTH, STRIDE = 16, 160, 256, 2
 BATCH = 2
 
 
-def render(folder: Path, clips: int, codec: str) -> Path:
-    """A shard of `clips` moving patterns, 64 frames of 360 x 640 at 24 fps."""
+RENDERED = {"short-h264": (64, 8), "long-h264": (300, 48), "vp9": (64, 48)}
+"""Frames of a file, and from one keyframe to the next, 360 x 640 at 24 fps."""
+
+
+def render(folder: Path, clips: int, kind: str) -> Path:
+    """A shard of `clips` moving patterns, of a kind of RENDERED."""
+    count, gop = RENDERED[kind]
+    encode = encode_vp9 if kind == "vp9" else encode_mp4
     with ShardWriter(folder) as writer:
         for number in range(clips):
             phase = numpy_generator(SEED, "bench", number).uniform(0, 6, 3)
             y, x = np.mgrid[:360, :640]
             waves = np.stack([128 + 100 * np.sin(x / 37 + y / 23 + p) for p in phase], -1).astype(np.uint8)
-            frames = np.stack([np.roll(waves, 3 * t, axis=1) for t in range(64)])
-            media = encode_mp4(frames, 24) if codec == "h264" else encode_vp9(frames, 24, gop=250)
+            media = encode((np.roll(waves, 3 * t, axis=1) for t in range(count)), 24, gop=gop)
             writer.add(f"{number:05d}", media, probe(media), "waves", {})
     return folder
 
 
-def ours(folder: Path, workers: int, clips: int) -> float:
-    """Frames per second of the loader."""
+def ours(folder: Path, workers: int, clips: int, decoder: Wanted = "pyav") -> float:
+    """Frames per second of the loader, with DALI on the GPU if there is one."""
     data = DataConfig(
         train=(str(folder),),
         num_frames=FRAMES,
@@ -64,9 +70,17 @@ def ours(folder: Path, workers: int, clips: int) -> float:
         width=WIDTH,
         frame_stride=STRIDE,
         num_workers=workers,
+        decoder=decoder,
     )
     loader = build_loader(
-        data, data.train, seed=SEED, train_batch_size=BATCH, gradient_accumulation_steps=1, rank=0, world_size=1
+        data,
+        data.train,
+        seed=SEED,
+        train_batch_size=BATCH,
+        gradient_accumulation_steps=1,
+        rank=0,
+        world_size=1,
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )
     try:
         return _rate(batch["pixels"].shape[1] * BATCH for batch in itertools.islice(loader, 1 + clips // BATCH))
@@ -84,31 +98,6 @@ def plain(folder: Path, workers: int, clips: int) -> float:
         workers = len(shards)  # webdataset gives each worker shards of its own
     loader = torch.utils.data.DataLoader(dataset, BATCH, num_workers=workers)
     return _rate(batch.shape[1] * BATCH for batch in itertools.islice(loader, 1 + clips // BATCH))
-
-
-def dali(folder: Path, clips: int) -> float:
-    """DALI, fed by the stream's bytes, on the GPU if there is one."""
-    from .dali import DaliDecoder, clip_for_dali
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    decoder = DaliDecoder(FRAMES, HEIGHT, WIDTH, device=device, batch_size=BATCH)
-    samples = load_index([str(folder)]).videos
-
-    def batches() -> Iterator[int]:
-        for first in range(0, clips + BATCH, BATCH):
-            chosen: list[EncodedClip] = []
-            for position in range(first, first + BATCH):
-                sample = samples[sample_at(position, len(samples), SEED)]
-                data = read_member(sample)
-                clip = clip_for_dali(
-                    sample, data, _indices(sample), 0.5, 0.5, "gpu" if device.type == "cuda" else "cpu"
-                )
-                if isinstance(clip, str):
-                    raise SystemExit(f"{sample.key}: not for DALI: {clip}")
-                chosen.append(clip)
-            yield decoder(chosen).shape[1] * BATCH
-
-    return _rate(batches())
 
 
 def torchcodec(folder: Path, clips: int) -> float:
@@ -150,7 +139,7 @@ def reading(index: Index, clips: int) -> dict[str, float]:
         for position in range(clips):
             sample = samples[sample_at(position, len(samples), SEED)]
             data = read_member(sample, verify=False)
-            fit(decode_frames(data, _indices(sample)), HEIGHT, WIDTH)
+            fit(read_frames(data, _indices(sample), sample.frames), HEIGHT, WIDTH)
 
     contest: dict[str, tuple[Callable[[], None], int]] = {
         "raw tar": (raw, len(samples)),
@@ -188,8 +177,8 @@ def main() -> None:
         console.print(f"waiting for data: {data_wait(args.metrics, args.batch):.1%} of a step's time")
         return
     with tempfile.TemporaryDirectory() as temporary:
-        codecs = ["h264", "vp9"] if _dali_device() == "cpu" else ["h264"]
-        folders = args.shards or [render(Path(temporary) / codec, 6, codec) for codec in codecs]
+        kinds = [kind for kind in RENDERED if kind != "vp9" or _dali_device() == "cpu"]
+        folders = args.shards or [render(Path(temporary) / kind, 6, kind) for kind in kinds]
         for folder in folders:
             _report(console, folder, args)
 
@@ -199,11 +188,12 @@ def _report(console: Console, folder: Path, args: argparse.Namespace) -> None:
     codecs = {sample.codec for sample in index.videos}
     contest: dict[tuple[str, int], Callable[[], float]] = {}
     for workers in args.workers:
-        contest["lavie, pyav", workers] = lambda n=workers: ours(folder, n, args.clips)  # type: ignore[misc]
-        contest["webdataset + pyav", workers] = lambda n=workers: plain(folder, n, args.clips)  # type: ignore[misc]
+        contest["lavie, pyav", workers] = partial(ours, folder, workers, args.clips)
+        contest["webdataset + pyav", workers] = partial(plain, folder, workers, args.clips)
     device = _dali_device()
     if device == "gpu" or (device == "cpu" and codecs <= {"vp8", "vp9"}):
-        contest[f"lavie, dali-{device}", 0] = lambda: dali(folder, args.clips)
+        for workers in args.workers:
+            contest[f"lavie, dali-{device}", workers] = partial(ours, folder, workers, args.clips, "dali")
     if _has_torchcodec(console):
         contest["torchcodec", 0] = lambda: torchcodec(folder, args.clips)
     rates: dict[tuple[str, int], list[float]] = {key: [] for key in contest}

@@ -18,10 +18,12 @@ def encode_mp4(
     *,
     times: Iterable[float] | None = None,
     lossless: bool = False,
+    gop: int = 8,
 ) -> bytes:
     """An mp4 of frames uint8 (F, H, W, 3), RGB, at `fps`, or each shown at its of `times` (seconds, kept to 0.1 ms).
 
-    Default: 4:2:0 at crf 12, which wants even H and W. lossless: RGB, bit for bit, any size.
+    Default: 4:2:0 at crf 12, which wants even H and W. lossless: RGB, bit for bit, any size. gop: frames from one
+    keyframe to the next.
     """
     if (fps is None) == (times is None):
         raise ValueError("exactly one of fps and times")
@@ -37,7 +39,7 @@ def encode_mp4(
                 stream.options = {"qp": "0", "preset": "ultrafast"} if lossless else {"crf": CRF}
                 stream.codec_context.time_base = 1 / rate
                 stream.codec_context.thread_count = 1  # x264's bytes depend on the number of threads
-                stream.codec_context.gop_size = 8
+                stream.codec_context.gop_size = gop
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame = reformatter.reformat(frame, format=stream.pix_fmt, threads=1)
             frame.pts = number if ticks is None else ticks[number]

@@ -26,7 +26,7 @@ def test_the_rivals_random_access_finds_the_same_frames(monkeypatch):
 
 
 def test_every_part_of_the_contest_runs(tmp_path):
-    folder = bench.render(tmp_path / "h264", 2, "h264")
+    folder = bench.render(tmp_path / "short-h264", 2, "short-h264")
     assert bench.ours(folder, 0, 2) > 0
     assert bench.plain(folder, 0, 2) > 0
     times = bench.reading(load_index([str(folder)]), 1)

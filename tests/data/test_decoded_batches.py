@@ -137,11 +137,11 @@ def test_closing_ends_the_thread_and_what_it_reads():
         def close(self):
             self.closed = True
 
-    batches = Endless()
+    batches, before = Endless(), set(threading.enumerate())
     ahead = decoded(batches)
     next(ahead)
     ahead.close()
     assert batches.closed
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    assert set(threading.enumerate()) <= before
     with pytest.raises(StopIteration):
         next(ahead)
