@@ -84,7 +84,7 @@ def _write(report: Report, out: Path) -> None:
 def _show(report: Report, out: Path) -> None:
     console = Console()
     facts = report.as_json()
-    table = Table(title=f"{len(report.shards)} shards", title_justify="left")
+    table = Table(title=f"{len(report.shards)} shard{'s' if len(report.shards) != 1 else ''}", title_justify="left")
     for column in ("what", "count", "meaning"):
         table.add_column(column, justify="right" if column == "count" else "left")
     table.add_row("videos", str(facts["videos"]), f"{facts['seconds']['total'] / 3600:.2f} hours")
