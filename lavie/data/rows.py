@@ -159,7 +159,7 @@ class ClipDataset(Dataset):
         indices = clip_indices(times, want.num_frames, fps=want.fps, frame_stride=want.frame_stride, u=u)
         refused = ""
         if self._dali:
-            clip = clip_for_dali(sample, data, indices, *self._cut("crop", at), self._dali)
+            clip = clip_for_dali(sample, data, indices, *self._uv("crop", at), self._dali)
             if isinstance(clip, EncodedClip):
                 return clip
             refused = clip
@@ -196,13 +196,13 @@ class ClipDataset(Dataset):
         sampled = verify == "sampled" and key64(self._seed, f"verify {purpose}", at) % SAMPLED == 0
         return read_member(sample, verify=verify == "always" or sampled)
 
-    def _cut(self, purpose: str, at: int) -> tuple[float, float]:
+    def _uv(self, purpose: str, at: int) -> tuple[float, float]:
         """(u, v): where a frame is cut, across and down."""
         u, v = (0.5 if self._centred else uniform(self._seed, purpose, at, axis) for axis in range(2))
         return u, v
 
     def _fit(self, frames: Any, purpose: str, at: int) -> np.ndarray:
-        return fit(frames, self._data.height, self._data.width, *self._cut(purpose, at), self._data.crop)
+        return fit(frames, self._data.height, self._data.width, *self._uv(purpose, at), self._data.crop)
 
 
 def place(sample: Sample) -> str:

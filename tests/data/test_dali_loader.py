@@ -43,8 +43,9 @@ def waves(seed: int, frames: int = 20, height: int = 48, width: int = 64) -> np.
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    """12 VP9 clips of several sizes, a VFR and an H.264 one that DALI on the CPU does not get, and 5 images."""
-    media = {f"v{i:02}": encode_vp9(waves(i, 20 + i, 48 + 2 * i, 64 + i % 3), 8) for i in range(12)}
+    """12 VP9 clips of several sizes, one of which holds one clip only, two that DALI does not get, and 5 images."""
+    media = {f"v{i:02}": encode_vp9(waves(i, 20 + i, 48 + 2 * i, 64 + i % 3), 8) for i in range(11)}
+    media["short"] = encode_vp9(waves(12, 7), 8)
     media["uneven"] = encode_mp4(waves(20), times=[0.13 * i + 0.05 * (i % 2) for i in range(20)])
     media["h264"] = encode_mp4(waves(21), 8)
     media |= {f"i{i}": png(40 * i) for i in range(5)}

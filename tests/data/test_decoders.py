@@ -135,6 +135,13 @@ def test_any_frames_of_long_and_short_groups(gop, indices):
 
 
 @requires_dali
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_short_files(count):
+    assert_same(*decode_both(encode(shapes(count)), range(count)))
+    assert_same(*decode_both(encode(shapes(count)), [count - 1]))
+
+
+@requires_dali
 def test_hidden_reference_frames_are_not_counted():
     # With a lag, VP9 packs a hidden frame into the packet of a shown one.
     noise = np.random.default_rng(0).integers(0, 40, (40, 48, 64, 3), dtype=np.uint8) + shapes(40) // 2
