@@ -235,7 +235,7 @@ def trial(device: torch.device) -> str | None:
     try:
         (ours,) = PyAVDecoder(96, 128)([clip])
         (theirs,) = DaliDecoder(3, 96, 128, device=device, batch_size=1)([clip])
-    except (DataError, ImportError) as error:
+    except (DataError, ImportError, OSError) as error:
         return f"it fails on a test clip: {error}"
     fault = disagreement(ours, theirs.cpu())
     return f"on a test clip, {fault}" if fault else None

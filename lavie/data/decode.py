@@ -25,7 +25,7 @@ MAX_SIDE = 8192
 MAX_PIXELS = 1 << 25
 """Per frame; 8K UHD has 33.2 M. A 199 kB mp4 can hold 16 frames of 8192 x 8192, 3.2 GB of RGB."""
 MAX_FRAMES = 20_000
-"""Per video: a clip is decoded from the start of its file, so longer ones are to be split before packing."""
+"""Per video: some clips are decoded from the start of their file, so longer ones are to be split before packing."""
 
 Format = Literal["mp4", "webm", "gif", "jpg", "png"]
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT

@@ -34,7 +34,8 @@ class Batch(TypedDict):
     pixels: torch.Tensor
     """uint8 (B, F + N, H, W, 3), RGB; the images come last. Pinned where there is a GPU.
 
-    Where DALI decodes: float32 (B, F + N, 3, H, W) in [-1, 1], on the device."""
+    Where DALI decodes: float32 (B, F + N, 3, H, W) in [-1, 1], on the device.
+    """
     low_res: NotRequired[torch.Tensor]
     """uint8 (B, F, H / scale, W / scale, 3): the clips degraded, if the loader was given how."""
     captions: list[list[str]]
@@ -137,19 +138,22 @@ def _slices(global_batch: int, rank: int, world_size: int, start_step: int) -> I
 
 
 def _collate(rows: Iterator[Row | DataError], count: int) -> Batch:
-    """One batch of `count` rows, each copied to its place before the next is asked for."""
+    """One batch of `count` rows, each copied to its place before the next is asked for.
+
+    With DALI, it also has `clips` as DecodedBatches takes them.
+    """
     batch: Any = {"captions": [], "positions": torch.empty(count, dtype=torch.int64), "keys": [], "dropped": []}
     row: Any
     for number, row in enumerate(rows):
         if isinstance(row, DataError):
             raise row
-        clip = row.get("clip")
+        clip, to_come = row.get("clip"), 0
         if isinstance(clip, EncodedClip):
-            clip = replace(clip, data=row["media"].numpy().tobytes())
+            clip, to_come = replace(clip, data=row["media"].numpy().tobytes()), len(clip.indices)
         for name in {"pixels", "low_res"} & row.keys():
-            frames, to_come = len(row[name]), len(clip.indices) if isinstance(clip, EncodedClip) else 0
             if not number:
-                shape, pinned = (count, to_come + frames, *row[name].shape[1:]), torch.cuda.is_available()
+                frames, *rest = row[name].shape
+                shape, pinned = (count, to_come + frames, *rest), torch.cuda.is_available()
                 batch[name] = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
             batch[name][number, to_come:] = row[name]
         if clip:
