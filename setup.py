@@ -4,7 +4,9 @@ from setuptools import find_namespace_packages, setup
 
 REMOTE = ["fsspec[http]>=2025.3"]
 MPI = ["mpi4py>=4"]
+DALI = ["nvidia-dali-cuda130>=2.4; sys_platform == 'linux'"]
 DEV = [
+    *DALI,
     *MPI,
     *REMOTE,
     "hypothesis",
@@ -46,6 +48,6 @@ setup(
         "ninja>=1.11",
     ],
     # triton comes with CUDA builds of torch; "dev" has it for the interpreter and the compiler on a CPU.
-    extras_require={"dev": DEV, "flash": ["flash-attn>=2.7"], "mpi": MPI, "remote": REMOTE},
+    extras_require={"dev": DEV, "dali": DALI, "flash": ["flash-attn>=2.7"], "mpi": MPI, "remote": REMOTE},
     entry_points={"console_scripts": ["lavie = lavie.cli:main"]},
 )

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from .data.compare import Comparison
 from .data.doctor import PROBLEMS, UNUSABLE, Report, check
 from .errors import DataError
 
@@ -33,6 +34,7 @@ def check_command(
         raise DataError(f"--fps {fps:g} and --frame-stride {frame_stride}: give one of them")
     tars = [tar for path in shards for tar in _tars(path)]
     out.mkdir(parents=True, exist_ok=True)
+    comparison = Comparison() if decode else None
     with Progress(transient=True) as progress:
         task = progress.add_task("reading")
         report = check(
@@ -41,8 +43,11 @@ def check_command(
             num_frames=num_frames,
             fps=fps,
             frame_stride=frame_stride,
+            compare=comparison,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
+    if comparison:
+        comparison.close()
     _write(report, out)
     _show(report, out)
     if not report.usable:
@@ -79,12 +84,16 @@ def _write(report: Report, out: Path) -> None:
 def _show(report: Report, out: Path) -> None:
     console = Console()
     facts = report.as_json()
-    table = Table(title=f"{len(report.shards)} shards", title_justify="left")
+    table = Table(title=f"{len(report.shards)} shard{'s' if len(report.shards) != 1 else ''}", title_justify="left")
     for column in ("what", "count", "meaning"):
         table.add_column(column, justify="right" if column == "count" else "left")
     table.add_row("videos", str(facts["videos"]), f"{facts['seconds']['total'] / 3600:.2f} hours")
     table.add_row("images", str(facts["images"]), "")
     table.add_row("looked at", str(facts["decoded"]), "")
+    compared = report.compared["agree"] + report.compared["disagree"]
+    table.add_row("compared with DALI", str(compared), "videos looked at, decoded by both")
+    for reason, count in report.not_compared.most_common():
+        table.add_row("not compared", str(count), reason)
     if report.lost:
         table.add_row("lost", str(report.lost), "samples of shards that cannot be read", style="red")
     table.add_row("repeated captions", str(report.duplicate_captions), "")

@@ -138,6 +138,10 @@ class DataConfig(Strict):
     cache: str | None = None
     """A folder that `lavie data cache` made: latents and text features come from it, not from encoders."""
 
+    decoder: Literal["auto", "pyav", "dali"] = "auto"
+    """What decodes the clips of training: pyav in the decoding processes, or dali in the trainer (`lavie[dali]`), which
+    serves most codecs on a GPU, VP8 and VP9 without one. auto: dali on a GPU where it serves; the log says why."""
+
     @model_validator(mode="before")
     @classmethod
     def _lists(cls, values: Any) -> Any:

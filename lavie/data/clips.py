@@ -64,6 +64,20 @@ def cut_scale(source_height: int, source_width: int, height: int, width: int, cr
     return max(1.0, scale) if crop == "patch" else scale
 
 
+def cut_box(
+    source_height: int, source_width: int, height: int, width: int, u: float, v: float, crop: Crop = "cover"
+) -> tuple[float, float, float, float]:
+    """What `fit` keeps of a frame: (left, top, right, bottom) in pixels of the source; whole ones if scaled by 1."""
+    scale = cut_scale(source_height, source_width, height, width, crop)
+    if scale == 1:
+        spare_x, spare_y = source_width - width, source_height - height
+        left, top = min(int(u * (spare_x + 1)), spare_x), min(int(v * (spare_y + 1)), spare_y)
+        return left, top, left + width, top + height
+    box_width, box_height = min(width / scale, source_width), min(height / scale, source_height)
+    x, y = u * (source_width - box_width), v * (source_height - box_height)
+    return x, y, x + box_width, y + box_height
+
+
 def fit(
     frames: Iterable[np.ndarray], height: int, width: int, u: float = 0.5, v: float = 0.5, crop: Crop = "cover"
 ) -> np.ndarray:
@@ -75,16 +89,11 @@ def fit(
     """
     fitted = []
     for frame in frames:
-        source_height, source_width = frame.shape[:2]
-        scale = cut_scale(source_height, source_width, height, width, crop)
-        if scale == 1:
-            spare_x, spare_y = source_width - width, source_height - height
-            left, top = min(int(u * (spare_x + 1)), spare_x), min(int(v * (spare_y + 1)), spare_y)
+        box = cut_box(frame.shape[0], frame.shape[1], height, width, u, v, crop)
+        if box[2] - box[0] == width and box[3] - box[1] == height:
+            left, top = int(box[0]), int(box[1])
             fitted.append(frame[top : top + height, left : left + width].copy())
         else:
-            box_width, box_height = min(width / scale, source_width), min(height / scale, source_height)
-            x, y = u * (source_width - box_width), v * (source_height - box_height)
-            box = (x, y, x + box_width, y + box_height)
             fitted.append(np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC, box)))
     return np.stack(fitted)
 

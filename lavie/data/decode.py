@@ -19,12 +19,13 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image, ImageOps
 
 from ..errors import DataError
+from .entry import entry_packet
 
 MAX_SIDE = 8192
 MAX_PIXELS = 1 << 25
 """Per frame; 8K UHD has 33.2 M. A 199 kB mp4 can hold 16 frames of 8192 x 8192, 3.2 GB of RGB."""
 MAX_FRAMES = 20_000
-"""Per video: a clip is decoded from the start of its file, so longer ones are to be split before packing."""
+"""Per video: some clips are decoded from the start of their file, so longer ones are to be split before packing."""
 
 Format = Literal["mp4", "webm", "gif", "jpg", "png"]
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -110,17 +111,18 @@ def indexed_times(data: bytes, frames: int, fps: float | None, vfr: bool) -> np.
     return frame_times(data, frames) if vfr or fps is None else np.arange(frames) / fps
 
 
-def read_frames(data: bytes, indices: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
+def read_frames(data: bytes, indices: Sequence[int] | np.ndarray, frames: int | None = None) -> Iterator[np.ndarray]:
     """The frames at `indices` (ascending, counted in order of presentation), one by one: uint8 (H, W, 3), RGB.
 
-    Decodes from the start of the file to the last index: exact for every codec, B-frames and open GOPs included.
+    Decodes from the start of the file to the last index: exact for every codec, B-frames and open GOPs included. With
+    `frames`, the count that `probe` found, from the last keyframe that is certain to show the same (`entry_packet`).
     """
     wanted = [int(i) for i in indices]
     if wanted != sorted(wanted) or (wanted and wanted[0] < 0):
         raise ValueError(f"indices must ascend from 0, got {wanted}")
     done = 0
     reformatter = VideoReformatter()
-    for number, frame in enumerate(_frames(data) if wanted else ()):
+    for number, frame in _frames_from(data, wanted[0], frames) if wanted else ():
         if number == wanted[done]:
             pixels = _rgb(frame, reformatter)
             while done < len(wanted) and wanted[done] == number:
@@ -187,14 +189,58 @@ def _frames(data: bytes) -> Iterator[av.VideoFrame]:
     """Every frame in order of presentation."""
     with open_video(data) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
-            if number >= MAX_FRAMES:
-                raise DataError(f"more than {MAX_FRAMES} frames: split the video into clips")
-            _check_size(frame.width, frame.height)
-            if frame.is_corrupt:
-                raise DataError(f"frame {number} is damaged")
-            if frame.time is None:
-                raise DataError(f"frame {number} has no timestamp")
+            _check_frame(number, frame)
             yield frame
+
+
+def _frames_from(data: bytes, first: int, frames: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Frames with their numbers, ascending to the last, from `first` or one before it on.
+
+    A decoder that begins late is compared with the times of the packets. Should it not do as they say, or fail, all
+    begins again at the start, and numbers come twice.
+    """
+    if first and frames:
+        try:
+            yield from _late_frames(data, first, frames)
+            return
+        except (_Unsure, DataError):
+            pass
+    yield from enumerate(_frames(data))
+
+
+class _Unsure(Exception):
+    """That a decoder which began late shows what one from the start would."""
+
+
+def _late_frames(data: bytes, first: int, frames: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    with open_video(data) as (container, stream):
+        packets = list(container.demux(stream))  # the last ones are empty: they flush the decoder
+        codec, header = stream.codec_context.codec.canonical_name, bytes(stream.codec_context.extradata or b"")
+        full = [packet for packet in packets if packet.size]
+        number = entry_packet(full, codec, header, frames, first)
+        if not number:
+            raise _Unsure
+        times, begun = sorted(packet.pts or 0 for packet in full), False
+        for packet in packets[number:]:
+            for frame in packet.decode():
+                as_planned = number < frames and frame.pts == times[number] and (begun or frame.key_frame)
+                if not as_planned or frame.is_corrupt:
+                    raise _Unsure
+                _check_frame(number, frame)
+                yield number, frame
+                number, begun = number + 1, True
+        if number < frames:
+            raise _Unsure
+
+
+def _check_frame(number: int, frame: av.VideoFrame) -> None:
+    if number >= MAX_FRAMES:
+        raise DataError(f"more than {MAX_FRAMES} frames: split the video into clips")
+    _check_size(frame.width, frame.height)
+    if frame.is_corrupt:
+        raise DataError(f"frame {number} is damaged")
+    if frame.time is None:
+        raise DataError(f"frame {number} has no timestamp")
 
 
 def _check_size(width: int, height: int) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import DataError
 from ..seeds import numpy_generator
 from .clips import feasible_starts
+from .compare import Outcome
 from .decode import MediaInfo, frame_times
 from .guard import guarded
 from .index import index_shard
@@ -24,7 +25,7 @@ from .index_file import Rejected, Sample, fingerprint, index_path, read_header, 
 from .language import is_english, is_latin
 from .shards import read_member
 from .tars import read_members
-from .thumbnails import small, thumbnails
+from .thumbnails import thumbnails
 
 UNUSABLE = (
     "truncated shard",
@@ -64,8 +65,6 @@ BLACK = 8.0
 """Mean luma (BT.601, 0 .. 255) below which all frames of a clip are black."""
 FROZEN = 0.3
 """Mean absolute difference of frames, in levels of 255, below which nothing moves; a camera's noise alone is above."""
-AGREE = 2.0
-"""Mean absolute difference, in levels of 255, that two decoders may have for one frame."""
 WORDS = 3
 """The paper leaves out captions of fewer words (section 5.1)."""
 BALANCE = 2.0
@@ -74,8 +73,8 @@ LOOKS = 8
 """Frames looked at per clip."""
 MAX_SIDECAR = 1 << 20
 
-OtherDecoder = Callable[[bytes, Sequence[int]], np.ndarray]
-"""From the bytes of a video and ascending frame indices to frames uint8 (F, H, W, 3), as `decode.decode_frames`."""
+Compare = Callable[[Sample, bytes, Sequence[int], int, int], tuple[Outcome, str]]
+"""From a video, its bytes, ascending frame indices, height and width to what `compare.Comparison` says of it."""
 
 
 @dataclass
@@ -101,6 +100,10 @@ class Report:
     """Scores, of the samples whose json has one."""
     decoded: list[tuple[Sample, np.ndarray]] = field(default_factory=list)
     """Clips that were looked at: frames uint8 (F, H, W, 3), small."""
+    compared: Counter[Outcome] = field(default_factory=Counter)
+    """Videos looked at, by whether another decoder shows the same."""
+    not_compared: Counter[str] = field(default_factory=Counter)
+    """Those that it was not asked for, by reason."""
 
     @property
     def counts(self) -> Counter[str]:
@@ -123,6 +126,11 @@ class Report:
             "images": images,
             "lost": self.lost,
             "decoded": len(self.decoded),
+            "decoders": {
+                "agree": self.compared["agree"],
+                "disagree": self.compared["disagree"],
+                "not compared": dict(self.not_compared.most_common()),
+            },
             "problems": {p: counts[p] for p in PROBLEMS if counts[p]},
             "captions": {
                 "median_words": statistics.median(self.words) if self.words else 0,
@@ -146,13 +154,13 @@ def check(
     num_frames: int = 16,
     fps: float | None = None,
     frame_stride: int | None = None,
-    other: OtherDecoder | None = None,
+    compare: Compare | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Read every member of the shards `tars`, and look at `decode` of their samples.
 
     A video is too short if it holds no clip of `num_frames` frames at `fps`, or at every `frame_stride`-th frame
-    (default: 1). `other` decodes the videos looked at once more and is compared with PyAV. `progress` is given bytes.
+    (default: 1). `compare` is asked about the videos looked at. `progress` is given bytes.
     Media is decoded in a child process. What is known of every sample is held in memory, so check millions in parts.
     """
     report, seen = Report(), _Seen()
@@ -173,7 +181,7 @@ def check(
     _balance(report)
     order = numpy_generator(0, "data check").permutation(len(samples))[:decode]
     for sample in (samples[i] for i in sorted(order)):
-        _look(sample, report, other)
+        _look(sample, report, compare)
     return report
 
 
@@ -297,7 +305,7 @@ def _balance(report: Report) -> None:
             report.findings.append(Rejected(shard["shard"], "unbalanced shards", detail))
 
 
-def _look(sample: Sample, report: Report, other: OtherDecoder | None) -> None:
+def _look(sample: Sample, report: Report, compare: Compare | None) -> None:
     """Decode a few frames and judge them."""
 
     def note(reason: str, detail: str) -> None:
@@ -319,15 +327,13 @@ def _look(sample: Sample, report: Report, other: OtherDecoder | None) -> None:
     steps = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean(axis=(1, 2, 3))
     if sample.frames > 1 and steps.max() < FROZEN:
         note("frozen", f"frames differ by {steps.max():.2f} of 255 at most")
-    if other is not None:
-        try:
-            theirs = small(other(data, indices))
-            apart = np.abs(theirs.astype(np.float32) - frames).mean(axis=(1, 2, 3)).max()
-        except (DataError, ValueError, RuntimeError) as error:
-            note("decoders disagree", f"the other decoder fails: {error}")
-            return
-        if apart > AGREE:
-            note("decoders disagree", f"frames differ by {apart:.1f} of 255")
+    if compare is not None:
+        outcome, detail = compare(sample, data, indices, *frames.shape[1:3])
+        report.compared[outcome] += 1
+        if outcome == "disagree":
+            note("decoders disagree", detail)
+        elif outcome == "not compared":
+            report.not_compared[detail] += 1
 
 
 def _name(sample: Sample) -> str:

@@ -1,8 +1,11 @@
 """Statistics of a dataset as the paper shows those of Vimeo25M: its Figs. 7 and 8."""
 
+import statistics
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .doctor import Report
 
@@ -12,6 +15,10 @@ if TYPE_CHECKING:
 INK = "#1f3b73"
 SHOWN = 12
 """Categories and resolutions that have a bar of their own."""
+FEWEST = 6
+"""Places for bars: a single one does not fill its plot."""
+WIDE = 8.0
+"""An axis whose largest value is so many times the median is logarithmic."""
 
 
 def draw_statistics(report: Report, png: str | Path) -> None:
@@ -21,7 +28,7 @@ def draw_statistics(report: Report, png: str | Path) -> None:
     figure = Figure(figsize=(15, 8), dpi=100, layout="constrained")
     (categories, durations, words), (scores, sizes, balance) = figure.subplots(2, 3)
     _bars(categories, report.categories, "categories", "samples")
-    _histogram(durations, report.durations, "duration of the videos", "seconds")
+    _histogram(durations, report.durations, "duration of the videos", "seconds", "videos")
     _histogram(words, report.words, "length of the captions", "words")
     _histogram(scores, report.aesthetic, "aesthetic score", "score")
     _bars(sizes, Counter({f"{w} x {h}": n for (w, h), n in report.sizes.items()}), "resolution", "samples")
@@ -36,19 +43,30 @@ def _by_shard(report: Report) -> Counter[str]:
     return Counter({n: s["videos"] + s["images"] for n, s in zip(labels, report.shards, strict=True)})
 
 
-def _histogram(axes: "Axes", values: list[float] | list[int], title: str, unit: str) -> None:
+def _histogram(axes: "Axes", values: list[float] | list[int], title: str, unit: str, counted: str = "samples") -> None:
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
     axes.set_title(title)
     if not values:
         _nothing(axes)
         return
     whole = all(isinstance(v, int) for v in values)
     span = int(max(values)) - int(min(values)) + 1
-    edges = [min(values) - 0.5 + i for i in range(span + 1)] if whole and span <= 60 else 30
+    edges: Any = [min(values) - 0.5 + i for i in range(span + 1)] if whole and span <= 60 else 30
+    if not whole and max(values) > WIDE * statistics.median(values) and min(values) > 0:
+        edges = np.geomspace(min(values), max(values), 31)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
     axes.hist(values, bins=edges, color=INK)
-    axes.set(xlabel=unit, ylabel="samples")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel=unit, ylabel=counted)
 
 
 def _bars(axes: "Axes", counts: Counter[str], title: str, unit: str, *, ordered: bool = False) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_title(title)
     if not counts:
         _nothing(axes)
@@ -61,7 +79,8 @@ def _bars(axes: "Axes", counts: Counter[str], title: str, unit: str, *, ordered:
     labels = [label.replace("$", "\\$") for label, _ in rows]
     axes.barh(range(len(rows)), [n for _, n in rows], color=INK)
     axes.set_yticks(range(len(rows)), labels)
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(rows), FEWEST) - 0.5, -0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(unit)
 
 

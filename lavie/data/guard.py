@@ -69,8 +69,10 @@ def guarded(function: Callable, data: bytes, *args: Any, seconds: float = SECOND
 class Guard:
     """A child process with limits; `guarded` keeps one. Calls from several threads wait for each other."""
 
-    def __init__(self, *, memory: int = MEMORY) -> None:
+    def __init__(self, *, memory: int = MEMORY, prepare: Callable[[], Any] | None = None) -> None:
+        """memory: bytes of address space, -1 for no limit. prepare: run by the child while it can still open files."""
         self._memory = memory
+        self._prepare = f"{prepare.__module__}:{prepare.__qualname__}" if prepare else ""
         self._lock = threading.Lock()
         self._process: subprocess.Popen | None = None
         self._socket: socket.socket | None = None
@@ -112,7 +114,7 @@ class Guard:
         path = os.pathsep.join(sys.path)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), str(self._memory)],
+                [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), str(self._memory), self._prepare],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -218,9 +220,12 @@ def _packed(result: Any) -> tuple[bytes, bytes]:
     return b"J", json.dumps(result).encode()
 
 
-def _serve(number: int, memory: int) -> None:
+def _serve(number: int, memory: int, prepare: str) -> None:
     """The child: answer until the parent closes its end or is gone."""
     _warm_up()
+    if prepare:
+        module, _, name = prepare.partition(":")
+        getattr(importlib.import_module(module), name)()
     # The socket comes right after the standard streams, so that no descriptor is free below the limit.
     fixed = 3
     os.dup2(number, fixed)
@@ -269,4 +274,4 @@ def _warm_up() -> None:
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]), int(sys.argv[2]))
+    _serve(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

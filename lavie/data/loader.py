@@ -4,7 +4,9 @@ What a position holds depends on the dataset, the configuration and the seed onl
 run was resumed.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, NotRequired, TypedDict
 
@@ -15,10 +17,16 @@ from ..errors import DataError
 from .buckets import BucketDataset, Buckets, load_buckets
 from .cache_file import Cache
 from .cuts import cached_samples
+from .dali import DaliDecoder, Device
+from .decoders import Backend, DecodedBatches, EncodedClip, choose_backend
 from .pools import load_pools
 from .rows import ClipDataset, Dropped, Row
 from .stream import positions
 from .workers import ARRAYS, Workers
+
+log = logging.getLogger("lavie")
+
+CPU = torch.device("cpu")
 
 __all__ = ["Batch", "Batches", "ClipDataset", "Dropped", "Row", "build_loader", "fixed_batches"]
 
@@ -30,7 +38,10 @@ class Batch(TypedDict):
     """
 
     pixels: NotRequired[torch.Tensor]
-    """uint8 (B, F + N, H, W, 3), RGB; the images come last. Pinned where there is a GPU. Not with a cache."""
+    """uint8 (B, F + N, H, W, 3), RGB; the images come last. Pinned where there is a GPU. Not with a cache.
+
+    Where DALI decodes: float32 (B, F + N, 3, H, W) in [-1, 1], on the device.
+    """
     mean: NotRequired[torch.Tensor]
     """(B, F + N, C, h, w), in the cache's dtype: of the autoencoder's posterior, scaled. Only with a cache."""
     std: NotRequired[torch.Tensor]
@@ -75,25 +86,46 @@ def build_loader(
     start_step: int = 0,
     degradation: DegradationConfig | None = None,
     caches: Mapping[str, Cache] | None = None,
-) -> Batches:
+    device: torch.device = CPU,
+) -> Batches | DecodedBatches:
     """An endless iterator over this rank's micro-batches, in step order from `start_step` on.
 
     train: the datasets, or what `load_buckets` has made of them with this seed.
     Each step gives `gradient_accumulation_steps` of them, together the rank's slice of the step's positions. With
     `degradation`, they hold `low_res`; with `caches`, one for each size, their entries in place of pixels.
-    Decoding runs in `data.num_workers` processes, two micro-batches ahead in each. Raises DataError if the dataset, or
-    a cache, cannot serve the configuration.
+    Decoding runs in `data.num_workers` processes, two micro-batches ahead in each, or, as data.decoder says, on
+    `device`, where the run trains. Raises DataError if the dataset, or a cache, cannot serve the configuration, and
+    ConfigError if the decoder cannot.
     """
+    backend: Backend = "pyav"
+    if not caches:
+        verified = data.verify == "always"
+        backend, why = choose_backend(data.decoder, device, degraded=degradation is not None, verified=verified)
+        log.info("data: clips are decoded by %s: %s", backend, why)
     global_batch = train_batch_size * gradient_accumulation_steps * world_size
     buckets = train if isinstance(train, Buckets) else load_buckets(data, train, seed)
     for bucket, cache in [(bucket, caches[bucket.name]) for bucket in buckets.each] if caches else []:
         cache.require(cached_samples(bucket.pools, bucket.data), bucket.data)
-    dataset = BucketDataset(buckets, seed, caches, global_batch=global_batch, degradation=degradation)
-    order = chain.from_iterable(_slices(global_batch, rank, world_size, start_step))
-    if not data.num_workers:
-        return Batches(map(dataset.__getitem__, order), train_batch_size)
-    workers = Workers(dataset, order, data.num_workers, ahead=2 * train_batch_size, timeout=data.timeout)
-    return Batches(workers, train_batch_size)
+
+    def dataset(dali: Device | None) -> BucketDataset:
+        return BucketDataset(buckets, seed, caches, global_batch=global_batch, degradation=degradation, dali=dali)
+
+    def batches(dataset: BucketDataset) -> Batches:
+        rows: Iterator[Any] = chain.from_iterable(_slices(global_batch, rank, world_size, start_step))
+        if data.num_workers:
+            rows = Workers(dataset, rows, data.num_workers, ahead=2 * train_batch_size, timeout=data.timeout)
+        else:
+            rows = map(dataset.__getitem__, rows)
+        return Batches(rows, train_batch_size)
+
+    if backend == "pyav":
+        return batches(dataset(None))
+
+    def decoder(frames: int, height: int, width: int) -> DaliDecoder:
+        return DaliDecoder(frames, height, width, data.crop, device=device, batch_size=train_batch_size)
+
+    decoded = batches(dataset("gpu" if backend == "dali-gpu" else "cpu"))
+    return DecodedBatches(decoded, decoder, dataset(None).__getitem__, device)
 
 
 def fixed_batches(
@@ -127,17 +159,26 @@ def _slices(global_batch: int, rank: int, world_size: int, start_step: int) -> I
 
 
 def _collate(rows: Iterator[Row | DataError], count: int) -> Batch:
-    """One batch of `count` rows, each copied to its place before the next is asked for."""
+    """One batch of `count` rows, each copied to its place before the next is asked for.
+
+    With DALI, it also has `clips` as DecodedBatches takes them.
+    """
     batch: Any = {"captions": [], "positions": torch.empty(count, dtype=torch.int64), "keys": [], "dropped": []}
     row: Any
     for number, row in enumerate(rows):
         if isinstance(row, DataError):
             raise row
-        for name in row.keys() & set(ARRAYS):
+        clip, to_come = row.get("clip"), 0
+        if isinstance(clip, EncodedClip):
+            clip, to_come = replace(clip, data=row.pop("media").numpy().tobytes()), len(clip.indices)
+        for name in row.keys() & set(ARRAYS) - {"media"}:
             if not number:
-                shape, pinned = (count, *row[name].shape), torch.cuda.is_available()
+                frames, *rest = row[name].shape
+                shape, pinned = (count, to_come + frames, *rest), torch.cuda.is_available()
                 batch[name] = torch.empty(shape, dtype=row[name].dtype, pin_memory=pinned)
-            batch[name][number] = row[name]
+            batch[name][number, to_come:] = row[name]
+        if clip:
+            batch.setdefault("clips", []).append(clip)
         batch["captions"].append(row["captions"])
         batch["positions"][number] = row["position"]
         batch["keys"].append(row["keys"])

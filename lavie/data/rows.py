@@ -6,6 +6,7 @@ A sample that cannot be read is replaced by a spare that is drawn the same way, 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
@@ -18,7 +19,9 @@ from ..seeds import key64, numpy_generator, uniform
 from .cache_file import Cache
 from .camera import camera_path, moving_clip
 from .clips import clip_indices, cut_scale, fit
+from .dali import MAX_FILE, Device, clip_for_dali
 from .decode import decode_image, indexed_times, read_frames
+from .decoders import DecodedClip, EncodedClip
 from .degrade import degrade
 from .index import Index, Sample
 from .mixture import Clock
@@ -47,7 +50,8 @@ class Row(TypedDict):
     """One clip and the images joined to it. F = num_frames, N = num_images."""
 
     pixels: NotRequired[torch.Tensor]
-    """uint8 (F + N, H, W, 3), RGB; the images come last. Not with a cache, which gives the three below."""
+    """uint8 (F + N, H, W, 3), RGB; the images come last. (N, H, W, 3) where DALI is to decode the clip. Not
+    with a cache, which gives the three below."""
     mean: NotRequired[torch.Tensor]
     """(F + N, C, h, w), in the cache's dtype: of the autoencoder's posterior, scaled."""
     std: NotRequired[torch.Tensor]
@@ -56,6 +60,10 @@ class Row(TypedDict):
     """(1 + N, L, D): the features of `captions`."""
     low_res: NotRequired[torch.Tensor]
     """uint8 (F, H / scale, W / scale, 3): the clip degraded, if the loader was given how."""
+    clip: NotRequired[EncodedClip | DecodedClip]
+    """If DALI decodes: what it is given, or why `pixels` have the clip."""
+    media: NotRequired[torch.Tensor]
+    """uint8 (bytes,): the `data` of an EncodedClip; empty for a DecodedClip."""
     captions: list[str]
     """1 + N: the clip's, then each image's."""
     keys: list[str]
@@ -81,6 +89,7 @@ class ClipDataset(Dataset):
     The datasets are mixed by their weights at step position // global_batch. A share data.moving_images of the rows
     shows an image under a wandering camera for a clip. With `degradation`, rows hold the clip's low resolution too.
     With `cache`, which data.cuts must be set for, they hold its entries in place of pixels.
+    With `dali`, the device that it decodes on, rows leave the clips to it that it serves.
     """
 
     def __init__(
@@ -94,10 +103,12 @@ class ClipDataset(Dataset):
         degradation: DegradationConfig | None = None,
         clocks: tuple[Clock | None, Clock | None] = (None, None),
         cache: Cache | None = None,
+        dali: Device | None = None,
     ) -> None:
         """clocks: of the steps whose positions are taken, if not of all; and of those whose images are."""
         pools = (Pool(pools),) if isinstance(pools, Index) else pools
         self._data, self._seed, self._centred, self._degradation = data, seed, centred, degradation
+        self._dali, self._media_bytes = dali, _largest(pools) if dali else 0
         self._cache = cache
         own, images = clocks
         self._videos = video_order(pools if data.moving_images < 1 else (), seed, global_batch, own)
@@ -153,6 +164,8 @@ class ClipDataset(Dataset):
             dropped=dropped,
         )
         contents = [content for _, content in picked]
+        if self._dali:
+            row["clip"], row["media"] = self._hand_over(picked[0][0], contents)
         if self._cache:
             row.update({name: torch.cat([entry[name] for entry in contents]) for name in contents[0]})  # type: ignore[typeddict-item]
         else:
@@ -164,21 +177,40 @@ class ClipDataset(Dataset):
 
     @property
     def row_bytes(self) -> int:
-        """The size of a row's arrays."""
+        """The most that a row's arrays take."""
         if self._cache:
             return self._cache.row_bytes
         data, frame = self._data, self._data.height * self._data.width * 3
         low = data.num_frames * (frame // self._degradation.scale**2) if self._degradation else 0
-        return (data.num_frames + data.num_images) * frame + low
+        return max(data.num_frames * frame, self._media_bytes) + data.num_images * frame + low
 
-    def _clip(self, sample: Sample, at: int) -> np.ndarray:
-        """uint8 (F, H, W, 3)."""
+    def _clip(self, sample: Sample, at: int) -> np.ndarray | EncodedClip | tuple[np.ndarray, str]:
+        """uint8 (F, H, W, 3); with DALI, what it is given, or the frames and why it is not."""
         data = self._read(sample, "clip", at)
         times = indexed_times(data, sample.frames, sample.fps, sample.vfr)
         u = self._draw(sample, "clip", at)
         want = self._data
         indices = clip_indices(times, want.num_frames, fps=want.fps, frame_stride=want.frame_stride, u=u)
-        return self._fit(sample, read_frames(data, indices), "crop", at)
+        refused = ""
+        if self._dali:
+            clip = clip_for_dali(sample, data, indices, *self._uv(sample, "crop", at), self._dali)
+            if isinstance(clip, EncodedClip):
+                return clip
+            refused = clip
+        frames = self._fit(sample, read_frames(data, indices, sample.frames), "crop", at)
+        return (frames, refused) if refused else frames
+
+    def _hand_over(self, sample: Sample, parts: list[Any]) -> tuple[EncodedClip | DecodedClip, torch.Tensor]:
+        """A row's `clip` and `media`; the first of `parts`, its clip, makes way for the frames that the row shows."""
+        match parts[0]:
+            case EncodedClip() as clip:
+                parts[0] = np.empty((0, self._data.height, self._data.width, 3), np.uint8)
+                return replace(clip, data=b""), torch.from_numpy(np.frombuffer(clip.data, np.uint8).copy())
+            case (frames, reason):
+                parts[0] = frames
+            case _:
+                reason = "it is an image under a moving camera"
+        return DecodedClip(sample.key, reason), torch.empty(0, dtype=torch.uint8)
 
     def _image(self, sample: Sample, at: int) -> np.ndarray:
         """uint8 (1, H, W, 3)."""
@@ -217,11 +249,20 @@ class ClipDataset(Dataset):
             return uniform(self._seed, purpose, at, *axis)
         return uniform(0, f"{purpose} of {sample.sha256}", self._cut(sample, at), *axis)
 
-    def _fit(self, sample: Sample, frames: Any, purpose: str, at: int) -> np.ndarray:
+    def _uv(self, sample: Sample, purpose: str, at: int) -> tuple[float, float]:
+        """(u, v): where a frame is cut, across and down."""
         u, v = (0.5 if self._centred else self._draw(sample, purpose, at, axis) for axis in range(2))
-        return fit(frames, self._data.height, self._data.width, u, v, self._data.crop)
+        return u, v
+
+    def _fit(self, sample: Sample, frames: Any, purpose: str, at: int) -> np.ndarray:
+        return fit(frames, self._data.height, self._data.width, *self._uv(sample, purpose, at), self._data.crop)
 
 
 def place(sample: Sample) -> str:
     """Where a sample lies: its shard, its offset there and its key."""
     return f"{sample.shard}:{sample.offset}:{sample.key}"
+
+
+def _largest(pools: Sequence[Pool]) -> int:
+    """Bytes of the largest video that DALI may be given."""
+    return min(MAX_FILE, max((int(p.index.videos.column("size").max()) for p in pools if p.index.videos), default=0))

@@ -38,7 +38,7 @@ START_SECONDS = 300.0
 """The first process may take so long to start; on a cold network disk, its imports do."""
 AGAIN_SECONDS = 30.0
 """Once one has started, another may take so long, or `timeout` if that is longer: what it imports is in memory."""
-ARRAYS = ("pixels", "low_res", "mean", "std", "text")
+ARRAYS = ("pixels", "low_res", "media", "mean", "std", "text")
 """Of a row: what goes through shared memory. The floats of a row have one dtype, so each begins where it may."""
 
 

@@ -22,6 +22,7 @@ from ..config_file import merge, validate
 from ..data.buckets import load_buckets
 from ..data.cache_file import Cache, Lookup, describe, size_folder, write_failed, write_lookups, write_shard
 from ..data.cuts import CutDataset, cached_samples
+from ..data.decoders import normalised
 from ..data.index import Index
 from ..data.rows import Row
 from ..data.workers import Workers
@@ -30,7 +31,6 @@ from ..models.autoencoder import build_autoencoder
 from ..models.identity import encoder_identity
 from ..models.text_encoder import build_text_encoder
 from .deepspeed import training_dtype
-from .step import to_pixels
 
 PIXELS = 1
 """Version of decoding, scaling and cutting: another one means other pixels out of the same file and cut."""
@@ -192,7 +192,7 @@ class _Encoders:
     def __call__(self, pixels: Tensor, captions: list[str]) -> dict[str, Tensor]:
         """pixels uint8 (n, F, H, W, 3), n captions -> mean, std (n, F, C, h, w) and text (n, 1, L, D), on the CPU."""
         rows = pixels.shape[:2]
-        mean, std = self._autoencoder.posterior(to_pixels(pixels.to(self._device).flatten(0, 1)))
+        mean, std = self._autoencoder.posterior(normalised(pixels.to(self._device).flatten(0, 1)))
         entries = {"mean": mean.unflatten(0, rows), "text": self._text_encoder(captions)[:, None]}
         if std is not None:
             entries["std"] = std.unflatten(0, rows)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..config import TrainConfig
+from ..data.decoders import normalised
 from ..data.loader import Batch
 from ..diffusion.condition import spread_key_frames
 from ..diffusion.loss import JointLoss, joint_loss, min_snr_weight
@@ -30,11 +31,6 @@ class Inputs(NamedTuple):
     """The condition of the later stages: the key frames' latents spread over the clip, or low-resolution pixels."""
     noise_level: Tensor | None = None
     """int64 (B,): the noise in the low-resolution pixels."""
-
-
-def to_pixels(frames: Tensor) -> Tensor:
-    """uint8 (n, H, W, 3) -> float32 (n, 3, H, W) in [-1, 1]."""
-    return frames.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 @dataclass
@@ -110,8 +106,10 @@ class Step:
         if "mean" in batch:
             std = batch["std"].to(self.device).float() if "std" in batch else None
             return batch["mean"].to(self.device).float(), std
-        rows = batch["pixels"].shape[:2]
-        mean, std = self.autoencoder.posterior(to_pixels(batch["pixels"].to(self.device).flatten(0, 1)))
+        rows, pixels = batch["pixels"].shape[:2], batch["pixels"].to(self.device).flatten(0, 1)
+        if pixels.dtype == torch.uint8:
+            pixels = normalised(pixels)
+        mean, std = self.autoencoder.posterior(pixels)
         return mean.unflatten(0, rows), None if std is None else std.unflatten(0, rows)
 
     def _text(self, batch: Batch, captions: list[list[str]]) -> Tensor:

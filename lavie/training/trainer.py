@@ -64,6 +64,7 @@ class Trainer:
             start_step=self.start,
             degradation=config.low_resolution,
             caches=caches,
+            device=self.device,
         )
 
         pretrained, dtype = config.pretrained_model_name_or_path, training_dtype(config)
@@ -113,6 +114,7 @@ class Trainer:
                 self._validate(step)
             if last or step % config.checkpointing_steps == 0:
                 save(self.engine, self.ema, config, step)
+        self.batches.close()
         if self.metrics:
             self.metrics.close()
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lavie.cli_check import check_command
 from lavie.data.decode import decode_frames
-from lavie.data.doctor import AGREE, PROBLEMS, UNUSABLE, check
+from lavie.data.doctor import PROBLEMS, UNUSABLE, check
 from lavie.data.encode import encode_mp4
 from lavie.data.index import index_shard, load_index
 from lavie.data.index_file import write_index
@@ -168,17 +168,19 @@ def test_categories_and_scores_of_the_sidecars(tmp_path):
 
 
 def test_decoders_that_disagree(tmp_path):
-    tar = make_tar(tmp_path / "0.tar", GOOD)
+    tar = make_tar(
+        tmp_path / "0.tar", GOOD | {"c.mp4": moving(8), "c.txt": CAPTION, "d.mp4": moving(9), "d.txt": CAPTION}
+    )
+    answers = {"a": ("agree", ""), "c": ("disagree", "by 9 of 255"), "d": ("not compared", "no such codec")}
 
-    def brighter(data, indices):
-        return np.clip(decode_frames(data, indices).astype(int) + int(AGREE) + 2, 0, 255).astype(np.uint8)
+    def compare(sample, data, indices, height, width):
+        assert decode_frames(data, indices).shape[1:3] == (height, width)
+        return answers[sample.key]
 
-    def failing(data, indices):
-        raise DataError("no such codec")
-
-    assert problems(check([tar], decode=2, other=decode_frames)) == []
-    for other in (brighter, failing):
-        assert problems(check([tar], decode=2, other=other)) == [("decoders disagree", "0.tar:a.mp4")]
+    report = check([tar], decode=9, compare=compare)
+    assert problems(report) == [("decoders disagree", "0.tar:c.mp4")]
+    assert report.findings[0].detail == "by 9 of 255"
+    assert report.as_json()["decoders"] == {"agree": 1, "disagree": 1, "not compared": {"no such codec": 1}}
 
 
 @pytest.mark.parametrize(

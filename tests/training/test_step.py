@@ -62,6 +62,13 @@ def test_the_sample_holds_signal_and_noise_as_the_schedule_says():
     assert inputs.sample.shape == (2, 12, 5, 4, 4) and inputs.text.shape == (2, 3, 4, 16)
 
 
+def test_pixels_that_a_decoder_has_normalised_are_the_same():
+    step, batch = make_step(), make_batch([7, 8])
+    normalised = batch | dict(pixels=batch["pixels"].permute(0, 1, 4, 2, 3).float() / 127.5 - 1)
+    for a, b in zip(step.training_inputs(batch)[:4], step.training_inputs(normalised)[:4], strict=True):
+        assert torch.equal(a, b)
+
+
 def test_timesteps_are_uniform_and_noise_is_normal():
     step = make_step()
     batches = [step.training_inputs(make_batch(list(range(i, i + 50)))) for i in range(0, 1000, 50)]
