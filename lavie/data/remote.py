@@ -158,8 +158,9 @@ def _call(url: str, function: Callable[[Any, str], Result], seconds: float) -> R
             _down.discard(where)
             return result
         except Exception as raised:  # each store raises errors of its own
-            # fsspec calls what HTTP cannot describe "not found", whatever the server answered.
-            error = raised.__cause__ or raised if isinstance(raised, FileNotFoundError) else raised
+            error: BaseException = raised
+            if _is_web(url) and isinstance(raised, FileNotFoundError) and raised.__cause__:
+                error = raised.__cause__  # fsspec calls what it cannot describe "not found", whatever was answered
             if _is_final(error):
                 raise StoreError(f"{redact(url)}: {_told(error, seconds)}") from None
             if attempt == attempts:

@@ -66,16 +66,20 @@ def _described(entry: Entry) -> Entry:
 
 def _fetched(entry: Entry, cache: Path) -> Path:
     kept = hashlib.sha256(entry.url.encode()).hexdigest()[:32]
-    version = hashlib.sha256(f"{entry.size} {entry.stamp}".encode()).hexdigest()[:16]
-    path = cache / f"{kept}-{version}{SUFFIX}"
-    if entry.stamp and path.is_file() and path.stat().st_size == entry.size:
+    version = f"{entry.size} {entry.stamp}".encode()
+    if entry.stamp and (path := _path(cache, kept, version)).is_file() and path.stat().st_size == entry.size:
         return path
     if entry.size > MAX_INDEX:
         raise StoreError(f"{entry.url}: an index of {entry.size} bytes, at most {MAX_INDEX} are read")
     data = read_whole(entry)
+    path = _path(cache, kept, version if entry.stamp else data)
     partial = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
     partial.write_bytes(data)
     os.replace(partial, path)
     for old in set(cache.glob(f"{kept}-*{SUFFIX}")) - {path}:
         old.unlink(missing_ok=True)
     return path
+
+
+def _path(cache: Path, kept: str, version: bytes) -> Path:
+    return cache / f"{kept}-{hashlib.sha256(version).hexdigest()[:32]}{SUFFIX}"

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,14 @@ def test_indices_are_fetched_again_only_when_they_changed(web, folder, tmp_path,
     web.stamps = False  # the server tells no versions: nothing says that a copy is fresh
     assert list(load_index((url,), remote=True)) == list(load_index((url,), remote=True)) == list(again)
     assert fetches(web) == 7
+    path.write_text(path.read_text().replace('"key": "x', '"key": "y').replace('"member": "x', '"member": "y'))
+    assert [s.key[0] for s in load_index((url,), remote=True)] == [s.key[0].replace("x", "y") for s in again]
+
+
+def test_ranks_of_a_node_fetch_an_index_once(web):
+    with ThreadPoolExecutor(4) as ranks:  # a lock on a file holds between threads as between processes
+        loaded = list(ranks.map(lambda _: list(load_index((f"{web.url}/set",), remote=True)), range(4)))
+    assert fetches(web) == 2 and all(samples == loaded[0] for samples in loaded)
 
 
 @pytest.mark.parametrize(
