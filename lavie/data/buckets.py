@@ -23,7 +23,7 @@ from .cache_file import Cache
 from .clips import Crop
 from .index import Index
 from .mixture import Clock, Knots, Mixture, weight_at
-from .pools import Pool, clips_held, image_weight, load_pools
+from .pools import Pool, chunks, clips_held, image_weight, load_pools
 from .rows import Announce, ClipDataset, Row
 
 log = logging.getLogger("lavie")
@@ -31,8 +31,6 @@ log = logging.getLogger("lavie")
 ALIKE = 0.1
 """A tenth more of enlarging, or of the picture cut away, counts as the same. Sizes are multiples of the latents' stride
 and sources are odd by some pixels: one of 1278 x 718 is to go where 1280 x 720 does."""
-CHUNK = 1 << 17
-"""Samples that are looked at at a time, which bounds the memory that sorting takes."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +183,7 @@ def _videos(videos: Index, data: DataConfig) -> np.ndarray:
     held = clips_held(videos, data, counts)
     held[np.array(counts) == min(counts)] = True  # of the others it is known, and those of variable rate may try
     homes = np.empty(len(videos), np.uint16)
-    for part, widths, heights in chunks(videos):
+    for part, widths, heights in pictures(videos):
         homes[part] = choose(widths, heights, held[:, part], data.buckets, data.crop)
     return homes
 
@@ -194,17 +192,16 @@ def _images(images: Index, shapes: Sequence[tuple[int, int]], crop: Crop) -> np.
     """Which heights and widths suit each image: bool (shapes, n)."""
     sizes = [BucketConfig(num_frames=1, height=height, width=width) for height, width in shapes]
     result = np.empty((len(sizes), len(images)), bool)
-    for part, widths, heights in chunks(images):
+    for part, widths, heights in pictures(images):
         held = np.ones((len(sizes), len(widths)), bool)
         result[:, part], _ = suiting(widths, heights, held, sizes, crop)
     return result
 
 
-def chunks(samples: Index) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+def pictures(samples: Index) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Samples some at a time: which, and their widths and heights, float64 (n,) each."""
     columns = [samples.column(name) for name in ("width", "height")]
-    for start in range(0, len(samples), CHUNK):
-        part = slice(start, start + CHUNK)
+    for part in chunks(len(samples)):
         widths, heights = (column[part].astype(np.float64) for column in columns)
         yield part, widths, heights
 

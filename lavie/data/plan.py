@@ -7,7 +7,7 @@ import numpy as np
 
 from ..config_data import DataConfig
 from ..errors import ConfigError
-from .buckets import Bucket, Buckets, chunks, load_buckets, picture
+from .buckets import Bucket, Buckets, load_buckets, picture, pictures
 from .index import Index
 from .pools import image_order, video_order
 
@@ -72,7 +72,7 @@ class Plan:
     left_out: list[str]
     """What of the datasets the configuration leaves out, and why."""
     all_images: list[str]
-    """Heights and widths that no image suits, to which all are cut."""
+    """Heights and widths of its steps that no image suits, to which all are cut."""
 
     @property
     def step_bytes(self) -> float:
@@ -138,8 +138,12 @@ def make_plan(
         for pool in buckets.pools
     }
     left_out = [note for pool in buckets.pools for note in pool.left_out]
-    bare = [bucket.shape for bucket in buckets.each if bucket.all_images and (data.num_images or moving)]
-    plan = Plan(points, global_batch, data.num_images, parts, sizes, samples, left_out, bare)
+    bare = {
+        bucket.shape: None
+        for bucket, size in zip(buckets.each, sizes, strict=True)
+        if bucket.all_images and size.taken[-1] and (data.num_images or moving)
+    }
+    plan = Plan(points, global_batch, data.num_images, parts, sizes, samples, left_out, list(bare))
     for pool in buckets.pools:
         if not any(part.taken[-1] for part in parts if part.name == pool.name):
             raise ConfigError(
@@ -203,7 +207,7 @@ def _parts(kind: str, bucket: Bucket, seed: int, points: list[int], per_step: in
 def _fitting(samples: Index, data: DataConfig) -> tuple[int, float]:
     """How many samples are enlarged to fill the frames, and the mean share of their pictures that is cut away."""
     enlarged, total = 0, 0.0
-    for _, widths, heights in chunks(samples):
+    for _, widths, heights in pictures(samples):
         scale, cut = picture(widths, heights, data.height, data.width, data.crop)
         enlarged, total = enlarged + int((scale > 1).sum()), total + float(cut.sum())
     return enlarged, total / len(samples)

@@ -1,7 +1,7 @@
 """The datasets of a run, checked against its configuration, and the order in which their samples come."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,9 @@ from .mixture import Clock, Knots, Mixture
 from .stream import sample_at, spare_at
 
 log = logging.getLogger("lavie")
+
+CHUNK = 1 << 17
+"""Samples whose columns are computed with at a time, which bounds the memory that millions take."""
 
 
 @dataclass(frozen=True)
@@ -158,12 +161,20 @@ def clips_held(videos: Index, data: DataConfig, num_frames: Sequence[int]) -> np
 
     Those of variable rate are taken for constant ones: they tell when they are read.
     """
-    rates, rate = np.unique(videos.column("fps"), return_inverse=True)
-    kinds, kind = np.unique(videos.column("frames") * np.int64(len(rates)) + rate, return_inverse=True)
-    frames, rate = np.divmod(kinds, max(1, len(rates)))
-    pairs = list(zip(frames.tolist(), rates[rate].tolist(), strict=True))
-    held = [[fits(*pair, n, data.fps, data.frame_stride) for pair in pairs] for n in num_frames]
-    return np.array(held, bool).reshape(len(num_frames), -1)[:, kind]
+    frames, fps = videos.column("frames"), videos.column("fps")
+    held = np.empty((len(num_frames), len(videos)), bool)
+    for part in chunks(len(videos)):
+        rates, rate = np.unique(fps[part], return_inverse=True)
+        kinds, kind = np.unique(frames[part] * np.int64(len(rates)) + rate, return_inverse=True)
+        pairs = list(zip((kinds // len(rates)).tolist(), rates[kinds % len(rates)].tolist(), strict=True))
+        for row, count in enumerate(num_frames):
+            held[row, part] = np.array([fits(*pair, count, data.fps, data.frame_stride) for pair in pairs])[kind]
+    return held
+
+
+def chunks(count: int) -> Iterator[slice]:
+    """Some of `count` samples at a time."""
+    return (slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
 
 
 def _long_enough(index: Index, data: DataConfig, where: str) -> tuple[Index, tuple[str, ...]]:
