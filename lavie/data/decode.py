@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import av
@@ -214,7 +215,8 @@ class _Unsure(Exception):
 
 def _late_frames(data: bytes, first: int, frames: int) -> Iterator[tuple[int, av.VideoFrame]]:
     with open_video(data) as (container, stream):
-        packets = list(container.demux(stream))  # the last ones are empty: they flush the decoder
+        # One for each frame and an empty one, which flushes the decoder; a file of more is not for here.
+        packets = list(islice(container.demux(stream), frames + 2))
         codec, header = stream.codec_context.codec.canonical_name, bytes(stream.codec_context.extradata or b"")
         full = [packet for packet in packets if packet.size]
         number = entry_packet(full, codec, header, frames, first)
