@@ -134,7 +134,8 @@ class DataConfig(Strict):
     verify: Literal["always", "sampled", "never"] = "always"
     """Whether the SHA-256 of a sample's bytes is compared with the index at each read, at one in 16, or not at all."""
     cuts: int | None = Field(None, ge=1)
-    """Fixed cuts (clip start and crop) of each sample, of which a visit takes one; null: every visit draws its own."""
+    """Fixed cuts (clip start and crop) of each sample, of which a visit takes one; null: every visit draws its own.
+    They depend on the sample alone, so that runs of any seed share them. Not for validation and moving images."""
     cache: str | None = None
     """A folder that `lavie data cache` made: latents and text features come from it, not from encoders."""
 

@@ -141,12 +141,12 @@ class ClipDataset(Dataset):
                         raise DataError(f"{place(sample)}: {reason}")
                     if announce:
                         announce(place(sample))
-                    content = load(sample, at)
+                    loaded = load(sample, at)
                 except DataError as error:
                     failures.append({"key": sample.key, "reason": str(error), "position": position})
                 else:
                     dropped.extend(failures)
-                    return sample, content
+                    return sample, loaded
             raise DataError(
                 f"position {position}: {len(failures)} samples in a row cannot be read, the last being "
                 f"{failures[-1]['key']}: {failures[-1]['reason']}. Check the folders of data.train, or pack them again"
@@ -163,13 +163,13 @@ class ClipDataset(Dataset):
             position=position,
             dropped=dropped,
         )
-        contents = [content for _, content in picked]
+        parts = [loaded for _, loaded in picked]
         if self._dali:
-            row["clip"], row["media"] = self._hand_over(picked[0][0], contents)
+            row["clip"], row["media"] = self._hand_over(picked[0][0], parts)
         if self._cache:
-            row.update({name: torch.cat([entry[name] for entry in contents]) for name in contents[0]})  # type: ignore[typeddict-item]
+            row.update({name: torch.cat([part[name] for part in parts]) for name in parts[0]})  # type: ignore[typeddict-item]
         else:
-            row["pixels"] = torch.from_numpy(np.concatenate(contents))
+            row["pixels"] = torch.from_numpy(np.concatenate(parts))
         if self._degradation:
             generator = numpy_generator(self._seed, "degradation", position)
             row["low_res"] = torch.from_numpy(degrade(picked[0][1], self._degradation, generator))
