@@ -77,11 +77,13 @@ class BucketDataset(Dataset):
     """Maps a global position to its Row, which has the size of the step's bucket. `options` go to ClipDataset."""
 
     def __init__(self, buckets: Buckets, seed: int, *, global_batch: int, **options: Any) -> None:
-        self._steps, self._global_batch, options["global_batch"] = buckets.steps, global_batch, global_batch
-        self._each = [
-            ClipDataset(each.pools, each.data, seed, clocks=(each.clock, each.image_clock), **options)
-            for each in buckets.each
-        ]
+        self._steps, self._global_batch = buckets.steps, global_batch
+        self._each = []
+        for bucket in buckets.each:
+            clocks = bucket.clock, bucket.image_clock
+            self._each.append(
+                ClipDataset(bucket.pools, bucket.data, seed, global_batch=global_batch, clocks=clocks, **options)
+            )
 
     def __getitem__(self, position: int) -> Row | DataError:
         return self._at(position)[position]

@@ -51,10 +51,10 @@ class Trainer:
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
         checkpoint, self.start = find(config)
-        self.validation_batches = self._validation_batches()
         self.buckets = load_buckets(config.data, config.data.train, config.seed)
         for notice in notices(plan_of(config, world_size(), self.buckets)):
             log.warning(f"data: {notice}")
+        self.validation_batches = self._validation_batches()
         self.batches = build_loader(
             config.data,
             self.buckets,
