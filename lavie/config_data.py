@@ -29,7 +29,7 @@ Weight = Annotated[tuple[Knot, ...], BeforeValidator(_as_knots), AfterValidator(
 
 
 def _known(model: type[Strict], values: Mapping[str, Any], what: str) -> None:
-    """Within a list, the configuration's reader knows no nearest key to name."""
+    """Raise ValueError at an unknown key of something in a list, where the reader finds no nearest key to name."""
     if unknown := [key for key in values if key not in model.model_fields]:
         raise ValueError(f"unknown key {unknown[0]} of {what}; valid keys: {', '.join(model.model_fields)}")
 

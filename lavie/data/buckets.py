@@ -89,11 +89,13 @@ class BucketDataset(Dataset):
         global_batch: int,
         **options: Any,
     ) -> None:
-        self._steps, self._global_batch, options["global_batch"] = buckets.steps, global_batch, global_batch
+        self._steps, self._global_batch = buckets.steps, global_batch
         self._each = []
         for each in buckets.each:
-            clocks, cache = (each.clock, each.image_clock), caches[each.name] if caches else None
-            self._each.append(ClipDataset(each.pools, each.data, seed, clocks=clocks, cache=cache, **options))
+            own: dict[str, Any] = dict(
+                clocks=(each.clock, each.image_clock), cache=caches[each.name] if caches else None
+            )
+            self._each.append(ClipDataset(each.pools, each.data, seed, global_batch=global_batch, **own, **options))
 
     def __getitem__(self, position: int) -> Row | DataError:
         return self._at(position)[position]

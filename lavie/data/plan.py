@@ -9,7 +9,8 @@ from ..config_data import DataConfig
 from ..errors import ConfigError
 from .buckets import Bucket, Buckets, load_buckets, picture, pictures
 from .index import Index
-from .pools import image_order, video_order
+from .mixture import weight_at
+from .pools import Pool, image_order, image_weight, video_order
 
 POINTS = 200
 """Steps at which the curves are computed."""
@@ -145,7 +146,7 @@ def make_plan(
     }
     plan = Plan(points, global_batch, data.num_images, parts, sizes, samples, left_out, list(bare))
     for pool in buckets.pools:
-        if not any(part.taken[-1] for part in parts if part.name == pool.name):
+        if _idle(pool, data, steps):
             raise ConfigError(
                 f"dataset {pool.name} is taken at none of the {steps} steps: its weight is 0 throughout. Give it a "
                 "weight, raise max_train_steps, or leave it out of data.train"
@@ -171,6 +172,14 @@ def check_global_batch(global_batch: int, train_batch_size: int, world_size: int
     return global_batch // per_pass
 
 
+def _idle(pool: Pool, data: DataConfig, steps: int) -> bool:
+    """Whether nothing that a run takes of a dataset has a weight at any of its steps."""
+    used = [pool.weight] if pool.index.videos and data.moving_images < 1 else []
+    used += [image_weight(pool)] if pool.index.images and (data.num_images or data.moving_images) else []
+    ends = {0, steps - 1, *(step for knots in used for step, _ in knots if step < steps)}
+    return not any(weight_at(knots, step) for knots in used for step in ends)
+
+
 def _parts(kind: str, bucket: Bucket, seed: int, points: list[int], per_step: int, share: float) -> list[Part]:
     """What a bucket takes of each dataset; `per_step` of the kind to a step of its, of which it is `share`."""
     clock = bucket.clock if kind == "videos" else bucket.image_clock
@@ -193,7 +202,7 @@ def _parts(kind: str, bucket: Bucket, seed: int, points: list[int], per_step: in
                 bucket=bucket.name if kind == "videos" else bucket.shape,
                 samples=len(samples),
                 shards=frozenset(np.array(samples.shards)[np.unique(samples.column("shard"))].tolist()),
-                taken=[max(round(count[number] * share), min(count[number], 1)) for count in counts],
+                taken=[round(count[number] * share) for count in counts],
                 shares=[turn * each[number] for turn, each in zip(turns, shares, strict=True)],
                 sample_bytes=float(samples.column("size").mean(dtype=np.float64)),
                 seconds=_seconds(samples, bucket.data, kind),

@@ -53,10 +53,10 @@ class Trainer:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
         checkpoint, self.start = find(config)
         caches = open_caches(config)
-        self.validation_batches = self._validation_batches()
         self.buckets = load_buckets(config.data, config.data.train, config.seed)
         for notice in notices(plan_of(config, world_size(), self.buckets)):
             log.warning(f"data: {notice}")
+        self.validation_batches = self._validation_batches()
         self.batches = build_loader(
             config.data,
             self.buckets,

@@ -140,6 +140,8 @@ def test_impossible_plans_are_refused(demo):
     with pytest.raises(ConfigError, match="dataset second is taken at none of the 50 steps: its weight is 0"):
         make_plan(config(demo, train=idle), seed=0, steps=50, global_batch=6)
     assert make_plan(config(demo, train=idle), seed=0, steps=60, global_batch=6)
+    idle[1]["weight"] = 0.001  # whose turn comes later than the run's end
+    assert make_plan(config(demo, train=idle), seed=0, steps=1, global_batch=1).datasets[1].taken == [0, 0]
     with pytest.raises(ConfigError, match=r"first: \d+ videos are taken of 24: .* epochs, above --max-epochs 2\."):
         make_plan(config(demo), seed=0, steps=50, global_batch=6, max_epochs=2)
     with pytest.raises(ConfigError, match="of 100 clips does not divide among 8 ranks with train_batch_size 3.*24"):
