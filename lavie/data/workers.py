@@ -34,10 +34,10 @@ AHEAD = 64
 """Rows that wait with one process at most: their messages must fit into its pipe."""
 STRIKES = 2
 """Times that a sample may end or hang its process before a spare takes its place."""
-START_SECONDS = 300.0
-"""The first process may take so long to start; on a cold network disk, its imports do."""
 AGAIN_SECONDS = 30.0
-"""Once one has started, another may take so long, or `timeout` if that is longer: what it imports is in memory."""
+"""A process may take so long to start, or `timeout` if longer, once one has started: what it imports is in memory."""
+START_SECONDS = 300.0
+"""A process may take so long to start; on a cold network disk, its imports do."""
 ARRAYS = ("pixels", "low_res", "media", "mean", "std", "text")
 """Of a row: what goes through shared memory. The floats of a row have one dtype, so each begins where it may."""
 
