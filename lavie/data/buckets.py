@@ -4,9 +4,10 @@ All rows of a step have one size, its bucket. That is a function of the seed and
 sequence that mixes datasets too; inside a bucket the order is that of a run of its own samples and steps alone.
 
 A video belongs to one bucket. Of those that it is long enough for, the ones suit it that enlarge it least, and, of
-these, that cut least of its picture away; of those that suit it, it goes to the one that shows most pixels. An image
-joins the clips of every bucket that suits it, as it can at any length and size; buckets of the same height and width
-go through their images together. Where no image suits a bucket, all are cut to fit it.
+these, that cut least of its picture away, each time up to a tenth more or less; of the ones that suit it, it goes to
+the one that shows most pixels. An image joins the clips of every bucket that suits it, as it can at any length and
+size; buckets of the same height and width go through their images together. Where no image suits a bucket, all are cut
+to fit it.
 """
 
 import logging

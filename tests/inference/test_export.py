@@ -17,6 +17,7 @@ from lavie import cli
 from lavie.config_file import load_config
 from lavie.diffusion.schedule import NoiseSchedule
 from lavie.errors import CheckpointError, ConfigError
+from lavie.inference.card import model_card
 from lavie.inference.cascade import Cascade
 from lavie.inference.export import export_released, export_stage
 from lavie.inference.load import load_stage
@@ -158,6 +159,14 @@ def test_no_path_leads_out_of_the_folder(change, tmp_path):
     (tmp_path / "out").rename(tmp_path / "moved")
     pipeline, config = load_stage(tmp_path / "moved")
     assert config.data.num_frames == 3 and pipeline(["a"], num_frames=1, height=16, width=16).any()
+
+
+def test_the_card_names_every_size_of_training():
+    sizes = "[{num_frames: 16, height: 24, width: 24}, {num_frames: 4, height: 48, width: 24}]"
+    config = load_config("configs/smoke/base.yaml", [f"data.buckets={sizes}"])
+    about = dict(step=7, lavie="1", parameters=1, weights="ema", source="a run")
+    card = model_card(config, None, about)
+    assert "| clips | 16 frames of 24 x 24 or 4 frames of 48 x 24, frame stride 2, joined by 1 images |" in card
 
 
 @pytest.mark.parametrize("stage", STAGES)
