@@ -14,6 +14,7 @@ from ..data.buckets import Buckets
 from ..data.plan import Plan, make_plan
 from ..data.plan_report import report
 from ..data.pools import load_pools
+from ..data.remote import is_url
 from ..models.stages import set_trainable
 from ..models.unet import VideoUNet
 from .deepspeed import resolve_json, training_dtype
@@ -79,7 +80,7 @@ def _data(config: TrainConfig, ranks: int) -> list[str]:
 
 
 def _absent(paths: Iterable[str]) -> list[str]:
-    return [path for path in paths if not Path(path).exists()]
+    return [path for path in paths if not is_url(path) and not Path(path).exists()]
 
 
 def state_bytes(config: TrainConfig, total: int, trained: int, stage: int, ranks: int) -> list[tuple[str, float]]:
