@@ -249,9 +249,24 @@ def turned(data: bytes) -> bytes:
     return bytes(data)
 
 
+def announced(data: bytes, width: int) -> bytes:
+    """A video of 64 x 48 or 160 x 144 pixels whose container says that its width is another."""
+    data = bytearray(data)
+    if data[4:8] == b"ftyp":
+        place = data.index(b"avc1", data.index(b"stsd")) + 28
+        assert data[place : place + 4] == struct.pack(">2H", 160, 144)
+        data[place : place + 2] = struct.pack(">H", width)
+    else:
+        place = data.index(b"\xb0\x81\x40\xba\x81\x30")  # PixelWidth and PixelHeight of Matroska
+        data[place + 2] = width
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     ("data", "device", "reason"),
     [
+        (announced(encode(shapes(4)), 80), "cpu", "announces 80 x 48"),
+        (announced(encode_mp4(shapes(4, 144, 160), 24), 176), "gpu", "announces 176 x 144"),
         (encode_mp4(shapes(4), 24), "cpu", "does not decode h264 on the CPU"),
         (encode(shapes(4), times=[0, 40, 90, 300]), "cpu", "varies"),
         (encode(shapes(4), extra=1), "cpu", "several video streams"),
