@@ -1,10 +1,12 @@
 """DALI as a decoder of clips, and the check that keeps its known traps away from it.
 
 DALI aborts or hangs on headers that it cannot read, counts packets instead of frames, picks its stream by other rules,
-knows no rotation and converts every colour with BT.601's matrix. So a clip goes to it only if its index entry
-(`dali_serves`) and its header (`clip_for_dali`) show a plain case; all others are PyAV's.
+takes the frames' size from the container, knows no rotation and converts every colour with BT.601's matrix. So a clip
+goes to it only if its index entry (`dali_serves`) and its header (`clip_for_dali`) show a plain case; all others are
+PyAV's.
 """
 
+import io
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -14,7 +16,7 @@ import torch
 
 from ..errors import DataError
 from .clips import Crop, cut_box
-from .decode import open_video
+from .decode import DEMUXERS, open_video, sniff
 from .decoders import EDGE, MEAN, Backend, EncodedClip, PyAVDecoder
 from .encode import encode_mp4, encode_vp9
 from .index import Sample
@@ -84,6 +86,8 @@ def clip_for_dali(
         return "not every packet is a frame to show"
     if reason := _fault(first, (sample.width, sample.height)):
         return reason
+    if (announced := _announced_size(data)) != (first.width, first.height):
+        return f"its header announces {announced[0]} x {announced[1]} pixels, its frames are of another size"
     return EncodedClip(
         key=sample.key,
         data=data,
@@ -94,6 +98,17 @@ def clip_for_dali(
         u=u,
         v=v,
     )
+
+
+def _announced_size(data: bytes) -> tuple[int, int]:
+    """(width, height) by the container's header, as DALI takes it: without a decoder, FFmpeg does not mend it."""
+    options = {"codec_whitelist": "none"}
+    try:
+        with av.open(io.BytesIO(data), "r", format=DEMUXERS[sniff(data)], options=options) as container:
+            context = container.streams.video[0].codec_context
+            return context.width, context.height
+    except av.FFmpegError:
+        return 0, 0
 
 
 def _fault(frame: av.VideoFrame, size: tuple[int, int]) -> str | None:

@@ -32,8 +32,9 @@ Backend = Literal["pyav", "dali-cpu", "dali-gpu"]
 Wanted = Literal["auto", "pyav", "dali"]
 
 MEAN, EDGE = 2.5, 48.0
-"""How far DALI's pixels may be from PyAV's, in levels of 255, on average over a clip and for one value. DALI repeats a
-chroma sample where PyAV interpolates: an edge of saturated colours is off by one such sample, luma hardly at all."""
+"""How far DALI's pixels may be from PyAV's, in levels of 255, on average over a clip and for one value. On the CPU they
+are equal before they are scaled, and within 0.5 and 16 after. The rest is room for GPUs, whose conversion repeats a
+chroma sample where PyAV interpolates."""
 REPORT = 1000
 """Clips after which the counts of those that PyAV decoded are logged for the first time."""
 

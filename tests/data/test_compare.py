@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import tarfile
+from collections import Counter
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -15,10 +17,13 @@ import typer.testing
 from lavie.cli_check import check_command
 from lavie.data import compare
 from lavie.data.compare import Comparison
+from lavie.data.decode import probe
 from lavie.data.decoders import missing_dali
 from lavie.data.encode import encode_mp4, encode_vp9
 from lavie.data.index import index_shard
 from lavie.data.index_file import write_index
+from lavie.errors import DataError
+from lavie.seeds import numpy_generator
 
 requires_dali = pytest.mark.skipif(missing_dali() is not None, reason="DALI is not installed")
 
@@ -85,6 +90,31 @@ def test_without_dali_nothing_is_compared(samples, monkeypatch):
     opened = Comparison()
     assert opened(*samples["a"], [0, 7], 40, 56) == ("not compared", "DALI is not installed")
     opened.close()
+
+
+@requires_dali
+def test_damage_that_an_index_accepts_neither_kills_dali_nor_shows_otherwise(comparison, samples):
+    """The check of headers and the child are one: what comes through both is what PyAV shows."""
+    sample, sound = samples["a"]
+    rng, outcomes = numpy_generator(0, "mutants of a webm"), Counter()
+    for number in range(120):
+        data = bytearray(sound)
+        # Half of the damage lies in the headers, the first 400 bytes.
+        start = int(rng.integers(len(data) if number % 2 else 400))
+        if number % 3:
+            data[start] ^= 1 << rng.integers(8)
+        else:
+            data[start : start + 20] = bytes(20)
+        try:
+            info = asdict(probe(bytes(data)))
+        except DataError:
+            outcomes["not indexed"] += 1
+            continue
+        facts = {name: info[name] for name in asdict(sample).keys() & info.keys()}
+        outcome, why = comparison(replace(sample, **facts), bytes(data), [0, info["frames"] - 1], 40, 56)
+        assert outcome != "disagree", (number, start, why)
+        outcomes[outcome] += 1
+    assert outcomes["agree"] > 60 and outcomes["not compared"] > 2 and outcomes["not indexed"] > 10, outcomes
 
 
 @requires_dali

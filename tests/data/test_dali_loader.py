@@ -14,7 +14,7 @@ from PIL import Image
 
 from lavie.config_data import DataConfig
 from lavie.data import decoders
-from lavie.data.dali import DaliDecoder, disagreement
+from lavie.data.dali import DaliDecoder
 from lavie.data.decode import decode_frames, frame_times, read_frames
 from lavie.data.decoders import DecodedBatches, normalised
 from lavie.data.encode import encode_mp4, encode_vp9
@@ -94,7 +94,8 @@ def pixels(batches):
 def assert_same(pyav, dali):
     assert rows(pyav) == rows(dali)
     for a, b in zip(pixels(pyav), pixels(dali), strict=True):
-        assert disagreement(a[:4], b[:4]) is None
+        apart = (a[:4] - b[:4]).abs() * 127.5
+        assert apart.mean() <= 0.6 and apart.max() <= 16  # two libraries' bicubic filters
         assert torch.equal(a[4:], b[4:])  # images are the workers' either way
 
 
@@ -109,7 +110,7 @@ def test_the_same_samples_with_any_number_of_workers(shards, num_workers, caplog
     assert_same(pyav, dali)
     # Frames are told apart by their brightness: neighbours differ by 8 levels of 255.
     means = [[row[:4].mean((1, 2, 3)) for row in pixels(b)] for b in (pyav, dali)]
-    assert all((a - b).abs().max() * 127.5 < 2.5 for a, b in zip(*means, strict=True))
+    assert all((a - b).abs().max() * 127.5 < 0.5 for a, b in zip(*means, strict=True))
     # A worker is ahead, and so is the thread: what was read is at least what was taken.
     others = [key for _, (key, *_), _ in rows(pyav)[0] if load_codec(shards)[key] == "h264"]
     assert loader.decoded >= 32 - len(others) > 0

@@ -42,6 +42,25 @@ def png(mode: str = "RGB", size: tuple[int, int] = (8, 6), **save) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.parametrize("level", [16, 60, 128, 180, 235])
+def test_colours_are_converted_without_a_bias(level):
+    """Flat patches of every luma and of random chroma, stored losslessly, beside BT.601 in float64."""
+    rng = np.random.default_rng(level)
+    u, v = rng.integers(80, 176, (2, 4, 5))
+    planes = [np.full((64, 80), level), u.repeat(8, 0).repeat(8, 1), v.repeat(8, 0).repeat(8, 1)]
+    packed = np.concatenate([plane.reshape(-1) for plane in planes]).astype(np.uint8).reshape(96, 80)
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=8, options={"qp": "0"})
+        stream.height, stream.width, stream.pix_fmt = 64, 80, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(packed, format="yuv420p")))
+        container.mux(stream.encode())
+    y, cb, cr = (level - 16) * 255 / 219, (u - 128) * 255 / 224, (v - 128) * 255 / 224
+    truth = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], -1).clip(0, 255)
+    centres = decode_frames(file.getvalue(), [0])[0, 8::16, 8::16]
+    np.testing.assert_allclose(centres, truth, atol=0.6)
+
+
 @pytest.mark.parametrize("indices", [[0], [19], [0, 19], [3, 4, 5], [1, 6, 6, 17], list(range(20))])
 def test_frames_by_number_are_those_of_a_full_decode_through_b_frames(indices):
     source = moving_frames(20)

@@ -1,21 +1,17 @@
-"""A run whose clips DALI decodes follows the run of PyAV's, as closely as their pixels do."""
+"""A run whose clips DALI decodes has the losses of one with PyAV."""
 
-import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from lavie.config import TrainConfig
 from lavie.data import decoders
-from lavie.data.decoders import normalised
 from lavie.data.encode import encode_vp9
-from lavie.data.loader import build_loader
 from lavie.data.pack import pack_entries
 from lavie.data.sources import Entry
-from lavie.testing import run_distributed
+from lavie.testing import LOSS_RTOL, run_distributed
 
 requires_dali = pytest.mark.skipif(decoders.missing_dali() is not None, reason="DALI is not installed")
 
@@ -85,30 +81,11 @@ def losses(folder: Path, decoder: str) -> np.ndarray:
     return np.array([record["loss"] for record in map(json.loads, lines) if "loss" in record])
 
 
-def patch_means(folder: Path, decoder: str) -> torch.Tensor:
-    """The means of 4 x 4 pixels, in [-1, 1], of each step: (STEPS, ...). The latents, at this scaling_factor."""
-    config = make_config(folder, decoder)
-    shares = dict(train_batch_size=2, gradient_accumulation_steps=1, rank=0, world_size=1)
-    loader = build_loader(config.data, config.data.train, seed=config.seed, **shares)
-    steps = []
-    for batch in itertools.islice(loader, STEPS):
-        pixels = batch["pixels"]
-        pixels = normalised(pixels) if pixels.dtype == torch.uint8 else pixels
-        steps.append(torch.nn.functional.avg_pool2d(pixels.flatten(0, 1), 4))
-    loader.close()
-    return torch.stack(steps)
-
-
 @requires_dali
 def test_losses_are_those_of_pyav(tmp_path):
     entries = (Entry(f"v{i}", f"v{i}", lambda i=i: encode_vp9(discs(i), 8), f"disc {i}") for i in range(9))
     pack_entries(entries, tmp_path / "data", num_frames=4, frame_stride=2)
-    apart = patch_means(tmp_path, "pyav") - patch_means(tmp_path, "dali")
-    d = apart.square().mean(tuple(range(1, apart.ndim))).sqrt().max().item()
-    assert 0 < d < decoders.MEAN / 127.5
     pyav, dali = losses(tmp_path, "pyav"), losses(tmp_path, "dali")
-    assert len(pyav) == len(dali) == STEPS
-    # The square root of the loss is the root mean square of output - target. The target moves by d at most; the output
-    # is allowed as much.
-    assert (np.abs(np.sqrt(dali) - np.sqrt(pyav)) < 2 * d).all()
-    assert (dali != pyav).any()
+    assert len(pyav) == STEPS
+    # At the source's size, pixels are equal but for the rounding of their normalisation.
+    np.testing.assert_allclose(dali, pyav, rtol=LOSS_RTOL)
