@@ -59,15 +59,19 @@ def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
 
 
 def find(config: TrainConfig) -> tuple[Path | None, int]:
-    """The checkpoint that `resume_from_checkpoint` names and its step; None and 0 only if it is not set. Collective.
+    """The checkpoint that `resume_from_checkpoint` names and its step; None and 0 if it is not set. Collective.
 
-    Raises CheckpointError if there is nothing to load, or it belongs to another network or number of ranks.
+    So too if it is "auto" and the run has none yet. Else raises CheckpointError if there is nothing to load, or it
+    belongs to another network or number of ranks.
     """
     if config.resume_from_checkpoint is None:
         return None, 0
     found = broadcast_object(_named(config) if is_main() else None)  # a shared disk may show each rank something else
     if isinstance(found, CheckpointError):
         raise found
+    if found is None:
+        log.info(f"resume_from_checkpoint is auto, and {config.output_dir} has no checkpoint: starts at step 0")
+        return None, 0
     manifest = json.loads((found / MANIFEST).read_text())
     if manifest["world_size"] != world_size():
         raise CheckpointError(
@@ -95,9 +99,11 @@ def load(engine, ema: EMA | None, folder: Path) -> None:
     log.info(f"resumed from {folder}")
 
 
-def _named(config: TrainConfig) -> Path | CheckpointError:
+def _named(config: TrainConfig) -> Path | CheckpointError | None:
     asked = config.resume_from_checkpoint
+    if asked == "auto" and not checkpoints(config.output_dir):
+        return None
     try:
-        return newest_checkpoint(config.output_dir if asked in (None, "latest") else asked)
+        return newest_checkpoint(config.output_dir if asked in (None, "auto", "latest") else asked)
     except CheckpointError as error:
         return CheckpointError(f"resume_from_checkpoint is {asked}: {error}. Set it to null to start at step 0")
