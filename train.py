@@ -18,7 +18,11 @@ def main() -> None:
     parser.add_argument(
         "run", nargs="*", metavar="CONFIG.yaml key=value", help=f"the run (default: {DEFAULT}) and its changes"
     )
-    settings = {"default": "configs/zero3.json", "metavar": "FILE", "help": "DeepSpeed's settings (default: %(default)s)"}
+    settings = {
+        "default": "configs/zero3.json",
+        "metavar": "FILE",
+        "help": "DeepSpeed's settings (default: %(default)s)",
+    }
     parser.add_argument("--deepspeed", "--deepspeed_config", **settings)
     parser.add_argument("--local_rank", type=int, help="set by launchers; the environment decides")
     parser.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
@@ -34,10 +38,10 @@ def main() -> None:
             return
         from lavie.training.trainer import Trainer
 
-        finished = Trainer(config, args.deepspeed, sample=sampler(config)).fit()
-        sys.exit(0 if finished else stop.EXIT_CODE)
+        sys.exit(0 if Trainer(config, args.deepspeed, sample=sampler(config)).fit() else stop.STOPPED)
     except LavieError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(stop.FAILED)
 
 
 def sampler(config: TrainConfig):

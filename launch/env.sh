@@ -11,7 +11,7 @@ fi
 
 LAVIE_DEEPSPEED=${LAVIE_DEEPSPEED:-configs/zero3.json}
 LAVIE_MAX_REQUEUES=${LAVIE_MAX_REQUEUES:-100} # a run of weeks on many nodes comes back often
-LAVIE_CRASH_SECONDS=${LAVIE_CRASH_SECONDS:-600} # ranks killed sooner than this would be again: not requeued
+LAVIE_CRASH_SECONDS=${LAVIE_CRASH_SECONDS:-600} # what crashes sooner than this would do so again: not requeued
 
 export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 # compute nodes often reach no hub, and would wait for it
@@ -34,11 +34,14 @@ die() {
 # A port of the first node, from the job's number, so that jobs on one node differ; the next one where somebody listens.
 free_port() {
     [[ $SLURM_JOB_ID =~ ^[0-9]+$ ]] || die "SLURM_JOB_ID is no number"
-    local port
-    for port in $(seq $((20000 + SLURM_JOB_ID % 10000)) $((20099 + SLURM_JOB_ID % 10000))); do
-        (exec 3<>"/dev/tcp/$MASTER_ADDR/$port") 2>/dev/null || break
+    local first=$((20000 + SLURM_JOB_ID % 10000)) port
+    for ((port = first; port < first + 100; port++)); do
+        if ! (exec 3<>"/dev/tcp/$MASTER_ADDR/$port") 2>/dev/null; then
+            echo "$port"
+            return
+        fi
     done
-    printf '%s\n' "$port"
+    die "somebody listens on every port from $first to $port of $MASTER_ADDR: set MASTER_PORT in launch/env.sh"
 }
 
 # SIGUSR2 to this shell (#SBATCH --signal) goes on to the ranks until they have left: one that is just starting misses it.
@@ -52,13 +55,13 @@ ask_to_stop() {
     fi
 }
 
-# SIGTERM means that SLURM ends the job, now: out of time or preempted, or because somebody cancelled it, which is final.
+# SIGTERM: SLURM ends the job, now. If its time is up, it comes back; if somebody cancelled it, that is final; after a
+# preemption or the failure of a node, SLURM itself requeues it.
 end() {
     woken=1 over=1
-    case $(scontrol show job "$SLURM_JOB_ID" 2>&1) in
-        *JobState=TIMEOUT*) requeue "out of time before the ranks had left" ;;
-        *JobState=PREEMPTED*) requeue "preempted before the ranks had left" ;;
-    esac
+    if [[ $(scontrol show job "$SLURM_JOB_ID") == *Reason=TimeLimit* ]]; then
+        requeue "out of time before the ranks had left"
+    fi
 }
 trap ask_to_stop USR2
 trap end TERM
@@ -89,8 +92,9 @@ train() {
 
     local first address
     read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-    address=$(scontrol show node "$first" | grep -o 'NodeAddr=[^ ]*') # a node's name is not always one of the network
+    address=$(scontrol show node "$first" | grep -o 'NodeAddr=[^ ]*' || true) # where its name means nothing to others
     export MASTER_ADDR=${address#NodeAddr=} MASTER_PORT
+    MASTER_ADDR=${MASTER_ADDR:-$first}
     MASTER_PORT=$(free_port)
     say "start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_JOB_NODELIST, meeting at $MASTER_ADDR:$MASTER_PORT"
 
@@ -106,7 +110,8 @@ train() {
     finish "$code"
 }
 
-# What becomes of the job when its ranks have left with this exit code.
+# What becomes of the job when its ranks have left with this code, the largest of all: 85 and 200 are those of
+# lavie/training/stop.py, 143 is that of ranks which are ended because another one has failed.
 finish() {
     if [[ -n $over ]]; then
         say "ended by SLURM (exit code $1)"
@@ -114,10 +119,12 @@ finish() {
         say "finished"
     elif [[ $1 -eq 85 ]]; then
         requeue "stopped as asked"
-    elif [[ $1 -ge 128 && (-n $stopping || $SECONDS -ge $LAVIE_CRASH_SECONDS) ]]; then
-        requeue "a rank was killed (exit code $1)"
+    elif [[ $1 -eq 200 ]]; then
+        say "failed: not requeued, for the error above would come again"
+    elif [[ -n $stopping || $SECONDS -ge $LAVIE_CRASH_SECONDS ]]; then
+        requeue "crashed (exit code $1)"
     else
-        say "failed (exit code $1): not requeued"
+        say "crashed (exit code $1): not requeued, for it did so within $LAVIE_CRASH_SECONDS s (LAVIE_CRASH_SECONDS)"
     fi
     exit "$1"
 }

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     import torch
 
 SIGNAL = signal.SIGUSR2
-EXIT_CODE = 85
-"""Of every rank of a run that was asked to stop and is to be started again; launch/env.sh knows it."""
+STOPPED = 85
+"""Exit code of a run that was asked to stop, and is to be started again. launch/env.sh knows both codes."""
+FAILED = 200
+"""Exit code of a run that would fail again: a LavieError. Larger than that of the ranks which are ended because of it,
+128 + SIGTERM, as srun tells the largest of all."""
 
 
 def listen() -> None:
