@@ -18,12 +18,13 @@ def main() -> None:
     parser.add_argument(
         "run", nargs="*", metavar="CONFIG.yaml key=value", help=f"the run (default: {DEFAULT}) and its changes"
     )
-    settings = {
-        "default": "configs/zero3.json",
-        "metavar": "FILE",
-        "help": "DeepSpeed's settings (default: %(default)s)",
-    }
-    parser.add_argument("--deepspeed", "--deepspeed_config", **settings)
+    parser.add_argument(
+        "--deepspeed",
+        "--deepspeed_config",
+        metavar="FILE",
+        default="configs/zero3.json",
+        help="DeepSpeed's settings (default: %(default)s)",
+    )
     parser.add_argument("--local_rank", type=int, help="set by launchers; the environment decides")
     parser.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
     args = parser.parse_intermixed_args()  # key=value before or after the flags

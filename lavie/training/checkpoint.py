@@ -37,6 +37,7 @@ def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     barrier()
+    _free(engine.module)
     engine.save_checkpoint(str(partial), tag="state", save_latest=False)
     weights = gathered_weights(engine.module, ema)
     if is_main():
@@ -56,6 +57,19 @@ def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
     barrier()
     log.info(f"saved {final}")
     return final
+
+
+@torch.no_grad()
+def _free(module: torch.nn.Module) -> None:
+    """Empty the stand-ins of weights that ZeRO-3 shares, as a new engine has them.
+
+    DeepSpeed leaves one element in those of leaf modules after a step, and would not load what it saved of that.
+    """
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+    for parameter in module.parameters():
+        if getattr(parameter, "ds_status", None) is ZeroParamStatus.NOT_AVAILABLE:
+            parameter.data = parameter.data.new_empty(0)
 
 
 def find(config: TrainConfig) -> tuple[Path | None, int]:

@@ -70,12 +70,14 @@ def lacking() -> str:
     return "" if os.geteuid() == 0 else "SLURM's daemons need root"
 
 
-def wait_until(what: str | Callable[[], str], condition: Callable[[], object], seconds: float) -> None:
-    """Return when `condition()` is true; AssertionError naming `what` after so many seconds."""
+def wait_until(
+    what: str | Callable[[], str], condition: Callable[[], object], seconds: float, every: float = 0.2
+) -> None:
+    """Return when `condition()`, asked `every` so often, is true; AssertionError naming `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what() if callable(what) else what}"
-        time.sleep(0.2)
+        time.sleep(every)
 
 
 class Cluster:

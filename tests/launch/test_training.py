@@ -21,7 +21,7 @@ from lavie.testing import run_distributed
 from .cluster import Cluster, Job, wait_until
 
 CYCLES = int(os.environ.get("LAVIE_SLURM_CYCLES", 2))
-STEPS = 20 + 12 * CYCLES
+STEPS = 10 + 10 * CYCLES
 CONFIG = "configs/smoke/base.yaml"
 TINY = [
     *("data.height=8", "data.width=8", "data.num_frames=2", "data.num_images=1", "data.num_workers=0"),
@@ -85,8 +85,9 @@ class Interruption:
         self.cluster, self.job, self.output, self.cycle = cluster, job, output, cycle
 
     def _some_steps(self) -> None:
-        begin = re.findall(r"resumed from \S+-(\d+)", self.job.output)
-        goal = (int(begin[-1]) if begin and f"start {self.cycle} on" in self.job.output else 0) + 3
+        pattern = re.compile(rf": start {self.cycle} on.*?: step (\d+)/", re.DOTALL)
+        wait_until(lambda: f"a first step:\n{self.job.output}", lambda: pattern.search(self.job.output), PATIENCE)
+        goal = int(pattern.search(self.job.output)[1]) + 2
         wait_until(lambda: f"step {goal}:\n{self.job.output}", lambda: last_step(self.output) >= goal, PATIENCE)
 
     def signal_to_one_rank(self) -> None:
@@ -112,7 +113,8 @@ class Interruption:
         self.cluster.call("scontrol", "update", "NodeName=n2", "State=resume")
 
     def signal_during_a_save(self) -> None:
-        wait_until("a save", lambda: list(self.output.glob(".checkpoint-*.partial")), PATIENCE)
+        self._some_steps()
+        wait_until("a save", lambda: list(self.output.glob(".checkpoint-*.partial")), PATIENCE, every=0.01)
         self.cluster.call("scancel", "--batch", "--signal=USR2", self.job.number)
 
 
