@@ -19,11 +19,7 @@ def main() -> None:
         "run", nargs="*", metavar="CONFIG.yaml key=value", help=f"the run (default: {DEFAULT}) and its changes"
     )
     parser.add_argument(
-        "--deepspeed",
-        "--deepspeed_config",
-        metavar="FILE",
-        default="configs/zero3.json",
-        help="DeepSpeed's settings (default: %(default)s)",
+        "--deepspeed", "--deepspeed_config", metavar="FILE", default="configs/zero3.json", help="default: %(default)s"
     )
     parser.add_argument("--local_rank", type=int, help="set by launchers; the environment decides")
     parser.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
