@@ -14,7 +14,7 @@ RANKS ?= $(if $(filter 1,$(GPUS)),1,2)
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-long test check bench bench-gpu bench-data resources fuzz clean
+.PHONY: help install demo demo-long test test-slurm check bench bench-gpu bench-data resources fuzz clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -95,6 +95,9 @@ _later: $(LATER_SET)
 
 test: $(DEV_STAMP)  ## run the whole test suite
 	python -m pytest -n 2 --dist worksteal
+
+test-slurm: $(DEV_STAMP)  ## a job on a real SLURM of two nodes, interrupted 20 times (root; apt-get install slurm-wlm munge)
+	LAVIE_SLURM_CYCLES=20 python -m pytest tests/launch/test_training.py --timeout 3600
 
 check: $(DEV_STAMP)  ## lint, check the format and the types
 	ruff check .

@@ -7,22 +7,19 @@ from pathlib import Path
 from lavie.config import TrainConfig
 from lavie.config_file import load_config
 from lavie.errors import LavieError
+from lavie.training import stop
 
 DEFAULT = "configs/base.yaml"
 
 
 def main() -> None:
+    stop.listen()
     parser = argparse.ArgumentParser(description=__doc__, epilog="Every key of the configs can be overridden.")
     parser.add_argument(
         "run", nargs="*", metavar="CONFIG.yaml key=value", help=f"the run (default: {DEFAULT}) and its changes"
     )
     parser.add_argument(
-        "--deepspeed",
-        "--deepspeed_config",
-        dest="deepspeed",
-        metavar="FILE",
-        default="configs/zero3.json",
-        help="DeepSpeed's settings (default: %(default)s)",
+        "--deepspeed", "--deepspeed_config", metavar="FILE", default="configs/zero3.json", help="default: %(default)s"
     )
     parser.add_argument("--local_rank", type=int, help="set by launchers; the environment decides")
     parser.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
@@ -38,9 +35,10 @@ def main() -> None:
             return
         from lavie.training.trainer import Trainer
 
-        Trainer(config, args.deepspeed, sample=sampler(config)).fit()
+        sys.exit(0 if Trainer(config, args.deepspeed, sample=sampler(config)).fit() else stop.STOPPED)
     except LavieError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(stop.FAILED)
 
 
 def sampler(config: TrainConfig):

@@ -220,7 +220,8 @@ class TrainConfig(Strict):
     checkpointing_steps: int = Field(500, ge=1)
     checkpoints_total_limit: int | None = Field(None, ge=1)
     resume_from_checkpoint: str | None = None
-    """"latest", or a checkpoint folder. If given and nothing can be resumed, the run stops with an error."""
+    """"latest", or a checkpoint folder. If given and nothing can be resumed, the run stops with an error. "auto" is
+    "latest", but starts at step 0 where output_dir has no checkpoint: for jobs that a scheduler starts again."""
     validation_steps: int = Field(500, ge=1)
     validation_batches: int = Field(4, ge=1)
     """Clips per rank for the validation loss."""

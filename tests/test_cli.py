@@ -1,4 +1,4 @@
-"""The command lines: help, the dry run, and what follows a mistake: one message, exit code 1, no traceback."""
+"""The command lines: help, the dry run, and what follows a mistake: one message, an exit code, no traceback."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def at_the_root(monkeypatch):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """Run a command's main with arguments: its exit code or message (None if it returned), and what it printed."""
+    """Run a command's main with arguments: its message or exit code (None if it returned), and what it printed."""
 
     def call(main, *arguments):
         monkeypatch.setattr(sys, "argv", ["command", *arguments])
@@ -34,7 +34,8 @@ def call(monkeypatch, capsys):
             code = None
         except SystemExit as stop:
             code = stop.code
-        return code, capsys.readouterr().out
+        out, error = capsys.readouterr()
+        return error or code, out
 
     return call
 
@@ -123,9 +124,9 @@ def test_train_answers_a_mistake_in_one_line(call, arguments, words):
         assert word in code
 
 
-def test_train_exits_with_1_and_no_traceback():
+def test_train_exits_with_200_and_no_traceback():
     done = run("train.py", SMOKE, "learning_rat=1")
-    assert done.returncode == 1 and done.stdout == ""
+    assert done.returncode == 200 and done.stdout == ""
     assert done.stderr.startswith("ConfigError: ") and "Traceback" not in done.stderr
 
 

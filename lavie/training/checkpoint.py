@@ -37,6 +37,7 @@ def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     barrier()
+    _free(engine.module)
     engine.save_checkpoint(str(partial), tag="state", save_latest=False)
     weights = gathered_weights(engine.module, ema)
     if is_main():
@@ -58,16 +59,33 @@ def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
     return final
 
 
-def find(config: TrainConfig) -> tuple[Path | None, int]:
-    """The checkpoint that `resume_from_checkpoint` names and its step; None and 0 only if it is not set. Collective.
+@torch.no_grad()
+def _free(module: torch.nn.Module) -> None:
+    """Empty the stand-ins of weights that ZeRO-3 shares, as a new engine has them.
 
-    Raises CheckpointError if there is nothing to load, or it belongs to another network or number of ranks.
+    DeepSpeed leaves one element in those of leaf modules after a step, and would not load what it saved of that.
+    """
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+    for parameter in module.parameters():
+        if getattr(parameter, "ds_status", None) is ZeroParamStatus.NOT_AVAILABLE:
+            parameter.data = parameter.data.new_empty(0)
+
+
+def find(config: TrainConfig) -> tuple[Path | None, int]:
+    """The checkpoint that `resume_from_checkpoint` names and its step; None and 0 if it is not set. Collective.
+
+    So too if it is "auto" and the run has none yet. Else raises CheckpointError if there is nothing to load, or it
+    belongs to another network or number of ranks.
     """
     if config.resume_from_checkpoint is None:
         return None, 0
     found = broadcast_object(_named(config) if is_main() else None)  # a shared disk may show each rank something else
     if isinstance(found, CheckpointError):
         raise found
+    if found is None:
+        log.info(f"resume_from_checkpoint is auto, and {config.output_dir} has no checkpoint: starts at step 0")
+        return None, 0
     manifest = json.loads((found / MANIFEST).read_text())
     if manifest["world_size"] != world_size():
         raise CheckpointError(
@@ -95,9 +113,11 @@ def load(engine, ema: EMA | None, folder: Path) -> None:
     log.info(f"resumed from {folder}")
 
 
-def _named(config: TrainConfig) -> Path | CheckpointError:
+def _named(config: TrainConfig) -> Path | CheckpointError | None:
     asked = config.resume_from_checkpoint
+    if asked == "auto" and not checkpoints(config.output_dir):
+        return None
     try:
-        return newest_checkpoint(config.output_dir if asked in (None, "latest") else asked)
+        return newest_checkpoint(config.output_dir if asked in (None, "auto", "latest") else asked)
     except CheckpointError as error:
         return CheckpointError(f"resume_from_checkpoint is {asked}: {error}. Set it to null to start at step 0")

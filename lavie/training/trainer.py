@@ -33,6 +33,7 @@ from .ema import EMA, gathered_weights
 from .metrics import Metrics, forward_flops, peak_flops, peak_memory_gib
 from .optim import learning_rate
 from .step import Step
+from .stop import requested
 from .validate import validation_loss
 
 Sample = Callable[[VideoUNet, Step, Path], None]
@@ -92,11 +93,16 @@ class Trainer:
             (Path(config.output_dir) / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
             self.metrics = Metrics(config, self.start)
 
-    def fit(self) -> None:
-        """Train to max_train_steps."""
-        config = self.config
+    def fit(self) -> bool:
+        """Train to max_train_steps. False if the run was asked to stop before; all its steps are saved then, too."""
+        config, stopped = self.config, False
         self.engine.train()
         for step in range(self.start + 1, config.max_train_steps + 1):
+            if stopped := requested(self.device):
+                if step - 1 > self.start and (step - 1) % config.checkpointing_steps:
+                    save(self.engine, self.ema, config, step - 1)
+                log.info(f"asked to stop: ends after step {step - 1} of {config.max_train_steps}")
+                break
             began, waited, losses = time.perf_counter(), 0.0, []
             self._set_learning_rate(step)
             for _ in range(config.gradient_accumulation_steps):
@@ -117,6 +123,7 @@ class Trainer:
         self.batches.close()
         if self.metrics:
             self.metrics.close()
+        return not stopped
 
     def _share(self) -> dict[str, int]:
         """Which part of the data this rank reads."""

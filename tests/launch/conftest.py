@@ -1,0 +1,27 @@
+"""One cluster for all tests of a process."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .cluster import Cluster, lacking
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Two idle nodes of a real SLURM; skips where it is not installed."""
+    if reason := lacking():
+        pytest.skip(reason)
+    cluster = Cluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """An output_dir."""
+    return tmp_path / "run"
