@@ -29,6 +29,7 @@ from .deepspeed import build_engine, init_distributed, resolve_json, training_dt
 from .ema import EMA, gathered_weights
 from .metrics import Metrics, forward_flops, peak_flops, peak_memory_gib
 from .optim import learning_rate
+from .preflight import preflight
 from .step import Step
 from .validate import validation_loss
 
@@ -41,7 +42,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, deepspeed_json: str | Path, sample: Sample | None = None):
         self.config, self.sample = config, sample
-        self.device = init_distributed()
+        self.device = init_distributed(preflight(config, deepspeed_json))
         setup_logging()
         settings = resolve_json(deepspeed_json, config, world_size())
         set_backend(config.kernels, self.device)
