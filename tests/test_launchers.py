@@ -137,7 +137,8 @@ def test_deepspeed_over_ssh(trained, cluster):
     ssh = cluster.serve_ssh()
     hosts, exported = ssh / "hosts", ssh / "environment"
     hosts.write_text("".join(f"{node.address} slots=1\n" for node in cluster.nodes))
-    exported.write_text("OMP_NUM_THREADS=1\n")  # ssh takes nothing along but what DeepSpeed exports
+    kept = {k: v for k, v in environment().items() if k in ("OMP_NUM_THREADS", "TORCH_EXTENSIONS_DIR")}
+    exported.write_text("".join(f"{k}={v}\n" for k, v in kept.items()))  # ssh takes nothing along by itself
 
     def launch(port: int, arguments: list) -> None:
         command = (BIN / "deepspeed", "--hostfile", hosts, "--master_port", port, *arguments)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ def init_distributed(store: dist.Store | None = None) -> torch.device:
 
     The ranks meet at `store`, as `preflight` leaves it; by default at one of their own.
     """
+    if (tools := str(Path(sys.executable).parent)) not in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        # Over ssh no environment is active, and DeepSpeed compiles its operations with the ninja that is in PATH.
+        os.environ["PATH"] = os.pathsep.join([tools, os.environ.get("PATH", os.defpath)])
     import deepspeed
     from deepspeed.constants import default_pg_timeout
 
