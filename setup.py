@@ -4,6 +4,7 @@ from setuptools import find_namespace_packages, setup
 
 DEV = [
     "hypothesis",
+    "mpi4py>=4",
     "mypy>=1.11",
     "pytest>=8",
     "pytest-timeout",

@@ -106,9 +106,8 @@ def visible_shards(path: str) -> dict[str, Any]:
             return {"what": f"{len(found)} files of {sum(p.stat().st_size for p in found)} bytes"}
         files = {p.name: _fingerprint(p) for p in sorted(found)}
         for p in found:
-            if p.name.endswith(SUFFIX) and (tar := p.name.removesuffix(SUFFIX) + ".tar") not in files:
-                elsewhere = Path(read_header(p).tar or p.with_name(tar))
-                files[str(elsewhere)] = _fingerprint(elsewhere) if elsewhere.exists() else "absent"
+            if p.name.endswith(SUFFIX) and (tar := read_header(p).tar):
+                files[tar] = _fingerprint(Path(tar)) if Path(tar).exists() else "absent"
         return {"files": files}
     except OSError as error:
         return {"what": f"unreadable ({error.strerror})"}

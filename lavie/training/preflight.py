@@ -106,9 +106,7 @@ def examine(
                 "the same node rank, or two runs share the MASTER_PORT"
             )
         if place.rank == 0:
-            report = _lead(store, place.world_size, timeout, patience, clock)
-            _wait_for_readers(store, place.world_size)
-            return report
+            return _lead(store, place.world_size, timeout, patience, clock)
         if card["leads"]:
             _tell_time(store, place.rank, clock)
         verdict = json.loads(store.get("verdict"))
@@ -150,6 +148,7 @@ def _lead(store: dist.Store, world_size: int, timeout: float, patience: float, c
     findings += _warnings(nodes)
     report = Report(tuple(nodes), tuple(findings))
     store.set("verdict", json.dumps(asdict(report)))
+    _wait_for_readers(store, len(cards) - 1)
     return report
 
 
@@ -211,9 +210,9 @@ def _tell_time(store: dist.Store, rank: int, clock: Callable[[], float]) -> None
     store.set(f"skew/{rank}", json.dumps(best))
 
 
-def _wait_for_readers(store: dist.Store, world_size: int) -> None:
+def _wait_for_readers(store: dist.Store, number: int) -> None:
     end = time.monotonic() + FAREWELL
-    while store.add("readers", 0) < world_size - 1 and time.monotonic() < end:
+    while store.add("readers", 0) < number and time.monotonic() < end:
         time.sleep(0.01)
 
 

@@ -8,6 +8,7 @@ import errno
 import ipaddress
 import os
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -110,23 +111,40 @@ def meet(place: Place, timeout: float, patience: float = PATIENCE) -> tuple[dist
         _check_port(place)
     else:
         waited = _reach(place, timeout, patience)
-    try:
-        store = dist.TCPStore(
-            place.address,
-            place.port,
-            is_master=serves,
-            wait_for_workers=False,
-            timeout=timedelta(seconds=patience),
-        )
-    except RuntimeError as error:  # what torch.distributed raises derives from it
-        reason = str(error).splitlines()[0]
-        raise ClusterError(
-            f"{place}: something answers at {place.endpoint}, but it is not rank 0 of this run ({reason}): MASTER_PORT "
-            "is taken by another program, or rank 0 has just failed. Look at rank 0's output, or choose another port"
-        ) from None
+    store = _open_store(place, serves, patience)
     store.set_timeout(timedelta(seconds=timeout + patience))
     _choose_interface(place)
     return dist.PrefixStore(f"lavie/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store), waited
+
+
+def _open_store(place: Place, serves: bool, patience: float) -> dist.Store:
+    """The store at MASTER_ADDR:MASTER_PORT, by a thread: TCPStore waits forever for an answer of what is no store."""
+    came: list[dist.Store | str] = []
+
+    def connect() -> None:
+        try:
+            came.append(
+                dist.TCPStore(
+                    place.address,
+                    place.port,
+                    is_master=serves,
+                    wait_for_workers=False,
+                    timeout=timedelta(seconds=patience),
+                )
+            )
+        except RuntimeError as error:  # what torch.distributed raises derives from it
+            came.append(str(error).splitlines()[0])
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(patience + 5)
+    found = came[0] if came else "it says nothing"
+    if isinstance(found, str):
+        raise ClusterError(
+            f"{place}: something answers at {place.endpoint}, but it is not rank 0 of this run ({found}): MASTER_PORT "
+            "is taken by another program, or rank 0 has just failed. Look at rank 0's output, or choose another port"
+        )
+    return found
 
 
 def _number(name: str, lowest: int, highest: int | None = None) -> int:
