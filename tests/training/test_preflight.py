@@ -111,11 +111,9 @@ def test_a_rank_that_does_not_come(rendered):
 
 def test_one_rank_twice(rendered):
     port = free_port()
-    a, b, c = (place(rank, port, world_size=3, node=node) for rank, node in ((0, "node0"), (1, "node1"), (1, "node2")))
-    cards = [card(p, rendered) for p in (a, b, c)]
-    done = together(
-        *(lambda p=p, mine=mine: take_part(p, mine, timeout=3) for p, mine in zip((a, b, c), cards, strict=True))
-    )
+    ranks = [place(rank, port, world_size=3, node=node) for rank, node in ((0, "node0"), (1, "node1"), (1, "node2"))]
+    parts = [(p, card(p, rendered)) for p in ranks]
+    done = together(*(lambda part=part: take_part(*part, timeout=3) for part in parts))
     (error,) = [d for d in done if isinstance(d, ClusterError)]
     assert "is rank 1 too: two nodes have the same node rank" in str(error)
     assert {"node1", "node2"} <= set(str(error).replace(",", " ").split())
