@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from lavie.data.synthetic import demo_set
 from lavie.testing import free_port
 from tests.cluster import BIN, ROOT, end, environment
 
-OUTSIDE = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+OUTSIDE = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 """A namespace of its own: a loopback, and no route."""
+HOSTS = "127.0.0.1 localhost {name}\n::1 localhost\n::ffff:127.0.0.1 localhost\n"
+"""/etc/hosts in there. PyTorch asks for the names of its own sockets; without the last line it would ask DNS."""
+ZERO = {"zero_optimization": {"stage": 3}, "zero_allow_untested_optimizer": True}
 CONFIG = """
 model: {in_channels: 3, out_channels: 3, block_out_channels: [16, 32], cross_attention: [true, false],
         layers_per_block: 1, num_attention_heads: 1, cross_attention_dim: 16, norm_num_groups: 4, rotary_dim: 8}
@@ -68,15 +72,29 @@ def traced(tmp_path):
         pytest.skip("no strace, ip or unshare")
     if subprocess.run([*OUTSIDE, "true"], capture_output=True).returncode:
         pytest.skip("network namespaces are not permitted here")
-    log = tmp_path / "connections"
+    log, hosts = tmp_path / "connections", tmp_path / "hosts"
+    hosts.write_text(HOSTS.format(name=socket.gethostname()))
+    inside = 'mount --bind "$1" /etc/hosts; shift; ip link set lo up; exec "$@"'
     strace = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=connect", "-e", "signal=none", "-o", str(log)]
     if subprocess.run([*strace, "true"], capture_output=True).returncode:
         pytest.skip("strace may not trace here")
 
     def traced(script: str, *arguments: object) -> tuple[list[str], str]:
         process = subprocess.Popen(
-            [*OUTSIDE, "sh", "-ec", 'ip link set lo up; exec "$@"', "sh", *strace, "sh", "-exc", script, "sh"]
-            + [str(a) for a in arguments],
+            [
+                *OUTSIDE,
+                "sh",
+                "-ec",
+                inside,
+                "sh",
+                str(hosts),
+                *strace,
+                "sh",
+                "-exc",
+                script,
+                "sh",
+                *map(str, arguments),
+            ],
             cwd=ROOT,
             env=environment(),
             stdout=subprocess.PIPE,
@@ -117,16 +135,17 @@ def test_train_resume_and_sample_connect_to_nobody(traced, tmp_path):
     values = yaml.safe_load(CONFIG)
     values |= dict(output_dir=str(tmp_path / "run"), pretrained_model_name_or_path=str(tmp_path / "sd"))
     values["data"] |= dict(train=str(tmp_path / "train"))
-    path = tmp_path / "offline.yaml"
+    path, settings = tmp_path / "offline.yaml", tmp_path / "zero.json"
+    settings.write_text(json.dumps(ZERO))
     path.write_text(yaml.safe_dump(values))
     torch.manual_seed(0)
     stable_diffusion(tmp_path / "sd", load_config(path).model)
     script = """
-train="$1/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 --master-port $2 train.py $3"
+train="$1/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 --master-port $2 train.py --deepspeed $5 $3"
 $train max_train_steps=2
 $train resume_from_checkpoint=latest
 "$1/lavie" sample --checkpoint "$4/run" --prompt "a blue circle" --out "$4/samples"
 """
-    calls, printed = traced(script, BIN, free_port(), path, tmp_path)
+    calls, printed = traced(script, BIN, free_port(), path, tmp_path, settings)
     assert "step 4/4" in printed and list((tmp_path / "samples").glob("*.mp4"))
     assert calls and outside(calls) == []  # the ranks' own are there
