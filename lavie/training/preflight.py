@@ -175,19 +175,17 @@ def _gather(
             if compare([cards[r] for r in sorted(cards)]):
                 return cards, came, waited
             there = sorted({card["node"] for card in cards.values()})
-            log.warning(
-                f"waiting for {name_ranks(missing)} for {waited:.0f} s: their nodes are not among {some(there)}"
-            )
+            log.warning(f"not there after {waited:.0f} s: {name_ranks(missing)}; there are {some(there)}")
         time.sleep(0.02 if waited < 1 else 0.2)
 
 
 def _ask_time(store: dist.Store, leaders: list[int], clock: Callable[[], float]) -> dict[int, tuple[float, float]]:
     """How far each leader's clock is ahead of this one, and by how much that may be wrong, in seconds."""
     skews = {}
+    store.set("clocks", "")
     for r in leaders:
         for i in range(ROUNDS):
-            store.set(f"go/{r}/{i}", "")
-            store.get(f"ping/{r}/{i}")
+            store.get(f"ping/{r}/{i}")  # the first may have waited for the leaders before; the others have not
             store.set(f"pong/{r}/{i}", repr(clock()))
         ahead, error = json.loads(store.get(f"skew/{r}"))
         skews[r] = ahead, error
@@ -196,12 +194,12 @@ def _ask_time(store: dist.Store, leaders: list[int], clock: Callable[[], float])
 
 def _tell_time(store: dist.Store, rank: int, clock: Callable[[], float]) -> None:
     """A leader's part of `_ask_time`, or nothing if there is a verdict without it."""
+    while not store.check(["clocks"]):
+        if store.check(["verdict"]):
+            return
+        time.sleep(0.1)
     best = (0.0, float("inf"))
     for i in range(ROUNDS):
-        while not store.check([f"go/{rank}/{i}"]):
-            if store.check(["verdict"]):
-                return
-            time.sleep(0.01)
         sent = clock()
         store.set(f"ping/{rank}/{i}", "")
         theirs = float(store.get(f"pong/{rank}/{i}"))

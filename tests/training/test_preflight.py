@@ -9,7 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
+from typer.testing import CliRunner
 
+from lavie.cli_doctor import app
 from lavie.config_file import load_config
 from lavie.errors import ClusterError, ConfigError
 from lavie.testing import free_port
@@ -47,10 +50,10 @@ def together(*ranks):
         return list(pool.map(guarded, ranks))
 
 
-def take_part(place: Place, mine: dict, delay: float = 0, timeout: float = 10, **options):
+def take_part(place: Place, mine: dict, delay: float = 0, timeout: float = 10, patience: float = 5, **options):
     time.sleep(delay)
-    store, waited = meet(place, timeout, patience=5)
-    return examine(store, place, mine | {"waited": waited}, timeout, patience=5, **options)
+    store, waited = meet(place, timeout, patience)
+    return examine(store, place, mine | {"waited": waited}, timeout, patience, **options)
 
 
 def test_equal_nodes_pass(rendered):
@@ -87,6 +90,44 @@ def test_rank_0_itself_is_late(rendered, monkeypatch):
     report, _ = together(lambda: take_part(a, cards[0], delay=2), lambda: take_part(b, cards[1]))
     (finding,) = report.findings
     assert finding.message.startswith("node0 (rank 0) started 2 s after the first node")
+
+
+def test_who_is_waited_for_is_told(rendered, caplog):
+    port = free_port()
+    a, b = place(0, port), place(1, port)
+    cards = card(a, rendered), card(b, rendered)
+    one, two = together(lambda: take_part(a, cards[0], patience=0.5), lambda: take_part(b, cards[1], delay=2))
+    assert one == two and one.faults == []  # it came, and all is well
+    assert [record.message for record in caplog.records] == ["not there after 1 s: rank 1; there are node0"]
+
+
+def test_what_differs_is_told_before_all_have_come(rendered):
+    port = free_port()
+    a, b = place(0, port, world_size=3), place(1, port, world_size=3)
+    cards = card(a, rendered), card(b, rendered, "seed=7")
+    began = time.monotonic()
+    one, _ = together(
+        lambda: take_part(a, cards[0], patience=0.5, timeout=60), lambda: take_part(b, cards[1], timeout=60)
+    )
+    assert time.monotonic() - began < 30
+    missing, seed = one.faults
+    assert missing.startswith("rank 2 did not come within 1 s")
+    assert seed.startswith("seed: 0 on node0 (rank 0); 7 on node1 (rank 1)")
+
+
+def test_many_nodes(rendered):
+    """64 nodes of two ranks; every leader's clock is asked in turn."""
+    nodes, store = 64, dist.HashStore()
+    places = [place(r, 1, world_size=2 * nodes, node=f"n{r // 2}", local_rank=r % 2) for r in range(2 * nodes)]
+    mine = card(places[0], rendered)
+    cards = [mine | {"rank": p.rank, "node": p.node, "leads": p.local_rank == 0} for p in places]
+    parts = zip(places, cards, strict=True)
+    began = time.monotonic()
+    reports = together(*(lambda part=part: examine(store, *part, timeout=60) for part in parts))
+    assert time.monotonic() - began < 30
+    assert reports[0].findings == () and all(report == reports[0] for report in reports)
+    assert [node.first_rank for node in reports[0].nodes] == list(range(0, 2 * nodes, 2))
+    assert all(abs(node.skew) <= node.error for node in reports[0].nodes[1:])
 
 
 def test_differences_stop_every_rank(rendered):
@@ -222,6 +263,12 @@ def test_another_program_answers():
 def test_rank_0_is_elsewhere():
     with pytest.raises(ClusterError, match="MASTER_ADDR 192.0.2.7 is no address of this node, which has .*127.0.0.1"):
         meet(place(0, free_port(), address="192.0.2.7"), timeout=5)
+
+
+def test_the_doctor_of_one_rank_says_how_to_start_it(environment):
+    environment()
+    done = CliRunner().invoke(app, ["cluster", str(ROOT / "configs/smoke/base.yaml")])
+    assert done.exit_code == 0 and "one rank: nothing to compare" in done.output
 
 
 # --- places
