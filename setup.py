@@ -10,6 +10,7 @@ DEV = [
     *MPI,
     *REMOTE,
     "hypothesis",
+    "mpi4py>=4",
     "mypy>=1.11",
     "pytest>=8",
     "pytest-timeout",

@@ -8,6 +8,7 @@ import typer
 from rich.progress import Progress
 
 from .cli_data import app as data_app
+from .cli_doctor import app as doctor_app
 from .cli_formats import export_command, import_command
 from .cli_generate import generate, read_prompts
 from .cli_score import score
@@ -16,6 +17,7 @@ from .errors import LavieError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 app.add_typer(data_app)
+app.add_typer(doctor_app)
 
 
 @app.command()

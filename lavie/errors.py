@@ -26,3 +26,7 @@ class KernelError(LavieError):
 
 class TrainingError(LavieError):
     """The run cannot go on, as with a loss that is not finite."""
+
+
+class ClusterError(LavieError):
+    """The nodes of a run cannot reach one another, or are not set up alike."""

@@ -2,11 +2,13 @@
 
 import json
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from ..config import TrainConfig
@@ -15,24 +17,42 @@ from ..models.attention import TransformerBlock
 from ..models.resnet import ResnetBlock
 from ..models.temporal import TemporalResnetBlock
 from .optim import build_optimizer
+from .rendezvous import find_place, meet, start_timeout
 
 
-def init_distributed() -> torch.device:
-    """Join the process group (of one rank, where no launcher is) and return this rank's device."""
+def init_distributed(store: dist.Store | None = None) -> torch.device:
+    """Join the process group (of one rank, where no launcher is) and return this rank's device.
+
+    The ranks meet at `store`, as `preflight` leaves it; by default at one of their own.
+    """
+    if (tools := str(Path(sys.executable).parent)) not in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        # Over ssh no environment is active, and DeepSpeed compiles its operations with the ninja that is in PATH.
+        os.environ["PATH"] = os.pathsep.join([tools, os.environ.get("PATH", os.defpath)])
     import deepspeed
+    from deepspeed.constants import default_pg_timeout
 
     # DeepSpeed calls collectives by names that PyTorch has begun to rename; nobody who trains can act on it.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    if not torch.cuda.is_available():
+    cuda = torch.cuda.is_available()
+    if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    defaults = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
-    if "RANK" not in os.environ and "OMPI_COMM_WORLD_RANK" not in os.environ:
-        os.environ.update({k: v for k, v in defaults.items() if k not in os.environ})
-    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    return torch.device("cuda", torch.cuda.current_device())
+    place = find_place()
+    device = torch.device("cuda", place.local_rank) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        store = store or meet(place, start_timeout())[0]
+        store.set_timeout(default_pg_timeout)
+        dist.init_process_group(
+            "nccl" if cuda else "gloo",
+            store=store,
+            rank=place.rank,
+            world_size=place.world_size,
+            timeout=default_pg_timeout,
+            device_id=device if cuda and place.world_size > 1 else None,
+        )
+    deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
+    return device
 
 
 def training_dtype(config: TrainConfig) -> torch.dtype:

@@ -32,6 +32,7 @@ from .dry_run import plan_of
 from .ema import EMA, gathered_weights
 from .metrics import Metrics, forward_flops, peak_flops, peak_memory_gib
 from .optim import learning_rate
+from .preflight import preflight
 from .step import Step
 from .stop import requested
 from .validate import validation_loss
@@ -45,7 +46,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, deepspeed_json: str | Path, sample: Sample | None = None):
         self.config, self.sample = config, sample
-        self.device = init_distributed()
+        self.device = init_distributed(preflight(config, deepspeed_json))
         setup_logging()
         settings = resolve_json(deepspeed_json, config, world_size())
         set_backend(config.kernels, self.device)
