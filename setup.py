@@ -10,7 +10,6 @@ DEV = [
     *MPI,
     *REMOTE,
     "hypothesis",
-    "mpi4py>=4",
     "mypy>=1.11",
     "pytest>=8",
     "pytest-timeout",
