@@ -31,9 +31,7 @@ def cluster(
 ) -> None:
     """Compare the nodes of a run: reach, code, versions, config, shards, clocks. Exits with 1 if they differ.
 
-    Start it as the run is started, on the same nodes:
-
-    srun lavie doctor cluster configs/base.yaml
+    Every run does it at its start. To do only this, start it as the run is started, on the same nodes:
 
     deepspeed --hostfile hosts --no_python --no_local_rank $(which lavie) doctor cluster configs/base.yaml
 
