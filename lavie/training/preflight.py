@@ -67,11 +67,13 @@ class Report:
         return [finding.message for finding in self.findings if finding.fatal]
 
 
-def preflight(config: TrainConfig, deepspeed_json: str | Path) -> dist.Store:
-    """Bring the ranks together and compare them; the store for their process group.
+def preflight(config: TrainConfig, deepspeed_json: str | Path) -> dist.Store | None:
+    """Bring the ranks together and compare them; the store for their process group, or None if they have one already.
 
     Raises ClusterError on every rank, naming nodes and causes, if the run must not start.
     """
+    if dist.is_initialized():  # a second trainer in one process: its ranks are known to one another
+        return None
     place, timeout = find_place(), start_timeout()
     store, waited = meet(place, timeout)
     if place.world_size > 1:
