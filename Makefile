@@ -39,7 +39,7 @@ $(DEV_STAMP): $(STAMP)
 DEMO := runs/demo
 demo: install  ## render data, train the three stages in miniature, sample, score and plot: runs/demo
 	@$(MAKE) --no-print-directory -j3 -Oline $(SET) $(LATER_SET) $(if $(filter 0,$(GPUS)),_cpu_op)
-	@$(MAKE) --no-print-directory _base RUN=$(DEMO) CONFIG=configs/smoke/base.yaml CLIPS=3
+	@$(MAKE) --no-print-directory _base RUN=$(DEMO) CONFIG=configs/smoke/base.yaml CLIPS=2
 	@$(MAKE) --no-print-directory _later RUN=$(DEMO)
 
 LONG := max_train_steps=9000 validation_steps=1500 checkpointing_steps=1500 learning_rate=2.0e-3 adam_beta2=0.99 ema_decay=0.998

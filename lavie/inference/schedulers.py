@@ -4,13 +4,6 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerDiscreteScheduler,
-    UniPCMultistepScheduler,
-)
 from torch import Tensor
 
 from ..config import SamplerName
@@ -30,19 +23,21 @@ def make_scheduler(name: str, schedule: NoiseSchedule) -> Any:
     Raises:
         ConfigError: `name` is none of SCHEDULERS.
     """
+    import diffusers  # takes seconds, which commands that draw nothing should not wait for
+
     config = schedule.diffusers_config()
     if name == "ddim":
-        return DDIMScheduler(**config, clip_sample=False, set_alpha_to_one=False)
+        return diffusers.DDIMScheduler(**config, clip_sample=False, set_alpha_to_one=False)
     if name == "ddpm":
-        return DDPMScheduler(**config, clip_sample=False, variance_type="fixed_small")
+        return diffusers.DDPMScheduler(**config, clip_sample=False, variance_type="fixed_small")
     if name == "euler":
-        return EulerDiscreteScheduler(**config)
+        return diffusers.EulerDiscreteScheduler(**config)
     if name in ("dpm++", "unipc"):
         # diffusers divides "leading" steps differently here: 50 of them would start at timestep 951.
         config["timestep_spacing"] = "trailing" if schedule.rescale_betas_zero_snr else "linspace"
         if name == "unipc":
-            return UniPCMultistepScheduler(**config)
-        return DPMSolverMultistepScheduler(**config, algorithm_type="dpmsolver++")
+            return diffusers.UniPCMultistepScheduler(**config)
+        return diffusers.DPMSolverMultistepScheduler(**config, algorithm_type="dpmsolver++")
     raise ConfigError(f"scheduler: got {name!r}, wanted one of {', '.join(SCHEDULERS)}")
 
 
@@ -69,5 +64,7 @@ def step(scheduler: Any, output: Tensor, t: Tensor, x_t: Tensor, generators: Seq
 
     generators: one for each row; only ddpm draws from them.
     """
+    from diffusers import DDPMScheduler
+
     drawing = {"generator": list(generators)} if isinstance(scheduler, DDPMScheduler) else {}
     return scheduler.step(output, t, x_t, **drawing).prev_sample
