@@ -17,8 +17,11 @@ SMOKE = "configs/smoke/base.yaml"
 
 
 @pytest.fixture(autouse=True)
-def at_the_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
+def where_only_configs_are(monkeypatch, tmp_path_factory):
+    """What `make demo` has left in the checkout changes nothing."""
+    folder = tmp_path_factory.mktemp("here")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(folder)
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
 

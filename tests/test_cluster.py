@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from lavie.data.synthetic import demo_set
+from lavie.training.preflight import LATE
 from tests.cluster import BIN, ROOT, Cluster, finish, free_port, python_path
 
 QUICK = 30
 """Seconds within which a fault is found, from when the rank has imported what it needs."""
+AHEAD = 90
+"""Seconds by which a wrong clock is ahead."""
 SMOKE = ("configs/smoke/base.yaml", "data.validation=[]", "validation_prompts=[]")
 
 
@@ -47,7 +50,7 @@ def other_checkout(folder: Path) -> Path:
 
 
 def test_the_doctor_names_every_difference(cluster, data, tmp_path):
-    """Other code, another config and other shards on the second node, all found at once."""
+    """Other code, another config, other shards, a late start and a wrong clock on the second node, all at once."""
     changed = other_checkout(tmp_path / "checkout")
     shards = tmp_path / "shards"
     shutil.copytree(data / "train", shards)
@@ -57,15 +60,16 @@ def test_the_doctor_names_every_difference(cluster, data, tmp_path):
         cluster.nodes[1].run("mount", "--bind", tmp_path / "other", shards)
     first, second = ranks(cluster, free_port())
     doctor = (BIN / "python", "-m", "lavie.cli", "doctor", "cluster", *SMOKE, f"data.train={shards}", "--wait", 60)
-    a = cluster.nodes[0].start(*doctor, **first)
-    b = cluster.nodes[1].start(
-        *doctor, "learning_rate=0.5", **second, PYTHONPATH=python_path(changed), PYTHONSAFEPATH="1"
-    )
+    clock = ("faketime", "-f", f"+{AHEAD}s") if shutil.which("faketime") else ()
+    started = [cluster.nodes[0].start(*doctor, **first)]
     try:
-        printed = finish(a, succeeds=False)
-        finish(b, succeeds=False)
+        time.sleep(LATE + 2)
+        second |= dict(PYTHONPATH=python_path(changed), PYTHONSAFEPATH="1")
+        started.append(cluster.nodes[1].start(*clock, *doctor, "learning_rate=0.5", **second))
+        printed = finish(started[0], succeeds=False)
+        finish(started[1], succeeds=False)
     finally:
-        cluster.stop(a, b)
+        cluster.stop(*started)
     one, two = (re.escape(node.name) for node in cluster.nodes)
     assert re.search(rf"error: learning_rate: 0.004 on {one} \(rank 0\); 0.5 on {two} \(rank 1\)", printed), printed
     assert re.search(rf"error: code: lavie/training/step.py differ: .* on {one} \(rank 0\), another on {two}", printed)
@@ -73,6 +77,9 @@ def test_the_doctor_names_every_difference(cluster, data, tmp_path):
         assert re.search(
             rf"error: data {shards}: \S+\.index\.jsonl differ: 2 files on {one}; 1 files on {two}", printed
         )
+    assert re.search(rf"warning: {two} \(rank 1\) started 1\d s after the first node", printed), printed
+    if clock:
+        assert re.search(rf"warning: {two} \(rank 1\): its clock is {AHEAD}\.0 s ahead of that of {one}", printed)
 
 
 def test_a_run_does_not_start_where_rank_0_is_out_of_reach(cluster, data, tmp_path):

@@ -13,6 +13,8 @@ import yaml
 from lavie.data.synthetic import demo_set
 from lavie.testing import LOSS_RTOL, free_port
 from tests.cluster import BIN, SSHD, Cluster, environment, finish
+from tests.launch.cluster import Cluster as Slurm
+from tests.launch.cluster import lacking
 
 STEPS = 10
 PYTHON = str(BIN / "python")
@@ -113,6 +115,22 @@ def test_mpirun(trained):
     mpirun = ("mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", 2, PYTHON)
     losses = trained("mpirun", lambda port, arguments: here(*mpirun, *arguments))
     assert losses == trained("deepspeed", deepspeed)
+
+
+def test_srun(trained):
+    """On two nodes of a SLURM, as launch/base.slurm starts the ranks."""
+    if reason := lacking():
+        pytest.skip(reason)
+    slurm = Slurm()
+
+    def sbatch(_: int, arguments: list) -> None:
+        slurm.submit("base.slurm", *map(str, arguments[3:])).ends("COMPLETED", 240)
+
+    try:
+        slurm.start()
+        assert trained("srun", sbatch) == trained("deepspeed", deepspeed)
+    finally:
+        slurm.stop()
 
 
 def test_torchrun_on_two_nodes(trained, cluster):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.decoders import normalised
 from ..errors import ConfigError
 from ..models.autoencoder import Autoencoder
 from .chunking import Axis, Place, scaled, windowed, within
@@ -23,7 +24,7 @@ FRAMES_AT_ONCE = 4
 
 def to_pixels(frames: np.ndarray | Tensor, device: torch.device | str) -> Tensor:
     """uint8 (..., H, W, 3) -> float32 (..., 3, H, W) in [-1, 1] on the device."""
-    return torch.tensor(np.asarray(frames)).to(device).movedim(-1, -3).float() / 127.5 - 1
+    return normalised(torch.tensor(np.asarray(frames)).to(device))
 
 
 def check_frames(frames: np.ndarray | Tensor, count: int, what: str) -> None:

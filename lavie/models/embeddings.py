@@ -51,5 +51,6 @@ class RelativeBias(nn.Module):
 
     def forward(self, frames: int) -> Tensor:
         """-> (heads, F, F)."""
-        buckets = distance_buckets(frames).to(self.relative_attention_bias.weight.device)
+        # Without waiting for the GPU: a few kB of pageable memory are read before the call returns.
+        buckets = distance_buckets(frames).to(self.relative_attention_bias.weight.device, non_blocking=True)
         return self.relative_attention_bias(buckets).permute(2, 0, 1)

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,11 @@ def _lead(store: dist.Store, world_size: int, timeout: float, patience: float, c
             )
         )
     else:
-        skews = _ask_time(store, [r for r, card in cards.items() if card["leads"] and r], clock)
+        skews, silent = _ask_time(store, [r for r, card in cards.items() if card["leads"] and r], patience, clock)
+        findings += [
+            Finding(f"{cards[r]['node']} (rank {r}) came, then said no more: look at its output", fatal=True)
+            for r in silent
+        ]
     findings += [Finding(message, fatal=True) for message in compare([cards[r] for r in sorted(cards)])]
     began = {r: came[r] - card["waited"] for r, card in cards.items()}
     # Those who waited for rank 0 show by how much it was late itself.
@@ -181,17 +186,30 @@ def _gather(
         time.sleep(0.02 if waited < 1 else 0.2)
 
 
-def _ask_time(store: dist.Store, leaders: list[int], clock: Callable[[], float]) -> dict[int, tuple[float, float]]:
-    """How far each leader's clock is ahead of this one, and by how much that may be wrong, in seconds."""
-    skews = {}
+def _ask_time(
+    store: dist.Store, leaders: list[int], patience: float, clock: Callable[[], float]
+) -> tuple[dict[int, tuple[float, float]], list[int]]:
+    """How far each leader's clock is ahead of this one, and by how much that may be wrong, in seconds.
+
+    And the leaders that do not answer: the first of them within `patience` seconds, the others at once.
+    """
+    skews: dict[int, tuple[float, float]] = {}
+    silent: list[int] = []
     store.set("clocks", "")
     for r in leaders:
-        for i in range(ROUNDS):
-            store.get(f"ping/{r}/{i}")  # the first may have waited for the leaders before; the others have not
-            store.set(f"pong/{r}/{i}", repr(clock()))
-        ahead, error = json.loads(store.get(f"skew/{r}"))
-        skews[r] = ahead, error
-    return skews
+        limit = timedelta(seconds=1 if silent else patience)
+        try:
+            for i in range(ROUNDS):
+                # The first may have waited for the leaders before; the others have not.
+                store.wait([f"ping/{r}/{i}"], limit)
+                store.set(f"pong/{r}/{i}", repr(clock()))
+            store.wait([f"skew/{r}"], limit)
+        except dist.DistStoreError:
+            silent.append(r)
+        else:
+            ahead, error = json.loads(store.get(f"skew/{r}"))
+            skews[r] = ahead, error
+    return skews, silent
 
 
 def _tell_time(store: dist.Store, rank: int, clock: Callable[[], float]) -> None:

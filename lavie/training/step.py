@@ -141,7 +141,7 @@ class Step:
                 keys = self.schedule.add_noise(keys, noise_like(keys), steps)
             return spread_key_frames(keys, config.keyframe_interval), None
         if config.stage == "vsr":
-            pixels = batch["low_res"].to(self.device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+            pixels = normalised(batch["low_res"].to(self.device)).transpose(1, 2)
             level = torch.full((len(positions),), config.sampling.noise_level, device=self.device)
             if not validating:
                 level = draw("noise level", config.model.highest_noise_level + 1)

@@ -70,12 +70,16 @@ def result(output: Path) -> tuple[list[tuple[int, float]], str]:
     return losses(output), hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
-def test_two_nodes_train_as_two_ranks_do_without_slurm(cluster, changes, expected, output):
-    job = cluster.submit("base.slurm", CONFIG, *changes, f"output_dir={output}")
-    text = job.ends("COMPLETED", PATIENCE)
-    assert "resume_from_checkpoint is auto" in text and "starts at step 0" in text
-    assert result(output) == expected
-    assert json.loads((output / f"checkpoint-{STEPS}" / "checkpoint.json").read_text())["world_size"] == 2
+def test_two_jobs_on_two_nodes_train_as_two_ranks_do_without_slurm(cluster, changes, expected, output):
+    """Both jobs have a rank on each node, at the same time."""
+    half, outputs = ("--gpus-per-node=4",), [output / name for name in ("first", "second")]
+    jobs = [cluster.submit("base.slurm", CONFIG, *changes, f"output_dir={o}", options=half) for o in outputs]
+    wait_until("the ranks of both", lambda: all(len(job.ranks()) == 2 for job in jobs), PATIENCE)
+    for job, folder in zip(jobs, outputs, strict=True):
+        text = job.ends("COMPLETED", PATIENCE)
+        assert "resume_from_checkpoint is auto" in text and "starts at step 0" in text
+        assert result(folder) == expected
+        assert json.loads((folder / f"checkpoint-{STEPS}" / "checkpoint.json").read_text())["world_size"] == 2
 
 
 class Interruption:
@@ -116,6 +120,22 @@ class Interruption:
         self._some_steps()
         wait_until("a save", lambda: list(self.output.glob(".checkpoint-*.partial")), PATIENCE, every=0.01)
         self.cluster.call("scancel", "--batch", "--signal=USR2", self.job.number)
+
+    def time_limit(self) -> None:
+        """Ranks in the middle of a long step, which ends before their time is up."""
+        self._some_steps()
+        ranks = self.job.ranks().values()
+        for pid in ranks:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            self.cluster.call("scontrol", "update", f"JobId={self.job.number}", "EndTime=now+60")
+            asked = re.compile(rf": start {self.cycle} on.*?: asked to stop: the ranks", re.DOTALL)
+            wait_until(lambda: f"a warning:\n{self.job.output}", lambda: asked.search(self.job.output), 90)
+        finally:
+            for pid in ranks:
+                os.kill(pid, signal.SIGCONT)
+        self.job.has_started(self.cycle + 1, PATIENCE)
+        self.cluster.call("scontrol", "update", f"JobId={self.job.number}", "TimeLimit=60")
 
 
 WAYS = [way for name, way in vars(Interruption).items() if not name.startswith("_")]

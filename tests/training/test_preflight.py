@@ -1,5 +1,6 @@
 """What keeps the ranks of a run apart, or makes nodes differ: each is found, and named with its node."""
 
+import json
 import os
 import shutil
 import socket
@@ -148,6 +149,26 @@ def test_a_rank_that_does_not_come(rendered):
     one, two = together(lambda: take_part(a, cards[0], timeout=2), lambda: take_part(b, cards[1], timeout=2))
     assert one == two
     assert one.faults[0].startswith("ranks 1, 3 did not come within 2 s; node0, node2 did.")
+
+
+def test_a_rank_that_is_lost_while_the_clocks_are_compared(rendered):
+    """The others are told which one, and soon."""
+    port, size = free_port(), 3
+    a, b, c = (place(rank, port, world_size=size) for rank in range(size))
+    cards = [card(p, rendered) for p in (a, b, c)]
+
+    def dies():
+        store, waited = meet(b, 60, 5)
+        store.set("card/1", json.dumps(cards[1] | {"waited": waited}))
+
+    began = time.monotonic()
+    one, _, three = together(
+        lambda: take_part(a, cards[0], timeout=60, patience=2),
+        dies,
+        lambda: take_part(c, cards[2], timeout=60, patience=2),
+    )
+    assert one == three and one.faults == ["node1 (rank 1) came, then said no more: look at its output"]
+    assert one.nodes[2].skew is not None and time.monotonic() - began < 30
 
 
 def test_one_rank_twice(rendered):
