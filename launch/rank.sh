@@ -14,11 +14,12 @@ export TRITON_CACHE_DIR=$cache/triton TORCHINDUCTOR_CACHE_DIR=$cache/inductor
 # No exec: where train.py dies of a signal, this shell leaves with a code, for srun tells the largest code of all ranks,
 # but any signal before that. SLURM with cgroups signals only what it started, which is this shell: it hands on.
 python train.py "$@" &
-rank=$! woken=''
-trap 'woken=1; kill -USR2 "$rank" || true' USR2
-trap 'woken=1; kill -TERM "$rank" || true' TERM
+rank=$! code=0
+trap 'woken=1; kill -USR2 "$rank" 2>/dev/null || true' USR2
+trap 'woken=1; kill -TERM "$rank" 2>/dev/null || true' TERM
 while true; do
-    woken='' code=0
-    wait "$rank" || code=$?
+    woken='' now=0
+    wait "$rank" || now=$?
+    [[ $now -lt 0 ]] || code=$now # bash forgets the code of what ends as a trap runs; it is 128 + the signal then
     [[ -n $woken ]] || exit "$code" # else a trap ended the wait, not the rank
 done
