@@ -98,7 +98,8 @@ train() {
     MASTER_PORT=$(free_port)
     say "start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_JOB_NODELIST, meeting at $MASTER_ADDR:$MASTER_PORT"
 
-    srun --kill-on-bad-exit=1 --wait=60 --label bash launch/rank.sh \
+    # --export: after `sbatch --export=...`, which some sites make the default, srun would keep MASTER_ADDR from the ranks.
+    srun --export=ALL --kill-on-bad-exit=1 --wait=60 --label bash launch/rank.sh \
         --deepspeed "$LAVIE_DEEPSPEED" "$config" "$@" resume_from_checkpoint=auto &
     ranks=$!
     if [[ -n $stopping ]]; then ask_to_stop; fi
@@ -121,6 +122,8 @@ finish() {
         requeue "stopped as asked"
     elif [[ $1 -eq 200 ]]; then
         say "failed: not requeued, for the error above would come again"
+    elif [[ $(scontrol show job "$SLURM_JOB_ID") =~ PreemptTime=[0-9] ]]; then
+        requeue "preempted (exit code $1)" # its ranks got SIGTERM: SLURM requeues only what outlives the GraceTime
     elif [[ -n $stopping || $SECONDS -ge $LAVIE_CRASH_SECONDS ]]; then
         requeue "crashed (exit code $1)"
     else
