@@ -27,6 +27,7 @@ from ..ops.attention import set_attention_backend
 from ..ops.backend import set_backend
 from .caching import open_caches
 from .checkpoint import find, load, save
+from .claim import claim
 from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype
 from .dry_run import plan_of
 from .ema import EMA, gathered_weights
@@ -53,6 +54,7 @@ class Trainer:
         set_attention_backend(config.attention, self.device)
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
+        claim(config.output_dir)
         checkpoint, self.start = find(config)
         caches = open_caches(config)
         self.buckets = load_buckets(config.data, config.data.train, config.seed)
@@ -89,7 +91,6 @@ class Trainer:
         # Backward costs twice the forward.
         self.flops = {size.name: 3 * forward_flops(config, size) for size in config.data.sizes}
         self.metrics: Metrics | None = None
-        Path(config.output_dir).mkdir(parents=True, exist_ok=True)
         if is_main():
             (Path(config.output_dir) / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
             self.metrics = Metrics(config, self.start)
