@@ -34,7 +34,8 @@ def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
     final = Path(config.output_dir) / f"checkpoint-{step}"
     partial = final.with_name(f".{final.name}.partial")
     if is_main():
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in final.parent.glob(".checkpoint-*"):  # by a save that was cut short, of whatever step
+            shutil.rmtree(left, ignore_errors=True)
         partial.mkdir(parents=True)
     barrier()
     _free(engine.module)
@@ -47,16 +48,19 @@ def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     barrier()
     if is_main():
-        if final.exists():  # of the same step, from before this run was resumed
-            final.rename(final.with_name(f".{final.name}.old"))
+        replaced = _aside(final) if final.exists() else None  # of the same step, from before this run was resumed
         os.replace(partial, final)
-        shutil.rmtree(final.with_name(f".{final.name}.old"), ignore_errors=True)
-        if config.checkpoints_total_limit:
-            for old in checkpoints(final.parent)[: -config.checkpoints_total_limit]:
-                shutil.rmtree(old)
+        dropped = checkpoints(final.parent)[: -config.checkpoints_total_limit] if config.checkpoints_total_limit else []
+        for old in [*([replaced] if replaced else []), *map(_aside, dropped)]:
+            shutil.rmtree(old, ignore_errors=True)
     barrier()
     log.info(f"saved {final}")
     return final
+
+
+def _aside(folder: Path) -> Path:
+    """The folder under a name that is no checkpoint's: half deleted, it must not look like one."""
+    return folder.rename(folder.with_name(f".{folder.name}.old"))
 
 
 @torch.no_grad()

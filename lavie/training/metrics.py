@@ -79,7 +79,9 @@ class Metrics:
         if self.path.exists():
             *lines, last = self.path.read_text().split("\n")  # `last` is empty, or cut short by a crash
             kept = [line for line in lines if json.loads(line)["step"] <= step]
-            self.path.write_text("".join(line + "\n" for line in kept))
+            partial = self.path.with_suffix(".partial")
+            partial.write_text("".join(line + "\n" for line in kept))
+            os.replace(partial, self.path)  # at once: a job that ends here keeps its records
 
 
 def forward_flops(config: TrainConfig, size: BucketConfig) -> int:
