@@ -200,9 +200,12 @@ def _free_port() -> int:
 
 
 def _own_addresses(loopback: bool = True) -> list[str]:
-    """The IPv4 addresses of this node."""
-    found = [a.address for every in psutil.net_if_addrs().values() for a in every if a.family == socket.AF_INET]
-    chosen = [a for a in found if loopback or not ipaddress.ip_address(a).is_loopback]
+    """The addresses of this node, IPv4 first, without those that mean something on one link only."""
+    found = [a for every in psutil.net_if_addrs().values() for a in every]
+    addresses = [
+        ipaddress.ip_address(a.address) for f in (socket.AF_INET, socket.AF_INET6) for a in found if a.family == f
+    ]
+    chosen = [str(a) for a in addresses if not a.is_link_local and (loopback or not a.is_loopback)]
     if not chosen:
         raise ClusterError(f"{socket.gethostname()} has no network address: set MASTER_ADDR, or run on one node")
     return chosen
@@ -299,12 +302,13 @@ def _reach(place: Place, timeout: float, patience: float) -> float:
 
 def _choose_interface(place: Place) -> None:
     """Let gloo use the network that leads to rank 0: it would take the host name's, which may be the loopback."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        try:
-            s.connect((place.address, place.port))  # sends nothing, but chooses the address to send from
+    try:
+        family, _, _, _, address = socket.getaddrinfo(place.address, place.port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as s:
+            s.connect(address)  # sends nothing, but chooses the address to send from
             mine = s.getsockname()[0]
-        except OSError:  # IPv6 only
-            return
+    except OSError:  # only torchrun's agent knows the way
+        return
     for name, addresses in psutil.net_if_addrs().items():
         if any(a.address == mine for a in addresses) and not ipaddress.ip_address(mine).is_loopback:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)

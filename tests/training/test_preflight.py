@@ -288,6 +288,16 @@ def test_rank_0_is_elsewhere():
         meet(place(0, free_port(), address="192.0.2.7"), timeout=5)
 
 
+def test_a_node_with_ipv6_alone(monkeypatch):
+    interfaces = {
+        "lo": [SimpleNamespace(family=socket.AF_INET6, address="::1")],
+        "ib0": [SimpleNamespace(family=socket.AF_INET6, address=a) for a in ("fe80::1%ib0", "fd00::1")],
+    }
+    monkeypatch.setattr(rendezvous.psutil, "net_if_addrs", lambda: interfaces)
+    with pytest.raises(ClusterError, match="no address of this node, which has ::1, fd00::1"):
+        meet(place(0, free_port(), address="2001:db8::7"), timeout=5)
+
+
 def test_the_doctor_of_one_rank_says_how_to_start_it(environment):
     environment()
     done = CliRunner().invoke(app, ["cluster", str(ROOT / "configs/smoke/base.yaml")])
