@@ -4,7 +4,7 @@
 set -euo pipefail
 
 # Your cluster: `module load`, containers and the like go here. The environment you submit from is passed on.
-if [[ -z ${VIRTUAL_ENV:-} && -f .venv/bin/activate ]]; then
+if [[ -z ${VIRTUAL_ENV:-} && ${CONDA_DEFAULT_ENV:-base} == base && -f .venv/bin/activate ]]; then
     # shellcheck disable=SC1091
     source .venv/bin/activate
 fi
