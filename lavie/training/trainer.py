@@ -34,6 +34,7 @@ from .ema import EMA, gathered_weights
 from .metrics import Metrics, forward_flops, peak_flops, peak_memory_gib
 from .optim import learning_rate
 from .preflight import preflight
+from .restarts import require_progress
 from .step import Step
 from .stop import requested
 from .validate import validation_loss
@@ -56,6 +57,7 @@ class Trainer:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
         claim(config.output_dir)
         checkpoint, self.start = find(config)
+        require_progress(config.output_dir, self.start)
         caches = open_caches(config)
         self.buckets = load_buckets(config.data, config.data.train, config.seed)
         for notice in notices(plan_of(config, world_size(), self.buckets)):
