@@ -72,7 +72,7 @@ requeue() {
         say "$1: not requeued, for it was $count times before (LAVIE_MAX_REQUEUES); submit it again to go on"
     else
         say "$1: requeued ($((count + 1)) of at most $LAVIE_MAX_REQUEUES times)"
-        scontrol requeue "$SLURM_JOB_ID"
+        scontrol requeue "$SLURM_JOB_ID" || say "SLURM does not allow that (--no-requeue?): submit it again to go on"
     fi
 }
 

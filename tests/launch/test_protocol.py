@@ -172,6 +172,11 @@ def test_requeues_are_limited(submit):
     assert "stopped as asked: not requeued, for it was 1 times before (LAVIE_MAX_REQUEUES)" in text
 
 
+def test_a_job_that_may_not_be_requeued_says_so(submit):
+    text = submit("steps=1000", "at=5:stop", options=("--no-requeue",)).ends("FAILED")
+    assert "SLURM does not allow that (--no-requeue?): submit it again to go on" in text
+
+
 def test_two_jobs_on_the_same_nodes_and_a_port_that_is_taken(cluster, submit, output):
     """Each job has a port of its own; one that somebody else listens on is passed over."""
     half = ("--gpus-per-node=4",)
