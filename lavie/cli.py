@@ -91,10 +91,10 @@ def plot(
 
 
 def main() -> None:
-    """Run the command; user errors print their message and exit with 1."""
+    """Run the command; user errors, and files that cannot be read or written, print their message and exit with 1."""
     try:
         app()
-    except LavieError as error:
+    except (LavieError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 

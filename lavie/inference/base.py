@@ -95,7 +95,9 @@ def generate(
             f"got {len(prompts)} prompts and num_per_prompt {settings.num_per_prompt}: wanted 1 of each, or more"
         )
     if not overwrite and any(out.glob("00000.*")):
-        raise ConfigError(f"{out} holds samples already: give another --out folder")
+        raise ConfigError(f"{out} holds samples already: give another --out folder, or --overwrite")
+    if is_main():
+        out.mkdir(parents=True, exist_ok=True)  # fails before hours of sampling, not after
 
     numbered = list(enumerate(prompt for prompt in prompts for _ in range(settings.num_per_prompt)))
     mine = numbered[rank() :: world_size()]

@@ -8,25 +8,31 @@
 The folder appears under its name by one rename, when all of it is written.
 """
 
+import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from .. import __version__
 from ..config import TrainConfig
 from ..config_file import dump_yaml, load_config
-from ..distributed import barrier, broadcast_object, is_main, log, world_size
-from ..errors import CheckpointError
-from ..models.weights import MANIFEST, WEIGHTS_NAME, checkpoints, newest_checkpoint, save_network
+from ..distributed import barrier, broadcast_object, gather_objects, is_main, log, world_size
+from ..errors import CheckpointError, ConfigError, LavieError, TrainingError
+from ..models.weights import MANIFEST, WEIGHTS_NAME, checkpoints, newest_checkpoint, save_network, step_of
 from .ema import EMA, gathered_weights
 
 MUST_MATCH = ("stage", "model", "trainable", "use_ema")
 """What a resumed run has in common with its checkpoint."""
 MOVES_DATA = ("seed", "train_batch_size", "gradient_accumulation_steps", "data")
 """What decides the order of the data: a resumed run with another value goes on with other samples."""
+FULL = 2**20
+"""Bytes free on a disk to which no checkpoint can be written."""
 
 
 def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
@@ -38,13 +44,15 @@ def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
         partial.mkdir(parents=True)
     barrier()
     _free(engine.module)
-    engine.save_checkpoint(str(partial), tag="state", save_latest=False)
+    with _room(partial):
+        engine.save_checkpoint(str(partial), tag="state", save_latest=False)
     weights = gathered_weights(engine.module, ema)
     if is_main():
-        save_network(partial / "unet", config.model, {name: w.cpu() for name, w in weights.items()})
-        (partial / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
-        manifest = {"step": step, "world_size": world_size(), "lavie": __version__, "torch": torch.__version__}
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        with _room(partial):
+            save_network(partial / "unet", config.model, {name: w.cpu() for name, w in weights.items()})
+            (partial / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+            manifest = {"step": step, "world_size": world_size(), "lavie": __version__, "torch": torch.__version__}
+            (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     barrier()
     if is_main():
         if final.exists():  # of the same step, from before this run was resumed
@@ -52,11 +60,28 @@ def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
         os.replace(partial, final)
         shutil.rmtree(final.with_name(f".{final.name}.old"), ignore_errors=True)
         if config.checkpoints_total_limit:
-            for old in checkpoints(final.parent)[: -config.checkpoints_total_limit]:
+            past = [p for p in checkpoints(final.parent) if step_of(p) <= step]  # later ones are of another try
+            for old in past[: -config.checkpoints_total_limit]:
                 shutil.rmtree(old)
     barrier()
     log.info(f"saved {final}")
     return final
+
+
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """A TrainingError in place of what a full disk makes of writing there: torch and safetensors have errors of their
+    own for it, without errno."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if shutil.disk_usage(folder).free > FULL and getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        raise TrainingError(
+            f"{folder.parent} has no room for another checkpoint: make some, or set output_dir elsewhere, or lower "
+            "checkpoints_total_limit, which is reached only after the newest is written. Then resume"
+        ) from None
 
 
 @torch.no_grad()
@@ -101,6 +126,39 @@ def find(config: TrainConfig) -> tuple[Path | None, int]:
         if getattr(saved, key) != getattr(config, key):
             log.warning(f"{found}: {key} differs from the checkpoint's: the data goes on in another order")
     return found, manifest["step"]
+
+
+def claim(config: TrainConfig, start: int) -> None:
+    """Make output_dir for a run that begins after step `start`. Collective.
+
+    Raises on all ranks: ConfigError if one of them cannot write there; CheckpointError if another run's checkpoints are
+    there, which this one, begun at step 0, would mix with its own.
+    """
+    for found in gather_objects(_obstacle(config, start)):
+        if found is not None:
+            raise found
+    if is_main() and (later := _later(config, start)):
+        log.warning(f"{later[-1]} is later than step {start}, where this run goes on: latest and auto would take it")
+
+
+def _obstacle(config: TrainConfig, start: int) -> LavieError | None:
+    folder = Path(config.output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return ConfigError(f"output_dir {folder}: no folder can be there ({error.strerror}): set output_dir elsewhere")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return ConfigError(f"output_dir {folder} cannot be written: set output_dir elsewhere, or change its rights")
+    if config.resume_from_checkpoint is None and (later := _later(config, start)):
+        return CheckpointError(
+            f"output_dir {folder} holds {later[-1].name} of a run before: go on with it by "
+            "resume_from_checkpoint=latest, or set another output_dir"
+        )
+    return None
+
+
+def _later(config: TrainConfig, start: int) -> list[Path]:
+    return [p for p in checkpoints(config.output_dir) if step_of(p) > start]
 
 
 def load(engine, ema: EMA | None, folder: Path) -> None:

@@ -17,7 +17,7 @@ from ..data.plan_report import notices
 from ..diffusion.loss import JointLoss
 from ..diffusion.schedule import NoiseSchedule
 from ..distributed import barrier, is_main, log, rank, setup_logging, sum_over_ranks, world_size
-from ..errors import ConfigError, TrainingError
+from ..errors import CheckpointError, ConfigError, TrainingError
 from ..models.autoencoder import build_autoencoder
 from ..models.stages import set_trainable
 from ..models.text_encoder import build_text_encoder
@@ -26,7 +26,7 @@ from ..models.weights import initialize
 from ..ops.attention import set_attention_backend
 from ..ops.backend import set_backend
 from .caching import open_caches
-from .checkpoint import find, load, save
+from .checkpoint import claim, find, load, save
 from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype
 from .dry_run import plan_of
 from .ema import EMA, gathered_weights
@@ -54,6 +54,8 @@ class Trainer:
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
         checkpoint, self.start = find(config)
+        claim(config, self.start)
+        require_sources(config)
         caches = open_caches(config)
         self.buckets = load_buckets(config.data, config.data.train, config.seed)
         for notice in notices(plan_of(config, world_size(), self.buckets)):
@@ -89,7 +91,6 @@ class Trainer:
         # Backward costs twice the forward.
         self.flops = {size.name: 3 * forward_flops(config, size) for size in config.data.sizes}
         self.metrics: Metrics | None = None
-        Path(config.output_dir).mkdir(parents=True, exist_ok=True)
         if is_main():
             (Path(config.output_dir) / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
             self.metrics = Metrics(config, self.start)
@@ -213,6 +214,17 @@ class Trainer:
         if self.sample and self.config.validation_prompts:
             self.sample(network, self.step, Path(self.config.output_dir) / "samples" / f"step-{step:06d}")
         barrier()
+
+
+def require_sources(config: TrainConfig) -> None:
+    """Raise CheckpointError if weights that the run starts from are not there; reading them comes after the data."""
+    for key, wanted in (
+        ("pretrained_model_name_or_path", "a Stable Diffusion folder in diffusers' format"),
+        ("init_weights", "a run, a checkpoint or an exported folder, or a released .pt"),
+    ):
+        path = getattr(config, key)
+        if path is not None and not Path(path).exists():
+            raise CheckpointError(f"{key} is {path}: no such file or folder; wanted {wanted}")
 
 
 def build_network(config: TrainConfig) -> VideoUNet:
