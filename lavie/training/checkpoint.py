@@ -25,6 +25,7 @@ from ..config_file import dump_yaml, load_config
 from ..distributed import barrier, broadcast_object, gather_objects, is_main, log, world_size
 from ..errors import CheckpointError, ConfigError, LavieError, TrainingError
 from ..models.weights import MANIFEST, WEIGHTS_NAME, checkpoints, newest_checkpoint, save_network, step_of
+from .deepspeed import training_dtype
 from .ema import EMA, gathered_weights
 
 MUST_MATCH = ("stage", "model", "trainable", "use_ema")
@@ -52,6 +53,7 @@ def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
             save_network(partial / "unet", config.model, {name: w.cpu() for name, w in weights.items()})
             (partial / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
             manifest = {"step": step, "world_size": world_size(), "lavie": __version__, "torch": torch.__version__}
+            manifest |= {"zero_stage": engine.zero_optimization_stage(), "dtype": _dtype(config)}
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     barrier()
     if is_main():
@@ -97,11 +99,11 @@ def _free(module: torch.nn.Module) -> None:
             parameter.data = parameter.data.new_empty(0)
 
 
-def find(config: TrainConfig) -> tuple[Path | None, int]:
+def find(config: TrainConfig, zero_stage: int) -> tuple[Path | None, int]:
     """The checkpoint that `resume_from_checkpoint` names and its step; None and 0 if it is not set. Collective.
 
     So too if it is "auto" and the run has none yet. Else raises CheckpointError if there is nothing to load, or it
-    belongs to another network or number of ranks.
+    belongs to another network, number of ranks, dtype or kind of ZeRO stage.
     """
     if config.resume_from_checkpoint is None:
         return None, 0
@@ -116,12 +118,26 @@ def find(config: TrainConfig) -> tuple[Path | None, int]:
         raise CheckpointError(
             f"{found} was saved by {manifest['world_size']} ranks, this run has {world_size()}: start as many"
         )
+    stage = manifest.get("zero_stage", zero_stage)
+    if stage != zero_stage and {stage, zero_stage} != {1, 2}:  # these two keep their states alike
+        raise CheckpointError(
+            f"{found} was saved under ZeRO stage {stage}, this run's --deepspeed says {zero_stage}: give a file of "
+            f"stage {stage}, or set init_weights to {found} to go on from its weights alone"
+        )
+    if (dtype := manifest.get("dtype", _dtype(config))) != _dtype(config):
+        raise CheckpointError(
+            f"{found} was saved in {dtype}, this run trains in {_dtype(config)}: set mixed_precision to "
+            + ("bf16" if dtype == "bfloat16" else "no")
+        )
     saved = load_config(found / "config.yaml")
     for key in MUST_MATCH:
-        if getattr(saved, key) != getattr(config, key):
-            raise CheckpointError(
-                f"{found}: {key} was {getattr(saved, key)}, this run's config says {getattr(config, key)}"
+        was, now = getattr(saved, key), getattr(config, key)
+        if key == "model":  # of which one line tells what differs
+            key, was, now = next(
+                ((f"model.{k}", v, getattr(now, k)) for k, v in was if v != getattr(now, k)), (key, was, now)
             )
+        if was != now:
+            raise CheckpointError(f"{found}: {key} was {was}, this run's config says {now}: set {key} to {was}")
     for key in MOVES_DATA:
         if getattr(saved, key) != getattr(config, key):
             log.warning(f"{found}: {key} differs from the checkpoint's: the data goes on in another order")
@@ -169,6 +185,10 @@ def load(engine, ema: EMA | None, folder: Path) -> None:
     if ema:
         ema.load(folder / "unet" / WEIGHTS_NAME)
     log.info(f"resumed from {folder}")
+
+
+def _dtype(config: TrainConfig) -> str:
+    return str(training_dtype(config)).removeprefix("torch.")
 
 
 def _named(config: TrainConfig) -> Path | CheckpointError | None:

@@ -53,7 +53,7 @@ class Trainer:
         set_attention_backend(config.attention, self.device)
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
-        checkpoint, self.start = find(config)
+        checkpoint, self.start = find(config, settings.get("zero_optimization", {}).get("stage", 0))
         claim(config, self.start)
         require_sources(config)
         caches = open_caches(config)
@@ -98,6 +98,8 @@ class Trainer:
     def fit(self) -> bool:
         """Train to max_train_steps. False if the run was asked to stop before; all its steps are saved then, too."""
         config, stopped = self.config, False
+        if self.start >= config.max_train_steps:
+            log.info(f"nothing to do: step {self.start} is done, and max_train_steps is {config.max_train_steps}")
         self.engine.train()
         for step in range(self.start + 1, config.max_train_steps + 1):
             if stopped := requested(self.device):
