@@ -103,6 +103,9 @@ def test_dry_run_says_which_data_is_elsewhere(call, tmp_path):
     ]
     code, out = call(train.main, "--dry-run", SMOKE, f"data.train={tmp_path}/train", "data.validation=nowhere/c")
     assert code is None and "epochs" in out and out.splitlines()[-1].endswith("data.validation nowhere/c")
+    code, out = call(train.main, "--dry-run", SMOKE, "data.cuts=1", "data.cache=nowhere/d", "init_weights=nowhere/e")
+    assert code is None
+    assert out.splitlines()[-2:] == [f"{ABSENT} init_weights nowhere/e", f"{ABSENT} data.cache nowhere/d"]
 
 
 def test_overrides_may_follow_flags(call):

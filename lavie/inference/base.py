@@ -45,6 +45,7 @@ class SampleSettings:
             guidance_scale=sampling.guidance_scale,
             seed=config.seed,
             scheduler=sampling.scheduler,
+            negative_prompt=sampling.negative_prompt,
         )
         return cls(**settings | {name: value for name, value in changes.items() if value is not None})
 

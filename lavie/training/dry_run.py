@@ -18,6 +18,7 @@ from ..data.remote import is_url
 from ..errors import ConfigError
 from ..models.stages import set_trainable
 from ..models.unet import VideoUNet
+from .caching import open_caches
 from .deepspeed import resolve_json, training_dtype
 from .metrics import forward_flops
 
@@ -91,6 +92,9 @@ def _data(config: TrainConfig, ranks: int) -> list[str]:
         lines.append(report(plan_of(config, ranks)))
     if data.validation and not absent["data.validation"]:
         load_pools(data.held_out, data.validation)
+    absent["data.cache"] = _absent([data.cache or ""])
+    if not absent["data.cache"] and not absent["pretrained_model_name_or_path"]:
+        open_caches(config)  # one of other encoders or sizes is refused
     return lines + [f"not here, so not checked: {key} {', '.join(paths)}" for key, paths in absent.items() if paths]
 
 
