@@ -4,7 +4,7 @@
 set -euo pipefail
 
 # Your cluster: `module load`, containers and the like go here. The environment you submit from is passed on.
-if [[ -z ${VIRTUAL_ENV:-} && -f .venv/bin/activate ]]; then
+if [[ -z ${VIRTUAL_ENV:-} && ${CONDA_DEFAULT_ENV:-base} == base && -f .venv/bin/activate ]]; then
     # shellcheck disable=SC1091
     source .venv/bin/activate
 fi
@@ -72,7 +72,7 @@ requeue() {
         say "$1: not requeued, for it was $count times before (LAVIE_MAX_REQUEUES); submit it again to go on"
     else
         say "$1: requeued ($((count + 1)) of at most $LAVIE_MAX_REQUEUES times)"
-        scontrol requeue "$SLURM_JOB_ID"
+        scontrol requeue "$SLURM_JOB_ID" || say "SLURM does not allow that (--no-requeue?): submit it again to go on"
     fi
 }
 
@@ -98,7 +98,8 @@ train() {
     MASTER_PORT=$(free_port)
     say "start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_JOB_NODELIST, meeting at $MASTER_ADDR:$MASTER_PORT"
 
-    srun --kill-on-bad-exit=1 --wait=60 --label bash launch/rank.sh \
+    # --export: after `sbatch --export=...`, which some sites make the default, srun would keep MASTER_ADDR from the ranks.
+    srun --export=ALL --kill-on-bad-exit=1 --wait=60 --label bash launch/rank.sh \
         --deepspeed "$LAVIE_DEEPSPEED" "$config" "$@" resume_from_checkpoint=auto &
     ranks=$!
     if [[ -n $stopping ]]; then ask_to_stop; fi
@@ -121,6 +122,8 @@ finish() {
         requeue "stopped as asked"
     elif [[ $1 -eq 200 ]]; then
         say "failed: not requeued, for the error above would come again"
+    elif [[ $(scontrol show job "$SLURM_JOB_ID") =~ PreemptTime=[0-9] ]]; then
+        requeue "preempted (exit code $1)" # its ranks got SIGTERM: SLURM requeues only what outlives the GraceTime
     elif [[ -n $stopping || $SECONDS -ge $LAVIE_CRASH_SECONDS ]]; then
         requeue "crashed (exit code $1)"
     else

@@ -2,7 +2,7 @@
 # One rank, as srun starts it: SLURM's numbers under the names that torch.distributed reads, then train.py.
 set -euo pipefail
 
-trap '' USR2 # a request to stop that comes before Python listens ends nothing; it is repeated
+trap '' USR2 # train.py inherits that: a request to stop that comes before it listens ends nothing; it is repeated
 export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS
 
 # Compiled kernels on the node's own disk: on a shared home, the nodes would write the same files. Only we may write here.
@@ -12,8 +12,14 @@ cache=${TMPDIR:-/tmp}/lavie-$UID
 export TRITON_CACHE_DIR=$cache/triton TORCHINDUCTOR_CACHE_DIR=$cache/inductor
 
 # No exec: where train.py dies of a signal, this shell leaves with a code, for srun tells the largest code of all ranks,
-# but any signal before that. SLURM signals both; SIGTERM is for train.py to heed.
-trap : TERM
-code=0
-python train.py "$@" || code=$?
-exit "$code"
+# but any signal before that. SLURM with cgroups signals only what it started, which is this shell: it hands on.
+python train.py "$@" &
+rank=$! code=0
+trap 'woken=1; kill -USR2 "$rank" 2>/dev/null || true' USR2
+trap 'woken=1; kill -TERM "$rank" 2>/dev/null || true' TERM
+while true; do
+    woken='' now=0
+    wait "$rank" || now=$?
+    [[ $now -lt 0 ]] || code=$now # bash forgets the code of what ends as a trap runs; it is 128 + the signal then
+    [[ -n $woken ]] || exit "$code" # else a trap ended the wait, not the rank
+done

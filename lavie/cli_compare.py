@@ -13,11 +13,12 @@ from .config import TrainConfig
 from .data.loader import Batch, fixed_batches
 from .errors import ConfigError
 from .evaluation.psnr import bicubic, blend, psnr, repeat
+from .files import replacing
 from .inference.frames import decode, encode
 from .inference.interpolation import Interpolator
 from .inference.sampler import Sampler
 from .inference.super_resolution import SuperResolver
-from .inference.video_io import replacing, write_sheet
+from .inference.video_io import write_sheet
 
 BATCH, SHOWN = 4, 3
 """Clips sampled at once, and clips in the picture."""

@@ -13,7 +13,7 @@ EVERYTHING = sorted([*PRODUCT, ROOT / "setup.py", *(ROOT / "tests").rglob("*.py"
 
 FLOORS = (
     ("lavie",),  # the package itself: its version
-    ("errors",),
+    ("errors", "files"),
     ("config_base",),
     ("config_data",),
     ("config",),

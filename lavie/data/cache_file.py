@@ -17,8 +17,6 @@ keys decide: ranks need not agree on names, and a shard that is written again re
 import hashlib
 import json
 import logging
-import os
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +30,7 @@ from torch import Tensor
 
 from ..config_data import DataConfig
 from ..errors import DataError
+from ..files import replacing
 from .index import Index, Sample
 from .tensor_file import TensorFile
 
@@ -362,14 +361,8 @@ def _digest(key: bytes, parts: Iterable[bytes]) -> bytes:
 
 def _write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
     try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            partial.write_bytes(data)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}") from None
-    finally:
-        partial.unlink(missing_ok=True)

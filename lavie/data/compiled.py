@@ -8,7 +8,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import DataError
+from ..files import replacing
 from .index_file import SUFFIX, Header, Sample, index_path, read_header, read_index, remedy
 from .remote import is_url, redact
 from .remote_index import fetched, remote_shards
@@ -80,15 +80,8 @@ def _table(places: Sequence[Path], folder: Path | str, shards: list[_Shard]) -> 
             with _one_of_the_node(place.parent):
                 if fresh := _fresh([place], folder, sources):
                     return fresh
-                partial = place.with_name(f"{place.name}.{socket.gethostname()}-{os.getpid()}.partial")
-                try:
-                    with open(partial, "wb") as file:
-                        _compile(file, shards, headers)
-                        file.flush()
-                        os.fsync(file.fileno())
-                    os.replace(partial, place)
-                finally:
-                    partial.unlink(missing_ok=True)
+                with replacing(place) as partial, partial.open("wb") as file:
+                    _compile(file, shards, headers)
                 return Table(place, folder)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or place == places[-1]:

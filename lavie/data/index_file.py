@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from ..errors import DataError
+from ..files import replacing
 
 MEDIA = ("mp4", "webm", "jpg", "png")
 """Extensions of media members. mp4 stands for the whole family with mov, webm for Matroska."""
@@ -104,16 +105,12 @@ def write_index(
         rejected=tuple(rejected),
     )
     path = index_path(tar, out)
-    partial = path.with_suffix(".partial")
-    with open(partial, "w", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(json.dumps(asdict(header), ensure_ascii=False) + "\n")
         for sample in samples:
             line = {k: v for k, v in asdict(sample).items() if k != "shard"}
             line["caption_sha256"] = sample.caption_sha256
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
     return path
 
 

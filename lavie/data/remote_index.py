@@ -5,12 +5,11 @@ tells no versions, it is fetched anew by every process that asks.
 """
 
 import hashlib
-import os
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import DataError
+from ..files import replacing
 from .index_file import REMOTE_REMEDY, SUFFIX
 from .remote import Entry, StoreError, check_url, describe, list_folder, read_whole
 
@@ -73,9 +72,8 @@ def _fetched(entry: Entry, cache: Path) -> Path:
         raise StoreError(f"{entry.url}: an index of {entry.size} bytes, at most {MAX_INDEX} are read")
     data = read_whole(entry)
     path = _path(cache, kept, version if entry.stamp else data)
-    partial = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_bytes(data)
     for old in set(cache.glob(f"{kept}-*{SUFFIX}")) - {path}:
         old.unlink(missing_ok=True)
     return path

@@ -28,6 +28,7 @@ from ..config_base import Strict
 from ..config_file import read_yaml, validate
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import CheckpointError, ConfigError
+from ..files import replacing
 from ..models.released import require_released_kind, to_released, write_released
 from ..models.state_dict import StateDict, require_fit, shapes
 from ..models.unet import VideoUNet
@@ -45,7 +46,6 @@ from ..models.weights import (
 from .card import model_card
 from .load import HERE, encoder_parts, encoders_folder
 from .schedulers import make_scheduler
-from .video_io import replacing
 
 CONSTANTS = "released_constants.safetensors"
 """In the unet/ of an imported network: the rotary frequencies of its file, which need not be ours in every bit."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .video_io import replacing
+from ..files import replacing
 
 Record = Mapping[str, Any]
 

@@ -23,7 +23,7 @@ from .. import __version__
 from ..config import TrainConfig
 from ..config_file import dump_yaml, load_config
 from ..distributed import barrier, broadcast_object, gather_objects, is_main, log, world_size
-from ..errors import CheckpointError, ConfigError, LavieError, TrainingError
+from ..errors import CheckpointError, ConfigError, TrainingError
 from ..models.weights import MANIFEST, WEIGHTS_NAME, checkpoints, newest_checkpoint, save_network, step_of
 from .deepspeed import training_dtype
 from .ema import EMA, gathered_weights
@@ -41,7 +41,8 @@ def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
     final = Path(config.output_dir) / f"checkpoint-{step}"
     partial = final.with_name(f".{final.name}.partial")
     if is_main():
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in final.parent.glob(".checkpoint-*"):  # by a save that was cut short, of whatever step
+            shutil.rmtree(left, ignore_errors=True)
         partial.mkdir(parents=True)
     barrier()
     _free(engine.module)
@@ -57,14 +58,13 @@ def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     barrier()
     if is_main():
-        if final.exists():  # of the same step, from before this run was resumed
-            final.rename(final.with_name(f".{final.name}.old"))
+        replaced = _aside(final) if final.exists() else None  # of the same step, from before this run was resumed
         os.replace(partial, final)
-        shutil.rmtree(final.with_name(f".{final.name}.old"), ignore_errors=True)
-        if config.checkpoints_total_limit:
-            past = [p for p in checkpoints(final.parent) if step_of(p) <= step]  # later ones are of another try
-            for old in past[: -config.checkpoints_total_limit]:
-                shutil.rmtree(old)
+        limit = config.checkpoints_total_limit
+        past = [p for p in checkpoints(final.parent) if step_of(p) <= step]  # later ones are of another try
+        dropped = past[:-limit] if limit else []
+        for old in [*([replaced] if replaced else []), *map(_aside, dropped)]:
+            shutil.rmtree(old, ignore_errors=True)
     barrier()
     log.info(f"saved {final}")
     return final
@@ -84,6 +84,11 @@ def _room(folder: Path) -> Iterator[None]:
             f"{folder.parent} has no room for another checkpoint: make some, or set output_dir elsewhere, or lower "
             "checkpoints_total_limit, which is reached only after the newest is written. Then resume"
         ) from None
+
+
+def _aside(folder: Path) -> Path:
+    """The folder under a name that is no checkpoint's: half deleted, it must not look like one."""
+    return folder.rename(folder.with_name(f".{folder.name}.old"))
 
 
 @torch.no_grad()
@@ -144,33 +149,33 @@ def find(config: TrainConfig, zero_stage: int) -> tuple[Path | None, int]:
     return found, manifest["step"]
 
 
-def claim(config: TrainConfig, start: int) -> None:
-    """Make output_dir for a run that begins after step `start`. Collective.
-
-    Raises on all ranks: ConfigError if one of them cannot write there; CheckpointError if another run's checkpoints are
-    there, which this one, begun at step 0, would mix with its own.
-    """
-    for found in gather_objects(_obstacle(config, start)):
-        if found is not None:
-            raise found
-    if is_main() and (later := _later(config, start)):
-        log.warning(f"{later[-1]} is later than step {start}, where this run goes on: latest and auto would take it")
+def require_folder(output_dir: str | Path) -> None:
+    """Make the folder; a ConfigError on all ranks if one of them cannot write there. Collective."""
+    for obstacle in gather_objects(_obstacle(Path(output_dir))):
+        if obstacle:
+            raise ConfigError(obstacle)
 
 
-def _obstacle(config: TrainConfig, start: int) -> LavieError | None:
-    folder = Path(config.output_dir)
+def _obstacle(folder: Path) -> str | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        return ConfigError(f"output_dir {folder}: no folder can be there ({error.strerror}): set output_dir elsewhere")
+        return f"output_dir {folder}: no folder can be there ({error.strerror}): set output_dir elsewhere"
     if not os.access(folder, os.W_OK | os.X_OK):
-        return ConfigError(f"output_dir {folder} cannot be written: set output_dir elsewhere, or change its rights")
-    if config.resume_from_checkpoint is None and (later := _later(config, start)):
-        return CheckpointError(
-            f"output_dir {folder} holds {later[-1].name} of a run before: go on with it by "
+        return f"output_dir {folder} cannot be written: set output_dir elsewhere, or change its rights"
+    return None
+
+
+def require_own(config: TrainConfig, start: int) -> None:
+    """Raise CheckpointError if a run begun at step 0 would mix with another's checkpoints in output_dir. Collective."""
+    later = broadcast_object(_later(config, start) if is_main() else None)
+    if later and config.resume_from_checkpoint is None:
+        raise CheckpointError(
+            f"output_dir {config.output_dir} holds {later[-1].name} of a run before: go on with it by "
             "resume_from_checkpoint=latest, or set another output_dir"
         )
-    return None
+    if later:
+        log.warning(f"{later[-1]} is later than step {start}, where this run goes on: latest and auto would take it")
 
 
 def _later(config: TrainConfig, start: int) -> list[Path]:

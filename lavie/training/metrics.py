@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import TrainConfig
 from ..config_data import BucketConfig
+from ..files import replacing
 from ..models.unet import VideoUNet
 
 PEAK_BF16_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
@@ -79,7 +80,8 @@ class Metrics:
         if self.path.exists():
             *lines, last = self.path.read_text().split("\n")  # `last` is empty, or cut short by a crash
             kept = [line for line in lines if json.loads(line)["step"] <= step]
-            self.path.write_text("".join(line + "\n" for line in kept))
+            with replacing(self.path) as partial:  # a job that ends here keeps its records
+                partial.write_text("".join(line + "\n" for line in kept))
 
 
 def forward_flops(config: TrainConfig, size: BucketConfig) -> int:

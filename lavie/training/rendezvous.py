@@ -1,7 +1,8 @@
 """How the ranks of a run find one another: the place that a launcher gave each, and the store where they meet.
 
-torchrun and deepspeed set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; mpirun leaves them to MPI; a process that
-nobody launched is alone. What keeps ranks apart is found and named within seconds; PyTorch would wait for minutes.
+torchrun and deepspeed set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; mpirun leaves them to MPI; srun numbers its
+tasks; a process that nobody launched is alone. What keeps ranks apart is found and named within seconds; PyTorch would
+wait for minutes.
 """
 
 import errno
@@ -27,6 +28,9 @@ PAUSE = 0.2
 """Seconds between two looks."""
 MPI_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
 """What Open MPI, and MPICH or Intel MPI, set in the processes that they start."""
+MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+SLURM_NUMBERS = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_STEP_NUM_TASKS"}
+"""What srun sets in its tasks, by what torch.distributed calls it. mpirun may start its daemons so: ask MPI first."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,14 @@ def find_place() -> Place:
     if "RANK" not in os.environ:
         if any(name in os.environ for name in MPI_RANKS):
             os.environ.update(_ask_mpi())
-        for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
-            os.environ.setdefault(name, value)
+        elif os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":  # else each task would be a run of its own
+            os.environ.update({name: os.environ[theirs] for name, theirs in SLURM_NUMBERS.items()})
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1"}.items():
+        os.environ.setdefault(name, value)
     world_size = _number("WORLD_SIZE", 1)
     alone = world_size == 1
     if alone:  # nobody to meet: the values only have to be there
+        os.environ.setdefault("LOCAL_RANK", "0")
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
         os.environ.setdefault("MASTER_PORT", "29500")
     elif missing := [name for name in ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK") if not os.environ.get(name)]:
@@ -162,10 +169,16 @@ def _ask_mpi() -> dict[str, str]:
     except ImportError as error:
         raise ConfigError(f"mpirun started this process, but {error}: pip install 'lavie[mpi]'") from None
     world = MPI.COMM_WORLD
+    started = next((os.environ[name] for name in MPI_SIZES if name in os.environ), str(world.size))
+    if started != str(world.size):
+        raise ConfigError(
+            f"mpirun started {started} processes, but mpi4py sees {world.size}: it was built for another MPI. Build it "
+            "for this one: pip install --no-binary mpi4py --force-reinstall mpi4py"
+        )
     local = world.Split_type(MPI.COMM_TYPE_SHARED)
     endpoint = None
     if world.rank == 0:
-        address = "127.0.0.1" if local.size == world.size else _own_addresses(loopback=False)[0]
+        address = "127.0.0.1" if local.size == world.size else _known_address()
         endpoint = os.environ.get("MASTER_ADDR") or address, os.environ.get("MASTER_PORT") or str(_free_port())
     address, port = world.bcast(endpoint)
     places = {
@@ -187,12 +200,25 @@ def _free_port() -> int:
 
 
 def _own_addresses(loopback: bool = True) -> list[str]:
-    """The IPv4 addresses of this node."""
-    found = [a.address for every in psutil.net_if_addrs().values() for a in every if a.family == socket.AF_INET]
-    chosen = [a for a in found if loopback or not ipaddress.ip_address(a).is_loopback]
+    """The addresses of this node, IPv4 first, without those that mean something on one link only."""
+    found = [a for every in psutil.net_if_addrs().values() for a in every]
+    addresses = [
+        ipaddress.ip_address(a.address) for f in (socket.AF_INET, socket.AF_INET6) for a in found if a.family == f
+    ]
+    chosen = [str(a) for a in addresses if not a.is_link_local and (loopback or not a.is_loopback)]
     if not chosen:
         raise ClusterError(f"{socket.gethostname()} has no network address: set MASTER_ADDR, or run on one node")
     return chosen
+
+
+def _known_address() -> str:
+    """An address of this node for the others: that of its name, else the first. A bridge has the same on every node."""
+    mine = _own_addresses(loopback=False)
+    try:
+        named = socket.gethostbyname(socket.gethostname())
+    except OSError:
+        named = ""
+    return named if named in mine else mine[0]
 
 
 def _check_address(place: Place) -> None:
@@ -276,12 +302,13 @@ def _reach(place: Place, timeout: float, patience: float) -> float:
 
 def _choose_interface(place: Place) -> None:
     """Let gloo use the network that leads to rank 0: it would take the host name's, which may be the loopback."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        try:
-            s.connect((place.address, place.port))  # sends nothing, but chooses the address to send from
+    try:
+        family, _, _, _, address = socket.getaddrinfo(place.address, place.port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as s:
+            s.connect(address)  # sends nothing, but chooses the address to send from
             mine = s.getsockname()[0]
-        except OSError:  # IPv6 only
-            return
+    except OSError:  # only torchrun's agent knows the way
+        return
     for name, addresses in psutil.net_if_addrs().items():
         if any(a.address == mine for a in addresses) and not ipaddress.ip_address(mine).is_loopback:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)

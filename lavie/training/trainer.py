@@ -26,13 +26,15 @@ from ..models.weights import initialize
 from ..ops.attention import set_attention_backend
 from ..ops.backend import set_backend
 from .caching import open_caches
-from .checkpoint import claim, find, load, save
+from .checkpoint import find, load, require_folder, require_own, save
+from .claim import claim
 from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype
 from .dry_run import plan_of
 from .ema import EMA, gathered_weights
 from .metrics import Metrics, forward_flops, peak_flops, peak_memory_gib
 from .optim import learning_rate
 from .preflight import preflight
+from .restarts import require_progress
 from .step import Step
 from .stop import requested
 from .validate import validation_loss
@@ -53,8 +55,11 @@ class Trainer:
         set_attention_backend(config.attention, self.device)
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
+        require_folder(config.output_dir)
+        claim(config.output_dir)
         checkpoint, self.start = find(config, settings.get("zero_optimization", {}).get("stage", 0))
-        claim(config, self.start)
+        require_own(config, self.start)
+        require_progress(config.output_dir, self.start)
         require_sources(config)
         caches = open_caches(config)
         self.buckets = load_buckets(config.data, config.data.train, config.seed)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lavie.errors import DataError
-from lavie.inference.video_io import replacing, write_gif, write_mp4, write_png, write_sample, write_sheet
+from lavie.inference.video_io import write_gif, write_mp4, write_png, write_sample, write_sheet
 
 
 def clip(frames=5, height=128, width=144):
@@ -108,15 +108,6 @@ def test_refuses_other_arrays(tmp_path, frames):
     with pytest.raises(DataError, match=r"wanted uint8 \(F, H, W, 3\)"):
         write_mp4(tmp_path / "a.mp4", frames, 8)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_failure_leaves_the_old_file(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_sheet_is_a_png(tmp_path):

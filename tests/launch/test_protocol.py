@@ -3,6 +3,7 @@
 import json
 import random
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -57,6 +58,20 @@ def test_a_finished_job_does_not_come_back(submit):
     assert starts(job) == [0] and job.field("Restarts") == "0"
 
 
+def test_ranks_have_the_jobs_environment_whatever_sbatch_exports(submit):
+    """`sbatch --export` would otherwise decide what srun exports, too."""
+    submit("steps=3", options=("--export=PATH,PYTHONPATH,VIRTUAL_ENV,SLURM_CONF",)).ends("COMPLETED")
+
+
+def test_from_another_folder(cluster, submit, tmp_path):
+    """SLURM runs a copy of the script, which does not know where it was."""
+    job = submit("steps=3", options=(f"--chdir={tmp_path}",))
+    assert "finished" in job.ends("COMPLETED")  # it is the folder of sbatch that counts
+    command = ["sbatch", "--parsable", f"--output={tmp_path}/out", ROOT / "launch/base.slurm"]
+    done = subprocess.run(command, cwd=tmp_path, env=cluster.environment, capture_output=True, text=True)
+    assert "submit it from the checkout's root" in Job(cluster, int(done.stdout), tmp_path / "out").ends("FAILED")
+
+
 def test_a_signal_to_the_ranks_saves_and_requeues(cluster, submit):
     job = submit("steps=10", "at=5:wait")
     waits(job)
@@ -109,6 +124,22 @@ def test_preemption(cluster, submit, output):
     assert starts(job) == [0, 5]
 
 
+def test_preemption_without_a_request_to_stop(cluster, submit, output):
+    """The ranks get SIGTERM alone, and SLURM does not requeue what ends within the GraceTime."""
+    path = cluster.folder / "slurm.conf"
+    text = path.read_text()
+    path.write_text(text.replace("SlurmctldParameters=preempt_send_user_signal\n", ""))
+    try:
+        cluster.call("scontrol", "reconfigure")
+        job = submit("steps=10", "at=5:wait")
+        waits(job)
+        submit(f"output_dir={output.parent}/urgent", options=("--partition=urgent", "--exclusive")).ends("COMPLETED")
+        assert "preempted (exit code 143): requeued" in job.ends("COMPLETED") and len(starts(job)) == 2
+    finally:
+        path.write_text(text)
+        cluster.call("scontrol", "reconfigure")
+
+
 def test_a_node_that_fails(cluster, submit):
     """SLURM itself requeues; without a save, the job starts where it did before."""
     job = submit("steps=10", "at=5:wait")
@@ -139,6 +170,11 @@ def test_requeues_are_limited(submit):
     text = job.ends("FAILED")
     assert text.count("stopped as asked: requeued") == 1 and starts(job) == [0, 6]
     assert "stopped as asked: not requeued, for it was 1 times before (LAVIE_MAX_REQUEUES)" in text
+
+
+def test_a_job_that_may_not_be_requeued_says_so(submit):
+    text = submit("steps=1000", "at=5:stop", options=("--no-requeue",)).ends("FAILED")
+    assert "SLURM does not allow that (--no-requeue?): submit it again to go on" in text
 
 
 def test_two_jobs_on_the_same_nodes_and_a_port_that_is_taken(cluster, submit, output):

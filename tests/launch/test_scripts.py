@@ -1,8 +1,12 @@
 """The scripts of launch/ as text: short, clean, and alike where they should be."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
+from contextlib import suppress
 
 import pytest
 
@@ -12,6 +16,14 @@ from .cluster import ROOT
 
 SCRIPTS = sorted((ROOT / "launch").glob("*.s*"))
 STAGES = ("base", "interpolation", "vsr")
+RANK = """
+import signal, sys
+from lavie.training import stop
+stop.listen()
+print("up", flush=True)
+signal.sigwait({stop.SIGNAL})
+sys.exit(stop.STOPPED)
+"""
 
 
 def test_there_are_those_that_the_readme_names():
@@ -40,3 +52,23 @@ def test_exit_codes_are_those_of_the_trainer():
     text = (ROOT / "launch/env.sh").read_text()
     assert f"$1 -eq {stop.STOPPED}" in text and f"$1 -eq {stop.FAILED}" in text
     assert not [path for path in SCRIPTS if re.search(r"\beval\b|\bbash -c\b|\bsh -c\b", path.read_text())]
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGUSR2, stop.STOPPED), (signal.SIGTERM, 143)])
+def test_a_rank_gets_the_signals_that_its_shell_gets(tmp_path, sent, code):
+    """Where SLURM tracks processes by their cgroup, as most clusters do, it signals only what it started itself."""
+    (tmp_path / "rank.py").write_text(RANK)
+    (tmp_path / "python").write_text(f"#!/bin/sh\nexec {sys.executable} {tmp_path}/rank.py\n")
+    (tmp_path / "python").chmod(0o755)
+    variables = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "1", "TMPDIR": str(tmp_path)}
+    variables["PYTHONPATH"] = str(ROOT)
+    environment = os.environ | variables | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = ["bash", ROOT / "launch/rank.sh"]
+    shell = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert shell.stdout.readline() == "up\n"
+        shell.send_signal(sent)
+        assert shell.wait(timeout=20) == code
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)

@@ -20,6 +20,11 @@ def test_keeps_the_newest_and_leaves_no_partial_folder(rendered, tmp_path):
     config = make_config(
         rendered, tmp_path / "run", max_train_steps=5, checkpointing_steps=1, checkpoints_total_limit=2
     )
+    for left in (
+        ".checkpoint-3.old",
+        ".checkpoint-7.partial",
+    ):  # a run was killed there; they are as large as the others
+        (tmp_path / "run" / left / "state").mkdir(parents=True)
     run_distributed(train, 2, config, settings)
     assert [p.name for p in checkpoints(tmp_path / "run")] == ["checkpoint-4", "checkpoint-5"]
     assert not [p.name for p in (tmp_path / "run").iterdir() if p.name.startswith(".")]
@@ -64,7 +69,7 @@ def test_an_output_dir_that_cannot_be_is_told_at_the_start(tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(ConfigError, match=f"output_dir {place}: no folder"):
-            checkpoint.claim(make_config(tmp_path, place), 0)
+            checkpoint.require_folder(place)
 
 
 @pytest.mark.parametrize("key", ["pretrained_model_name_or_path", "init_weights"])

@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 import socket
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
@@ -17,10 +19,10 @@ from lavie.cli_doctor import app
 from lavie.config_file import load_config
 from lavie.errors import ClusterError, ConfigError
 from lavie.testing import free_port
-from lavie.training import preflight
+from lavie.training import preflight, rendezvous
 from lavie.training.cards import code_hashes, compare, make_card, visible_shards
 from lavie.training.preflight import examine
-from lavie.training.rendezvous import Place, find_place, meet, start_timeout
+from lavie.training.rendezvous import MPI_RANKS, MPI_SIZES, SLURM_NUMBERS, Place, find_place, meet, start_timeout
 
 ROOT = Path(__file__).resolve().parents[2]
 ZERO3 = ROOT / "configs/zero3.json"
@@ -286,6 +288,16 @@ def test_rank_0_is_elsewhere():
         meet(place(0, free_port(), address="192.0.2.7"), timeout=5)
 
 
+def test_a_node_with_ipv6_alone(monkeypatch):
+    interfaces = {
+        "lo": [SimpleNamespace(family=socket.AF_INET6, address="::1")],
+        "ib0": [SimpleNamespace(family=socket.AF_INET6, address=a) for a in ("fe80::1%ib0", "fd00::1")],
+    }
+    monkeypatch.setattr(rendezvous.psutil, "net_if_addrs", lambda: interfaces)
+    with pytest.raises(ClusterError, match="no address of this node, which has ::1, fd00::1"):
+        meet(place(0, free_port(), address="2001:db8::7"), timeout=5)
+
+
 def test_the_doctor_of_one_rank_says_how_to_start_it(environment):
     environment()
     done = CliRunner().invoke(app, ["cluster", str(ROOT / "configs/smoke/base.yaml")])
@@ -297,7 +309,8 @@ def test_the_doctor_of_one_rank_says_how_to_start_it(environment):
 
 @pytest.fixture
 def environment(monkeypatch):
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"):
+    launchers = ("TORCHELASTIC_USE_AGENT_STORE", *MPI_RANKS, *MPI_SIZES, *SLURM_NUMBERS.values())
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", *launchers):
         monkeypatch.setenv(name, "")  # restored afterwards, whatever find_place sets
         monkeypatch.delenv(name)
     return lambda **values: [monkeypatch.setenv(name, value) for name, value in values.items()]
@@ -310,6 +323,36 @@ def test_nobody_launched_it(environment):
     store, waited = meet(alone, timeout=1)
     store.set("works", "yes")
     assert store.get("works") == b"yes" and waited == 0
+
+
+def test_a_rank_without_a_number_of_ranks_is_alone(environment):
+    environment(RANK="0")
+    assert find_place().world_size == 1
+
+
+def test_tasks_of_srun_are_ranks_of_one_run(environment):
+    """And not as many runs that write to one folder."""
+    environment(SLURM_PROCID="5", SLURM_LOCALID="1", SLURM_STEP_NUM_TASKS="8")
+    with pytest.raises(ConfigError, match="WORLD_SIZE is 8, but MASTER_ADDR and MASTER_PORT not set: .*srun"):
+        find_place()
+    environment(MASTER_ADDR="n1", MASTER_PORT="29501")
+    assert replace(find_place(), node="x") == Place(5, 8, 1, "n1", 29501, "x", False)
+
+
+def test_an_mpi_that_knows_nothing_of_mpirun_is_found(environment, monkeypatch):
+    """mpi4py for another MPI takes every process for a run of its own."""
+    alone = SimpleNamespace(COMM_WORLD=SimpleNamespace(rank=0, size=1))
+    monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=alone))
+    environment(PMI_RANK="1", PMI_SIZE="2")
+    with pytest.raises(ConfigError, match="mpirun started 2 processes, but mpi4py sees 1"):
+        find_place()
+
+
+def test_others_are_told_the_address_of_this_nodes_name(monkeypatch):
+    monkeypatch.setattr(rendezvous, "_own_addresses", lambda loopback: ["172.17.0.1", "10.0.0.5"])
+    for named, told in (("10.0.0.5", "10.0.0.5"), ("127.0.1.1", "172.17.0.1")):
+        monkeypatch.setattr(socket, "gethostbyname", lambda name, named=named: named)
+        assert rendezvous._known_address() == told
 
 
 def test_a_launcher_told_the_place(environment):
