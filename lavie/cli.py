@@ -38,7 +38,7 @@ def sample(
     height: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
     num: Annotated[int, typer.Option(min=1, help="Samples per prompt.")] = 1,
-    negative_prompt: Annotated[str, typer.Option(help="What to steer away from.")] = "",
+    negative_prompt: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace samples that lie in --out.")] = False,
 ) -> None:
     """Draw videos (or images) from prompts. Settings that are not given are those of the training run."""
@@ -91,10 +91,10 @@ def plot(
 
 
 def main() -> None:
-    """Run the command; user errors print their message and exit with 1."""
+    """Run the command; user errors, and files that cannot be read or written, print their message and exit with 1."""
     try:
         app()
-    except LavieError as error:
+    except (LavieError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 

@@ -39,6 +39,7 @@ def compare(sampler: Sampler, config: TrainConfig, out: Path, num: int, seed: in
     Interpolation is compared on clips that have been through the autoencoder, with repeated and with blended key
     frames, so that the score is of motion alone; super-resolution with bicubic enlargement.
     """
+    out.mkdir(parents=True, exist_ok=True)
     cases = [
         case
         for batch in track(_batches(config, num), description="sampling", transient=True)
@@ -50,7 +51,6 @@ def compare(sampler: Sampler, config: TrainConfig, out: Path, num: int, seed: in
     rows = []
     for case in cases[:SHOWN]:
         rows += [(f"{case.caption}: as it was", case.truth), ("by the network", case.ours), *case.others.items()]
-    out.mkdir(parents=True, exist_ok=True)
     write_sheet(out / f"{config.stage}.png", rows)
     with replacing(out / f"score-{config.stage}.json") as file:
         file.write_text(json.dumps({"clips": len(cases), "psnr_db": scores}, indent=2) + "\n")

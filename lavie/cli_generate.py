@@ -58,8 +58,8 @@ def generate(
         _estimate(load(torch.device("meta")), offload, sequential_guidance)
         return
     prompts = read_prompts(prompt, prompt_file)
-    if not prompts or out is None:
-        raise ConfigError(f"got {len(prompts)} prompts and --out {out}: wanted --prompt or --prompt-file, and --out")
+    if out is None:
+        raise ConfigError("--out is missing: wanted a folder for the videos")
     stages = load()
     with Progress(transient=True) as progress:
         tasks = {name: progress.add_task(name, start=False, total=None) for name in stages.stages}
@@ -82,13 +82,17 @@ def generate(
 
 
 def read_prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
-    """The prompts of --prompt, then the lines of --prompt-file that are not empty."""
+    """The prompts of --prompt, then the lines of --prompt-file that are not empty; a ConfigError if there are none."""
     found = list(prompts or [])
     if file:
         try:
             found += [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"--prompt-file {file}: cannot be read: {error}") from None
+    if not found:
+        raise ConfigError(
+            f"--prompt-file {file}: no line has a prompt" if file else "got no prompt: wanted --prompt or --prompt-file"
+        )
     return found
 
 

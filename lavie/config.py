@@ -3,9 +3,9 @@
 Option names are those of the diffusers training scripts where they have one. config_file.py reads them.
 """
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from .config_base import Positive, Strict
 from .config_data import DataConfig, DegradationConfig
@@ -155,6 +155,10 @@ class SamplingConfig(Strict):
     """vsr only: the noise that the low resolution gets, of 0 .. model.max_noise_level."""
 
 
+def _unquoted_no(value: Any) -> Any:
+    return "no" if value is False else value  # as YAML reads it
+
+
 Stage = Literal["base", "interpolation", "vsr"]
 
 
@@ -182,7 +186,7 @@ class TrainConfig(Strict):
     """Clips (each with its images) per rank and micro-batch."""
     gradient_accumulation_steps: int = Field(1, ge=1)
     gradient_checkpointing: bool = False
-    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
+    mixed_precision: Annotated[Literal["auto", "no", "bf16"], BeforeValidator(_unquoted_no)] = "auto"
     """auto: bf16 on a GPU, float32 on a CPU."""
     kernels: Literal["auto", "torch", "triton"] = "auto"
     """Temporal attention, GroupNorm and temporal convolution: Triton kernels where they run, plain PyTorch, or an error

@@ -98,6 +98,8 @@ def _explain(model: type[Strict], error: Any) -> str:
     if error["type"] == "missing":
         return f"key {name} is missing"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "tuple_type":  # YAML has lists
+        message = "wanted a list, as [a, b]"
     return (
         f"{name}: {message} (got {error['input']!r})"
         if name and error["type"] != "value_error"

@@ -2,10 +2,14 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: pytest-xdist gives each core a process
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import pytest
 import torch
 
 from lavie.testing import start_rank_server
+from tests.cluster import Cluster
 
 # Without a GPU the kernels run in Triton's interpreter, which must be chosen before triton is first imported.
 if not torch.cuda.is_available():
@@ -17,6 +21,35 @@ def rank_server(request):
     """Before any test, for a loader's workers would start a server without what the ranks need."""
     if any(hasattr(getattr(item, "module", None), "run_distributed") for item in request.session.items):
         start_rank_server()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two nodes on this machine."""
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="session")
+def make_vae() -> Callable[[float], Any]:
+    """Scaling factor -> a tiny random AutoencoderKL of diffusers, of 8 pixels per latent."""
+
+    def make(scaling_factor: float) -> Any:
+        from diffusers import AutoencoderKL
+
+        torch.manual_seed(0)
+        return AutoencoderKL(
+            block_out_channels=(8, 8, 8, 16),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=4,
+            scaling_factor=scaling_factor,
+        )
+
+    return make
 
 
 @pytest.fixture

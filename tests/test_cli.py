@@ -14,6 +14,7 @@ from lavie.models.unet import VideoUNet
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = "configs/smoke/base.yaml"
+ABSENT = "not here, so not checked:"
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +58,9 @@ def test_dry_run_tells_the_sizes(call, monkeypatch):
     assert '"train_batch_size": 64' in out and '"stage": 3' in out
     assert "gradient_accumulation_steps: 2" in out
     assert "states in all:" in out
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    code, out = call(train.main, "--dry-run", SMOKE)
+    assert out == "" and code.startswith("ConfigError: WORLD_SIZE is 'two'")
 
 
 def test_dry_run_of_the_full_size_needs_no_weights(call, monkeypatch):
@@ -67,6 +71,8 @@ def test_dry_run_of_the_full_size_needs_no_weights(call, monkeypatch):
     total, trained = 909_124_100, 49_603_136  # the released networks' counts, less 16 rotary constants
     assert f"parameters: {total:,}, of which {trained:,} train (temporal)" in out
     assert f"states in all: {(total * 2 + trained * (2 + 12 + 4)) / 8 / 2**30:.2f} GiB per rank" in out
+    assert f"a checkpoint: {(total * 6 + trained * 10) / 2**30:.2f} GiB on disk; 5 are kept" in out
+    assert out.splitlines()[-1] == f"{ABSENT} pretrained_model_name_or_path weights/stable-diffusion-v1-4"
 
 
 def test_dry_run_plans_the_data_that_is_there(call, tmp_path):
@@ -97,6 +103,9 @@ def test_dry_run_says_which_data_is_elsewhere(call, tmp_path):
     ]
     code, out = call(train.main, "--dry-run", SMOKE, f"data.train={tmp_path}/train", "data.validation=nowhere/c")
     assert code is None and "epochs" in out and out.splitlines()[-1].endswith("data.validation nowhere/c")
+    code, out = call(train.main, "--dry-run", SMOKE, "data.cuts=1", "data.cache=nowhere/d", "init_weights=nowhere/e")
+    assert code is None
+    assert out.splitlines()[-2:] == [f"{ABSENT} init_weights nowhere/e", f"{ABSENT} data.cache nowhere/d"]
 
 
 def test_overrides_may_follow_flags(call):
@@ -116,6 +125,7 @@ def test_launchers_arguments_are_accepted(call, flag):
         ([SMOKE, "learning_rat=1"], ["unknown key learning_rat", "learning_rate?"]),
         ([SMOKE, "train_batch_size=0"], ["train_batch_size", "got 0"]),
         ([SMOKE, "seed"], ["override 'seed'", "key=value"]),
+        ([SMOKE, "validation_prompts=a fox"], ["validation_prompts: wanted a list"]),
         (["nowhere.yaml"], ["nowhere.yaml", "cannot be read"]),
         (["--deepspeed", "nowhere.json", SMOKE], ["--deepspeed nowhere.json"]),
     ],
@@ -181,3 +191,19 @@ def test_train_help_names_its_flags(call):
     assert code == 0
     for name in ("--deepspeed", "--dry-run", "key=value", "configs/base.yaml"):
         assert name in out
+
+
+def test_settings_that_cannot_sample_are_refused_before_training(call):
+    code, out = call(train.main, SMOKE, "sampling.num_inference_steps=1")
+    assert out == "" and code.startswith("ConfigError: num_inference_steps") and "2 to 500" in code
+
+
+def test_no_precision_needs_no_quotes(call):
+    code, out = call(train.main, "--dry-run", SMOKE, "mixed_precision=no")
+    assert code is None and "mixed_precision: 'no'" in out
+
+
+def test_a_place_that_cannot_be_written_leaves_no_traceback(call, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, out = call(cli.main, "data", "demo", str(tmp_path / "file"))
+    assert code == f"NotADirectoryError: [Errno 20] Not a directory: '{tmp_path}/file/train'"

@@ -12,7 +12,7 @@ import yaml
 
 from lavie.data.synthetic import demo_set
 from lavie.testing import LOSS_RTOL, free_port
-from tests.cluster import BIN, SSHD, Cluster, environment, finish
+from tests.cluster import BIN, SSHD, environment, finish
 from tests.launch.cluster import Cluster as Slurm
 from tests.launch.cluster import lacking
 
@@ -54,13 +54,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("launchers")
     demo_set(folder, clips=24, images=12, size=32)
     return tiny_run(folder, folder)
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
-    yield cluster
-    cluster.close()
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,8 @@ def draw_plan(plan: Plan, png: str | Path) -> None:
         _draw_buckets(axes[-2:], plan)
     clips = plan.global_batch * plan.steps[-1]
     figure.suptitle(f"{plan.steps[-1]:,} steps, {clips:,} clips, {plan.hours:,.1f} h of video")
-    figure.savefig(png)
+    Path(png).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(png, format="png")
 
 
 def _shares(

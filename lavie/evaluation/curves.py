@@ -68,7 +68,8 @@ def plot_losses(metrics_jsonl: str | Path, png: str | Path) -> None:
         right.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     handles = [line for a in figure.axes for line in a.get_legend_handles_labels()[0]]
     axes.legend(handles=handles, loc="upper right", framealpha=0.9)
-    figure.savefig(png)
+    Path(png).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(png, format="png")
 
 
 def _read(path: Path) -> dict[int, dict[str, Any]]:

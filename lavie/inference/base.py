@@ -45,6 +45,7 @@ class SampleSettings:
             guidance_scale=sampling.guidance_scale,
             seed=config.seed,
             scheduler=sampling.scheduler,
+            negative_prompt=sampling.negative_prompt,
         )
         return cls(**settings | {name: value for name, value in changes.items() if value is not None})
 
@@ -95,7 +96,9 @@ def generate(
             f"got {len(prompts)} prompts and num_per_prompt {settings.num_per_prompt}: wanted 1 of each, or more"
         )
     if not overwrite and any(out.glob("00000.*")):
-        raise ConfigError(f"{out} holds samples already: give another --out folder")
+        raise ConfigError(f"{out} holds samples already: give another --out folder, or --overwrite")
+    if is_main():
+        out.mkdir(parents=True, exist_ok=True)  # fails before hours of sampling, not after
 
     numbered = list(enumerate(prompt for prompt in prompts for _ in range(settings.num_per_prompt)))
     mine = numbered[rank() :: world_size()]

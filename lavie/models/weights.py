@@ -176,6 +176,11 @@ def checkpoints(run: str | Path) -> list[Path]:
     return [p for _, p in sorted((int(m[1]), p) for m, p in named if m and (p / MANIFEST).is_file())]
 
 
+def step_of(checkpoint: Path) -> int:
+    """The step of a folder checkpoint-<step>."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
 def newest_checkpoint(path: str | Path) -> Path:
     """`path` if it is a checkpoint folder, else the newest one in the run's folder `path`; else CheckpointError."""
     path = Path(path)

@@ -8,25 +8,32 @@
 The folder appears under its name by one rename, when all of it is written.
 """
 
+import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from .. import __version__
 from ..config import TrainConfig
 from ..config_file import dump_yaml, load_config
-from ..distributed import barrier, broadcast_object, is_main, log, world_size
-from ..errors import CheckpointError
-from ..models.weights import MANIFEST, WEIGHTS_NAME, checkpoints, newest_checkpoint, save_network
+from ..distributed import barrier, broadcast_object, gather_objects, is_main, log, world_size
+from ..errors import CheckpointError, ConfigError, TrainingError
+from ..models.weights import MANIFEST, WEIGHTS_NAME, checkpoints, newest_checkpoint, save_network, step_of
+from .deepspeed import training_dtype
 from .ema import EMA, gathered_weights
 
 MUST_MATCH = ("stage", "model", "trainable", "use_ema")
 """What a resumed run has in common with its checkpoint."""
 MOVES_DATA = ("seed", "train_batch_size", "gradient_accumulation_steps", "data")
 """What decides the order of the data: a resumed run with another value goes on with other samples."""
+FULL = 2**20
+"""Bytes free on a disk to which no checkpoint can be written."""
 
 
 def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
@@ -39,23 +46,44 @@ def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
         partial.mkdir(parents=True)
     barrier()
     _free(engine.module)
-    engine.save_checkpoint(str(partial), tag="state", save_latest=False)
+    with _room(partial):
+        engine.save_checkpoint(str(partial), tag="state", save_latest=False)
     weights = gathered_weights(engine.module, ema)
     if is_main():
-        save_network(partial / "unet", config.model, {name: w.cpu() for name, w in weights.items()})
-        (partial / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
-        manifest = {"step": step, "world_size": world_size(), "lavie": __version__, "torch": torch.__version__}
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        with _room(partial):
+            save_network(partial / "unet", config.model, {name: w.cpu() for name, w in weights.items()})
+            (partial / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+            manifest = {"step": step, "world_size": world_size(), "lavie": __version__, "torch": torch.__version__}
+            manifest |= {"zero_stage": engine.zero_optimization_stage(), "dtype": _dtype(config)}
+            (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     barrier()
     if is_main():
         replaced = _aside(final) if final.exists() else None  # of the same step, from before this run was resumed
         os.replace(partial, final)
-        dropped = checkpoints(final.parent)[: -config.checkpoints_total_limit] if config.checkpoints_total_limit else []
+        limit = config.checkpoints_total_limit
+        past = [p for p in checkpoints(final.parent) if step_of(p) <= step]  # later ones are of another try
+        dropped = past[:-limit] if limit else []
         for old in [*([replaced] if replaced else []), *map(_aside, dropped)]:
             shutil.rmtree(old, ignore_errors=True)
     barrier()
     log.info(f"saved {final}")
     return final
+
+
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """A TrainingError in place of what a full disk makes of writing there: torch and safetensors have errors of their
+    own for it, without errno."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if shutil.disk_usage(folder).free > FULL and getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        raise TrainingError(
+            f"{folder.parent} has no room for another checkpoint: make some, or set output_dir elsewhere, or lower "
+            "checkpoints_total_limit, which is reached only after the newest is written. Then resume"
+        ) from None
 
 
 def _aside(folder: Path) -> Path:
@@ -76,11 +104,11 @@ def _free(module: torch.nn.Module) -> None:
             parameter.data = parameter.data.new_empty(0)
 
 
-def find(config: TrainConfig) -> tuple[Path | None, int]:
+def find(config: TrainConfig, zero_stage: int) -> tuple[Path | None, int]:
     """The checkpoint that `resume_from_checkpoint` names and its step; None and 0 if it is not set. Collective.
 
     So too if it is "auto" and the run has none yet. Else raises CheckpointError if there is nothing to load, or it
-    belongs to another network or number of ranks.
+    belongs to another network, number of ranks, dtype or kind of ZeRO stage.
     """
     if config.resume_from_checkpoint is None:
         return None, 0
@@ -95,16 +123,63 @@ def find(config: TrainConfig) -> tuple[Path | None, int]:
         raise CheckpointError(
             f"{found} was saved by {manifest['world_size']} ranks, this run has {world_size()}: start as many"
         )
+    stage = manifest.get("zero_stage", zero_stage)
+    if stage != zero_stage and {stage, zero_stage} != {1, 2}:  # these two keep their states alike
+        raise CheckpointError(
+            f"{found} was saved under ZeRO stage {stage}, this run's --deepspeed says {zero_stage}: give a file of "
+            f"stage {stage}, or set init_weights to {found} to go on from its weights alone"
+        )
+    if (dtype := manifest.get("dtype", _dtype(config))) != _dtype(config):
+        raise CheckpointError(
+            f"{found} was saved in {dtype}, this run trains in {_dtype(config)}: set mixed_precision to "
+            + ("bf16" if dtype == "bfloat16" else "no")
+        )
     saved = load_config(found / "config.yaml")
     for key in MUST_MATCH:
-        if getattr(saved, key) != getattr(config, key):
-            raise CheckpointError(
-                f"{found}: {key} was {getattr(saved, key)}, this run's config says {getattr(config, key)}"
+        was, now = getattr(saved, key), getattr(config, key)
+        if key == "model":  # of which one line tells what differs
+            key, was, now = next(
+                ((f"model.{k}", v, getattr(now, k)) for k, v in was if v != getattr(now, k)), (key, was, now)
             )
+        if was != now:
+            raise CheckpointError(f"{found}: {key} was {was}, this run's config says {now}: set {key} to {was}")
     for key in MOVES_DATA:
         if getattr(saved, key) != getattr(config, key):
             log.warning(f"{found}: {key} differs from the checkpoint's: the data goes on in another order")
     return found, manifest["step"]
+
+
+def require_folder(output_dir: str | Path) -> None:
+    """Make the folder; a ConfigError on all ranks if one of them cannot write there. Collective."""
+    for obstacle in gather_objects(_obstacle(Path(output_dir))):
+        if obstacle:
+            raise ConfigError(obstacle)
+
+
+def _obstacle(folder: Path) -> str | None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"output_dir {folder}: no folder can be there ({error.strerror}): set output_dir elsewhere"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"output_dir {folder} cannot be written: set output_dir elsewhere, or change its rights"
+    return None
+
+
+def require_own(config: TrainConfig, start: int) -> None:
+    """Raise CheckpointError if a run begun at step 0 would mix with another's checkpoints in output_dir. Collective."""
+    later = broadcast_object(_later(config, start) if is_main() else None)
+    if later and config.resume_from_checkpoint is None:
+        raise CheckpointError(
+            f"output_dir {config.output_dir} holds {later[-1].name} of a run before: go on with it by "
+            "resume_from_checkpoint=latest, or set another output_dir"
+        )
+    if later:
+        log.warning(f"{later[-1]} is later than step {start}, where this run goes on: latest and auto would take it")
+
+
+def _later(config: TrainConfig, start: int) -> list[Path]:
+    return [p for p in checkpoints(config.output_dir) if step_of(p) > start]
 
 
 def load(engine, ema: EMA | None, folder: Path) -> None:
@@ -115,6 +190,10 @@ def load(engine, ema: EMA | None, folder: Path) -> None:
     if ema:
         ema.load(folder / "unet" / WEIGHTS_NAME)
     log.info(f"resumed from {folder}")
+
+
+def _dtype(config: TrainConfig) -> str:
+    return str(training_dtype(config)).removeprefix("torch.")
 
 
 def _named(config: TrainConfig) -> Path | CheckpointError | None:

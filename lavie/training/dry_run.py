@@ -15,8 +15,10 @@ from ..data.plan import Plan, make_plan
 from ..data.plan_report import report
 from ..data.pools import load_pools
 from ..data.remote import is_url
+from ..errors import ConfigError
 from ..models.stages import set_trainable
 from ..models.unet import VideoUNet
+from .caching import open_caches
 from .deepspeed import resolve_json, training_dtype
 from .metrics import forward_flops
 
@@ -28,7 +30,7 @@ def describe(config: TrainConfig, deepspeed_json: str | Path) -> str:
 
     Raises ConfigError and DataError as the run would, except that data may be elsewhere: then there is a line of it.
     """
-    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    ranks = _ranks()
     settings = resolve_json(deepspeed_json, config, ranks)
     with torch.device("meta"):
         network = VideoUNet(config.model)
@@ -55,10 +57,22 @@ def describe(config: TrainConfig, deepspeed_json: str | Path) -> str:
     lines += [
         f"{name}: {size / GIB:.2f} GiB per rank" for name, size in state_bytes(config, total, trained, stage, ranks)
     ]
+    kept = config.checkpoints_total_limit
+    lines.append(
+        f"a checkpoint: {checkpoint_bytes(config, total, trained, stage) / GIB:.2f} GiB on disk; "
+        + (f"{kept} are kept, and one more while it is written" if kept else "all are kept")
+    )
     lines.append(
         "activations, autoencoder and text encoder come on top: the first step's `memory` in metrics.jsonl has them"
     )
     return "\n".join([*lines, "# data", *_data(config, ranks)])
+
+
+def _ranks() -> int:
+    told = os.environ.get("WORLD_SIZE", "1")
+    if not told.isdecimal() or int(told) < 1:
+        raise ConfigError(f"WORLD_SIZE is {told!r} in the environment: wanted the number of ranks, 1 or more")
+    return int(told)
 
 
 def plan_of(config: TrainConfig, ranks: int, buckets: Buckets | None = None) -> Plan:
@@ -72,15 +86,29 @@ def _data(config: TrainConfig, ranks: int) -> list[str]:
     data, lines = config.data, []
     train = [path for entry in data.train for path in (entry.path if isinstance(entry, DatasetConfig) else (entry,))]
     absent = {"data.train": _absent(train), "data.validation": _absent(data.validation)}
+    for key in ("pretrained_model_name_or_path", "init_weights"):
+        absent[key] = _absent([getattr(config, key) or ""])
     if not absent["data.train"]:
         lines.append(report(plan_of(config, ranks)))
     if data.validation and not absent["data.validation"]:
         load_pools(data.held_out, data.validation)
+    absent["data.cache"] = _absent([data.cache or ""])
+    if not absent["data.cache"] and not absent["pretrained_model_name_or_path"]:
+        open_caches(config)  # one of other encoders or sizes is refused
     return lines + [f"not here, so not checked: {key} {', '.join(paths)}" for key, paths in absent.items() if paths]
 
 
 def _absent(paths: Iterable[str]) -> list[str]:
-    return [path for path in paths if not is_url(path) and not Path(path).exists()]
+    return [path for path in paths if path and not is_url(path) and not Path(path).exists()]
+
+
+def checkpoint_bytes(config: TrainConfig, total: int, trained: int, stage: int) -> int:
+    """Bytes of one checkpoint of all ranks: the float32 network, the optimizer's states and DeepSpeed's weights."""
+    low = training_dtype(config) != torch.float32
+    states = trained * (12 if low or stage else 8)
+    # Of stage 3 the weights are those of the optimizer's masters, but for what does not train.
+    own = (total if stage < 3 else total - trained) * (2 if low else 4)
+    return total * 4 + states + own
 
 
 def state_bytes(config: TrainConfig, total: int, trained: int, stage: int, ranks: int) -> list[tuple[str, float]]:
@@ -95,5 +123,5 @@ def state_bytes(config: TrainConfig, total: int, trained: int, stage: int, ranks
         "optimizer (float32 master and two moments)": trained * (12 if low or stage else 8) / per["optimizer"],
         "average": trained * 4 * config.use_ema / per["optimizer"],
     }
-    whole = ("the whole network, while validating or saving", float(total * 4))
+    whole = ("the whole network and its float32 average, while validating", float(total * (size + 4)))
     return [*states.items(), ("states in all", sum(states.values())), whole]

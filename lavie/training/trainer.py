@@ -17,7 +17,7 @@ from ..data.plan_report import notices
 from ..diffusion.loss import JointLoss
 from ..diffusion.schedule import NoiseSchedule
 from ..distributed import barrier, is_main, log, rank, setup_logging, sum_over_ranks, world_size
-from ..errors import ConfigError, TrainingError
+from ..errors import CheckpointError, ConfigError, TrainingError
 from ..models.autoencoder import build_autoencoder
 from ..models.stages import set_trainable
 from ..models.text_encoder import build_text_encoder
@@ -26,7 +26,7 @@ from ..models.weights import initialize
 from ..ops.attention import set_attention_backend
 from ..ops.backend import set_backend
 from .caching import open_caches
-from .checkpoint import find, load, save
+from .checkpoint import find, load, require_folder, require_own, save
 from .claim import claim
 from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype
 from .dry_run import plan_of
@@ -55,9 +55,12 @@ class Trainer:
         set_attention_backend(config.attention, self.device)
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
+        require_folder(config.output_dir)
         claim(config.output_dir)
-        checkpoint, self.start = find(config)
+        checkpoint, self.start = find(config, settings.get("zero_optimization", {}).get("stage", 0))
+        require_own(config, self.start)
         require_progress(config.output_dir, self.start)
+        require_sources(config)
         caches = open_caches(config)
         self.buckets = load_buckets(config.data, config.data.train, config.seed)
         for notice in notices(plan_of(config, world_size(), self.buckets)):
@@ -100,6 +103,8 @@ class Trainer:
     def fit(self) -> bool:
         """Train to max_train_steps. False if the run was asked to stop before; all its steps are saved then, too."""
         config, stopped = self.config, False
+        if self.start >= config.max_train_steps:
+            log.info(f"nothing to do: step {self.start} is done, and max_train_steps is {config.max_train_steps}")
         self.engine.train()
         for step in range(self.start + 1, config.max_train_steps + 1):
             if stopped := requested(self.device):
@@ -216,6 +221,17 @@ class Trainer:
         if self.sample and self.config.validation_prompts:
             self.sample(network, self.step, Path(self.config.output_dir) / "samples" / f"step-{step:06d}")
         barrier()
+
+
+def require_sources(config: TrainConfig) -> None:
+    """Raise CheckpointError if weights that the run starts from are not there; reading them comes after the data."""
+    for key, wanted in (
+        ("pretrained_model_name_or_path", "a Stable Diffusion folder in diffusers' format"),
+        ("init_weights", "a run, a checkpoint or an exported folder, or a released .pt"),
+    ):
+        path = getattr(config, key)
+        if path is not None and not Path(path).exists():
+            raise CheckpointError(f"{key} is {path}: no such file or folder; wanted {wanted}")
 
 
 def build_network(config: TrainConfig) -> VideoUNet:

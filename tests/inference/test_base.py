@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lavie.config_file import load_config
 from lavie.errors import ConfigError
 from lavie.inference.base import SampleSettings, generate
 
@@ -51,3 +52,9 @@ def test_does_not_write_over_samples_unasked(tmp_path):
 def test_refuses_no_prompts(tmp_path):
     with pytest.raises(ConfigError, match="got 0 prompts"):
         generate(Pipeline(), [], tmp_path, SETTINGS)
+
+
+def test_the_runs_negative_prompt_is_the_default():
+    config = load_config("configs/smoke/base.yaml", ["sampling.negative_prompt=grey"])
+    assert SampleSettings.of(config).negative_prompt == "grey"
+    assert SampleSettings.of(config, negative_prompt="").negative_prompt == ""

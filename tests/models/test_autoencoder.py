@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
 
 from lavie.config import AutoencoderConfig
 from lavie.errors import CheckpointError
@@ -84,17 +83,8 @@ def test_colours_and_patches_do_not_mix():
 
 
 @pytest.fixture(scope="module")
-def vae():
-    torch.manual_seed(0)
-    return AutoencoderKL(
-        block_out_channels=(8, 8, 8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        scaling_factor=0.25,
-    ).eval()
+def vae(make_vae):
+    return make_vae(0.25).eval()
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from lavie.data.synthetic import demo_set
 
@@ -18,23 +17,12 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pretrained(tmp_path_factory):
+def pretrained(tmp_path_factory, make_vae):
     """A folder like Stable Diffusion's: tiny random autoencoder and text model, a tokenizer of single letters."""
-    from diffusers import AutoencoderKL
     from transformers import CLIPTextConfig, CLIPTextModel
 
     folder = tmp_path_factory.mktemp("pretrained")
-    torch.manual_seed(0)
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        scaling_factor=0.5,
-    )
-    vae.save_pretrained(folder / "vae")
+    make_vae(0.5).save_pretrained(folder / "vae")
     letters = [chr(c) for c in range(33, 127)]
     words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
     (folder / "tokenizer").mkdir()

@@ -9,13 +9,10 @@ import torch
 from lavie.config import TrainConfig
 from lavie.data.loader import build_loader
 from lavie.data.synthetic import demo_set
-from lavie.diffusion.schedule import NoiseSchedule
-from lavie.models.autoencoder import build_autoencoder
-from lavie.models.text_encoder import build_text_encoder
 from lavie.testing import LOSS_RTOL, run_distributed
 from lavie.training.metrics import forward_flops
-from lavie.training.step import Step
 
+from .test_step import build_step
 from .test_trainer import deepspeed_json, fails, losses, make_config, make_vsr_config, records, train, weight_hashes
 
 STEPS = 6
@@ -78,14 +75,7 @@ def test_the_later_stages_take_every_size(rendered, data, tmp_path, stage):
         model = make_config(rendered, tmp_path).model.model_dump() | dict(in_channels=6, relative_bias=False)
         config = make_config(rendered, tmp_path, stage=stage, model=model, keyframe_interval=2, data=values)
     torch.manual_seed(0)
-    step = Step(
-        config,
-        build_autoencoder(config.autoencoder, None),
-        build_text_encoder(config.text_encoder, config.model.cross_attention_dim, None),
-        NoiseSchedule.from_config(config),
-        torch.device("cpu"),
-        torch.float32,
-    )
+    step = build_step(config)
     from lavie.training.trainer import build_network
 
     network, seen = build_network(config), set()

@@ -1,12 +1,18 @@
 """What stays on disk: how many checkpoints, and nothing half written under a finished name."""
 
+import errno
+import shutil
+from types import SimpleNamespace
+
 import pytest
 
-from lavie.errors import CheckpointError
+from lavie.errors import CheckpointError, ConfigError, TrainingError
 from lavie.models.weights import checkpoints, load_network, newest_checkpoint
 from lavie.testing import run_distributed
+from lavie.training import checkpoint
+from lavie.training.trainer import require_sources
 
-from .test_trainer import deepspeed_json, make_config, train
+from .test_trainer import deepspeed_json, fails, make_config, train
 
 
 def test_keeps_the_newest_and_leaves_no_partial_folder(rendered, tmp_path):
@@ -39,3 +45,46 @@ def test_newest_is_by_step_and_skips_what_is_not_finished(tmp_path):
             (folder / "checkpoint.json").write_text("{}")
     assert newest_checkpoint(tmp_path).name == "checkpoint-10"
     assert newest_checkpoint(tmp_path / "checkpoint-9").name == "checkpoint-9"
+
+
+def test_a_new_run_leaves_another_runs_folder_alone(rendered, tmp_path):
+    settings = deepspeed_json(tmp_path, 3)
+    common = dict(checkpointing_steps=1, checkpoints_total_limit=2)
+    config = make_config(rendered, tmp_path / "run", max_train_steps=3, **common)
+    run_distributed(train, 1, config, settings)
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_text()
+    [message] = run_distributed(fails, 1, config, settings)
+    assert "checkpoint-3" in message and "resume_from_checkpoint=latest" in message and "output_dir" in message
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == metrics
+    # From an earlier step: what is written is kept, though later steps lie there.
+    again = config.model_copy(
+        update=dict(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"), checkpoints_total_limit=1)
+    )
+    shutil.copytree(tmp_path / "run" / "checkpoint-3", tmp_path / "run" / "checkpoint-9")
+    run_distributed(train, 1, again, settings)
+    assert [p.name for p in checkpoints(tmp_path / "run")] == ["checkpoint-3", "checkpoint-9"]
+
+
+def test_an_output_dir_that_cannot_be_is_told_at_the_start(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ConfigError, match=f"output_dir {place}: no folder"):
+            checkpoint.require_folder(place)
+
+
+@pytest.mark.parametrize("key", ["pretrained_model_name_or_path", "init_weights"])
+def test_weights_that_are_not_there_are_told_at_the_start(tmp_path, key):
+    with pytest.raises(CheckpointError, match=f"{key} is nowhere: no such file"):
+        require_sources(make_config(tmp_path, tmp_path, **{key: "nowhere"}))
+
+
+@pytest.mark.parametrize(
+    "free, error",
+    [(0, RuntimeError("unexpected pos 64")), (2**40, OSError(errno.ENOSPC, "No space left on device"))],
+)
+def test_a_full_disk_is_named(tmp_path, monkeypatch, free, error):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    with pytest.raises(TrainingError, match="no room for another checkpoint"), checkpoint._room(tmp_path / "partial"):
+        raise error
+    with pytest.raises(ValueError), checkpoint._room(tmp_path / "partial"):
+        raise ValueError

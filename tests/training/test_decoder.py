@@ -13,6 +13,8 @@ from lavie.data.pack import pack_entries
 from lavie.data.sources import Entry
 from lavie.testing import LOSS_RTOL, run_distributed
 
+from .test_trainer import make_config
+
 requires_dali = pytest.mark.skipif(decoders.missing_dali() is not None, reason="DALI is not installed")
 
 STEPS = 6
@@ -37,45 +39,20 @@ def train(config: TrainConfig, deepspeed_json: str) -> None:
     assert type(trainer.batches).__name__ == ("DecodedBatches" if config.data.decoder == "dali" else "Batches")
 
 
-def make_config(folder: Path, decoder: str) -> TrainConfig:
-    return TrainConfig.model_validate(
-        dict(
-            output_dir=str(folder / decoder),
-            model=dict(
-                in_channels=3,
-                out_channels=3,
-                block_out_channels=(16, 32),
-                cross_attention=(True, False),
-                layers_per_block=1,
-                num_attention_heads=1,
-                cross_attention_dim=16,
-                norm_num_groups=4,
-                rotary_dim=8,
-            ),
-            autoencoder=dict(type="patch", patch_size=4, coefficients=1, scaling_factor=0.25),
-            text_encoder=dict(type="hash", max_length=6),
-            data=dict(
-                train=str(folder / "data"),
-                num_frames=4,
-                num_images=0,
-                height=32,
-                width=32,
-                frame_stride=2,
-                num_workers=1,
-                decoder=decoder,
-            ),
-            prediction_type="v_prediction",  # its target holds the clip
-            max_train_steps=STEPS,
-            train_batch_size=2,
-            learning_rate=1e-3,
-            max_grad_norm=0.5,
-        )
+def with_decoder(folder: Path, decoder: str) -> TrainConfig:
+    return make_config(
+        folder,
+        folder / decoder,
+        data=dict(num_images=0, frame_stride=2, num_workers=1, decoder=decoder),
+        prediction_type="v_prediction",  # its target holds the clip
+        max_train_steps=STEPS,
+        lr_warmup_steps=0,
     )
 
 
 def losses(folder: Path, decoder: str) -> np.ndarray:
     """Of a run on one rank."""
-    config = make_config(folder, decoder)
+    config = with_decoder(folder, decoder)
     run_distributed(train, 1, config, "configs/zero3.json")
     lines = (Path(config.output_dir) / "metrics.jsonl").read_text().splitlines()
     return np.array([record["loss"] for record in map(json.loads, lines) if "loss" in record])
@@ -84,7 +61,7 @@ def losses(folder: Path, decoder: str) -> np.ndarray:
 @requires_dali
 def test_losses_are_those_of_pyav(tmp_path):
     entries = (Entry(f"v{i}", f"v{i}", lambda i=i: encode_vp9(discs(i), 8), f"disc {i}") for i in range(9))
-    pack_entries(entries, tmp_path / "data", num_frames=4, frame_stride=2)
+    pack_entries(entries, tmp_path / "train", num_frames=4, frame_stride=2)
     pyav, dali = losses(tmp_path, "pyav"), losses(tmp_path, "dali")
     assert len(pyav) == STEPS
     # At the source's size, pixels are equal but for the rounding of their normalisation.

@@ -20,7 +20,10 @@ def make_step(**changes) -> Step:
         data=dict(train="unused", frame_stride=1, num_frames=3, num_images=2, height=8, width=8),
         max_train_steps=1,
     )
-    config = TrainConfig.model_validate(values | changes)
+    return build_step(TrainConfig.model_validate(values | changes))
+
+
+def build_step(config: TrainConfig) -> Step:
     return Step(
         config,
         build_autoencoder(config.autoencoder, None),

@@ -232,7 +232,12 @@ def test_never_starts_from_zero_when_resume_was_asked_for(rendered, tmp_path):
     assert all("1 ranks" in m and "2" in m for m in messages)
     other = resumed.model_copy(update={"model": resumed.model.model_copy(update={"relative_bias": False})})
     [message] = run_distributed(fails, 1, other, settings)
-    assert "model was" in message
+    assert "model.relative_bias was True" in message
+    [message] = run_distributed(fails, 1, resumed, deepspeed_json(tmp_path, 2))
+    assert "ZeRO stage 3" in message and "--deepspeed says 2" in message
+    bf16 = resumed.model_copy(update={"mixed_precision": "bf16"})
+    [message] = run_distributed(fails, 1, bf16, settings)
+    assert "float32" in message and "mixed_precision to no" in message
 
 
 def moved_by_the_temporal_set(make: Callable[..., TrainConfig], rendered: Path, folder: Path, steps: int) -> set[str]:
