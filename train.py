@@ -43,14 +43,11 @@ def main() -> None:
 
 def sampler(config: TrainConfig):
     """What draws the validation prompts: training does not know inference, so it is handed in."""
-    from lavie.diffusion.schedule import NoiseSchedule
     from lavie.inference.base import SampleSettings, generate
     from lavie.inference.sampler import TextToVideo
-    from lavie.inference.schedulers import make_scheduler, set_timesteps
+    from lavie.inference.schedulers import require_sampling
 
-    if config.validation_prompts:  # refused now, not at the first validation
-        scheduler = make_scheduler(config.sampling.scheduler, NoiseSchedule.from_config(config))
-        set_timesteps(scheduler, config.sampling.num_inference_steps, "cpu")
+    require_sampling(config)
 
     def sample(network, step, folder: Path) -> None:
         pipeline = TextToVideo(network, step.autoencoder, step.text_encoder, step.schedule)

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from ..config import SamplerName
+from ..config import SamplerName, TrainConfig
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import ConfigError
 
@@ -57,6 +57,14 @@ def set_timesteps(scheduler: Any, num_inference_steps: int, device: Any) -> None
         f"num_inference_steps: {type(scheduler).__name__} cannot take {num_inference_steps} steps from noise to a "
         f"clip; wanted 2 to {last // 2 + 1}, as 50"
     )
+
+
+def require_sampling(config: TrainConfig) -> None:
+    """Raise ConfigError, before a run has trained, if it has validation prompts and could not draw them."""
+    if not config.validation_prompts:
+        return
+    scheduler = make_scheduler(config.sampling.scheduler, NoiseSchedule.from_config(config))
+    set_timesteps(scheduler, config.sampling.num_inference_steps, "cpu")
 
 
 def step(scheduler: Any, output: Tensor, t: Tensor, x_t: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

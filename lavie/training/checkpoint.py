@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from .. import __version__
 from ..config import TrainConfig
 from ..config_file import dump_yaml, load_config
-from ..distributed import barrier, broadcast_object, gather_objects, is_main, log, world_size
-from ..errors import CheckpointError, ConfigError, TrainingError
+from ..distributed import barrier, broadcast_object, is_main, log, world_size
+from ..errors import CheckpointError, TrainingError
 from ..models.weights import MANIFEST, WEIGHTS_NAME, checkpoints, newest_checkpoint, save_network, step_of
 from .deepspeed import training_dtype
 from .ema import EMA, gathered_weights
@@ -147,39 +147,6 @@ def find(config: TrainConfig, zero_stage: int) -> tuple[Path | None, int]:
         if getattr(saved, key) != getattr(config, key):
             log.warning(f"{found}: {key} differs from the checkpoint's: the data goes on in another order")
     return found, manifest["step"]
-
-
-def require_folder(output_dir: str | Path) -> None:
-    """Make the folder; a ConfigError on all ranks if one of them cannot write there. Collective."""
-    for obstacle in gather_objects(_obstacle(Path(output_dir))):
-        if obstacle:
-            raise ConfigError(obstacle)
-
-
-def _obstacle(folder: Path) -> str | None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return f"output_dir {folder}: no folder can be there ({error.strerror}): set output_dir elsewhere"
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return f"output_dir {folder} cannot be written: set output_dir elsewhere, or change its rights"
-    return None
-
-
-def require_own(config: TrainConfig, start: int) -> None:
-    """Raise CheckpointError if a run begun at step 0 would mix with another's checkpoints in output_dir. Collective."""
-    later = broadcast_object(_later(config, start) if is_main() else None)
-    if later and config.resume_from_checkpoint is None:
-        raise CheckpointError(
-            f"output_dir {config.output_dir} holds {later[-1].name} of a run before: go on with it by "
-            "resume_from_checkpoint=latest, or set another output_dir"
-        )
-    if later:
-        log.warning(f"{later[-1]} is later than step {start}, where this run goes on: latest and auto would take it")
-
-
-def _later(config: TrainConfig, start: int) -> list[Path]:
-    return [p for p in checkpoints(config.output_dir) if step_of(p) > start]
 
 
 def load(engine, ema: EMA | None, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""One run at a time for an output_dir: two would delete each other's checkpoints, and mix their records.
+"""An output_dir belongs to one run: two would delete each other's checkpoints, and mix their records.
 
 Rank 0 locks a file there for as long as its process lives, which needs no tidying up after a crash.
 """
@@ -9,8 +9,10 @@ import socket
 from pathlib import Path
 from typing import TextIO
 
-from ..distributed import broadcast_object, is_main, log
-from ..errors import TrainingError
+from ..config import TrainConfig
+from ..distributed import broadcast_object, gather_objects, is_main, log
+from ..errors import CheckpointError, ConfigError, TrainingError
+from ..models.weights import checkpoints, step_of
 
 LOCK = "run.lock"
 _held: dict[Path, TextIO] = {}
@@ -20,16 +22,40 @@ _held: dict[Path, TextIO] = {}
 def claim(output_dir: str | Path) -> None:
     """Make `output_dir` and let it be this run's alone. Collective.
 
-    Raises TrainingError, naming the other run, where that still writes there.
+    Raises ConfigError if a rank cannot write there, and TrainingError, naming the other run, where that still does.
     """
+    for obstacle in gather_objects(_obstacle(Path(output_dir))):
+        if obstacle:
+            raise ConfigError(obstacle)
     refusal = broadcast_object(_lock(Path(output_dir)) if is_main() else None)
     if refusal:
         raise TrainingError(refusal)
 
 
+def require_own(config: TrainConfig, start: int) -> None:
+    """Raise CheckpointError if a run begun at step 0 would mix with another's checkpoints in output_dir. Collective."""
+    later = broadcast_object(_later(config, start) if is_main() else None)
+    if later and config.resume_from_checkpoint is None:
+        raise CheckpointError(
+            f"output_dir {config.output_dir} holds {later[-1].name} of a run before: go on with it by "
+            "resume_from_checkpoint=latest, or set another output_dir"
+        )
+    if later:
+        log.warning(f"{later[-1]} is later than step {start}, where this run goes on: latest and auto would take it")
+
+
+def _obstacle(folder: Path) -> str | None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"output_dir {folder}: no folder can be there ({error.strerror}): set output_dir elsewhere"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"output_dir {folder} cannot be written: set output_dir elsewhere, or change its rights"
+    return None
+
+
 def _lock(folder: Path) -> str | None:
     """Why the folder cannot be had, or None."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = (folder / LOCK).resolve()
     if path in _held:
         return None
@@ -54,3 +80,7 @@ def _lock(folder: Path) -> str | None:
     file.flush()
     _held[path] = file
     return None
+
+
+def _later(config: TrainConfig, start: int) -> list[Path]:
+    return [p for p in checkpoints(config.output_dir) if step_of(p) > start]

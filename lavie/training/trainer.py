@@ -26,8 +26,8 @@ from ..models.weights import initialize
 from ..ops.attention import set_attention_backend
 from ..ops.backend import set_backend
 from .caching import open_caches
-from .checkpoint import find, load, require_folder, require_own, save
-from .claim import claim
+from .checkpoint import find, load, save
+from .claim import claim, require_own
 from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype
 from .dry_run import plan_of
 from .ema import EMA, gathered_weights
@@ -55,7 +55,6 @@ class Trainer:
         set_attention_backend(config.attention, self.device)
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
-        require_folder(config.output_dir)
         claim(config.output_dir)
         checkpoint, self.start = find(config, settings.get("zero_optimization", {}).get("stage", 0))
         require_own(config, self.start)

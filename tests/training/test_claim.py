@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lavie.errors import TrainingError
+from lavie.errors import ConfigError, TrainingError
 from lavie.testing import run_distributed
 from lavie.training.claim import LOCK, claim
 
@@ -72,3 +72,10 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(fcntl, "lockf", lockf)
     claim(tmp_path)
     assert f"{LOCK} cannot be locked (Function not implemented)" in caplog.text
+
+
+def test_an_output_dir_that_cannot_be_is_told_at_the_start(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ConfigError, match=f"output_dir {place}: no folder"):
+            claim(place)
