@@ -124,10 +124,10 @@ class Trainer:
                 self.ema.update(step)
             self._log(step, losses, time.perf_counter() - began, waited)
             last = step == config.max_train_steps
-            if last or step % config.validation_steps == 0:
-                self._validate(step)
             if last or step % config.checkpointing_steps == 0:
                 save(self.engine, self.ema, config, step)
+            if last or step % config.validation_steps == 0:
+                self._validate(step)
         self.batches.close()
         if self.metrics:
             self.metrics.close()
