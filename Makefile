@@ -93,8 +93,8 @@ _later: $(LATER_SET)
 	@echo "one prompt through all stages      $(RUN)/cascade/sheet.png"
 	@echo "its first clip beside its last     $(RUN)/cascade/00000.mp4"
 
-test: $(DEV_STAMP)  ## run the whole test suite
-	python -m pytest -n 2 --dist worksteal
+test: $(DEV_STAMP)  ## run the whole test suite (three processes on two cores: tests of launchers wait)
+	python -m pytest -n 3 --dist worksteal
 
 test-slurm: $(DEV_STAMP)  ## a job on a real SLURM of two nodes, interrupted 20 times (root; apt-get install slurm-wlm munge)
 	LAVIE_SLURM_CYCLES=20 python -m pytest tests/launch/test_training.py --timeout 3600

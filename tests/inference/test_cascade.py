@@ -189,7 +189,8 @@ def test_the_command(cascade_folder, tmp_path, monkeypatch, capsys):
 
 
 def test_the_command_refuses(cascade_folder, monkeypatch, capsys):
-    assert "wanted --prompt or --prompt-file, and --out" in run(monkeypatch, capsys, "--cascade", cascade_folder)
+    assert "wanted --prompt or --prompt-file" in run(monkeypatch, capsys, "--cascade", cascade_folder)
+    assert "--out is missing" in run(monkeypatch, capsys, "--cascade", cascade_folder, "--prompt", "x")
     assert "no folder base/ in it" in run(monkeypatch, capsys, "--cascade", "/nowhere", "--prompt", "x", "--out", "y")
 
 
