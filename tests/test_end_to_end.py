@@ -48,6 +48,7 @@ def frames_of(path: Path) -> int:
         return sum(1 for _ in video.decode(video=0))
 
 
+@pytest.mark.long
 def test_render_train_sample_score_plot(launcher, tmp_path):
     data, run = tmp_path / "data", tmp_path / "run"
     call(BIN / "lavie", "data", "demo", data, "--clips", 20, "--images", 12, "--size", 32)
@@ -77,6 +78,7 @@ def test_render_train_sample_score_plot(launcher, tmp_path):
 
 
 @requires_shared
+@pytest.mark.long
 def test_real_clips_train(launcher, tmp_path):
     for name in ("clips_16f", "images"):
         call(BIN / "lavie", "data", "pack", SHARED / "assets" / name, tmp_path / name, "--num-frames", 6)

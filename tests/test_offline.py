@@ -130,6 +130,7 @@ def test_attempts_are_seen(traced):
     assert len(seen) == 2 and "192.0.2.1" in seen[0] and "2001:db8::1" in seen[1]
 
 
+@pytest.mark.long
 def test_train_resume_and_sample_connect_to_nobody(traced, tmp_path):
     demo_set(tmp_path, clips=4, images=4, size=32)
     values = yaml.safe_load(CONFIG)

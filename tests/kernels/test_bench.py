@@ -18,7 +18,9 @@ from lavie.kernels.cost import Cost  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("op", ("temporal_attention", "group_norm_silu", "pseudo3d_conv", "unet"))
+@pytest.mark.parametrize(
+    "op", ("temporal_attention", "group_norm_silu", "pseudo3d_conv", pytest.param("unet", marks=pytest.mark.long))
+)
 def test_dry_run(op):
     command = [sys.executable, "-m", f"lavie.kernels.bench.{op}", "--dry-run", "--dtype", "fp32"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)

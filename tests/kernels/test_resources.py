@@ -17,6 +17,7 @@ ROW = dict.fromkeys(KEYS, "x") | dict(
 )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_compiled_kernels_keep_to_the_table():
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}  # it would replace the compiler

@@ -168,6 +168,7 @@ def test_gradient_accumulation_equals_one_large_batch(reference, rendered, tmp_p
     assert losses(config) == pytest.approx(reference[0], rel=LOSS_RTOL)
 
 
+@pytest.mark.long
 def test_kernels_follow_plain_pytorch(rendered, tmp_path):
     """The smoke stage, smaller still: 30 steps with the Triton kernels, interpreted where there is no GPU."""
     pytest.importorskip("triton")
