@@ -1,6 +1,6 @@
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: pytest-xdist gives each core a process
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: pytest-xdist keeps every core busy
 
 from collections.abc import Callable, Iterator
 from typing import Any

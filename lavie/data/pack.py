@@ -101,10 +101,10 @@ def pack_entries(
         lines = [json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in rejected]
         (out / "rejected.jsonl").write_text("".join(lines), encoding="utf-8")
     if not counts:
-        first = f"; first: {rejected[0].name}: {rejected[0].reason}. {rejected[0].detail}" if rejected else ""
         if not rejected:
             raise DataError("nothing to pack: SRC is empty; wanted videos and images with captions, a table, or shards")
-        raise DataError(f"nothing to pack: no entry can train, {len(rejected)} rejected{first}")
+        first = f"{rejected[0].name}: {rejected[0].reason}. {rejected[0].detail}"
+        raise DataError(f"nothing to pack: no entry can train, {len(rejected)} rejected; first: {first}")
     return PackReport(counts["video"], counts["image"], tuple(converted), tuple(rejected), tuple(writer.shards))
 
 

@@ -172,8 +172,8 @@ EXPORT = "export.json"
 
 def checkpoints(run: str | Path) -> list[Path]:
     """The finished checkpoint-<step> folders of a run, oldest step first."""
-    named = [(re.fullmatch(r"checkpoint-(\d+)", p.name), p) for p in Path(run).glob("checkpoint-*")]
-    return [p for _, p in sorted((int(m[1]), p) for m, p in named if m and (p / MANIFEST).is_file())]
+    named = [p for p in Path(run).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
+    return sorted((p for p in named if (p / MANIFEST).is_file()), key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:

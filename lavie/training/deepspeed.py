@@ -82,7 +82,7 @@ def resolve_json(path: str | Path, config: TrainConfig, world_size: int) -> dict
     for section in ("fp16", "bf16", "zero_optimization"):
         if not isinstance(settings.get(section, {}), dict):
             raise ConfigError(f"{path}: {section} is {settings[section]!r}: wanted an object")
-    stage = settings.get("zero_optimization", {}).get("stage", 0)
+    stage = zero_stage(settings)
     if stage not in (0, 1, 2, 3):
         raise ConfigError(f"{path}: zero_optimization.stage is {stage!r}: wanted 0, 1, 2 or 3")
     if settings.pop("fp16", {}).get("enabled") not in (None, False, "auto"):
@@ -104,6 +104,11 @@ def resolve_json(path: str | Path, config: TrainConfig, world_size: int) -> dict
     return settings
 
 
+def zero_stage(settings: dict[str, Any]) -> int:
+    """The ZeRO stage, 0 to 3, of DeepSpeed's settings."""
+    return settings.get("zero_optimization", {}).get("stage", 0)
+
+
 def _fill(settings: dict[str, Any], key: str, value: Any, source: str, path: str | Path) -> None:
     *sections, leaf = key.split(".")
     for section in sections:
@@ -120,7 +125,7 @@ def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, An
     """The DeepSpeed engine around `network`, which it takes over."""
     import deepspeed
 
-    if settings.get("zero_optimization", {}).get("stage") == 3:
+    if zero_stage(settings) == 3:
         # Gathered and released whole: a TransformerBlock multiplies with several layers' weights at once, and both
         # kinds hold too little for a round of communication per layer to pay.
         deepspeed.utils.set_z3_leaf_modules(network, [TransformerBlock, ResnetBlock, TemporalResnetBlock])

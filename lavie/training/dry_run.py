@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from ..models.stages import set_trainable
 from ..models.unet import VideoUNet
 from .caching import open_caches
-from .deepspeed import resolve_json, training_dtype
+from .deepspeed import resolve_json, training_dtype, zero_stage
 from .metrics import forward_flops
 
 GIB = 2**30
@@ -37,7 +37,7 @@ def describe(config: TrainConfig, deepspeed_json: str | Path) -> str:
     set_trainable(network, config.trainable)
     total = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    stage = settings.get("zero_optimization", {}).get("stage", 0)
+    stage = zero_stage(settings)
     per_rank, micro_batches = config.train_batch_size, config.gradient_accumulation_steps
     clips = per_rank * micro_batches * ranks
     lines = [
@@ -104,23 +104,25 @@ def _absent(paths: Iterable[str]) -> list[str]:
 
 def checkpoint_bytes(config: TrainConfig, total: int, trained: int, stage: int) -> int:
     """Bytes of one checkpoint of all ranks: the float32 network, the optimizer's states and DeepSpeed's weights."""
-    low = training_dtype(config) != torch.float32
-    states = trained * (12 if low or stage else 8)
     # Of stage 3 the weights are those of the optimizer's masters, but for what does not train.
-    own = (total if stage < 3 else total - trained) * (2 if low else 4)
-    return total * 4 + states + own
+    own = (total if stage < 3 else total - trained) * training_dtype(config).itemsize
+    return total * 4 + optimizer_bytes(config, trained, stage) + own
+
+
+def optimizer_bytes(config: TrainConfig, trained: int, stage: int) -> int:
+    """Bytes of all ranks' optimizer states: two moments, and a master where it is not the weights themselves."""
+    return trained * (12 if stage or training_dtype(config) != torch.float32 else 8)
 
 
 def state_bytes(config: TrainConfig, total: int, trained: int, stage: int, ranks: int) -> list[tuple[str, float]]:
     """Bytes a rank holds of weights, gradients, optimizer and average under a ZeRO stage (Rajbhandari et al., 2020)."""
-    low = training_dtype(config) != torch.float32
-    size = 2 if low else 4
+    size = training_dtype(config).itemsize
     share = {"weights": 3, "gradients": 2, "optimizer": 1}
     per = {name: ranks if stage >= first else 1 for name, first in share.items()}
     states = {
         "weights": total * size / per["weights"],
         "gradients": trained * size / per["gradients"],
-        "optimizer (float32 master and two moments)": trained * (12 if low or stage else 8) / per["optimizer"],
+        "optimizer (float32 master and two moments)": optimizer_bytes(config, trained, stage) / per["optimizer"],
         "average": trained * 4 * config.use_ema / per["optimizer"],
     }
     whole = ("the whole network and its float32 average, while validating", float(total * (size + 4)))

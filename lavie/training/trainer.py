@@ -28,7 +28,7 @@ from ..ops.backend import set_backend
 from .caching import open_caches
 from .checkpoint import find, load, save
 from .claim import claim, require_own
-from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype
+from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype, zero_stage
 from .dry_run import plan_of
 from .ema import EMA, gathered_weights
 from .metrics import Metrics, forward_flops, peak_flops, peak_memory_gib
@@ -56,7 +56,7 @@ class Trainer:
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
         claim(config.output_dir)
-        checkpoint, self.start = find(config, settings.get("zero_optimization", {}).get("stage", 0))
+        checkpoint, self.start = find(config, zero_stage(settings))
         require_own(config, self.start)
         require_progress(config.output_dir, self.start)
         require_sources(config)

@@ -20,10 +20,7 @@ def test_keeps_the_newest_and_leaves_no_partial_folder(rendered, tmp_path):
     config = make_config(
         rendered, tmp_path / "run", max_train_steps=5, checkpointing_steps=1, checkpoints_total_limit=2
     )
-    for left in (
-        ".checkpoint-3.old",
-        ".checkpoint-7.partial",
-    ):  # a run was killed there; they are as large as the others
+    for left in (".checkpoint-3.old", ".checkpoint-7.partial"):  # by a run that was killed; as large as the others
         (tmp_path / "run" / left / "state").mkdir(parents=True)
     run_distributed(train, 2, config, settings)
     assert [p.name for p in checkpoints(tmp_path / "run")] == ["checkpoint-4", "checkpoint-5"]
