@@ -5,6 +5,7 @@ Where namespaces are not permitted, two loopback addresses stand in for the node
 """
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -65,6 +66,11 @@ class Node:
             text=True,
             start_new_session=True,
         )
+
+    def listens(self, port: int) -> bool:
+        """Whether a process of this node waits for connections at a TCP port."""
+        tables = [Path(f"/proc/{self.pid or 'self'}/net/{family}").read_text() for family in ("tcp", "tcp6")]
+        return any(re.search(rf":{port:04X} \S+ 0A ", table) for table in tables)
 
     def run(self, *command: object, **changes: str) -> None:
         """Run a short command that must succeed."""
