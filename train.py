@@ -38,7 +38,7 @@ def main() -> None:
         sys.exit(0 if Trainer(config, args.deepspeed, sample=sampler(config)).fit() else stop.STOPPED)
     except LavieError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(stop.FAILED)
+        sys.exit(stop.exit_code(error))
 
 
 def sampler(config: TrainConfig):

@@ -11,7 +11,7 @@ fi
 
 LAVIE_DEEPSPEED=${LAVIE_DEEPSPEED:-configs/zero3.json}
 LAVIE_MAX_REQUEUES=${LAVIE_MAX_REQUEUES:-100} # a run of weeks on many nodes comes back often
-LAVIE_CRASH_SECONDS=${LAVIE_CRASH_SECONDS:-600} # what crashes sooner than this would do so again: not requeued
+LAVIE_CRASH_SECONDS=${LAVIE_CRASH_SECONDS:-600} # a first start that crashes sooner would do so again: not requeued
 
 export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 # compute nodes often reach no hub, and would wait for it
@@ -124,7 +124,7 @@ finish() {
         say "failed: not requeued, for the error above would come again"
     elif [[ $(scontrol show job "$SLURM_JOB_ID") =~ PreemptTime=[0-9] ]]; then
         requeue "preempted (exit code $1)" # its ranks got SIGTERM: SLURM requeues only what outlives the GraceTime
-    elif [[ -n $stopping || $SECONDS -ge $LAVIE_CRASH_SECONDS ]]; then
+    elif [[ -n $stopping || ${SLURM_RESTART_COUNT:-0} -gt 0 || $SECONDS -ge $LAVIE_CRASH_SECONDS ]]; then
         requeue "crashed (exit code $1)"
     else
         say "crashed (exit code $1): not requeued, for it did so within $LAVIE_CRASH_SECONDS s (LAVIE_CRASH_SECONDS)"

@@ -30,3 +30,7 @@ class TrainingError(LavieError):
 
 class ClusterError(LavieError):
     """The nodes of a run cannot reach one another, or are not set up alike."""
+
+
+class LostRankError(ClusterError):
+    """Another rank did not come, left, or is out of reach: a later start, or one on other nodes, may find it."""

@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from ..config import TrainConfig
 from ..distributed import log
-from ..errors import ClusterError
+from ..errors import ClusterError, LostRankError
 from .cards import compare, make_card, name_ranks, some
 from .rendezvous import PATIENCE, Place, find_place, meet, start_timeout
 
@@ -39,6 +39,8 @@ class Finding:
     """What differs, on which nodes, and what to do."""
     fatal: bool
     """Whether a run must not start so."""
+    lost: bool = False
+    """Whether ranks are missing: the one kind of fault that another start may not find again."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,19 @@ class Report:
         """The messages of the fatal findings."""
         return [finding.message for finding in self.findings if finding.fatal]
 
+    def require_agreement(self) -> None:
+        """Raise ClusterError if there are faults; LostRankError if all that is wrong are ranks that are missing."""
+        if self.faults:
+            lost = all(finding.lost for finding in self.findings if finding.fatal)
+            kind, what = (LostRankError, "ranks are missing") if lost else (ClusterError, "the nodes do not agree")
+            raise kind(f"{what}:\n" + "\n".join(f"- {fault}" for fault in self.faults))
+
 
 def preflight(config: TrainConfig, deepspeed_json: str | Path) -> dist.Store | None:
     """Bring the ranks together and compare them; the store for their process group, or None if they have one already.
 
-    Raises ClusterError on every rank, naming nodes and causes, if the run must not start.
+    Raises ClusterError on every rank, naming nodes and causes, if the run must not start; LostRankError if all that
+    is wrong are ranks that are missing.
     """
     if dist.is_initialized():  # a second trainer in one process: its ranks are known to one another
         return None
@@ -83,8 +93,7 @@ def preflight(config: TrainConfig, deepspeed_json: str | Path) -> dist.Store | N
             for finding in report.findings:
                 if not finding.fatal:
                     log.warning(finding.message)
-        if report.faults:
-            raise ClusterError("the nodes do not agree:\n" + "\n".join(f"- {fault}" for fault in report.faults))
+        report.require_agreement()
     return store
 
 
@@ -98,7 +107,8 @@ def examine(
 ) -> Report:
     """Compare the cards of all ranks: the same report on every rank. All ranks call it together.
 
-    `clock` tells the seconds since the epoch. Raises ClusterError if rank 0 or this rank's own place is lost.
+    `clock` tells the seconds since the epoch. Raises ClusterError if another process has this rank's place,
+    LostRankError if rank 0 is lost.
     """
     text = json.dumps(card)
     try:
@@ -115,7 +125,7 @@ def examine(
         verdict = json.loads(store.get("verdict"))
         store.add("readers", 1)
     except RuntimeError as error:
-        raise ClusterError(
+        raise LostRankError(
             f"{place}: rank 0 at {place.endpoint} was lost ({str(error).splitlines()[0]}): look at its output"
         ) from None
     return Report(tuple(Node(**n) for n in verdict["nodes"]), tuple(Finding(**f) for f in verdict["findings"]))
@@ -135,12 +145,13 @@ def _lead(store: dist.Store, world_size: int, timeout: float, patience: float, c
                 "nodes have not started, have failed before (see their output), or cannot reach MASTER_ADDR and "
                 "MASTER_PORT. LAVIE_START_TIMEOUT is the limit in seconds",
                 fatal=True,
+                lost=True,
             )
         )
     else:
         skews, silent = _ask_time(store, [r for r, card in cards.items() if card["leads"] and r], patience, clock)
         findings += [
-            Finding(f"{cards[r]['node']} (rank {r}) came, then said no more: look at its output", fatal=True)
+            Finding(f"{cards[r]['node']} (rank {r}) came, then said no more: look at its output", fatal=True, lost=True)
             for r in silent
         ]
     findings += [Finding(message, fatal=True) for message in compare([cards[r] for r in sorted(cards)])]

@@ -18,7 +18,7 @@ import psutil
 import torch.distributed as dist
 
 from ..distributed import log
-from ..errors import ClusterError, ConfigError
+from ..errors import ClusterError, ConfigError, LostRankError
 
 PATIENCE = 20.0
 """Seconds after which a rank says whom it waits for, or that what it looks for is out of reach."""
@@ -107,8 +107,8 @@ def start_timeout() -> float:
 def meet(place: Place, timeout: float, patience: float = PATIENCE) -> tuple[dist.Store, float]:
     """The store of the run, and the seconds this rank waited for it; alone, one without a socket.
 
-    Raises ClusterError naming this node and what is wrong: after `patience` seconds if rank 0 is out of reach, after
-    `timeout` if rank 0's node is there but rank 0 is not.
+    Raises ClusterError naming this node and what is wrong; LostRankError after `patience` seconds if rank 0 is out of
+    reach, after `timeout` if rank 0's node is there but rank 0 is not.
     """
     if place.world_size == 1:
         return dist.HashStore(), 0.0
@@ -147,7 +147,7 @@ def _open_store(place: Place, serves: bool, patience: float) -> dist.Store:
     thread.join(patience + 5)
     found = came[0] if came else "it says nothing"
     if isinstance(found, str):
-        raise ClusterError(
+        raise LostRankError(
             f"{place}: something answers at {place.endpoint}, but it is not rank 0 of this run ({found}): MASTER_PORT "
             "is taken by another program, or rank 0 has just failed. Look at rank 0's output, or choose another port"
         )
@@ -282,7 +282,7 @@ def _reach(place: Place, timeout: float, patience: float) -> float:
             refused, reason = False, error.strerror or str(error)
         waited = time.monotonic() - began
         if not refused and waited > patience:
-            raise ClusterError(
+            raise LostRankError(
                 f"{place}: MASTER_ADDR {place.endpoint} is out of reach from here: {reason}. Correct MASTER_ADDR (the "
                 "hostfile, --master_addr), or the network or firewall between the nodes"
             )
@@ -291,7 +291,7 @@ def _reach(place: Place, timeout: float, patience: float) -> float:
             log.warning(f"{place}: nobody listens at {place.endpoint} yet: rank 0 is late, or has another MASTER_PORT")
         if waited > timeout:
             loopback = place.address.startswith("127.") or place.address == "localhost"
-            raise ClusterError(
+            raise LostRankError(
                 f"{place}: nobody listens at {place.endpoint} after {waited:.0f} s: rank 0 has not started, has "
                 "failed, or has another MASTER_PORT"
                 + (", or is on another node: there, this address would be that node's own" if loopback else "")

@@ -8,20 +8,29 @@ for NCCL may take USR1 for itself.
 import signal
 from typing import TYPE_CHECKING
 
+from ..errors import LavieError, LostRankError
+
 if TYPE_CHECKING:
     import torch
 
 SIGNAL = signal.SIGUSR2
 STOPPED = 85
 """Exit code of a run that was asked to stop, and is to be started again. launch/env.sh knows both codes."""
+LOST = 199
+"""Exit code of a rank that has lost another one, which may tell more: of all codes, srun tells the largest."""
 FAILED = 200
-"""Exit code of a run that would fail again: a LavieError. Larger than that of the ranks which are ended because of it,
-128 + SIGTERM, as srun tells the largest of all."""
+"""Exit code of a run that would fail again: another LavieError. Larger than that of the ranks which are ended because
+of it, 128 + SIGTERM."""
 
 
 def listen() -> None:
     """From now on the signal waits to be asked for. Call it before torch is imported, whose threads must inherit it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {SIGNAL})
+
+
+def exit_code(error: LavieError) -> int:
+    """The code with which a rank leaves after this error."""
+    return LOST if isinstance(error, LostRankError) else FAILED
 
 
 def requested(device: "torch.device") -> bool:

@@ -2,7 +2,8 @@
 
 It counts to `steps=`, 20 a second, keeps the count in output_dir, and stops as the trainer does, where a save takes
 `save=` seconds. `at=STEPS:WHAT`, so many steps after a start: stop; and only after the first start, wait for what
-comes, or make the second rank die, or exit with the code that WHAT is.
+comes, or make the second rank die, or exit with the code that WHAT is. `again=CODE`: in the second start the
+second rank exits with it at once.
 """
 
 import json
@@ -27,6 +28,10 @@ def main() -> None:
     step = int(saved.read_text()) if saved.exists() else 0
     print(f"from step {step}")
     start, restarted = step, "SLURM_RESTART_COUNT" in os.environ
+    if "again" in change and os.environ.get("SLURM_RESTART_COUNT") == "1":
+        if rank == 1:
+            sys.exit(int(change["again"]))
+        time.sleep(60)
     waits = False
     where, _, what = change.get("at", "-1:").partition(":")
     while step < int(change.get("steps", 0)):

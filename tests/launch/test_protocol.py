@@ -2,12 +2,15 @@
 
 import json
 import random
+import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from lavie.training import stop
 
 from .cluster import ROOT, Cluster, Job, wait_until
 
@@ -163,6 +166,15 @@ def test_an_error_that_would_come_again_does_not_requeue(submit):
     job = submit("steps=100", "at=5:200", LAVIE_CRASH_SECONDS="0")
     assert "failed: not requeued, for the error above would come again" in job.ends("FAILED")
     assert job.field("ExitCode") == "200:0"
+
+
+@pytest.mark.parametrize("code", [1, stop.LOST])
+def test_a_job_that_ran_before_comes_back_however_soon_it_crashes(submit, code):
+    """Its command is right, so it is the node, or one that did not come."""
+    job = submit("steps=8", "at=5:stop", f"again={code}")
+    text = job.ends("COMPLETED")
+    assert re.search(rf"crashed \(exit code {'199' if code == stop.LOST else '1(43)?'}\): requeued \(2 of", text)
+    assert starts(job) == [0, 6, 6]
 
 
 def test_requeues_are_limited(submit):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import sys
@@ -17,12 +18,13 @@ from typer.testing import CliRunner
 
 from lavie.cli_doctor import app
 from lavie.config_file import load_config
-from lavie.errors import ClusterError, ConfigError
+from lavie.errors import ClusterError, ConfigError, LostRankError
 from lavie.testing import free_port
-from lavie.training import preflight, rendezvous
+from lavie.training import preflight, rendezvous, stop
 from lavie.training.cards import code_hashes, compare, make_card, visible_shards
 from lavie.training.preflight import examine
 from lavie.training.rendezvous import MPI_RANKS, MPI_SIZES, SLURM_NUMBERS, Place, find_place, meet, start_timeout
+from lavie.training.stop import FAILED, LOST
 
 ROOT = Path(__file__).resolve().parents[2]
 ZERO3 = ROOT / "configs/zero3.json"
@@ -51,6 +53,13 @@ def together(*ranks):
 
     with ThreadPoolExecutor(len(ranks)) as pool:
         return list(pool.map(guarded, ranks))
+
+
+def exit_code(report) -> int:
+    """The code with which a run leaves that finds this."""
+    with pytest.raises(ClusterError) as raised:
+        report.require_agreement()
+    return stop.exit_code(raised.value)
 
 
 def take_part(place: Place, mine: dict, delay: float = 0, timeout: float = 10, patience: float = 5, **options):
@@ -114,7 +123,7 @@ def test_what_differs_is_told_before_all_have_come(rendered):
     )
     assert time.monotonic() - began < 30
     missing, seed = one.faults
-    assert missing.startswith("rank 2 did not come within 1 s")
+    assert re.match(r"rank 2 did not come within \d s", missing)
     assert seed.startswith("seed: 0 on node0 (rank 0); 7 on node1 (rank 1)")
 
 
@@ -141,6 +150,7 @@ def test_differences_stop_every_rank(rendered):
     assert one.faults == two.faults
     (fault,) = one.faults
     assert fault.startswith("learning_rate: 0.004 on node0 (rank 0); 0.001 on node1 (rank 1): start every rank with")
+    assert exit_code(one) == FAILED
 
 
 def test_a_rank_that_does_not_come(rendered):
@@ -148,9 +158,10 @@ def test_a_rank_that_does_not_come(rendered):
     a = place(0, port, world_size=4)
     b = place(2, port, world_size=4)
     cards = card(a, rendered), card(b, rendered)
-    one, two = together(lambda: take_part(a, cards[0], timeout=2), lambda: take_part(b, cards[1], timeout=2))
+    one, two = together(lambda: take_part(a, cards[0], timeout=3), lambda: take_part(b, cards[1], timeout=3))
     assert one == two
-    assert one.faults[0].startswith("ranks 1, 3 did not come within 2 s; node0, node2 did.")
+    assert re.match(r"ranks 1, 3 did not come within \d s; node0, node2 did\.", one.faults[0])
+    assert exit_code(one) == LOST
 
 
 def test_a_rank_that_is_lost_while_the_clocks_are_compared(rendered):
@@ -170,6 +181,7 @@ def test_a_rank_that_is_lost_while_the_clocks_are_compared(rendered):
         lambda: take_part(c, cards[2], timeout=60, patience=2),
     )
     assert one == three and one.faults == ["node1 (rank 1) came, then said no more: look at its output"]
+    assert exit_code(one) == LOST
     assert one.nodes[2].skew is not None and time.monotonic() - began < 30
 
 
@@ -256,14 +268,14 @@ def test_a_shard_elsewhere_is_looked_for(rendered, tmp_path):
 @pytest.mark.parametrize("address", ("no-such-node.invalid", "255.255.255.255"))
 def test_rank_0_is_out_of_reach(address):
     began = time.monotonic()
-    with pytest.raises(ClusterError, match=rf"node1 \(rank 1\): MASTER_ADDR {address}:29500 is out of reach"):
+    with pytest.raises(LostRankError, match=rf"node1 \(rank 1\): MASTER_ADDR {address}:29500 is out of reach"):
         meet(place(1, 29500, address=address), timeout=60, patience=2)
     assert time.monotonic() - began < 10
 
 
 def test_rank_0_does_not_come():
     port = free_port()
-    with pytest.raises(ClusterError, match=f"nobody listens at 127.0.0.1:{port} after 1 s.*that node's own"):
+    with pytest.raises(LostRankError, match=f"nobody listens at 127.0.0.1:{port} after 1 s.*that node's own"):
         meet(place(1, port), timeout=1, patience=0.5)
 
 
