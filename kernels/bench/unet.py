@@ -128,24 +128,25 @@ def block_case(config: UNetConfig, level: int, batch: int, frames: int, size: tu
     return Case(name, make, ways, using("torch", run), cost_of(run, make), roundings=30)
 
 
-def network_case(config: UNetConfig, batch: int, size: tuple[int, int], length: int) -> Case:
+def network_case(
+    config: UNetConfig, batch: int, size: tuple[int, int], length: int, clip: int = CLIP, images: int = IMAGES
+) -> Case:
     with torch.device("meta"):
         network = VideoUNet(config)
     names = [name for name, _ in network.named_parameters()]
 
     def run(sample: Tensor, timestep: Tensor, text: Tensor, *parameters: Tensor) -> Tensor:
         inputs = (sample, timestep, text)
-        return functional_call(network, dict(zip(names, parameters, strict=True)), inputs, dict(num_images=IMAGES))
+        return functional_call(network, dict(zip(names, parameters, strict=True)), inputs, dict(num_images=images))
 
     def make(device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-        frames = CLIP + IMAGES
-        sample = torch.randn(batch, frames, *size, config.in_channels, device=device, dtype=dtype)
-        text = torch.randn(batch, 1 + IMAGES, length, config.cross_attention_dim, device=device, dtype=dtype)
+        sample = torch.randn(batch, clip + images, *size, config.in_channels, device=device, dtype=dtype)
+        text = torch.randn(batch, 1 + images, length, config.cross_attention_dim, device=device, dtype=dtype)
         timestep = torch.full((batch,), 500, device=device)
         return [sample.permute(0, 4, 1, 2, 3), timestep, text, *parameters_of(network, device, dtype)]
 
     ways = {"triton": using("triton", run), "torch": using("torch", run)}
-    name = f"training pass of the network, {CLIP} + {IMAGES} frames, B={batch}"
+    name = f"training pass of the network, {clip} + {images} frames, B={batch}"
     return Case(name, make, ways, using("torch", run), cost_of(run, make), roundings=400)
 
 
@@ -182,7 +183,7 @@ def cases(tiny: bool) -> Iterator[Case]:
             norm_num_groups=8,
         )
         yield block_case(config, 0, 2, 5, (4, 6), 7)
-        yield network_case(config, 1, (4, 4), 7)
+        yield network_case(config, 1, (2, 4), 7, clip=3, images=1)
         return
     config = UNetConfig()
     for level, size in enumerate(((40, 64), (20, 32), (10, 16))):

@@ -20,8 +20,9 @@ ROW = dict.fromkeys(KEYS, "x") | dict(
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_compiled_kernels_keep_to_the_table():
+    """All for sm_90, one case of each op for sm_80: `make resources` compiles the rest in minutes."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}  # it would replace the compiler
-    command = [sys.executable, "-m", "lavie.kernels.resources"]
+    command = [sys.executable, "-m", "lavie.kernels.resources", "--quick"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
