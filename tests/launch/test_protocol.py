@@ -174,7 +174,8 @@ def test_a_job_that_ran_before_comes_back_however_soon_it_crashes(submit, code):
     job = submit("steps=8", "at=5:stop", f"again={code}")
     text = job.ends("COMPLETED")
     assert re.search(rf"crashed \(exit code {'199' if code == stop.LOST else '1(43)?'}\): requeued \(2 of", text)
-    assert starts(job) == [0, 6, 6]
+    # In the second start the other rank may be ended before it says where it starts.
+    assert job.field("Restarts") == "2" and starts(job)[-1] == 6
 
 
 def test_requeues_are_limited(submit):
