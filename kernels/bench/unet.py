@@ -176,7 +176,7 @@ def cases(tiny: bool) -> Iterator[Case]:
     if tiny:
         config = UNetConfig(
             block_out_channels=(32, 64),
-            cross_attention=(True, False),
+            cross_attention=(False, False),
             layers_per_block=1,
             num_attention_heads=1,
             cross_attention_dim=24,
