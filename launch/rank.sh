@@ -20,6 +20,6 @@ trap 'woken=1; kill -TERM "$rank" 2>/dev/null || true' TERM
 while true; do
     woken='' now=0
     wait "$rank" || now=$?
-    [[ $now -lt 0 ]] || code=$now # bash forgets the code of what ends as a trap runs; it is 128 + the signal then
+    [[ $now -lt 0 ]] || code=$now # wait says -1 of what ended as a trap ran: it stays 128 + the signal
     [[ -n $woken ]] || exit "$code" # else a trap ended the wait, not the rank
 done

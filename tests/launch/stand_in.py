@@ -16,6 +16,14 @@ from pathlib import Path
 from lavie.training import stop
 
 
+def meet(folder: Path, rank: int, what: str) -> None:
+    """Wait until every rank is here: srun ends those that still run when the first one leaves."""
+    name = f"{what}-{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', 0)}"
+    (folder / f"{name}-{rank}").touch()
+    while len(list(folder.glob(f"{name}-*"))) < int(os.environ["WORLD_SIZE"]):
+        time.sleep(0.05)
+
+
 def main() -> None:
     stop.listen()
     rank = int(os.environ["RANK"])
@@ -27,6 +35,7 @@ def main() -> None:
     saved = folder / f"step-{rank}"
     step = int(saved.read_text()) if saved.exists() else 0
     print(f"from step {step}")
+    meet(folder, rank, "starts")
     start, restarted = step, "SLURM_RESTART_COUNT" in os.environ
     if "again" in change and os.environ.get("SLURM_RESTART_COUNT") == "1":
         if rank == 1:
@@ -37,7 +46,9 @@ def main() -> None:
     while step < int(change.get("steps", 0)):
         if stop.SIGNAL in signal.sigpending():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            time.sleep(float(change.get("save", 0.5)))  # longer than the ranks are apart, who do not agree here
+            meet(folder, rank, "stops")
+            print("saves")
+            time.sleep(float(change.get("save", 0)))
             saved.write_text(str(step))
             sys.exit(stop.STOPPED)
         time.sleep(0.05)
