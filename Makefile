@@ -111,15 +111,15 @@ bench: $(DEV_STAMP)  ## the benchmarks of the kernels without their timings, in 
 bench-gpu: install  ## time the kernels beside their rivals, and the cascade, on the GPU: results.csv of both
 	for op in $(OPS) unet; do python -m lavie.kernels.bench.$$op || exit 1; done
 	python -m lavie.kernels.bench.report
-	python -m lavie.inference.bench
+	python -m lavie.bench.cascade
 
 WAIT := runs/bench-data
 bench-data: $(DEV_STAMP)  ## frames per second of the loader beside the usual ways, and how long a training step waits for it
-	python -m lavie.data.bench
+	python -m lavie.bench.loader
 	test -f $(DEMO)/data/validation/00000.index.jsonl || { rm -rf $(DEMO)/data && lavie data demo $(DEMO)/data; }
 	rm -rf $(WAIT)
 	OMP_NUM_THREADS=1 $(TRAIN) configs/smoke/base.yaml output_dir=$(WAIT) max_train_steps=60 data.validation=[] validation_prompts=[]
-	python -m lavie.data.bench --metrics $(WAIT)/metrics.jsonl --batch $$((8 * $(RANKS)))
+	python -m lavie.bench.loader --metrics $(WAIT)/metrics.jsonl --batch $$((8 * $(RANKS)))
 
 resources: $(DEV_STAMP)  ## compile the kernels for sm_80 and sm_90 and compare with kernels/resources.csv
 	python -m lavie.kernels.resources

@@ -49,5 +49,5 @@ setup(
     ],
     # triton comes with CUDA builds of torch; "dev" has it for the interpreter and the compiler on a CPU.
     extras_require={"dev": DEV, "dali": DALI, "flash": ["flash-attn>=2.7"], "mpi": MPI, "remote": REMOTE},
-    entry_points={"console_scripts": ["lavie = lavie.cli:main"]},
+    entry_points={"console_scripts": ["lavie = lavie.cli.main:main"]},
 )

@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from lavie.config import TrainConfig
-from lavie.config_file import load_config
+from lavie.config.load import load_config
+from lavie.config.train import TrainConfig
 from lavie.errors import LavieError
 from lavie.training import stop
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from .config import UNetConfig
+from .config.model import UNetConfig
 
 SHARED = Path(os.environ.get("LAVIE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 """Reference data beside the checkout: golden outputs, real clips. Tests that use it skip where it is absent."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lavie.testing import start_rank_server
-from tests.cluster import Cluster
+from tests.nodes import Cluster
 
 # Without a GPU the kernels run in Triton's interpreter, which must be chosen before triton is first imported.
 if not torch.cuda.is_available():

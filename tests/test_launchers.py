@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lavie.data.synthetic import demo_set
+from lavie.data.prepare.synthetic import demo_set
 from lavie.testing import LOSS_RTOL, free_port
-from tests.cluster import BIN, SSHD, environment, finish
-from tests.launch.cluster import Cluster as Slurm
-from tests.launch.cluster import lacking
+from tests.launch.slurm import Cluster as Slurm
+from tests.launch.slurm import lacking
+from tests.nodes import BIN, SSHD, environment, finish
 
 STEPS = 10
 PYTHON = str(BIN / "python")

@@ -11,10 +11,10 @@ import pytest
 import torch
 import yaml
 
-from lavie.config_file import load_config
-from lavie.data.synthetic import demo_set
+from lavie.config.load import load_config
+from lavie.data.prepare.synthetic import demo_set
 from lavie.testing import free_port
-from tests.cluster import BIN, ROOT, end, environment
+from tests.nodes import BIN, ROOT, end, environment
 
 OUTSIDE = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 """A namespace of its own: a loopback, and no route."""

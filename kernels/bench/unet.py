@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from ...config import UNetConfig
+from ...config.model import UNetConfig
 from ...models import attention as attention_module
 from ...models import resnet as resnet_module
 from ...models.attention import SpatialTransformer
-from ...models.resnet import Frames, ResnetBlock
+from ...models.frames import Frames
+from ...models.resnet import ResnetBlock
 from ...models.unet import VideoUNet
 from ...ops.temporal_attention import rotary_frequencies
 from ..cost import Cost

@@ -1,1 +1,5 @@
-"""From media files to batches: shards, their index, the global order, decoding, clips."""
+"""From media files to batches. README.md in this folder walks the whole way.
+
+What training reads ("online"): media, shards < order, decoders, cache < feed.
+What makes and checks datasets ("offline"): prepare < check.
+"""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..config import TrainConfig
+from ..config.train import TrainConfig
 from ..errors import ConfigError
 
 NUM_TRAIN_TIMESTEPS = 1000

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.synthetic import COLOURS
+from ..data.prepare.synthetic import COLOURS
 
 MIN_CHROMA = 40.0
 """An object's least chroma distance from the background, of 208 between full red and grey."""
@@ -20,9 +20,9 @@ class Verdict(NamedTuple):
     """What is seen; None where nothing can be told."""
 
     colour: str | None
-    """A name in `lavie.data.synthetic.COLOURS`."""
+    """A name in `lavie.data.prepare.synthetic.COLOURS`."""
     direction: str | None
-    """A name in `lavie.data.synthetic.DIRECTIONS`: left, right, up or down."""
+    """A name in `lavie.data.prepare.synthetic.DIRECTIONS`: left, right, up or down."""
 
 
 def judge_clip(frames: np.ndarray) -> Verdict:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import TrainConfig
+from ..config.train import TrainConfig
 from ..distributed import gather_objects, is_main, rank, world_size
 from ..errors import ConfigError
 from .load import load_stage

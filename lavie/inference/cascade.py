@@ -11,10 +11,10 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from ..config import Stage
-from ..config_file import read_yaml
+from ..config.load import read_yaml
+from ..config.train import Stage
 from ..errors import CheckpointError, ConfigError
-from ..models.weights import find_stage
+from ..run_folder import find_stage
 from .chunking import Axes, whole
 from .contact_sheet import beside
 from .frames import check_size

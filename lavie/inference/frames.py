@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.decoders import normalised
 from ..errors import ConfigError
 from ..models.autoencoder import Autoencoder
+from ..pixels import normalised
 from .chunking import Axis, Place, scaled, windowed, within
 
 DECODE_TILE, DECODE_OVERLAP = 128, 32

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import torch
 
-from ..config import TrainConfig
-from ..config_file import load_config
+from ..config.load import load_config
+from ..config.train import TrainConfig
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import CheckpointError
 from ..models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder
 from ..models.text_encoder import ClipTextEncoder, HashTextEncoder, build_text_encoder
 from ..models.unet import VideoUNet
-from ..models.weights import find_stage, is_export, load_network
+from ..models.weights import load_network
+from ..run_folder import find_stage, is_export
 from .interpolation import Interpolator
 from .sampler import Sampler, TextToVideo
 from .super_resolution import SuperResolver

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from ..config import SamplerName, TrainConfig
+from ..config.train import SamplerName, TrainConfig
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import ConfigError
 

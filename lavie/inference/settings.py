@@ -5,9 +5,9 @@ from typing import Any
 
 from pydantic import Field
 
-from ..config import SamplerName, TrainConfig
-from ..config_base import Strict
-from ..config_file import merge, parse_overrides, validate
+from ..config.base import Strict
+from ..config.load import merge, parse_overrides, validate
+from ..config.train import SamplerName, TrainConfig
 from . import interpolation, super_resolution
 from .interpolation import Interpolator
 from .sampler import Denoising

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import UNetConfig
+from ..config.model import UNetConfig
 from ..ops.attention import attention
 from ..ops.temporal_attention import temporal_attention_packed
 from .embeddings import RelativeBias
-from .resnet import Frames, GroupNorm
+from .frames import Frames
+from .resnet import GroupNorm
 from .temporal import TemporalResnetBlock
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import AutoencoderConfig
+from ..config.model import AutoencoderConfig
 from ..errors import CheckpointError
 
 

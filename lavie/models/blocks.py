@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from .attention import SpatialTransformer
-from .resnet import Downsample, Frames, ResnetBlock, Upsample
+from .frames import Frames
+from .resnet import Downsample, ResnetBlock, Upsample
 
 Run = Callable[..., Tensor]
 """Calls a block, with or without gradient checkpointing: run(block, *inputs)."""

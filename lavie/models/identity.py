@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from ..config import TrainConfig
+from ..config.train import TrainConfig
 from ..errors import CheckpointError
 
 SUFFIXES = (".json", ".txt", ".safetensors")

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import UNetConfig
-from ..config_file import validate
+from ..config.load import validate
+from ..config.model import UNetConfig
 from ..errors import CheckpointError
 from ..ops.temporal_attention import rotary_frequencies
 from .stages import STAGES

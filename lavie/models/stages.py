@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ..config import UNetConfig
+from ..config.model import UNetConfig
 
 STAGES: dict[str, UNetConfig] = {
     # Stable Diffusion 1.4 with temporal attention in every transformer block: 909,124,100 parameters, to which the

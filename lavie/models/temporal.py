@@ -7,9 +7,10 @@ x is a folded batch (B * (video + images), C, H, W), channels last; temporal con
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import TEMPORAL_GROUPS
+from ..config.model import TEMPORAL_GROUPS
 from ..ops.pseudo3d_conv import pseudo3d_block
-from .resnet import Frames, GroupNorm, ResnetBlock
+from .frames import Frames
+from .resnet import GroupNorm, ResnetBlock
 
 EPS = 1e-6
 """Of every norm here."""

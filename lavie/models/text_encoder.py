@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import TextEncoderConfig
+from ..config.model import TextEncoderConfig
 from ..errors import CheckpointError
 from ..seeds import torch_generator
 

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..config import UNetConfig
+from ..config.model import UNetConfig
 from .attention import SpatialTransformer
 from .blocks import DownBlock, MidBlock, UpBlock
 from .embeddings import TimestepEmbedding, sinusoid
-from .resnet import Downsample, Frames, GroupNorm, ResnetBlock, Upsample
+from .frames import Frames
+from .resnet import Downsample, GroupNorm, ResnetBlock, Upsample
 from .temporal import TemporalModule
 
 

@@ -1,7 +1,6 @@
 """Weights in and out of the video UNet, strict both ways: 2-D UNets, LaVie's released files, our folders."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..config import UNetConfig
-from ..config_file import validate
+from ..config.load import validate
+from ..config.model import UNetConfig
 from ..distributed import log
 from ..errors import CheckpointError
+from ..run_folder import checkpoints, newest_checkpoint
 from .released import from_released, read_released, require_stage, to_released, unet_config
 from .stages import is_temporal
 from .state_dict import StateDict, require_fit, shapes
@@ -162,49 +162,6 @@ def load_network(
     network = VideoUNet(read_config(folder))
     _copy(network, read_folder(folder), set(network.state_dict()), str(folder))
     return network.to(device, dtype).eval()
-
-
-MANIFEST = "checkpoint.json"
-"""In every finished checkpoint folder of a run."""
-EXPORT = "export.json"
-"""In every folder that `lavie export` or `lavie import` made."""
-
-
-def checkpoints(run: str | Path) -> list[Path]:
-    """The finished checkpoint-<step> folders of a run, oldest step first."""
-    named = [p for p in Path(run).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
-    return sorted((p for p in named if (p / MANIFEST).is_file()), key=step_of)
-
-
-def step_of(checkpoint: Path) -> int:
-    """The step of a folder checkpoint-<step>."""
-    return int(checkpoint.name.removeprefix("checkpoint-"))
-
-
-def newest_checkpoint(path: str | Path) -> Path:
-    """`path` if it is a checkpoint folder, else the newest one in the run's folder `path`; else CheckpointError."""
-    path = Path(path)
-    if (path / MANIFEST).is_file():
-        return path
-    found = checkpoints(path)
-    if not found and is_export(path):
-        raise CheckpointError(f"{path} is an exported folder: a run starts from it by init_weights, and resumes none")
-    if not found:
-        raise CheckpointError(f"{path}: no checkpoint-<step> folder, nor one that holds them (no {MANIFEST})")
-    return found[-1]
-
-
-def is_export(path: str | Path) -> bool:
-    """Whether `path` is a folder that `lavie export` or `lavie import` made."""
-    return (Path(path) / EXPORT).is_file()
-
-
-def find_stage(path: str | Path) -> Path:
-    """The folder to sample a stage from: an exported folder, a checkpoint folder, or the newest one in a run's folder.
-
-    It holds config.yaml and unet/. Raises CheckpointError if `path` is none of these.
-    """
-    return Path(path) if is_export(path) else newest_checkpoint(path)
 
 
 def read_config(folder: Path) -> UNetConfig:

@@ -20,11 +20,12 @@ import torch
 from safetensors import SafetensorError
 
 from .. import __version__
-from ..config import TrainConfig
-from ..config_file import dump_yaml, load_config
+from ..config.load import dump_yaml, load_config
+from ..config.train import TrainConfig
 from ..distributed import barrier, broadcast_object, is_main, log, world_size
 from ..errors import CheckpointError, TrainingError
-from ..models.weights import MANIFEST, WEIGHTS_NAME, checkpoints, newest_checkpoint, save_network, step_of
+from ..models.weights import WEIGHTS_NAME, save_network
+from ..run_folder import MANIFEST, checkpoints, newest_checkpoint, step_of
 from .deepspeed import training_dtype
 from .ema import EMA, gathered_weights
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..config_file import load_config
+from ..config.load import load_config
 from ..errors import CheckpointError
 from ..models.stages import set_trainable
 from ..models.state_dict import require_fit, shapes

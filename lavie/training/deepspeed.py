@@ -11,13 +11,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ..config import TrainConfig
+from ..cluster.rendezvous import meet, start_timeout
+from ..config.train import TrainConfig
 from ..errors import ConfigError
+from ..launcher import find_place
 from ..models.attention import TransformerBlock
 from ..models.resnet import ResnetBlock
 from ..models.temporal import TemporalResnetBlock
 from .optim import build_optimizer
-from .rendezvous import find_place, meet, start_timeout
 
 
 def init_distributed(store: dist.Store | None = None) -> torch.device:

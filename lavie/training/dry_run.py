@@ -7,19 +7,19 @@ from pathlib import Path
 
 import torch
 
-from ..config import TrainConfig
-from ..config_data import DatasetConfig
-from ..config_file import dump_yaml
-from ..data.buckets import Buckets
-from ..data.plan import Plan, make_plan
-from ..data.plan_report import report
-from ..data.pools import load_pools
-from ..data.remote import is_url
+from ..config.data import DatasetConfig
+from ..config.load import dump_yaml
+from ..config.train import TrainConfig
+from ..data.order.buckets import Buckets
+from ..data.order.datasets import load_pools
+from ..data.order.plan import Plan, make_plan
+from ..data.order.plan_report import report
+from ..data.shards.remote import is_url
 from ..errors import ConfigError
 from ..models.stages import set_trainable
 from ..models.unet import VideoUNet
-from .caching import open_caches
 from .deepspeed import resolve_json, training_dtype, zero_stage
+from .make_cache import open_caches
 from .metrics import forward_flops
 
 GIB = 2**30

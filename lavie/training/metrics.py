@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..config import TrainConfig
-from ..config_data import BucketConfig
+from ..config.data import BucketConfig
+from ..config.train import TrainConfig
 from ..files import replacing
 from ..models.unet import VideoUNet
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from ..config import TrainConfig
+from ..config.train import TrainConfig
 
 
 def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

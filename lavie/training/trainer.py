@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from ..config import TrainConfig
-from ..config_file import dump_yaml
-from ..data.buckets import load_buckets
-from ..data.loader import Batch, build_loader, fixed_batches
-from ..data.plan_report import notices
+from ..cluster.preflight import preflight
+from ..config.load import dump_yaml
+from ..config.train import TrainConfig
+from ..data.feed.loader import Batch, build_loader, fixed_batches
+from ..data.order.buckets import load_buckets
+from ..data.order.plan_report import notices
 from ..diffusion.loss import JointLoss
 from ..diffusion.schedule import NoiseSchedule
 from ..distributed import barrier, is_main, log, rank, setup_logging, sum_over_ranks, world_size
@@ -25,17 +26,16 @@ from ..models.unet import VideoUNet
 from ..models.weights import initialize
 from ..ops.attention import set_attention_backend
 from ..ops.backend import set_backend
-from .caching import open_caches
 from .checkpoint import find, load, save
-from .claim import claim, require_own
 from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype, zero_stage
 from .dry_run import plan_of
 from .ema import EMA, gathered_weights
+from .make_cache import open_caches
 from .metrics import Metrics, forward_flops, peak_flops, peak_memory_gib
+from .objective import Step
 from .optim import learning_rate
-from .preflight import preflight
+from .output_dir import claim, require_own
 from .restarts import require_progress
-from .step import Step
 from .stop import requested
 from .validate import validation_loss
 

@@ -2,10 +2,10 @@
 
 import torch
 
-from ..data.loader import Batch
+from ..data.feed.loader import Batch
 from ..distributed import sum_over_ranks
 from ..models.unet import VideoUNet
-from .step import Step
+from .objective import Step
 
 QUANTILES = (0.125, 0.375, 0.625, 0.875)
 """Where in the noise schedule the loss is taken: the middles of its quarters."""

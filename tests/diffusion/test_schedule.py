@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lavie.config import TrainConfig
+from lavie.config.train import TrainConfig
 from lavie.diffusion.schedule import NoiseSchedule, zero_terminal_snr
 from lavie.errors import ConfigError
 from lavie.testing import TOLERANCES, relative_error

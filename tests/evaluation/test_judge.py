@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavie.data.synthetic import COLOURS, DIRECTIONS, MOTIONS, SHAPES, render_clip, render_image
+from lavie.data.prepare.synthetic import COLOURS, DIRECTIONS, MOTIONS, SHAPES, render_clip, render_image
 from lavie.evaluation.judge import Verdict, judge_clip, judge_image
 
 ALL = [(colour, shape, direction) for colour, shape, direction in itertools.product(COLOURS, SHAPES, DIRECTIONS)]

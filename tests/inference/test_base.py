@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lavie.config_file import load_config
+from lavie.config.load import load_config
 from lavie.errors import ConfigError
 from lavie.inference.base import SampleSettings, generate
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lavie import cli
+from lavie.cli import main as cli
 from lavie.errors import CheckpointError, ConfigError
 from lavie.inference.cascade import Cascade, generate_cascade
 from lavie.inference.settings import CascadeSettings

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lavie.config import UNetConfig
+from lavie.config.model import UNetConfig
 from lavie.diffusion.schedule import NoiseSchedule
 from lavie.errors import ConfigError
 from lavie.inference.sampler import TextToVideo

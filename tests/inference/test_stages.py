@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lavie.config import UNetConfig
+from lavie.config.model import UNetConfig
 from lavie.diffusion.condition import spread_key_frames
 from lavie.diffusion.schedule import NoiseSchedule
 from lavie.errors import ConfigError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from .cluster import Cluster, lacking
+from tests.launch.slurm import Cluster, lacking
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from lavie.training import stop
-
-from .cluster import ROOT, Cluster, Job, wait_until
+from tests.launch.slurm import ROOT, Cluster, Job, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -253,12 +252,12 @@ def test_another_config_may_be_named(submit, cluster, path, output):
 
 
 def chain(cluster: Cluster, path: dict[str, str], folder: Path, *changes: str) -> list[Job]:
-    """The jobs of the three stages that array.slurm submits."""
+    """The jobs of the three stages that stages.sh submits."""
     environment = cluster.environment
     cluster.environment = environment | path
     try:
         options = ("--nodes=2", "--ntasks-per-node=1", f"--output={folder}/%x.out")
-        printed = cluster.call("bash", "launch/array.slurm", folder, *options, *changes)
+        printed = cluster.call("bash", "launch/stages.sh", folder, *options, *changes)
     finally:
         cluster.environment = environment
     stages = [line.split() for line in printed.splitlines()]

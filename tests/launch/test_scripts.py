@@ -11,8 +11,7 @@ from contextlib import suppress
 import pytest
 
 from lavie.training import stop
-
-from .cluster import ROOT
+from tests.launch.slurm import ROOT
 
 SCRIPTS = sorted((ROOT / "launch").glob("*.s*"))
 STAGES = ("base", "interpolation", "vsr")
@@ -28,7 +27,7 @@ sys.exit(stop.STOPPED)
 
 def test_there_are_those_that_the_readme_names():
     names = {path.name for path in SCRIPTS}
-    assert names == {"array.slurm", "base.slurm", "env.sh", "interpolation.slurm", "rank.sh", "vsr.slurm"}
+    assert names == {"stages.sh", "base.slurm", "env.sh", "interpolation.slurm", "rank.sh", "vsr.slurm"}
     text = (ROOT / "launch/README.md").read_text()
     assert all(f"`{name}`" in text for name in names)
 

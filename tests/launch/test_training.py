@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lavie.config import TrainConfig
-from lavie.config_file import load_config
-from lavie.data.synthetic import demo_set
+from lavie.config.load import load_config
+from lavie.config.train import TrainConfig
+from lavie.data.prepare.synthetic import demo_set
 from lavie.testing import run_distributed
-
-from .cluster import Cluster, Job, wait_until
+from tests.launch.slurm import Cluster, Job, wait_until
 
 CYCLES = int(os.environ.get("LAVIE_SLURM_CYCLES", 2))
 STEPS = 10 + 10 * CYCLES

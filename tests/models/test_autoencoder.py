@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lavie.config import AutoencoderConfig
+from lavie.config.model import AutoencoderConfig
 from lavie.errors import CheckpointError
 from lavie.models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder, cosine_basis, sample_posterior
 from lavie.testing import ORACLE_ATOL, TOLERANCES, relative_error

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from lavie.config import TextEncoderConfig
+from lavie.config.model import TextEncoderConfig
 from lavie.errors import CheckpointError
 from lavie.models.text_encoder import HashTextEncoder, build_text_encoder
 from lavie.testing import SHARED, requires_shared

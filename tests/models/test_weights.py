@@ -7,24 +7,22 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lavie.config import UNetConfig
+from lavie.config.model import UNetConfig
 from lavie.errors import CheckpointError
 from lavie.models.stages import is_temporal
 from lavie.models.unet import VideoUNet
 from lavie.models.weights import (
     CONFIG_NAME,
-    MANIFEST,
     WEIGHTS_NAME,
-    checkpoints,
     initialize,
     load_network,
     load_official,
     load_stable_diffusion,
-    newest_checkpoint,
     save_network,
     to_official,
     unet_config,
 )
+from lavie.run_folder import MANIFEST, checkpoints, newest_checkpoint
 from lavie.testing import tiny_unet
 
 FREQUENCIES = ".attn_temp.rotary_emb.freqs"

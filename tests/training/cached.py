@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from lavie.config import TrainConfig
-from lavie.config_file import merge
-from lavie.data.loader import build_loader
+from lavie.config.load import merge
+from lavie.config.train import TrainConfig
+from lavie.data.feed.loader import build_loader
 from lavie.diffusion.schedule import NoiseSchedule
 from lavie.models.autoencoder import build_autoencoder
 from lavie.models.text_encoder import build_text_encoder
-from lavie.training.caching import cache_data, open_caches
-from lavie.training.step import Step
+from lavie.training.make_cache import cache_data, open_caches
+from lavie.training.objective import Step
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lavie.data.synthetic import demo_set
+from lavie.data.prepare.synthetic import demo_set
 
 
 @pytest.fixture(scope="session")

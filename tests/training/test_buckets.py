@@ -6,14 +6,22 @@ from typing import Any
 import pytest
 import torch
 
-from lavie.config import TrainConfig
-from lavie.data.loader import build_loader
-from lavie.data.synthetic import demo_set
+from lavie.config.train import TrainConfig
+from lavie.data.feed.loader import build_loader
+from lavie.data.prepare.synthetic import demo_set
 from lavie.testing import LOSS_RTOL, run_distributed
 from lavie.training.metrics import forward_flops
-
-from .test_step import build_step
-from .test_trainer import deepspeed_json, fails, losses, make_config, make_vsr_config, records, train, weight_hashes
+from tests.training.test_objective import build_step
+from tests.training.test_trainer import (
+    deepspeed_json,
+    fails,
+    losses,
+    make_config,
+    make_vsr_config,
+    records,
+    train,
+    weight_hashes,
+)
 
 STEPS = 6
 

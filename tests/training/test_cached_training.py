@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from lavie.config import TrainConfig
-from lavie.data.synthetic import demo_set
+from lavie.config.train import TrainConfig
+from lavie.data.prepare.synthetic import demo_set
 from lavie.models.unet import VideoUNet
-from lavie.models.weights import MANIFEST, save_network
+from lavie.models.weights import save_network
+from lavie.run_folder import MANIFEST
 from lavie.testing import LOSS_RTOL, TOLERANCES, relative_error, run_distributed
-from lavie.training.caching import cache_data
+from lavie.training.make_cache import cache_data
 from lavie.training.optim import build_optimizer, learning_rate
 from lavie.training.trainer import build_network
 from tests.training.cached import CPU, batches, cached, inputs, make_config, make_step, with_cache, without_encoders

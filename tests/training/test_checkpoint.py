@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 
 from lavie.errors import CheckpointError, TrainingError
-from lavie.models.weights import checkpoints, load_network, newest_checkpoint
+from lavie.models.weights import load_network
+from lavie.run_folder import checkpoints, newest_checkpoint
 from lavie.testing import run_distributed
 from lavie.training import checkpoint
 from lavie.training.trainer import require_sources
-
-from .test_trainer import deepspeed_json, fails, make_config, train
+from tests.training.test_trainer import deepspeed_json, fails, make_config, train
 
 
 def test_keeps_the_newest_and_leaves_no_partial_folder(rendered, tmp_path):

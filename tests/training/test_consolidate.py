@@ -8,13 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lavie import cli
+from lavie.cli import main as cli
 from lavie.errors import CheckpointError
 from lavie.models.weights import read_folder
 from lavie.testing import run_distributed
 from lavie.training.consolidate import raw_weights
-
-from .test_trainer import deepspeed_json, make_config
+from tests.training.test_trainer import deepspeed_json, make_config
 
 STAGES = (0, 1, 2, 3)
 TEMPORAL = dict(mixed_precision="bf16", trainable="temporal")

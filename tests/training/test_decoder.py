@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lavie.config import TrainConfig
-from lavie.data import decoders
-from lavie.data.encode import encode_vp9
-from lavie.data.pack import pack_entries
-from lavie.data.sources import Entry
+from lavie.config.train import TrainConfig
+from lavie.data.decoders import choice as decoders
+from lavie.data.media.encode import encode_vp9
+from lavie.data.prepare.pack import pack_entries
+from lavie.data.prepare.sources import Entry
 from lavie.testing import LOSS_RTOL, run_distributed
-
-from .test_trainer import make_config
+from tests.training.test_trainer import make_config
 
 requires_dali = pytest.mark.skipif(decoders.missing_dali() is not None, reason="DALI is not installed")
 

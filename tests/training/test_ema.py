@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from lavie.testing import TOLERANCES, relative_error, run_distributed
-
-from .test_trainer import deepspeed_json, make_config
+from tests.training.test_trainer import deepspeed_json, make_config
 
 
 def errors_of_the_average(config, settings) -> dict[str, float]:

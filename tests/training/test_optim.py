@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lavie.config import TrainConfig
+from lavie.config.train import TrainConfig
 from lavie.training.optim import learning_rate
 
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from lavie.testing import run_distributed
-
-from .test_trainer import deepspeed_json, make_config
+from tests.training.test_trainer import deepspeed_json, make_config
 
 
 def gathered_equals_built(config, settings) -> dict[str, bool]:

@@ -6,11 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lavie.config import TrainConfig
-from lavie.models.weights import checkpoints
+from lavie.config.train import TrainConfig
+from lavie.run_folder import checkpoints
 from lavie.testing import run_distributed
-
-from .test_trainer import losses, make_config, records, weight_hashes
+from tests.training.test_trainer import losses, make_config, records, weight_hashes
 
 STEPS = 6
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lavie.config import TrainConfig
-from lavie.config_file import load_config
+from lavie.config.load import load_config
+from lavie.config.train import TrainConfig
 from lavie.errors import CheckpointError, ConfigError, TrainingError
 from lavie.models.stages import is_temporal
 from lavie.ops.backend import set_backend
@@ -101,12 +101,12 @@ def weight_hashes(config: TrainConfig, step: int) -> dict[str, str]:
 
 def plain_pytorch(config: TrainConfig) -> tuple[list[float], dict[str, torch.Tensor]]:
     """The same run in one process without DeepSpeed: torch's AdamW on the whole global batch; and a float64 average."""
-    from lavie.data.loader import build_loader
+    from lavie.data.feed.loader import build_loader
     from lavie.diffusion.schedule import NoiseSchedule
     from lavie.models.autoencoder import build_autoencoder
     from lavie.models.text_encoder import build_text_encoder
+    from lavie.training.objective import Step
     from lavie.training.optim import build_optimizer, learning_rate
-    from lavie.training.step import Step
     from lavie.training.trainer import build_network
 
     torch.set_num_threads(1)

@@ -1,0 +1,245 @@
+"""Seconds and memory of every stage at full size, with random weights: nothing is downloaded, nothing is drawn.
+
+    python -m lavie.bench.cascade [--stage base] [--frames 16] [--height 320] [--width 512] [--steps 50] ...
+
+Each stage runs alone in a process of its own, on random frames of the size that the stage before would give it, as
+`lavie generate --offload` would run it. The table stands beside the paper's numbers, and a row per stage is appended to
+a CSV file.
+"""
+
+import csv
+import multiprocessing
+import platform
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .. import __version__
+from ..diffusion.schedule import NoiseSchedule
+from ..errors import LavieError
+from ..inference.cascade import Cascade
+from ..inference.interpolation import Interpolator
+from ..inference.load import META, default_device, dtype_on
+from ..inference.memory import GIB, peaks
+from ..inference.sampler import Sampler, TextToVideo
+from ..inference.settings import arguments, resolve
+from ..inference.super_resolution import SuperResolver
+from ..models.autoencoder import KLAutoencoder
+from ..models.stages import STAGES
+from ..models.text_encoder import ClipTextEncoder
+from ..models.unet import VideoUNet
+
+RESULTS = Path(__file__).with_name("results.csv")
+SAMPLERS: dict[str, type[Sampler]] = {"base": TextToVideo, "interpolation": Interpolator, "vsr": SuperResolver}
+PAPER = {"base": (10, 13), "interpolation": (180, 40), "vsr": (360, 42)}
+"""Seconds and GB (paper, section 5.2), on a GPU that it does not name for them."""
+GPU_SIZE, CPU_SIZE = (16, 320, 512, 50), (2, 64, 64, 2)
+"""Key frames, height, width and denoising steps: the paper's, and one that a CPU finishes in minutes."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stage, measured: a line of the results file."""
+
+    date: str
+    device: str
+    lavie: str
+    torch: str
+    dtype: str
+    stage: str
+    frames: int
+    height: int
+    width: int
+    """Of the stage's clip."""
+    steps: int
+    guidance: float
+    seconds: float
+    """From prompt and frames to frames, decoding included; weights were in place."""
+    seconds_per_step: float
+    """Of denoising, the mean after the first step."""
+    peak_gib: float
+    """GPU: the most memory allocated; CPU: resident memory of the process above that at its start, at most."""
+    estimated_gib: float
+    """What `lavie generate --dry-run --offload` says."""
+
+
+def random_sampler(stage: str, device: torch.device, dtype: torch.dtype) -> Sampler:
+    """The full-size network of a stage and the encoders it is used with, without trained weights."""
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    large = stage == "vsr"
+    # Of Stable Diffusion 1.4, and of its x4 upscaler.
+    widths = (128, 256, 512) if large else (128, 256, 512, 512)
+    # CLIP ViT-L/14, and OpenCLIP ViT-H/14 without its last layer.
+    text = CLIPTextConfig(
+        hidden_size=1024 if large else 768,
+        intermediate_size=4096 if large else 3072,
+        num_hidden_layers=23 if large else 12,
+        num_attention_heads=16 if large else 12,
+        hidden_act="gelu" if large else "quick_gelu",
+    )
+    with device:
+        network = VideoUNet(STAGES[stage]).to(dtype).eval()
+        vae: Any = AutoencoderKL(
+            block_out_channels=widths,
+            down_block_types=("DownEncoderBlock2D",) * len(widths),
+            up_block_types=("UpDecoderBlock2D",) * len(widths),
+            layers_per_block=2,
+            latent_channels=4,
+        )
+        encoder = CLIPTextModel(text).eval()
+    # The x4 upscaler's autoencoder stays in float32, as load_stage has it.
+    autoencoder = KLAutoencoder(vae.eval(), 0.08333 if large else 0.18215, 8).to(torch.float32 if large else dtype)
+    return SAMPLERS[stage](
+        network,
+        autoencoder,
+        ClipTextEncoder(encoder, _no_tokens, 77),
+        NoiseSchedule("v_prediction" if large else "epsilon"),
+    )
+
+
+def _no_tokens(captions: list[str], *, max_length: int, **_: Any) -> SimpleNamespace:
+    """A tokenizer to which every caption is empty."""
+    return SimpleNamespace(input_ids=torch.zeros(len(captions), max_length, dtype=torch.long))
+
+
+def measure(stage: str, given: tuple[int, int, int], settings: dict[str, Any], device: str) -> tuple[float, float, int]:
+    """Sample one clip: seconds, seconds per step, peak bytes.
+
+    Args:
+        given: frames, height and width that the stage starts from.
+        settings: of the sampler.
+    """
+    where = torch.device(device)
+    start = _resident()
+    sampler: Any = random_sampler(stage, where, dtype_on(where))
+    noise = np.random.default_rng(0)
+    frames = [] if stage == "base" else [noise.integers(0, 256, (1, *given, 3), np.uint8)]
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(where)
+    times = [time.perf_counter()]
+
+    def tick(*_: int) -> None:
+        if where.type == "cuda":
+            torch.cuda.synchronize(where)
+        times.append(time.perf_counter())
+
+    sampler(*frames, ["a prompt"], progress=tick, **settings)
+    seconds = time.perf_counter() - times[0]
+    peak = torch.cuda.max_memory_allocated(where) if where.type == "cuda" else _resident() - start
+    return seconds, (times[-1] - times[1]) / max(len(times) - 2, 1), peak
+
+
+def _resident() -> int:
+    """The most bytes that this process has held in memory."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def bench(
+    stages: list[str], size: tuple[int, int, int, int], guidance: float | None, device: torch.device
+) -> list[Row]:
+    """Measure stages of the cascade at a size: key frames, height, width and steps. Raises ConfigError if it cannot be.
+
+    guidance: of all stages; default: each one's own.
+    """
+    frames, height, width, steps = size
+    overrides = [f"base.num_frames={frames}", f"base.height={height}", f"base.width={width}"]
+    overrides += [f"{name}.num_inference_steps={steps}" for name in STAGES]
+    overrides += [f"{name}.guidance_scale={guidance}" for name in STAGES if guidance is not None]
+    settings = resolve({}, overrides)
+    dtype = dtype_on(device)
+    parts: dict[str, Any] = {name: random_sampler(name, META, dtype) for name in STAGES}
+    cascade = Cascade(**parts, settings=settings, device=META)
+    estimates, plans = peaks(cascade, offload=True), cascade.plan()
+    before = {"base": (0, 0, 0), "interpolation": (frames, height, width), "vsr": plans["interpolation"].pixels}
+    rows = []
+    for stage in stages:
+        own = getattr(settings, stage)
+        with multiprocessing.get_context("spawn").Pool(1) as alone:
+            seconds, per_step, peak = alone.apply(measure, (stage, before[stage], arguments(own), str(device)))
+        rows.append(
+            Row(
+                date=date.today().isoformat(),
+                device=torch.cuda.get_device_name(device)
+                if device.type == "cuda"
+                else f"{platform.machine()} CPU, threads: {torch.get_num_threads()}",
+                lavie=__version__,
+                torch=torch.__version__,
+                dtype=str(dtype).removeprefix("torch."),
+                stage=stage,
+                frames=plans[stage].pixels[0],
+                height=plans[stage].pixels[1],
+                width=plans[stage].pixels[2],
+                steps=steps,
+                guidance=own.guidance_scale,
+                seconds=round(seconds, 2),
+                seconds_per_step=round(per_step, 3),
+                peak_gib=round(peak / GIB, 2),
+                estimated_gib=round(estimates[stage].total / GIB, 2),
+            )
+        )
+    return rows
+
+
+def append(rows: list[Row], path: Path) -> None:
+    """Add rows to a CSV file, with a header where it is new."""
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(Row.__dataclass_fields__), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(map(asdict, rows))
+
+
+def table(rows: list[Row]) -> Table:
+    """The rows beside the paper's numbers, which are of its own sizes."""
+    columns = ["stage", "clip", "steps", "s", "s/step", "paper: s", "GiB", "dry run", "paper: GB"]
+    result = Table(*columns, title=f"{rows[0].device}, {rows[0].dtype}, torch {rows[0].torch}")
+    for row in rows:
+        seconds, memory = PAPER[row.stage]
+        clip = f"{row.frames} x {row.height} x {row.width}"
+        values = [row.steps, row.seconds, row.seconds_per_step, seconds, row.peak_gib, row.estimated_gib, memory]
+        result.add_row(row.stage, clip, *map(str, values))
+    return result
+
+
+def main(
+    stage: Annotated[list[str] | None, typer.Option(help="base, interpolation or vsr; default: all three.")] = None,
+    frames: Annotated[int | None, typer.Option(min=2, help="Key frames; default: 16 on a GPU, 2 on a CPU.")] = None,
+    height: Annotated[int | None, typer.Option(help="Of the base clip; default: 320 on a GPU, 64 on a CPU.")] = None,
+    width: Annotated[int | None, typer.Option(help="Of the base clip; default: 512 on a GPU, 64 on a CPU.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of denoising; default: 50 on a GPU, 2 on a CPU.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Of all stages; up to 1 is one network call a step.")] = None,
+    results: Annotated[Path, typer.Option(help="The CSV file that rows are appended to.")] = RESULTS,
+) -> None:
+    """Time the full-size cascade with random weights, and weigh its memory, on the GPU or else on the CPU."""
+    device = default_device()
+    defaults = GPU_SIZE if device.type == "cuda" else CPU_SIZE
+    asked = (frames, height, width, steps)
+    first, second, third, fourth = (b if a is None else a for a, b in zip(asked, defaults, strict=True))
+    unknown = set(stage or []) - set(STAGES)
+    if unknown:
+        raise typer.BadParameter(f"--stage: got {', '.join(sorted(unknown))}, wanted {', '.join(STAGES)}")
+    try:
+        rows = bench(stage or [*STAGES], (first, second, third, fourth), guidance, device)
+    except LavieError as error:
+        raise typer.BadParameter(str(error)) from None
+    append(rows, results)
+    Console().print(table(rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""The command `lavie`: its modules parse the command line, call the library and print."""

@@ -1,0 +1,89 @@
+"""`lavie data`: datasets from the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..data.prepare.pack import PackReport, pack
+from ..data.prepare.synthetic import FARTHEST, TRAVEL, demo_set
+from ..errors import DataError
+from .data_cache import cache_command
+from .data_check import check_command
+from .data_index import index_command
+from .data_plan import plan_command
+
+app = typer.Typer(name="data", help="Make and check datasets.", no_args_is_help=True)
+
+SHOWN = 20
+"""Rejected files that are listed on screen; `rejected.jsonl` lists them all."""
+
+
+@app.command("pack")
+def pack_command(
+    src: Annotated[Path, typer.Argument(help="Media with .txt captions, a .csv or .jsonl table, or shards.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
+    num_frames: Annotated[int, typer.Option(min=1, help="Frames of a clip; videos that hold none are left out.")] = 16,
+    fps: Annotated[float | None, typer.Option(min=0.01, help="Frames per second of a clip, as data.fps.")] = None,
+    frame_stride: Annotated[int | None, typer.Option(min=1, help="Or every n-th frame, as data.frame_stride.")] = None,
+) -> None:
+    """Pack captioned videos and images into shards. Without --fps and --frame-stride, the frame stride is 1."""
+    if fps and frame_stride:
+        raise DataError(f"--fps {fps:g} and --frame-stride {frame_stride}: give one of them")
+    if not fps:
+        frame_stride = frame_stride or 1
+    _show(out, pack(src, out, num_frames=num_frames, fps=fps, frame_stride=frame_stride))
+
+
+@app.command("demo")
+def demo_command(
+    out: Annotated[Path, typer.Argument(help="Folder; the shards go to its train and validation.")],
+    clips: Annotated[int, typer.Option(min=1, help="Training clips.")] = 800,
+    images: Annotated[int, typer.Option(min=0, help="Training images.")] = 240,
+    size: Annotated[int, typer.Option(min=16, help="Height and width in pixels, even.")] = 64,
+    frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 12,
+    fps: Annotated[float, typer.Option(min=1, help="Frames per second.")] = 12,
+    travel: Annotated[
+        tuple[float, float], typer.Option(help="Least and most that shapes move in a clip, in units of the frame.")
+    ] = TRAVEL,
+    seed: Annotated[int, typer.Option(help="Another seed gives other clips.")] = 0,
+) -> None:
+    """Draw a small captioned dataset of coloured shapes that move."""
+    if size % 2:
+        raise DataError(f"--size {size}: wanted an even number, for H.264")
+    if not 0 <= travel[0] <= travel[1] <= FARTHEST:
+        raise DataError(f"--travel {travel[0]:g} {travel[1]:g}: wanted least and most, within 0 .. {FARTHEST}")
+    train, validation = demo_set(
+        out, clips=clips, images=images, size=size, frames=frames, fps=fps, seed=seed, travel=travel
+    )
+    _show(out / "train", train)
+    _show(out / "validation", validation)
+
+
+def _show(out: Path, report: PackReport) -> None:
+    console = Console()
+    table = Table(title=escape(str(out)), title_justify="left")
+    table.add_column("what")
+    table.add_column("count", justify="right")
+    table.add_row("videos packed", str(report.videos))
+    table.add_row("images packed", str(report.images))
+    if report.converted:
+        table.add_row("of these, GIFs stored as mp4 or png", str(len(report.converted)))
+    for reason, count in sorted(report.reasons.items()):
+        table.add_row(f"rejected: {reason}", str(count))
+    table.add_row("shards", str(len(report.shards)))
+    console.print(table)
+    for rejected in report.rejected[:SHOWN]:
+        console.print(f"{rejected.name}: {rejected.reason}. {rejected.detail}", markup=False, highlight=False)
+    if len(report.rejected) > SHOWN:
+        more = len(report.rejected) - SHOWN
+        console.print(f"... and {more} more, listed in {out / 'rejected.jsonl'}", markup=False, highlight=False)
+
+
+app.command("index")(index_command)
+app.command("plan")(plan_command)
+app.command("check")(check_command)
+app.command("cache")(cache_command)

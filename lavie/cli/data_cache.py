@@ -1,0 +1,61 @@
+"""`lavie data cache`: the latents and text features of a run's data, computed once."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from ..config.load import load_config
+
+SHOWN = 20
+"""Entries without success that are listed on screen; `failed-rank<r>.jsonl` lists them all."""
+
+
+def cache_command(
+    config: Annotated[Path, typer.Argument(help="The run's YAML.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the cache, the run's data.cache.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="key=value", help="Changes of the YAML.")] = None,
+    device: Annotated[str | None, typer.Option(help="As cuda:1 or cpu; default: a GPU of this rank.")] = None,
+    dtype: Annotated[Literal["float16", "bfloat16", "float32"], typer.Option(help="Of what is stored.")] = "float16",
+    batch: Annotated[int, typer.Option(min=1, help="Clips that are encoded at a time.")] = 8,
+) -> None:
+    """Encode every cut of data.train that OUT lacks; train with data.cache=OUT afterwards. data.cuts says how many.
+
+    Run again after a change of the data, or after an interruption: what is there is kept. Ranks share the work:
+    `torchrun --nproc_per_node 8 --no-python lavie data cache ...`, or `mpirun lavie data cache ...`.
+    """
+    import torch
+
+    from ..training.make_cache import cache_data, launched, own_device
+
+    run = load_config(config, overrides or [])
+    (rank, ranks), console = launched(), Console()
+    plain = ranks > 1 or not console.is_terminal
+    with Progress(transient=True, console=console, disable=plain) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def done(kind: str, number: int, total: int) -> None:
+            if kind not in tasks:
+                tasks[kind] = progress.add_task(kind)
+            progress.update(tasks[kind], completed=number, total=total)
+            if plain:
+                print(f"rank {rank}: {number} of {total} {kind}", flush=True)
+
+        report = cache_data(run, out, device=own_device(device), dtype=getattr(torch, dtype), batch=batch, done=done)
+    table = Table(title=f"rank {rank} of {ranks}" if ranks > 1 else None, title_justify="left")
+    table.add_column("what")
+    table.add_column("count", justify="right")
+    table.add_row("entries of the configuration", str(report.wanted))
+    table.add_row("there already, kept", str(report.kept))
+    table.add_row("encoded now", str(report.encoded))
+    table.add_row("could not be encoded", str(len(report.failed)))
+    console.print(table)
+    for line in report.failed[:SHOWN]:
+        console.print(f"{line['key']}, cut {line['cut']}: {line['reason']}", markup=False, highlight=False)
+    if len(report.failed) > SHOWN:
+        where = out / "*" / f"failed-rank{rank}.jsonl"
+        console.print(f"... and {len(report.failed) - SHOWN} more, listed in {where}", markup=False, highlight=False)
+    console.print(f"data.cache={out}", markup=False, highlight=False, soft_wrap=True)

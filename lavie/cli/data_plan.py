@@ -1,0 +1,34 @@
+"""`lavie data plan`: what a run will see of its data."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..config.load import load_config
+from ..data.order.plan import check_global_batch, make_plan
+from ..data.order.plan_report import draw_plan, report
+
+
+def plan_command(
+    config: Annotated[Path, typer.Argument(help="The run's YAML.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="key=value", help="Changes of it.")] = None,
+    world_size: Annotated[int, typer.Option(min=1, help="GPUs of the run.")] = 1,
+    global_batch: Annotated[
+        int | None, typer.Option(min=1, help="Clips per step, in place of the config's: those of a run to continue.")
+    ] = None,
+    max_epochs: Annotated[
+        float | None, typer.Option(min=0, help="Refuse a plan that repeats a dataset more often.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The plot, a PNG.")] = Path("plan.png"),
+) -> None:
+    """Tell what a run will see: shares, repeats, bytes and hours of each dataset. Impossible plans are refused."""
+    run = load_config(config, overrides or [])
+    accumulation = run.gradient_accumulation_steps
+    if global_batch is not None:
+        accumulation = check_global_batch(global_batch, run.train_batch_size, world_size)
+    total = run.train_batch_size * accumulation * world_size
+    plan = make_plan(run.data, seed=run.seed, steps=run.max_train_steps, global_batch=total, max_epochs=max_epochs)
+    draw_plan(plan, out)
+    batch = f"{run.train_batch_size} x {accumulation} x {world_size} = {total}"
+    typer.echo(f"{report(plan)}\nglobal batch: {batch} clips\nplot: {out}")

@@ -1,0 +1,71 @@
+"""`lavie doctor cluster`: what a run of several ranks would stumble over, before it is started."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..config.load import load_config
+
+if TYPE_CHECKING:
+    from ..cluster.preflight import Report
+
+app = typer.Typer(name="doctor", help="Find what would stop a run.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `cluster` a command of its own: more may come."""
+
+
+@app.command()
+def cluster(
+    config: Annotated[Path, typer.Argument(help="The run's YAML.")] = Path("configs/base.yaml"),
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="key=value", help="Changes of it.")] = None,
+    deepspeed: Annotated[Path, typer.Option(help="DeepSpeed's settings.")] = Path("configs/zero3.json"),
+    wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for all ranks.")] = 20.0,
+) -> None:
+    """Compare the nodes of a run: reach, code, versions, config, shards, clocks. Exits with 1 if they differ.
+
+    Every run does it at its start. To do only this, start it as the run is started, on the same nodes:
+
+    deepspeed --hostfile hosts --no_python --no_local_rank $(which lavie) doctor cluster configs/base.yaml
+
+    torchrun --nnodes 2 ... --no-python lavie doctor cluster configs/base.yaml
+    """
+    from ..cluster.preflight import examine
+    from ..cluster.rank_facts import make_card
+    from ..cluster.rendezvous import meet
+    from ..launcher import find_place
+
+    run, place = load_config(config, overrides or []), find_place()
+    if place.world_size == 1:
+        typer.echo("one rank: nothing to compare. Start it with the launcher of the run; --help has examples")
+        return
+    store, waited = meet(place, wait, patience=wait)
+    report = examine(store, place, make_card(place, run, deepspeed, waited), wait, patience=wait)
+    if place.rank == 0:
+        _show(report, place.world_size)
+    if report.findings:
+        raise typer.Exit(1)
+
+
+def _show(report: "Report", world_size: int) -> None:
+    table = Table(box=SIMPLE, pad_edge=False)
+    table.add_column("node")
+    for name in ("first rank", "late", "clock"):
+        table.add_column(name, justify="right")
+    for node in report.nodes:
+        clock = "reference" if node.skew is None else f"{node.skew * 1e3:+.1f} ms (within {node.error * 1e3:.1f} ms)"
+        table.add_row(escape(node.name), str(node.first_rank), f"{node.late:.1f} s", clock)
+    console = Console(width=max(100, Console().width))
+    console.print(table)
+    for finding in report.findings:
+        what = "error: " if finding.fatal else "warning: "
+        console.print(what + finding.message, markup=False, highlight=False, soft_wrap=True)
+    if not report.findings:
+        console.print(f"{world_size} ranks agree", highlight=False)

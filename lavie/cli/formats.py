@@ -1,0 +1,82 @@
+"""`lavie export` and `lavie import`: networks between runs, exported folders, released files and diffusers' folders."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ..config.train import Stage
+
+Overwrite = Annotated[bool, typer.Option(help="Replace an exported folder or a .pt file that lies at OUT.")]
+
+
+def export_command(
+    run: Annotated[
+        Path, typer.Argument(help="A run's output_dir (its newest checkpoint), a checkpoint-<step> or exported folder.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The new folder; with --format released, the new .pt file.")],
+    raw: Annotated[
+        bool,
+        typer.Option(
+            help="The weights of the last step, in place of the averaged ones that samples are drawn by. Unpickles "
+            "DeepSpeed's state in the checkpoint, as resuming does: use it on runs of your own."
+        ),
+    ] = False,
+    format_: Annotated[
+        Literal["diffusers", "released"],
+        typer.Option(
+            "--format", help="A folder that samples and starts runs, or the layout of LaVie's released files."
+        ),
+    ] = "diffusers",
+    encoders: Annotated[
+        bool, typer.Option(help="Copy the autoencoder and the text encoder into the folder, if they have weights.")
+    ] = True,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the network of a run for use elsewhere: a whole folder with a model card, or a file as released."""
+    from ..inference.exchange.export import export_released, export_stage
+    from ..training.consolidate import raw_weights
+
+    weights = raw_weights if raw else None
+    if format_ == "released":
+        export_released(run, out, raw=weights, overwrite=overwrite)
+    else:
+        export_stage(run, out, raw=weights, encoders=encoders, overwrite=overwrite)
+    typer.echo(out)
+
+
+def import_command(
+    src: Annotated[
+        Path,
+        typer.Argument(
+            help="A released LaVie .pt; a folder with a 2-D UNet in diffusers' format, as Stable Diffusion 1.4 or its "
+            "x4 upscaler, to which fresh temporal layers are added; or an exported folder."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="The new folder.")],
+    stage: Annotated[Stage, typer.Option(help="What the network does.")],
+    pretrained: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder in diffusers' format with vae, text_encoder and tokenizer to copy: Stable Diffusion 1.4 "
+            "for base and interpolation, its x4 upscaler for vsr. Without them the result starts runs, but samples "
+            "nothing. Default: SRC, if it has them."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="A JSON file in the style of diffusers' unet/config.json, for a network of another size. Default: "
+            "the released size, or what SRC says."
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make an exported folder of a network from elsewhere. Released weights are kept bit for bit, in their dtypes.
+
+    Files are read as plain tensors: nothing in them is run.
+    """
+    from ..inference.exchange.import_weights import import_stage
+
+    import_stage(src, out, stage, pretrained=pretrained, config=config, overwrite=overwrite)
+    typer.echo(out)

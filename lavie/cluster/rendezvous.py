@@ -1,0 +1,183 @@
+"""How the ranks of a run find one another: the place that a launcher gave each, and the store where they meet.
+
+torchrun and deepspeed set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; mpirun leaves them to MPI; srun numbers its
+tasks; a process that nobody launched is alone. What keeps ranks apart is found and named within seconds; PyTorch would
+wait for minutes.
+"""
+
+import errno
+import ipaddress
+import os
+import socket
+import threading
+import time
+from datetime import timedelta
+
+import psutil
+import torch.distributed as dist
+
+from ..distributed import log
+from ..errors import ClusterError, ConfigError, LostRankError
+from ..launcher import Place, _own_addresses
+
+PATIENCE = 20.0
+"""Seconds after which a rank says whom it waits for, or that what it looks for is out of reach."""
+START_TIMEOUT = 300.0
+"""Seconds after which ranks that have not come are given up; LAVIE_START_TIMEOUT sets another number."""
+PAUSE = 0.2
+"""Seconds between two looks."""
+
+
+def start_timeout() -> float:
+    """Seconds to wait for all ranks: LAVIE_START_TIMEOUT or START_TIMEOUT."""
+    text = os.environ.get("LAVIE_START_TIMEOUT", str(START_TIMEOUT))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise ConfigError(f"LAVIE_START_TIMEOUT is {text!r}: wanted seconds, as in LAVIE_START_TIMEOUT=600")
+    return seconds
+
+
+def meet(place: Place, timeout: float, patience: float = PATIENCE) -> tuple[dist.Store, float]:
+    """The store of the run, and the seconds this rank waited for it; alone, one without a socket.
+
+    Raises ClusterError naming this node and what is wrong; LostRankError after `patience` seconds if rank 0 is out of
+    reach, after `timeout` if rank 0's node is there but rank 0 is not.
+    """
+    if place.world_size == 1:
+        return dist.HashStore(), 0.0
+    serves, waited = place.rank == 0 and not place.hosted, 0.0
+    if serves:
+        _check_address(place)
+        _check_port(place)
+    else:
+        waited = _reach(place, timeout, patience)
+    store = _open_store(place, serves, patience)
+    store.set_timeout(timedelta(seconds=timeout + patience))
+    _choose_interface(place)
+    return dist.PrefixStore(f"lavie/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store), waited
+
+
+def _open_store(place: Place, serves: bool, patience: float) -> dist.Store:
+    """The store at MASTER_ADDR:MASTER_PORT, by a thread: TCPStore waits forever for an answer of what is no store."""
+    came: list[dist.Store | str] = []
+
+    def connect() -> None:
+        try:
+            came.append(
+                dist.TCPStore(
+                    place.address,
+                    place.port,
+                    is_master=serves,
+                    wait_for_workers=False,
+                    timeout=timedelta(seconds=patience),
+                )
+            )
+        except RuntimeError as error:  # what torch.distributed raises derives from it
+            came.append(str(error).splitlines()[0])
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(patience + 5)
+    found = came[0] if came else "it says nothing"
+    if isinstance(found, str):
+        raise LostRankError(
+            f"{place}: something answers at {place.endpoint}, but it is not rank 0 of this run ({found}): MASTER_PORT "
+            "is taken by another program, or rank 0 has just failed. Look at rank 0's output, or choose another port"
+        )
+    return found
+
+
+def _check_address(place: Place) -> None:
+    """That MASTER_ADDR is this node: rank 0 is where the others look for it."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(place.address, place.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as s:
+            s.bind((address[0], 0))
+    except socket.gaierror as error:
+        raise ClusterError(
+            f"{place}: MASTER_ADDR {place.address!r} has no address here ({error.strerror}): correct it"
+        ) from None
+    except OSError:
+        raise ClusterError(
+            f"{place}: MASTER_ADDR {place.address} is no address of this node, which has "
+            f"{', '.join(_own_addresses())}. Rank 0 must run on the node of MASTER_ADDR: set that to one of these, or "
+            "give this node another rank"
+        ) from None
+
+
+def _check_port(place: Place) -> None:
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("", place.port))
+        except OSError as error:
+            what = (
+                f"taken{_holder(place.port)}" if error.errno == errno.EADDRINUSE else f"closed to us ({error.strerror})"
+            )
+            raise ClusterError(
+                f"{place}: MASTER_PORT {place.port} is {what}. Choose another: deepspeed and torchrun have "
+                "--master_port, for other launchers set MASTER_PORT"
+            ) from None
+
+
+def _holder(port: int) -> str:
+    """Who listens on a port, as far as this user may know."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
+                process = psutil.Process(connection.pid)
+                return f" by process {process.pid}: {' '.join(process.cmdline())[:120]}"
+    except psutil.Error:
+        pass
+    return " by another process"
+
+
+def _reach(place: Place, timeout: float, patience: float) -> float:
+    """Wait until something listens at MASTER_ADDR:MASTER_PORT, and return the seconds that took.
+
+    A node that refuses is there, and its rank 0 may yet come; one that is out of reach stays so.
+    """
+    began, told, refused = time.monotonic(), False, False
+    while True:
+        try:
+            socket.create_connection((place.address, place.port), timeout=max(0.5, patience / 4)).close()
+            return time.monotonic() - began
+        except ConnectionRefusedError as error:
+            refused, reason = True, error.strerror
+        except OSError as error:  # no such name, no route, no answer
+            refused, reason = False, error.strerror or str(error)
+        waited = time.monotonic() - began
+        if not refused and waited > patience:
+            raise LostRankError(
+                f"{place}: MASTER_ADDR {place.endpoint} is out of reach from here: {reason}. Correct MASTER_ADDR (the "
+                "hostfile, --master_addr), or the network or firewall between the nodes"
+            )
+        if refused and waited > patience and not told:
+            told = True
+            log.warning(f"{place}: nobody listens at {place.endpoint} yet: rank 0 is late, or has another MASTER_PORT")
+        if waited > timeout:
+            loopback = place.address.startswith("127.") or place.address == "localhost"
+            raise LostRankError(
+                f"{place}: nobody listens at {place.endpoint} after {waited:.0f} s: rank 0 has not started, has "
+                "failed, or has another MASTER_PORT"
+                + (", or is on another node: there, this address would be that node's own" if loopback else "")
+                + ". LAVIE_START_TIMEOUT is the limit in seconds"
+            )
+        time.sleep(PAUSE)
+
+
+def _choose_interface(place: Place) -> None:
+    """Let gloo use the network that leads to rank 0: it would take the host name's, which may be the loopback."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(place.address, place.port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as s:
+            s.connect(address)  # sends nothing, but chooses the address to send from
+            mine = s.getsockname()[0]
+    except OSError:  # only torchrun's agent knows the way
+        return
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(a.address == mine for a in addresses) and not ipaddress.ip_address(mine).is_loopback:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)

@@ -1,0 +1,134 @@
+"""The networks of a run: the video UNet, the autoencoder and the text encoder."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from .base import Positive, Strict
+
+TEMPORAL_GROUPS = 32
+"""Groups of the norms beside temporal convolutions, whatever norm_num_groups is (as released)."""
+
+
+class UNetConfig(Strict):
+    """The network of one stage. The defaults are LaVie's base text-to-video network at full size."""
+
+    in_channels: int = 4
+    out_channels: int = 4
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    cross_attention: tuple[bool, ...] = (True, True, True, False)
+    """For each resolution level, from the finest: whether its blocks hold transformers."""
+    layers_per_block: int = Field(2, ge=1)
+    num_attention_heads: int | tuple[int, ...] = 8
+    """Heads per attention, for all levels or for each."""
+    cross_attention_dim: int = 768
+    norm_num_groups: int = Field(32, ge=1)
+    only_cross_attention: bool | tuple[bool, ...] = False
+    """Whether the transformers' first attention reads the text too, not the frame; for all levels or for each. The
+    middle block always has self-attention."""
+    spatial_attention: Literal["own", "first_and_previous"] = "own"
+    """What self-attention of a frame reads: the frame itself, or the clip's first frame and the one before it."""
+    linear_projection: bool = False
+    """Whether transformers begin and end with linear layers instead of 1x1 convolutions."""
+    num_noise_levels: int = Field(0, ge=0)
+    """Noise levels of a conditioning image that the network has an embedding of; 0: it takes none."""
+    max_noise_level: int | None = None
+    """The highest noise level that may be asked for."""
+    temporal_order: Literal["before_feed_forward", "after_feed_forward"] = "before_feed_forward"
+    """Where temporal attention stands in the transformer block."""
+    temporal_convolutions: bool = False
+    """Whether temporal residual blocks precede the transformers, and temporal modules follow each level."""
+    rotary_dim: int = Field(32, ge=0, multiple_of=2)
+    """Leading dims of each head that RoPE turns in temporal attention; 0 switches RoPE off."""
+    relative_bias: bool = True
+    """Whether temporal attention adds a learned bias per relative frame distance (in the released weights)."""
+    norm_statistics: Literal["separate", "pooled"] = "separate"
+    """GroupNorm of a joint batch: the clip pools its own frames and each image stands alone, or all pool together."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "UNetConfig":
+        levels = len(self.block_out_channels)
+        if len(self.cross_attention) != levels:
+            raise ValueError(
+                f"cross_attention has {len(self.cross_attention)} entries, "
+                f"block_out_channels has {levels}: give one each"
+            )
+        if len(self.text_only) != levels:
+            raise ValueError(f"only_cross_attention has {len(self.text_only)} entries, block_out_channels has {levels}")
+        if self.max_noise_level is not None and not 0 <= self.max_noise_level < max(1, self.num_noise_levels):
+            raise ValueError(f"max_noise_level is {self.max_noise_level}: wanted 0 .. {self.num_noise_levels - 1}")
+        if len(self.heads) != levels:
+            raise ValueError(f"num_attention_heads has {len(self.heads)} entries, block_out_channels has {levels}")
+        attention = (*self.cross_attention[:-1], True)  # the middle block attends at the width of the last level
+        for channels, heads, attends in zip(self.block_out_channels, self.heads, attention, strict=True):
+            if channels % self.norm_num_groups:
+                raise ValueError(
+                    f"block_out_channels: {channels} is no multiple of norm_num_groups {self.norm_num_groups}"
+                )
+            if self.temporal_convolutions and channels % TEMPORAL_GROUPS:
+                raise ValueError(
+                    f"block_out_channels: {channels} is no multiple of {TEMPORAL_GROUPS}, the groups of every norm in "
+                    "temporal_convolutions"
+                )
+            if attends and channels % heads:
+                raise ValueError(f"block_out_channels: {channels} is no multiple of num_attention_heads {heads}")
+            if attends and channels // heads < self.rotary_dim:
+                raise ValueError(
+                    f"rotary_dim {self.rotary_dim} exceeds the head dim {channels // heads} "
+                    f"({channels} channels, {heads} heads)"
+                )
+        return self
+
+    @property
+    def text_only(self) -> tuple[bool, ...]:
+        """`only_cross_attention` of each level."""
+        if isinstance(self.only_cross_attention, bool):
+            return (self.only_cross_attention,) * len(self.block_out_channels)
+        return self.only_cross_attention
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Attention heads of each level."""
+        if isinstance(self.num_attention_heads, int):
+            return (self.num_attention_heads,) * len(self.block_out_channels)
+        return self.num_attention_heads
+
+    @property
+    def highest_noise_level(self) -> int:
+        """The highest noise level that the network may be asked for; -1 if it takes none."""
+        return self.num_noise_levels - 1 if self.max_noise_level is None else self.max_noise_level
+
+
+class AutoencoderConfig(Strict):
+    """Between pixels and latents."""
+
+    type: Literal["diffusers", "patch"] = "diffusers"
+    """diffusers: AutoencoderKL from `pretrained_model_name_or_path`/vae; patch: orthonormal, no weights."""
+    patch_size: int = Field(4, ge=1)
+    """patch only: pixels per latent, along both axes (1 is the identity)."""
+    coefficients: int | None = Field(None, ge=1)
+    """patch only: how many of a patch's patch_size^2 frequencies are kept, from the lowest; default: all, lossless."""
+    scaling_factor: Positive | tuple[Positive, ...] | None = None
+    """Latents are multiplied by it; default: the autoencoder's own (1 for patch). For patch, a list has one for each
+    coefficient, as their sizes differ."""
+    frames_per_call: int = Field(8, ge=1)
+    """diffusers only: frames that go through the autoencoder at once; bounds its memory."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "AutoencoderConfig":
+        if self.coefficients is not None and self.coefficients > self.patch_size**2:
+            raise ValueError(f"coefficients is {self.coefficients}, a patch has {self.patch_size}^2 of them")
+        if isinstance(self.scaling_factor, tuple):
+            count = (self.coefficients or self.patch_size**2) if self.type == "patch" else None
+            if len(self.scaling_factor) != count:
+                wanted = f"one number, or {count}" if count else "one number"
+                raise ValueError(f"scaling_factor is {list(self.scaling_factor)}: wanted {wanted}")
+        return self
+
+
+class TextEncoderConfig(Strict):
+    """From a caption to (L, D) features."""
+
+    type: Literal["clip", "hash"] = "clip"
+    """clip: CLIPTextModel from `pretrained_model_name_or_path`/text_encoder; hash: a fixed random vector per word."""
+    max_length: int = Field(77, ge=1)

@@ -1,0 +1,113 @@
+"""Which frames of a video make a clip, and how they are fitted to the size of the batch."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from ...errors import DataError
+
+Crop = Literal["cover", "patch"]
+
+EARLY = 0.25
+"""A frame counts as shown this share of a mean frame interval before its time.
+
+It absorbs clocks rounded to milliseconds and 29.97 for 30 fps, where a strict "at or before" would show frames twice.
+"""
+
+
+def clip_indices(
+    times: np.ndarray, num_frames: int, *, fps: float | None = None, frame_stride: int | None = None, u: float
+) -> np.ndarray:
+    """The frames of one clip: int64 (num_frames,), strictly ascending.
+
+    times: float64 (frames,), seconds. With `fps`, the clip takes the frames shown at start + k / fps, by timestamps;
+    with `frame_stride`, every n-th frame. `u` in [0, 1) chooses the start among all that are feasible.
+    Raises DataError if none is.
+    """
+    starts = feasible_starts(times, num_frames, fps=fps, frame_stride=frame_stride)
+    if not len(starts):
+        rate = f"{fps:g} fps" if fps else f"frame stride {frame_stride}"
+        raise DataError(
+            f"{len(times)} frames over {times[-1] if len(times) else 0:.3f} s hold no clip of {num_frames} different "
+            f"frames at {rate}: change data.num_frames, data.fps or data.frame_stride, or leave the video out"
+        )
+    return _clips(times, starts[[int(u * len(starts))]], num_frames, fps, frame_stride)[0]
+
+
+def feasible_starts(
+    times: np.ndarray, num_frames: int, *, fps: float | None = None, frame_stride: int | None = None
+) -> np.ndarray:
+    """The frames that a clip may start at: int64, ascending. A clip lies inside the video and shows no frame twice."""
+    if (fps is None) == (frame_stride is None):
+        raise ValueError(f"exactly one of fps and frame_stride, got {fps} and {frame_stride}")
+    starts = np.arange(max(0, len(times) - num_frames + 1))
+    clips = _clips(times, starts, num_frames, fps, frame_stride)
+    return starts[(clips[:, -1] < len(times)) & (np.diff(clips, axis=1) > 0).all(axis=1)]
+
+
+@lru_cache(maxsize=4096)
+def fits(frames: int, source_fps: float, num_frames: int, fps: float | None, frame_stride: int | None) -> bool:
+    """Whether a video of constant frame rate holds a clip."""
+    return len(feasible_starts(np.arange(frames) / source_fps, num_frames, fps=fps, frame_stride=frame_stride)) > 0
+
+
+def cut_scale(source_height: int, source_width: int, height: int, width: int, crop: Crop = "cover") -> float:
+    """By what factor a source is scaled before height x width is cut out of it.
+
+    cover: just enough that it covers the cut along one axis and has to spare along the other; patch: not at all, or, if
+    it is smaller than the cut, as for cover.
+    """
+    scale = max(height / source_height, width / source_width)
+    return max(1.0, scale) if crop == "patch" else scale
+
+
+def cut_box(
+    source_height: int, source_width: int, height: int, width: int, u: float, v: float, crop: Crop = "cover"
+) -> tuple[float, float, float, float]:
+    """What `fit` keeps of a frame: (left, top, right, bottom) in pixels of the source; whole ones if scaled by 1."""
+    scale = cut_scale(source_height, source_width, height, width, crop)
+    if scale == 1:
+        spare_x, spare_y = source_width - width, source_height - height
+        left, top = min(int(u * (spare_x + 1)), spare_x), min(int(v * (spare_y + 1)), spare_y)
+        return left, top, left + width, top + height
+    box_width, box_height = min(width / scale, source_width), min(height / scale, source_height)
+    x, y = u * (source_width - box_width), v * (source_height - box_height)
+    return x, y, x + box_width, y + box_height
+
+
+def fit(
+    frames: Iterable[np.ndarray], height: int, width: int, u: float = 0.5, v: float = 0.5, crop: Crop = "cover"
+) -> np.ndarray:
+    """Scale each frame by `cut_scale` and cut height x width out of it at (u, v): uint8 (F, height, width, 3).
+
+    frames: uint8 (F, H, W, 3), or one (H, W, 3) at a time. u (across) and v (down) in [0, 1] place the cut within what
+    the scaled frame has to spare; 0.5 is the centre. Bicubic and antialiased, cut and scaling in one pass; a patch that
+    is not scaled keeps the source's pixels as they are, so its place is rounded to whole ones.
+    """
+    fitted = []
+    for frame in frames:
+        box = cut_box(frame.shape[0], frame.shape[1], height, width, u, v, crop)
+        if box[2] - box[0] == width and box[3] - box[1] == height:
+            left, top = int(box[0]), int(box[1])
+            fitted.append(frame[top : top + height, left : left + width].copy())
+        else:
+            fitted.append(np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC, box)))
+    return np.stack(fitted)
+
+
+def _clips(
+    times: np.ndarray, starts: np.ndarray, num_frames: int, fps: float | None, frame_stride: int | None
+) -> np.ndarray:
+    """int64 (starts, num_frames); an index past the last frame means that the clip runs out of the video."""
+    steps = np.arange(num_frames)
+    if fps is None:
+        assert frame_stride is not None
+        return starts[:, None] + steps * frame_stride
+    interval = times[-1] / (len(times) - 1) if len(times) > 1 else 1 / fps
+    shown = np.append(times, times[-1:] + interval)
+    # A microsecond decides ties, as 30 -> 8 fps has them, the same way at every start.
+    targets = times[starts][:, None] + steps / fps + EARLY * interval + 1e-6
+    return np.searchsorted(shown, targets, side="right") - 1

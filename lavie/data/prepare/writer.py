@@ -1,0 +1,81 @@
+"""Shards are written whole or not at all, with an index beside each."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Self
+
+from webdataset import TarWriter
+
+from ..media.decode import MediaInfo
+from ..shards.index_file import write_index
+from .scan import index_shard
+
+SHARD_BYTES = 256 << 20
+"""Default size at which a shard is closed: large enough for sequential disks, small enough to copy again."""
+
+
+class ShardWriter:
+    """Writes `00000.tar`, `00001.tar`, ... and their indices into a folder; the same input gives the same bytes.
+
+    A shard appears under its name only when it is complete, so an interrupted run leaves no half shard.
+    """
+
+    def __init__(self, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
+        self._out, self._limit = out, shard_bytes
+        self._known: dict[str, MediaInfo] = {}
+        self._file: Any = None
+        self._tar: Any = None
+        self.shards: list[Path] = []
+        """The finished ones."""
+        out.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._finish()
+        elif self._file:
+            self._tar.close()
+            self._file.close()
+            self._partial.unlink()
+
+    def add(self, key: str, media: bytes, info: MediaInfo, caption: str, notes: dict[str, Any]) -> None:
+        """Append one sample: `{key}.{info.format}`, `{key}.txt`, and `notes` as `{key}.json`."""
+        if self._file and self._file.tell() + len(media) > self._limit:
+            self._finish()
+        if not self._file:
+            self._file = open(self._partial, "wb")  # noqa: SIM115 (closed by _finish or __exit__)
+            self._tar = TarWriter(self._file, encoder=False, mtime=0, user="lavie", group="lavie")
+        members = {
+            info.format: media,
+            "txt": caption.encode(),
+            "json": json.dumps(notes, ensure_ascii=False, sort_keys=True).encode(),
+        }
+        self._tar.write({"__key__": key, **members})
+        self._known[key] = info
+
+    @property
+    def _path(self) -> Path:
+        return self._out / f"{len(self.shards):05d}.tar"
+
+    @property
+    def _partial(self) -> Path:
+        return self._path.with_suffix(".tar.partial")
+
+    def _finish(self) -> None:
+        if not self._file:
+            return
+        self._tar.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        path = self._path
+        os.replace(self._partial, path)
+        samples, rejected = index_shard(path, self._known)
+        if rejected:
+            raise AssertionError(f"wrote {path} and cannot read it back: {rejected[:3]}")
+        write_index(path, samples)
+        self.shards.append(path)
+        self._known, self._file, self._tar = {}, None, None

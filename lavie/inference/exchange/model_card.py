@@ -1,0 +1,160 @@
+"""The model card of an exported folder: what it is, how it was made, how to use it, what it cannot do."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from ...config.train import TrainConfig
+from ..settings import resolve, run_defaults
+
+TITLES = {
+    "base": "text to video",
+    "interpolation": "temporal interpolation",
+    "vsr": "video super-resolution",
+}
+WEIGHTS = {
+    "ema": "averaged over training (EMA, decay {decay:g})",
+    "raw": "those of the last step, not averaged",
+    "released": "LaVie's released ones, bit for bit",
+    "inflated": "spatial ones of a 2-D UNet; the temporal part is fresh, so far without effect",
+}
+USAGE = {
+    "base": """\
+from lavie.inference.base import SampleSettings, generate, load_pipeline
+
+pipeline, config = load_pipeline(".")
+generate(pipeline, ["a red circle moving right"], "samples", SampleSettings.of(config))
+""",
+    "interpolation": """\
+import numpy as np
+
+from lavie.inference.load import load_stage
+from lavie.inference.video_io import write_mp4
+
+interpolate, config = load_stage(".")
+key_frames = np.zeros((1, {frames}, {height}, {width}, 3), np.uint8)  # yours: clips, frames, height, width, RGB
+[clip] = interpolate(key_frames, ["a red circle moving right"], {settings})
+write_mp4("interpolated.mp4", clip, {fps:g})
+""",
+    "vsr": """\
+import numpy as np
+
+from lavie.inference.load import load_stage
+from lavie.inference.video_io import write_mp4
+
+upscale, config = load_stage(".")
+low_resolution = np.zeros((1, {frames}, {height}, {width}, 3), np.uint8)  # yours: clips, frames, height, width, RGB
+[clip] = upscale(low_resolution, ["a red circle moving right"], {settings})
+write_mp4("upscaled.mp4", clip, {fps:g})
+""",
+}
+CARD = """\
+---
+library_name: lavie
+pipeline_tag: {task}
+license: other
+tags: [lavie, {tag}]
+---
+
+# LaVie: {title}
+
+The {stage} stage of LaVie, the cascade of latent diffusion networks from text to video (Wang et al., IJCV 2024), as a
+folder for the LaVie trainer {version}.
+
+| | |
+|---|---|
+| parameters | {parameters:,} |
+| weights | {weights} |
+| made from | {source} |
+| training steps | {step} |
+| clips | {clips} |
+| predicts | {prediction} |
+
+## Use
+
+In this folder, with LaVie installed:
+
+```python
+{usage}```
+
+With folders of all three stages as `base/`, `interpolation/` and `vsr/` in one folder `CASCADE`:
+
+    lavie generate --cascade CASCADE --prompt "a red circle moving right" --out videos
+
+A run goes on from these weights with `init_weights` set to this folder. `scheduler/` is for diffusers.
+
+Sampling, unless asked otherwise:
+
+{sampling}
+## Limits
+
+{limits}
+
+## Licence
+
+LaVie's code is Apache-2.0. The weights follow the licence of what they were made from, and of the data: Stable
+Diffusion 1.4 and its x4 upscaler, where a run starts from them, bind derived weights to theirs (CreativeML OpenRAIL-M
+and CreativeML Open RAIL++-M); LaVie's released networks have one of their own.
+"""
+
+
+def model_card(config: TrainConfig, sampling: Mapping[str, Any] | None, about: Mapping[str, Any]) -> str:
+    """The README.md of an exported folder.
+
+    Args:
+        sampling: the config's section as its file has it; see `run_defaults`.
+        about: export.json.
+    """
+    stage, data = config.stage, config.data
+    settings = getattr(resolve({stage: run_defaults(config, sampling)}), stage)
+    used = settings.model_dump(
+        include={"num_inference_steps", "guidance_scale", "scheduler", "negative_prompt", "noise_level"}
+    )
+    height, width, frames = data.height, data.width, data.num_frames
+    if stage == "interpolation":
+        frames = (frames - 1) // config.keyframe_interval + 1
+    if stage == "vsr":
+        height, width = height // config.latent_stride, width // config.latent_stride
+    usage = USAGE[stage].format(
+        frames=frames,
+        height=height,
+        width=width,
+        fps=getattr(settings, "fps", 24),
+        settings=", ".join(f"{name}={value!r}" for name, value in used.items()),
+    )
+    rate = f"{data.fps:g} frames a second" if data.fps else f"frame stride {data.frame_stride}"
+    sizes = [f"{size.num_frames} frames of {size.height} x {size.width}" for size in data.sizes]
+    clips = f"{' or '.join(sizes)}, {rate}"
+    trained = about["step"] is not None
+    if trained and data.num_images:
+        clips += f", joined by {data.num_images} images"
+    return CARD.format(
+        task="text-to-video" if stage == "base" else "video-to-video",
+        tag=TITLES[stage].replace(" ", "-"),
+        title=TITLES[stage],
+        stage=stage,
+        version=about["lavie"],
+        parameters=about["parameters"],
+        weights=WEIGHTS[about["weights"]].format(decay=config.ema_decay),
+        source=about["source"],
+        step=f"{about['step']:,}" if trained else "none in this trainer",
+        clips=clips,
+        prediction=config.prediction_type,
+        usage=usage,
+        sampling="\n".join(f"    {line}" for line in yaml.safe_dump(used, sort_keys=False).splitlines()) + "\n",
+        limits=_limits(config, trained),
+    )
+
+
+def _limits(config: TrainConfig, trained: bool) -> str:
+    lines = [
+        "Trained for the size and rate above: other sizes and longer clips are possible, and less tried.",
+        "It shows what its training data shows, biases included. Text, faces and hands come out poorly in networks of "
+        "this kind.",
+    ]
+    if config.text_encoder.type == "hash":
+        lines.append("Captions are read word by word by a text encoder without weights: it knows no synonyms.")
+    if not trained:
+        lines.append("Nothing was trained here; see where the weights come from.")
+    return "\n".join(f"- {line}" for line in lines)

@@ -1,0 +1,77 @@
+"""The benchmark: sizes of what it builds, and a run from end to end on tiny networks."""
+
+import csv
+from multiprocessing.pool import ThreadPool
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rich.console import Console
+
+from lavie.bench import cascade as bench
+from lavie.config.load import load_config
+from lavie.diffusion.schedule import NoiseSchedule
+from lavie.errors import ConfigError
+from lavie.models.autoencoder import build_autoencoder
+from lavie.models.stages import STAGES
+from lavie.models.text_encoder import HashTextEncoder
+from lavie.models.unet import VideoUNet
+
+CPU = torch.device("cpu")
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    "stage, network, autoencoder, text_encoder, channels",
+    [("base", 909_124_100, 83_653_863, 123_060_480, 768), ("vsr", 691_036_420, 55_310_000, 340_387_840, 1024)],
+)
+def test_the_networks_have_the_released_sizes(stage, network, autoencoder, text_encoder, channels):
+    sampler = bench.random_sampler(stage, torch.device("meta"), torch.bfloat16)
+    assert count(sampler.network) == network and next(sampler.network.parameters()).dtype == torch.bfloat16
+    assert count(sampler.autoencoder) == pytest.approx(autoencoder, rel=1e-3)
+    assert sampler.autoencoder.stride == (4 if stage == "vsr" else 8)
+    assert next(sampler.autoencoder.parameters()).dtype == (torch.float32 if stage == "vsr" else torch.bfloat16)
+    assert count(sampler.text_encoder) == text_encoder and sampler.text_encoder.channels == channels
+    assert sampler.text_encoder.channels == sampler.network.config.cross_attention_dim
+
+
+@pytest.fixture
+def tiny(monkeypatch, cascade_folder):
+    """The benchmark on tiny networks, in threads, where child processes would not see them."""
+
+    def sampler(stage, device, dtype):
+        config = load_config(cascade_folder / stage / "checkpoint-3/config.yaml")
+        model = config.model.model_copy(update={"num_noise_levels": 100, "max_noise_level": None})
+        with device:
+            network = VideoUNet(model if stage == "vsr" else config.model).to(dtype).eval()
+        encoders = build_autoencoder(config.autoencoder, None), HashTextEncoder(config.model.cross_attention_dim, 6)
+        return bench.SAMPLERS[stage](network, *encoders, NoiseSchedule())
+
+    monkeypatch.setattr(bench, "random_sampler", sampler)
+    monkeypatch.setattr(bench.multiprocessing, "get_context", lambda _: SimpleNamespace(Pool=ThreadPool))
+
+
+def test_rows_of_all_stages(tiny, tmp_path):
+    rows = bench.bench([*STAGES], (3, 16, 24, 2), 2.0, CPU)
+    assert [(row.stage, row.frames, row.height, row.width) for row in rows] == [
+        ("base", 3, 16, 24),
+        ("interpolation", 9, 16, 24),
+        ("vsr", 9, 64, 96),
+    ]
+    assert all(row.seconds >= row.seconds_per_step > 0 and row.peak_gib >= 0 for row in rows)
+    bench.append(rows[:1], tmp_path / "results.csv")
+    bench.append(rows[1:], tmp_path / "results.csv")
+    with (tmp_path / "results.csv").open(newline="") as file:
+        kept = list(csv.DictReader(file))
+    assert [row["stage"] for row in kept] == [*STAGES] and {row["guidance"] for row in kept} == {"2.0"}
+    console = Console(width=200, record=True)
+    console.print(bench.table(rows))
+    assert "9 x 64 x 96" in console.export_text()
+
+
+def test_refuses_a_size_before_it_builds_anything(tiny):
+    with pytest.raises(ConfigError, match="height x width: got 15 x 24"):
+        bench.bench(["base"], (3, 15, 24, 2), None, CPU)

@@ -1,0 +1,76 @@
+"""A long run over a mixture whose media takes no time to decode: `python -m tests.data.feed.long_run [STEPS]`.
+
+Prints the resident memory at ten points of a million steps (about five minutes).
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from lavie.config.data import DataConfig
+from lavie.data.feed.loader import Batches, build_loader
+from lavie.data.feed.rows import ClipDataset
+from lavie.data.prepare.synthetic import demo_set
+
+FAR = 10**12
+"""The step at which the weights of the mixture stop changing."""
+
+
+def datasets(out: Path) -> Path:
+    """Two small datasets of clips and images."""
+    for seed, (name, clips, images) in enumerate([("a", 10, 5), ("b", 4, 3)]):
+        demo_set(out / name, clips=clips, images=images, size=16, frames=8, seed=seed)
+    return out
+
+
+def loader(
+    folders: Path, batch: int = 4, start_step: int = 0, rank: int = 0, world_size: int = 1, **changes
+) -> tuple[Batches, DataConfig]:
+    """The batches of one rank over both, and their configuration."""
+    train = [
+        {"path": str(folders / "a/train"), "name": "a", "weight": [[0, 1.0], [FAR, 0.25]]},
+        {"path": str(folders / "b/train"), "name": "b", "weight": [[0, 0.0], [FAR, 1.0]], "image_weight": 1},
+    ]
+    values = {"train": train, "num_frames": 2, "num_images": 2, "height": 8, "width": 8, "fps": 8, "num_workers": 0}
+    data = DataConfig(**{**values, **changes})
+    batches = build_loader(
+        data,
+        data.train,
+        seed=0,
+        train_batch_size=batch,
+        gradient_accumulation_steps=1,
+        rank=rank,
+        world_size=world_size,
+        start_step=start_step,
+    )
+    return batches, data
+
+
+def measured(folders: Path, steps: int, replace: Callable[[object, str, object], None]) -> list[int]:
+    """Resident bytes of this process at ten points of a run of `steps` steps; `replace` sets an attribute."""
+    frames = np.zeros((2, 8, 8, 3), np.uint8)
+    replace(ClipDataset, "_clip", lambda self, sample, at: frames)
+    replace(ClipDataset, "_image", lambda self, sample, at: frames[:1])
+    batches, _ = loader(folders, batch=1)
+    process, rss = psutil.Process(), []
+    for step in range(steps):
+        next(batches)
+        if step % (steps // 10) == 0:
+            rss.append(process.memory_info().rss)
+    return rss
+
+
+def main() -> None:
+    start, steps = time.monotonic(), int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    with tempfile.TemporaryDirectory() as out:
+        rss = measured(datasets(Path(out)), steps, setattr)
+    print(f"{steps} steps in {time.monotonic() - start:.0f} s, resident MiB:", *(f"{n / 2**20:.1f}" for n in rss))
+
+
+if __name__ == "__main__":
+    main()

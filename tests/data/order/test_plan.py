@@ -1,0 +1,192 @@
+"""The plan of a run: the counts are those of the run itself, and what cannot be is refused."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from lavie.cli.data import app
+from lavie.config.data import BucketConfig, DataConfig
+from lavie.data.media.encode import encode_mp4
+from lavie.data.order.buckets import load_buckets
+from lavie.data.order.datasets import image_order, load_pools, video_order
+from lavie.data.order.plan import check_global_batch, make_plan
+from lavie.data.order.plan_report import SIZES, draw_plan, notices, report
+from lavie.data.prepare.pack import pack_entries
+from lavie.data.prepare.sources import Entry
+from lavie.data.shards.index import load_index
+from lavie.errors import ConfigError, DataError
+
+SMOKE = Path(__file__).resolve().parents[3] / "configs/smoke/base.yaml"
+
+
+def config(demo, **changes) -> DataConfig:
+    train = [
+        {"path": str(demo / "train"), "name": "first", "weight": [[0, 1.0], [40, 0.2]]},
+        {"path": str(demo / "validation"), "name": "second", "weight": [[0, 0.0], [40, 1.0]]},
+    ]
+    values = {"train": train, "num_frames": 4, "num_images": 2, "height": 16, "width": 16, "fps": 8}
+    return DataConfig(**{**values, **changes})
+
+
+def test_counts_are_those_of_the_run(demo):
+    data = config(demo)
+    plan = make_plan(data, seed=4, steps=50, global_batch=6)
+    pools = load_pools(data, data.train)
+    assert plan.steps == list(range(51))
+    for kind, order, per_step in (
+        ("videos", video_order(pools, 4, 6), 6),
+        ("images", image_order(pools, 4, 12), 12),
+    ):
+        taken = Counter(order.names[order.mixture.at(p)[0]] for p in range(50 * per_step))
+        for part in (p for p in plan.parts if p.kind == kind):
+            samples = getattr(pools[["first", "second"].index(part.name)].index, kind)
+            assert part.taken[0] == 0 and part.taken[-1] == taken[part.name]
+            assert part.samples == len(samples) and len(part.shards) == 1
+            assert part.epochs[-1] == taken[part.name] / len(samples)
+            assert part.sample_bytes == pytest.approx(sum(s.size for s in samples) / len(samples))
+    assert plan.hours == pytest.approx(50 * 6 * 4 / 8 / 3600)
+    assert plan.step_bytes == pytest.approx(sum(p.taken[-1] * p.sample_bytes for p in plan.parts) / 50)
+    first, second = (p.shares for p in plan.parts if p.kind == "videos")
+    assert (first[0], second[0]) == (1, 0) and first[-1] == pytest.approx(1 / 6)
+
+
+def test_moving_images_and_frame_strides(demo):
+    data = config(demo, moving_images=0.25, crop="patch", num_images=0, fps=None, frame_stride=2)
+    plan = make_plan(data, seed=0, steps=100, global_batch=8)
+    by_kind = {k: sum(p.taken[-1] for p in plan.parts if p.kind == k) for k in ("videos", "moving images", "images")}
+    assert by_kind == {"videos": 600, "moving images": 200, "images": 0}
+    fps = load_index((str(demo / "train"),)).videos[0].fps
+    assert plan.hours == pytest.approx(600 * 4 * 2 / fps / 3600)
+
+
+def bucketed(demo, out, **changes) -> DataConfig:
+    """The demo's square clips and wide ones, some of which are small."""
+    pixels = np.zeros((8, 20, 40, 3), np.uint8)
+    files = {f"w{i}": encode_mp4(pixels[:, : 10 if i < 2 else 20, : 20 if i < 2 else 40], 8) for i in range(6)}
+    pack_entries((Entry(n, n, lambda media=media: media, n) for n, media in files.items()), out, num_frames=1, fps=8)
+    train = config(demo).model_dump()["train"]
+    train[1]["path"] = [str(out), str(demo / "validation")]
+    buckets = [{"num_frames": 4, "height": 16, "width": 16}, {"num_frames": 8, "height": 16, "width": 24}]
+    return config(demo, **{"train": train, "buckets": buckets, **changes})
+
+
+def test_what_the_buckets_hold_and_take_is_that_of_the_run(demo, tmp_path):
+    data = bucketed(demo, tmp_path)
+    plan = make_plan(data, seed=4, steps=50, global_batch=6)
+    buckets = load_buckets(data, data.train, 4)
+    turns = [buckets.steps.at(step)[0] for step in range(50)]
+    taken = Counter()
+    for step, number in enumerate(turns):
+        order = video_order(buckets.each[number].pools, 4, 6, buckets.each[number].clock)
+        for position in range(6 * step, 6 * step + 6):
+            taken[buckets.each[number].name, order.names[order.mixture.at(position)[0]]] += 1
+    videos = [part for part in plan.parts if part.kind == "videos"]
+    assert {(part.bucket, part.name): part.taken[-1] for part in videos} == taken
+    assert [(size.name, size.taken[-1]) for size in plan.sizes] == [
+        ("4x16x16", turns.count(0)),
+        ("8x16x24", turns.count(1)),
+    ]
+    square, wide, *images = plan.buckets
+    assert (square.bucket, wide.bucket, *(part.bucket for part in images)) == ("4x16x16", "8x16x24", "16x16", "16x24")
+    assert images[0].samples == images[1].samples == sum(p.samples for p in plan.datasets if p.kind == "images")
+    assert notices(plan)[0] == "no image suits frames of 16x24: all images are cut to fit them"
+    assert (square.samples, wide.samples, wide.enlarged, square.enlarged) == (24 + 24, 6, 2, 0)
+    assert square.cut == 0 and wide.cut == pytest.approx(1 - 20 * 30 / (20 * 40))
+    assert wide.epochs[-1] == 6 * turns.count(1) / 6
+    assert plan.hours == pytest.approx(6 * (4 * turns.count(0) + 8 * turns.count(1)) / 8 / 3600)
+    for at in range(len(plan.steps)):
+        assert sum(part.shares[at] for part in videos) == pytest.approx(1)
+        assert [part.shares[at] for part in (square, wide)] == pytest.approx([size.shares[at] for size in plan.sizes])
+
+
+def test_buckets_leave_the_datasets_their_weights(demo, tmp_path):
+    """Also where they change, and where the datasets differ in what they give to which bucket."""
+    data = bucketed(demo, tmp_path, num_images=0)
+    with_buckets = make_plan(data, seed=0, steps=300, global_batch=8).datasets
+    without = make_plan(data.model_copy(update={"buckets": ()}), seed=0, steps=300, global_batch=8).datasets
+    for one, other in zip(with_buckets, without, strict=True):
+        assert one.shares == pytest.approx(other.shares, abs=1e-9)
+        assert one.taken[-1] == pytest.approx(other.taken[-1], abs=16)
+
+
+def test_what_may_not_be_wanted_is_noticed(demo, tmp_path):
+    data = bucketed(demo, tmp_path, num_images=0)
+    words = report(make_plan(data, seed=0, steps=1000, global_batch=8))
+    assert "bucket 8x16x24 holds 6 videos, fewer than the clips of a step" in words
+    assert "left out: nothing" in words
+    paths = data.model_copy(update={"train": (str(tmp_path), str(demo / "train"))})
+    few = make_plan(paths, seed=0, steps=1, global_batch=6)
+    assert "bucket 8x16x24 is never taken in so few steps: its 6 videos are not shown" in notices(few)
+    idle = data.model_copy(update={"buckets": (*data.buckets, BucketConfig(num_frames=2, height=4, width=40))})
+    assert "bucket 2x4x40 is never taken: no video belongs there" in notices(
+        make_plan(idle, seed=0, steps=100, global_batch=6)
+    )
+    short = data.model_copy(
+        update={"num_frames": 9, "buckets": (), "drop_short": True, "train": (str(demo / "train"),)}
+    )
+    with pytest.raises(DataError, match="no videos among"):
+        make_plan(short, seed=0, steps=10, global_batch=6)
+    short = short.model_copy(update={"train": (str(tmp_path), str(demo / "train")), "min_size": 15, "num_frames": 8})
+    assert "left out: " in report(make_plan(short, seed=0, steps=10, global_batch=6))
+
+
+def test_impossible_plans_are_refused(demo):
+    idle = config(demo).model_dump()["train"]
+    idle[1]["weight"] = [[0, 0], [50, 0], [51, 1]]
+    with pytest.raises(ConfigError, match="dataset second is taken at none of the 50 steps: its weight is 0"):
+        make_plan(config(demo, train=idle), seed=0, steps=50, global_batch=6)
+    assert make_plan(config(demo, train=idle), seed=0, steps=60, global_batch=6)
+    idle[1]["weight"] = 0.001  # whose turn comes later than the run's end
+    assert make_plan(config(demo, train=idle), seed=0, steps=1, global_batch=1).datasets[1].taken == [0, 0]
+    with pytest.raises(ConfigError, match=r"first: \d+ videos are taken of 24: .* epochs, above --max-epochs 2\."):
+        make_plan(config(demo), seed=0, steps=50, global_batch=6, max_epochs=2)
+    with pytest.raises(ConfigError, match="of 100 clips does not divide among 8 ranks with train_batch_size 3.*24"):
+        check_global_batch(100, 3, 8)
+    assert check_global_batch(96, 3, 8) == 4
+
+
+def test_the_plot_shows_every_dataset_in_its_colour(demo, tmp_path):
+    draw_plan(make_plan(config(demo), seed=0, steps=50, global_batch=6), tmp_path / "plan.png")
+    with Image.open(tmp_path / "plan.png") as image:
+        colours = dict((colour, count) for count, colour in image.convert("RGB").getcolors(1 << 24))
+    assert image.size == (1320, 840)
+    # Opacity 0.85 on white.
+    for colour in ((31, 59, 115), (224, 138, 30)):
+        assert colours[colour] > 500
+        assert any(
+            count > 5000 and all(abs(a - (0.85 * b + 0.15 * 255)) < 2 for a, b in zip(c, colour, strict=True))
+            for c, count in colours.items()
+        )
+
+
+def test_the_plot_shows_every_bucket(demo, tmp_path):
+    draw_plan(make_plan(bucketed(demo, tmp_path / "wide"), seed=0, steps=50, global_batch=6), tmp_path / "plan.png")
+    with Image.open(tmp_path / "plan.png") as image:
+        colours = dict((colour, count) for count, colour in image.convert("RGB").getcolors(1 << 24))
+    assert image.size == (1320, 1560)
+    shown = [tuple(round(0.85 * int(c[i : i + 2], 16) + 0.15 * 255) for i in (1, 3, 5)) for c in SIZES[:2]]
+    for colour in shown:
+        assert any(
+            n > 5000 and max(abs(a - b) for a, b in zip(c, colour, strict=True)) <= 1 for c, n in colours.items()
+        )
+    assert colours[42, 157, 143] > 5000  # cut away
+    assert colours[224, 138, 30] > 1000  # enlarged, and the second dataset
+
+
+def test_the_command(demo, tmp_path):
+    out = tmp_path / "plan.png"
+    train = f"data.train=[{{path: {demo}/train, name: web}}, {{path: {demo}/validation, name: vimeo, weight: 3}}]"
+    call = ["plan", str(SMOKE), train, "data.validation=null", "max_train_steps=100", "--world-size", "2"]
+    result = CliRunner().invoke(app, [*call, "--out", str(out)], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert out.is_file()
+    rows = {tuple(line.split()[:2]): line for line in result.stdout.splitlines()}
+    assert {("web", "videos"), ("vimeo", "videos"), ("web", "images"), ("vimeo", "images")} <= rows.keys()
+    assert "25.0%" in rows["web", "videos"] and "75.0%" in rows["vimeo", "videos"]
+    assert "every node reads from all 2" in result.stdout
+    refused = CliRunner().invoke(app, [*call, "--out", str(out), "--global-batch", "7"])
+    assert isinstance(refused.exception, ConfigError)

@@ -1,0 +1,210 @@
+"""The child that decodes: the same answers, and an end to whatever does not give one."""
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lavie.data.media import decode
+from lavie.data.media.encode import encode_mp4
+from lavie.data.prepare import sandbox as guard
+from lavie.data.prepare.sandbox import Guard
+from lavie.errors import DataError
+from lavie.testing import SHARED, requires_shared
+
+MP4 = encode_mp4(np.zeros((4, 32, 32, 3), np.uint8), 8)
+
+FUNCTIONS = """
+    import os, socket, time
+    def echo(data, *args): return [len(data), *args]
+    def same(data): return data
+    def die(data, signal): os.kill(os.getpid(), signal)
+    def leave(data): os._exit(3)
+    def sleep(data): time.sleep(60)
+    def spin(data):
+        while True: pass
+    def grow(data): return len(bytearray(8 << 30))
+    def fail(data): return 1 / 0
+    def read(data, path): return open(path).read()
+    def write(data, path): open(path, "w").write("x")
+    def connect(data, port): socket.create_connection(("127.0.0.1", port))
+"""
+
+
+@pytest.fixture
+def hostile(tmp_path, monkeypatch):
+    """Functions that misbehave, importable here and in the child."""
+    import importlib
+
+    (tmp_path / "hostile_functions.py").write_text(textwrap.dedent(FUNCTIONS))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("hostile_functions", None)
+    return importlib.import_module("hostile_functions")
+
+
+@pytest.fixture
+def child():
+    child = Guard()
+    yield child
+    child.close()
+
+
+def image(format: str, mode: str = "RGB", **options) -> bytes:
+    file = io.BytesIO()
+    Image.effect_noise((24, 16), 90).convert(mode).save(file, format, **options)
+    return file.getvalue()
+
+
+def upside_down() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return image("jpeg", exif=exif)
+
+
+MEDIA = {
+    "mp4": MP4,
+    "vfr mp4": encode_mp4(np.zeros((4, 32, 32, 3), np.uint8), times=[0, 0.1, 0.4, 0.5]),
+    "jpg": image("jpeg"),
+    "turned jpg": upside_down(),
+    "progressive jpg": image("jpeg", progressive=True),
+    "cmyk jpg": image("jpeg", "CMYK"),
+    "grey jpg": image("jpeg", "L"),
+    "png": image("png"),
+    "palette png": image("png", "P", transparency=0),
+    "alpha png": image("png", "RGBA"),
+    "1-bit png": image("png", "1"),
+    "gif": image("gif", "P"),
+    "empty": b"",
+    "cut mp4": MP4[:700],
+    "cut png": image("png")[:60],
+    "text": b"#EXTM3U\n",
+}
+
+
+@pytest.mark.parametrize("name", MEDIA)
+def test_the_same_answer_as_in_this_process(name):
+    def outcome(probe):
+        try:
+            return probe(MEDIA[name])
+        except DataError as error:
+            return str(error)
+
+    assert outcome(guard.probe) == outcome(decode.probe)
+
+
+@requires_shared
+def test_the_same_answer_for_real_files():
+    folder = SHARED / "assets"
+    smallest = [
+        min(folder.glob(f"*/*{end}"), key=lambda p: p.stat().st_size) for end in (".mp4", ".gif", ".jpg", ".png")
+    ]
+    for path in smallest:
+        assert guard.probe(path.read_bytes()) == decode.probe(path.read_bytes())
+
+
+def test_arrays_bytes_and_json_come_back(hostile, child):
+    np.testing.assert_array_equal(
+        child.call(decode.decode_frames, MP4, [0, 2]), decode.decode_frames(MP4, [0, 2]), strict=True
+    )
+    assert child.call(hostile.echo, b"abc", 1, None, "ä") == [3, 1, None, "ä"]
+    blob = os.urandom(3 << 20)
+    assert child.call(hostile.same, blob) == blob
+    assert child.starts == 1
+
+
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGKILL"])
+def test_a_crash_is_named_and_the_next_call_works(hostile, child, name):
+    with pytest.raises(DataError, match=f"crashed with {name}"):
+        child.call(hostile.die, b"", int(signal.Signals[name]))
+    with pytest.raises(DataError, match="exit code 3"):
+        child.call(hostile.leave, b"")
+    assert child.call(hostile.echo, b"abc") == [3]
+    assert child.starts == 3
+
+
+def test_hangs_end(hostile, child):
+    with pytest.raises(DataError, match="more than 2 s and was stopped"):
+        child.call(hostile.sleep, b"", seconds=0.5)
+    start = time.monotonic()
+    with pytest.raises(DataError, match="more than .* s .*was stopped"):  # by whichever clock is first
+        child.call(hostile.spin, b"", seconds=1)
+    assert time.monotonic() - start < 30
+    assert child.call(hostile.echo, b"") == [0]
+
+
+def test_processor_time_is_limited(hostile, child, monkeypatch):
+    monkeypatch.setattr(guard, "PATIENCE", 100)
+    with pytest.raises(DataError, match="more than 1 s of processor time"):
+        child.call(hostile.spin, b"", seconds=1)
+
+
+def test_the_time_of_earlier_calls_does_not_count(hostile, child):
+    for _ in range(4):
+        child.call(hostile.echo, b"", seconds=1)
+    assert child.starts == 1
+
+
+def test_memory_is_limited_and_the_child_lives_on(hostile, child):
+    with pytest.raises(DataError, match="takes more than 4096 MiB"):
+        child.call(hostile.grow, b"")
+    assert child.call(hostile.echo, b"") == [0]
+    assert child.starts == 1
+
+
+def test_what_a_library_raises_is_the_inputs_fault(hostile, child):
+    with pytest.raises(DataError, match="decoder failed: ZeroDivisionError"):
+        child.call(hostile.fail, b"")
+
+
+def test_no_file_and_no_socket_can_be_opened(hostile, child, tmp_path):
+    secret, made = tmp_path / "secret", tmp_path / "made"
+    secret.write_text("secret")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        calls = ((hostile.read, str(secret)), (hostile.write, str(made)), (hostile.connect, server.getsockname()[1]))
+        for function, target in calls:
+            with pytest.raises(DataError, match="Too many open files"):
+                child.call(function, b"", target)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert not made.exists()
+
+
+def test_threads_take_turns(hostile, child):
+    results = {}
+    threads = [
+        threading.Thread(target=lambda n=n: results.update({n: child.call(hostile.echo, bytes(n))})) for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {n: [n] for n in range(8)}
+
+
+def test_the_child_ends_with_its_parent(hostile):
+    code = (
+        "import os, sys; from lavie.data.prepare import sandbox as guard; guard.probe(sys.stdin.buffer.read());"
+        "print(next(iter(guard._children.values()))._process.pid, flush=True); os.kill(os.getpid(), 9)"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], input=MP4, stdout=subprocess.PIPE, env=env, timeout=60)
+    pid = int(done.stdout)
+    for _ in range(100):
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] == "Z":
+                    return
+        except FileNotFoundError:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"process {pid} is still there")

@@ -1,0 +1,66 @@
+"""`lavie score` on the later stages: each beside what does without a network, on held-out clips."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lavie.cli import score as cli_score
+from lavie.cli.score import score
+from lavie.config.load import dump_yaml, load_config
+from lavie.data.media.decode import decode_frames
+from lavie.data.prepare.synthetic import demo_set
+from lavie.data.shards.index import load_index
+from lavie.data.shards.member import read_member
+from lavie.errors import ConfigError
+from lavie.evaluation.psnr import blend, psnr, repeat
+
+
+@pytest.fixture
+def run(cascade_folder, tmp_path):
+    """A function: stage, whether there is validation data -> the folder of a run with a tiny random network."""
+    demo_set(tmp_path / "data", clips=2, images=2, size=24, frames=9)
+
+    def make(stage, validation=True):
+        source, folder = cascade_folder / stage / "checkpoint-3", tmp_path / stage
+        config = load_config(source / "config.yaml")
+        shards = (str(tmp_path / "data/validation"),) if validation else ()
+        data = config.data.model_copy(update={"validation": shards, "fps": None, "frame_stride": 1})
+        folder.mkdir()
+        (folder / "config.yaml").write_text(dump_yaml(config.model_copy(update={"data": data})))
+        (folder / "checkpoint.json").write_text("{}")
+        (folder / "unet").symlink_to(source / "unet")
+        return folder
+
+    return make
+
+
+def test_interpolation_beside_repeated_and_blended_key_frames(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli_score, "PAIRS", 6)  # no multiple of the clips sampled at once
+    score(run("interpolation"), tmp_path / "out", num=1, seed=0)
+    found = json.loads((tmp_path / "out/score-interpolation.json").read_text())
+    assert found["clips"] == 6 and set(found["psnr_db"]) == {"network", "key frames repeated", "key frames blended"}
+    assert found["psnr_db"]["network"] < found["psnr_db"]["key frames blended"]  # random weights
+    with Image.open(tmp_path / "out/interpolation.png") as picture:
+        assert min(picture.size) > 500
+
+
+def test_super_resolution_beside_bicubic(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli_score, "PAIRS", 2)
+    score(run("vsr"), tmp_path / "out", num=1, seed=0)
+    found = json.loads((tmp_path / "out/score-vsr.json").read_text())
+    assert found["clips"] == 2 and 10 < found["psnr_db"]["bicubic"] < 40
+    assert found["psnr_db"]["network"] < found["psnr_db"]["bicubic"]
+
+
+def test_no_held_out_clips(run, tmp_path):
+    with pytest.raises(ConfigError, match="data.validation is empty"):
+        score(run("interpolation", validation=False), tmp_path / "out", num=1, seed=0)
+
+
+def test_blending_beats_repeating_on_rendered_motion(tmp_path):
+    demo_set(tmp_path, clips=2, images=2, size=24, frames=9)
+    clips = [decode_frames(read_member(s), range(9)) for s in load_index((str(tmp_path / "validation"),)).videos[:4]]
+    repeated, blended = (np.mean([psnr(f(c[::4], 4), c) for c in clips]) for f in (repeat, blend))
+    assert repeated < blended < 40

@@ -1,0 +1,324 @@
+"""Runs become folders that are whole: the same bits and samples anywhere, a card that runs, nothing overwritten."""
+
+import json
+import os
+import re
+import runpy
+import shutil
+import sys
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from lavie.cli import main as cli
+from lavie.config.load import load_config
+from lavie.diffusion.schedule import NoiseSchedule
+from lavie.errors import CheckpointError, ConfigError
+from lavie.inference.cascade import Cascade
+from lavie.inference.exchange.export import export_released, export_stage
+from lavie.inference.exchange.model_card import model_card
+from lavie.inference.load import load_stage
+from lavie.inference.schedulers import SCHEDULERS, make_scheduler, set_timesteps, step
+from lavie.models.released import read_released
+from lavie.models.unet import VideoUNet
+from lavie.models.weights import WEIGHTS_NAME, initialize, load_network, read_folder, save_network
+from lavie.run_folder import EXPORT, MANIFEST, newest_checkpoint
+from lavie.testing import tiny_unet
+
+STAGES = ("base", "interpolation", "vsr")
+
+
+@pytest.fixture
+def exported(cascade_folder, tmp_path):
+    """A folder with an export of each stage of `cascade_folder`."""
+    for stage in STAGES:
+        export_stage(cascade_folder / stage, tmp_path / "exported" / stage)
+    return tmp_path / "exported"
+
+
+@pytest.fixture
+def change(cascade_folder, tmp_path):
+    """A function: stage and changes of its config -> a copy of the stage's checkpoint with them."""
+
+    def copy(stage, **changes):
+        folder = tmp_path / f"changed-{stage}"
+        shutil.copytree(cascade_folder / stage / "checkpoint-3", folder)
+        values = yaml.safe_load((folder / "config.yaml").read_text()) | changes
+        (folder / "config.yaml").write_text(yaml.safe_dump(values))
+        return folder
+
+    return copy
+
+
+@pytest.fixture
+def with_encoders(tmp_path, pretrained):
+    """A run of a tiny network between diffusers' autoencoder and CLIP's text encoder, in a place of their own."""
+    shutil.copytree(pretrained(), tmp_path / "elsewhere")
+    model = tiny_unet(cross_attention_dim=32)
+    values = dict(
+        stage="base",
+        output_dir="unused",
+        model=model.model_dump(mode="json"),
+        data=dict(train=["/data/train"], num_frames=2, num_images=0, height=16, width=16, fps=8),
+        sampling=dict(num_inference_steps=2, guidance_scale=1.0),
+        pretrained_model_name_or_path=str(tmp_path / "elsewhere"),
+        max_train_steps=1,
+    )
+    folder = tmp_path / "run" / "checkpoint-1"
+    torch.manual_seed(0)
+    save_network(folder / "unet", model, VideoUNet(model).state_dict())
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    (folder / MANIFEST).write_text(json.dumps({"step": 1}))
+    return tmp_path / "run"
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(a[k].dtype == b[k].dtype and torch.equal(a[k], b[k]) for k in a)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- what lies in the folder
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_weights_keep_every_bit_and_start_runs(cascade_folder, exported, stage):
+    folder, checkpoint = exported / stage, cascade_folder / stage / "checkpoint-3"
+    assert names(folder) == ["README.md", "config.yaml", EXPORT, "scheduler", "unet"]
+    weights = read_folder(checkpoint / "unet")
+    assert same(read_folder(folder / "unet"), weights)
+    network = VideoUNet(load_config(folder / "config.yaml").model)
+    initialize(network, folder)
+    assert same(network.state_dict(), weights)
+    about = json.loads((folder / EXPORT).read_text())
+    assert (about["stage"], about["step"], about["weights"]) == (stage, 3, "ema")
+    assert about["parameters"] == sum(w.numel() for w in weights.values())
+
+
+def test_exports_are_a_cascade_with_runs_beside_them(cascade_folder, exported):
+    [expected] = Cascade.from_pretrained(cascade_folder)(["red"])
+    shutil.rmtree(exported / "interpolation")
+    shutil.copytree(cascade_folder / "interpolation", exported / "interpolation")
+    mixed = Cascade.from_pretrained(exported)
+    assert mixed.settings == Cascade.from_pretrained(cascade_folder, device="meta").settings
+    [clips] = mixed(["red"])
+    assert all(np.array_equal(clips[stage], expected[stage]) for stage in STAGES)
+
+
+def test_released_settings_stay_released(without_sampling, tmp_path):
+    model = load_config(without_sampling / "vsr/config.yaml").model
+    (without_sampling / "vsr/unet").unlink()
+    save_network(without_sampling / "vsr/unet", model, VideoUNet(model).state_dict())
+    for stage in STAGES:
+        export_stage(without_sampling / stage, tmp_path / "out" / stage)
+    settings = [
+        Cascade.from_pretrained(place, device="meta").settings for place in (without_sampling, tmp_path / "out")
+    ]
+    assert settings[0] == settings[1] and settings[1].interpolation.negative_prompt == "None"
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_diffusers_reads_the_scheduler_that_samples(change, tmp_path, name):
+    folder = change("vsr", sampling=dict(scheduler=name, noise_level=5), rescale_betas_zero_snr=True)
+    export_stage(folder, tmp_path / "out")
+    ours = make_scheduler(name, NoiseSchedule("v_prediction", True))
+    theirs = type(ours).from_pretrained(tmp_path / "out", subfolder="scheduler")
+    settings = [{k: v for k, v in s.config.items() if not k.startswith("_")} for s in (ours, theirs)]
+    assert settings[0] == settings[1] and torch.equal(theirs.betas, ours.betas)
+    assert getattr(diffusers, json.loads((tmp_path / "out/scheduler/scheduler_config.json").read_text())["_class_name"])
+    for scheduler in (ours, theirs):
+        set_timesteps(scheduler, 7, "cpu")
+    x, output = torch.randn(2, 2, 4, 2, 3, 3)
+    moved = [
+        step(s, output, s.timesteps[0], x, [torch.Generator().manual_seed(i) for i in range(len(x))])
+        for s in (ours, theirs)
+    ]
+    assert torch.equal(*moved)
+
+
+def test_no_path_leads_out_of_the_folder(change, tmp_path):
+    places = dict(output_dir="/a/runs", init_weights="/a/base", pretrained_model_name_or_path="/a/sd")
+    data = dict(train=["/a/train"], validation=["/a/v"], num_frames=3, num_images=0, height=16, width=24, fps=8)
+    export_stage(change("base", data=data, **places), tmp_path / "out")
+    for name in ("config.yaml", "README.md", EXPORT):
+        text = (tmp_path / "out" / name).read_text()
+        assert not re.search(r"(^|[\s'\"])/", text, re.MULTILINE) and str(tmp_path) not in text, name
+    (tmp_path / "out").rename(tmp_path / "moved")
+    pipeline, config = load_stage(tmp_path / "moved")
+    assert config.data.num_frames == 3 and pipeline(["a"], num_frames=1, height=16, width=16).any()
+
+
+def test_the_card_names_every_size_of_training():
+    sizes = "[{num_frames: 16, height: 24, width: 24}, {num_frames: 4, height: 48, width: 24}]"
+    config = load_config("configs/smoke/base.yaml", [f"data.buckets={sizes}"])
+    about = dict(step=7, lavie="1", parameters=1, weights="ema", source="a run")
+    card = model_card(config, None, about)
+    assert "| clips | 16 frames of 24 x 24 or 4 frames of 48 x 24, frame stride 2, joined by 1 images |" in card
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_usage_of_the_card_runs(exported, stage, monkeypatch):
+    card = (exported / stage / "README.md").read_text()
+    head, body = card.removeprefix("---\n").split("---\n", 1)
+    assert yaml.safe_load(head)["library_name"] == "lavie"
+    assert "| training steps | 3 |" in body and "| weights | averaged over training" in body
+    [code] = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
+    monkeypatch.chdir(exported / stage)
+    (exported / "usage.py").write_text(code)
+    done = runpy.run_path(str(exported / "usage.py"))
+    if stage == "base":
+        assert "00000.mp4" in os.listdir("samples")
+    else:
+        assert done["clip"].shape == ((9, 16, 24, 3) if stage == "interpolation" else (9, 16, 24, 3))
+        assert any(name.endswith(".mp4") for name in os.listdir())
+
+
+def test_exports_resume_nothing(exported):
+    with pytest.raises(CheckpointError, match="is an exported folder: a run starts from it by init_weights"):
+        newest_checkpoint(exported / "base")
+
+
+# --- autoencoder and text encoder
+
+
+def test_encoders_come_along(with_encoders, tmp_path):
+    expected, config = load_stage(with_encoders)
+    export_stage(with_encoders, tmp_path / "out")
+    shutil.rmtree(tmp_path / "elsewhere")
+    assert names(tmp_path / "out/vae") == ["config.json", WEIGHTS_NAME]
+    assert "pytorch_model.bin" not in names(tmp_path / "out/text_encoder")
+    pipeline, _ = load_stage(tmp_path / "out")
+    settings = dict(num_frames=2, height=16, width=16, num_inference_steps=2, guidance_scale=1.0)
+    assert np.array_equal(pipeline(["a fox"], **settings), expected(["a fox"], **settings))
+    export_stage(tmp_path / "out", tmp_path / "again")
+    assert names(tmp_path / "again") == names(tmp_path / "out")
+    assert load_stage(tmp_path / "again", device=torch.device("meta"))[1] == load_config(tmp_path / "out/config.yaml")
+
+
+def test_encoders_may_stay_away(with_encoders, tmp_path):
+    export_stage(with_encoders, tmp_path / "out", encoders=False)
+    assert names(tmp_path / "out") == ["README.md", "config.yaml", EXPORT, "scheduler", "unet"]
+    load_stage(tmp_path / "out")
+    shutil.rmtree(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="pretrained_model_name_or_path .*elsewhere: no autoencoder in vae/"):
+        load_stage(tmp_path / "out")
+    with pytest.raises(CheckpointError, match="elsewhere/vae: wanted vae in diffusers' format.*--no-encoders"):
+        export_stage(tmp_path / "out", tmp_path / "whole")
+    assert not (tmp_path / "whole").exists()
+
+
+def test_encoders_of_another_stage_are_refused(with_encoders, pretrained, tmp_path):
+    with pytest.raises(
+        CheckpointError, match="vae maps 4 pixels to a latent of 4 channels, wanted 8 and 4: give --pre"
+    ):
+        export_stage(with_encoders, tmp_path / "out", pretrained=pretrained(4))
+    config = tmp_path / "elsewhere/text_encoder/config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"hidden_size": 48}))
+    with pytest.raises(CheckpointError, match="text_encoder gives 48 features, the network reads 32"):
+        export_stage(with_encoders, tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+# --- released files
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_released_file_holds_the_same_network(cascade_folder, exported, tmp_path, stage):
+    network = load_network(cascade_folder / stage / "checkpoint-3/unet")
+    for source in (cascade_folder, exported):
+        export_released(source / stage, tmp_path / f"{source.name}.pt")
+        loaded = VideoUNet(network.config)
+        report = initialize(loaded, tmp_path / f"{source.name}.pt")
+        assert same(loaded.state_dict(), network.state_dict())
+        assert len(report.unused) == {"base": 4, "interpolation": 0, "vsr": 5}[stage]
+    assert list(torch.load(tmp_path / "exported.pt", weights_only=True)) == ["ema"]
+    theirs = read_released(tmp_path / "exported.pt")
+    assert any("attn_temporal." in name for name in theirs) == (stage == "vsr")
+
+
+def test_released_code_cannot_build_everything(tmp_path, change):
+    folder, config = change("base"), tiny_unet(in_channels=12, out_channels=12, rotary_dim=16)
+    save_network(folder / "unet", config, VideoUNet(config).state_dict())
+    with pytest.raises(CheckpointError, match="model.rotary_dim is 16, the released base network has 32"):
+        export_released(folder, tmp_path / "base.pt")
+    assert not (tmp_path / "base.pt").exists()
+
+
+# --- what lies at OUT
+
+
+def test_nothing_is_overwritten_unasked(cascade_folder, tmp_path):
+    base, out = cascade_folder / "base", tmp_path / "out"
+    out.mkdir()  # empty: as good as new
+    export_stage(base, out)
+    (out / "unet" / WEIGHTS_NAME).write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"OUT .*out exists: give a new folder, or --overwrite$"):
+        export_stage(base, out)
+    assert (out / "unet" / WEIGHTS_NAME).stat().st_size == 0
+    export_stage(base, out, overwrite=True)
+    assert (out / "unet" / WEIGHTS_NAME).stat().st_size > 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("keep")
+    for place in ("mine", "mine/notes.txt"):
+        with pytest.raises(ConfigError, match=r"exists: give a new folder$"):
+            export_stage(base, tmp_path / place, overwrite=True)
+    assert names(tmp_path) == ["mine", "out"] and names(tmp_path / "mine") == ["notes.txt"]
+
+
+def test_released_files_are_not_overwritten_unasked(cascade_folder, tmp_path):
+    (tmp_path / "old.pt").write_text("old")
+    with pytest.raises(ConfigError, match=r"old.pt exists: give another file name, as lavie_base.pt, or --overwrite"):
+        export_released(cascade_folder / "base", tmp_path / "old.pt")
+    assert (tmp_path / "old.pt").read_text() == "old"
+    export_released(cascade_folder / "base", tmp_path / "old.pt", overwrite=True)
+    assert read_released(tmp_path / "old.pt")
+    with pytest.raises(ConfigError, match=r"exists: give another file name, as lavie_base.pt$"):
+        export_released(cascade_folder / "base", tmp_path, overwrite=True)
+
+
+def test_a_failing_export_leaves_what_was_there(cascade_folder, change, tmp_path):
+    export_stage(cascade_folder / "base", tmp_path / "out")
+    folder = change("base")
+    weights = read_folder(folder / "unet")
+    del weights["conv_out.bias"]
+    save_network(folder / "unet", load_config(folder / "config.yaml").model, weights)
+    before = names(tmp_path)
+    with pytest.raises(CheckpointError, match="1 missing: conv_out.bias"):
+        export_stage(folder, tmp_path / "out", overwrite=True)
+    assert names(tmp_path) == before and load_stage(tmp_path / "out")
+
+
+# --- the command
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """A function: arguments -> what `lavie` printed, or its message."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lavie", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return capsys.readouterr().out.strip() if stop.value.code in (None, 0) else stop.value.code
+
+    return call
+
+
+def test_the_command_exports_and_samples(cascade_folder, tmp_path, run):
+    out = tmp_path / "out"
+    assert run("export", cascade_folder / "base", out) == str(out)
+    assert "exists: give a new folder, or --overwrite" in run("export", cascade_folder / "base", out)
+    assert run("export", cascade_folder / "base", out, "--overwrite") == str(out)
+    assert run("export", out, tmp_path / "base.pt", "--format", "released") == str(tmp_path / "base.pt")
+    assert "samples/00000.mp4" in run("sample", "--checkpoint", out, "--prompt", "red", "--out", tmp_path / "samples")
+
+
+def test_the_command_refuses(exported, tmp_path, run):
+    assert "--raw: RUN" in run("export", exported / "base", tmp_path / "out", "--raw")
+    assert "no checkpoint-<step> folder" in run("export", tmp_path / "nowhere", tmp_path / "out")
+    assert names(tmp_path) == ["exported"]

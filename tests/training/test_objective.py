@@ -1,0 +1,175 @@
+"""What a batch becomes: noise, timesteps and dropped captions as functions of the global position alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from lavie.config.train import TrainConfig
+from lavie.diffusion.schedule import NoiseSchedule
+from lavie.models.autoencoder import build_autoencoder
+from lavie.models.text_encoder import build_text_encoder
+from lavie.training.objective import Step
+
+
+def make_step(**changes) -> Step:
+    values = dict(
+        output_dir="unused",
+        model=dict(in_channels=12, out_channels=12, cross_attention_dim=16),
+        autoencoder=dict(type="patch", patch_size=2),
+        text_encoder=dict(type="hash", max_length=4),
+        data=dict(train="unused", frame_stride=1, num_frames=3, num_images=2, height=8, width=8),
+        max_train_steps=1,
+    )
+    return build_step(TrainConfig.model_validate(values | changes))
+
+
+def build_step(config: TrainConfig) -> Step:
+    return Step(
+        config,
+        build_autoencoder(config.autoencoder, None),
+        build_text_encoder(config.text_encoder, config.model.cross_attention_dim, None),
+        NoiseSchedule.from_config(config),
+        torch.device("cpu"),
+        torch.float32,
+    )
+
+
+def make_batch(positions: list[int]) -> dict:
+    pixels = [np.random.default_rng(p).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8) for p in positions]
+    return dict(
+        pixels=torch.from_numpy(np.stack(pixels)),
+        captions=[[f"clip {p}", f"image {p} a", f"image {p} b"] for p in positions],
+        positions=torch.tensor(positions),
+        keys=[["k"] * 3 for _ in positions],
+        dropped=[],
+    )
+
+
+def test_rows_do_not_depend_on_their_batch():
+    step = make_step(caption_dropout=0.5)
+    whole = step.training_inputs(make_batch([3, 4, 5, 6]))
+    halves = [step.training_inputs(make_batch(p)) for p in ([3, 4], [5, 6])]
+    for name in ("sample", "timestep", "text", "target"):
+        assert torch.equal(getattr(whole, name), torch.cat([getattr(h, name) for h in halves])), name
+
+
+def test_the_sample_holds_signal_and_noise_as_the_schedule_says():
+    step = make_step()
+    batch = make_batch([7, 8])
+    inputs = step.training_inputs(batch)
+    pixels = batch["pixels"].flatten(0, 1).permute(0, 3, 1, 2).double() / 127.5 - 1
+    latents = step.autoencoder.encode(pixels).unflatten(0, (2, 5)).transpose(1, 2)
+    share = step.schedule.alphas_cumprod.double()[inputs.timestep].view(2, 1, 1, 1, 1)
+    expected = share.sqrt() * latents + (1 - share).sqrt() * inputs.target.double()
+    torch.testing.assert_close(inputs.sample.double(), expected, rtol=0, atol=1e-5)
+    assert inputs.sample.shape == (2, 12, 5, 4, 4) and inputs.text.shape == (2, 3, 4, 16)
+
+
+def test_pixels_that_a_decoder_has_normalised_are_the_same():
+    step, batch = make_step(), make_batch([7, 8])
+    normalised = batch | dict(pixels=batch["pixels"].permute(0, 1, 4, 2, 3).float() / 127.5 - 1)
+    for a, b in zip(step.training_inputs(batch)[:4], step.training_inputs(normalised)[:4], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_timesteps_are_uniform_and_noise_is_normal():
+    step = make_step()
+    batches = [step.training_inputs(make_batch(list(range(i, i + 50)))) for i in range(0, 1000, 50)]
+    timesteps = torch.cat([b.timestep for b in batches])
+    assert 0 <= timesteps.min() and timesteps.max() <= 999
+    counts = torch.histc(timesteps.float(), bins=10, min=0, max=1000)
+    assert (counts - 100).abs().max() < 45  # 4.7 standard deviations of a bin
+    noise = torch.cat([b.target for b in batches]).flatten()
+    assert abs(float(noise.mean())) < 5e-3 and abs(float(noise.std()) - 1) < 5e-3
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_captions_are_dropped_one_by_one(share):
+    step = make_step(caption_dropout=share)
+    text = torch.cat([step.training_inputs(make_batch(list(range(i, i + 50)))).text for i in range(0, 500, 50)])
+    empty = step.text_encoder([""])[0]
+    dropped = (text == empty).all(-1).all(-1)
+    assert dropped.float().mean() == pytest.approx(share, abs=0.06 if 0 < share < 1 else 0)
+    if 0 < share < 1:  # an image may lose its caption where the clip keeps its own
+        assert 0 < (dropped[:, 0] & ~dropped[:, 1]).float().mean() < share
+
+
+def test_validation_keeps_captions_and_has_noise_of_its_own():
+    step = make_step(caption_dropout=1.0)
+    batch = make_batch([1, 2])
+    inputs = step.validation_inputs(batch, 400)
+    assert inputs.timestep.tolist() == [400, 400]
+    assert not torch.equal(inputs.text[0, 0], step.text_encoder([""])[0])
+    assert not torch.equal(inputs.target, step.training_inputs(batch).target)
+    assert torch.equal(inputs.target, step.validation_inputs(batch, 400).target)
+
+
+def test_min_snr_weighs_the_loss():
+    batch = make_batch([1])
+    plain, weighted = make_step(), make_step(snr_gamma=0.5)
+    inputs = plain.validation_inputs(batch, 100)  # snr 8.5
+
+    def network(sample, timestep, text, num_images):
+        return torch.zeros_like(sample)
+
+    ratio = weighted.loss(network, inputs).total / plain.loss(network, inputs).total
+    assert float(ratio) == pytest.approx(0.5 / float(plain.schedule.snr(inputs.timestep)), rel=1e-5)
+
+
+# --- what the later stages are given
+
+
+def make_stage(stage: str, frames: int = 5, **changes) -> Step:
+    channels = {"interpolation": 24, "vsr": 15}[stage]
+    model = dict(in_channels=channels, out_channels=12, cross_attention_dim=16, num_noise_levels=20)
+    data = dict(train="unused", frame_stride=1, num_frames=frames, num_images=0, height=8, width=8)
+    values = dict(degradation=dict(scale=2), sampling=dict(noise_level=3), keyframe_interval=2)
+    return make_step(stage=stage, model=model, data=data, **(values | changes))
+
+
+def stage_batch(positions: list[int]) -> dict:
+    batch = make_batch(positions)
+    low = [np.random.default_rng(100 + p).integers(0, 256, (5, 4, 4, 3), dtype=np.uint8) for p in positions]
+    return batch | dict(captions=[[row[0]] for row in batch["captions"]], low_res=torch.from_numpy(np.stack(low)))
+
+
+def test_interpolation_is_given_clean_key_frames():
+    step = make_stage("interpolation")
+    batch = stage_batch([3, 4])
+    inputs = step.training_inputs(batch)
+    pixels = batch["pixels"].flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
+    latents = step.autoencoder.encode(pixels).unflatten(0, (2, 5)).transpose(1, 2)
+    assert torch.equal(inputs.low_res, latents[:, :, [0, 0, 2, 2, 4]]) and inputs.noise_level is None
+
+
+def test_key_frames_are_noised_where_asked_for_and_clean_in_validation():
+    clean, noisy = make_stage("interpolation"), make_stage("interpolation", condition_noise_steps=200)
+    batch = stage_batch([3, 4])
+    expected, got = clean.training_inputs(batch), noisy.training_inputs(batch)
+    assert torch.equal(got.sample, expected.sample) and not torch.equal(got.low_res, expected.low_res)
+    assert torch.equal(got.low_res[:, :, 0], got.low_res[:, :, 1])  # one noise per key frame, spread with it
+    assert torch.equal(noisy.validation_inputs(batch, 10).low_res, expected.low_res)
+
+
+def test_super_resolution_is_told_the_noise_in_its_condition():
+    step = make_stage("vsr")
+    batches = [step.training_inputs(stage_batch(list(range(i, i + 25)))) for i in range(0, 500, 25)]
+    levels = torch.cat([b.noise_level for b in batches])
+    assert set(levels.tolist()) == set(range(20))
+    batch = stage_batch([3, 4])
+    inputs = step.training_inputs(batch)
+    clean = batch["low_res"].permute(0, 4, 1, 2, 3).double() / 127.5 - 1
+    share = step.low_resolution_schedule.alphas_cumprod.double()[inputs.noise_level].view(2, 1, 1, 1, 1)
+    noise = (inputs.low_res.double() - share.sqrt() * clean) / (1 - share).sqrt()
+    assert abs(float(noise.mean())) < 0.2 and abs(float(noise.std()) - 1) < 0.2
+    assert step.validation_inputs(batch, 10).noise_level.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("stage", ("interpolation", "vsr"))
+def test_conditions_do_not_depend_on_the_batch(stage):
+    step = make_stage(stage, condition_noise_steps=50)
+    whole = step.training_inputs(stage_batch([3, 4, 5, 6]))
+    halves = [step.training_inputs(stage_batch(p)) for p in ([3, 4], [5, 6])]
+    assert torch.equal(whole.low_res, torch.cat([h.low_res for h in halves]))
+    if stage == "vsr":
+        assert torch.equal(whole.noise_level, torch.cat([h.noise_level for h in halves]))

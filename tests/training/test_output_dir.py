@@ -1,0 +1,80 @@
+"""An output_dir belongs to one run at a time."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lavie.errors import ConfigError, TrainingError
+from lavie.testing import run_distributed
+from lavie.training.output_dir import LOCK, claim
+from tests.training.test_trainer import deepspeed_json, make_config, train
+
+ROOT = Path(__file__).resolve().parents[2]
+OTHER = "import sys; from lavie.training.output_dir import claim; claim(sys.argv[1]); print('up', flush=True); input()"
+
+
+@pytest.fixture
+def other(tmp_path, monkeypatch):
+    """Starts another run in tmp_path, under some job's number or none."""
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    started = []
+
+    def start(**environment: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", OTHER, str(tmp_path)]
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        started.append(subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, **pipes))
+        assert started[0].stdout.readline() == "up\n"
+        return started[0]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_second_run_is_refused_on_every_rank(rendered, tmp_path, other):
+    process = other(SLURM_JOB_ID="12")
+    config = make_config(rendered, tmp_path, max_train_steps=1)
+    with pytest.raises(Exception, match=rf"is in use by SLURM job 12, process {process.pid} on .*set another"):
+        run_distributed(train, 2, config, deepspeed_json(tmp_path, 3))
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_the_folder_is_free_when_the_other_is_gone(tmp_path, other):
+    process = other()
+    with pytest.raises(TrainingError, match=f"in use by process {process.pid}"):
+        claim(tmp_path)
+    process.kill()
+    process.wait()
+    claim(tmp_path)
+    claim(tmp_path)  # a second trainer of this process
+
+
+def test_a_job_that_comes_back_takes_over_what_its_dead_node_held(tmp_path, other, monkeypatch):
+    other(SLURM_JOB_ID="12")
+    monkeypatch.setenv("SLURM_JOB_ID", "123")
+    with pytest.raises(TrainingError, match="in use by SLURM job 12,"):
+        claim(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    claim(tmp_path)
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
+    def lockf(*arguments):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    claim(tmp_path)
+    assert f"{LOCK} cannot be locked (Function not implemented)" in caplog.text
+
+
+def test_an_output_dir_that_cannot_be_is_told_at_the_start(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ConfigError, match=f"output_dir {place}: no folder"):
+            claim(place)
