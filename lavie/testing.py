@@ -1,12 +1,14 @@
 """What tests share: tolerances, tiny configurations, markers, and several ranks on one machine."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -66,6 +68,21 @@ def tiny_unet(**changes: Any) -> UNetConfig:
         norm_num_groups=8,
     )
     return UNetConfig(**{**values, **changes})
+
+
+M_PERTURB = -6
+"""Of glibc's malloc.h: what mallopt calls the byte that memory is filled with when it is allocated and freed."""
+
+
+@contextmanager
+def memory_filled_with(byte: int) -> Iterator[None]:
+    """Whoever reads memory before writing it reads `byte`, 1 to 254, or its complement: bugs of C code show."""
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(M_PERTURB, byte)
+    try:
+        yield
+    finally:
+        mallopt(M_PERTURB, 0)
 
 
 def free_port() -> int:

@@ -14,6 +14,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from ..data.encode import X264
 from ..errors import DataError
 from ..files import replacing
 from .contact_sheet import contact_sheet
@@ -41,9 +42,7 @@ def write_mp4(path: str | Path, frames: np.ndarray, fps: float, *, min_side: int
         replacing(path) as temporary,
         av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"}) as out,
     ):
-        stream = out.add_stream(
-            "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "12", "preset": "medium"}
-        )
+        stream = out.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=X264)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
         # Without tags players guess the matrix from the size, and colours shift.
         context = stream.codec_context

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lavie.data.synthetic import HELD_OUT, render_clip
 from lavie.errors import DataError
 from lavie.inference.video_io import write_gif, write_mp4, write_png, write_sample, write_sheet
+from lavie.seeds import numpy_generator
+from lavie.testing import memory_filled_with
 
 
 def clip(frames=5, height=128, width=144):
@@ -40,6 +43,17 @@ def test_mp4_holds_the_clip(tmp_path):
     assert np.abs(decoded.astype(int) - frames).mean() < 2
     assert (stream.codec, stream.format, stream.colorspace, stream.rate) == ("h264", "yuv420p", 1, 8)
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_mp4_is_the_same_whatever_memory_holds(tmp_path):
+    colour, shape, direction = HELD_OUT[2]
+    frames = render_clip(colour, shape, f"moving {direction}", rng=numpy_generator(2, "test"), frames=12, size=144)
+    found = set()
+    for byte in (1, 85, 128, 170, 254):
+        with memory_filled_with(byte):
+            write_mp4(tmp_path / "a.mp4", frames, 12)
+        found.add((tmp_path / "a.mp4").read_bytes())
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize(

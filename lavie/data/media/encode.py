@@ -6,10 +6,16 @@ from fractions import Fraction
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 
-CRF = "12"
-"""x264's quality: visually lossless (0 is lossless, 23 its default)."""
+# Without cpu-independent x264 takes other algorithms on other processors. Its macroblock tree with AVX-512 takes eight
+# macroblocks at a time, even past the end of a row of no multiple of eight, where memory was never written,
+# and the bytes then differ from run to run.
+X264 = {"crf": "12", "x264-params": "cpu-independent=1"}
+"""x264's options: visually lossless (crf 0 is lossless, 23 its default), and the same bytes on every processor."""
+LOSSLESS = {"qp": "0", "preset": "ultrafast", "x264-params": X264["x264-params"]}
+SAME_ROUNDING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+"""swscale's flags: otherwise its AVX2 code rounds some chroma differently."""
 
 
 def encode_mp4(
@@ -36,12 +42,12 @@ def encode_mp4(
                 stream = container.add_stream("libx264rgb" if lossless else "libx264", rate=rate)
                 stream.height, stream.width = pixels.shape[:2]
                 stream.pix_fmt = "rgb24" if lossless else "yuv420p"
-                stream.options = {"qp": "0", "preset": "ultrafast"} if lossless else {"crf": CRF}
+                stream.options = {**(LOSSLESS if lossless else X264)}
                 stream.codec_context.time_base = 1 / rate
                 stream.codec_context.thread_count = 1  # x264's bytes depend on the number of threads
                 stream.codec_context.gop_size = gop
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame = reformatter.reformat(frame, format=stream.pix_fmt, threads=1)
+            frame = reformatter.reformat(frame, format=stream.pix_fmt, interpolation=SAME_ROUNDING, threads=1)
             frame.pts = number if ticks is None else ticks[number]
             frame.time_base = 1 / rate
             container.mux(stream.encode(frame))
