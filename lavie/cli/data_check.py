@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from ..data.check.check import PROBLEMS, UNUSABLE, Report, check
+from ..data.check.check import PROBLEMS, UNUSABLE, CheckReport, check
 from ..data.check.compare_decoders import Comparison
 from ..errors import DataError
 
@@ -64,7 +64,7 @@ def _tars(path: Path) -> list[Path]:
     return tars
 
 
-def _write(report: Report, out: Path) -> None:
+def _write(report: CheckReport, out: Path) -> None:
     from ..data.check.figures import draw_statistics
     from ..inference.contact_sheet import contact_sheet
 
@@ -81,7 +81,7 @@ def _write(report: Report, out: Path) -> None:
         Image.fromarray(np.concatenate(whole)).save(out / "sheet.png")
 
 
-def _show(report: Report, out: Path) -> None:
+def _show(report: CheckReport, out: Path) -> None:
     console = Console()
     facts = report.as_json()
     table = Table(title=f"{len(report.shards)} shard{'s' if len(report.shards) != 1 else ''}", title_justify="left")

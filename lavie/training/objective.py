@@ -34,7 +34,7 @@ class Inputs(NamedTuple):
 
 
 @dataclass
-class Step:
+class Objective:
     """The frozen parts around the network, and the loss."""
 
     config: TrainConfig

@@ -32,14 +32,14 @@ from .dry_run import plan_of
 from .ema import EMA, gathered_weights
 from .make_cache import open_caches
 from .metrics import Metrics, forward_flops, peak_flops, peak_memory_gib
-from .objective import Step
+from .objective import Objective
 from .optim import learning_rate
 from .output_dir import claim, require_own
 from .restarts import require_progress
 from .stop import requested
 from .validate import validation_loss
 
-Sample = Callable[[VideoUNet, Step, Path], None]
+Sample = Callable[[VideoUNet, Objective, Path], None]
 """Draws the validation prompts with a network into a folder; called by all ranks together."""
 
 
@@ -81,7 +81,7 @@ class Trainer:
         network = build_network(config).to(self.device)
         self.engine = build_engine(network, config, settings)
         self.ema = EMA(self.engine.module, config.ema_decay) if config.use_ema else None
-        self.step = Step(
+        self.step = Objective(
             config,
             autoencoder,
             text_encoder.to(self.device),

@@ -5,14 +5,14 @@ import torch
 from ..data.feed.loader import Batch
 from ..distributed import sum_over_ranks
 from ..models.unet import VideoUNet
-from .objective import Step
+from .objective import Objective
 
 QUANTILES = (0.125, 0.375, 0.625, 0.875)
 """Where in the noise schedule the loss is taken: the middles of its quarters."""
 
 
 @torch.no_grad()
-def validation_loss(network: VideoUNet, step: Step, batches: list[Batch]) -> dict[str, float]:
+def validation_loss(network: VideoUNet, step: Objective, batches: list[Batch]) -> dict[str, float]:
     """The mean loss over all ranks' batches: at each timestep quantile, and their mean as "validation_loss".
 
     Every rank calls it with its own batches and the same number of them.

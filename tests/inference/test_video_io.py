@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavie.data.synthetic import HELD_OUT, render_clip
+from lavie.data.prepare.synthetic import HELD_OUT, render_clip
 from lavie.errors import DataError
 from lavie.inference.video_io import write_gif, write_mp4, write_png, write_sample, write_sheet
 from lavie.seeds import numpy_generator

@@ -13,7 +13,7 @@ from lavie.diffusion.schedule import NoiseSchedule
 from lavie.models.autoencoder import build_autoencoder
 from lavie.models.text_encoder import build_text_encoder
 from lavie.training.make_cache import cache_data, open_caches
-from lavie.training.objective import Step
+from lavie.training.objective import Objective
 
 CPU = torch.device("cpu")
 
@@ -65,10 +65,10 @@ def with_cache(config: TrainConfig, out: Path, **changes: Any) -> TrainConfig:
     return TrainConfig.model_validate(merge(config.model_dump(), {"data": {"cache": str(out), **changes}}))
 
 
-def make_step(config: TrainConfig) -> Step:
+def make_step(config: TrainConfig) -> Objective:
     pretrained, dim = config.pretrained_model_name_or_path, config.model.cross_attention_dim
     caches = open_caches(config)
-    return Step(
+    return Objective(
         config,
         build_autoencoder(config.autoencoder, pretrained),
         build_text_encoder(config.text_encoder, dim, pretrained),

@@ -8,10 +8,10 @@ from lavie.config.train import TrainConfig
 from lavie.diffusion.schedule import NoiseSchedule
 from lavie.models.autoencoder import build_autoencoder
 from lavie.models.text_encoder import build_text_encoder
-from lavie.training.objective import Step
+from lavie.training.objective import Objective
 
 
-def make_step(**changes) -> Step:
+def make_step(**changes) -> Objective:
     values = dict(
         output_dir="unused",
         model=dict(in_channels=12, out_channels=12, cross_attention_dim=16),
@@ -23,8 +23,8 @@ def make_step(**changes) -> Step:
     return build_step(TrainConfig.model_validate(values | changes))
 
 
-def build_step(config: TrainConfig) -> Step:
-    return Step(
+def build_step(config: TrainConfig) -> Objective:
+    return Objective(
         config,
         build_autoencoder(config.autoencoder, None),
         build_text_encoder(config.text_encoder, config.model.cross_attention_dim, None),
@@ -119,7 +119,7 @@ def test_min_snr_weighs_the_loss():
 # --- what the later stages are given
 
 
-def make_stage(stage: str, frames: int = 5, **changes) -> Step:
+def make_stage(stage: str, frames: int = 5, **changes) -> Objective:
     channels = {"interpolation": 24, "vsr": 15}[stage]
     model = dict(in_channels=channels, out_channels=12, cross_attention_dim=16, num_noise_levels=20)
     data = dict(train="unused", frame_stride=1, num_frames=frames, num_images=0, height=8, width=8)

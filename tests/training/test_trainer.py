@@ -105,7 +105,7 @@ def plain_pytorch(config: TrainConfig) -> tuple[list[float], dict[str, torch.Ten
     from lavie.diffusion.schedule import NoiseSchedule
     from lavie.models.autoencoder import build_autoencoder
     from lavie.models.text_encoder import build_text_encoder
-    from lavie.training.objective import Step
+    from lavie.training.objective import Objective
     from lavie.training.optim import build_optimizer, learning_rate
     from lavie.training.trainer import build_network
 
@@ -113,7 +113,7 @@ def plain_pytorch(config: TrainConfig) -> tuple[list[float], dict[str, torch.Ten
     autoencoder = build_autoencoder(config.autoencoder, None)
     text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, None)
     network = build_network(config)
-    step = Step(
+    step = Objective(
         config, autoencoder, text_encoder, NoiseSchedule.from_config(config), torch.device("cpu"), torch.float32
     )
     optimizer = build_optimizer(network, config)

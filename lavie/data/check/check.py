@@ -78,7 +78,7 @@ Compare = Callable[[Sample, bytes, Sequence[int], int, int], tuple[Outcome, str]
 
 
 @dataclass
-class Report:
+class CheckReport:
     """What `check` found."""
 
     shards: list[dict[str, Any]] = field(default_factory=list)
@@ -156,14 +156,14 @@ def check(
     frame_stride: int | None = None,
     compare: Compare | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Report:
+) -> CheckReport:
     """Read every member of the shards `tars`, and look at `decode` of their samples.
 
     A video is too short if it holds no clip of `num_frames` frames at `fps`, or at every `frame_stride`-th frame
     (default: 1). `compare` is asked about the videos looked at. `progress` is given bytes.
     Media is decoded in a child process. What is known of every sample is held in memory, so check millions in parts.
     """
-    report, seen = Report(), _Seen()
+    report, seen = CheckReport(), _Seen()
     if fps is None and frame_stride is None:
         frame_stride = 1
     total = sum(tar.stat().st_size for tar in tars)
@@ -193,7 +193,7 @@ class _Seen:
         self.captions: set[str] = set()
 
 
-def _shard(tar: Path, report: Report) -> Iterator[Sample]:
+def _shard(tar: Path, report: CheckReport) -> Iterator[Sample]:
     """The samples of a shard that are as its index says, or that decode where it has none."""
 
     def note(name: str, reason: str, detail: str = "") -> None:
@@ -240,7 +240,7 @@ def _info(line: dict[str, Any]) -> MediaInfo:
     return MediaInfo(format=line["member"].rpartition(".")[2], **values)
 
 
-def _sidecars(tar: Path, report: Report) -> None:
+def _sidecars(tar: Path, report: CheckReport) -> None:
     """Categories and scores from the json members, as video2dataset and img2dataset name them."""
     with open(tar, "rb") as file:
         for member in read_members(tar):
@@ -263,7 +263,7 @@ def _sidecars(tar: Path, report: Report) -> None:
                 report.aesthetic.append(float(score))
 
 
-def _describe(sample: Sample, report: Report, seen: _Seen) -> None:
+def _describe(sample: Sample, report: CheckReport, seen: _Seen) -> None:
     name = _name(sample)
 
     def note(reason: str, detail: str) -> None:
@@ -296,7 +296,7 @@ def _holds_clip(sample: Sample, num_frames: int, fps: float | None, frame_stride
     return len(feasible_starts(times, num_frames, fps=fps, frame_stride=frame_stride)) > 0
 
 
-def _balance(report: Report) -> None:
+def _balance(report: CheckReport) -> None:
     counts = [s["videos"] + s["images"] for s in report.shards]
     middle = statistics.median(counts) if counts else 0
     for shard, count in zip(report.shards, counts, strict=True):
@@ -305,7 +305,7 @@ def _balance(report: Report) -> None:
             report.findings.append(Rejected(shard["shard"], "unbalanced shards", detail))
 
 
-def _look(sample: Sample, report: Report, compare: Compare | None) -> None:
+def _look(sample: Sample, report: CheckReport, compare: Compare | None) -> None:
     """Decode a few frames and judge them."""
 
     def note(reason: str, detail: str) -> None:

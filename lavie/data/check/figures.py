@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .check import Report
+from .check import CheckReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ WIDE = 8.0
 """An axis whose largest value is so many times the median is logarithmic."""
 
 
-def draw_statistics(report: Report, png: str | Path) -> None:
+def draw_statistics(report: CheckReport, png: str | Path) -> None:
     """Categories, durations and caption lengths (Fig. 7), aesthetic scores and resolutions (Fig. 8); what is known."""
     from matplotlib.figure import Figure
 
@@ -36,7 +36,7 @@ def draw_statistics(report: Report, png: str | Path) -> None:
     figure.savefig(png)
 
 
-def _by_shard(report: Report) -> Counter[str]:
+def _by_shard(report: CheckReport) -> Counter[str]:
     names = [str(s["shard"]) for s in report.shards]
     short = [Path(n).name for n in names]
     labels = short if len(set(short)) == len(short) else names

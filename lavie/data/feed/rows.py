@@ -24,7 +24,7 @@ from ..media.clips import clip_indices, cut_scale, fit
 from ..media.decode import decode_image, indexed_times, read_frames
 from ..media.degrade import degrade
 from ..order.datasets import Order, Pool, image_order, video_order
-from ..order.mixture import Clock
+from ..order.mixture import StepCount
 from ..order.permutation import image_positions
 from ..shards.index import Index, Sample
 from ..shards.member import read_member
@@ -101,7 +101,7 @@ class ClipDataset(Dataset):
         global_batch: int = 1,
         centred: bool = False,
         degradation: DegradationConfig | None = None,
-        clocks: tuple[Clock | None, Clock | None] = (None, None),
+        clocks: tuple[StepCount | None, StepCount | None] = (None, None),
         cache: Cache | None = None,
         dali: Device | None = None,
     ) -> None:

@@ -21,7 +21,7 @@ from ...errors import ConfigError
 from ..media.clips import Crop
 from ..shards.index import Index
 from .datasets import Pool, chunks, clips_held, image_weight, load_pools
-from .mixture import Clock, Knots, Mixture, weight_at
+from .mixture import Knots, Mixture, StepCount, weight_at
 
 log = logging.getLogger("lavie")
 
@@ -38,9 +38,9 @@ class Bucket:
     """The run's, with this one size."""
     pools: tuple[Pool, ...]
     """The run's, with the samples that belong here. Weights are those of the run times the share of the samples."""
-    clock: Clock | None = None
+    clock: StepCount | None = None
     """Counts its steps; None: all are."""
-    image_clock: Clock | None = None
+    image_clock: StepCount | None = None
     """Counts the steps of all buckets of its height and width."""
     all_images: bool = False
     """Whether its images are all that there are, since none suits it."""
@@ -94,8 +94,8 @@ def load_buckets(data: DataConfig, train: Sequence[str | DatasetConfig], seed: i
     buckets = []
     for number, (size, part) in enumerate(zip(data.buckets, parts, strict=True)):
         alike = tuple(i for i, other in enumerate(data.buckets) if other.shape == size.shape)
-        clock = Clock(steps, (number,), f" in bucket {size.name}")
-        image_clock = Clock(steps, alike, f" in bucket {size.name}")
+        clock = StepCount(steps, (number,), f" in bucket {size.name}")
+        image_clock = StepCount(steps, alike, f" in bucket {size.name}")
         buckets.append(Bucket(data.of_size(size), part, clock, image_clock, size.shape in bare))
     return Buckets(pools, tuple(buckets), steps)
 

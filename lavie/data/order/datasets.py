@@ -10,7 +10,7 @@ from ...config.data import DataConfig, DatasetConfig
 from ...errors import ConfigError, DataError
 from ..media.clips import fits
 from ..shards.index import Index, Sample, load_index
-from .mixture import Clock, Knots, Mixture
+from .mixture import Knots, Mixture, StepCount
 from .permutation import sample_at, spare_at
 
 log = logging.getLogger("lavie")
@@ -44,7 +44,7 @@ class Order:
         purpose: str,
         seed: int,
         per_step: int,
-        clock: Clock | None = None,
+        clock: StepCount | None = None,
     ) -> None:
         """Mixes the pools that have `samples`, by their `weight`; there are `per_step` positions to a step.
 
@@ -68,13 +68,13 @@ class Order:
         return samples[sample_at(place, len(samples), self._seed, purpose)]
 
 
-def video_order(pools: Sequence[Pool], seed: int, global_batch: int, clock: Clock | None = None) -> Order:
+def video_order(pools: Sequence[Pool], seed: int, global_batch: int, clock: StepCount | None = None) -> Order:
     """The order of the clips."""
     return Order(pools, lambda pool: pool.index.videos, lambda pool: pool.weight, "videos", seed, global_batch, clock)
 
 
 def image_order(
-    pools: Sequence[Pool], seed: int, per_step: int, purpose: str = "images", clock: Clock | None = None
+    pools: Sequence[Pool], seed: int, per_step: int, purpose: str = "images", clock: StepCount | None = None
 ) -> Order:
     """The order of the images, with their own weights."""
     return Order(pools, lambda pool: pool.index.images, image_weight, purpose, seed, per_step, clock)

@@ -65,7 +65,7 @@ class Mixture:
         per_step: int,
         seed: int,
         purpose: str,
-        clock: "Clock | None" = None,
+        clock: "StepCount | None" = None,
     ) -> None:
         """weights and names: one for each dataset. Raises ConfigError if all weights are 0 at some step."""
         self._size, self._per_step, self._clock = len(weights), per_step, clock
@@ -132,7 +132,7 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class Clock:
+class StepCount:
     """Counts those steps of a run at which a mixture of its steps takes one of `chosen`."""
 
     steps: Mixture

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lavie.data.order.mixture import PIECES, Clock, Mixture, floor_sum, weight_at
+from lavie.data.order.mixture import PIECES, Mixture, StepCount, floor_sum, weight_at
 from lavie.errors import ConfigError
 
 weights = st.one_of(st.just(0.0), st.floats(0.001, 100))
@@ -53,7 +53,7 @@ def test_with_a_clock_counts_are_those_of_its_steps(turns, each, per_step, seed,
     turns, each = [[(0, 0.5)], *turns], [[(0, 0.5)], *each]
     steps = mixture(*turns, per_step=1, seed=seed, purpose="buckets")
     chosen = data.draw(st.sets(st.integers(0, len(turns) - 1), min_size=1))
-    clock = Clock(steps, tuple(chosen))
+    clock = StepCount(steps, tuple(chosen))
     mix = Mixture(each, [f"d{i}" for i in range(len(each))], per_step, seed, "videos", clock)
     counts, ticks = [0] * len(each), 0
     for step in range(70):
@@ -69,7 +69,7 @@ def test_with_a_clock_counts_are_those_of_its_steps(turns, each, per_step, seed,
 
 def test_a_clock_that_stops_needs_no_weights_afterwards():
     steps = mixture([(0, 1.0)], [(0, 1.0), (300, 0.0)], per_step=1)
-    clock = Clock(steps, (1,), " in bucket b")
+    clock = StepCount(steps, (1,), " in bucket b")
     mix = Mixture([[(0, 1.0), (300, 0.0)]], ["d"], 4, 0, "videos", clock)
     assert mix.counts(4 * 300) == mix.counts(10**9) == [4 * clock(300)]
     assert mix.shares(300) == [0] and clock.share(300) == 0
