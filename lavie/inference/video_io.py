@@ -14,7 +14,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from ..data.encode import X264
+from ..data.media.encode import X264
 from ..errors import DataError
 from ..files import replacing
 from .contact_sheet import contact_sheet
