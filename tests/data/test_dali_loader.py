@@ -23,7 +23,8 @@ from lavie.data.loader import Batches, build_loader
 from lavie.data.pack import pack_entries
 from lavie.data.sources import Entry
 from lavie.errors import ConfigError, DataError
-from lavie.testing import SHARED, requires_shared
+from lavie.testing import SHARED
+from tests.markers import requires_shared
 
 requires_dali = pytest.mark.skipif(decoders.missing_dali() is not None, reason="DALI is not installed")
 

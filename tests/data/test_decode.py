@@ -12,7 +12,8 @@ from lavie.data import decode
 from lavie.data.decode import decode_frames, decode_image, frame_times, probe, sniff
 from lavie.data.encode import encode_mp4
 from lavie.errors import DataError
-from lavie.testing import SHARED, requires_shared
+from lavie.testing import SHARED
+from tests.markers import requires_shared
 
 VFR_TIMES = np.array([0, 0.04, 0.08, 0.2, 0.21, 0.4, 0.5, 0.54, 0.6, 1.0])
 

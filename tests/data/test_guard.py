@@ -18,7 +18,8 @@ from lavie.data import decode, guard
 from lavie.data.encode import encode_mp4
 from lavie.data.guard import Guard
 from lavie.errors import DataError
-from lavie.testing import SHARED, requires_shared
+from lavie.testing import SHARED
+from tests.markers import requires_shared
 
 MP4 = encode_mp4(np.zeros((4, 32, 32, 3), np.uint8), 8)
 

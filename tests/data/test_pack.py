@@ -18,7 +18,8 @@ from lavie.data.pack import pack, pack_entries
 from lavie.data.shards import read_member
 from lavie.data.sources import Entry
 from lavie.errors import DataError
-from lavie.testing import SHARED, requires_shared
+from lavie.testing import SHARED
+from tests.markers import requires_shared
 
 
 def mp4(frames: int = 16) -> bytes:
