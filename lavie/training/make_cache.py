@@ -126,7 +126,7 @@ def cache_data(
     config = validate(TrainConfig, values, f"`lavie data cache` into {out}")
     report, encoders = CacheReport(), _Encoders(config, device, dtype)
     identity = encoder_identity(config)
-    for bucket in load_buckets(config.data, config.data.train, config.seed).each:
+    for bucket in load_buckets(config.data, config.data.train, config.seed).all:
         data, folder = bucket.data, size_folder(out, bucket.data)
         black = encoders(torch.zeros(1, 1, data.height, data.width, 3, dtype=torch.uint8), [""])
         describe(
@@ -137,7 +137,7 @@ def cache_data(
             encoders.runs_in,
         )
         failed: list[dict[str, Any]] = []
-        for kind, indices in cached_samples(bucket.pools, data).items():
+        for kind, indices in cached_samples(bucket.datasets, data).items():
             frames = data.num_frames if kind == "clips" else 1
             size = sum((1 if name == "text" else frames) * entry.nbytes for name, entry in black.items())
             todo = _Todo(Lookup.scan(folder, kind), indices, data.cuts or 1, shard_bytes // size)

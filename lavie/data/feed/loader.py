@@ -19,7 +19,7 @@ from ..decoders.choice import choose_backend
 from ..decoders.clip import Backend, EncodedClip
 from ..decoders.dali import DaliDecoder, Device
 from ..order.buckets import Buckets, load_buckets
-from ..order.datasets import load_pools
+from ..order.datasets import load_datasets
 from ..order.permutation import positions
 from .bucket_rows import BucketDataset
 from .cuts import cached_samples
@@ -107,8 +107,8 @@ def build_loader(
         log.info("data: clips are decoded by %s: %s", backend, why)
     global_batch = train_batch_size * gradient_accumulation_steps * world_size
     buckets = train if isinstance(train, Buckets) else load_buckets(data, train, seed)
-    for bucket, cache in [(bucket, caches[bucket.name]) for bucket in buckets.each] if caches else []:
-        cache.require(cached_samples(bucket.pools, bucket.data), bucket.data)
+    for bucket, cache in [(bucket, caches[bucket.name]) for bucket in buckets.all] if caches else []:
+        cache.require(cached_samples(bucket.datasets, bucket.data), bucket.data)
 
     def dataset(dali: Device | None) -> BucketDataset:
         return BucketDataset(buckets, seed, caches, global_batch=global_batch, degradation=degradation, dali=dali)
@@ -147,7 +147,7 @@ def fixed_batches(
     The same on every call: for validation, on `data.held_out`, since data.buckets play no part.
     """
     total = train_batch_size * num_batches * world_size
-    pools = load_pools(data, paths)
+    pools = load_datasets(data, paths)
     dataset = ClipDataset(pools, data, seed, global_batch=total, centred=True, degradation=degradation)
     rows = map(dataset.__getitem__, positions(0, total, rank, world_size))
     return [next(batches) for batches in [Batches(rows, train_batch_size)] for _ in range(num_batches)]
