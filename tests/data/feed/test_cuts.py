@@ -10,8 +10,8 @@ from lavie.data.feed.cuts import CutDataset, cached_samples
 from lavie.data.feed.loader import build_loader, fixed_batches
 from lavie.data.media.encode import encode_mp4
 from lavie.data.order.datasets import load_pools
-from lavie.data.prepare.pack import pack_entries
-from lavie.data.prepare.sources import Entry
+from lavie.data.prepare.pack import pack_files
+from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.seeds import key64
 
@@ -55,7 +55,7 @@ def test_a_sample_has_so_many_cuts_whatever_the_seed(demo):
 def test_cuts_are_spread_over_starts_and_places(tmp_path):
     ramp = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.full((32, 32, 3), 20, np.uint8)
     media = encode_mp4(ramp, 8)
-    pack_entries([Entry("v", "v", lambda: media, "text")], tmp_path, num_frames=1, fps=8)
+    pack_files([CaptionedFile("v", "v", lambda: media, "text")], tmp_path, num_frames=1, fps=8)
     rows = CutDataset([load_index([str(tmp_path)]).videos], config(tmp_path, num_images=0, cuts=60))
     starts = [round(float(rows.row(cut)["pixels"][0].float().mean()) / 20) for cut in range(60)]
     assert set(starts) == set(range(9))
@@ -93,7 +93,7 @@ def test_validation_is_cut_as_without_cuts(demo):
 
 def test_a_sample_that_cannot_be_read_is_named(demo, tmp_path):
     media = encode_mp4(np.zeros((8, 16, 24, 3), np.uint8), 8)
-    pack_entries([Entry("v", "v", lambda: media, "text")], tmp_path, num_frames=4, fps=8)
+    pack_files([CaptionedFile("v", "v", lambda: media, "text")], tmp_path, num_frames=4, fps=8)
     index = load_index([str(tmp_path)]).videos
     tar = tmp_path / "00000.tar"
     data = bytearray(tar.read_bytes())

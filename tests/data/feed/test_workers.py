@@ -20,8 +20,8 @@ from lavie.data.feed.rows import place
 from lavie.data.feed.workers import Workers
 from lavie.data.media.encode import encode_mp4
 from lavie.data.order.datasets import load_pools
-from lavie.data.prepare.pack import pack_entries
-from lavie.data.prepare.sources import Entry
+from lavie.data.prepare.pack import pack_files
+from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.errors import DataError
 
@@ -74,7 +74,7 @@ def wait_until(condition, seconds=20):
 def one_video(folder):
     """A dataset of one video, `lone`, in a shard of its own."""
     media = encode_mp4(np.full((8, 32, 32, 3), 90, np.uint8), 8)
-    pack_entries([Entry("lone", "lone", lambda: media, "text")], folder, num_frames=4, fps=8)
+    pack_files([CaptionedFile("lone", "lone", lambda: media, "text")], folder, num_frames=4, fps=8)
     return folder
 
 

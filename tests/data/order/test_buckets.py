@@ -21,8 +21,8 @@ from lavie.data.media.clips import cut_scale
 from lavie.data.media.encode import encode_mp4
 from lavie.data.order.buckets import ALIKE, choose, load_buckets, picture, suiting
 from lavie.data.order.permutation import sample_at
-from lavie.data.prepare.pack import pack_entries
-from lavie.data.prepare.sources import Entry
+from lavie.data.prepare.pack import pack_files
+from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.errors import ConfigError, DataError
 
@@ -42,8 +42,8 @@ def write(out, **media):
         return file.getvalue()
 
     files = {name: encoded(name, *size) for name, size in media.items()}
-    entries = (Entry(name, name, lambda data=data: data, name) for name, data in files.items())
-    pack_entries(entries, out, num_frames=1, fps=8)
+    entries = (CaptionedFile(name, name, lambda data=data: data, name) for name, data in files.items())
+    pack_files(entries, out, num_frames=1, fps=8)
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +318,7 @@ def test_variable_rates_are_taken_for_constant_ones(tmp_path):
         "short": encode_mp4(pixels, times=short),
         "v": encode_mp4(pixels, 8),
     }
-    pack_entries((Entry(n, n, lambda d=d: d, n) for n, d in media.items()), tmp_path, num_frames=1, fps=8)
+    pack_files((CaptionedFile(n, n, lambda d=d: d, n) for n, d in media.items()), tmp_path, num_frames=1, fps=8)
     data = DataConfig(
         train=str(tmp_path), num_images=0, fps=8, buckets=[{**BUCKETS[0], "num_frames": n} for n in (4, 6)]
     )
