@@ -8,6 +8,7 @@ import torch
 from lavie.config.data import DataConfig
 from lavie.data.feed.cuts import CutDataset, cached_samples
 from lavie.data.feed.loader import build_loader, fixed_batches
+from lavie.data.feed.share import Share
 from lavie.data.media.encode import encode_mp4
 from lavie.data.order.datasets import load_pools
 from lavie.data.prepare.pack import pack_files
@@ -22,8 +23,8 @@ def config(folder, **changes) -> DataConfig:
 
 
 def batches(data, steps, seed=0, **kwargs):
-    share = dict(seed=seed, train_batch_size=4, gradient_accumulation_steps=1, rank=0, world_size=1)
-    return list(itertools.islice(build_loader(data, data.train, **share, **kwargs), steps))
+    share = Share(seed=seed, train_batch_size=4)
+    return list(itertools.islice(build_loader(data, data.train, share, **kwargs), steps))
 
 
 def shown(data, steps, seed=0):
@@ -83,9 +84,9 @@ def test_entries_are_the_cuts_that_training_shows(demo):
 
 
 def test_validation_is_cut_as_without_cuts(demo):
-    kwargs = dict(seed=0, train_batch_size=4, num_batches=2, rank=0, world_size=1)
+    share = Share(seed=0, train_batch_size=4)
     plain, cut = (
-        fixed_batches(config(demo / "validation", cuts=cuts), (str(demo / "validation"),), **kwargs)
+        fixed_batches(config(demo / "validation", cuts=cuts), (str(demo / "validation"),), share, num_batches=2)
         for cuts in (None, 2)
     )
     assert all(torch.equal(a["pixels"], b["pixels"]) for a, b in zip(plain, cut, strict=True))

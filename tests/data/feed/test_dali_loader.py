@@ -17,6 +17,7 @@ from lavie.data.decoders import choice as decoders
 from lavie.data.decoders.dali import DaliDecoder
 from lavie.data.feed.decoded import DecodedBatches
 from lavie.data.feed.loader import Batches, build_loader
+from lavie.data.feed.share import Share
 from lavie.data.media.decode import decode_frames, frame_times, read_frames
 from lavie.data.media.encode import encode_mp4, encode_vp9
 from lavie.data.prepare.pack import pack_files
@@ -66,11 +67,7 @@ def take(data, steps, *, world_size=1, batch=4, start_step=0):
         build_loader(
             data,
             data.train,
-            seed=3,
-            train_batch_size=batch,
-            gradient_accumulation_steps=1,
-            rank=rank,
-            world_size=world_size,
+            Share(seed=3, train_batch_size=batch, rank=rank, world_size=world_size),
             start_step=start_step,
         )
         for rank in range(world_size)
@@ -198,9 +195,7 @@ def test_moving_images_are_the_workers(shards):
 def test_a_worker_that_dies_changes_nothing(shards):
     pyav, _ = take(config(shards, decoder="pyav"), 10, batch=2)
     data = config(shards, decoder="dali", num_workers=2)
-    loader = build_loader(
-        data, data.train, seed=3, train_batch_size=2, gradient_accumulation_steps=1, rank=0, world_size=1
-    )
+    loader = build_loader(data, data.train, Share(seed=3, train_batch_size=2))
     dali = list(itertools.islice(loader, 3))
     os.kill(loader._batches._rows._workers[0].process.pid, signal.SIGKILL)
     dali += itertools.islice(loader, 7)

@@ -15,8 +15,9 @@ import torch
 
 from lavie.config.data import DataConfig
 from lavie.data.feed import workers
-from lavie.data.feed.loader import Batches, ClipDataset, build_loader
-from lavie.data.feed.rows import place
+from lavie.data.feed.loader import Batches, build_loader
+from lavie.data.feed.rows import ClipDataset, place
+from lavie.data.feed.share import Share
 from lavie.data.feed.workers import Workers
 from lavie.data.media.encode import encode_mp4
 from lavie.data.order.datasets import load_pools
@@ -32,9 +33,7 @@ def config(*folders, **changes) -> DataConfig:
 
 
 def loader(data, batch=2):
-    return build_loader(
-        data, data.train, seed=0, train_batch_size=batch, gradient_accumulation_steps=1, rank=0, world_size=1
-    )
+    return build_loader(data, data.train, Share(seed=0, train_batch_size=batch))
 
 
 def rows(batches, count):
