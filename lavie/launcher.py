@@ -90,12 +90,12 @@ def launched_rank() -> LaunchedRank:
     """
     launcher = _launcher()
     rank, world_size = "RANK", "WORLD_SIZE"
-    local_ranks = ("LOCAL_RANK", *MPI_LOCAL_RANKS)
+    local_ranks = ["LOCAL_RANK", *MPI_LOCAL_RANKS]
     if launcher == "mpi":
         rank, world_size = next(names for names in MPI_NUMBERS if names[0] in os.environ)
     elif launcher == "slurm":
         rank, world_size = SLURM_NUMBERS["RANK"], SLURM_NUMBERS["WORLD_SIZE"]
-        local_ranks += (SLURM_NUMBERS["LOCAL_RANK"],)
+        local_ranks.append(SLURM_NUMBERS["LOCAL_RANK"])
 
     local_rank = next((_number(name, 0) for name in local_ranks if name in os.environ), None)
     if launcher == "none":

@@ -42,7 +42,7 @@ SLURM = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8"}
         (SLURM | {"SLURM_STEP_NUM_TASKS": "1"}, LaunchedRank("none", 0, 1, None), False),
         # srun starts mpirun's daemons, and torchrun too: what started this process last counts.
         (SLURM | OPEN_MPI, LaunchedRank("mpi", 3, 4, 1), True),
-        (SLURM | OPEN_MPI | {"RANK": "0", "WORLD_SIZE": "2"}, LaunchedRank("torch", 0, 2, 1), False),
+        (SLURM | OPEN_MPI | {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, LaunchedRank("torch", 0, 2, 0), False),
     ],
 )
 def test_the_launcher_says_the_rank(monkeypatch, environment, expected, shares_an_index):

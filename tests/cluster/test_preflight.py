@@ -211,14 +211,14 @@ def test_settings_of_deepspeed_differ(rendered, tmp_path):
 
 def test_code_differs(rendered):
     a, b = card(place(0, 1), rendered), card(place(1, 1), rendered)
-    assert {"train.py", "lavie/training/step.py", "lavie/kernels/cost.py"} <= code_hashes().keys()
-    b["code"] = b["code"] | {"lavie/training/step.py": "0"}
+    assert {"train.py", "lavie/training/objective.py", "lavie/kernels/cost.py"} <= code_hashes().keys()
+    b["code"] = b["code"] | {"lavie/training/objective.py": "0"}
     del b["code"]["train.py"]
     b["facts"] = b["facts"] | {"torch": "2.11.0"}
     version, code = compare([a, b])
     assert version.startswith(f"torch: {a['facts']['torch']} on node0 (rank 0); 2.11.0 on node1 (rank 1)")
     assert code.startswith(
-        "code: lavie/training/step.py, train.py differ: one version on node0 (rank 0), another on node1"
+        "code: lavie/training/objective.py, train.py differ: one version on node0 (rank 0), another on node1"
     )
 
 
