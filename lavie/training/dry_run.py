@@ -1,7 +1,6 @@
 """What a run would be, before any GPU time is spent: config, sizes, floating-point work, memory and data."""
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from ..data.order.datasets import load_datasets
 from ..data.order.plan import Plan, make_plan
 from ..data.order.plan_report import report
 from ..data.shards.remote import is_url
-from ..errors import ConfigError
+from ..launcher import planned_world_size
 from ..models.stages import set_trainable
 from ..models.unet import VideoUNet
 from .deepspeed import resolve_json, training_dtype, zero_stage
@@ -30,7 +29,7 @@ def describe(config: TrainConfig, deepspeed_json: str | Path) -> str:
 
     Raises ConfigError and DataError as the run would, except that data may be elsewhere: then there is a line of it.
     """
-    ranks = _ranks()
+    ranks = planned_world_size()
     settings = resolve_json(deepspeed_json, config, ranks)
     with torch.device("meta"):
         network = VideoUNet(config.model)
@@ -66,13 +65,6 @@ def describe(config: TrainConfig, deepspeed_json: str | Path) -> str:
         "activations, autoencoder and text encoder come on top: the first step's `memory` in metrics.jsonl has them"
     )
     return "\n".join([*lines, "# data", *_data(config, ranks)])
-
-
-def _ranks() -> int:
-    told = os.environ.get("WORLD_SIZE", "1")
-    if not told.isdecimal() or int(told) < 1:
-        raise ConfigError(f"WORLD_SIZE is {told!r} in the environment: wanted the number of ranks, 1 or more")
-    return int(told)
 
 
 def plan_of(config: TrainConfig, ranks: int, buckets: Buckets | None = None) -> Plan:
