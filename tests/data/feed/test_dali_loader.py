@@ -25,7 +25,8 @@ from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.errors import ConfigError, DataError
 from lavie.pixels import to_float
-from lavie.testing import SHARED, requires_shared
+from lavie.testing import SHARED
+from tests.markers import requires_shared
 
 requires_dali = pytest.mark.skipif(decoders.missing_dali() is not None, reason="DALI is not installed")
 
