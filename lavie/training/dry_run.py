@@ -10,7 +10,7 @@ from ..config.data import DatasetConfig
 from ..config.load import dump_yaml
 from ..config.train import TrainConfig
 from ..data.order.buckets import Buckets
-from ..data.order.datasets import load_pools
+from ..data.order.datasets import load_datasets
 from ..data.order.plan import Plan, make_plan
 from ..data.order.plan_report import report
 from ..data.shards.remote import is_url
@@ -83,7 +83,7 @@ def _data(config: TrainConfig, ranks: int) -> list[str]:
     if not absent["data.train"]:
         lines.append(report(plan_of(config, ranks)))
     if data.validation and not absent["data.validation"]:
-        load_pools(data.held_out, data.validation)
+        load_datasets(data.held_out, data.validation)
     absent["data.cache"] = _absent([data.cache or ""])
     if not absent["data.cache"] and not absent["pretrained_model_name_or_path"]:
         open_caches(config)  # one of other encoders or sizes is refused

@@ -32,7 +32,7 @@ from ..launcher import launched_rank
 from ..models.autoencoder import build_autoencoder
 from ..models.identity import encoder_identity
 from ..models.text_encoder import build_text_encoder
-from ..pixels import normalised
+from ..pixels import to_float
 from .deepspeed import training_dtype
 
 PIXELS = 1
@@ -115,7 +115,7 @@ def cache_data(
     config = validate(TrainConfig, values, f"`lavie data cache` into {out}")
     report, encoders = CacheReport(), _Encoders(config, device, dtype)
     identity = encoder_identity(config)
-    for bucket in load_buckets(config.data, config.data.train, config.seed).each:
+    for bucket in load_buckets(config.data, config.data.train, config.seed).all:
         data, folder = bucket.data, size_folder(out, bucket.data)
         black = encoders(torch.zeros(1, 1, data.height, data.width, 3, dtype=torch.uint8), [""])
         describe(
@@ -126,7 +126,7 @@ def cache_data(
             encoders.runs_in,
         )
         failed: list[dict[str, Any]] = []
-        for kind, indices in cached_samples(bucket.pools, data).items():
+        for kind, indices in cached_samples(bucket.datasets, data).items():
             frames = data.num_frames if kind == "clips" else 1
             size = sum((1 if name == "text" else frames) * entry.nbytes for name, entry in black.items())
             todo = _Todo(Lookup.scan(folder, kind), indices, data.cuts or 1, shard_bytes // size)
@@ -186,7 +186,7 @@ class _Encoders:
     def __call__(self, pixels: Tensor, captions: list[str]) -> dict[str, Tensor]:
         """pixels uint8 (n, F, H, W, 3), n captions -> mean, std (n, F, C, h, w) and text (n, 1, L, D), on the CPU."""
         rows = pixels.shape[:2]
-        mean, std = self._autoencoder.posterior(normalised(pixels.to(self._device).flatten(0, 1)))
+        mean, std = self._autoencoder.posterior(to_float(pixels.to(self._device).flatten(0, 1)))
         entries = {"mean": mean.unflatten(0, rows), "text": self._text_encoder(captions)[:, None]}
         if std is not None:
             entries["std"] = std.unflatten(0, rows)
