@@ -34,7 +34,7 @@ from ..launcher import launched_rank
 from ..models.autoencoder import build_autoencoder
 from ..models.identity import encoder_identity
 from ..models.text_encoder import build_text_encoder
-from ..pixels import normalised
+from ..pixels import to_float
 from .deepspeed import training_dtype
 
 PIXELS = 1
@@ -188,7 +188,7 @@ class _Encoders:
     def __call__(self, pixels: Tensor, captions: list[str]) -> dict[str, Tensor]:
         """pixels uint8 (n, F, H, W, 3), n captions -> mean, std (n, F, C, h, w) and text (n, 1, L, D), on the CPU."""
         rows = pixels.shape[:2]
-        mean, std = self._autoencoder.posterior(normalised(pixels.to(self._device).flatten(0, 1)))
+        mean, std = self._autoencoder.posterior(to_float(pixels.to(self._device).flatten(0, 1)))
         entries = {"mean": mean.unflatten(0, rows), "text": self._text_encoder(captions)[:, None]}
         if std is not None:
             entries["std"] = std.unflatten(0, rows)
