@@ -28,12 +28,14 @@ from rich.table import Table
 from ..config.data import DataConfig
 from ..data.decoders.choice import Wanted, choose_backend
 from ..data.feed.loader import build_loader
+from ..data.feed.share import Share
 from ..data.media.clips import clip_indices, fit
 from ..data.media.decode import probe, read_frames
 from ..data.media.encode import encode_mp4, encode_vp9
 from ..data.order.permutation import sample_at
 from ..data.prepare.writer import ShardWriter
-from ..data.shards.index import Index, Sample, load_index
+from ..data.shards.index import Index, load_index
+from ..data.shards.index_file import Sample
 from ..data.shards.member import read_member
 from ..errors import ConfigError
 from ..seeds import numpy_generator
@@ -76,11 +78,7 @@ def ours(folder: Path, workers: int, clips: int, decoder: Wanted = "pyav") -> fl
     loader = build_loader(
         data,
         data.train,
-        seed=SEED,
-        train_batch_size=BATCH,
-        gradient_accumulation_steps=1,
-        rank=0,
-        world_size=1,
+        Share(seed=SEED, train_batch_size=BATCH),
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )
     try:
