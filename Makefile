@@ -109,9 +109,12 @@ bench: $(DEV_STAMP)  ## the benchmarks of the kernels without their timings, in 
 	for op in $(OPS); do TRITON_INTERPRET=1 python -m lavie.kernels.bench.$$op --dry-run || exit 1; done
 
 bench-gpu: install  ## time the kernels beside their rivals, and the cascade, on the GPU: results.csv of both
-	for op in $(OPS) unet; do python -m lavie.kernels.bench.$$op || exit 1; done
-	python -m lavie.kernels.bench.report
-	python -m lavie.bench.cascade
+	@failed=; \
+	for module in $(addprefix kernels.bench.,$(OPS) unet report) bench.cascade; do \
+	  echo "python -m lavie.$$module"; \
+	  python -m lavie.$$module || failed="$$failed $$module"; \
+	done; \
+	test -z "$$failed" || { echo "bench-gpu: failed:$$failed" >&2; exit 1; }
 
 WAIT := runs/bench-data
 bench-data: $(DEV_STAMP)  ## frames per second of the loader beside the usual ways, and how long a training step waits for it
@@ -125,7 +128,7 @@ resources: $(DEV_STAMP)  ## compile the kernels for sm_80 and sm_90 and compare 
 	python -m lavie.kernels.resources
 
 fuzz: $(DEV_STAMP)  ## 2,000 hostile and broken samples: counts per class
-	python -m tests.data.fuzz --cases 2000
+	python -m tests.data.prepare.fuzz --cases 2000
 
 clean:  ## remove .venv, caches and build products; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,7 +13,8 @@ from lavie.models.stages import STAGES
 from lavie.models.temporal import TemporalModule
 from lavie.models.unet import VideoUNet
 from lavie.models.weights import load_official, load_stable_diffusion, to_official
-from lavie.testing import GOLDEN_ATOL, ORACLE_ATOL, SHARED, TOLERANCES, relative_error, requires_shared, tiny_unet
+from lavie.testing import GOLDEN_ATOL, ORACLE_ATOL, SHARED, TOLERANCES, relative_error, tiny_unet
+from tests.markers import requires_shared
 
 
 def tiny_vsr(**changes):

@@ -34,17 +34,17 @@ class BucketRows:
         self._steps, self._global_batch = buckets.steps, global_batch
         self._by_bucket = [
             ClipRows(
-                bucket.pools,
+                bucket.datasets,
                 bucket.data,
                 seed,
                 global_batch=global_batch,
                 degradation=degradation,
-                clock=bucket.clock,
-                image_clock=bucket.image_clock,
+                step_count=bucket.step_count,
+                image_step_count=bucket.image_step_count,
                 cache=caches[bucket.name] if caches else None,
                 dali=dali,
             )
-            for bucket in buckets.each
+            for bucket in buckets.all
         ]
         self.row_bytes = max(rows.row_bytes for rows in self._by_bucket)
 

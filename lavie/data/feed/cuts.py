@@ -6,23 +6,23 @@ from itertools import accumulate
 
 from ...config.data import DataConfig
 from ..cache.lookup import KINDS
-from ..order.datasets import Pool, image_weight
+from ..order.datasets import WeightedDataset
 from ..shards.index import Index, Sample
 from .rows import Announce, Row, RowReading
 from .sample import PixelReader
 
 
-def cached_samples(pools: Sequence[Pool], data: DataConfig) -> dict[str, list[Index]]:
+def cached_samples(datasets: Sequence[WeightedDataset], data: DataConfig) -> dict[str, list[Index]]:
     """Return the samples that a run can take, by the kind of their entries, one of KINDS.
 
     A dataset whose weight is 0 at all steps gives none.
     """
     samples: dict[str, list[Index]] = {kind: [] for kind in KINDS}
-    for pool in pools:
-        if any(weight for _, weight in pool.weight):
-            samples["clips"].append(pool.index.videos)
-        if data.num_images and any(weight for _, weight in image_weight(pool)):
-            samples["images"].append(pool.index.images)
+    for dataset in datasets:
+        if any(weight for _, weight in dataset.weight):
+            samples["clips"].append(dataset.index.videos)
+        if data.num_images and any(weight for _, weight in dataset.image_weight):
+            samples["images"].append(dataset.index.images)
     return samples
 
 

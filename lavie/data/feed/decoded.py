@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 
 from ...errors import DataError
-from ...pixels import normalised
+from ...pixels import to_float
 from ..decoders.clip import DecodedClip, Decoder, EncodedClip
 from .batches import Batch
 from .rows import Row
@@ -94,7 +94,7 @@ class DecodedBatches(Iterator[Batch]):
                 self.by_pyav[clip.reason] += 1
 
         # The frames to be decoded are nonsense until they are replaced.
-        pixels = normalised(batch["pixels"].to(self._device, non_blocking=True))
+        pixels = to_float(batch["pixels"].to(self._device, non_blocking=True))
         encoded = {row: clip for row, clip in enumerate(clips) if isinstance(clip, EncodedClip)}
         if encoded:
             self._decode(batch, pixels, encoded)
@@ -130,7 +130,7 @@ class DecodedBatches(Iterator[Batch]):
         batch["captions"][row], batch["keys"][row] = remade["captions"], remade["keys"]
         others = [dropped for dropped in batch["dropped"] if dropped["position"] != position]
         batch["dropped"] = sorted(others + remade["dropped"], key=lambda dropped: dropped["position"])
-        return normalised(remade["pixels"].to(self._device))
+        return to_float(remade["pixels"].to(self._device))
 
     def _log_counts(self) -> None:
         """Log how many clips PyAV decoded, and why."""

@@ -18,7 +18,7 @@ from ..decoders.choice import choose_backend
 from ..decoders.clip import Backend
 from ..decoders.dali import DaliDecoder, Device
 from ..order.buckets import Buckets, load_buckets
-from ..order.datasets import load_pools
+from ..order.datasets import load_datasets
 from .batches import Batch, Batches
 from .bucket_rows import BucketRows
 from .cuts import cached_samples
@@ -72,8 +72,8 @@ def build_loader(
     # The datasets, sorted by size: a cache must have all that the run can take.
     buckets = train if isinstance(train, Buckets) else load_buckets(data, train, share.seed)
     if caches:
-        for bucket in buckets.each:
-            caches[bucket.name].require(cached_samples(bucket.pools, bucket.data), bucket.data)
+        for bucket in buckets.all:
+            caches[bucket.name].require(cached_samples(bucket.datasets, bucket.data), bucket.data)
 
     # The rows, and the processes that make them.
     rows_of = partial(BucketRows, buckets, share.seed, caches, global_batch=share.global_batch, degradation=degradation)
@@ -111,7 +111,7 @@ def fixed_batches(
     """
     whole = replace(share, gradient_accumulation_steps=num_batches)  # one step takes all of them
     rows = ClipRows(
-        load_pools(data, paths),
+        load_datasets(data, paths),
         data,
         whole.seed,
         global_batch=whole.global_batch,

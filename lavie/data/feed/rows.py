@@ -17,7 +17,7 @@ from ..cache.cache import Cache
 from ..decoders.clip import DecodedClip, EncodedClip
 from ..decoders.dali import MAX_FILE, Device
 from ..media.degrade import degrade
-from ..order.datasets import Order, Pool, image_order, video_order
+from ..order.datasets import SampleOrder, WeightedDataset, image_order, video_order
 from ..order.mixture import StepCount
 from ..order.permutation import image_positions
 from ..shards.index import Sample
@@ -122,35 +122,35 @@ class ClipRows:
     shows an image under a moving camera in place of a video's clip.
 
     Args:
-        pools: the datasets.
+        datasets: the datasets, with their weights.
         data: the configuration, of one size of clips.
         seed: the run's seed.
         global_batch: positions of a step.
         centred: cut the middle of every frame instead of a random place.
         degradation: how the clip's low resolution is made, if rows are to have it.
-        clock: counts the steps whose positions are taken, if not all are.
-        image_clock: counts the steps whose images are taken, if not all are.
+        step_count: counts the steps whose positions are taken, if not all are.
+        image_step_count: counts the steps whose images are taken, if not all are.
         cache: where the entries lie that rows hold in place of pixels; data.cuts must be set.
         dali: the device on which DALI decodes the clips that it serves; None if PyAV decodes all.
     """
 
     def __init__(
         self,
-        pools: Sequence[Pool],
+        datasets: Sequence[WeightedDataset],
         data: DataConfig,
         seed: int,
         *,
         global_batch: int = 1,
         centred: bool = False,
         degradation: DegradationConfig | None = None,
-        clock: StepCount | None = None,
-        image_clock: StepCount | None = None,
+        step_count: StepCount | None = None,
+        image_step_count: StepCount | None = None,
         cache: Cache | None = None,
         dali: Device | None = None,
     ) -> None:
         self._data, self._seed, self._degradation = data, seed, degradation
         self._cuts = None if centred else data.cuts
-        self.row_bytes = cache.row_bytes if cache else _row_bytes(pools, data, degradation, dali)
+        self.row_bytes = cache.row_bytes if cache else _row_bytes(datasets, data, degradation, dali)
 
         # How samples are read does not change from row to row.
         self._reader: SampleReader = PixelReader(data, seed, centred=centred, dali=dali)
@@ -159,11 +159,13 @@ class ClipRows:
         self._moving_reader = MovingImageReader(data, seed, dali=dali is not None)
 
         # An order that no row uses is an order of nothing: its weights are not checked.
-        self._videos = video_order(pools if data.moving_images < 1 else (), seed, global_batch, clock)
+        self._videos = video_order(datasets if data.moving_images < 1 else (), seed, global_batch, step_count)
         images_per_step = global_batch * max(1, data.num_images)
-        self._images = image_order(pools if data.num_images else (), seed, images_per_step, clock=image_clock)
-        moving_pools = pools if data.moving_images else ()
-        self._moving = image_order(moving_pools, seed, global_batch, "moving images", image_clock)
+        self._images = image_order(
+            datasets if data.num_images else (), seed, images_per_step, step_count=image_step_count
+        )
+        moving_datasets = datasets if data.moving_images else ()
+        self._moving = image_order(moving_datasets, seed, global_batch, "moving images", image_step_count)
 
     def row(self, position: int, unreadable: Mapping[str, str] | None = None, announce: Announce | None = None) -> Row:
         """See Rows.row."""
@@ -195,7 +197,9 @@ class ClipRows:
             row["low_res"] = torch.from_numpy(low_res)
         return row
 
-    def _pick(self, reading: RowReading, order: Order, reader: SampleReader, position: int) -> tuple[Sample, Content]:
+    def _pick(
+        self, reading: RowReading, order: SampleOrder, reader: SampleReader, position: int
+    ) -> tuple[Sample, Content]:
         """Return the sample at a position of an order, or the first spare that can be read, with its content."""
         for attempt in range(1 + MAX_SPARES):
             sample = order.at(position, attempt)
@@ -221,7 +225,7 @@ def address(sample: Sample) -> str:
 
 
 def _row_bytes(
-    pools: Sequence[Pool], data: DataConfig, degradation: DegradationConfig | None, dali: Device | None
+    datasets: Sequence[WeightedDataset], data: DataConfig, degradation: DegradationConfig | None, dali: Device | None
 ) -> int:
     """Return the most bytes that a row of pixels has, with the file of its clip where DALI is to decode it."""
     frame = data.height * data.width * 3
@@ -229,6 +233,6 @@ def _row_bytes(
     low_res = data.num_frames * (frame // degradation.scale**2) if degradation else 0
     if dali:
         # A row has the clip's file or its frames. DALI is given no file above MAX_FILE.
-        largest = max((int(p.index.videos.column("size").max()) for p in pools if p.index.videos), default=0)
+        largest = max((int(d.index.videos.column("size").max()) for d in datasets if d.index.videos), default=0)
         clip = max(clip, min(largest, MAX_FILE))
     return clip + data.num_images * frame + low_res

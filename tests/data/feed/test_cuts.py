@@ -10,9 +10,9 @@ from lavie.data.feed.cuts import CutDataset, cached_samples
 from lavie.data.feed.loader import build_loader, fixed_batches
 from lavie.data.feed.share import Share
 from lavie.data.media.encode import encode_mp4
-from lavie.data.order.datasets import load_pools
-from lavie.data.prepare.pack import pack_entries
-from lavie.data.prepare.sources import Entry
+from lavie.data.order.datasets import load_datasets
+from lavie.data.prepare.pack import pack_files
+from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.seeds import key64
 
@@ -56,7 +56,7 @@ def test_a_sample_has_so_many_cuts_whatever_the_seed(demo):
 def test_cuts_are_spread_over_starts_and_places(tmp_path):
     ramp = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.full((32, 32, 3), 20, np.uint8)
     media = encode_mp4(ramp, 8)
-    pack_entries([Entry("v", "v", lambda: media, "text")], tmp_path, num_frames=1, fps=8)
+    pack_files([CaptionedFile("v", "v", lambda: media, "text")], tmp_path, num_frames=1, fps=8)
     rows = CutDataset([load_index([str(tmp_path)]).videos], config(tmp_path, num_images=0, cuts=60))
     starts = [round(float(rows.row(cut)["pixels"][0].float().mean()) / 20) for cut in range(60)]
     assert set(starts) == set(range(9))
@@ -64,7 +64,7 @@ def test_cuts_are_spread_over_starts_and_places(tmp_path):
 
 def test_entries_are_the_cuts_that_training_shows(demo):
     data = config(demo / "train", cuts=3)
-    samples = cached_samples(load_pools(data, data.train), data)
+    samples = cached_samples(load_datasets(data, data.train), data)
     datasets = {kind: CutDataset(indices, data) for kind, indices in samples.items()}
     numbers = {
         kind: {(s.key, cut): 3 * i + cut for i, s in enumerate(indices[0]) for cut in range(3)}
@@ -94,7 +94,7 @@ def test_validation_is_cut_as_without_cuts(demo):
 
 def test_a_sample_that_cannot_be_read_is_named(demo, tmp_path):
     media = encode_mp4(np.zeros((8, 16, 24, 3), np.uint8), 8)
-    pack_entries([Entry("v", "v", lambda: media, "text")], tmp_path, num_frames=4, fps=8)
+    pack_files([CaptionedFile("v", "v", lambda: media, "text")], tmp_path, num_frames=4, fps=8)
     index = load_index([str(tmp_path)]).videos
     tar = tmp_path / "00000.tar"
     data = bytearray(tar.read_bytes())
@@ -111,7 +111,7 @@ def test_datasets_without_weight_need_no_entries(demo):
         {"path": str(demo / "validation"), "weight": 0, "image_weight": 1},
     ]
     data = DataConfig(train=train, num_frames=4, num_images=1, height=16, width=24, fps=8, cuts=1)
-    pools = load_pools(data, data.train)
+    pools = load_datasets(data, data.train)
     samples = cached_samples(pools, data)
     sizes = {kind: [len(index) for index in indices] for kind, indices in samples.items()}
     validation = load_index([str(demo / "validation")])

@@ -20,12 +20,13 @@ from lavie.data.feed.loader import Batches, build_loader
 from lavie.data.feed.share import Share
 from lavie.data.media.decode import decode_frames, frame_times, read_frames
 from lavie.data.media.encode import encode_mp4, encode_vp9
-from lavie.data.prepare.pack import pack_entries
-from lavie.data.prepare.sources import Entry
+from lavie.data.prepare.pack import pack_files
+from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.errors import ConfigError, DataError
-from lavie.pixels import normalised
-from lavie.testing import SHARED, requires_shared
+from lavie.pixels import to_float
+from lavie.testing import SHARED
+from tests.markers import requires_shared
 
 requires_dali = pytest.mark.skipif(decoders.missing_dali() is not None, reason="DALI is not installed")
 
@@ -52,7 +53,7 @@ def shards(tmp_path_factory):
     media["h264"] = encode_mp4(waves(21), 8)
     media |= {f"i{i}": png(40 * i) for i in range(5)}
     out = tmp_path_factory.mktemp("shards")
-    pack_entries((Entry(k, k, lambda d=d: d, f"text of {k}") for k, d in media.items()), out, num_frames=4, fps=8)
+    pack_files((CaptionedFile(k, k, lambda d=d: d, f"text of {k}") for k, d in media.items()), out, num_frames=4, fps=8)
     return out
 
 
@@ -86,7 +87,7 @@ def rows(batches):
 
 def pixels(batches):
     """float (F + N, 3, H, W) in [-1, 1] of each row."""
-    return [normalised(row) if row.dtype == torch.uint8 else row for b in batches for row in b["pixels"]]
+    return [to_float(row) if row.dtype == torch.uint8 else row for b in batches for row in b["pixels"]]
 
 
 def assert_same(pyav, dali):
@@ -208,8 +209,8 @@ def test_files_travel_in_shared_memory_whatever_their_size(tmp_path):
     """A file is larger than the frames that it gives, or smaller."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 64, 96, 1), dtype=np.uint8)
     media = {"large": encode_vp9(noise.repeat(3, -1), 8), "small": encode_vp9(waves(0), 8)}
-    entries = (Entry(k, k, lambda d=d: d, "text") for k, d in media.items())
-    pack_entries(entries, tmp_path, num_frames=4, fps=8)
+    entries = (CaptionedFile(k, k, lambda d=d: d, "text") for k, d in media.items())
+    pack_files(entries, tmp_path, num_frames=4, fps=8)
     assert len(media["small"]) < 4 * 32 * 32 * 3 < len(media["large"])
     changes = {"height": 32, "width": 32, "num_images": 0}
     pyav, _ = take(config(tmp_path, decoder="pyav", **changes), 3)
@@ -240,7 +241,7 @@ def test_real_clips(tmp_path):
         data = (folder / f"{name}.mp4").read_bytes()
         frames = decode_frames(data, range(0, min(60, len(frame_times(data))), 2))
         entries.append((name, encode_vp9(frames[:, ::2, ::2], 12, gop=15)))
-    pack_entries((Entry(k, k, lambda d=d: d, k) for k, d in entries), tmp_path, num_frames=4, fps=4)
+    pack_files((CaptionedFile(k, k, lambda d=d: d, k) for k, d in entries), tmp_path, num_frames=4, fps=4)
     changes = {"num_images": 0, "height": 64, "width": 96}
     pyav, _ = take(config(tmp_path, decoder="pyav", **changes), 2, batch=3)
     dali, (loader,) = take(config(tmp_path, decoder="dali", **changes), 2, batch=3)

@@ -17,8 +17,8 @@ from lavie.data.feed.share import Share
 from lavie.data.media.decode import decode_frames, decode_image
 from lavie.data.media.degrade import degrade
 from lavie.data.media.encode import encode_mp4
-from lavie.data.prepare.pack import pack_entries
-from lavie.data.prepare.sources import Entry
+from lavie.data.prepare.pack import pack_files
+from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.data.shards.member import read_member
 from lavie.errors import DataError
@@ -76,7 +76,7 @@ def assert_same(a, b):
 def write_videos(out, *, count=1, frames=8, times=None):
     pixels = np.arange(frames, dtype=np.uint8)[:, None, None, None] * np.full((32, 32, 3), 20, np.uint8)
     media = encode_mp4(pixels, 8) if times is None else encode_mp4(pixels, times=times)
-    pack_entries((Entry(f"v{i}", f"v{i}", lambda: media, "text") for i in range(count)), out, num_frames=1, fps=8)
+    pack_files((CaptionedFile(f"v{i}", f"v{i}", lambda: media, "text") for i in range(count)), out, num_frames=1, fps=8)
 
 
 def test_a_batch_is_as_documented(demo):
@@ -217,7 +217,7 @@ def test_a_dataset_that_cannot_serve_the_configuration(demo, tmp_path):
 def test_images_alone_are_no_dataset(tmp_path):
     file = io.BytesIO()
     Image.new("RGB", (32, 32)).save(file, "png")
-    pack_entries((Entry(f"i{i}", "i", file.getvalue, "text") for i in range(3)), tmp_path, num_frames=8, fps=8)
+    pack_files((CaptionedFile(f"i{i}", "i", file.getvalue, "text") for i in range(3)), tmp_path, num_frames=8, fps=8)
     with pytest.raises(DataError, match="no videos among 3 samples"):
         take(config(tmp_path), 1)
 
@@ -236,8 +236,8 @@ def test_fixed_batches_are_fixed_and_split_among_ranks(demo):
 def test_fixed_batches_cut_the_centre(tmp_path):
     pixels = np.zeros((2, 32, 96, 3), np.uint8)
     pixels[:, :, 32:64] = 200
-    entry = Entry("v", "v", lambda: encode_mp4(pixels, 8), "text")
-    pack_entries([entry], tmp_path, num_frames=2, fps=8)
+    entry = CaptionedFile("v", "v", lambda: encode_mp4(pixels, 8), "text")
+    pack_files([entry], tmp_path, num_frames=2, fps=8)
     data = config(tmp_path, num_frames=2, num_images=0, height=32, width=32)
     batch = fixed_batches(data, data.train, Share(seed=0, train_batch_size=1), num_batches=1)[0]
     assert (batch["pixels"][..., 4:-4, :] > 190).all()
@@ -255,8 +255,8 @@ def write_media(out, **sizes):
         return file.getvalue()
 
     files = {name: media(name, *size) for name, size in sizes.items()}
-    entries = (Entry(name, name, lambda data=data: data, name) for name, data in files.items())
-    pack_entries(entries, out, num_frames=8, fps=8)
+    entries = (CaptionedFile(name, name, lambda data=data: data, name) for name, data in files.items())
+    pack_files(entries, out, num_frames=8, fps=8)
 
 
 def test_patches_are_cut_at_the_sources_own_resolution(tmp_path):

@@ -11,7 +11,8 @@ from lavie.data.media import decode
 from lavie.data.media.decode import decode_frames, frame_times, probe, read_frames
 from lavie.data.media.encode import encode_mp4
 from lavie.data.media.keyframes import entry_packet
-from lavie.testing import SHARED, requires_shared
+from lavie.testing import SHARED
+from tests.markers import requires_shared
 
 COUNT = 48
 

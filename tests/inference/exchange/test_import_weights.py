@@ -20,7 +20,8 @@ from lavie.models.released import read_released, unet_config, write_released
 from lavie.models.stages import STAGES, is_temporal
 from lavie.models.unet import VideoUNet
 from lavie.models.weights import initialize, load_network, read_folder, to_official
-from lavie.testing import GOLDEN_ATOL, SHARED, requires_shared
+from lavie.testing import GOLDEN_ATOL, SHARED
+from tests.markers import requires_shared
 
 FREQUENCIES = {"base": 6, "interpolation": 0, "vsr": 8}
 
