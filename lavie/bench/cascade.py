@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import __version__
+from ..config.stages import STAGES
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import LavieError
 from ..inference.cascade import Cascade
@@ -38,7 +39,6 @@ from ..inference.sampler import Sampler, TextToVideo
 from ..inference.settings import arguments, resolve
 from ..inference.super_resolution import SuperResolver
 from ..models.autoencoder import KLAutoencoder
-from ..models.stages import STAGES
 from ..models.text_encoder import ClipTextEncoder
 from ..models.unet import VideoUNet
 
@@ -95,7 +95,7 @@ def random_sampler(stage: str, device: torch.device, dtype: torch.dtype) -> Samp
         hidden_act="gelu" if large else "quick_gelu",
     )
     with device:
-        network = VideoUNet(STAGES[stage]).to(dtype).eval()
+        network = VideoUNet(STAGES[stage].network).to(dtype).eval()
         vae: Any = AutoencoderKL(
             block_out_channels=widths,
             down_block_types=("DownEncoderBlock2D",) * len(widths),

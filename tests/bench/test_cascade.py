@@ -10,10 +10,10 @@ from rich.console import Console
 
 from lavie.bench import cascade as bench
 from lavie.config.load import load_config
+from lavie.config.stages import STAGES
 from lavie.diffusion.schedule import NoiseSchedule
 from lavie.errors import ConfigError
 from lavie.models.autoencoder import build_autoencoder
-from lavie.models.stages import STAGES
 from lavie.models.text_encoder import HashTextEncoder
 from lavie.models.unet import VideoUNet
 
