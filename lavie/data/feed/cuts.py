@@ -8,9 +8,10 @@ import torch
 
 from ...config.data import DataConfig
 from ...errors import DataError
-from ..cache.lookup import KINDS
+from ..cache.entry import KINDS
 from ..order.datasets import WeightedDataset
-from ..shards.index import Index, Sample
+from ..shards.index import Index
+from ..shards.index_file import Sample
 from .rows import Announce, ClipDataset, Row, place
 
 

@@ -26,7 +26,8 @@ from ..media.degrade import degrade
 from ..order.datasets import SampleOrder, WeightedDataset, image_order, video_order
 from ..order.mixture import StepCount
 from ..order.permutation import image_positions
-from ..shards.index import Index, Sample
+from ..shards.index import Index
+from ..shards.index_file import Sample
 from ..shards.member import read_member
 
 MAX_SPARES = 20
