@@ -28,6 +28,7 @@ from ..models.unet import VideoUNet
 from ..models.weights import initialize
 from ..ops.attention import set_attention_backend
 from ..ops.backend import set_backend
+from ..run_folder import RUN_CONFIG, SAMPLES
 from .checkpoint import find, load, save
 from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype, zero_stage
 from .dry_run import plan_of
@@ -98,7 +99,7 @@ class Trainer:
         self.flops = {size.name: 3 * forward_flops(config, size) for size in config.data.sizes}
         self.metrics: Metrics | None = None
         if is_main():
-            (Path(config.output_dir) / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+            (Path(config.output_dir) / RUN_CONFIG).write_text(dump_yaml(config), encoding="utf-8")
             self.metrics = Metrics(config, self.start)
 
     def fit(self) -> bool:
@@ -221,7 +222,7 @@ class Trainer:
             if self.metrics:
                 self.metrics.log({"step": step, **losses})
         if self.sample and self.config.validation_prompts:
-            self.sample(network, self.step, Path(self.config.output_dir) / "samples" / f"step-{step:06d}")
+            self.sample(network, self.step, Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}")
         barrier()
 
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 from ...config.data import DataConfig
-from ..cache.lookup import KINDS
+from ..cache.entry import KINDS
 from ..order.datasets import WeightedDataset
-from ..shards.index import Index, Sample
+from ..shards.index import Index
+from ..shards.index_file import Sample
 from .rows import Announce, Row, RowReading
 from .sample import PixelReader
 

@@ -20,7 +20,7 @@ from ..media.degrade import degrade
 from ..order.datasets import SampleOrder, WeightedDataset, image_order, video_order
 from ..order.mixture import StepCount
 from ..order.permutation import image_positions
-from ..shards.index import Sample
+from ..shards.index_file import Sample
 from .sample import CacheReader, Content, MovingImageReader, PixelReader, SampleReader
 
 MAX_SPARES = 20

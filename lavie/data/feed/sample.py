@@ -22,7 +22,7 @@ from ..decoders.dali import Device, clip_for_dali
 from ..media.camera import camera_path, moving_clip
 from ..media.clips import clip_indices, cut_scale, fit
 from ..media.decode import decode_image, indexed_times, read_frames
-from ..shards.index import Sample
+from ..shards.index_file import Sample
 from ..shards.member import read_member
 
 SAMPLED = 16

@@ -9,7 +9,8 @@ import numpy as np
 from ...config.data import DataConfig, DatasetConfig
 from ...errors import ConfigError, DataError
 from ..media.clips import fits
-from ..shards.index import Index, Sample, load_index
+from ..shards.index import Index, load_index
+from ..shards.index_file import Sample
 from .mixture import Knots, Mixture, StepCount
 from .permutation import sample_at, spare_at
 
