@@ -9,6 +9,7 @@ from rich.progress import Progress
 
 from ..config.train import SamplerName as Scheduler
 from ..errors import LavieError
+from ..run_folder import METRICS
 from .data import app as data_app
 from .doctor import app as doctor_app
 from .formats import export_command, import_command
@@ -86,7 +87,7 @@ def plot(
     from ..evaluation.curves import plot_losses
 
     target = out or run / "losses.png"
-    plot_losses(run / "metrics.jsonl", target)
+    plot_losses(run / METRICS, target)
     typer.echo(target)
 
 

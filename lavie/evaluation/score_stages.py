@@ -10,7 +10,8 @@ import typer
 from rich.progress import track
 
 from ..config.train import TrainConfig
-from ..data.feed.loader import Batch, fixed_batches
+from ..data.feed.batches import Batch
+from ..data.feed.loader import fixed_batches
 from ..data.feed.share import Share
 from ..errors import ConfigError
 from ..files import replacing

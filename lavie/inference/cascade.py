@@ -14,7 +14,7 @@ import torch
 from ..config.load import read_yaml
 from ..config.stages import StageName
 from ..errors import CheckpointError, ConfigError
-from ..run_folder import find_stage
+from ..run_folder import RUN_CONFIG, find_stage
 from .chunking import Axes, whole
 from .contact_sheet import beside
 from .frames import check_size
@@ -123,7 +123,7 @@ class Cascade:
             stages[stage], config = load_stage(checkpoint, device=home, dtype=dtype or dtype_on(device))
             if config.stage != stage:
                 raise CheckpointError(f"{checkpoint} is of stage {config.stage}, wanted {stage}: move it there")
-            defaults[stage] = run_defaults(config, read_yaml(checkpoint / "config.yaml").get("sampling"))
+            defaults[stage] = run_defaults(config, read_yaml(checkpoint / RUN_CONFIG).get("sampling"))
             sources[stage] = _fingerprint(checkpoint)
         settings = resolve(defaults, _of_stages(overrides, stages), seed=seed)
         return cls(**stages, settings=settings, device=device, offload=offload and device != META, sources=sources)
