@@ -125,7 +125,7 @@ resources: $(DEV_STAMP)  ## compile the kernels for sm_80 and sm_90 and compare 
 	python -m lavie.kernels.resources
 
 fuzz: $(DEV_STAMP)  ## 2,000 hostile and broken samples: counts per class
-	python -m tests.data.fuzz --cases 2000
+	python -m tests.data.prepare.fuzz --cases 2000
 
 clean:  ## remove .venv, caches and build products; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -28,6 +28,7 @@ from rich.table import Table
 from ..config.data import DataConfig
 from ..data.decoders.choice import Wanted, choose_backend
 from ..data.feed.loader import build_loader
+from ..data.feed.share import Share
 from ..data.media.clips import clip_indices, fit
 from ..data.media.decode import probe, read_frames
 from ..data.media.encode import encode_mp4, encode_vp9
@@ -76,11 +77,7 @@ def ours(folder: Path, workers: int, clips: int, decoder: Wanted = "pyav") -> fl
     loader = build_loader(
         data,
         data.train,
-        seed=SEED,
-        train_batch_size=BATCH,
-        gradient_accumulation_steps=1,
-        rank=0,
-        world_size=1,
+        Share(seed=SEED, train_batch_size=BATCH),
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )
     try:

@@ -11,6 +11,7 @@ from rich.progress import track
 
 from ..config.train import TrainConfig
 from ..data.feed.loader import Batch, fixed_batches
+from ..data.feed.share import Share
 from ..errors import ConfigError
 from ..files import replacing
 from ..inference.frames import decode, encode
@@ -66,11 +67,8 @@ def _batches(config: TrainConfig, num: int) -> list[Batch]:
     return fixed_batches(
         config.data.held_out,
         config.data.validation,
-        seed=config.seed,
-        train_batch_size=size,
+        Share(seed=config.seed, train_batch_size=size),
         num_batches=-(-num // size),
-        rank=0,
-        world_size=1,
         degradation=config.low_resolution,
     )
 

@@ -13,6 +13,7 @@ from ..cluster.preflight import preflight
 from ..config.load import dump_yaml
 from ..config.train import TrainConfig
 from ..data.feed.loader import Batch, build_loader, fixed_batches
+from ..data.feed.share import Share
 from ..data.order.buckets import load_buckets
 from ..data.order.plan_report import notices
 from ..diffusion.loss import JointLoss
@@ -68,7 +69,7 @@ class Trainer:
         self.batches = build_loader(
             config.data,
             self.buckets,
-            **self._share(),
+            self._share(),
             start_step=self.start,
             degradation=config.low_resolution,
             caches=caches,
@@ -133,9 +134,9 @@ class Trainer:
             self.metrics.close()
         return not stopped
 
-    def _share(self) -> dict[str, int]:
+    def _share(self) -> Share:
         """Which part of the data this rank reads."""
-        return dict(
+        return Share(
             seed=self.config.seed,
             train_batch_size=self.config.train_batch_size,
             gradient_accumulation_steps=self.config.gradient_accumulation_steps,
@@ -198,11 +199,12 @@ class Trainer:
         data = self.config.data.held_out
         if not data.validation:
             return []
-        share = self._share()
-        del share["gradient_accumulation_steps"]
-        batches = self.config.validation_batches
         return fixed_batches(
-            data, data.validation, num_batches=batches, **share, degradation=self.config.low_resolution
+            data,
+            data.validation,
+            self._share(),
+            num_batches=self.config.validation_batches,
+            degradation=self.config.low_resolution,
         )
 
     def _validate(self, step: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from lavie.config.load import merge
 from lavie.config.train import TrainConfig
 from lavie.data.feed.loader import build_loader
+from lavie.data.feed.share import Share
 from lavie.diffusion.schedule import NoiseSchedule
 from lavie.models.autoencoder import build_autoencoder
 from lavie.models.text_encoder import build_text_encoder
@@ -80,8 +81,8 @@ def make_step(config: TrainConfig) -> Objective:
 
 
 def batches(config: TrainConfig, count: int, **changes: Any) -> list:
-    share = dict(train_batch_size=4, gradient_accumulation_steps=1, rank=0, world_size=1) | changes
-    loader = build_loader(config.data, config.data.train, seed=config.seed, caches=open_caches(config), **share)
+    share = Share(**{"seed": config.seed, "train_batch_size": 4, **changes})
+    loader = build_loader(config.data, config.data.train, share, caches=open_caches(config))
     return list(itertools.islice(loader, count))
 
 

@@ -8,6 +8,7 @@ import torch
 
 from lavie.config.train import TrainConfig
 from lavie.data.feed.loader import build_loader
+from lavie.data.feed.share import Share
 from lavie.data.prepare.synthetic import demo_set
 from lavie.testing import LOSS_RTOL, run_distributed
 from lavie.training.metrics import forward_flops
@@ -90,11 +91,7 @@ def test_the_later_stages_take_every_size(rendered, data, tmp_path, stage):
     batches = build_loader(
         config.data,
         config.data.train,
-        seed=0,
-        train_batch_size=2,
-        gradient_accumulation_steps=1,
-        rank=0,
-        world_size=1,
+        Share(seed=0, train_batch_size=2),
         degradation=config.low_resolution,
     )
     for batch, _ in zip(batches, range(6), strict=False):

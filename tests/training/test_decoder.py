@@ -9,8 +9,8 @@ import pytest
 from lavie.config.train import TrainConfig
 from lavie.data.decoders import choice as decoders
 from lavie.data.media.encode import encode_vp9
-from lavie.data.prepare.pack import pack_entries
-from lavie.data.prepare.sources import Entry
+from lavie.data.prepare.pack import pack_files
+from lavie.data.prepare.sources import CaptionedFile
 from lavie.testing import LOSS_RTOL, run_distributed
 from tests.training.test_trainer import make_config
 
@@ -59,8 +59,8 @@ def losses(folder: Path, decoder: str) -> np.ndarray:
 
 @requires_dali
 def test_losses_are_those_of_pyav(tmp_path):
-    entries = (Entry(f"v{i}", f"v{i}", lambda i=i: encode_vp9(discs(i), 8), f"disc {i}") for i in range(9))
-    pack_entries(entries, tmp_path / "train", num_frames=4, frame_stride=2)
+    entries = (CaptionedFile(f"v{i}", f"v{i}", lambda i=i: encode_vp9(discs(i), 8), f"disc {i}") for i in range(9))
+    pack_files(entries, tmp_path / "train", num_frames=4, frame_stride=2)
     pyav, dali = losses(tmp_path, "pyav"), losses(tmp_path, "dali")
     assert len(pyav) == STEPS
     # At the source's size, pixels are equal but for the rounding of their normalisation.

@@ -102,6 +102,7 @@ def weight_hashes(config: TrainConfig, step: int) -> dict[str, str]:
 def plain_pytorch(config: TrainConfig) -> tuple[list[float], dict[str, torch.Tensor]]:
     """The same run in one process without DeepSpeed: torch's AdamW on the whole global batch; and a float64 average."""
     from lavie.data.feed.loader import build_loader
+    from lavie.data.feed.share import Share
     from lavie.diffusion.schedule import NoiseSchedule
     from lavie.models.autoencoder import build_autoencoder
     from lavie.models.text_encoder import build_text_encoder
@@ -117,15 +118,8 @@ def plain_pytorch(config: TrainConfig) -> tuple[list[float], dict[str, torch.Ten
         config, autoencoder, text_encoder, NoiseSchedule.from_config(config), torch.device("cpu"), torch.float32
     )
     optimizer = build_optimizer(network, config)
-    batches = build_loader(
-        config.data,
-        config.data.train,
-        seed=config.seed,
-        train_batch_size=config.train_batch_size,
-        gradient_accumulation_steps=1,
-        rank=0,
-        world_size=1,
-    )
+    share = Share(seed=config.seed, train_batch_size=config.train_batch_size)
+    batches = build_loader(config.data, config.data.train, share)
     average = {name: p.detach().double() for name, p in network.named_parameters()}
     values = []
     for index in range(config.max_train_steps):

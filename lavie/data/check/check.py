@@ -18,7 +18,7 @@ from ...errors import DataError
 from ...seeds import numpy_generator
 from ..media.clips import feasible_starts
 from ..media.decode import MediaInfo, frame_times
-from ..prepare.sandbox import guarded
+from ..prepare.sandbox import run_sandboxed
 from ..prepare.scan import index_shard
 from ..prepare.tar import read_members
 from ..shards.index_file import Rejected, Sample, fingerprint, index_path, read_header, read_index
@@ -290,7 +290,7 @@ def _describe(sample: Sample, report: CheckReport, seen: _Seen) -> None:
 
 def _holds_clip(sample: Sample, num_frames: int, fps: float | None, frame_stride: int | None) -> bool:
     if sample.vfr or not sample.fps:
-        times = guarded(frame_times, read_member(sample), sample.frames)
+        times = run_sandboxed(frame_times, read_member(sample), sample.frames)
     else:
         times = np.arange(sample.frames) / sample.fps
     return len(feasible_starts(times, num_frames, fps=fps, frame_stride=frame_stride)) > 0
@@ -314,7 +314,7 @@ def _look(sample: Sample, report: CheckReport, compare: Compare | None) -> None:
     data = read_member(sample)
     indices = np.unique(np.linspace(0, sample.frames - 1, LOOKS).round().astype(int)).tolist()
     try:
-        frames = guarded(thumbnails, data, indices if sample.kind == "video" else None)
+        frames = run_sandboxed(thumbnails, data, indices if sample.kind == "video" else None)
     except DataError as error:
         note("undecodable", str(error))
         return

@@ -11,7 +11,7 @@ from ...errors import DataError
 from ..decoders.choice import disagreement, missing_dali, trial
 from ..decoders.clip import PyAVDecoder
 from ..decoders.dali import DaliDecoder, Device, clip_for_dali, dali_serves
-from ..prepare.sandbox import MEMORY, Guard
+from ..prepare.sandbox import MEMORY, Sandbox
 from ..shards.index_file import Sample
 
 Outcome = Literal["agree", "disagree", "not compared"]
@@ -25,7 +25,7 @@ class Comparison:
     def __init__(self) -> None:
         self._device: Device = "gpu" if torch.cuda.is_available() else "cpu"
         # CUDA reserves more addresses than there is memory.
-        self._child = Guard(memory=-1 if self._device == "gpu" else MEMORY, prepare=try_out)
+        self._child = Sandbox(memory=-1 if self._device == "gpu" else MEMORY, prepare=try_out)
         self._refusal: str | None = None
         """Why nothing can be compared here; None before it was tried."""
 

@@ -7,7 +7,7 @@ run was resumed.
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import Any, NotRequired, TypedDict
 
 import torch
@@ -20,11 +20,11 @@ from ..decoders.clip import Backend, EncodedClip
 from ..decoders.dali import DaliDecoder, Device
 from ..order.buckets import Buckets, load_buckets
 from ..order.datasets import load_pools
-from ..order.permutation import positions
 from .bucket_rows import BucketDataset
 from .cuts import cached_samples
 from .decoded import DecodedBatches
 from .rows import ClipDataset, Dropped, Row
+from .share import Share
 from .workers import ARRAYS, Workers
 
 log = logging.getLogger("lavie")
@@ -80,12 +80,8 @@ class Batches(Iterator[Batch]):
 def build_loader(
     data: DataConfig,
     train: Sequence[str | DatasetConfig] | Buckets,
+    share: Share,
     *,
-    seed: int,
-    train_batch_size: int,
-    gradient_accumulation_steps: int,
-    rank: int,
-    world_size: int,
     start_step: int = 0,
     degradation: DegradationConfig | None = None,
     caches: Mapping[str, Cache] | None = None,
@@ -93,8 +89,8 @@ def build_loader(
 ) -> Batches | DecodedBatches:
     """An endless iterator over this rank's micro-batches, in step order from `start_step` on.
 
-    train: the datasets, or what `load_buckets` has made of them with this seed.
-    Each step gives `gradient_accumulation_steps` of them, together the rank's slice of the step's positions. With
+    train: the datasets, or what `load_buckets` has made of them with the seed of `share`.
+    Each step gives share.gradient_accumulation_steps of them, together the rank's slice of the step's positions. With
     `degradation`, they hold `low_res`; with `caches`, one for each size, their entries in place of pixels.
     Decoding runs in `data.num_workers` processes, two micro-batches ahead in each, or, as data.decoder says, on
     `device`, where the run trains. Raises DataError if the dataset, or a cache, cannot serve the configuration, and
@@ -105,27 +101,28 @@ def build_loader(
         verified = data.verify == "always"
         backend, why = choose_backend(data.decoder, device, degraded=degradation is not None, verified=verified)
         log.info("data: clips are decoded by %s: %s", backend, why)
-    global_batch = train_batch_size * gradient_accumulation_steps * world_size
-    buckets = train if isinstance(train, Buckets) else load_buckets(data, train, seed)
+    buckets = train if isinstance(train, Buckets) else load_buckets(data, train, share.seed)
     for bucket, cache in [(bucket, caches[bucket.name]) for bucket in buckets.each] if caches else []:
         cache.require(cached_samples(bucket.pools, bucket.data), bucket.data)
 
     def dataset(dali: Device | None) -> BucketDataset:
-        return BucketDataset(buckets, seed, caches, global_batch=global_batch, degradation=degradation, dali=dali)
+        return BucketDataset(
+            buckets, share.seed, caches, global_batch=share.global_batch, degradation=degradation, dali=dali
+        )
 
     def batches(dataset: BucketDataset) -> Batches:
-        rows: Iterator[Any] = chain.from_iterable(_slices(global_batch, rank, world_size, start_step))
+        rows: Iterator[Any] = chain.from_iterable(map(share.positions, count(start_step)))
         if data.num_workers:
-            rows = Workers(dataset, rows, data.num_workers, ahead=2 * train_batch_size, timeout=data.timeout)
+            rows = Workers(dataset, rows, data.num_workers, ahead=2 * share.train_batch_size, timeout=data.timeout)
         else:
             rows = map(dataset.__getitem__, rows)
-        return Batches(rows, train_batch_size)
+        return Batches(rows, share.train_batch_size)
 
     if backend == "pyav":
         return batches(dataset(None))
 
     def decoder(frames: int, height: int, width: int) -> DaliDecoder:
-        return DaliDecoder(frames, height, width, data.crop, device=device, batch_size=train_batch_size)
+        return DaliDecoder(frames, height, width, data.crop, device=device, batch_size=share.train_batch_size)
 
     decoded = batches(dataset("gpu" if backend == "dali-gpu" else "cpu"))
     return DecodedBatches(decoded, decoder, dataset(None).__getitem__, device)
@@ -134,31 +131,22 @@ def build_loader(
 def fixed_batches(
     data: DataConfig,
     paths: Sequence[str | DatasetConfig],
+    share: Share,
     *,
-    seed: int,
-    train_batch_size: int,
     num_batches: int,
-    rank: int,
-    world_size: int,
     degradation: DegradationConfig | None = None,
 ) -> list[Batch]:
-    """This rank's part of the first num_batches * train_batch_size * world_size positions, with centred crops.
+    """This rank's part of the first `num_batches` micro-batches of every rank, with centred crops.
 
     The same on every call: for validation, on `data.held_out`, since data.buckets play no part.
     """
-    total = train_batch_size * num_batches * world_size
+    whole = replace(share, gradient_accumulation_steps=num_batches)  # all of them are one step
     pools = load_pools(data, paths)
-    dataset = ClipDataset(pools, data, seed, global_batch=total, centred=True, degradation=degradation)
-    rows = map(dataset.__getitem__, positions(0, total, rank, world_size))
-    return [next(batches) for batches in [Batches(rows, train_batch_size)] for _ in range(num_batches)]
-
-
-def _slices(global_batch: int, rank: int, world_size: int, start_step: int) -> Iterator[range]:
-    """The positions of one rank in each step, without end."""
-    step = start_step
-    while True:
-        yield positions(step, global_batch, rank, world_size)
-        step += 1
+    dataset = ClipDataset(
+        pools, data, whole.seed, global_batch=whole.global_batch, centred=True, degradation=degradation
+    )
+    batches = Batches(map(dataset.__getitem__, whole.positions(0)), whole.train_batch_size)
+    return list(islice(batches, num_batches))
 
 
 def _collate(rows: Iterator[Row | DataError], count: int) -> Batch:

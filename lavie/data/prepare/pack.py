@@ -20,8 +20,8 @@ from ..media.decode import MediaInfo, frame_times
 from ..shards.index_file import Rejected
 from .captions import clean_caption
 from .gif import convert_gif
-from .sandbox import guarded, probe
-from .sources import Entry, read_source
+from .sandbox import probe, run_sandboxed
+from .sources import CaptionedFile, read_source
 from .writer import SHARD_BYTES, ShardWriter
 
 
@@ -59,13 +59,13 @@ def pack(
     """
     if not Path(src).exists():
         raise DataError(f"SRC {src}: no such file or folder")
-    return pack_entries(
+    return pack_files(
         read_source(Path(src)), out, num_frames=num_frames, fps=fps, frame_stride=frame_stride, shard_bytes=shard_bytes
     )
 
 
-def pack_entries(
-    entries: Iterable[Entry | Rejected],
+def pack_files(
+    entries: Iterable[CaptionedFile | Rejected],
     out: str | Path,
     *,
     num_frames: int,
@@ -91,7 +91,7 @@ def pack_entries(
                 rejected.append(Rejected(entry.name, *fault.args))
                 continue
             if info.format == "gif":
-                data = guarded(convert_gif, data, info.frames, info.fps, info.vfr)
+                data = run_sandboxed(convert_gif, data, info.frames, info.fps, info.vfr)
                 info = probe(data)
                 converted.append(entry.name)
             key = f"{number:09d}-{re.sub('[^A-Za-z0-9_-]+', '_', entry.stem)[:60]}"
@@ -112,7 +112,9 @@ class _Unfit(Exception):
     """(reason, detail)"""
 
 
-def _check(entry: Entry, num_frames: int, fps: float | None, frame_stride: int | None) -> tuple[str, bytes, MediaInfo]:
+def _check(
+    entry: CaptionedFile, num_frames: int, fps: float | None, frame_stride: int | None
+) -> tuple[str, bytes, MediaInfo]:
     """The entry's clean caption, its bytes and what they hold; `_Unfit` if it cannot train."""
     try:
         caption = clean_caption(entry.caption)
@@ -124,7 +126,7 @@ def _check(entry: Entry, num_frames: int, fps: float | None, frame_stride: int |
         if info.kind == "image" or (info.format == "gif" and info.frames == 1):
             return caption, data, info
         if info.vfr or info.fps is None:
-            times = guarded(frame_times, data, info.frames)
+            times = run_sandboxed(frame_times, data, info.frames)
         else:
             times = np.arange(info.frames) / info.fps
     except DataError as error:

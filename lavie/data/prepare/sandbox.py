@@ -44,30 +44,30 @@ _HEAD = struct.Struct("<cQ")
 
 def probe(data: bytes, *, seconds: float = SECONDS) -> decode.MediaInfo:
     """`decode.probe` in the child. Raises DataError as it does, and if the child dies or reaches a limit."""
-    return decode.MediaInfo(**guarded(describe, data, seconds=seconds))
+    return decode.MediaInfo(**run_sandboxed(probe_as_mapping, data, seconds=seconds))
 
 
-def describe(data: bytes) -> dict[str, Any]:
+def probe_as_mapping(data: bytes) -> dict[str, Any]:
     """`decode.probe` as a mapping, which travels."""
     return asdict(decode.probe(data))
 
 
-def guarded(function: Callable, data: bytes, *args: Any, seconds: float = SECONDS) -> Any:
+def run_sandboxed(function: Callable, data: bytes, *args: Any, seconds: float = SECONDS) -> Any:
     """`function(data, *args)`, run in this process's child.
 
     function: at the top of an importable module; args: what JSON can hold. It returns bytes, an array, or what JSON can
     hold. Raises DataError with the function's own message, or one that says how the child ended.
     """
     with _lock:
-        child = _children.get(os.getpid())
+        child = _sandboxes.get(os.getpid())
         if child is None:
-            _children.clear()  # a fork inherits its parent's
-            child = _children[os.getpid()] = Guard()
+            _sandboxes.clear()  # a fork inherits its parent's
+            child = _sandboxes[os.getpid()] = Sandbox()
     return child.call(function, data, *args, seconds=seconds)
 
 
-class Guard:
-    """A child process with limits; `guarded` keeps one. Calls from several threads wait for each other."""
+class Sandbox:
+    """A child process with limits; `run_sandboxed` keeps one. Calls from several threads wait for each other."""
 
     def __init__(self, *, memory: int = MEMORY, prepare: Callable[[], Any] | None = None) -> None:
         """memory: bytes of address space, -1 for no limit. prepare: run by the child while it can still open files."""
@@ -80,7 +80,7 @@ class Guard:
         """Children started so far."""
 
     def call(self, function: Callable, data: bytes, *args: Any, seconds: float = SECONDS) -> Any:
-        """See `guarded`."""
+        """See `run_sandboxed`."""
         request = json.dumps(
             {"module": function.__module__, "name": function.__qualname__, "args": args, "seconds": seconds}
         )
@@ -152,14 +152,14 @@ class Guard:
         self._socket = self._process = None
 
 
-_children: dict[int, Guard] = {}
+_sandboxes: dict[int, Sandbox] = {}
 """By process id: a fork must not share the socket."""
 _lock = threading.Lock()
 
 
 @atexit.register
 def _close() -> None:
-    child = _children.pop(os.getpid(), None)
+    child = _sandboxes.pop(os.getpid(), None)
     if child is not None:
         child.close()
 

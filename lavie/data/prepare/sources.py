@@ -25,7 +25,7 @@ TABLES = ("captions.jsonl", "metadata.jsonl", "captions.csv", "metadata.csv")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CaptionedFile:
     """One medium with its caption, not yet checked."""
 
     name: str
@@ -36,7 +36,7 @@ class Entry:
     caption: bytes | str
 
 
-def read_source(src: Path) -> Iterator[Entry | Rejected]:
+def read_source(src: Path) -> Iterator[CaptionedFile | Rejected]:
     """What `src` holds, in a stable order, and what of it cannot be an entry. Raises DataError if it is no source."""
     if src.suffix == ".tar" and src.is_file():
         return _shards([src])
@@ -55,7 +55,7 @@ def read_source(src: Path) -> Iterator[Entry | Rejected]:
     return _same_stem(src)
 
 
-def _same_stem(src: Path) -> Iterator[Entry | Rejected]:
+def _same_stem(src: Path) -> Iterator[CaptionedFile | Rejected]:
     """Media with a .txt of the same name beside them, in all folders below `src`."""
     taken: dict[Path, Path] = {}
     for path in sorted(p for p in src.rglob("*") if p.is_file()):
@@ -75,7 +75,7 @@ def _same_stem(src: Path) -> Iterator[Entry | Rejected]:
             yield _file_entry(name, path, caption.read_bytes())
 
 
-def _listed_folder(src: Path, table: Path) -> Iterator[Entry | Rejected]:
+def _listed_folder(src: Path, table: Path) -> Iterator[CaptionedFile | Rejected]:
     """The entries of a table inside a folder, then the media there that it does not list."""
     listed = set()
     for entry in _table(table):
@@ -86,7 +86,7 @@ def _listed_folder(src: Path, table: Path) -> Iterator[Entry | Rejected]:
             yield Rejected(str(path.relative_to(src)), "no caption", f"not listed in {table.name}")
 
 
-def _table(table: Path) -> Iterator[Entry | Rejected]:
+def _table(table: Path) -> Iterator[CaptionedFile | Rejected]:
     """The rows of a csv or jsonl; relative paths start at its folder."""
     seen = set()
     for line, row in _rows(table):
@@ -125,7 +125,7 @@ def _rows(table: Path) -> Iterator[tuple[int, dict]]:
         raise DataError(f"{table}, line {number}: cannot be read as {table.suffix[1:]}: {error}") from None
 
 
-def _line_to_line(src: Path) -> Iterator[Entry | Rejected]:
+def _line_to_line(src: Path) -> Iterator[CaptionedFile | Rejected]:
     """Line i of prompts.txt is the caption of the file in line i of videos.txt."""
     lines = {}
     for name in ("videos.txt", "prompts.txt"):
@@ -145,16 +145,16 @@ def _line_to_line(src: Path) -> Iterator[Entry | Rejected]:
         yield _checked_entry(media, src / media, prompt)
 
 
-def _shards(tars: list[Path]) -> Iterator[Entry | Rejected]:
+def _shards(tars: list[Path]) -> Iterator[CaptionedFile | Rejected]:
     for tar in tars:
         samples, rejected = index_shard(tar)
         yield from (Rejected(f"{tar.name}:{r.name}", r.reason, r.detail) for r in rejected)
         for sample in samples:
             name = f"{tar.name}:{sample.member}"
-            yield Entry(name, Path(sample.key).name, partial(read_member, sample), sample.caption)
+            yield CaptionedFile(name, Path(sample.key).name, partial(read_member, sample), sample.caption)
 
 
-def _checked_entry(name: str, path: Path, caption: str) -> Entry | Rejected:
+def _checked_entry(name: str, path: Path, caption: str) -> CaptionedFile | Rejected:
     if path.suffix.lower() not in MEDIA_SUFFIXES:
         return Rejected(name, "unknown extension", f"wanted {', '.join(MEDIA_SUFFIXES)}")
     if not path.is_file():
@@ -162,7 +162,7 @@ def _checked_entry(name: str, path: Path, caption: str) -> Entry | Rejected:
     return _file_entry(name, path, caption)
 
 
-def _file_entry(name: str, path: Path, caption: bytes | str) -> Entry:
+def _file_entry(name: str, path: Path, caption: bytes | str) -> CaptionedFile:
     def load() -> bytes:
         try:
             if path.stat().st_size > MAX_MEMBER:
@@ -171,7 +171,7 @@ def _file_entry(name: str, path: Path, caption: bytes | str) -> Entry:
         except OSError as error:
             raise DataError(f"cannot be read: {error}") from None
 
-    return Entry(name, path.stem, load, caption)
+    return CaptionedFile(name, path.stem, load, caption)
 
 
 def _both_cases(suffixes: tuple[str, ...]) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ from PIL import Image
 
 from ...seeds import numpy_generator
 from ..media.encode import encode_mp4
-from .pack import PackReport, pack_entries
-from .sources import Entry
+from .pack import PackReport, pack_files
+from .sources import CaptionedFile
 
 COLOURS = {
     "red": (230, 40, 40),
@@ -131,8 +131,8 @@ def demo_set(
         _image_entries([c[:2] for c in _HELD_OUT_CLIPS], len(HELD_OUT), "validation", size, seed),
     )
     return (
-        pack_entries(train, Path(out, "train"), num_frames=frames, fps=fps),
-        pack_entries(validation, Path(out, "validation"), num_frames=frames, fps=fps),
+        pack_files(train, Path(out, "train"), num_frames=frames, fps=fps),
+        pack_files(validation, Path(out, "validation"), num_frames=frames, fps=fps),
     )
 
 
@@ -152,7 +152,7 @@ def _clip_entries(
     fps: float,
     seed: int,
     travel: tuple[float, float],
-) -> Iterator[Entry]:
+) -> Iterator[CaptionedFile]:
     for number, combination in enumerate(combinations):
         rng = numpy_generator(seed, f"demo {split} clip", number)
         media = encode_mp4(render_clip(*combination, rng=rng, frames=frames, size=size, travel=travel), fps)
@@ -162,7 +162,7 @@ def _clip_entries(
 
 def _image_entries(
     combinations: list[tuple[str, str]], count: int, split: str, size: int, seed: int
-) -> Iterator[Entry]:
+) -> Iterator[CaptionedFile]:
     for number in range(count):
         colour, shape = combinations[number % len(combinations)]
         rng = numpy_generator(seed, f"demo {split} image", number)
@@ -171,8 +171,8 @@ def _image_entries(
         yield _entry(f"image {number}", f"{colour}_{shape}", file.getvalue(), image_caption(colour, shape))
 
 
-def _entry(name: str, stem: str, media: bytes, caption: str) -> Entry:
-    return Entry(name, stem, lambda: media, caption)
+def _entry(name: str, stem: str, media: bytes, caption: str) -> CaptionedFile:
+    return CaptionedFile(name, stem, lambda: media, caption)
 
 
 def _background(size: int, rng: np.random.Generator) -> np.ndarray:

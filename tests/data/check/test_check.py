@@ -17,9 +17,9 @@ from lavie.data.check.check import PROBLEMS, UNUSABLE, check
 from lavie.data.check.language import is_english, is_latin
 from lavie.data.media.decode import decode_frames
 from lavie.data.media.encode import encode_mp4
-from lavie.data.prepare.pack import pack_entries
+from lavie.data.prepare.pack import pack_files
 from lavie.data.prepare.scan import index_shard
-from lavie.data.prepare.sources import Entry
+from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.data.shards.index_file import write_index
 from lavie.errors import DataError
@@ -242,5 +242,5 @@ def test_packing_does_not_trust_media_either(tmp_path, monkeypatch):
     """The decoders of this process are not asked."""
     for name in ("probe", "read_frames", "decode_image", "decode_frames"):
         monkeypatch.setattr(f"lavie.data.media.decode.{name}", lambda *args, n=name: pytest.fail(f"{n} was called"))
-    report = pack_entries([Entry("a", "a", lambda: GOOD["a.mp4"], "one")], tmp_path, num_frames=16, fps=8)
+    report = pack_files([CaptionedFile("a", "a", lambda: GOOD["a.mp4"], "one")], tmp_path, num_frames=16, fps=8)
     assert report.videos == 1

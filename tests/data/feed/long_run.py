@@ -15,6 +15,7 @@ import psutil
 from lavie.config.data import DataConfig
 from lavie.data.feed.loader import Batches, build_loader
 from lavie.data.feed.rows import ClipDataset
+from lavie.data.feed.share import Share
 from lavie.data.prepare.synthetic import demo_set
 
 FAR = 10**12
@@ -41,11 +42,7 @@ def loader(
     batches = build_loader(
         data,
         data.train,
-        seed=0,
-        train_batch_size=batch,
-        gradient_accumulation_steps=1,
-        rank=rank,
-        world_size=world_size,
+        Share(seed=0, train_batch_size=batch, rank=rank, world_size=world_size),
         start_step=start_step,
     )
     return batches, data

@@ -8,10 +8,11 @@ import torch
 from lavie.config.data import DataConfig
 from lavie.data.feed.cuts import CutDataset, cached_samples
 from lavie.data.feed.loader import build_loader, fixed_batches
+from lavie.data.feed.share import Share
 from lavie.data.media.encode import encode_mp4
 from lavie.data.order.datasets import load_pools
-from lavie.data.prepare.pack import pack_entries
-from lavie.data.prepare.sources import Entry
+from lavie.data.prepare.pack import pack_files
+from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.seeds import key64
 
@@ -22,8 +23,8 @@ def config(folder, **changes) -> DataConfig:
 
 
 def batches(data, steps, seed=0, **kwargs):
-    share = dict(seed=seed, train_batch_size=4, gradient_accumulation_steps=1, rank=0, world_size=1)
-    return list(itertools.islice(build_loader(data, data.train, **share, **kwargs), steps))
+    share = Share(seed=seed, train_batch_size=4)
+    return list(itertools.islice(build_loader(data, data.train, share, **kwargs), steps))
 
 
 def shown(data, steps, seed=0):
@@ -55,7 +56,7 @@ def test_a_sample_has_so_many_cuts_whatever_the_seed(demo):
 def test_cuts_are_spread_over_starts_and_places(tmp_path):
     ramp = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.full((32, 32, 3), 20, np.uint8)
     media = encode_mp4(ramp, 8)
-    pack_entries([Entry("v", "v", lambda: media, "text")], tmp_path, num_frames=1, fps=8)
+    pack_files([CaptionedFile("v", "v", lambda: media, "text")], tmp_path, num_frames=1, fps=8)
     rows = CutDataset([load_index([str(tmp_path)]).videos], config(tmp_path, num_images=0, cuts=60))
     starts = [round(float(rows.row(cut)["pixels"][0].float().mean()) / 20) for cut in range(60)]
     assert set(starts) == set(range(9))
@@ -83,9 +84,9 @@ def test_entries_are_the_cuts_that_training_shows(demo):
 
 
 def test_validation_is_cut_as_without_cuts(demo):
-    kwargs = dict(seed=0, train_batch_size=4, num_batches=2, rank=0, world_size=1)
+    share = Share(seed=0, train_batch_size=4)
     plain, cut = (
-        fixed_batches(config(demo / "validation", cuts=cuts), (str(demo / "validation"),), **kwargs)
+        fixed_batches(config(demo / "validation", cuts=cuts), (str(demo / "validation"),), share, num_batches=2)
         for cuts in (None, 2)
     )
     assert all(torch.equal(a["pixels"], b["pixels"]) for a, b in zip(plain, cut, strict=True))
@@ -93,7 +94,7 @@ def test_validation_is_cut_as_without_cuts(demo):
 
 def test_a_sample_that_cannot_be_read_is_named(demo, tmp_path):
     media = encode_mp4(np.zeros((8, 16, 24, 3), np.uint8), 8)
-    pack_entries([Entry("v", "v", lambda: media, "text")], tmp_path, num_frames=4, fps=8)
+    pack_files([CaptionedFile("v", "v", lambda: media, "text")], tmp_path, num_frames=4, fps=8)
     index = load_index([str(tmp_path)]).videos
     tar = tmp_path / "00000.tar"
     data = bytearray(tar.read_bytes())

@@ -17,10 +17,11 @@ from lavie.data.decoders import choice as decoders
 from lavie.data.decoders.dali import DaliDecoder
 from lavie.data.feed.decoded import DecodedBatches
 from lavie.data.feed.loader import Batches, build_loader
+from lavie.data.feed.share import Share
 from lavie.data.media.decode import decode_frames, frame_times, read_frames
 from lavie.data.media.encode import encode_mp4, encode_vp9
-from lavie.data.prepare.pack import pack_entries
-from lavie.data.prepare.sources import Entry
+from lavie.data.prepare.pack import pack_files
+from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.errors import ConfigError, DataError
 from lavie.pixels import normalised
@@ -51,7 +52,7 @@ def shards(tmp_path_factory):
     media["h264"] = encode_mp4(waves(21), 8)
     media |= {f"i{i}": png(40 * i) for i in range(5)}
     out = tmp_path_factory.mktemp("shards")
-    pack_entries((Entry(k, k, lambda d=d: d, f"text of {k}") for k, d in media.items()), out, num_frames=4, fps=8)
+    pack_files((CaptionedFile(k, k, lambda d=d: d, f"text of {k}") for k, d in media.items()), out, num_frames=4, fps=8)
     return out
 
 
@@ -66,11 +67,7 @@ def take(data, steps, *, world_size=1, batch=4, start_step=0):
         build_loader(
             data,
             data.train,
-            seed=3,
-            train_batch_size=batch,
-            gradient_accumulation_steps=1,
-            rank=rank,
-            world_size=world_size,
+            Share(seed=3, train_batch_size=batch, rank=rank, world_size=world_size),
             start_step=start_step,
         )
         for rank in range(world_size)
@@ -198,9 +195,7 @@ def test_moving_images_are_the_workers(shards):
 def test_a_worker_that_dies_changes_nothing(shards):
     pyav, _ = take(config(shards, decoder="pyav"), 10, batch=2)
     data = config(shards, decoder="dali", num_workers=2)
-    loader = build_loader(
-        data, data.train, seed=3, train_batch_size=2, gradient_accumulation_steps=1, rank=0, world_size=1
-    )
+    loader = build_loader(data, data.train, Share(seed=3, train_batch_size=2))
     dali = list(itertools.islice(loader, 3))
     os.kill(loader._batches._rows._workers[0].process.pid, signal.SIGKILL)
     dali += itertools.islice(loader, 7)
@@ -213,8 +208,8 @@ def test_files_travel_in_shared_memory_whatever_their_size(tmp_path):
     """A file is larger than the frames that it gives, or smaller."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 64, 96, 1), dtype=np.uint8)
     media = {"large": encode_vp9(noise.repeat(3, -1), 8), "small": encode_vp9(waves(0), 8)}
-    entries = (Entry(k, k, lambda d=d: d, "text") for k, d in media.items())
-    pack_entries(entries, tmp_path, num_frames=4, fps=8)
+    entries = (CaptionedFile(k, k, lambda d=d: d, "text") for k, d in media.items())
+    pack_files(entries, tmp_path, num_frames=4, fps=8)
     assert len(media["small"]) < 4 * 32 * 32 * 3 < len(media["large"])
     changes = {"height": 32, "width": 32, "num_images": 0}
     pyav, _ = take(config(tmp_path, decoder="pyav", **changes), 3)
@@ -245,7 +240,7 @@ def test_real_clips(tmp_path):
         data = (folder / f"{name}.mp4").read_bytes()
         frames = decode_frames(data, range(0, min(60, len(frame_times(data))), 2))
         entries.append((name, encode_vp9(frames[:, ::2, ::2], 12, gop=15)))
-    pack_entries((Entry(k, k, lambda d=d: d, k) for k, d in entries), tmp_path, num_frames=4, fps=4)
+    pack_files((CaptionedFile(k, k, lambda d=d: d, k) for k, d in entries), tmp_path, num_frames=4, fps=4)
     changes = {"num_images": 0, "height": 64, "width": 96}
     pyav, _ = take(config(tmp_path, decoder="pyav", **changes), 2, batch=3)
     dali, (loader,) = take(config(tmp_path, decoder="dali", **changes), 2, batch=3)

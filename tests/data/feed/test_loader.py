@@ -11,12 +11,14 @@ import torch
 from PIL import Image
 
 from lavie.config.data import DataConfig, DegradationConfig
-from lavie.data.feed.loader import ClipDataset, build_loader, fixed_batches
+from lavie.data.feed.loader import build_loader, fixed_batches
+from lavie.data.feed.rows import ClipDataset
+from lavie.data.feed.share import Share
 from lavie.data.media.decode import decode_frames, decode_image
 from lavie.data.media.degrade import degrade
 from lavie.data.media.encode import encode_mp4
-from lavie.data.prepare.pack import pack_entries
-from lavie.data.prepare.sources import Entry
+from lavie.data.prepare.pack import pack_files
+from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.data.shards.member import read_member
 from lavie.errors import DataError
@@ -46,11 +48,13 @@ def take(data, steps, *, world_size=1, batch=4, accumulation=1, start_step=0, se
         build_loader(
             data,
             data.train,
-            seed=seed,
-            train_batch_size=batch,
-            gradient_accumulation_steps=accumulation,
-            rank=rank,
-            world_size=world_size,
+            Share(
+                seed=seed,
+                train_batch_size=batch,
+                gradient_accumulation_steps=accumulation,
+                rank=rank,
+                world_size=world_size,
+            ),
             start_step=start_step,
             degradation=degradation,
         )
@@ -72,13 +76,13 @@ def assert_same(a, b):
 def write_videos(out, *, count=1, frames=8, times=None):
     pixels = np.arange(frames, dtype=np.uint8)[:, None, None, None] * np.full((32, 32, 3), 20, np.uint8)
     media = encode_mp4(pixels, 8) if times is None else encode_mp4(pixels, times=times)
-    pack_entries((Entry(f"v{i}", f"v{i}", lambda: media, "text") for i in range(count)), out, num_frames=1, fps=8)
+    pack_files((CaptionedFile(f"v{i}", f"v{i}", lambda: media, "text") for i in range(count)), out, num_frames=1, fps=8)
 
 
 def test_a_batch_is_as_documented(demo):
     data = config(demo / "train")
-    steps = {"train_batch_size": 3, "gradient_accumulation_steps": 2, "start_step": 5}
-    batch = next(build_loader(data, data.train, seed=0, rank=1, world_size=2, **steps))
+    share = Share(seed=0, train_batch_size=3, gradient_accumulation_steps=2, rank=1, world_size=2)
+    batch = next(build_loader(data, data.train, share, start_step=5))
     assert set(batch) == {"pixels", "captions", "positions", "keys", "dropped"}
     assert batch["pixels"].shape == (3, 10, 24, 32, 3)
     assert batch["pixels"].dtype == torch.uint8
@@ -159,9 +163,9 @@ def test_damaged_samples_are_replaced_and_reported_and_others_stay(demo, tmp_pat
     bad = {index.videos[3].key, index.images[2].key}
     damage(tmp_path / "train", bad)
     clean, data = config(demo / "train"), config(tmp_path / "train", num_workers=num_workers)
-    kwargs = {"seed": 0, "train_batch_size": 4, "gradient_accumulation_steps": 1, "rank": 0, "world_size": 1}
-    expected = list(itertools.islice(build_loader(clean, clean.train, **kwargs), 6))
-    batches = list(itertools.islice(build_loader(data, data.train, **kwargs), 6))
+    share = Share(seed=0, train_batch_size=4)
+    expected = list(itertools.islice(build_loader(clean, clean.train, share), 6))
+    batches = list(itertools.islice(build_loader(data, data.train, share), 6))
     dropped = []
     for before, after in zip(expected, batches, strict=True):
         for row in range(4):
@@ -185,9 +189,7 @@ def test_a_dataset_that_is_damaged_as_a_whole_stops_the_run(demo, tmp_path, num_
     shutil.copytree(demo / "train", tmp_path / "train")
     damage(tmp_path / "train", {s.key for s in load_index((str(tmp_path / "train"),))})
     data = config(tmp_path / "train", num_workers=num_workers)
-    loader = build_loader(
-        data, data.train, seed=0, train_batch_size=1, gradient_accumulation_steps=1, rank=0, world_size=1
-    )
+    loader = build_loader(data, data.train, Share(seed=0, train_batch_size=1))
     with pytest.raises(DataError, match="position 0: 21 samples in a row cannot be read") as error:
         next(loader)
     del loader  # else the traceback keeps the worker until torch gives up waiting for it
@@ -215,16 +217,16 @@ def test_a_dataset_that_cannot_serve_the_configuration(demo, tmp_path):
 def test_images_alone_are_no_dataset(tmp_path):
     file = io.BytesIO()
     Image.new("RGB", (32, 32)).save(file, "png")
-    pack_entries((Entry(f"i{i}", "i", file.getvalue, "text") for i in range(3)), tmp_path, num_frames=8, fps=8)
+    pack_files((CaptionedFile(f"i{i}", "i", file.getvalue, "text") for i in range(3)), tmp_path, num_frames=8, fps=8)
     with pytest.raises(DataError, match="no videos among 3 samples"):
         take(config(tmp_path), 1)
 
 
 def test_fixed_batches_are_fixed_and_split_among_ranks(demo):
     data = config(demo / "validation")
-    kwargs = {"seed": 0, "train_batch_size": 2}
-    whole = fixed_batches(data, data.train, **kwargs, num_batches=6, rank=0, world_size=1)
-    parts = [fixed_batches(data, data.train, **kwargs, num_batches=3, rank=rank, world_size=2) for rank in range(2)]
+    shares = [Share(seed=0, train_batch_size=2, rank=rank, world_size=2) for rank in range(2)]
+    whole = fixed_batches(data, data.train, Share(seed=0, train_batch_size=2), num_batches=6)
+    parts = [fixed_batches(data, data.train, share, num_batches=3) for share in shares]
     assert [b["positions"].tolist() for b in whole] == [[i, i + 1] for i in range(0, 12, 2)]
     for a, b in zip(whole, parts[0] + parts[1], strict=True):
         assert torch.equal(a["pixels"], b["pixels"])
@@ -234,10 +236,10 @@ def test_fixed_batches_are_fixed_and_split_among_ranks(demo):
 def test_fixed_batches_cut_the_centre(tmp_path):
     pixels = np.zeros((2, 32, 96, 3), np.uint8)
     pixels[:, :, 32:64] = 200
-    entry = Entry("v", "v", lambda: encode_mp4(pixels, 8), "text")
-    pack_entries([entry], tmp_path, num_frames=2, fps=8)
+    entry = CaptionedFile("v", "v", lambda: encode_mp4(pixels, 8), "text")
+    pack_files([entry], tmp_path, num_frames=2, fps=8)
     data = config(tmp_path, num_frames=2, num_images=0, height=32, width=32)
-    batch = fixed_batches(data, data.train, seed=0, train_batch_size=1, num_batches=1, rank=0, world_size=1)[0]
+    batch = fixed_batches(data, data.train, Share(seed=0, train_batch_size=1), num_batches=1)[0]
     assert (batch["pixels"][..., 4:-4, :] > 190).all()
 
 
@@ -253,8 +255,8 @@ def write_media(out, **sizes):
         return file.getvalue()
 
     files = {name: media(name, *size) for name, size in sizes.items()}
-    entries = (Entry(name, name, lambda data=data: data, name) for name, data in files.items())
-    pack_entries(entries, out, num_frames=8, fps=8)
+    entries = (CaptionedFile(name, name, lambda data=data: data, name) for name, data in files.items())
+    pack_files(entries, out, num_frames=8, fps=8)
 
 
 def test_patches_are_cut_at_the_sources_own_resolution(tmp_path):
@@ -317,7 +319,7 @@ def test_a_damaged_moving_image_is_replaced_and_reported(demo, tmp_path):
     bad = load_index((str(tmp_path / "train"),)).images[2].key
     damage(tmp_path / "train", {bad})
     data = config(tmp_path / "train", **MOVING, moving_images=1)
-    (batch,) = fixed_batches(data, data.train, seed=0, train_batch_size=10, num_batches=1, rank=0, world_size=1)
+    (batch,) = fixed_batches(data, data.train, Share(seed=0, train_batch_size=10), num_batches=1)
     assert {d["key"] for d in batch["dropped"]} == {bad} and [bad] not in batch["keys"]
     assert batch["pixels"].shape == (10, 8, 16, 16, 3)
 
@@ -347,7 +349,7 @@ def test_low_resolution_is_the_degraded_clip(demo):
 
 def test_fixed_batches_hold_the_low_resolution(demo):
     data = config(demo / "validation", **MOVING)
-    kwargs = {"seed": 0, "train_batch_size": 2, "num_batches": 1, "rank": 0, "world_size": 1}
-    (batch,) = fixed_batches(data, data.train, **kwargs, degradation=DegradationConfig(filters=("box",), scale=2))
+    share, how = Share(seed=0, train_batch_size=2), DegradationConfig(filters=("box",), scale=2)
+    (batch,) = fixed_batches(data, data.train, share, num_batches=1, degradation=how)
     assert batch["low_res"].shape == (2, 8, 8, 8, 3)
-    assert "low_res" not in fixed_batches(data, data.train, **kwargs)[0]
+    assert "low_res" not in fixed_batches(data, data.train, share, num_batches=1)[0]

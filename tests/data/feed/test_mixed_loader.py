@@ -12,6 +12,7 @@ from lavie.config.data import DataConfig
 from lavie.config.load import dump_yaml, validate
 from lavie.data.feed.loader import build_loader
 from lavie.data.feed.rows import ClipDataset
+from lavie.data.feed.share import Share
 from lavie.data.order.datasets import image_order, load_pools, video_order
 from lavie.data.order.permutation import sample_at
 from lavie.data.prepare.synthetic import demo_set
@@ -47,11 +48,7 @@ def sequence(data, *, ranks=1, start_step=0, steps=STEPS, seed=0):
         loader = build_loader(
             data,
             data.train,
-            seed=seed,
-            train_batch_size=GLOBAL_BATCH // ranks,
-            gradient_accumulation_steps=1,
-            rank=rank,
-            world_size=ranks,
+            Share(seed=seed, train_batch_size=GLOBAL_BATCH // ranks, rank=rank, world_size=ranks),
             start_step=start_step,
         )
         for batch in itertools.islice(loader, steps):
@@ -171,7 +168,7 @@ def test_datasets_that_give_nothing_are_refused(folders):
         load_pools(config(folders, num_images=0), (*data.train, type(data.train[0])(**images_only)))
     with pytest.raises(ConfigError, match=r"at step 0 the weights of all datasets with videos are 0 \(x\)"):
         one = config(folders, train=[images_only])
-        build_loader(one, one.train, seed=0, train_batch_size=1, gradient_accumulation_steps=1, rank=0, world_size=1)
+        build_loader(one, one.train, Share(seed=0, train_batch_size=1))
 
 
 @pytest.mark.parametrize(

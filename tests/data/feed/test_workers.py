@@ -15,13 +15,14 @@ import torch
 
 from lavie.config.data import DataConfig
 from lavie.data.feed import workers
-from lavie.data.feed.loader import Batches, ClipDataset, build_loader
-from lavie.data.feed.rows import place
+from lavie.data.feed.loader import Batches, build_loader
+from lavie.data.feed.rows import ClipDataset, place
+from lavie.data.feed.share import Share
 from lavie.data.feed.workers import Workers
 from lavie.data.media.encode import encode_mp4
 from lavie.data.order.datasets import load_pools
-from lavie.data.prepare.pack import pack_entries
-from lavie.data.prepare.sources import Entry
+from lavie.data.prepare.pack import pack_files
+from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.errors import DataError
 
@@ -32,9 +33,7 @@ def config(*folders, **changes) -> DataConfig:
 
 
 def loader(data, batch=2):
-    return build_loader(
-        data, data.train, seed=0, train_batch_size=batch, gradient_accumulation_steps=1, rank=0, world_size=1
-    )
+    return build_loader(data, data.train, Share(seed=0, train_batch_size=batch))
 
 
 def rows(batches, count):
@@ -74,7 +73,7 @@ def wait_until(condition, seconds=20):
 def one_video(folder):
     """A dataset of one video, `lone`, in a shard of its own."""
     media = encode_mp4(np.full((8, 32, 32, 3), 90, np.uint8), 8)
-    pack_entries([Entry("lone", "lone", lambda: media, "text")], folder, num_frames=4, fps=8)
+    pack_files([CaptionedFile("lone", "lone", lambda: media, "text")], folder, num_frames=4, fps=8)
     return folder
 
 

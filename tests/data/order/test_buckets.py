@@ -17,12 +17,13 @@ from lavie.config.data import BucketConfig, DataConfig, DegradationConfig
 from lavie.config.load import dump_yaml, validate
 from lavie.data.feed.bucket_rows import BucketDataset
 from lavie.data.feed.loader import build_loader, fixed_batches
+from lavie.data.feed.share import Share
 from lavie.data.media.clips import cut_scale
 from lavie.data.media.encode import encode_mp4
 from lavie.data.order.buckets import ALIKE, choose, load_buckets, picture, suiting
 from lavie.data.order.permutation import sample_at
-from lavie.data.prepare.pack import pack_entries
-from lavie.data.prepare.sources import Entry
+from lavie.data.prepare.pack import pack_files
+from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.errors import ConfigError, DataError
 
@@ -42,8 +43,8 @@ def write(out, **media):
         return file.getvalue()
 
     files = {name: encoded(name, *size) for name, size in media.items()}
-    entries = (Entry(name, name, lambda data=data: data, name) for name, data in files.items())
-    pack_entries(entries, out, num_frames=1, fps=8)
+    entries = (CaptionedFile(name, name, lambda data=data: data, name) for name, data in files.items())
+    pack_files(entries, out, num_frames=1, fps=8)
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +84,13 @@ def sequence(data, *, ranks=1, start_step=0, steps=STEPS, seed=0, accumulation=1
         loader = build_loader(
             data,
             data.train,
-            seed=seed,
-            train_batch_size=GLOBAL_BATCH // ranks // accumulation,
-            gradient_accumulation_steps=accumulation,
-            rank=rank,
-            world_size=ranks,
+            Share(
+                seed=seed,
+                train_batch_size=GLOBAL_BATCH // ranks // accumulation,
+                gradient_accumulation_steps=accumulation,
+                rank=rank,
+                world_size=ranks,
+            ),
             start_step=start_step,
             degradation=degradation,
         )
@@ -239,8 +242,7 @@ def test_moving_images_and_low_resolution_have_the_buckets_size(folders):
 
 def test_validation_keeps_the_one_size(folders):
     data = config(folders, **MOVING).held_out
-    args = dict(seed=0, train_batch_size=4, num_batches=2, rank=0, world_size=1)
-    for batch in fixed_batches(data, [str(folders / "mixed")], **args):
+    for batch in fixed_batches(data, [str(folders / "mixed")], Share(seed=0, train_batch_size=4), num_batches=2):
         assert batch["pixels"].shape == (4, 2, 8, 8, 3)
         assert all(caption.startswith("v") for row in batch["captions"] for caption in row)
 
@@ -318,7 +320,7 @@ def test_variable_rates_are_taken_for_constant_ones(tmp_path):
         "short": encode_mp4(pixels, times=short),
         "v": encode_mp4(pixels, 8),
     }
-    pack_entries((Entry(n, n, lambda d=d: d, n) for n, d in media.items()), tmp_path, num_frames=1, fps=8)
+    pack_files((CaptionedFile(n, n, lambda d=d: d, n) for n, d in media.items()), tmp_path, num_frames=1, fps=8)
     data = DataConfig(
         train=str(tmp_path), num_images=0, fps=8, buckets=[{**BUCKETS[0], "num_frames": n} for n in (4, 6)]
     )

@@ -15,8 +15,8 @@ from lavie.data.order.buckets import load_buckets
 from lavie.data.order.datasets import image_order, load_pools, video_order
 from lavie.data.order.plan import check_global_batch, make_plan
 from lavie.data.order.plan_report import SIZES, draw_plan, notices, report
-from lavie.data.prepare.pack import pack_entries
-from lavie.data.prepare.sources import Entry
+from lavie.data.prepare.pack import pack_files
+from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.errors import ConfigError, DataError
 
@@ -67,7 +67,9 @@ def bucketed(demo, out, **changes) -> DataConfig:
     """The demo's square clips and wide ones, some of which are small."""
     pixels = np.zeros((8, 20, 40, 3), np.uint8)
     files = {f"w{i}": encode_mp4(pixels[:, : 10 if i < 2 else 20, : 20 if i < 2 else 40], 8) for i in range(6)}
-    pack_entries((Entry(n, n, lambda media=media: media, n) for n, media in files.items()), out, num_frames=1, fps=8)
+    pack_files(
+        (CaptionedFile(n, n, lambda media=media: media, n) for n, media in files.items()), out, num_frames=1, fps=8
+    )
     train = config(demo).model_dump()["train"]
     train[1]["path"] = [str(out), str(demo / "validation")]
     buckets = [{"num_frames": 4, "height": 16, "width": 16}, {"num_frames": 8, "height": 16, "width": 24}]

@@ -1,6 +1,6 @@
 """What hostile and broken data looks like: CLASSES of bad samples and WHOLE archives, built by formula.
 
-`tests/data/fuzz.py` puts them among good samples and says what must hold.
+`tests/data/prepare/fuzz.py` puts them among good samples and says what must hold.
 """
 
 import gzip

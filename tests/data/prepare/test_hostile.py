@@ -1,4 +1,4 @@
-"""Hostile and broken data costs its own sample and nothing else; see tests/data/fuzz.py for what is tried."""
+"""Hostile and broken data costs its own sample and nothing else; see tests/data/prepare/fuzz.py for what is tried."""
 
 import pytest
 

@@ -13,8 +13,8 @@ from PIL import Image
 from lavie.cli.data import app
 from lavie.data.media.decode import decode_frames, decode_image, frame_times
 from lavie.data.media.encode import encode_mp4
-from lavie.data.prepare.pack import pack, pack_entries
-from lavie.data.prepare.sources import Entry
+from lavie.data.prepare.pack import pack, pack_files
+from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.data.shards.member import read_member
 from lavie.errors import DataError
@@ -272,17 +272,17 @@ def test_packing_twice_gives_the_same_bytes(tmp_path):
 
 def test_an_interrupted_run_leaves_no_half_shard(tmp_path):
     def entries():
-        yield Entry("a", "a", lambda: MP4, "one")
+        yield CaptionedFile("a", "a", lambda: MP4, "one")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pack_entries(entries(), tmp_path / "out", num_frames=16, fps=8)
+        pack_files(entries(), tmp_path / "out", num_frames=16, fps=8)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("stem", ["../../etc/passwd", "-rf", "$(touch x)", "é" * 300, "a.b c", "CON", ""])
 def test_keys_are_harmless_whatever_the_name(tmp_path, stem):
-    pack_entries([Entry("n", stem, lambda: MP4, "x")], tmp_path, num_frames=16, fps=8)
+    pack_files([CaptionedFile("n", stem, lambda: MP4, "x")], tmp_path, num_frames=16, fps=8)
     (sample,) = load_index((str(tmp_path),))
     assert sample.key.isascii()
     assert set(sample.key) <= set("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-")
@@ -304,7 +304,7 @@ def test_real_files_pack(tmp_path, folder, videos, images):
 @requires_shared
 def test_a_real_gif_is_stored_bit_for_bit(tmp_path):
     source = next((SHARED / "assets/clips_16f").glob("*teddy*.gif")).read_bytes()
-    pack_entries([Entry("t.gif", "t", lambda: source, "x")], tmp_path, num_frames=16, fps=8)
+    pack_files([CaptionedFile("t.gif", "t", lambda: source, "x")], tmp_path, num_frames=16, fps=8)
     (sample,) = load_index((str(tmp_path),))
     np.testing.assert_array_equal(decode_frames(read_member(sample), range(16)), decode_frames(source, range(16)))
 

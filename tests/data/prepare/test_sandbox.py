@@ -16,8 +16,8 @@ from PIL import Image
 
 from lavie.data.media import decode
 from lavie.data.media.encode import encode_mp4
-from lavie.data.prepare import sandbox as guard
-from lavie.data.prepare.sandbox import Guard
+from lavie.data.prepare import sandbox
+from lavie.data.prepare.sandbox import Sandbox
 from lavie.errors import DataError
 from lavie.testing import SHARED, requires_shared
 
@@ -53,7 +53,7 @@ def hostile(tmp_path, monkeypatch):
 
 @pytest.fixture
 def child():
-    child = Guard()
+    child = Sandbox()
     yield child
     child.close()
 
@@ -98,7 +98,7 @@ def test_the_same_answer_as_in_this_process(name):
         except DataError as error:
             return str(error)
 
-    assert outcome(guard.probe) == outcome(decode.probe)
+    assert outcome(sandbox.probe) == outcome(decode.probe)
 
 
 @requires_shared
@@ -108,7 +108,7 @@ def test_the_same_answer_for_real_files():
         min(folder.glob(f"*/*{end}"), key=lambda p: p.stat().st_size) for end in (".mp4", ".gif", ".jpg", ".png")
     ]
     for path in smallest:
-        assert guard.probe(path.read_bytes()) == decode.probe(path.read_bytes())
+        assert sandbox.probe(path.read_bytes()) == decode.probe(path.read_bytes())
 
 
 def test_arrays_bytes_and_json_come_back(hostile, child):
@@ -142,7 +142,7 @@ def test_hangs_end(hostile, child):
 
 
 def test_processor_time_is_limited(hostile, child, monkeypatch):
-    monkeypatch.setattr(guard, "PATIENCE", 100)
+    monkeypatch.setattr(sandbox, "PATIENCE", 100)
     with pytest.raises(DataError, match="more than 1 s of processor time"):
         child.call(hostile.spin, b"", seconds=1)
 
@@ -193,8 +193,8 @@ def test_threads_take_turns(hostile, child):
 
 def test_the_child_ends_with_its_parent(hostile):
     code = (
-        "import os, sys; from lavie.data.prepare import sandbox as guard; guard.probe(sys.stdin.buffer.read());"
-        "print(next(iter(guard._children.values()))._process.pid, flush=True); os.kill(os.getpid(), 9)"
+        "import os, sys; from lavie.data.prepare import sandbox; sandbox.probe(sys.stdin.buffer.read());"
+        "print(next(iter(sandbox._sandboxes.values()))._process.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], input=MP4, stdout=subprocess.PIPE, env=env, timeout=60)

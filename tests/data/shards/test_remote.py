@@ -21,6 +21,7 @@ from lavie.cli.main import app
 from lavie.config.data import DataConfig
 from lavie.data.feed.loader import build_loader
 from lavie.data.feed.rows import place
+from lavie.data.feed.share import Share
 from lavie.data.shards import compile as compiled
 from lavie.data.shards import remote
 from lavie.data.shards.index import load_index
@@ -58,16 +59,7 @@ def sequence(path, steps=3, start_step=0, **changes):
     """(keys, positions, dropped) of each batch, and their pixels."""
     values = {"num_frames": 4, "num_images": 1, "height": 16, "width": 16, "fps": 8, "num_workers": 0}
     data = DataConfig(train=(str(path),), remote=True, **{**values, **changes})
-    batches = build_loader(
-        data,
-        data.train,
-        seed=0,
-        train_batch_size=8,
-        gradient_accumulation_steps=1,
-        rank=0,
-        world_size=1,
-        start_step=start_step,
-    )
+    batches = build_loader(data, data.train, Share(seed=0, train_batch_size=8), start_step=start_step)
     taken = list(itertools.islice(batches, steps))
     batches.close()
     return [(b["keys"], b["positions"].tolist(), b["dropped"]) for b in taken], torch.cat([b["pixels"] for b in taken])
