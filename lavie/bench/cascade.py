@@ -29,19 +29,16 @@ from .. import __version__
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import LavieError
 from ..inference.cascade import Cascade
-from ..inference.interpolation import Interpolator
-from ..inference.load import META, default_device, dtype_on
+from ..inference.load import META, SAMPLERS, default_device, dtype_on
 from ..inference.memory import GIB, peaks
-from ..inference.sampler import Sampler, TextToVideo
+from ..inference.sampler import Sampler
 from ..inference.settings import arguments, resolve
-from ..inference.super_resolution import SuperResolver
 from ..models.autoencoder import KLAutoencoder
 from ..models.stages import STAGES
 from ..models.text_encoder import ClipTextEncoder
 from ..models.unet import VideoUNet
 
 RESULTS = Path(__file__).with_name("results.csv")
-SAMPLERS: dict[str, type[Sampler]] = {"base": TextToVideo, "interpolation": Interpolator, "vsr": SuperResolver}
 PAPER = {"base": (10, 13), "interpolation": (180, 40), "vsr": (360, 42)}
 """Seconds and GB (paper, section 5.2), on a GPU that it does not name for them."""
 GPU_SIZE, CPU_SIZE = (16, 320, 512, 50), (2, 64, 64, 2)
@@ -163,7 +160,7 @@ def bench(
     dtype = dtype_on(device)
     parts: dict[str, Any] = {name: random_sampler(name, META, dtype) for name in STAGES}
     cascade = Cascade(**parts, settings=settings, device=META)
-    estimates, plans = peaks(cascade, offload=True), cascade.plan()
+    estimates, plans = peaks(cascade, offload=True), cascade.sizes()
     before = {"base": (0, 0, 0), "interpolation": (frames, height, width), "vsr": plans["interpolation"].pixels}
     rows = []
     for stage in stages:

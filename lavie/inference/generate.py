@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from ..config.train import TrainConfig
 from ..distributed import gather_objects, is_main, rank, world_size
 from ..errors import ConfigError
 from .cascade import Cascade, Report
 from .contact_sheet import beside
 from .sampler import Progress
+from .schedulers import require_sampling
 from .settings import BaseSettings, arguments
+from .text_to_video import TextToVideo
 from .video_io import write_mp4, write_sample, write_sheet
 from .work import Work
 
@@ -93,6 +96,25 @@ def generate(
         paths.append(write_sample(out, f"{index:05d}", clips[index], settings.fps, sidecar)[0])
     write_sheet(out / "sheet.png", [(prompt, clips[index]) for index, prompt in numbered])
     return [*paths, out / "sheet.png"]
+
+
+def validation_sampler(config: TrainConfig) -> Callable[[Any, Any, Path], None]:
+    """Return the function that draws a run's validation prompts.
+
+    Training does not know inference, so it is handed this: (network, objective, folder) -> samples in the folder. The
+    objective holds the run's encoders and noise schedule.
+
+    Raises:
+        ConfigError: the run has validation prompts, and its settings cannot draw them.
+    """
+    require_sampling(config)
+
+    def sample(network: Any, objective: Any, folder: Path) -> None:
+        """Draw the validation prompts with the network as it is at this step."""
+        sampler = TextToVideo(network, objective.autoencoder, objective.text_encoder, objective.schedule)
+        generate(sampler, config.validation_prompts, folder, BaseSettings.of(config), overwrite=True)
+
+    return sample
 
 
 def generate_cascade(

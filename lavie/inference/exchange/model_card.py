@@ -21,10 +21,12 @@ WEIGHTS = {
 }
 USAGE = {
     "base": """\
-from lavie.inference.base import SampleSettings, generate, load_pipeline
+from lavie.inference.generate import generate
+from lavie.inference.load import load_pipeline
+from lavie.inference.settings import BaseSettings
 
 pipeline, config = load_pipeline(".")
-generate(pipeline, ["a red circle moving right"], "samples", SampleSettings.of(config))
+generate(pipeline, ["a red circle moving right"], "samples", BaseSettings.of(config))
 """,
     "interpolation": """\
 import numpy as np
@@ -99,7 +101,7 @@ and CreativeML Open RAIL++-M); LaVie's released networks have one of their own.
 """
 
 
-def model_card(config: TrainConfig, sampling: Mapping[str, Any] | None, about: Mapping[str, Any]) -> str:
+def model_card(config: TrainConfig, about: Mapping[str, Any]) -> str:
     """The README.md of an exported folder.
 
     Args:
@@ -107,7 +109,7 @@ def model_card(config: TrainConfig, sampling: Mapping[str, Any] | None, about: M
         about: export.json.
     """
     stage, data = config.stage, config.data
-    settings = getattr(resolve({stage: run_defaults(config, sampling)}), stage)
+    settings = getattr(resolve({stage: run_defaults(config)}), stage)
     used = settings.model_dump(
         include={"num_inference_steps", "guidance_scale", "scheduler", "negative_prompt", "noise_level"}
     )
