@@ -83,7 +83,6 @@ def score_base(
         yield name, samples
     with replacing(out / "score.json") as file:
         file.write_text(json.dumps(scores, indent=2) + "\n")
-    return judged
 
 
 def _draw(

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import lcm
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 
-from ..config.train import Stage
+from ..config.stages import STAGES, StageName
 from ..errors import CheckpointError, ConfigError
 from ..run_folder import find_stage
 from .interpolation import Interpolator
@@ -23,8 +23,6 @@ from .super_resolution import SuperResolver
 from .text_to_video import TextToVideo
 from .work import Work
 
-STAGES: tuple[Stage, ...] = get_args(Stage)
-"""The stages in the order in which they run."""
 Report = Callable[[str, int, int], None]
 """Called after each denoising step as report(stage, step, steps), step from 1, over all clips."""
 
@@ -234,11 +232,12 @@ class Cascade:
         }
 
 
-def _until(stop_after: str) -> tuple[Stage, ...]:
+def _until(stop_after: str) -> list[StageName]:
     """Return the stages that run, or raise ConfigError if there is no stage of that name."""
     if stop_after not in STAGES:
         raise ConfigError(f"stop_after: got {stop_after!r}, wanted one of {', '.join(STAGES)}")
-    return STAGES[: [*STAGES].index(stop_after) + 1]  # type: ignore[arg-type]
+    names = [stage.name for stage in STAGES.values()]
+    return names[: names.index(STAGES[stop_after].name) + 1]
 
 
 def _of_stages(overrides: Iterable[str], stages: Iterable[str]) -> list[str]:

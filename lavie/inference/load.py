@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from ..config.load import load_config
+from ..config.stages import STAGES
 from ..config.train import TrainConfig
 from ..errors import CheckpointError, ConfigError
 from ..models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder
@@ -43,8 +44,8 @@ def load_stage(
     Args:
         checkpoint: a checkpoint-<step> folder, a run's folder (its newest checkpoint), or an exported folder.
         device: default: a GPU where there is one. On "meta" nothing is loaded: tensors have sizes only.
-        dtype: of the network and of the autoencoder, unless the stage's autoencoder needs another; default: bfloat16 on
-            GPUs, else float32. Text encoders stay in float32.
+        dtype: of the network and of the autoencoder, unless the stage's autoencoder overflows in 16 bits; default:
+            bfloat16 on GPUs, else float32. Text encoders stay in float32.
 
     Raises:
         CheckpointError: there is no such folder, or something in it is missing.
@@ -60,9 +61,8 @@ def load_stage(
         network = load_network(folder / "unet", device, dtype)
         autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride)
         text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained).to(device)
-    kind = SAMPLERS[config.stage]
-    autoencoder = autoencoder.to(device, kind.autoencoder_dtype or dtype)
-    return kind.of_run(config, network, autoencoder, text_encoder), config
+    autoencoder = autoencoder.to(device, torch.float32 if STAGES[config.stage].autoencoder_float32 else dtype)
+    return SAMPLERS[config.stage].of_run(config, network, autoencoder, text_encoder), config
 
 
 def load_pipeline(checkpoint: str | Path) -> tuple[TextToVideo, TrainConfig]:

@@ -89,8 +89,6 @@ class StageSizes:
 class Sampler:
     """A network with its frozen encoders and its noise schedule: what all stages sample with."""
 
-    autoencoder_dtype: ClassVar[torch.dtype | None] = None
-    """The dtype that the stage's autoencoder needs; None: that of the network."""
     encodes: ClassVar[bool] = False
     """Whether the stage encodes the frames that it is given."""
     size_flags: ClassVar[str] = ""

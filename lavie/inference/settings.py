@@ -14,6 +14,7 @@ from pydantic import Field
 
 from ..config.base import Strict
 from ..config.load import merge, parse_overrides, validate
+from ..config.stages import STAGES
 from ..config.train import SamplerName, TrainConfig
 
 DECODE_TILE = 128
@@ -104,7 +105,7 @@ class InterpolationSettings(StageSettings):
     @classmethod
     def trained(cls, config: TrainConfig) -> dict[str, Any]:
         """Return windows of as many key frames as the run's clips have."""
-        return _windows((config.data.num_frames - 1) // config.keyframe_interval + 1)
+        return _windows(config)
 
 
 class VsrSettings(StageSettings):
@@ -128,7 +129,7 @@ class VsrSettings(StageSettings):
     @classmethod
     def trained(cls, config: TrainConfig) -> dict[str, Any]:
         """Return windows of as many frames as the run's clips have."""
-        return _windows(config.data.num_frames)
+        return _windows(config)
 
 
 class CascadeSettings(Strict):
@@ -172,8 +173,12 @@ def run_defaults(config: TrainConfig) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in settings.model_fields}
 
 
-def _windows(length: int) -> dict[str, int]:
-    """Return windows of `length` frames that share a quarter of them, at least one and never all."""
+def _windows(config: TrainConfig) -> dict[str, int]:
+    """Return windows of as many given frames as the run's clips are made from.
+
+    Neighbours share a quarter of them, at least one and never all.
+    """
+    length = STAGES[config.stage].given_frames(config.data.num_frames, config.keyframe_interval)
     return {"window": length, "overlap": min(max(1, length // 4), length - 1)}
 
 

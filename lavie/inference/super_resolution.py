@@ -20,8 +20,6 @@ class SuperResolver(Sampler):
     """Samples clips whose frames have the autoencoder's stride times as many rows and columns."""
 
     network: VideoUNet
-    autoencoder_dtype: ClassVar[torch.dtype | None] = torch.float32
-    """The x4 upscaler's autoencoder overflows in half precision."""
     size_flags: ClassVar[str] = (
         "--set vsr.noise_level=..., vsr.window=..., vsr.overlap=..., vsr.tile=... or vsr.tile_overlap=..."
     )
