@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import LavieError
+from ..run_folder import METRICS
 from .data import app as data_app
 from .doctor import app as doctor_app
 from .formats import export_command, import_command
@@ -34,7 +35,7 @@ def plot(
     from ..evaluation.curves import plot_losses
 
     target = out or run / "losses.png"
-    plot_losses(run / "metrics.jsonl", target)
+    plot_losses(run / METRICS, target)
     typer.echo(target)
 
 

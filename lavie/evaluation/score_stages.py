@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config.train import TrainConfig
-from ..data.feed.loader import Batch, fixed_batches
+from ..data.feed.batches import Batch
+from ..data.feed.loader import fixed_batches
 from ..data.feed.share import Share
 from ..errors import ConfigError
 from ..files import replacing

@@ -12,7 +12,7 @@ from ..models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoenco
 from ..models.text_encoder import ClipTextEncoder, HashTextEncoder, build_text_encoder
 from ..models.unet import VideoUNet
 from ..models.weights import load_network
-from ..run_folder import find_stage, is_export
+from ..run_folder import NETWORK, RUN_CONFIG, find_stage, is_export
 from .interpolation import Interpolator
 from .sampler import Sampler
 from .super_resolution import SuperResolver
@@ -51,14 +51,14 @@ def load_stage(
         CheckpointError: there is no such folder, or something in it is missing.
     """
     folder = find_stage(checkpoint)
-    config = load_config(folder / "config.yaml")
+    config = load_config(folder / RUN_CONFIG)
     device = device or default_device()
     dtype = dtype or dtype_on(device)
     pretrained = encoders_folder(folder, config)
     if device == META:
         network, autoencoder, text_encoder = _sizes(config, dtype, pretrained)
     else:
-        network = load_network(folder / "unet", device, dtype)
+        network = load_network(folder / NETWORK, device, dtype)
         autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride)
         text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained).to(device)
     autoencoder = autoencoder.to(device, torch.float32 if STAGES[config.stage].autoencoder_float32 else dtype)
