@@ -12,7 +12,8 @@ import torch
 from ..cluster.preflight import preflight
 from ..config.load import dump_yaml
 from ..config.train import TrainConfig
-from ..data.feed.loader import Batch, build_loader, fixed_batches
+from ..data.feed.batches import Batch
+from ..data.feed.loader import build_loader, fixed_batches
 from ..data.feed.share import Share
 from ..data.order.buckets import load_buckets
 from ..data.order.plan_report import notices
