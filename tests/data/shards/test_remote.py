@@ -20,7 +20,7 @@ import typer.testing
 from lavie.cli.main import app
 from lavie.config.data import DataConfig
 from lavie.data.feed.loader import build_loader
-from lavie.data.feed.rows import place
+from lavie.data.feed.rows import address
 from lavie.data.feed.share import Share
 from lavie.data.shards import compile as compile_module
 from lavie.data.shards import remote
@@ -197,7 +197,7 @@ def test_a_sample_that_stays_out_of_reach_is_dropped_for_a_spare_and_named(web, 
     assert dropped[0]["position"] == 8 and {d["key"] for d in dropped} == {lost.key}
     asked = sum(request == ("GET", *wanted) for request in web.requests)
     assert asked == len(dropped) * (1 if "ClientResponseError: 40" in told else 3)
-    assert re.search(told, dropped[0]["reason"]) and place(lost) in dropped[0]["reason"]
+    assert re.search(told, dropped[0]["reason"]) and address(lost) in dropped[0]["reason"]
     rows = {d["position"] for d in dropped}
     keys = [k for names, _, _ in expected for k in names]
     assert [k for i, k in enumerate(k for names, _, _ in found for k in names) if i not in rows] == [
