@@ -23,9 +23,10 @@ from ..media.camera import camera_path, moving_clip
 from ..media.clips import clip_indices, cut_scale, fit
 from ..media.decode import decode_image, indexed_times, read_frames
 from ..media.degrade import degrade
-from ..order.datasets import SampleOrder, WeightedDataset, image_order, video_order
+from ..order.datasets import WeightedDataset
 from ..order.mixture import StepCount
 from ..order.permutation import image_positions
+from ..order.sample_order import SampleOrder, image_order, video_order
 from ..shards.index import Index, Sample
 from ..shards.member import read_member
 
