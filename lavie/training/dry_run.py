@@ -15,7 +15,7 @@ from ..data.order.plan import DataPlan, make_plan
 from ..data.order.plan_report import plan_text
 from ..data.shards.remote import is_url
 from ..launcher import planned_world_size
-from ..models.stages import set_trainable
+from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
 from .deepspeed import resolve_json, training_dtype, zero_stage
 from .make_cache import open_caches

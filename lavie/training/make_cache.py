@@ -1,4 +1,4 @@
-"""Making a cache of latents and text features, and taking one for a run. `lavie.data.cache.cache` says what it holds.
+"""Making a cache of latents and text features, and taking one for a run. `lavie.data.cache.layout` says what it holds.
 
 Encoding is shared among ranks by the numbers of the entries, a shard's worth in turn, so that the ranks need not speak
 to each other, may start and end at any time, and go on where they were stopped.
@@ -19,10 +19,12 @@ from ..config.data import DataConfig
 from ..config.load import merge, validate
 from ..config.train import TrainConfig
 from ..data.cache.cache import Cache
+from ..data.cache.description import write_description
+from ..data.cache.failures import write_failures
 from ..data.cache.layout import size_folder
 from ..data.cache.lookup import Lookup
-from ..data.cache.write import describe, write_failed, write_lookups, write_shard
-from ..data.feed.cuts import CutDataset, cached_samples
+from ..data.cache.write import write_lookups, write_shard
+from ..data.feed.cuts import CutRows, cached_samples
 from ..data.feed.rows import Row
 from ..data.feed.workers import Workers
 from ..data.order.buckets import load_buckets
@@ -118,7 +120,7 @@ def cache_data(
     for bucket in load_buckets(config.data, config.data.train, config.seed).all:
         data, folder = bucket.data, size_folder(out, bucket.data)
         black = encoders(torch.zeros(1, 1, data.height, data.width, 3, dtype=torch.uint8), [""])
-        describe(
+        write_description(
             folder,
             made_with(data, identity),
             {name: entry[0] for name, entry in black.items()},
@@ -138,7 +140,7 @@ def cache_data(
                     failed += lost
                     report.encoded += len(keys) - len(lost)
                     done(f"{kind} {bucket.name}", number, len(todo.numbers))
-        write_failed(folder, launched_rank().rank, failed)
+        write_failures(folder, launched_rank().rank, failed)
         write_lookups(folder)
         report.failed += failed
     return report
@@ -217,7 +219,7 @@ class _Encoders:
 
 def _rows(indices: Sequence[Index], numbers: np.ndarray, data: DataConfig, ahead: int) -> Generator[Row]:
     """The rows of some entries. The arrays of a row are valid until the next one is asked for."""
-    dataset = CutDataset(indices, data)
+    dataset = CutRows(indices, data)
     if not data.num_workers:
         yield from map(dataset.row, numbers.tolist())
     elif len(numbers):

@@ -12,7 +12,8 @@ import torch
 from ..cluster.preflight import preflight
 from ..config.load import dump_yaml
 from ..config.train import TrainConfig
-from ..data.feed.loader import Batch, build_loader, fixed_batches
+from ..data.feed.batches import Batch
+from ..data.feed.loader import build_loader, fixed_batches
 from ..data.feed.share import Share
 from ..data.order.buckets import load_buckets
 from ..data.order.plan_report import notices
@@ -21,12 +22,13 @@ from ..diffusion.schedule import NoiseSchedule
 from ..distributed import barrier, is_main, log, rank, setup_logging, sum_over_ranks, world_size
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..models.autoencoder import build_autoencoder
-from ..models.stages import set_trainable
 from ..models.text_encoder import build_text_encoder
+from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
 from ..models.weights import initialize
 from ..ops.attention import set_attention_backend
 from ..ops.backend import set_backend
+from ..run_folder import RUN_CONFIG, SAMPLES
 from .checkpoint import find, load, save
 from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype, zero_stage
 from .dry_run import plan_of
@@ -97,7 +99,7 @@ class Trainer:
         self.flops = {size.name: 3 * forward_flops(config, size) for size in config.data.sizes}
         self.metrics: Metrics | None = None
         if is_main():
-            (Path(config.output_dir) / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+            (Path(config.output_dir) / RUN_CONFIG).write_text(dump_yaml(config), encoding="utf-8")
             self.metrics = Metrics(config, self.start)
 
     def fit(self) -> bool:
@@ -220,7 +222,7 @@ class Trainer:
             if self.metrics:
                 self.metrics.log({"step": step, **losses})
         if self.sample and self.config.validation_prompts:
-            self.sample(network, self.step, Path(self.config.output_dir) / "samples" / f"step-{step:06d}")
+            self.sample(network, self.step, Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}")
         barrier()
 
 

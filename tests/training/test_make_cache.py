@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 from lavie.cli.main import app
 from lavie.config.load import dump_yaml, merge
 from lavie.config.train import TrainConfig
-from lavie.data.cache.lookup import Lookup, shard_names
+from lavie.data.cache.layout import shard_names
+from lavie.data.cache.lookup import Lookup
 from lavie.data.prepare.captions import clean_caption
 from lavie.data.shards.index import load_index
 from lavie.data.shards.index_file import read_header, write_index

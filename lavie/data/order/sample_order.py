@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from ..shards.index import Index, Sample
+from ..shards.index import Index
+from ..shards.index_file import Sample
 from .datasets import WeightedDataset
 from .mixture import Knots, Mixture, StepCount
 from .permutation import sample_at, spare_at
