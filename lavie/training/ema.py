@@ -13,8 +13,8 @@ from .partition import Slice, gather, local_slice
 class EMA:
     """An exponential moving average of the parameters that train: w <- d w + (1 - d) p after every step.
 
-    The decay d rises as (1 + step) / (10 + step) until it reaches `decay`: it is 2/11 = 0.18 after the first step. So the
-    average forgets its random start early on.
+    The decay d rises as (1 + step) / (10 + step) until it reaches `decay`: it is 2/11 = 0.18 after the first step. So
+    the average forgets its random start early on.
     """
 
     def __init__(self, module: nn.Module, decay: float):

@@ -1,7 +1,7 @@
 """An output_dir belongs to one run, and the run must get on.
 
-1. Two runs in one folder would delete each other's checkpoints and mix their records. Rank 0 locks a file in the folder for
-   as long as its process lives (`claim`); after a crash, nothing has to be tidied up.
+1. Two runs in one folder would delete each other's checkpoints and mix their records. Rank 0 locks a file in the folder
+   for as long as its process lives (`claim`); after a crash, nothing has to be tidied up.
 2. A new run would mix with the checkpoints of an earlier one that lie there (`require_own`).
 3. A job that SLURM starts again and again, and that fails at the same place each time, is ended (`require_progress`).
 """
