@@ -34,7 +34,7 @@ from ...models.released import require_released_kind, to_released, write_release
 from ...models.state_dict import StateDict, require_fit, shapes
 from ...models.unet import VideoUNet
 from ...models.weights import CONFIG_NAME, read_config, read_folder, read_json, save_network
-from ...run_folder import EXPORT, MANIFEST, find_stage, is_export
+from ...run_folder import EXPORT, MANIFEST, NETWORK, RUN_CONFIG, find_stage, is_export
 from ..load import HERE, encoder_parts, encoders_folder
 from ..schedulers import make_scheduler
 from .model_card import model_card
@@ -66,7 +66,7 @@ class About(Strict):
         """What an exported folder or a checkpoint folder holds, the averaged weights where the run keeps them."""
         if is_export(folder):
             return validate(cls, read_json(folder / EXPORT), str(folder / EXPORT))
-        config = validate(TrainConfig, read_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
+        config = validate(TrainConfig, read_yaml(folder / RUN_CONFIG), str(folder / RUN_CONFIG))
         with torch.device("meta"):
             parameters = sum(p.numel() for p in VideoUNet(config.model).parameters())
         return cls(
@@ -102,8 +102,8 @@ def export_stage(
     """
     require_free(Path(out), overwrite)
     folder = find_stage(run)
-    values, about = read_yaml(folder / "config.yaml"), About.of(folder)
-    config = validate(TrainConfig, values, str(folder / "config.yaml"))
+    values, about = read_yaml(folder / RUN_CONFIG), About.of(folder)
+    config = validate(TrainConfig, values, str(folder / RUN_CONFIG))
     home = None
     if encoders and encoder_parts(config):
         home = Path(pretrained or str(encoders_folder(folder, config)))
@@ -129,7 +129,7 @@ def export_released(run: str | Path, out: str | Path, *, raw: Raw | None = None,
 
 def _network(folder: Path, raw: Raw | None) -> tuple[VideoUNet, StateDict, StateDict]:
     """The network of a folder on the meta device, its weights (or the `raw` ones), and its file's constants if kept."""
-    unet = folder / "unet"
+    unet = folder / NETWORK
     with torch.device("meta"):
         network = VideoUNet(read_config(unet))
     if raw and is_export(folder):
@@ -168,15 +168,14 @@ def write_stage(
             _copy_part(pretrained / part, folder / part)  # type: ignore[operator]
         if pretrained is not None:
             _check_encoders(pretrained, folder, config)
-        save_network(folder / "unet", config.model, state)
+        save_network(folder / NETWORK, config.model, state)
         if constants:
-            save_file({name: value.clone() for name, value in constants.items()}, folder / "unet" / CONSTANTS)
+            save_file({name: value.clone() for name, value in constants.items()}, folder / NETWORK / CONSTANTS)
         scheduler = make_scheduler(config.sampling.scheduler, NoiseSchedule.from_config(config))
         scheduler.save_pretrained(folder / "scheduler")
-        (folder / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        (folder / RUN_CONFIG).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
         (folder / EXPORT).write_text(json.dumps(about.model_dump(), indent=2) + "\n")
-        sampling = values.get("sampling")
-        (folder / "README.md").write_text(model_card(config, sampling, about.model_dump()), encoding="utf-8")
+        (folder / "README.md").write_text(model_card(config, about.model_dump()), encoding="utf-8")
 
 
 def portable(values: Mapping[str, Any]) -> dict[str, Any]:
