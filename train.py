@@ -1,12 +1,10 @@
 """Train one stage of LaVie: deepspeed train.py --deepspeed configs/zero3.json [CONFIG.yaml] [key=value ...]"""
 
 import argparse
-import sys
 from pathlib import Path
 
 from lavie.config import TrainConfig
 from lavie.config_file import load_config
-from lavie.errors import LavieError
 from lavie.training import stop
 
 DEFAULT = "configs/base.yaml"
@@ -35,10 +33,11 @@ def main() -> None:
             return
         from lavie.training.trainer import Trainer
 
-        sys.exit(0 if Trainer(config, args.deepspeed, sample=sampler(config)).fit() else stop.STOPPED)
-    except LavieError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(stop.exit_code(error))
+        with Trainer(config, args.deepspeed, sample=sampler(config)) as trainer:
+            code = 0 if trainer.fit() else stop.STOPPED
+    except Exception as error:
+        code = stop.report(error)
+    stop.leave(code)
 
 
 def sampler(config: TrainConfig):

@@ -4,8 +4,9 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -44,7 +45,11 @@ Sample = Callable[[VideoUNet, Step, Path], None]
 
 
 class Trainer:
-    """Builds everything that a run needs, in the order in which it can fail cheaply, and runs it."""
+    """Builds everything that a run needs, in the order in which it can fail cheaply, and runs it.
+
+    A context manager: `close` ends its processes and threads, as do the end of `fit` and an error while it is built.
+    The process group is not its own but the process's: `end_distributed` ends it.
+    """
 
     def __init__(self, config: TrainConfig, deepspeed_json: str | Path, sample: Sample | None = None):
         self.config, self.sample = config, sample
@@ -65,7 +70,7 @@ class Trainer:
         for notice in notices(plan_of(config, world_size(), self.buckets)):
             log.warning(f"data: {notice}")
         self.validation_batches = self._validation_batches()
-        self.batches = build_loader(
+        batches = build_loader(
             config.data,
             self.buckets,
             **self._share(),
@@ -74,30 +79,42 @@ class Trainer:
             caches=caches,
             device=self.device,
         )
+        with ExitStack() as begun:  # ended here if what follows fails
+            self.batches = begun.enter_context(closing(batches))
+            pretrained, dtype = config.pretrained_model_name_or_path, training_dtype(config)
+            autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride).to(self.device, dtype)
+            text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained)
+            network = build_network(config).to(self.device)
+            self.engine = build_engine(network, config, settings)
+            self.ema = EMA(self.engine.module, config.ema_decay) if config.use_ema else None
+            self.step = Step(
+                config,
+                autoencoder,
+                text_encoder.to(self.device),
+                NoiseSchedule.from_config(config),
+                self.device,
+                dtype,
+                empty_text=next(iter(caches.values())).empty_text if caches else None,
+            )
+            if checkpoint:
+                load(self.engine, self.ema, checkpoint)
+            # Backward costs twice the forward.
+            self.flops = {size.name: 3 * forward_flops(config, size) for size in config.data.sizes}
+            self.metrics: Metrics | None = None
+            if is_main():
+                (Path(config.output_dir) / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+                self.metrics = begun.enter_context(closing(Metrics(config, self.start)))
+            self._begun = begun.pop_all()
 
-        pretrained, dtype = config.pretrained_model_name_or_path, training_dtype(config)
-        autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride).to(self.device, dtype)
-        text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained)
-        network = build_network(config).to(self.device)
-        self.engine = build_engine(network, config, settings)
-        self.ema = EMA(self.engine.module, config.ema_decay) if config.use_ema else None
-        self.step = Step(
-            config,
-            autoencoder,
-            text_encoder.to(self.device),
-            NoiseSchedule.from_config(config),
-            self.device,
-            dtype,
-            empty_text=next(iter(caches.values())).empty_text if caches else None,
-        )
-        if checkpoint:
-            load(self.engine, self.ema, checkpoint)
-        # Backward costs twice the forward.
-        self.flops = {size.name: 3 * forward_flops(config, size) for size in config.data.sizes}
-        self.metrics: Metrics | None = None
-        if is_main():
-            (Path(config.output_dir) / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
-            self.metrics = Metrics(config, self.start)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the metrics, and the loader with its threads and processes; a second call does nothing."""
+        self._begun.close()
 
     def fit(self) -> bool:
         """Train to max_train_steps. False if the run was asked to stop before; all its steps are saved then, too."""
@@ -128,9 +145,7 @@ class Trainer:
                 save(self.engine, self.ema, config, step)
             if last or step % config.validation_steps == 0:
                 self._validate(step)
-        self.batches.close()
-        if self.metrics:
-            self.metrics.close()
+        self.close()
         return not stopped
 
     def _share(self) -> dict[str, int]:
