@@ -305,9 +305,9 @@ def unsupported(qkv: Tensor, bias: Tensor | None, rotary_dim: int) -> str | None
     """Return why the kernels do not take these arguments of temporal_attention, or None."""
     frames, head_dim = qkv.shape[1], qkv.shape[-1]
     if qkv.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return f"qkv is {qkv.dtype}, and kernels want float32, bfloat16 or float16"
+        return f"q, k, v are {qkv.dtype}, and kernels want float32, bfloat16 or float16"
     if qkv.numel() == 0 or frames > 64:
-        return f"qkv has the shape {tuple(qkv.shape)}, and kernels want 1 to 64 frames and no empty axis"
+        return f"q has the shape {tuple(qkv[:, :, :, 0].shape)}, and kernels want 1 to 64 frames and no empty axis"
     if head_dim % 8 or not 32 <= head_dim <= 160:
         return f"head_dim is {head_dim}, and kernels want a multiple of 8 from 32 to 160"
     if rotary_dim not in (0, 32, 64, 128) or rotary_dim > head_dim:
