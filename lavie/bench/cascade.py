@@ -32,18 +32,15 @@ from ..config.stages import STAGES
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import LavieError
 from ..inference.cascade import Cascade
-from ..inference.interpolation import Interpolator
-from ..inference.load import META, default_device, dtype_on
+from ..inference.load import META, SAMPLERS, default_device, dtype_on
 from ..inference.memory import GIB, peaks
-from ..inference.sampler import Sampler, TextToVideo
+from ..inference.sampler import Sampler
 from ..inference.settings import arguments, resolve
-from ..inference.super_resolution import SuperResolver
 from ..models.autoencoder import KLAutoencoder
 from ..models.text_encoder import ClipTextEncoder
 from ..models.unet import VideoUNet
 
 RESULTS = Path(__file__).with_name("results.csv")
-SAMPLERS: dict[str, type[Sampler]] = {"base": TextToVideo, "interpolation": Interpolator, "vsr": SuperResolver}
 PAPER = {"base": (10, 13), "interpolation": (180, 40), "vsr": (360, 42)}
 """Seconds and GB (paper, section 5.2), on a GPU that it does not name for them."""
 GPU_SIZE, CPU_SIZE = (16, 320, 512, 50), (2, 64, 64, 2)
@@ -175,13 +172,13 @@ def bench(
     dtype = dtype_on(device)
     parts: dict[str, Any] = {name: random_sampler(name, META, dtype) for name in STAGES}
     cascade = Cascade(**parts, settings=settings, device=META)
-    estimates, plans = peaks(cascade, offload=True), cascade.plan()
-    before = {"base": (0, 0, 0), "interpolation": (frames, height, width), "vsr": plans["interpolation"].pixels}
+    estimates, sizes = peaks(cascade, offload=True), cascade.sizes()
+    before = {"base": (0, 0, 0), "interpolation": (frames, height, width), "vsr": sizes["interpolation"].pixels}
     if "vsr" in stages and vsr_frames < before["vsr"][0]:
         # A cascade whose interpolation adds nothing: super-resolution gets as many frames as there are key frames.
         parts["interpolation"].keyframe_interval = 1
         short = Cascade(**parts, settings=resolve({}, [*overrides, f"base.num_frames={vsr_frames}"]), device=META)
-        estimates["vsr"], plans["vsr"] = peaks(short, offload=True)["vsr"], short.plan()["vsr"]
+        estimates["vsr"], sizes["vsr"] = peaks(short, offload=True)["vsr"], short.sizes()["vsr"]
         before["vsr"] = (vsr_frames, *before["vsr"][1:])
     for stage in stages:
         own = getattr(settings, stage)
@@ -200,9 +197,9 @@ def bench(
             torch=torch.__version__,
             dtype=str(dtype).removeprefix("torch."),
             stage=stage,
-            frames=plans[stage].pixels[0],
-            height=plans[stage].pixels[1],
-            width=plans[stage].pixels[2],
+            frames=sizes[stage].pixels[0],
+            height=sizes[stage].pixels[1],
+            width=sizes[stage].pixels[2],
             steps=steps,
             guidance=own.guidance_scale,
             seconds=round(seconds, 2),

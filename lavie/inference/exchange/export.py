@@ -175,8 +175,7 @@ def write_stage(
         scheduler.save_pretrained(folder / "scheduler")
         (folder / RUN_CONFIG).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
         (folder / EXPORT).write_text(json.dumps(about.model_dump(), indent=2) + "\n")
-        sampling = values.get("sampling")
-        (folder / "README.md").write_text(model_card(config, sampling, about.model_dump()), encoding="utf-8")
+        (folder / "README.md").write_text(model_card(config, about.model_dump()), encoding="utf-8")
 
 
 def portable(values: Mapping[str, Any]) -> dict[str, Any]:

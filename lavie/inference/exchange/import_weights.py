@@ -1,6 +1,7 @@
 """Networks from elsewhere become exported folders: LaVie's released files, and 2-D UNets in diffusers' format."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...config.model import UNetConfig
-from ...config.stages import STAGES, StageName
+from ...config.stages import STAGES, Stage, StageName
 from ...config.train import SamplingConfig
 from ...errors import CheckpointError
 from ...models.released import from_released, read_released, unet_config
@@ -17,19 +18,15 @@ from ...models.unet import VideoUNet
 from ...models.weights import CONFIG_NAME, inflate, read_folder, read_json
 from ...run_folder import checkpoints, is_export
 from ..load import HERE
-from ..settings import CascadeSettings
+from ..settings import SETTINGS
 from .export import About, export_stage, require_free, write_stage
 
 FLAT = "UNet2DConditionModel"
 ADVICE = "--stage and --config"
-CLIPS: dict[str, dict[str, Any]] = {
-    "base": dict(num_frames=16, height=320, width=512, fps=8),
-    "interpolation": dict(num_frames=61, height=320, width=512, fps=24),
-    "vsr": dict(num_frames=8, height=1280, width=2048, fps=24),
-}
-"""What the released networks sample at once (paper, section 4)."""
+IMAGES = 4
+"""Images that joined each clip in the released training."""
 SEED = 0
-"""Of the fresh temporal part of an inflated network."""
+"""Seed of the fresh temporal part of an inflated network."""
 
 
 def import_stage(
@@ -89,7 +86,7 @@ def import_stage(
     )
     write_stage(
         out,
-        _run_config(stage, model),
+        _run_config(STAGES[stage], model),
         state,
         about,
         pretrained=Path(pretrained) if pretrained is not None else None,
@@ -114,7 +111,7 @@ def _inflated(
     if given is None:
         given, source = values, str(folder / CONFIG_NAME)
     model = _config(stage, given, source)
-    if stage == "interpolation":  # as many condition channels as latents
+    if STAGES[stage].condition == "key_frames":  # a 2-D UNet has no channels for them
         model = model.model_copy(update={"in_channels": 2 * model.out_channels})
     torch.manual_seed(SEED)
     network = VideoUNet(model.model_copy(update={"norm_statistics": "separate"}))
@@ -130,21 +127,20 @@ def _config(stage: StageName, values: Mapping[str, Any], source: str) -> UNetCon
     return unet_config(stage, values, source)
 
 
-def _run_config(stage: StageName, model: UNetConfig) -> dict[str, Any]:
-    """The config of a run that such a network could come from: the released sizes and settings."""
-    released = getattr(CascadeSettings(), stage).model_dump(mode="json", include=set(SamplingConfig.model_fields))
-    if stage == "vsr":
-        highest = model.num_noise_levels - 1 if model.max_noise_level is None else model.max_noise_level
-        released["noise_level"] = min(released["noise_level"], highest)
+def _run_config(stage: Stage, model: UNetConfig) -> dict[str, Any]:
+    """Return the config of a run that such a network could come from: the released sizes and settings."""
+    sampling = SETTINGS[stage.name]().model_dump(mode="json", include=set(SamplingConfig.model_fields))
+    if "noise_level" in sampling:
+        sampling["noise_level"] = min(sampling["noise_level"], model.highest_noise_level)
     return dict(
-        stage=stage,
+        stage=stage.name,
         output_dir=HERE,
         model=model.model_dump(mode="json"),
         autoencoder=dict(type="diffusers"),
         text_encoder=dict(type="clip"),
-        data=CLIPS[stage] | dict(train=[], num_images=4 if stage == "base" else 0),
-        sampling=released,
+        data=asdict(stage.released_clip) | dict(train=[], num_images=IMAGES if stage.joins_images else 0),
+        sampling=sampling,
         pretrained_model_name_or_path=HERE,
-        prediction_type="v_prediction" if stage == "vsr" else "epsilon",
+        prediction_type=stage.prediction_type,
         max_train_steps=1,
     )
