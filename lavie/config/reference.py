@@ -97,7 +97,8 @@ def type_name(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
             return f"list of {type_name(arguments[0])}"
         return f"[{', '.join(type_name(argument) for argument in arguments)}]"
     if isinstance(annotation, type) and issubclass(annotation, Strict):
-        return {DatasetConfig: "dataset", BucketConfig: "bucket"}.get(annotation, "section")
+        entries: dict[type[Strict], str] = {DatasetConfig: "dataset", BucketConfig: "bucket"}
+        return entries.get(annotation, "section")
     return NAMES[annotation] + (_range(metadata) if annotation in (int, float) else "")
 
 

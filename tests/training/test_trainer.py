@@ -14,7 +14,6 @@ from lavie.config.load import load_config
 from lavie.config.train import TrainConfig
 from lavie.errors import CheckpointError, ConfigError, TrainingError
 from lavie.models.trainable import is_temporal
-from lavie.ops.backend import set_backend
 from lavie.testing import KERNEL_LOSS_RTOL, LOSS_RTOL, TOLERANCES, run_distributed
 
 STEPS = 20
@@ -175,14 +174,10 @@ def test_kernels_follow_plain_pytorch(rendered, tmp_path):
         f"data.train={rendered}/train",
         "data.num_workers=0",
     ]
-    config = load_config("configs/smoke/base.yaml", [*tiny, f"output_dir={tmp_path}"])
-    try:
-        values = {}
-        for backend in ("torch", "triton"):
-            set_backend(backend, torch.device("cpu"))
-            values[backend], _ = plain_pytorch(config)
-    finally:
-        set_backend("auto", torch.device("cpu"))
+    values = {}
+    for backend in ("torch", "triton"):
+        config = load_config("configs/smoke/base.yaml", [*tiny, f"output_dir={tmp_path}", f"kernels={backend}"])
+        values[backend], _ = plain_pytorch(config)
     assert values["triton"] == pytest.approx(values["torch"], rel=KERNEL_LOSS_RTOL)
     assert values["triton"] != values["torch"]
 

@@ -17,9 +17,10 @@ from ..cache.cache import Cache
 from ..decoders.clip import DecodedClip, EncodedClip
 from ..decoders.dali import MAX_FILE, Device
 from ..media.degrade import degrade
-from ..order.datasets import SampleOrder, WeightedDataset, image_order, video_order
+from ..order.datasets import WeightedDataset
 from ..order.mixture import StepCount
 from ..order.permutation import image_positions
+from ..order.sample_order import SampleOrder, image_order, video_order
 from ..shards.index_file import Sample
 from .sample import CacheReader, Content, MovingImageReader, PixelReader, SampleReader
 

@@ -13,8 +13,9 @@ from lavie.config.load import dump_yaml, validate
 from lavie.data.feed.loader import build_loader
 from lavie.data.feed.rows import ClipRows
 from lavie.data.feed.share import Share
-from lavie.data.order.datasets import image_order, load_datasets, video_order
+from lavie.data.order.datasets import load_datasets
 from lavie.data.order.permutation import sample_at
+from lavie.data.order.sample_order import image_order, video_order
 from lavie.data.prepare.synthetic import demo_set
 from lavie.data.shards.index import load_index
 from lavie.errors import ConfigError, DataError

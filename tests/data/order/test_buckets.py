@@ -20,9 +20,9 @@ from lavie.data.feed.loader import build_loader, fixed_batches
 from lavie.data.feed.share import Share
 from lavie.data.media.clips import cut_scale
 from lavie.data.media.encode import encode_mp4
-from lavie.data.order.buckets import ALIKE, choose, load_buckets, picture, suiting
-from lavie.data.order.datasets import image_order, video_order
+from lavie.data.order.buckets import ALIKE, best_sizes, load_buckets, scale_and_cut, suitable_sizes
 from lavie.data.order.permutation import sample_at
+from lavie.data.order.sample_order import image_order, video_order
 from lavie.data.prepare.pack import pack_files
 from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
@@ -264,7 +264,10 @@ def test_the_rule_sample_by_sample(buckets, sources, crop, data):
     held = np.array([[data.draw(st.booleans()) for _ in sources] for _ in buckets])
     held[data.draw(st.integers(0, len(buckets) - 1))] = True
     widths, heights = np.array(sources, float).T
-    found, (suits, _) = choose(widths, heights, held, buckets, crop), suiting(widths, heights, held, buckets, crop)
+    found, (suits, _) = (
+        best_sizes(widths, heights, held, buckets, crop),
+        suitable_sizes(widths, heights, held, buckets, crop),
+    )
     for n, (width, height) in enumerate(sources):
         able = [b for b in range(len(buckets)) if held[b, n]]
         scale = {b: cut_scale(height, width, buckets[b].height, buckets[b].width, crop) for b in able}
@@ -281,7 +284,7 @@ def test_the_rule_sample_by_sample(buckets, sources, crop, data):
 def home(width, height, frames, *names, crop="cover"):
     buckets = [BucketConfig(**dict(zip(("num_frames", "height", "width"), n, strict=True))) for n in names]
     held = np.array([[bucket.num_frames <= frames] for bucket in buckets])
-    return names[int(choose(np.array([float(width)]), np.array([float(height)]), held, buckets, crop)[0])]
+    return names[int(best_sizes(np.array([float(width)]), np.array([float(height)]), held, buckets, crop)[0])]
 
 
 def test_the_rule_in_cases():
@@ -304,7 +307,9 @@ def test_the_rule_in_cases():
     st.integers(1, 99), st.integers(1, 99), st.integers(1, 99), st.integers(1, 99), st.sampled_from(["cover", "patch"])
 )
 def test_what_becomes_of_a_picture(source_height, source_width, height, width, crop):
-    (scale,), (cut,) = picture(np.array([float(source_width)]), np.array([float(source_height)]), height, width, crop)
+    (scale,), (cut,) = scale_and_cut(
+        np.array([float(source_width)]), np.array([float(source_height)]), height, width, crop
+    )
     assert scale == cut_scale(source_height, source_width, height, width, crop)
     kept = min(width / scale, source_width) * min(height / scale, source_height)
     assert cut == pytest.approx(1 - kept / (source_width * source_height), abs=1e-12)
