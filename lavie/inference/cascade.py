@@ -114,7 +114,7 @@ class Cascade:
                 )
             checkpoint = find_stage(stage_folder)
             home = torch.device("cpu") if offload and device != META else device
-            stages[stage], config = load_stage(checkpoint, device=home, dtype=dtype or dtype_on(device))
+            stages[stage], config = load_stage(checkpoint, device=home, dtype=dtype or dtype_on(device), runs_on=device)
             if config.stage != stage:
                 raise CheckpointError(f"{checkpoint} is of stage {config.stage}, wanted {stage}: move it there")
             defaults[stage] = run_defaults(config)

@@ -9,6 +9,7 @@ from ..config.stages import STAGES
 from ..config.train import TrainConfig
 from ..errors import CheckpointError, ConfigError
 from ..models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder
+from ..models.backends import require_backends, set_backends
 from ..models.text_encoder import ClipTextEncoder, HashTextEncoder, build_text_encoder
 from ..models.unet import VideoUNet
 from ..models.weights import load_network
@@ -35,7 +36,11 @@ def dtype_on(device: torch.device) -> torch.dtype:
 
 
 def load_stage(
-    checkpoint: str | Path, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+    checkpoint: str | Path,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    runs_on: torch.device | None = None,
 ) -> tuple[Sampler, TrainConfig]:
     """Return the sampler in a folder, and the config of its run.
 
@@ -46,19 +51,24 @@ def load_stage(
         device: default: a GPU where there is one. On "meta" nothing is loaded: tensors have sizes only.
         dtype: of the network and of the autoencoder, unless the stage's autoencoder overflows in 16 bits; default:
             bfloat16 on GPUs, else float32. Text encoders stay in float32.
+        runs_on: where the network will run, if it is loaded on a `device` that it only waits on.
 
     Raises:
         CheckpointError: there is no such folder, or something in it is missing.
+        KernelError: the run's `kernels` or `attention` cannot run there.
     """
     folder = find_stage(checkpoint)
     config = load_config(folder / RUN_CONFIG)
     device = device or default_device()
     dtype = dtype or dtype_on(device)
+    if device != META:  # where operations compute sizes only, on no backend
+        require_backends(config.kernels, config.attention, runs_on or device)
     pretrained = encoders_folder(folder, config)
     if device == META:
         network, autoencoder, text_encoder = _sizes(config, dtype, pretrained)
     else:
         network = load_network(folder / NETWORK, device, dtype)
+        set_backends(network, kernels=config.kernels, attention=config.attention)
         autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride)
         text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained).to(device)
     autoencoder = autoencoder.to(device, torch.float32 if STAGES[config.stage].autoencoder_float32 else dtype)
