@@ -4,7 +4,7 @@
       config.yaml               RUN_CONFIG: the run's resolved config
       metrics.jsonl             METRICS: one JSON object a line for each step
       samples/step-STEP/        SAMPLES: what validation drew
-      run.lock, restarts.json   kept by lavie.training.output_dir and lavie.training.restarts
+      run.lock, restarts.json   kept by lavie.training.output_dir
       checkpoint-STEP/          a checkpoint; one without checkpoint.json is unfinished
         checkpoint.json         MANIFEST: written last
         config.yaml             the config that it was trained with

@@ -36,8 +36,7 @@ from .make_cache import open_caches
 from .metrics import Metrics, forward_flops, peak_flops, peak_memory_gib
 from .objective import Objective
 from .optim import learning_rate
-from .output_dir import claim, require_own
-from .restarts import require_progress
+from .output_dir import claim, require_own, require_progress
 from .stop import requested
 from .validate import validation_loss
 

@@ -10,11 +10,12 @@ ROOMY = (2000.0, 1500.0)
 
 
 def path(n=0, frames=16, speed=4.0, room=ROOMY):
+    """Return the n-th of many paths."""
     return camera_path(frames, speed, room, numpy_generator(n, "test"))
 
 
 def smooth_image(height, width, seed=0):
-    """uint8 (H, W, 3) of waves no shorter than 12 pixels, which every filter shifts alike."""
+    """Return an image uint8 (H, W, 3) of waves no shorter than 12 pixels, which every filter shifts alike."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     image = np.zeros((height, width, 3))
@@ -26,7 +27,10 @@ def smooth_image(height, width, seed=0):
 
 
 def shift_between(first, second):
-    """(across, down): by how far the camera moved, by least squares on the gradient, iterated on a moving estimate."""
+    """Return how far the camera moved from one frame to another, (across, down) in pixels.
+
+    It is found by least squares on the gradient of the first frame, shifted by the estimate so far.
+    """
     spectrum = np.fft.fft2(first.astype(float).mean(-1))
     fy, fx = np.fft.fftfreq(first.shape[0])[:, None], np.fft.fftfreq(first.shape[1])[None]
     inside = (slice(16, -16), slice(16, -16))
@@ -42,7 +46,8 @@ def shift_between(first, second):
 def test_the_path_is_a_pure_function_of_its_generator():
     np.testing.assert_array_equal(path(1), path(1))
     assert (path(1) != path(2)).all()
-    assert path().shape == (16, 2) and path().dtype == np.float64
+    assert path().shape == (16, 2)
+    assert path().dtype == np.float64
 
 
 @pytest.mark.parametrize("speed", [0.5, 4.0, 20.0])
@@ -64,12 +69,14 @@ def test_the_path_stays_in_its_room(room, frames):
     for n in range(40):
         drawn = path(n, frames, 6.0, room)
         assert drawn.shape == (frames, 2)
-        assert (drawn >= 0).all() and (drawn <= room).all()
+        assert (drawn >= 0).all()
+        assert (drawn <= room).all()
 
 
 def test_starts_reach_the_whole_room():
     starts = np.concatenate([path(n, speed=0.5, room=(100.0, 30.0)) for n in range(400)])
-    assert (starts.min(0) < (5, 3)).all() and (starts.max(0) > (95, 27)).all()
+    assert (starts.min(0) < (5, 3)).all()
+    assert (starts.max(0) > (95, 27)).all()
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.75])
@@ -77,7 +84,8 @@ def test_frames_shift_by_what_was_drawn(scale):
     image = smooth_image(260, 300)
     drawn = path(3, frames=8, room=(scale * 300 - 96, scale * 260 - 80))
     clip = moving_clip(image, drawn, 80, 96, scale)
-    assert clip.shape == (8, 80, 96, 3) and clip.dtype == np.uint8
+    assert clip.shape == (8, 80, 96, 3)
+    assert clip.dtype == np.uint8
     for k in range(7):
         np.testing.assert_allclose(shift_between(clip[k], clip[k + 1]), drawn[k + 1] - drawn[k], atol=0.05)
 
