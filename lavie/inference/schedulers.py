@@ -61,7 +61,7 @@ def set_timesteps(scheduler: Any, num_inference_steps: int, device: Any) -> None
 
 
 def require_sampling(config: TrainConfig) -> None:
-    """Raise ConfigError, before a run has trained, if it has validation prompts and could not draw them."""
+    """Raise ConfigError, before a run has trained, if it has validation prompts that it could not draw."""
     if not config.validation_prompts:
         return
     scheduler = make_scheduler(config.sampling.scheduler, NoiseSchedule.from_config(config))

@@ -1,4 +1,4 @@
-"""Networks from elsewhere become exported folders: LaVie's released files, and 2-D UNets in diffusers' format."""
+"""Importing networks from elsewhere into exported folders: LaVie's released files, 2-D UNets in diffusers' format."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,17 +12,20 @@ from ...config.model import UNetConfig
 from ...config.stages import STAGES, Stage, StageName
 from ...config.train import SamplingConfig
 from ...errors import CheckpointError
-from ...models.released import from_released, read_released, unet_config
+from ...models.released import read_released, unet_config
 from ...models.state_dict import StateDict
 from ...models.unet import VideoUNet
-from ...models.weights import CONFIG_NAME, inflate, read_folder, read_json
-from ...run_folder import checkpoints, is_export
+from ...models.weights import CONFIG_NAME, load_official, load_stable_diffusion, read_folder, read_json
+from ...run_folder import NETWORK, checkpoints, is_export
 from ..load import HERE
 from ..settings import SETTINGS
 from .export import About, export_stage, require_free, write_stage
 
 FLAT = "UNet2DConditionModel"
+"""The class that diffusers gives in the config of a 2-D UNet."""
 ADVICE = "--stage and --config"
+FREQUENCIES = "rotary_emb.freqs"
+"""The end of the names of rotary frequencies in a released file: constants, which are no parameters of ours."""
 IMAGES = 4
 """Images that joined each clip in the released training."""
 SEED = 0
@@ -43,15 +46,18 @@ def import_stage(
     Args:
         src: a released LaVie .pt, kept bit for bit; a folder with a 2-D UNet in diffusers' format, whose temporal part
             starts fresh, as an exact identity; or an exported folder.
+        out: the new folder.
         pretrained: a folder in diffusers' format with the autoencoder and the text encoder to copy. Default: `src`
             where it has them, or none, and the result has to be completed before it can sample.
         config: a JSON file with the config of the network in diffusers' style; default: that of the released network
             of the stage, or the one in `src`.
+        overwrite: whether an exported folder that lies at `out` may be replaced.
 
     Raises:
         CheckpointError: `src` is something else, or does not fit.
         ConfigError: `out` is taken, or `config` makes no network.
     """
+    # What needs no import: an exported folder is copied, a run is exported by another command.
     require_free(Path(out), overwrite)
     src = Path(src)
     if is_export(src):
@@ -63,20 +69,16 @@ def import_stage(
         return export_stage(src, out, pretrained=pretrained, overwrite=overwrite)
     if checkpoints(src):
         raise CheckpointError(f"SRC {src} is a run: `lavie export {src} OUT` writes its network")
+
     given = read_json(Path(config)) if config is not None else None
     constants: StateDict = {}
     if src.is_file():
-        model = STAGES[stage].network.model_copy(update={"norm_statistics": "pooled"})
-        if given is not None:
-            model = _config(stage, given, str(config))
-        with torch.device("meta"):
-            network = VideoUNet(model)
-        state, constants = from_released(network, read_released(src), str(src), ADVICE)
+        network, constants = _released(src, stage, given, str(config))
     else:
-        network, state = _inflated(src, stage, given, str(config))
-        model = network.config
+        network = _inflated(src, stage, given, str(config))
         if pretrained is None and (src / "vae").is_dir():
             pretrained = src
+
     about = About(
         stage=stage,
         weights="released" if src.is_file() else "inflated",
@@ -86,8 +88,8 @@ def import_stage(
     )
     write_stage(
         out,
-        _run_config(STAGES[stage], model),
-        state,
+        _run_config(STAGES[stage], network.config),
+        network.state_dict(),
         about,
         pretrained=Path(pretrained) if pretrained is not None else None,
         constants=constants,
@@ -95,11 +97,29 @@ def import_stage(
     )
 
 
-def _inflated(
+def _released(
     src: Path, stage: StageName, given: Mapping[str, Any] | None, source: str
 ) -> tuple[VideoUNet, dict[str, Tensor]]:
-    """A network with the spatial weights of the 2-D UNet in `src`, or in its unet/."""
-    folder = src / "unet" if (src / "unet").is_dir() else src
+    """Return the network in a released .pt file, in the file's dtypes, and the file's rotary frequencies.
+
+    Args:
+        given: the network's config in diffusers' style, if it is not the released one; `source` is its file.
+    """
+    model = STAGES[stage].network.model_copy(update={"norm_statistics": "pooled"})
+    if given is not None:
+        model = _config(stage, given, source)
+    state = read_released(src)
+    network = load_official(stage, state, model, source=str(src), advice=ADVICE, as_stored=True)
+    return network, {name: value for name, value in state.items() if name.endswith(FREQUENCIES)}
+
+
+def _inflated(src: Path, stage: StageName, given: Mapping[str, Any] | None, source: str) -> VideoUNet:
+    """Return a network with the spatial weights of the 2-D UNet in `src`, or in its unet/.
+
+    Args:
+        given: the network's config in diffusers' style, if it is not the one beside the weights; `source` is its file.
+    """
+    folder = src / NETWORK if (src / NETWORK).is_dir() else src
     if not (folder / CONFIG_NAME).is_file():
         raise CheckpointError(
             f"SRC {src}: wanted a released .pt file, a folder in diffusers' format or an exported folder; found no "
@@ -114,16 +134,16 @@ def _inflated(
     if STAGES[stage].condition == "key_frames":  # a 2-D UNet has no channels for them
         model = model.model_copy(update={"in_channels": 2 * model.out_channels})
     torch.manual_seed(SEED)
-    network = VideoUNet(model.model_copy(update={"norm_statistics": "separate"}))
-    inflate(network, read_folder(folder), str(folder))
-    return network, network.state_dict()
+    model = model.model_copy(update={"norm_statistics": "separate"})
+    return load_stable_diffusion(read_folder(folder), model, source=str(folder))
 
 
 def _config(stage: StageName, values: Mapping[str, Any], source: str) -> UNetConfig:
-    """`unet_config`, where the highest noise level is that of the released network unless it is given."""
+    """Return `unet_config`'s network, whose highest noise level is the released network's unless it is given."""
     levels = values.get("num_class_embeds") or 0
-    if levels and values.get("max_noise_level") is None and STAGES[stage].network.max_noise_level is not None:
-        values = {**values, "max_noise_level": min(STAGES[stage].network.max_noise_level or 0, levels - 1)}
+    highest = STAGES[stage].network.max_noise_level
+    if levels and values.get("max_noise_level") is None and highest is not None:
+        values = {**values, "max_noise_level": min(highest, levels - 1)}
     return unet_config(stage, values, source)
 
 
