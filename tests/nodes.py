@@ -77,7 +77,7 @@ class Node:
         finish(self.start(*command, **changes), timeout=30)
 
 
-class Cluster:
+class TwoNodes:
     """Two nodes, with `ssh` between them if `serve_ssh` was called."""
 
     def __init__(self, folder: Path):
