@@ -184,7 +184,7 @@ def test_one_rank_twice(rendered):
 # --- what keeps ranks apart
 
 
-@pytest.mark.parametrize("address", ("no-such-node.invalid", "255.255.255.255"))
+@pytest.mark.parametrize("address", ["no-such-node.invalid", "255.255.255.255"])
 def test_rank_0_is_out_of_reach(address):
     began = time.monotonic()
     with pytest.raises(LostRankError, match=rf"node1 \(rank 1\): MASTER_ADDR {address}:29500 is out of reach"):
@@ -294,14 +294,14 @@ def test_a_launcher_told_the_place(environment):
 
 
 @pytest.mark.parametrize(
-    "values,message",
-    (
+    ("values", "message"),
+    [
         ({"RANK": "2"}, "RANK is '2': wanted 0 to 1"),
         ({"RANK": "one"}, "RANK is 'one'"),
         ({"WORLD_SIZE": "-2"}, "WORLD_SIZE is '-2': wanted 1 or more"),
         ({"MASTER_PORT": "99999"}, "MASTER_PORT is '99999': wanted 1 to 65535"),
         ({"MASTER_ADDR": ""}, "WORLD_SIZE is 2, but MASTER_ADDR not set"),
-    ),
+    ],
 )
 def test_a_place_that_cannot_be(environment, values, message):
     environment(**{**dict(RANK="0", LOCAL_RANK="0", WORLD_SIZE="2", MASTER_ADDR="n1", MASTER_PORT="29501"), **values})

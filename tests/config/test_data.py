@@ -17,7 +17,7 @@ def test_a_number_is_a_weight_of_one_knot():
 
 
 @pytest.mark.parametrize(
-    "path,name",
+    ("path", "name"),
     [("data/webvid", "webvid"), ("data/webvid/", "webvid"), ("a/00001.tar", "00001"), ("s3://b/my set", "my-set")],
 )
 def test_a_dataset_is_named_after_its_path(path, name):
@@ -40,7 +40,7 @@ def test_validation_is_of_the_one_size_and_without_a_camera():
 
 
 @pytest.mark.parametrize(
-    "values,message",
+    ("values", "message"),
     [
         (dict(train=[{"path": "x", "wait": 1}]), "unknown key wait of a dataset; valid keys: path, name, weight"),
         (dict(buckets=[dict(frames=1)]), "unknown key frames of a bucket"),
@@ -62,7 +62,7 @@ def test_faults_are_told(values, message):
 
 
 @pytest.mark.parametrize(
-    "values,message",
+    ("values", "message"),
     [
         (dict(blur=[-1, 1]), r"blur is \[-1.0, 1.0\]: wanted a range, lowest first, up to 100"),
         (dict(noise=[0, 2]), r"noise is \[0.0, 2.0\]: wanted a range"),

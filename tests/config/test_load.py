@@ -13,7 +13,7 @@ from tests.config.values import BASE, SMOKE, faults, write
 
 
 @pytest.mark.parametrize(
-    "text, tree",
+    ("text", "tree"),
     [
         ("seed=3", {"seed": 3}),
         ("use_ema=false", {"use_ema": False}),
@@ -68,7 +68,7 @@ def test_merge_lays_leaves_over_and_changes_neither():
 
 
 @pytest.mark.parametrize(
-    "change, meant",
+    ("change", "meant"),
     [
         ({"learning_rat": 1}, "unknown key learning_rat; did you mean learning_rate?"),
         ({"data": {"heigth": 64}}, "unknown key data.heigth; did you mean data.height?"),
@@ -121,7 +121,7 @@ def test_values_that_agree_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "theirs, key, ours",
+    ("theirs", "key", "ours"),
     [
         ({"train_micro_batch_size_per_gpu": 2}, "train_micro_batch_size_per_gpu is 2", "train_batch_size"),
         ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps is 4", "gradient_accumulation_steps"),
@@ -144,7 +144,7 @@ def test_a_contradiction_names_both_places(tmp_path, theirs, key, ours):
 
 
 @pytest.mark.parametrize(
-    "theirs, instead",
+    ("theirs", "instead"),
     [
         ({"optimizer": {"type": "AdamW"}}, "learning_rate"),
         ({"scheduler": {"type": "WarmupLR"}}, "lr_warmup_steps"),
@@ -160,7 +160,7 @@ def test_what_the_run_decides_is_refused_in_the_json(tmp_path, theirs, instead):
 
 
 @pytest.mark.parametrize(
-    "theirs, words",
+    ("theirs", "words"),
     [
         ({"bf16": True}, "bf16 is True: wanted an object"),
         ({"zero_optimization": {"stage": "auto"}}, "zero_optimization.stage is 'auto': wanted 0, 1, 2 or 3"),

@@ -44,7 +44,7 @@ def test_the_second_run_starts_where_the_first_ends():
 
 
 @pytest.mark.parametrize(
-    "change, words",
+    ("change", "words"),
     [
         ({"train_batch_size": 0}, ["train_batch_size", "got 0"]),
         ({"learning_rate": "fast"}, ["learning_rate", "got 'fast'"]),
@@ -111,7 +111,7 @@ STAGE_FAULTS = (
 )
 
 
-@pytest.mark.parametrize("stage,changes,message", STAGE_FAULTS)
+@pytest.mark.parametrize(("stage", "changes", "message"), STAGE_FAULTS)
 def test_faults_of_the_later_stages_are_found_before_anything_runs(stage, changes, message):
     overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
     with pytest.raises(ConfigError, match=message):
