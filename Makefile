@@ -109,9 +109,12 @@ bench: $(DEV_STAMP)  ## the benchmarks of the kernels without their timings, in 
 	for op in $(OPS); do TRITON_INTERPRET=1 python -m lavie.kernels.bench.$$op --dry-run || exit 1; done
 
 bench-gpu: install  ## time the kernels beside their rivals, and the cascade, on the GPU: results.csv of both
-	for op in $(OPS) unet; do python -m lavie.kernels.bench.$$op || exit 1; done
-	python -m lavie.kernels.bench.report
-	python -m lavie.bench.cascade
+	@failed=; \
+	for module in $(addprefix kernels.bench.,$(OPS) unet report) bench.cascade; do \
+	  echo "python -m lavie.$$module"; \
+	  python -m lavie.$$module || failed="$$failed $$module"; \
+	done; \
+	test -z "$$failed" || { echo "bench-gpu: failed:$$failed" >&2; exit 1; }
 
 WAIT := runs/bench-data
 bench-data: $(DEV_STAMP)  ## frames per second of the loader beside the usual ways, and how long a training step waits for it

@@ -1,10 +1,10 @@
-"""Rank, world size, and the few collectives that the run needs. Works alone too, where no process group exists.
+"""Rank and number of ranks of the process group, and the few collectives that a run needs.
 
-Every rank takes every collective: a rank-dependent branch around one of these functions is a deadlock.
+A process without a group is alone here, rank 0 of 1, whoever launched it: lavie.launcher says what a launcher said.
+Every rank takes part in every collective: a branch on the rank around one of these functions is a deadlock.
 """
 
 import logging
-import os
 
 import torch
 import torch.distributed as dist
@@ -18,13 +18,13 @@ def initialized() -> bool:
 
 
 def rank() -> int:
-    """The index of this process, 0 <= rank < world_size()."""
-    return dist.get_rank() if initialized() else int(os.environ.get("RANK", 0))
+    """Return the index of this process in its group, 0 <= rank < world_size()."""
+    return dist.get_rank() if initialized() else 0
 
 
 def world_size() -> int:
-    """The number of processes of the run."""
-    return dist.get_world_size() if initialized() else int(os.environ.get("WORLD_SIZE", 1))
+    """Return the number of processes in the group of this one, 1 without a group."""
+    return dist.get_world_size() if initialized() else 1
 
 
 def is_main() -> bool:

@@ -1,23 +1,47 @@
-"""Which rank this process is: the place that torchrun, deepspeed, MPI or SLURM gave it."""
+"""Which rank this process is: the place that torchrun, deepspeed, MPI or SLURM gave it.
+
+The launcher is found in this order, because one may have started another:
+
+1. RANK is set: torchrun or deepspeed, or a script that does as they do (launch/rank.sh).
+2. A variable of MPI_NUMBERS is set: mpirun.
+3. SLURM says that this process is one of several tasks: srun.
+4. Otherwise nobody launched this process, and it is alone.
+
+`launched_rank` only reads the environment. `find_place` also finds where rank 0 is, and completes the environment.
+"""
 
 import ipaddress
 import os
 import socket
 from dataclasses import dataclass
+from typing import Literal
 
 import psutil
 
 from .errors import ClusterError, ConfigError
 
-MPI_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
-"""What Open MPI, and MPICH or Intel MPI, set in the processes that they start."""
-
-
-MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-
-
+MPI_NUMBERS = (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"))
+"""Rank and number of ranks, as Open MPI names them, and as MPICH and Intel MPI do."""
+MPI_LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
+"""The rank among those of one node, as Open MPI names it, and as MPICH and Intel MPI do."""
 SLURM_NUMBERS = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_STEP_NUM_TASKS"}
-"""What srun sets in its tasks, by what torch.distributed calls it. mpirun may start its daemons so: ask MPI first."""
+"""torch.distributed's names -> the variables that srun sets in its tasks. mpirun may start its daemons by srun, so MPI
+is asked first."""
+
+Launcher = Literal["torch", "mpi", "slurm", "none"]
+
+
+@dataclass(frozen=True)
+class LaunchedRank:
+    """What the launcher says of this process by the environment alone."""
+
+    launcher: Launcher
+    rank: int
+    """0 .. world_size - 1."""
+    world_size: int
+    """The number of processes that were launched together, 1 or more."""
+    local_rank: int | None
+    """The rank among those of this node, from 0; None where the launcher does not say."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +49,11 @@ class Place:
     """Which rank this process is, and where rank 0 is."""
 
     rank: int
+    """0 .. world_size - 1."""
     world_size: int
+    """The number of ranks of the run, 1 or more."""
     local_rank: int
+    """The rank among those of this node, from 0: which of its GPUs is this rank's."""
     address: str
     """MASTER_ADDR: a name or an address of the node of rank 0."""
     port: int
@@ -45,21 +72,74 @@ class Place:
         return f"{self.node} (rank {self.rank})"
 
 
-def find_place() -> Place:
-    """This process's place, from its launcher; RANK and the rest are set in the environment where they were not.
+def _launcher() -> Launcher:
+    """Return what started this process, by the order in the module's docstring."""
+    if "RANK" in os.environ:
+        return "torch"
+    if any(rank in os.environ for rank, _ in MPI_NUMBERS):
+        return "mpi"
+    # Were the tasks of srun not ranks, each of them would be a run of its own, all in one folder.
+    return "slurm" if os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1" else "none"
 
-    Raises ConfigError if what the launcher has set makes no sense.
+
+def launched_rank() -> LaunchedRank:
+    """Return the rank that the launcher gave this process, reading the environment and changing nothing.
+
+    Raises:
+        ConfigError: a variable of the launcher is missing or no number.
     """
-    if "RANK" not in os.environ:
-        if any(name in os.environ for name in MPI_RANKS):
-            os.environ.update(_ask_mpi())
-        elif os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":  # else each task would be a run of its own
-            os.environ.update({name: os.environ[theirs] for name, theirs in SLURM_NUMBERS.items()})
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1"}.items():
-        os.environ.setdefault(name, value)
+    launcher = _launcher()
+    rank, world_size = "RANK", "WORLD_SIZE"
+    local_ranks = ["LOCAL_RANK", *MPI_LOCAL_RANKS]
+    if launcher == "mpi":
+        rank, world_size = next(names for names in MPI_NUMBERS if names[0] in os.environ)
+    elif launcher == "slurm":
+        rank, world_size = SLURM_NUMBERS["RANK"], SLURM_NUMBERS["WORLD_SIZE"]
+        local_ranks.append(SLURM_NUMBERS["LOCAL_RANK"])
+
+    local_rank = next((_number(name, 0) for name in local_ranks if name in os.environ), None)
+    if launcher == "none":
+        return LaunchedRank(launcher, 0, 1, local_rank)
+    ranks = _number(world_size, 1) if world_size in os.environ else 1
+    return LaunchedRank(launcher, _number(rank, 0, ranks - 1), ranks, local_rank)
+
+
+def planned_world_size() -> int:
+    """Return the number of ranks to plan a run for: WORLD_SIZE where it is set, else the ranks that were launched.
+
+    WORLD_SIZE alone, without a launcher, asks what a run of so many ranks would be.
+
+    Raises:
+        ConfigError: WORLD_SIZE, or a variable of the launcher, is no such number.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        return launched_rank().world_size
+    text = os.environ["WORLD_SIZE"]
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"WORLD_SIZE is {text!r} in the environment: wanted the number of ranks, 1 or more")
+    return int(text)
+
+
+def find_place() -> Place:
+    """Return this process's place in the run, and set RANK and its like in os.environ where they are missing.
+
+    PyTorch and DeepSpeed read RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT there. Under mpirun all ranks
+    call it together, and MPI is finalised afterwards.
+
+    Raises:
+        ConfigError: what the launcher has set makes no sense.
+    """
+    launcher = _launcher()
+    if launcher == "mpi":
+        os.environ.update(_ask_mpi())
+    elif launcher == "slurm":
+        os.environ.update({name: os.environ[slurm_name] for name, slurm_name in SLURM_NUMBERS.items()})
+    os.environ.setdefault("RANK", "0")
+    os.environ.setdefault("WORLD_SIZE", "1")
+
+    # A rank that is alone meets nobody: the values only have to be there.
     world_size = _number("WORLD_SIZE", 1)
-    alone = world_size == 1
-    if alone:  # nobody to meet: the values only have to be there
+    if world_size == 1:
         os.environ.setdefault("LOCAL_RANK", "0")
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
         os.environ.setdefault("MASTER_PORT", "29500")
@@ -68,6 +148,7 @@ def find_place() -> Place:
             f"WORLD_SIZE is {world_size}, but {' and '.join(missing)} not set: start the ranks with deepspeed, "
             "torchrun, mpirun or srun (launch/), or export the address and a free port of rank 0's node to all of them"
         )
+
     return Place(
         rank=_number("RANK", 0, world_size - 1),
         world_size=world_size,
@@ -80,7 +161,8 @@ def find_place() -> Place:
 
 
 def _number(name: str, lowest: int, highest: int | None = None) -> int:
-    text = os.environ[name]
+    """Return the environment variable `name` as an integer of lowest .. highest; a ConfigError names it otherwise."""
+    text = os.environ.get(name, "")
     if text.isdecimal() and lowest <= int(text) and (highest is None or int(text) <= highest):
         return int(text)
     wanted = f"{lowest} to {highest}" if highest is not None else f"{lowest} or more"
@@ -88,25 +170,34 @@ def _number(name: str, lowest: int, highest: int | None = None) -> int:
 
 
 def _ask_mpi() -> dict[str, str]:
-    """The environment of this process by MPI: rank 0 tells its address, and a port that is free there."""
+    """Return torch.distributed's variables for this process, agreed on over MPI; rank 0 chooses where to meet.
+
+    All ranks call it together. It changes no environment, but starts MPI and finalises it.
+
+    Raises:
+        ConfigError: mpi4py is missing, or was built for another MPI than the one of this mpirun.
+    """
     try:
         from mpi4py import MPI
     except ImportError as error:
         raise ConfigError(f"mpirun started this process, but {error}: pip install 'lavie[mpi]'") from None
     world = MPI.COMM_WORLD
-    started = next((os.environ[name] for name in MPI_SIZES if name in os.environ), str(world.size))
+    started = next((os.environ[size] for _, size in MPI_NUMBERS if size in os.environ), str(world.size))
     if started != str(world.size):
         raise ConfigError(
             f"mpirun started {started} processes, but mpi4py sees {world.size}: it was built for another MPI. Build it "
             "for this one: pip install --no-binary mpi4py --force-reinstall mpi4py"
         )
+
+    # Rank 0 gives the address by which the others reach it, and a port that is free on its node.
     local = world.Split_type(MPI.COMM_TYPE_SHARED)
     endpoint = None
     if world.rank == 0:
         address = "127.0.0.1" if local.size == world.size else _known_address()
         endpoint = os.environ.get("MASTER_ADDR") or address, os.environ.get("MASTER_PORT") or str(_free_port())
     address, port = world.bcast(endpoint)
-    places = {
+
+    variables = {
         "RANK": world.rank,
         "WORLD_SIZE": world.size,
         "LOCAL_RANK": local.rank,
@@ -115,32 +206,46 @@ def _ask_mpi() -> dict[str, str]:
         "MASTER_PORT": port,
     }
     MPI.Finalize()  # at the exit of a rank that failed, it would wait for the others
-    return {name: str(value) for name, value in places.items()}
+    return {name: str(value) for name, value in variables.items()}
 
 
 def _free_port() -> int:
+    """Return a TCP port of this node that nobody listens on."""
     with socket.socket() as s:
         s.bind(("", 0))
         return s.getsockname()[1]
 
 
-def _own_addresses(loopback: bool = True) -> list[str]:
-    """The addresses of this node, IPv4 first, without those that mean something on one link only."""
-    found = [a for every in psutil.net_if_addrs().values() for a in every]
-    addresses = [
-        ipaddress.ip_address(a.address) for f in (socket.AF_INET, socket.AF_INET6) for a in found if a.family == f
-    ]
-    chosen = [str(a) for a in addresses if not a.is_link_local and (loopback or not a.is_loopback)]
+def node_addresses(loopback: bool = True) -> list[str]:
+    """Return the addresses of this node, IPv4 first, without those that mean something on one link only.
+
+    Args:
+        loopback: whether the addresses by which a node reaches only itself are among them.
+
+    Raises:
+        ClusterError: there is no address.
+    """
+    found = [address for interface in psutil.net_if_addrs().values() for address in interface]
+    chosen = []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for entry in found:
+            if entry.family == family:
+                address = ipaddress.ip_address(entry.address)
+                if not address.is_link_local and (loopback or not address.is_loopback):
+                    chosen.append(str(address))
     if not chosen:
         raise ClusterError(f"{socket.gethostname()} has no network address: set MASTER_ADDR, or run on one node")
     return chosen
 
 
 def _known_address() -> str:
-    """An address of this node for the others: that of its name, else the first. A bridge has the same on every node."""
-    mine = _own_addresses(loopback=False)
+    """Return the address by which other nodes reach this one: that of its host name, else the first of its own.
+
+    The host name comes first because a container bridge has the same address on every node.
+    """
+    addresses = node_addresses(loopback=False)
     try:
         named = socket.gethostbyname(socket.gethostname())
     except OSError:
         named = ""
-    return named if named in mine else mine[0]
+    return named if named in addresses else addresses[0]

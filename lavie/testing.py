@@ -1,4 +1,7 @@
-"""What tests share: tolerances, tiny configurations, markers, and several ranks on one machine."""
+"""What tests and benchmarks share: tolerances, tiny configurations, and several ranks on one machine.
+
+Nothing here is of the developers' packages, such as pytest: users run the benchmarks.
+"""
 
 import ctypes
 import multiprocessing
@@ -14,16 +17,12 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from .config.model import UNetConfig
 
 SHARED = Path(os.environ.get("LAVIE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 """Reference data beside the checkout: golden outputs, real clips. Tests that use it skip where it is absent."""
-
-requires_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no reference data at {SHARED}")
-requires_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 TOLERANCES = {
     # One operation or one small network against float64 or another implementation, as a relative L2 error.
@@ -102,10 +101,15 @@ def start_rank_server() -> None:
     A process has one fork server, whoever asks for it first: before a loader's workers do, call this.
     """
     forkserver.set_forkserver_preload(RANK_IMPORTS)
-    with pytest.MonkeyPatch.context() as patch:
-        if not torch.cuda.is_available():
-            patch.setenv("DS_ACCELERATOR", "cpu")
+    before = os.environ.get("DS_ACCELERATOR")
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    try:
         forkserver.ensure_running()
+    finally:
+        os.environ.pop("DS_ACCELERATOR", None)
+        if before is not None:
+            os.environ["DS_ACCELERATOR"] = before
 
 
 def run_distributed(function: Callable, world_size: int, *args: Any, timeout: float = 480) -> list[Any]:

@@ -10,7 +10,8 @@ import av
 import pytest
 from PIL import Image
 
-from lavie.testing import SHARED, free_port, requires_shared
+from lavie.testing import SHARED, free_port
+from tests.markers import requires_shared
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent

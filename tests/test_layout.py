@@ -14,8 +14,7 @@ EVERYTHING = sorted([*PRODUCT, ROOT / "setup.py", *(ROOT / "tests").rglob("*.py"
 FLOORS = (
     ("lavie",),  # the package itself: its version
     ("errors", "files", "seeds", "pixels"),
-    ("distributed", "run_folder"),
-    ("launcher",),
+    ("distributed", "launcher", "run_folder"),
     ("config",),
     ("testing",),
     ("kernels",),

@@ -4,35 +4,42 @@
 
 Every way runs on the same inputs, rotated through more memory than the cache holds; a time is the median of many runs.
 The run measures the rate of a device copy itself, and shares are of that. Rows are appended to results.csv.
+A way that is wrong, runs out of memory or fails otherwise has the reason there as its status, the rest goes on, and the
+exit code tells of it in the end.
 `--dry-run` does all but time, on interpreter-sized shapes: it needs no GPU and catches what would fail on one.
 """
 
 import argparse
 import csv
 import datetime
+import gc
 import os
 import statistics
 import subprocess
+import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
 from ...ops.backend import set_backend
-from ...testing import TOLERANCES, relative_error
 from ..cost import Cost
+from .check import Case, Checker, Errors
 
 RESULTS = Path(__file__).with_name("results.csv")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 FIELDS = (
     *("date", "gpu", "clocks", "torch", "triton", "op", "case", "dtype", "way", "part", "ms", "ratio"),
-    *("gb_per_s", "tflop_per_s", "copy_gb_per_s", "share_of_copy", "peak_mib", "error"),
+    *("gb_per_s", "tflop_per_s", "copy_gb_per_s", "share_of_copy", "peak_mib", "error", "status"),
 )
 PARTS = ("forward", "backward", "both")
+OK = "ok"
+"""The status of a way that was timed; any other says why it was not."""
+LONGEST_STATUS = 240
 CACHE_FACTOR = 3
 """Input sets together are this many times the level-2 cache."""
 RUNS, WARM_UP = 50, 5
@@ -42,109 +49,113 @@ HOST_CYCLES = 4_000_000
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Case:
-    """One shape of an operation, and the ways to compute it."""
+class Sample(NamedTuple):
+    """One run of a way, or what many have in common."""
 
-    name: str
-    make: Callable[[torch.device, torch.dtype], list[Tensor]]
-    """Fresh random leaves, requires_grad where a gradient is wanted."""
-    ways: dict[str, Callable[..., Tensor]]
-    """Functions of the leaves, ours first."""
-    reference: Callable[..., Tensor]
-    """The definition, given float32 copies of the leaves."""
-    cost: Cost
-    """Of elements of two bytes."""
-    roundings: int = 1
-    """How many operations deep it is: the tolerance of one grows with the square root."""
-
-
-_dry = False
-
-
-def using(backend: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` with "auto" meaning `backend` while it and its gradient are computed."""
-
-    def run(*leaves: Tensor) -> Any:
-        return function(*leaves)
-
-    run.backend = backend  # type: ignore[attr-defined]
-    return run
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """torch.compile for one shape; in a dry run, its tracing only."""
-    return torch.compile(function, dynamic=False, backend="aot_eager" if _dry else "inductor")
+    forward: float
+    backward: float
+    both: float
+    """Milliseconds."""
+    peak: float
+    """MiB above what was allocated before."""
 
 
 def main(op: str, cases: Callable[[bool], Iterator[Case]]) -> None:
     """The command line of a benchmark."""
-    global _dry
     parser = argparse.ArgumentParser(description=f"Benchmark of {op}.")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name contains it")
     parser.add_argument("--dry-run", action="store_true", help="check, but do not time; works without a GPU")
     args = parser.parse_args()
-    _dry = args.dry_run
-    if not _dry and not torch.cuda.is_available():
+    if not args.dry_run and not torch.cuda.is_available():
         parser.error("no CUDA device: give --dry-run to check the benchmark without one")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    machine = {} if _dry else describe_machine(device)
-    for case in cases(_dry):
+    torch.backends.cudnn.allow_tf32 = False  # a reference in float32 is meant to be that
+    machine = {} if args.dry_run else describe_machine(device)
+    failed = []
+    for case in cases(args.dry_run):
         if args.only in case.name:
-            rows = run_case(op, case, device, DTYPES[args.dtype], machine)
-            if not _dry:
+            rows = run_case(op, case, device, DTYPES[args.dtype], machine, args.dry_run)
+            failed += [f"{row['case']}, {row['way']}" for row in rows if row["status"] != OK and row["part"] == "both"]
+            if not args.dry_run:
                 append(rows)
+    if failed:
+        raise SystemExit("\n  ".join([f"{op}: {len(failed)} of its ways failed:", *failed]))
 
 
-def run_case(op: str, case: Case, device: torch.device, dtype: torch.dtype, machine: Row) -> list[Row]:
-    """Check every way, then time those that are right; prints a line for each."""
+def run_case(
+    op: str, case: Case, device: torch.device, dtype: torch.dtype, machine: Row, dry: bool = False
+) -> list[Row]:
+    """Check every way, then time those that are right, unless the run is dry; prints a line for each.
+
+    Returns a row per way and part; those of a way that failed have nothing but a status.
+    """
     print(f"{op}  {case.name}  {dtype}".replace("torch.", ""), flush=True)
     torch.compiler.reset()
-    errors = {name: check(case, way, device, dtype) for name, way in case.ways.items()}
-    limit = TOLERANCES[dtype] * case.roundings**0.5
-    right = {name: error for name, error in errors.items() if error <= limit}
-    for name in errors.keys() - right.keys():
-        print(f"  {name:28} WRONG: relative error {errors[name]:.1e}, not timed")
-    if _dry:
-        for name, error in right.items():
-            print(f"  {name:28} error {error:.1e}")
-        assert len(right) == len(errors), "a way is wrong"
-        return []
-    ours = next(iter(case.ways))
-    if ours not in right:
-        raise SystemExit(f"{op}, {case.name}: ours is wrong")
-    sets = input_sets(case, device, dtype)
-    times, peaks = measure({name: case.ways[name] for name in right}, sets)
+    functions = {name: way.ready(dry) for name, way in case.ways.items()}
+    ours = next(iter(functions))
+    failures: dict[str, str] = {}
+    errors: dict[str, Errors] = {}
+    samples: dict[str, Sample] = {}
+    with recorded(failures, *functions, doing="the definition: "):
+        checker = Checker(case, device, dtype)
+        for name, function in functions.items():
+            with recorded(failures, name):
+                errors[name] = checker.errors(case.ways[name], function, each=name == ours)
+    if errors and not dry:
+        with recorded(failures, *errors):
+            samples = measure(case, {name: functions[name] for name in errors}, device, dtype, failures)
+    set_backend("auto", device)
     rows = []
-    for name, error in right.items():
-        for part in PARTS:
-            ms = times[name][part]
-            moved, flops = amounts(case.cost, part, dtype.itemsize)
-            rate = moved / ms / 1e6
-            rows.append(
-                {
-                    **machine,
-                    "op": op,
-                    "case": case.name,
-                    "dtype": str(dtype).removeprefix("torch."),
-                    "way": name,
-                    "part": part,
-                    "ms": f"{ms:.4f}",
-                    "ratio": f"{ms / times[ours][part]:.2f}",
-                    "gb_per_s": f"{rate:.0f}",
-                    "tflop_per_s": f"{flops / ms / 1e9:.1f}",
-                    "share_of_copy": f"{rate / machine['copy_gb_per_s']:.2f}",
-                    "peak_mib": f"{peaks[name]:.0f}",
-                    "error": f"{error:.1e}",
-                }
-            )
-        print(f"  {name:28}" + "".join(_cell(row) for row in rows[-3:]) + f"  {peaks[name]:.0f} MiB", flush=True)
+    for name in functions:
+        common = {**machine, "op": op, "case": case.name, "dtype": str(dtype).removeprefix("torch."), "way": name}
+        status = failures.get(name, OK)
+        if status != OK:
+            print(f"  {name:28} FAILED: {status}", flush=True)
+        elif dry:
+            print(f"  {name:28} error {errors[name].worst:.1e}", flush=True)
+        own = [{**common, "part": part, "status": status} for part in PARTS]
+        if name in samples:
+            for row in own:
+                row |= numbers(case.cost, row["part"], samples[name], samples.get(ours), machine, dtype)
+                row["error"] = f"{errors[name].worst:.1e}"
+            print(f"  {name:28}" + "".join(map(_cell, own)) + f"  {samples[name].peak:.0f} MiB", flush=True)
+        rows += own
     return rows
 
 
+@contextmanager
+def recorded(failures: dict[str, str], *names: str, doing: str = "") -> Iterator[None]:
+    """What goes wrong within becomes the status of the ways `names`, and the memory that it held is free."""
+    try:
+        yield
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        failures.update(dict.fromkeys(names, f"{doing}{type(error).__name__}: {lines[0]}"[:LONGEST_STATUS]))
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors of what failed
+        gc.collect()
+        with suppress(RuntimeError):  # a GPU that has met an illegal address fails here again
+            torch.cuda.empty_cache()
+
+
+def numbers(cost: Cost, part: str, sample: Sample, ours: Sample | None, machine: Row, dtype: torch.dtype) -> Row:
+    """The columns of a part that was timed; the ratio stays empty where ours was not."""
+    ms = getattr(sample, part)
+    moved, flops = amounts(cost, part, dtype.itemsize)
+    rate = moved / ms / 1e6
+    return {
+        "ms": f"{ms:.4f}",
+        "ratio": f"{ms / getattr(ours, part):.2f}" if ours else "",
+        "gb_per_s": f"{rate:.0f}",
+        "tflop_per_s": f"{flops / ms / 1e9:.1f}",
+        "share_of_copy": f"{rate / machine['copy_gb_per_s']:.2f}",
+        "peak_mib": f"{sample.peak:.0f}",
+    }
+
+
 def _cell(row: Row) -> str:
-    return f"  {row['part']} {row['ms']} ms x{row['ratio']} ({float(row['share_of_copy']):.0%} of copy)"
+    ratio = f" x{row['ratio']}" if row["ratio"] else ""
+    return f"  {row['part']} {row['ms']} ms{ratio} ({float(row['share_of_copy']):.0%} of copy)"
 
 
 def amounts(cost: Cost, part: str, itemsize: int = 2) -> tuple[int, int]:
@@ -153,26 +164,6 @@ def amounts(cost: Cost, part: str, itemsize: int = 2) -> tuple[int, int]:
     flops = {"forward": cost.forward_flops, "backward": cost.backward_flops}
     parts = ("forward", "backward") if part == "both" else (part,)
     return sum(moved[p] for p in parts) * itemsize // 2, sum(flops[p] for p in parts)
-
-
-def check(case: Case, way: Callable[..., Tensor], device: torch.device, dtype: torch.dtype) -> float:
-    """The worst relative L2 error of the output and of each gradient; infinite if a number is not finite."""
-    torch.manual_seed(0)
-    leaves = case.make(device, dtype)
-    exact = [t.detach().float().requires_grad_() if t.requires_grad else _widen(t) for t in leaves]
-    outputs = []
-    for function, inputs in ((way, leaves), (case.reference, exact)):
-        set_backend(getattr(function, "backend", "auto"), device)
-        y = function(*inputs)
-        torch.manual_seed(1)
-        dy = torch.randn(y.shape, device=device).to(dtype).to(y.dtype)
-        outputs.append([y.detach(), *torch.autograd.grad(y, [t for t in inputs if t.requires_grad], dy)])
-    worst = max(relative_error(a, e) for a, e in zip(*outputs, strict=True))
-    return worst if worst == worst else float("inf")
-
-
-def _widen(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def input_sets(case: Case, device: torch.device, dtype: torch.dtype) -> list[list[Tensor]]:
@@ -184,43 +175,61 @@ def input_sets(case: Case, device: torch.device, dtype: torch.dtype) -> list[lis
 
 
 def measure(
-    ways: dict[str, Callable[..., Tensor]], sets: list[list[Tensor]]
-) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """Median milliseconds of forward, backward and both, and the peak MiB of both, by way.
+    case: Case,
+    functions: dict[str, Callable[..., Tensor]],
+    device: torch.device,
+    dtype: torch.dtype,
+    failures: dict[str, str],
+) -> dict[str, Sample]:
+    """The median times of ways of a case, and the most memory each took; without those that it adds to `failures`.
 
     The ways take turns, run by run, so that clocks and heat treat them alike.
     """
-    samples: dict[str, dict[str, list[float]]] = {name: {part: [] for part in PARTS} for name in ways}
-    peaks = dict.fromkeys(ways, 0.0)
+    sets = input_sets(case, device, dtype)
+    laid: dict[str, list[list[Tensor]]] = {}
     gradients: dict[str, Tensor] = {}
+    samples: dict[str, list[Sample]] = {name: [] for name in functions}
     for run in range(-WARM_UP, RUNS):
-        leaves = sets[run % len(sets)]
-        wanted = [t for t in leaves if t.requires_grad]
-        for name, way in ways.items():
-            set_backend(getattr(way, "backend", "auto"), sets[0][0].device)
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
-            # Sleeps that outlast the host's work, so that launches queue up behind them and no gap is timed.
-            torch.cuda._sleep(HOST_CYCLES)
-            marks[0].record()
-            y = way(*leaves)
-            marks[1].record()
-            if name not in gradients:
-                gradients[name] = torch.randn_like(y)
-            torch.cuda._sleep(HOST_CYCLES)
-            marks[2].record()
-            torch.autograd.grad(y, wanted, gradients[name])
-            marks[3].record()
-            torch.cuda.synchronize()
-            if run >= 0:
-                forward, backward = marks[0].elapsed_time(marks[1]), marks[2].elapsed_time(marks[3])
-                for part, ms in zip(PARTS, (forward, backward, forward + backward), strict=True):
-                    samples[name][part].append(ms)
-                peaks[name] = max(peaks[name], (torch.cuda.max_memory_allocated() - before) / 2**20)
-            del y
-    return {name: {part: statistics.median(ms) for part, ms in parts.items()} for name, parts in samples.items()}, peaks
+        for name in [*samples]:
+            with recorded(failures, name):
+                set_backend(case.ways[name].backend, device)
+                if name not in laid:
+                    laid[name] = [case.ways[name].lay(leaves) for leaves in sets]
+                    gradients[name] = torch.randn_like(functions[name](*laid[name][0]))
+                sample = time_once(functions[name], laid[name][run % len(sets)], gradients[name])
+                if run >= 0:
+                    samples[name].append(sample)
+            if name in failures:
+                for kept in (laid, gradients, samples):
+                    kept.pop(name, None)
+    return {name: _median(own) for name, own in samples.items()}
+
+
+def _median(samples: list[Sample]) -> Sample:
+    """The median of each time, and the largest peak."""
+    forward, backward, both = (statistics.median(getattr(s, part) for s in samples) for part in PARTS)
+    return Sample(forward, backward, both, max(s.peak for s in samples))
+
+
+def time_once(function: Callable[..., Tensor], leaves: list[Tensor], gradient: Tensor) -> Sample:
+    """Run forward and backward once, on the GPU's own clock."""
+    wanted = [t for t in leaves if t.requires_grad]
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
+    # Sleeps that outlast the host's work, so that launches queue up behind them and no gap is timed.
+    torch.cuda._sleep(HOST_CYCLES)
+    marks[0].record()
+    y = function(*leaves)
+    marks[1].record()
+    torch.cuda._sleep(HOST_CYCLES)
+    marks[2].record()
+    torch.autograd.grad(y, wanted, gradient)
+    marks[3].record()
+    torch.cuda.synchronize()
+    forward, backward = marks[0].elapsed_time(marks[1]), marks[2].elapsed_time(marks[3])
+    return Sample(forward, backward, forward + backward, (torch.cuda.max_memory_allocated() - before) / 2**20)
 
 
 def describe_machine(device: torch.device) -> Row:
@@ -248,9 +257,14 @@ def copy_rate(device: torch.device) -> float:
     return round(2 * source.numel() / times / 1e6)
 
 
+def results_file() -> Path:
+    """results.csv, or the file that LAVIE_BENCH_RESULTS names."""
+    return Path(os.environ.get("LAVIE_BENCH_RESULTS", RESULTS))
+
+
 def append(rows: list[Row]) -> None:
-    """Add rows to results.csv, or to the file that LAVIE_BENCH_RESULTS names."""
-    path = Path(os.environ.get("LAVIE_BENCH_RESULTS", RESULTS))
+    """Add rows to the results."""
+    path = results_file()
     new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")

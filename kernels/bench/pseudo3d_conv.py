@@ -3,13 +3,13 @@
     python -m lavie.kernels.bench.pseudo3d_conv
 
 Convolutions take clips (B, F, S, C), blocks folded frames (B * F, C, H, W) in channels last: the same memory. The
-released network holds (B, C, F, H, W) contiguous: its way starts from such a copy, made before the clock runs; what it
-rearranges inside a block is counted.
+released network holds (B, C, F, H, W) contiguous: its way starts from leaves in that order; what it rearranges inside a
+block is counted.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,12 @@ from ...ops.group_norm_silu import group_norm_silu
 from ...ops.pseudo3d_conv import pseudo3d_block, pseudo3d_conv
 from ..cost import Cost
 from ..pseudo3d_conv import cost
-from .harness import Case, compiled, main, using
+from .check import Case, Way
+from .harness import main
 
 FRAMES, GROUPS, EPS = 8, 32, 1e-6
+RELEASED_CLIPS, RELEASED_FRAMES = (0, 3, 1, 2), (1, 0, 2, 3)
+"""How clips (B, F, S, C) and the folded frames (F, C, H, W) of one lie in the released network."""
 CUDNN_FLOOR = 91500
 """Older versions of cuDNN compute wrong bfloat16 3-D convolutions, or PyTorch avoids them for a slow path."""
 
@@ -51,19 +54,6 @@ class Block(NamedTuple):
     width: int
 
 
-class _Released(torch.autograd.Function):
-    """The copy of a leaf in the released layout (B, C, F, H, W), as if the leaf had been that."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.view = x.view_of_released  # type: ignore[attr-defined]
-        return x.released.detach()  # type: ignore[attr-defined]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return ctx.view(gradient)
-
-
 def clips_of(x: Tensor) -> Tensor:
     """(B, C, F, H, W) -> (B, F, S, C), a view."""
     return x.flatten(3).permute(0, 2, 3, 1)
@@ -82,29 +72,29 @@ def random(device: torch.device, dtype: torch.dtype, *size: int, scale: float = 
 
 
 def make_conv(conv: Conv, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """x, weight, bias, and the time embedding or the residual; activations carry copies in the released layout."""
+    """x, weight, bias, and the time embedding or the residual."""
     draw = partial(random, device, dtype)
 
     def clip() -> Tensor:
-        x = draw(conv.batch, FRAMES, conv.height * conv.width, conv.channels)
-        images = x.unflatten(2, (conv.height, conv.width))
-        x.released = images.permute(0, 4, 1, 2, 3).contiguous()  # type: ignore[attr-defined]
-        x.view_of_released = clips_of  # type: ignore[attr-defined]
-        return x
+        return draw(conv.batch, FRAMES, conv.height * conv.width, conv.channels)
 
     weight = draw(conv.channels, conv.channels, conv.taps, 1, 1, scale=(conv.channels * conv.taps) ** -0.5)
     added = draw(conv.batch, conv.channels) if conv.first else clip()
     return [t.requires_grad_() for t in (clip(), weight, draw(conv.channels), added)]
 
 
-def ours_conv(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor, conv: Conv, backend: str) -> Tensor:
+def ours_conv(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor, conv: Conv) -> Tensor:
     time, residual = (added, None) if conv.first else (None, added)
-    return pseudo3d_conv(x, weight, bias, time=time, residual=residual, backend=backend)
+    return pseudo3d_conv(x, weight, bias, time=time, residual=residual)
 
 
 def eager_conv(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor, conv: Conv) -> Tensor:
-    y = F.conv3d(_Released.apply(x), weight, bias, padding=(conv.taps // 2, 0, 0))
-    return clips_of(y + (added[:, :, None, None, None] if conv.first else _Released.apply(added)))
+    """The released way, of clips that lie in memory as (B, C, F, S)."""
+    x, added = (
+        v if v.ndim == 2 else v.permute(RELEASED_CLIPS).unflatten(-1, (conv.height, conv.width)) for v in (x, added)
+    )
+    y = F.conv3d(x, weight, bias, padding=(conv.taps // 2, 0, 0))
+    return clips_of(y + (added[:, :, None, None, None] if conv.first else added))
 
 
 def conv3d(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor, conv: Conv) -> Tensor:
@@ -129,19 +119,20 @@ def conv_case(conv: Conv) -> Case:
     x = torch.empty(conv.batch, FRAMES, conv.height * conv.width, conv.channels, dtype=torch.bfloat16, device="meta")
     weight, bias = x.new_empty(conv.channels, conv.channels, conv.taps), x.new_empty(conv.channels)
     time, residual = (x.new_empty(conv.batch, conv.channels), None) if conv.first else (None, x)
-    ways: dict[str, Callable[..., Tensor]] = {
-        "triton": partial(ours_conv, conv=conv, backend="triton"),
-        "eager": partial(eager_conv, conv=conv),
-        "compile": compiled(partial(conv2d, conv=conv)),
-        "conv3d channels_last_3d": partial(conv3d, conv=conv),
-        "conv2d 1-D": partial(conv2d, conv=conv),
+    definition = partial(ours_conv, conv=conv)
+    released = (RELEASED_CLIPS, None, None, None if conv.first else RELEASED_CLIPS)
+    ways = {
+        "triton": Way(definition, "triton"),
+        "eager": Way(partial(eager_conv, conv=conv), orders=released),
+        "compile": Way(partial(conv2d, conv=conv), compiled=True),
+        "conv3d channels_last_3d": Way(partial(conv3d, conv=conv)),
+        "conv2d 1-D": Way(partial(conv2d, conv=conv)),
     }
     if old_cudnn():
         print(f"cuDNN {torch.backends.cudnn.version()} is older than {CUDNN_FLOOR}: no 3-D convolution of its own")
         del ways["conv3d channels_last_3d"]
-    reference = partial(ours_conv, conv=conv, backend="torch")
     return Case(
-        f"conv {conv.name}", partial(make_conv, conv), ways, reference, cost(x, weight, bias, time, residual), 2
+        f"conv {conv.name}", partial(make_conv, conv), ways, definition, cost(x, weight, bias, time, residual), 2
     )
 
 
@@ -157,8 +148,6 @@ def make_block(block: Block, device: torch.device, dtype: torch.dtype) -> list[T
     draw = partial(random, device, dtype)
     c = block.channels
     x = draw(FRAMES, block.height, block.width, c).permute(0, 3, 1, 2)
-    x.released = x.unflatten(0, (1, FRAMES)).transpose(1, 2).contiguous()  # type: ignore[attr-defined]
-    x.view_of_released = folded_of  # type: ignore[attr-defined]
     leaves = [x]
     for kernel in block.kernels:
         taps = kernel[0] * kernel[1]
@@ -166,9 +155,9 @@ def make_block(block: Block, device: torch.device, dtype: torch.dtype) -> list[T
     return [t.requires_grad_() for t in (*leaves, draw(1, c))]
 
 
-def ours_block(x: Tensor, *tensors: Tensor, backend: str = "auto") -> Tensor:
+def ours_block(x: Tensor, *tensors: Tensor) -> Tensor:
     w1, b1, k1, c1, w2, b2, k2, c2, time = tensors
-    settings = dict(frames=FRAMES, groups=GROUPS, eps=EPS, time=time, backend=backend)
+    settings = dict(frames=FRAMES, groups=GROUPS, eps=EPS, time=time)
     return pseudo3d_block(x, (w1, b1), (k1, c1), (w2, b2), (k2, c2), **settings)  # type: ignore[arg-type]
 
 
@@ -212,7 +201,7 @@ def eager_block(x: Tensor, *tensors: Tensor) -> Tensor:
         y = F.conv2d(x.transpose(1, 2).flatten(0, 1).contiguous(), weight, bias, padding=1)
         return y.unflatten(0, (-1, FRAMES)).transpose(1, 2).contiguous()
 
-    v = _Released.apply(x)
+    v = x.unflatten(0, (1, FRAMES)).transpose(1, 2)
     h = convolve(F.silu(F.group_norm(v, GROUPS, w1, b1, EPS)), k1, c1) + time[:, :, None, None, None]
     return folded_of(v + convolve(F.silu(F.group_norm(h, GROUPS, w2, b2, EPS)), k2, c2))
 
@@ -232,15 +221,14 @@ def block_cost(block: Block) -> Cost:
 
 
 def block_case(block: Block) -> Case:
-    ways: dict[str, Callable[..., Tensor]] = {
-        "triton": using("triton", ours_block),
-        "eager": eager_block,
-        "compile": compiled(plain_block),
-        "fused norm + cuDNN": using("triton", separate_block),
+    ways = {
+        "triton": Way(ours_block, "triton"),
+        "eager": Way(eager_block, orders=(RELEASED_FRAMES,)),
+        "compile": Way(plain_block, compiled=True),
+        "fused norm + cuDNN": Way(separate_block, "triton"),
     }
     name = f"block {block.name} C={block.channels}, {block.height}x{block.width}"
-    reference = partial(ours_block, backend="torch")
-    return Case(name, partial(make_block, block), ways, reference, block_cost(block), roundings=8)
+    return Case(name, partial(make_block, block), ways, ours_block, block_cost(block), roundings=8)
 
 
 def cases(tiny: bool) -> Iterator[Case]:
@@ -262,5 +250,4 @@ def cases(tiny: bool) -> Iterator[Case]:
 
 
 if __name__ == "__main__":
-    torch.backends.cudnn.allow_tf32 = False  # a reference in float32 is meant to be that
     main("pseudo3d_conv", cases)

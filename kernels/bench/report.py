@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from .harness import PARTS, RESULTS
+from .harness import OK, PARTS, RESULTS, results_file
 
 README = Path(__file__).parents[1] / "README.md"
 PLOT = RESULTS.with_suffix(".png")
@@ -24,28 +24,47 @@ def newest(rows: Iterable[Row]) -> dict[Key, dict[str, dict[str, Row]]]:
 
 
 def table(cases: dict[Key, dict[str, dict[str, Row]]]) -> str:
-    """Markdown: a section for each GPU, a row for each case; every rival as how many times our time it takes."""
+    """Markdown: a section for each GPU, a row for each case; every rival as how many times our time it takes.
+
+    What failed is listed below with its reason.
+    """
     lines = []
     for gpu in dict.fromkeys(key[0] for key in cases):
-        ours = [next(iter(ways.values()))["both"] for key, ways in cases.items() if key[0] == gpu]
+        here = {key: ways for key, ways in cases.items() if key[0] == gpu}
+        ours = [next(iter(ways.values()))["both"] for ways in here.values()]
         versions = sorted({f"torch {row['torch']}, triton {row['triton']}, {row['date']}" for row in ours})
         lines += [f"### {gpu}", "", f"{'; '.join(versions)}.", ""]
         lines += [
             "| op | case | forward | backward | both, rivals as multiples of ours |",
             "| --- | --- | --- | --- | --- |",
         ]
-        for (where, op, case, dtype), ways in cases.items():
-            if where != gpu:
-                continue
+        failed = []
+        for (_, op, case, dtype), ways in here.items():
             (_, mine), *rivals = ways.items()
-            shares = [
-                f"{row['ms']} ms, {float(row['share_of_copy']):.0%} of copy, {row['tflop_per_s']} TFLOP/s"
-                for row in (mine[part] for part in PARTS[:2])
-            ]
-            ratios = ", ".join(f"{name} {parts['both']['ratio']}" for name, parts in rivals)
+            shares = [_share(mine[part]) for part in PARTS[:2]]
+            ratios = ", ".join(f"{name} {_ratio(parts['both'])}" for name, parts in rivals)
             lines.append(f"| {op} | {case}, {dtype} | {shares[0]} | {shares[1]} | {ratios} |")
+            failed += [
+                f"- {op}, {case}, {dtype}, {name}: {parts['both']['status']}"
+                for name, parts in ways.items()
+                if parts["both"]["status"] != OK
+            ]
+        lines += ["", f"Failed: {len(failed)}.", "", *failed] if failed else []
         lines.append("")
     return "\n".join(lines)
+
+
+def _share(row: Row) -> str:
+    if row["status"] != OK:
+        return "failed"
+    return f"{row['ms']} ms, {float(row['share_of_copy']):.0%} of copy, {row['tflop_per_s']} TFLOP/s"
+
+
+def _ratio(row: Row) -> str:
+    """How many times our time a rival takes; its time where ours failed."""
+    if row["status"] != OK:
+        return "failed"
+    return row["ratio"] or f"{row['ms']} ms"
 
 
 def plot(cases: dict[Key, dict[str, dict[str, Row]]], path: Path) -> None:
@@ -59,9 +78,9 @@ def plot(cases: dict[Key, dict[str, dict[str, Row]]], path: Path) -> None:
     names = list(dict.fromkeys(name for ways in cases.values() for name in list(ways)[1:]))
     figure, axes = plt.subplots(figsize=(11, 1.5 + 0.28 * len(labels)), layout="constrained")
     for name in names:
-        points = [(float(w[name]["both"]["ratio"]), i) for i, w in enumerate(cases.values()) if name in w]
-        ratios, places = zip(*points, strict=True)
-        axes.scatter(ratios, places, label=name, s=28)
+        ratios = [(w[name]["both"]["ratio"], i) for i, w in enumerate(cases.values()) if name in w]
+        points = [(float(ratio), i) for ratio, i in ratios if ratio]  # none where one of the two failed
+        axes.scatter([x for x, _ in points], [y for _, y in points], label=name, s=28)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
     axes.set_yticks(range(len(labels)), labels, fontsize=7)
@@ -75,6 +94,8 @@ def plot(cases: dict[Key, dict[str, dict[str, Row]]], path: Path) -> None:
 
 def renew(readme: Path, results: Path, picture: Path) -> None:
     """Put the table of `results` between the marks in `readme`, and draw `picture`."""
+    if not results.exists():
+        raise SystemExit(f"{results}: no results yet, run a benchmark first")
     with results.open(newline="") as file:
         cases = newest(csv.DictReader(file))
     text = readme.read_text(encoding="utf-8")
@@ -86,5 +107,5 @@ def renew(readme: Path, results: Path, picture: Path) -> None:
 
 
 if __name__ == "__main__":
-    renew(README, RESULTS, PLOT)
+    renew(README, results_file(), PLOT)
     print(README, PLOT, sep="\n")

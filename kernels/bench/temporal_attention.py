@@ -6,14 +6,14 @@ Leaves are the packed product (B, F, S, 3, heads, head_dim) and, where the netwo
 (heads, F, F) and RoPE's cosines and sines.
 
 The cases "beside attention alone" set ours, RoPE included, against libraries that neither rotate nor permute: they
-read copies of q, k and v that lie as they like best, made before the clock runs. There q and k are zero in the dims
+start from q, k and v that lie as they like best. There q and k are zero in the dims
 that RoPE turns, so that all compute the same.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,8 @@ from torch import Tensor
 from ...ops.temporal_attention import rotary_frequencies, temporal_attention, temporal_attention_packed
 from ..cost import Cost
 from ..temporal_attention import cost
-from .harness import Case, compiled, main
+from .check import Case, Way
+from .harness import main
 
 SEQUENCES = (0, 2, 3, 1, 4)
 """(B, F, S, heads, D) -> (B, S, heads, F, D)."""
@@ -61,8 +62,8 @@ def make_bias(shape: Shape, device: torch.device, dtype: torch.dtype) -> Tensor:
     return torch.randn(shape.heads, shape.frames, shape.frames, device=device).to(dtype).requires_grad_()
 
 
-def ours(qkv: Tensor, bias: Tensor | None = None, *_angles: Tensor, shape: Shape, backend: str) -> Tensor:
-    return temporal_attention_packed(qkv, bias=bias, rotary_dim=shape.rotary_dim, backend=backend)
+def ours(qkv: Tensor, bias: Tensor | None = None, *_angles: Tensor, shape: Shape) -> Tensor:
+    return temporal_attention_packed(qkv, bias=bias, rotary_dim=shape.rotary_dim)
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -97,14 +98,14 @@ def fused(qkv: Tensor, bias: Tensor | None = None, *angles: Tensor) -> Tensor:
 
 
 def case(shape: Shape) -> Case:
-    ways: dict[str, Callable[..., Tensor]] = {
-        "triton": partial(ours, shape=shape, backend="triton"),
-        "eager": partial(eager, shape=shape),
-        "compile": compiled(fused),
+    definition = partial(ours, shape=shape)
+    ways = {
+        "triton": Way(definition, "triton"),
+        "eager": Way(partial(eager, shape=shape)),
+        "compile": Way(fused, compiled=True),
     }
-    reference = partial(ours, shape=shape, backend="torch")
     name = f"{shape.name}, B={shape.batch}"
-    return Case(name, partial(make, shape), ways, reference, floor(shape), roundings=4)
+    return Case(name, partial(make, shape), ways, definition, floor(shape), roundings=4)
 
 
 def floor(shape: Shape) -> Cost:
@@ -117,42 +118,27 @@ def floor(shape: Shape) -> Cost:
 
 
 def make_apart(shape: Shape, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """q, k, v and the bias; each of the first three carries its copies."""
+    """q, k, v and the bias."""
     leaves = []
     for i in range(3):
         x = torch.randn(shape.batch, shape.frames, shape.positions, shape.heads, shape.head_dim, device=device)
         if i < 2:
             x[..., : shape.rotary_dim] = 0
-        x = x.to(dtype)
-        x.laid = {order: x.permute(order).contiguous() for order in (SEQUENCES, POSITIONS)}  # type: ignore[attr-defined]
-        leaves.append(x)
+        leaves.append(x.to(dtype))
     if shape.positional:
         leaves.append(make_bias(shape, device, dtype))
     return [x.requires_grad_() for x in leaves]
 
 
-def ours_apart(*leaves: Tensor, shape: Shape, backend: str) -> Tensor:
+def ours_apart(*leaves: Tensor, shape: Shape) -> Tensor:
     q, k, v, *bias = leaves
-    return temporal_attention(q, k, v, bias=bias[0] if bias else None, rotary_dim=shape.rotary_dim, backend=backend)
-
-
-class _Laid(torch.autograd.Function):
-    """The copy of a leaf in another order, as if the leaf had been that."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, order: tuple[int, ...]) -> Tensor:
-        ctx.inverse = [order.index(i) for i in range(5)]
-        return x.laid[order].detach()  # type: ignore[attr-defined]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient.permute(ctx.inverse), None
+    return temporal_attention(q, k, v, bias=bias[0] if bias else None, rotary_dim=shape.rotary_dim)
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """scaled_dot_product_attention of contiguous (B * S, heads, F, D)."""
     batch = len(q)
-    q, k, v = (_Laid.apply(x, SEQUENCES).flatten(0, 1) for x in (q, k, v))
+    q, k, v = (x.permute(SEQUENCES).flatten(0, 1) for x in (q, k, v))
     o = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     return o.unflatten(0, (batch, -1)).permute(0, 3, 1, 2, 4)
 
@@ -161,20 +147,20 @@ def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """flash-attn's kernels on contiguous (B * S, F, heads, D)."""
     from flash_attn import flash_attn_func
 
-    laid = (_Laid.apply(x, POSITIONS).flatten(0, 1) for x in (q, k, v))
+    laid = (x.permute(POSITIONS).flatten(0, 1) for x in (q, k, v))
     return flash_attn_func(*laid).unflatten(0, (q.shape[0], -1)).transpose(1, 2)
 
 
 def case_alone(shape: Shape) -> Case:
-    ways: dict[str, Callable[..., Tensor]] = {
-        "triton": partial(ours_apart, shape=shape, backend="triton"),
-        "sdpa": sdpa,
+    definition = partial(ours_apart, shape=shape)
+    ways = {
+        "triton": Way(definition, "triton"),
+        "sdpa": Way(sdpa, orders=(SEQUENCES,) * 3),
     }
     if find_spec("flash_attn") and not shape.positional:  # it has no bias
-        ways["flash-attn"] = flash
-    reference = partial(ours_apart, shape=shape, backend="torch")
+        ways["flash-attn"] = Way(flash, orders=(POSITIONS,) * 3)
     name = f"{shape.name}, B={shape.batch}, beside attention alone"
-    return Case(name, partial(make_apart, shape), ways, reference, floor(shape), roundings=4)
+    return Case(name, partial(make_apart, shape), ways, definition, floor(shape), roundings=4)
 
 
 def shapes(tiny: bool) -> Iterator[Shape]:

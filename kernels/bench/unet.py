@@ -23,9 +23,11 @@ from ...models.attention import SpatialTransformer
 from ...models.frames import Frames
 from ...models.resnet import ResnetBlock
 from ...models.unet import VideoUNet
+from ...ops.backend import set_backend
 from ...ops.temporal_attention import rotary_frequencies
 from ..cost import Cost
-from .harness import Case, compiled, main, using
+from .check import Case, Way
+from .harness import main
 
 CLIP, IMAGES = 16, 4
 
@@ -121,12 +123,12 @@ def block_case(config: UNetConfig, level: int, batch: int, frames: int, size: tu
 
     name = f"block of level {level}, {frames} frames, B={batch}"
     ways = {
-        "triton": using("triton", run),
-        "torch": using("torch", run),
-        "released": released(run),
-        "compile": compiled(plain(run)),
+        "triton": Way(run, "triton"),
+        "torch": Way(run, "torch"),
+        "released": Way(released(run)),
+        "compile": Way(plain(run), compiled=True),
     }
-    return Case(name, make, ways, using("torch", run), cost_of(run, make), roundings=30)
+    return Case(name, make, ways, run, cost_of(run, make), roundings=16)
 
 
 def network_case(
@@ -146,9 +148,9 @@ def network_case(
         timestep = torch.full((batch,), 500, device=device)
         return [sample.permute(0, 4, 1, 2, 3), timestep, text, *parameters_of(network, device, dtype)]
 
-    ways = {"triton": using("triton", run), "torch": using("torch", run)}
+    ways = {"triton": Way(run, "triton"), "torch": Way(run, "torch")}
     name = f"training pass of the network, {clip} + {images} frames, B={batch}"
-    return Case(name, make, ways, using("torch", run), cost_of(run, make), roundings=400)
+    return Case(name, make, ways, run, cost_of(run, make), roundings=16)
 
 
 def parameters_of(module: nn.Module, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
@@ -165,9 +167,11 @@ def parameters_of(module: nn.Module, device: torch.device, dtype: torch.dtype) -
 
 def cost_of(run: Callable[..., Tensor], make: Callable[..., list[Tensor]]) -> Cost:
     """FLOPs counted on meta tensors; bytes of the leaves and the output, far below what a deep network must move."""
-    leaves = make(torch.device("meta"), torch.bfloat16)
+    meta = torch.device("meta")
+    leaves = make(meta, torch.bfloat16)
+    set_backend("torch", meta)
     with FlopCounterMode(display=False) as counter:
-        output = using("torch", run)(*leaves)
+        output = run(*leaves)
     flops = counter.get_total_flops()
     moved = sum(t.numel() * t.element_size() for t in [*leaves, output])
     return Cost(moved, 2 * moved, flops, 2 * flops)

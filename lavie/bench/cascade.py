@@ -3,8 +3,9 @@
     python -m lavie.bench.cascade [--stage base] [--frames 16] [--height 320] [--width 512] [--steps 50] ...
 
 Each stage runs alone in a process of its own, on random frames of the size that the stage before would give it, as
-`lavie generate --offload` would run it. The table stands beside the paper's numbers, and a row per stage is appended to
-a CSV file.
+`lavie generate --offload` would run it; super-resolution on the first 16 of them (--vsr-frames), for it takes minutes.
+The table stands beside the paper's numbers, and a row per stage is appended to a CSV file. A stage that fails is named
+in the end, after the others.
 """
 
 import csv
@@ -13,6 +14,7 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -26,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import __version__
+from ..config.stages import STAGES
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import LavieError
 from ..inference.cascade import Cascade
@@ -36,7 +39,6 @@ from ..inference.sampler import Sampler, TextToVideo
 from ..inference.settings import arguments, resolve
 from ..inference.super_resolution import SuperResolver
 from ..models.autoencoder import KLAutoencoder
-from ..models.stages import STAGES
 from ..models.text_encoder import ClipTextEncoder
 from ..models.unet import VideoUNet
 
@@ -46,6 +48,8 @@ PAPER = {"base": (10, 13), "interpolation": (180, 40), "vsr": (360, 42)}
 """Seconds and GB (paper, section 5.2), on a GPU that it does not name for them."""
 GPU_SIZE, CPU_SIZE = (16, 320, 512, 50), (2, 64, 64, 2)
 """Key frames, height, width and denoising steps: the paper's, and one that a CPU finishes in minutes."""
+VSR_FRAMES = 16
+"""What super-resolution is given by default: it goes through a clip by windows, and all 61 frames take many minutes."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def random_sampler(stage: str, device: torch.device, dtype: torch.dtype) -> Samp
         hidden_act="gelu" if large else "quick_gelu",
     )
     with device:
-        network = VideoUNet(STAGES[stage]).to(dtype).eval()
+        network = VideoUNet(STAGES[stage].network).to(dtype).eval()
         vae: Any = AutoencoderKL(
             block_out_channels=widths,
             down_block_types=("DownEncoderBlock2D",) * len(widths),
@@ -149,49 +153,63 @@ def _resident() -> int:
 
 
 def bench(
-    stages: list[str], size: tuple[int, int, int, int], guidance: float | None, device: torch.device
-) -> list[Row]:
+    stages: list[str],
+    size: tuple[int, int, int, int],
+    guidance: float | None,
+    device: torch.device,
+    failures: dict[str, str],
+    vsr_frames: int = VSR_FRAMES,
+) -> Iterator[Row]:
     """Measure stages of the cascade at a size: key frames, height, width and steps. Raises ConfigError if it cannot be.
 
-    guidance: of all stages; default: each one's own.
+    Args:
+        guidance: of all stages; default: each one's own.
+        failures: stage -> what went wrong, of those that yield no row.
+        vsr_frames: the most frames that super-resolution is given.
     """
     frames, height, width, steps = size
-    overrides = [f"base.num_frames={frames}", f"base.height={height}", f"base.width={width}"]
+    overrides = [f"base.height={height}", f"base.width={width}"]
     overrides += [f"{name}.num_inference_steps={steps}" for name in STAGES]
     overrides += [f"{name}.guidance_scale={guidance}" for name in STAGES if guidance is not None]
-    settings = resolve({}, overrides)
+    settings = resolve({}, [*overrides, f"base.num_frames={frames}"])
     dtype = dtype_on(device)
     parts: dict[str, Any] = {name: random_sampler(name, META, dtype) for name in STAGES}
     cascade = Cascade(**parts, settings=settings, device=META)
     estimates, plans = peaks(cascade, offload=True), cascade.plan()
     before = {"base": (0, 0, 0), "interpolation": (frames, height, width), "vsr": plans["interpolation"].pixels}
-    rows = []
+    if "vsr" in stages and vsr_frames < before["vsr"][0]:
+        # A cascade whose interpolation adds nothing: super-resolution gets as many frames as there are key frames.
+        parts["interpolation"].keyframe_interval = 1
+        short = Cascade(**parts, settings=resolve({}, [*overrides, f"base.num_frames={vsr_frames}"]), device=META)
+        estimates["vsr"], plans["vsr"] = peaks(short, offload=True)["vsr"], short.plan()["vsr"]
+        before["vsr"] = (vsr_frames, *before["vsr"][1:])
     for stage in stages:
         own = getattr(settings, stage)
-        with multiprocessing.get_context("spawn").Pool(1) as alone:
-            seconds, per_step, peak = alone.apply(measure, (stage, before[stage], arguments(own), str(device)))
-        rows.append(
-            Row(
-                date=date.today().isoformat(),
-                device=torch.cuda.get_device_name(device)
-                if device.type == "cuda"
-                else f"{platform.machine()} CPU, threads: {torch.get_num_threads()}",
-                lavie=__version__,
-                torch=torch.__version__,
-                dtype=str(dtype).removeprefix("torch."),
-                stage=stage,
-                frames=plans[stage].pixels[0],
-                height=plans[stage].pixels[1],
-                width=plans[stage].pixels[2],
-                steps=steps,
-                guidance=own.guidance_scale,
-                seconds=round(seconds, 2),
-                seconds_per_step=round(per_step, 3),
-                peak_gib=round(peak / GIB, 2),
-                estimated_gib=round(estimates[stage].total / GIB, 2),
-            )
+        try:
+            with multiprocessing.get_context("spawn").Pool(1) as alone:
+                seconds, per_step, peak = alone.apply(measure, (stage, before[stage], arguments(own), str(device)))
+        except Exception as error:  # out of memory, above all
+            failures[stage] = f"{type(error).__name__}: {error}"
+            continue
+        yield Row(
+            date=date.today().isoformat(),
+            device=torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else f"{platform.machine()} CPU, threads: {torch.get_num_threads()}",
+            lavie=__version__,
+            torch=torch.__version__,
+            dtype=str(dtype).removeprefix("torch."),
+            stage=stage,
+            frames=plans[stage].pixels[0],
+            height=plans[stage].pixels[1],
+            width=plans[stage].pixels[2],
+            steps=steps,
+            guidance=own.guidance_scale,
+            seconds=round(seconds, 2),
+            seconds_per_step=round(per_step, 3),
+            peak_gib=round(peak / GIB, 2),
+            estimated_gib=round(estimates[stage].total / GIB, 2),
         )
-    return rows
 
 
 def append(rows: list[Row], path: Path) -> None:
@@ -223,6 +241,7 @@ def main(
     width: Annotated[int | None, typer.Option(help="Of the base clip; default: 512 on a GPU, 64 on a CPU.")] = None,
     steps: Annotated[int | None, typer.Option(help="Of denoising; default: 50 on a GPU, 2 on a CPU.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Of all stages; up to 1 is one network call a step.")] = None,
+    vsr_frames: Annotated[int, typer.Option(min=2, help="The most that super-resolution is given.")] = VSR_FRAMES,
     results: Annotated[Path, typer.Option(help="The CSV file that rows are appended to.")] = RESULTS,
 ) -> None:
     """Time the full-size cascade with random weights, and weigh its memory, on the GPU or else on the CPU."""
@@ -233,12 +252,19 @@ def main(
     unknown = set(stage or []) - set(STAGES)
     if unknown:
         raise typer.BadParameter(f"--stage: got {', '.join(sorted(unknown))}, wanted {', '.join(STAGES)}")
+    rows: list[Row] = []
+    failures: dict[str, str] = {}
     try:
-        rows = bench(stage or [*STAGES], (first, second, third, fourth), guidance, device)
+        size = (first, second, third, fourth)
+        for row in bench(stage or [*STAGES], size, guidance, device, failures, vsr_frames):
+            append([row], results)
+            rows.append(row)
     except LavieError as error:
         raise typer.BadParameter(str(error)) from None
-    append(rows, results)
-    Console().print(table(rows))
+    if rows:
+        Console().print(table(rows))
+    if failures:
+        raise SystemExit("\n".join(f"stage {name} failed: {reason}" for name, reason in failures.items()))
 
 
 if __name__ == "__main__":

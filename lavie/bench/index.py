@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from ..data.shards.index import Index
-from ..data.shards.table import ROW, Part, Table, TableWriter
+from ..data.shards.table import ROW_DTYPE, Table, TableWriter
 
 IMAGES = 5
 """One sample in so many is an image."""
@@ -34,7 +34,7 @@ def write(path: Path, rows: int) -> None:
             for start in range(first, end, CHUNK):
                 n = min(CHUNK, end - start)
                 numbers = start + np.arange(n)
-                chunk = np.zeros(n, ROW)
+                chunk = np.zeros(n, ROW_DTYPE)
                 chunk["shard"], chunk["size"] = numbers // 5000, 1 << 20
                 chunk["offset"] = (numbers % 5000) << 20
                 chunk["frames"] = rng.integers(16, 300, n) if kind == "video" else 1
@@ -53,7 +53,7 @@ def read(path: Path, rows: int, reads: int) -> None:
     before = _peak()
     begin = time.perf_counter()
     table = Table(path, path.parent)
-    index = Index.of([Part(table, kind) for kind in ("video", "image")])
+    index = Index.of_tables([table])
     opened = time.perf_counter()
     for i in np.random.default_rng(1).integers(rows, size=reads):
         assert int(index[i].key[:9]) == i

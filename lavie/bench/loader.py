@@ -34,7 +34,8 @@ from ..data.media.decode import probe, read_frames
 from ..data.media.encode import encode_mp4, encode_vp9
 from ..data.order.permutation import sample_at
 from ..data.prepare.writer import ShardWriter
-from ..data.shards.index import Index, Sample, load_index
+from ..data.shards.index import Index, load_index
+from ..data.shards.index_file import Sample
 from ..data.shards.member import read_member
 from ..errors import ConfigError
 from ..seeds import numpy_generator

@@ -9,6 +9,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from ..config.load import load_config
+from ..launcher import launched_rank
 
 SHOWN = 20
 """Entries without success that are listed on screen; `failed-rank<r>.jsonl` lists them all."""
@@ -29,10 +30,11 @@ def cache_command(
     """
     import torch
 
-    from ..training.make_cache import cache_data, launched, own_device
+    from ..training.make_cache import cache_data, own_device
 
     run = load_config(config, overrides or [])
-    (rank, ranks), console = launched(), Console()
+    launched, console = launched_rank(), Console()
+    rank, ranks = launched.rank, launched.world_size
     plain = ranks > 1 or not console.is_terminal
     with Progress(transient=True, console=console, disable=plain) as progress:
         tasks: dict[str, TaskID] = {}

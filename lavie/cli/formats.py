@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..config.train import Stage
+from ..config.stages import StageName
 
 Overwrite = Annotated[bool, typer.Option(help="Replace an exported folder or a .pt file that lies at OUT.")]
 
@@ -54,7 +54,7 @@ def import_command(
         ),
     ],
     out: Annotated[Path, typer.Argument(help="The new folder.")],
-    stage: Annotated[Stage, typer.Option(help="What the network does.")],
+    stage: Annotated[StageName, typer.Option(help="What the network does.")],
     pretrained: Annotated[
         Path | None,
         typer.Option(

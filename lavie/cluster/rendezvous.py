@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from ..distributed import log
 from ..errors import ClusterError, ConfigError, LostRankError
-from ..launcher import Place, _own_addresses
+from ..launcher import Place, node_addresses
 
 PATIENCE = 20.0
 """Seconds after which a rank says whom it waits for, or that what it looks for is out of reach."""
@@ -103,7 +103,7 @@ def _check_address(place: Place) -> None:
     except OSError:
         raise ClusterError(
             f"{place}: MASTER_ADDR {place.address} is no address of this node, which has "
-            f"{', '.join(_own_addresses())}. Rank 0 must run on the node of MASTER_ADDR: set that to one of these, or "
+            f"{', '.join(node_addresses())}. Rank 0 must run on the node of MASTER_ADDR: set that to one of these, or "
             "give this node another rank"
         ) from None
 

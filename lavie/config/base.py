@@ -1,12 +1,15 @@
 """What every section of the configuration is made of."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class Strict(BaseModel):
     """A section of the configuration: frozen, and closed to unknown keys."""
+
+    input_keys: ClassVar[dict[str, str]] = {}
+    """Keys that a file may give and that become values of other keys, each with what it means."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 

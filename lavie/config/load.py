@@ -108,7 +108,7 @@ def _explain(model: type[Strict], error: Any) -> str:
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    names = []
+    names = [prefix + name for name in model.input_keys] if issubclass(model, Strict) else []
     for name, field in model.model_fields.items():
         names.append(prefix + name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

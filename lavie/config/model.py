@@ -1,6 +1,7 @@
 """The networks of a run: the video UNet, the autoencoder and the text encoder."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,8 +11,37 @@ TEMPORAL_GROUPS = 32
 """Groups of the norms beside temporal convolutions, whatever norm_num_groups is (as released)."""
 
 
+PRESETS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "interpolation": dict(
+        in_channels=8,
+        spatial_attention="first_and_previous",
+        temporal_order="after_feed_forward",
+        rotary_dim=0,
+        relative_bias=False,
+    ),
+    "vsr": dict(
+        in_channels=7,
+        block_out_channels=(256, 512, 512, 1024),
+        cross_attention=(False, True, True, True),
+        only_cross_attention=(True, True, True, False),
+        cross_attention_dim=1024,
+        linear_projection=True,
+        num_noise_levels=1000,
+        max_noise_level=350,
+        temporal_convolutions=True,
+    ),
+}
+"""The released networks by the names of their stages: each preset lists what differs from UNetConfig's defaults."""
+
+
 class UNetConfig(Strict):
     """The network of one stage. The defaults are LaVie's base text-to-video network at full size."""
+
+    input_keys: ClassVar[dict[str, str]] = {
+        "preset": "base, interpolation or vsr: the released network of that stage. Its values lie under those "
+        "that this section gives. A run's config.yaml has the values themselves.",
+    }
 
     in_channels: int = 4
     out_channels: int = 4
@@ -44,6 +74,18 @@ class UNetConfig(Strict):
     """Whether temporal attention adds a learned bias per relative frame distance (in the released weights)."""
     norm_statistics: Literal["separate", "pooled"] = "separate"
     """GroupNorm of a joint batch: the clip pools its own frames and each image stands alone, or all pool together."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lay_over_preset(cls, values: Any) -> Any:
+        """Replace the key `preset` by the preset's values, under the keys that are given beside it."""
+        if not isinstance(values, Mapping) or "preset" not in values:
+            return values
+        given = {key: value for key, value in values.items() if key != "preset"}
+        preset = values["preset"]
+        if not isinstance(preset, str) or preset not in PRESETS:
+            raise ValueError(f"preset is {preset!r}: wanted one of {', '.join(PRESETS)}")
+        return PRESETS[preset] | given
 
     @model_validator(mode="after")
     def _check(self) -> "UNetConfig":

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from .base import Strict
 from .data import DataConfig, DegradationConfig
 from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
+from .stages import STAGES, StageName
 
 SamplerName = Literal["ddim", "ddpm", "euler", "dpm++", "unipc"]
 
@@ -32,13 +33,10 @@ def _unquoted_no(value: Any) -> Any:
     return "no" if value is False else value  # as YAML reads it
 
 
-Stage = Literal["base", "interpolation", "vsr"]
-
-
 class TrainConfig(Strict):
     """One training run."""
 
-    stage: Stage = "base"
+    stage: StageName = "base"
     output_dir: str
     seed: int = 0
 
@@ -120,7 +118,7 @@ class TrainConfig(Strict):
                         "a Stable Diffusion 1.4 folder in diffusers' format"
                     )
         channels = self.latent_channels
-        wanted = (channels + {"base": 0, "interpolation": channels, "vsr": 3}[self.stage], channels)
+        wanted = (channels + STAGES[self.stage].condition_channels(channels), channels)
         if (self.model.in_channels, self.model.out_channels) != wanted:
             raise ValueError(
                 f"model.in_channels and model.out_channels are {self.model.in_channels} and {self.model.out_channels}, "
@@ -137,27 +135,25 @@ class TrainConfig(Strict):
         return self
 
     def _check_stage(self) -> None:
-        data = self.data
-        if self.stage != "base" and data.num_images:
+        stage, data = STAGES[self.stage], self.data
+        if data.num_images and not stage.joins_images:
             raise ValueError(
                 f"data.num_images is {data.num_images}: stage {self.stage} trains on clips alone, set it to 0"
             )
-        if self.stage != "base" and self.validation_prompts:
+        if self.validation_prompts and not stage.draws_from_prompt:
             raise ValueError(f"validation_prompts are for stage base: stage {self.stage} is judged by `lavie score`")
-        for size in (data.size, *data.buckets) if self.stage == "interpolation" else ():
-            if (size.num_frames - 1) % self.keyframe_interval:
-                where = f"data.buckets: num_frames of {size.name}" if size in data.buckets else "data.num_frames"
-                raise ValueError(
-                    f"{where} is {size.num_frames}: with keyframe_interval {self.keyframe_interval} a clip has "
-                    f"n * {self.keyframe_interval} + 1 frames, so that it begins and ends with a key frame"
-                )
-        if self.stage == "vsr":
-            if data.cache is not None:
-                raise ValueError(
-                    f"data.cache is {data.cache}: stage vsr degrades the pixels of each visit, set it to null"
-                )
+        for size in (data.size, *data.buckets):
+            key = f"data.buckets: num_frames of {size.name}" if size in data.buckets else "data.num_frames"
+            stage.require_frames(size.num_frames, self.keyframe_interval, key)
+        if data.cache is not None and not stage.cacheable:
+            raise ValueError(
+                f"data.cache is {data.cache}: stage {self.stage} degrades the pixels of each visit, set it to null"
+            )
+        if stage.condition == "low_resolution":
             if not self.model.num_noise_levels:
-                raise ValueError("model.num_noise_levels is 0: stage vsr tells the network the low resolution's noise")
+                raise ValueError(
+                    f"model.num_noise_levels is 0: stage {self.stage} tells the network the low resolution's noise"
+                )
             if self.degradation.scale != self.latent_stride:
                 raise ValueError(
                     f"degradation.scale is {self.degradation.scale}: the low resolution joins the latents, so it must "
@@ -172,14 +168,14 @@ class TrainConfig(Strict):
     @property
     def low_resolution(self) -> DegradationConfig | None:
         """How batches come by their low resolution, if the stage wants one."""
-        return self.degradation if self.stage == "vsr" else None
+        return self.degradation if STAGES[self.stage].condition == "low_resolution" else None
 
     @property
     def latent_stride(self) -> int:
         """Pixels per latent along one axis."""
         if self.autoencoder.type == "patch":
             return self.autoencoder.patch_size
-        return 4 if self.stage == "vsr" else 8
+        return STAGES[self.stage].autoencoder_stride
 
     @property
     def latent_channels(self) -> int:

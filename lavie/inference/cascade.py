@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..config.load import read_yaml
-from ..config.train import Stage
+from ..config.stages import StageName
 from ..errors import CheckpointError, ConfigError
 from ..run_folder import find_stage
 from .chunking import Axes, whole
@@ -26,7 +26,7 @@ from .super_resolution import SuperResolver
 from .video_io import write_mp4, write_sheet
 from .work import Work
 
-STAGES: tuple[Stage, ...] = get_args(Stage)
+STAGES: tuple[StageName, ...] = get_args(StageName)
 Report = Callable[[str, int, int], None]
 """Called after each denoising step as report(stage, step, steps), step from 1, over all clips."""
 
@@ -294,7 +294,7 @@ def generate_cascade(
     return [*paths, out / "sheet.png"]
 
 
-def _until(stop_after: str) -> tuple[Stage, ...]:
+def _until(stop_after: str) -> tuple[StageName, ...]:
     if stop_after not in STAGES:
         raise ConfigError(f"stop_after: got {stop_after!r}, wanted one of {', '.join(STAGES)}")
     return STAGES[: [*STAGES].index(stop_after) + 1]  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..models.autoencoder import Autoencoder
-from ..pixels import normalised
+from ..pixels import to_float, to_uint8
 from .chunking import Axis, Place, scaled, windowed, within
 
 DECODE_TILE, DECODE_OVERLAP = 128, 32
@@ -24,7 +24,7 @@ FRAMES_AT_ONCE = 4
 
 def to_pixels(frames: np.ndarray | Tensor, device: torch.device | str) -> Tensor:
     """uint8 (..., H, W, 3) -> float32 (..., 3, H, W) in [-1, 1] on the device."""
-    return normalised(torch.tensor(np.asarray(frames)).to(device))
+    return to_float(torch.tensor(np.asarray(frames)).to(device))
 
 
 def check_frames(frames: np.ndarray | Tensor, count: int, what: str) -> None:
@@ -67,7 +67,7 @@ def decode(autoencoder: Autoencoder, latents: Tensor, tile: int = DECODE_TILE) -
     frames = []
     for chunk in latents.transpose(1, 2).flatten(0, 1).split(FRAMES_AT_ONCE):
         pixels = windowed(partial(decoded, chunk), axes, scales=(stride, stride))
-        frames.append(((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).movedim(-3, -1).cpu().numpy())
+        frames.append(to_uint8(pixels).cpu().numpy())
     return np.concatenate(frames).reshape(len(latents), -1, *frames[0].shape[1:])
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ..config.load import validate
 from ..config.model import UNetConfig
+from ..config.stages import STAGES
 from ..errors import CheckpointError
 from ..ops.temporal_attention import rotary_frequencies
-from .stages import STAGES
 from .state_dict import StateDict, require_fit, shapes
 from .unet import VideoUNet
 
@@ -58,7 +58,7 @@ def unet_config(stage: str, config: Mapping[str, Any], source: str = "config") -
         raise CheckpointError(
             f"{source}: key {error.args[0]} is missing: wanted a config in diffusers' style"
         ) from None
-    return validate(UNetConfig, values | {key: getattr(STAGES[stage], key) for key in STAGE_KEYS}, source)
+    return validate(UNetConfig, values | {key: getattr(STAGES[stage].network, key) for key in STAGE_KEYS}, source)
 
 
 def require_stage(stage: str) -> None:
@@ -71,7 +71,7 @@ def require_released_kind(stage: str, config: UNetConfig) -> None:
     """Raise CheckpointError if the released code of the stage would compute something else with such weights."""
     require_stage(stage)
     for key in STAGE_KEYS:
-        ours, theirs = getattr(config, key), getattr(STAGES[stage], key)
+        ours, theirs = getattr(config, key), getattr(STAGES[stage].network, key)
         if ours != theirs:
             raise CheckpointError(
                 f"model.{key} is {ours}, the released {stage} network has {theirs} and no config to say otherwise: "

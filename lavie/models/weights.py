@@ -17,8 +17,8 @@ from ..distributed import log
 from ..errors import CheckpointError
 from ..run_folder import checkpoints, newest_checkpoint
 from .released import from_released, read_released, require_stage, to_released, unet_config
-from .stages import is_temporal
 from .state_dict import StateDict, require_fit, shapes
+from .trainable import is_temporal
 from .unet import VideoUNet
 
 RELATIVE_BIAS = ".time_rel_pos_bias."

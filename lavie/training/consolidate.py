@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..config.load import load_config
 from ..errors import CheckpointError
-from ..models.stages import set_trainable
 from ..models.state_dict import require_fit, shapes
+from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
 
 STATE = "state"

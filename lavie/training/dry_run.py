@@ -1,7 +1,6 @@
 """What a run would be, before any GPU time is spent: config, sizes, floating-point work, memory and data."""
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,12 +10,12 @@ from ..config.data import DatasetConfig
 from ..config.load import dump_yaml
 from ..config.train import TrainConfig
 from ..data.order.buckets import Buckets
-from ..data.order.datasets import load_pools
+from ..data.order.datasets import load_datasets
 from ..data.order.plan import Plan, make_plan
 from ..data.order.plan_report import report
 from ..data.shards.remote import is_url
-from ..errors import ConfigError
-from ..models.stages import set_trainable
+from ..launcher import planned_world_size
+from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
 from .deepspeed import resolve_json, training_dtype, zero_stage
 from .make_cache import open_caches
@@ -30,7 +29,7 @@ def describe(config: TrainConfig, deepspeed_json: str | Path) -> str:
 
     Raises ConfigError and DataError as the run would, except that data may be elsewhere: then there is a line of it.
     """
-    ranks = _ranks()
+    ranks = planned_world_size()
     settings = resolve_json(deepspeed_json, config, ranks)
     with torch.device("meta"):
         network = VideoUNet(config.model)
@@ -68,13 +67,6 @@ def describe(config: TrainConfig, deepspeed_json: str | Path) -> str:
     return "\n".join([*lines, "# data", *_data(config, ranks)])
 
 
-def _ranks() -> int:
-    told = os.environ.get("WORLD_SIZE", "1")
-    if not told.isdecimal() or int(told) < 1:
-        raise ConfigError(f"WORLD_SIZE is {told!r} in the environment: wanted the number of ranks, 1 or more")
-    return int(told)
-
-
 def plan_of(config: TrainConfig, ranks: int, buckets: Buckets | None = None) -> Plan:
     """What the run will see of its data; arguments and errors as for `make_plan`."""
     clips = config.train_batch_size * config.gradient_accumulation_steps * ranks
@@ -91,7 +83,7 @@ def _data(config: TrainConfig, ranks: int) -> list[str]:
     if not absent["data.train"]:
         lines.append(report(plan_of(config, ranks)))
     if data.validation and not absent["data.validation"]:
-        load_pools(data.held_out, data.validation)
+        load_datasets(data.held_out, data.validation)
     absent["data.cache"] = _absent([data.cache or ""])
     if not absent["data.cache"] and not absent["pretrained_model_name_or_path"]:
         open_caches(config)  # one of other encoders or sizes is refused

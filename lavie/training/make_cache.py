@@ -1,10 +1,9 @@
-"""Making a cache of latents and text features, and taking one for a run. `lavie.data.cache.cache` says what it holds.
+"""Making a cache of latents and text features, and taking one for a run. `lavie.data.cache.layout` says what it holds.
 
 Encoding is shared among ranks by the numbers of the entries, a shard's worth in turn, so that the ranks need not speak
 to each other, may start and end at any time, and go on where they were stopped.
 """
 
-import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -20,30 +19,28 @@ from ..config.data import DataConfig
 from ..config.load import merge, validate
 from ..config.train import TrainConfig
 from ..data.cache.cache import Cache
+from ..data.cache.description import write_description
+from ..data.cache.failures import write_failures
 from ..data.cache.layout import size_folder
 from ..data.cache.lookup import Lookup
-from ..data.cache.write import describe, write_failed, write_lookups, write_shard
+from ..data.cache.write import write_lookups, write_shard
 from ..data.feed.cuts import CutDataset, cached_samples
 from ..data.feed.rows import Row
 from ..data.feed.workers import Workers
 from ..data.order.buckets import load_buckets
 from ..data.shards.index import Index
 from ..errors import ConfigError
+from ..launcher import launched_rank
 from ..models.autoencoder import build_autoencoder
 from ..models.identity import encoder_identity
 from ..models.text_encoder import build_text_encoder
-from ..pixels import normalised
+from ..pixels import to_float
 from .deepspeed import training_dtype
 
 PIXELS = 1
 """Version of decoding, scaling and cutting: another one means other pixels out of the same file and cut."""
 SHARD_BYTES = 256 << 20
 """Size at which a shard is closed: large enough for sequential disks, and little is lost with an unfinished one."""
-
-RANKS = (("RANK", "WORLD_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"))
-"""How torchrun and deepspeed, Open MPI, and MPICH tell a process which one it is."""
-LOCAL_RANKS = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
-"""How they tell it which one of its node it is."""
 
 
 def open_caches(config: TrainConfig) -> dict[str, Cache] | None:
@@ -68,14 +65,6 @@ def made_with(data: DataConfig, encoders: Mapping[str, Any]) -> dict[str, Any]:
     return {f"data.{name}": getattr(data, name) for name in names} | {"pixels": PIXELS} | dict(encoders)
 
 
-def launched() -> tuple[int, int]:
-    """(rank, ranks) as the launcher says; (0, 1) without one."""
-    for rank, ranks in RANKS:
-        if rank in os.environ and ranks in os.environ:
-            return int(os.environ[rank]), int(os.environ[ranks])
-    return 0, 1
-
-
 def own_device(asked: str | None = None) -> torch.device:
     """The device that was asked for; else the GPU of this rank's place on its node, or the CPU."""
     if asked is not None:
@@ -85,8 +74,10 @@ def own_device(asked: str | None = None) -> torch.device:
             raise ConfigError(f"--device {asked}: {str(error).splitlines()[0]}") from None
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    places = [int(os.environ[name]) for name in LOCAL_RANKS if name in os.environ]
-    return torch.device("cuda", places[0] if places else launched()[0] % torch.cuda.device_count())
+    launched = launched_rank()
+    if launched.local_rank is not None:
+        return torch.device("cuda", launched.local_rank)
+    return torch.device("cuda", launched.rank % torch.cuda.device_count())
 
 
 @dataclass
@@ -126,10 +117,10 @@ def cache_data(
     config = validate(TrainConfig, values, f"`lavie data cache` into {out}")
     report, encoders = CacheReport(), _Encoders(config, device, dtype)
     identity = encoder_identity(config)
-    for bucket in load_buckets(config.data, config.data.train, config.seed).each:
+    for bucket in load_buckets(config.data, config.data.train, config.seed).all:
         data, folder = bucket.data, size_folder(out, bucket.data)
         black = encoders(torch.zeros(1, 1, data.height, data.width, 3, dtype=torch.uint8), [""])
-        describe(
+        write_description(
             folder,
             made_with(data, identity),
             {name: entry[0] for name, entry in black.items()},
@@ -137,7 +128,7 @@ def cache_data(
             encoders.runs_in,
         )
         failed: list[dict[str, Any]] = []
-        for kind, indices in cached_samples(bucket.pools, data).items():
+        for kind, indices in cached_samples(bucket.datasets, data).items():
             frames = data.num_frames if kind == "clips" else 1
             size = sum((1 if name == "text" else frames) * entry.nbytes for name, entry in black.items())
             todo = _Todo(Lookup.scan(folder, kind), indices, data.cuts or 1, shard_bytes // size)
@@ -149,7 +140,7 @@ def cache_data(
                     failed += lost
                     report.encoded += len(keys) - len(lost)
                     done(f"{kind} {bucket.name}", number, len(todo.numbers))
-        write_failed(folder, launched()[0], failed)
+        write_failures(folder, launched_rank().rank, failed)
         write_lookups(folder)
         report.failed += failed
     return report
@@ -159,14 +150,16 @@ class _Todo:
     """The entries of one kind that a rank is to make: numbers int64 (n,), keys uint8 (n, 16)."""
 
     def __init__(self, lookup: Lookup, indices: Sequence[Index], cuts: int, per_shard: int) -> None:
-        rank, ranks = launched()
+        launched = launched_rank()
         self.wanted = cuts * sum(map(len, indices))
-        per_shard = max(1, min(per_shard, -(-self.wanted // ranks)))  # no rank is idle over a small dataset
+        per_shard = max(
+            1, min(per_shard, -(-self.wanted // launched.world_size))
+        )  # no rank is idle over a small dataset
         self._per_shard, self.absent, first = per_shard, 0, 0
         numbers, keys = [np.empty(0, np.int64)], [np.empty((0, 16), np.uint8)]
         for index in indices:
             for some, their_keys in lookup.absent(index, cuts):
-                mine = (first + some) // per_shard % ranks == rank
+                mine = (first + some) // per_shard % launched.world_size == launched.rank
                 numbers.append(first + some[mine])
                 keys.append(their_keys[mine])
                 self.absent += len(some)
@@ -195,7 +188,7 @@ class _Encoders:
     def __call__(self, pixels: Tensor, captions: list[str]) -> dict[str, Tensor]:
         """pixels uint8 (n, F, H, W, 3), n captions -> mean, std (n, F, C, h, w) and text (n, 1, L, D), on the CPU."""
         rows = pixels.shape[:2]
-        mean, std = self._autoencoder.posterior(normalised(pixels.to(self._device).flatten(0, 1)))
+        mean, std = self._autoencoder.posterior(to_float(pixels.to(self._device).flatten(0, 1)))
         entries = {"mean": mean.unflatten(0, rows), "text": self._text_encoder(captions)[:, None]}
         if std is not None:
             entries["std"] = std.unflatten(0, rows)

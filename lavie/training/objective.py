@@ -12,7 +12,7 @@ from ..diffusion.condition import spread_key_frames
 from ..diffusion.loss import JointLoss, joint_loss, min_snr_weight
 from ..diffusion.schedule import NoiseSchedule
 from ..models.autoencoder import Autoencoder, sample_posterior
-from ..pixels import normalised
+from ..pixels import to_float
 from ..seeds import torch_generator, uniform
 
 
@@ -108,7 +108,7 @@ class Objective:
             return batch["mean"].to(self.device).float(), std
         rows, pixels = batch["pixels"].shape[:2], batch["pixels"].to(self.device).flatten(0, 1)
         if pixels.dtype == torch.uint8:
-            pixels = normalised(pixels)
+            pixels = to_float(pixels)
         mean, std = self.autoencoder.posterior(pixels)
         return mean.unflatten(0, rows), None if std is None else std.unflatten(0, rows)
 
@@ -141,7 +141,7 @@ class Objective:
                 keys = self.schedule.add_noise(keys, noise_like(keys), steps)
             return spread_key_frames(keys, config.keyframe_interval), None
         if config.stage == "vsr":
-            pixels = normalised(batch["low_res"].to(self.device)).transpose(1, 2)
+            pixels = to_float(batch["low_res"].to(self.device)).transpose(1, 2)
             level = torch.full((len(positions),), config.sampling.noise_level, device=self.device)
             if not validating:
                 level = draw("noise level", config.model.highest_noise_level + 1)

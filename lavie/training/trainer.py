@@ -21,8 +21,8 @@ from ..diffusion.schedule import NoiseSchedule
 from ..distributed import barrier, is_main, log, rank, setup_logging, sum_over_ranks, world_size
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..models.autoencoder import build_autoencoder
-from ..models.stages import set_trainable
 from ..models.text_encoder import build_text_encoder
+from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
 from ..models.weights import initialize
 from ..ops.attention import set_attention_backend

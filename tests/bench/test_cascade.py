@@ -10,10 +10,10 @@ from rich.console import Console
 
 from lavie.bench import cascade as bench
 from lavie.config.load import load_config
+from lavie.config.stages import STAGES
 from lavie.diffusion.schedule import NoiseSchedule
 from lavie.errors import ConfigError
 from lavie.models.autoencoder import build_autoencoder
-from lavie.models.stages import STAGES
 from lavie.models.text_encoder import HashTextEncoder
 from lavie.models.unet import VideoUNet
 
@@ -55,11 +55,13 @@ def tiny(monkeypatch, cascade_folder):
 
 
 def test_rows_of_all_stages(tiny, tmp_path):
-    rows = bench.bench([*STAGES], (3, 16, 24, 2), 2.0, CPU)
+    failures = {}
+    rows = list(bench.bench([*STAGES], (3, 16, 24, 2), 2.0, CPU, failures, vsr_frames=5))
+    assert failures == {}
     assert [(row.stage, row.frames, row.height, row.width) for row in rows] == [
         ("base", 3, 16, 24),
         ("interpolation", 9, 16, 24),
-        ("vsr", 9, 64, 96),
+        ("vsr", 5, 64, 96),
     ]
     assert all(row.seconds >= row.seconds_per_step > 0 and row.peak_gib >= 0 for row in rows)
     bench.append(rows[:1], tmp_path / "results.csv")
@@ -69,9 +71,26 @@ def test_rows_of_all_stages(tiny, tmp_path):
     assert [row["stage"] for row in kept] == [*STAGES] and {row["guidance"] for row in kept} == {"2.0"}
     console = Console(width=200, record=True)
     console.print(bench.table(rows))
-    assert "9 x 64 x 96" in console.export_text()
+    assert "5 x 64 x 96" in console.export_text()
 
 
 def test_refuses_a_size_before_it_builds_anything(tiny):
     with pytest.raises(ConfigError, match="height x width: got 15 x 24"):
-        bench.bench(["base"], (3, 15, 24, 2), None, CPU)
+        list(bench.bench(["base"], (3, 15, 24, 2), None, CPU, {}))
+
+
+def test_a_stage_that_fails_is_named_after_the_others(tiny, tmp_path, monkeypatch):
+    measure = bench.measure
+
+    def measured(stage, *args):
+        if stage == "interpolation":
+            raise torch.OutOfMemoryError("too large")
+        return measure(stage, *args)
+
+    monkeypatch.setattr(bench, "measure", measured)
+    monkeypatch.setattr(bench, "default_device", lambda: CPU)
+    results = tmp_path / "results.csv"
+    with pytest.raises(SystemExit, match="^stage interpolation failed: OutOfMemoryError: too large$"):
+        bench.main(stage=None, frames=3, height=16, width=24, steps=2, guidance=2.0, results=results)
+    with results.open(newline="") as file:
+        assert [(row["stage"], row["frames"]) for row in csv.DictReader(file)] == [("base", "3"), ("vsr", "9")]

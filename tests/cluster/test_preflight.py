@@ -1,5 +1,6 @@
 """What keeps the ranks of a run apart, or makes nodes differ: each is found, and named with its node."""
 
+import itertools
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from lavie.cluster.rank_facts import code_hashes, compare, make_card, visible_sh
 from lavie.cluster.rendezvous import meet, start_timeout
 from lavie.config.load import load_config
 from lavie.errors import ClusterError, ConfigError, LostRankError
-from lavie.launcher import MPI_RANKS, MPI_SIZES, SLURM_NUMBERS, Place, find_place
+from lavie.launcher import MPI_NUMBERS, SLURM_NUMBERS, Place, find_place
 from lavie.testing import free_port
 from lavie.training import stop
 from lavie.training.stop import FAILED, LOST
@@ -210,14 +211,14 @@ def test_settings_of_deepspeed_differ(rendered, tmp_path):
 
 def test_code_differs(rendered):
     a, b = card(place(0, 1), rendered), card(place(1, 1), rendered)
-    assert {"train.py", "lavie/training/step.py", "lavie/kernels/cost.py"} <= code_hashes().keys()
-    b["code"] = b["code"] | {"lavie/training/step.py": "0"}
+    assert {"train.py", "lavie/training/objective.py", "lavie/kernels/cost.py"} <= code_hashes().keys()
+    b["code"] = b["code"] | {"lavie/training/objective.py": "0"}
     del b["code"]["train.py"]
     b["facts"] = b["facts"] | {"torch": "2.11.0"}
     version, code = compare([a, b])
     assert version.startswith(f"torch: {a['facts']['torch']} on node0 (rank 0); 2.11.0 on node1 (rank 1)")
     assert code.startswith(
-        "code: lavie/training/step.py, train.py differ: one version on node0 (rank 0), another on node1"
+        "code: lavie/training/objective.py, train.py differ: one version on node0 (rank 0), another on node1"
     )
 
 
@@ -324,7 +325,7 @@ def test_the_doctor_of_one_rank_says_how_to_start_it(environment):
 
 @pytest.fixture
 def environment(monkeypatch):
-    launchers = ("TORCHELASTIC_USE_AGENT_STORE", *MPI_RANKS, *MPI_SIZES, *SLURM_NUMBERS.values())
+    launchers = ("TORCHELASTIC_USE_AGENT_STORE", *itertools.chain(*MPI_NUMBERS), *SLURM_NUMBERS.values())
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", *launchers):
         monkeypatch.setenv(name, "")  # restored afterwards, whatever find_place sets
         monkeypatch.delenv(name)
@@ -364,7 +365,7 @@ def test_an_mpi_that_knows_nothing_of_mpirun_is_found(environment, monkeypatch):
 
 
 def test_others_are_told_the_address_of_this_nodes_name(monkeypatch):
-    monkeypatch.setattr(launcher, "_own_addresses", lambda loopback: ["172.17.0.1", "10.0.0.5"])
+    monkeypatch.setattr(launcher, "node_addresses", lambda loopback: ["172.17.0.1", "10.0.0.5"])
     for named, told in (("10.0.0.5", "10.0.0.5"), ("127.0.1.1", "172.17.0.1")):
         monkeypatch.setattr(socket, "gethostbyname", lambda name, named=named: named)
         assert launcher._known_address() == told

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lavie.config.load import dump_yaml, load_config, merge, parse_overrides, validate
+from lavie.config.stages import STAGES
 from lavie.config.train import TrainConfig
 from lavie.errors import ConfigError
-from lavie.models.stages import STAGES
 from lavie.training.deepspeed import resolve_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +61,7 @@ def test_shipped_configs_open_with_their_command(path):
 @pytest.mark.parametrize("name", ["base.yaml", "base_quality.yaml"])
 def test_the_full_size_runs_are_the_papers(name):
     config = load_config(ROOT / "configs" / name)
-    assert config.model == STAGES["base"]
+    assert config.model == STAGES["base"].network
     assert (config.data.num_frames, config.data.num_images, config.data.height, config.data.width) == (16, 4, 320, 512)
 
 
@@ -338,11 +338,11 @@ def test_a_dumped_config_names_every_key():
 
 def test_the_full_size_networks_are_the_released_ones_but_for_what_the_configs_argue():
     vsr = load_config(ROOT / "configs/vsr.yaml").model
-    assert vsr == STAGES["vsr"]
+    assert vsr == STAGES["vsr"].network
     changed = {
         key
         for key, value in load_config(ROOT / "configs/interpolation.yaml").model
-        if value != getattr(STAGES["interpolation"], key)
+        if value != getattr(STAGES["interpolation"].network, key)
     }
     assert changed == {"spatial_attention", "temporal_order", "rotary_dim"}
 

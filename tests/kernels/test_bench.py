@@ -1,12 +1,17 @@
-"""The benchmarks run from end to end but for the timing, and their results become a table and a plot."""
+"""The benchmarks run from end to end but for the timing, without the developers' packages, and results are reported."""
 
 import csv
 import os
+import re
+import runpy
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from packaging.requirements import Requirement
 from PIL import Image
 
 pytest.importorskip("triton")
@@ -16,16 +21,88 @@ from lavie.kernels.bench.report import END, START, renew  # noqa: E402
 from lavie.kernels.cost import Cost  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
+OPS = ("temporal_attention", "group_norm_silu", "pseudo3d_conv", "unet")
 
+HIDE = """
+from importlib.machinery import PathFinder
 
-@pytest.mark.parametrize(
-    "op", ("temporal_attention", "group_norm_silu", "pseudo3d_conv", pytest.param("unet", marks=pytest.mark.long))
+find = PathFinder.find_spec
+PathFinder.find_spec = classmethod(
+    lambda _, name, *args: None if name.partition(".")[0] in {hidden} else find(name, *args)
 )
-def test_dry_run(op):
-    command = [sys.executable, "-m", f"lavie.kernels.bench.{op}", "--dry-run", "--dtype", "fp32"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+"""
+
+
+def developers_modules() -> set[str]:
+    """What `make install` leaves out of what `.[dev]` has, as it is imported."""
+    with mock.patch("setuptools.setup") as setup:
+        runpy.run_path(str(ROOT / "setup.py"))
+    required, found = list(setup.call_args.kwargs["install_requires"]), {"triton"}  # which CUDA builds of torch bring
+    while required:
+        requirement = Requirement(required.pop())
+        name = canonical(requirement.name)
+        if name in found or requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        found.add(name)
+        try:
+            required += metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+    extra = {canonical(Requirement(line).name) for line in setup.call_args.kwargs["extras_require"]["dev"]} - found
+    return {
+        module for module, owners in metadata.packages_distributions().items() if {*map(canonical, owners)} <= extra
+    }
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a process that finds none of the developers' packages, nor do its children."""
+    hidden = developers_modules()
+    assert {"pytest", "hypothesis", "mypy", "xdist", "rotary_embedding_torch"} <= hidden and "torch" not in hidden
+    folder = tmp_path_factory.mktemp("hidden")
+    (folder / "sitecustomize.py").write_text(HIDE.format(hidden=sorted(hidden)))
+    return os.environ | {"PYTHONPATH": f"{folder}:{ROOT}", "TRITON_INTERPRET": "1"}
+
+
+def run(installed: dict[str, str], *arguments: str) -> str:
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=installed, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "triton" in done.stdout and "WRONG" not in done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("op", (*OPS[:3], pytest.param("unet", marks=pytest.mark.long)))
+def test_dry_run(installed, op):
+    printed = run(installed, "-m", f"lavie.kernels.bench.{op}", "--dry-run")
+    assert "triton" in printed and "FAILED" not in printed
+
+
+EVERYTHING = """
+import importlib, sys
+from pathlib import Path
+import torch
+from lavie.inference import bench
+from lavie.kernels.bench.report import renew
+
+for name in {modules}:
+    importlib.import_module(name)
+assert not [name for name in ("pytest", "hypothesis") if name in sys.modules]
+renew(*map(Path, sys.argv[1:]))
+# Networks on the meta device, their sizes and their memory; no stage is sampled.
+assert list(bench.bench([], (2, 64, 64, 2), None, torch.device("cpu"), {{}})) == []
+"""
+
+
+def test_every_module_is_imported_and_results_are_reported(installed, tmp_path):
+    files = [*(ROOT / "lavie").rglob("*.py"), *(ROOT / "kernels").rglob("*.py"), ROOT / "train.py"]
+    names = [path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for path in files]
+    names = [f"lavie.{name}" if name.startswith("kernels.") else name.removesuffix(".__init__") for name in names]
+    results, readme = write_results(tmp_path, [row("triton", part, 1, 1) for part in harness.PARTS])
+    run(installed, "-c", EVERYTHING.format(modules=names), str(readme), str(results), str(tmp_path / "results.png"))
+    assert "### GPU X" in readme.read_text()
 
 
 def test_without_a_gpu_or_dry_run_it_says_what_to_do():
@@ -36,31 +113,69 @@ def test_without_a_gpu_or_dry_run_it_says_what_to_do():
     assert done.returncode == 2 and "no CUDA device: give --dry-run" in done.stderr
 
 
+def test_make_runs_everything_and_names_what_failed(tmp_path):
+    """The target, with a python that only writes down what it is asked for."""
+    python, log = tmp_path / "bin/python", tmp_path / "log"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\necho "$2" >> {log}\ncase "$2" in *group_norm_silu|*unet) exit 1; esac\n')
+    python.chmod(0o755)
+    (tmp_path / ".installed").touch()
+    done = subprocess.run(["make", "bench-gpu", f"VENV={tmp_path}"], cwd=ROOT, capture_output=True, text=True)
+    asked = [*(f"lavie.kernels.bench.{name}" for name in (*OPS, "report")), "lavie.bench.cascade"]
+    assert log.read_text().split() == asked
+    assert done.returncode == 2
+    assert "bench-gpu: failed: kernels.bench.group_norm_silu kernels.bench.unet\n" in done.stderr
+
+
 def test_parts_add_up():
     cost = Cost(1, 20, 300, 4000)
     assert [harness.amounts(cost, part) for part in harness.PARTS] == [(1, 300), (20, 4000), (21, 4300)]
     assert harness.amounts(cost, "both", itemsize=4) == (42, 4300)
 
 
-def row(way: str, part: str, ms: float, ratio: float, case: str = "level 0, B=1") -> dict[str, str]:
+def row(way: str, part: str, ms: float, ratio: float | str, case: str = "level 0, B=1") -> dict[str, str]:
     values = dict(date="2000-01-01", gpu="GPU X", torch="2", triton="3", op="group_norm_silu", case=case)
     values |= dict(dtype="bfloat16", way=way, part=part, ms=str(ms), ratio=str(ratio), share_of_copy="0.85")
-    return values | dict(tflop_per_s="7.5")
+    return values | dict(tflop_per_s="7.5", status="ok")
 
 
-def test_report(tmp_path):
-    results, readme, picture = tmp_path / "results.csv", tmp_path / "README.md", tmp_path / "results.png"
+def failed_row(way: str, part: str, case: str, status: str) -> dict[str, str]:
+    return row(way, part, 0, 0, case) | dict(ms="", ratio="", share_of_copy="", tflop_per_s="", status=status)
+
+
+def write_results(folder: Path, rows: list[dict[str, str]]) -> tuple[Path, Path]:
+    results, readme = folder / "results.csv", folder / "README.md"
     with results.open("w", newline="") as file:
         writer = csv.DictWriter(file, harness.FIELDS)
         writer.writeheader()
-        for ms in (9.0, 0.5):  # the later run counts
-            writer.writerows(row("triton", part, ms, 1) for part in harness.PARTS)
-            writer.writerows(row("eager", part, 5.0, 5.0 / ms) for part in harness.PARTS)
+        writer.writerows(rows)
     readme.write_text(f"Before\n{START}\nold\n{END}\nAfter\n")
+    return results, readme
+
+
+def test_report(tmp_path):
+    rows = []
+    for ms in (9.0, 0.5):  # the later run counts
+        rows += [row("triton", part, ms, 1) for part in harness.PARTS]
+        rows += [row("eager", part, 5.0, 5.0 / ms) for part in harness.PARTS]
+        rows += [failed_row("compile", part, "level 0, B=1", "OutOfMemoryError: too large") for part in harness.PARTS]
+    rows += [failed_row("triton", part, "level 1", "OutOfResources: shared memory") for part in harness.PARTS]
+    rows += [row("eager", part, 7.0, "", "level 1") for part in harness.PARTS]
+    results, readme = write_results(tmp_path, rows)
+    picture = tmp_path / "results.png"
     renew(readme, results, picture)
     text = readme.read_text()
     assert text.startswith("Before\n") and text.endswith("After\n") and "old" not in text
-    assert "| group_norm_silu | level 0, B=1, bfloat16 | 0.5 ms, 85% of copy" in text and "eager 10.0" in text
+    assert "| group_norm_silu | level 0, B=1, bfloat16 | 0.5 ms, 85% of copy" in text
+    assert "| eager 10.0, compile failed |" in text
+    assert "| group_norm_silu | level 1, bfloat16 | failed | failed | eager 7.0 ms |" in text
+    assert "Failed: 2.\n\n- group_norm_silu, level 0, B=1, bfloat16, compile: OutOfMemoryError: too large\n" in text
+    assert "- group_norm_silu, level 1, bfloat16, triton: OutOfResources: shared memory\n" in text
     assert "### GPU X" in text and "(results.png)" in text and Image.open(picture).size[0] > 500
     renew(readme, results, picture)  # again: nothing piles up
     assert readme.read_text() == text
+
+
+def test_a_report_without_results_says_so(tmp_path):
+    with pytest.raises(SystemExit, match="results.csv: no results yet"):
+        renew(tmp_path / "README.md", tmp_path / "results.csv", tmp_path / "results.png")

@@ -16,7 +16,8 @@ from lavie.errors import KernelError
 from lavie.kernels import group_norm_silu as kernels
 from lavie.kernels.launch import CHIPS, Chip, recording
 from lavie.ops.group_norm_silu import group_norm_silu
-from lavie.testing import TOLERANCES, check_operation, relative_error, requires_gpu
+from lavie.testing import TOLERANCES, check_operation, relative_error
+from tests.markers import requires_gpu
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 EPS = 1e-5

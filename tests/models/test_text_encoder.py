@@ -10,7 +10,8 @@ import torch
 from lavie.config.model import TextEncoderConfig
 from lavie.errors import CheckpointError
 from lavie.models.text_encoder import HashTextEncoder, build_text_encoder
-from lavie.testing import SHARED, requires_shared
+from lavie.testing import SHARED
+from tests.markers import requires_shared
 
 # --- hash
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lavie.config.stages import STAGES
 from lavie.models.attention import TransformerBlock
 from lavie.models.resnet import ResnetBlock
-from lavie.models.stages import STAGES
 from lavie.models.temporal import TemporalModule
 from lavie.models.unet import VideoUNet
 from lavie.models.weights import load_official, load_stable_diffusion, to_official
-from lavie.testing import GOLDEN_ATOL, ORACLE_ATOL, SHARED, TOLERANCES, relative_error, requires_shared, tiny_unet
+from lavie.testing import GOLDEN_ATOL, ORACLE_ATOL, SHARED, TOLERANCES, relative_error, tiny_unet
+from tests.markers import requires_shared
 
 
 def tiny_vsr(**changes):
@@ -69,10 +70,10 @@ PARAMETERS = {"base": 909_124_116, "interpolation": 909_131_524, "vsr": 691_036_
 @pytest.mark.parametrize("stage", STAGES)
 def test_full_size_has_the_released_keys_shapes_and_parameters(stage):
     with torch.device("meta"):
-        network = VideoUNet(STAGES[stage])
+        network = VideoUNet(STAGES[stage].network)
     expected = json.loads((SHARED / f"reference/keys/{stage}.json").read_text())
     assert {name: list(value.shape) for name, value in to_official(stage, network).items()} == expected
-    shared_frequencies = STAGES[stage].rotary_dim // 2
+    shared_frequencies = STAGES[stage].network.rotary_dim // 2
     assert sum(p.numel() for p in network.parameters()) + shared_frequencies == PARAMETERS[stage]
 
 

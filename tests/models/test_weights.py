@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from lavie.config.model import UNetConfig
 from lavie.errors import CheckpointError
-from lavie.models.stages import is_temporal
+from lavie.models.trainable import is_temporal
 from lavie.models.unet import VideoUNet
 from lavie.models.weights import (
     CONFIG_NAME,

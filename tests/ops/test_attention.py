@@ -5,7 +5,8 @@ import torch
 
 from lavie.errors import KernelError
 from lavie.ops.attention import attention, set_attention_backend
-from lavie.testing import TOLERANCES, relative_error, requires_gpu
+from lavie.testing import TOLERANCES, relative_error
+from tests.markers import requires_gpu
 
 
 def definition(q, k, v):

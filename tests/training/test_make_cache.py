@@ -20,13 +20,15 @@ from typer.testing import CliRunner
 from lavie.cli.main import app
 from lavie.config.load import dump_yaml, merge
 from lavie.config.train import TrainConfig
-from lavie.data.cache.lookup import Lookup, shard_names
+from lavie.data.cache.layout import shard_names
+from lavie.data.cache.lookup import Lookup
 from lavie.data.prepare.captions import clean_caption
 from lavie.data.shards.index import load_index
 from lavie.data.shards.index_file import read_header, write_index
 from lavie.errors import CheckpointError, ConfigError, DataError
+from lavie.launcher import launched_rank
 from lavie.testing import TOLERANCES, relative_error
-from lavie.training.make_cache import cache_data, launched, open_caches, own_device
+from lavie.training.make_cache import cache_data, open_caches, own_device
 from tests.training.cached import CPU, batches, cached, inputs, make_config, with_cache, without_encoders
 
 
@@ -85,7 +87,8 @@ def test_killed_caching_goes_on_and_gives_the_same_bytes(rendered, pretrained, t
 def as_rank(monkeypatch, rank: int, ranks: int, config: TrainConfig, out: Path, names=("RANK", "WORLD_SIZE"), **kwargs):
     for name, value in zip(names, (rank, ranks), strict=True):
         monkeypatch.setenv(name, str(value))
-    assert launched() == (rank, ranks)
+    launched = launched_rank()
+    assert (launched.rank, launched.world_size) == (rank, ranks)
     report = cache_data(config, out, device=CPU, batch=3, **kwargs)
     for name in names:
         monkeypatch.delenv(name)
@@ -95,7 +98,12 @@ def as_rank(monkeypatch, rank: int, ranks: int, config: TrainConfig, out: Path, 
 def test_ranks_share_the_work_in_any_order(rendered, tmp_path, monkeypatch):
     config = make_config(rendered)
     cache_data(config, tmp_path / "one", device=CPU, shard_bytes=SMALL, batch=3)
-    for ranks, names in ((2, ("RANK", "WORLD_SIZE")), (3, ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"))):
+    launchers = (
+        (2, ("RANK", "WORLD_SIZE")),
+        (3, ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")),
+        (4, ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")),
+    )
+    for ranks, names in launchers:
         out = tmp_path / str(ranks)
         reports = [
             as_rank(monkeypatch, rank, ranks, config, out, names, shard_bytes=SMALL) for rank in reversed(range(ranks))

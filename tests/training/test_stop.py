@@ -16,13 +16,13 @@ STEPS = 6
 
 def stoppable(config: TrainConfig, settings: Path, when: str, rank_asked: int) -> tuple[bool, bool]:
     """Train, where one rank signals itself at some time; what `fit` returned, and whether SIGTERM is ignored then."""
-    from lavie.distributed import rank
+    from lavie.launcher import launched_rank
     from lavie.training import stop, trainer
 
     stop.listen()
 
     def ask() -> None:
-        if rank() == rank_asked:
+        if launched_rank().rank == rank_asked:
             os.kill(os.getpid(), signal.SIGUSR2)
 
     if when == "init":

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from lavie.config.load import load_config
 from lavie.config.train import TrainConfig
 from lavie.errors import CheckpointError, ConfigError, TrainingError
-from lavie.models.stages import is_temporal
+from lavie.models.trainable import is_temporal
 from lavie.ops.backend import set_backend
 from lavie.testing import KERNEL_LOSS_RTOL, LOSS_RTOL, TOLERANCES, run_distributed
 

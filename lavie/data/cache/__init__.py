@@ -1,1 +1,1 @@
-"""Latents and text features computed once, in files that training reads entry by entry. Imports shards."""
+"""Latents and text features of a dataset, computed once, in files that training reads by entries. Imports shards."""

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from ...pixels import normalised
+from ...pixels import to_float
 from ..media.clips import Crop, fit
 from ..media.decode import read_frames
 
@@ -76,7 +76,7 @@ class PyAVDecoder:
 
     def __call__(self, clips: Sequence[EncodedClip]) -> torch.Tensor:
         """See Decoder; float32 on the CPU."""
-        return normalised(torch.stack([self._pixels(clip) for clip in clips]))
+        return to_float(torch.stack([self._pixels(clip) for clip in clips]))
 
     def _pixels(self, clip: EncodedClip) -> torch.Tensor:
         frames = read_frames(clip.data, clip.indices)

@@ -17,7 +17,7 @@ import torch
 from ...errors import DataError
 from ..media.clips import Crop, cut_box
 from ..media.decode import DEMUXERS, open_video, sniff
-from ..shards.index import Sample
+from ..shards.index_file import Sample
 from .clip import Backend, EncodedClip
 
 Device = Literal["cpu", "gpu"]

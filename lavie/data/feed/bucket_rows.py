@@ -28,11 +28,11 @@ class BucketDataset(Dataset):
     ) -> None:
         self._steps, self._global_batch = buckets.steps, global_batch
         self._each = []
-        for each in buckets.each:
+        for each in buckets.all:
             own: dict[str, Any] = dict(
-                clocks=(each.clock, each.image_clock), cache=caches[each.name] if caches else None
+                step_counts=(each.step_count, each.image_step_count), cache=caches[each.name] if caches else None
             )
-            self._each.append(ClipDataset(each.pools, each.data, seed, global_batch=global_batch, **own, **options))
+            self._each.append(ClipDataset(each.datasets, each.data, seed, global_batch=global_batch, **own, **options))
 
     def __getitem__(self, position: int) -> Row | DataError:
         return self._at(position)[position]

@@ -8,19 +8,20 @@ import torch
 
 from ...config.data import DataConfig
 from ...errors import DataError
-from ..cache.lookup import KINDS
-from ..order.datasets import Pool, image_weight
-from ..shards.index import Index, Sample
+from ..cache.entry import KINDS
+from ..order.datasets import WeightedDataset
+from ..shards.index import Index
+from ..shards.index_file import Sample
 from .rows import Announce, ClipDataset, Row, place
 
 
-def cached_samples(pools: Sequence[Pool], data: DataConfig) -> dict[str, list[Index]]:
+def cached_samples(pools: Sequence[WeightedDataset], data: DataConfig) -> dict[str, list[Index]]:
     """The samples that a run can take, by the kind of their entries; datasets whose weight is always 0 give none."""
     samples: dict[str, list[Index]] = {kind: [] for kind in KINDS}
     for pool in pools:
         if any(weight for _, weight in pool.weight):
             samples["clips"].append(pool.index.videos)
-        if data.num_images and any(weight for _, weight in image_weight(pool)):
+        if data.num_images and any(weight for _, weight in pool.image_weight):
             samples["images"].append(pool.index.images)
     return samples
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ...errors import DataError
-from ...pixels import normalised
+from ...pixels import to_float
 from ..decoders.clip import DecodedClip, Decoder, EncodedClip, log
 
 REPORT = 1000
@@ -73,7 +73,7 @@ class DecodedBatches(Iterator[Any]):
             if isinstance(clip, DecodedClip):
                 self._count(clip.key, clip.reason)
         # Rows whose clip is still to come hold whatever the memory held there.
-        pixels = normalised(batch["pixels"].to(self._device, non_blocking=True))
+        pixels = to_float(batch["pixels"].to(self._device, non_blocking=True))
         places = [i for i, clip in enumerate(clips) if isinstance(clip, EncodedClip)]
         if places:
             encoded = [clips[i] for i in places]
@@ -105,7 +105,7 @@ class DecodedBatches(Iterator[Any]):
         batch["captions"][i], batch["keys"][i] = row["captions"], row["keys"]
         others = [d for d in batch["dropped"] if d["position"] != position]
         batch["dropped"] = sorted(others + row["dropped"], key=lambda d: d["position"])
-        return normalised(row["pixels"].to(self._device))
+        return to_float(row["pixels"].to(self._device))
 
     def _count(self, key: str, reason: str, told: bool = False) -> None:
         if not told and not self.by_pyav[reason]:

@@ -19,7 +19,7 @@ from ..decoders.choice import choose_backend
 from ..decoders.clip import Backend, EncodedClip
 from ..decoders.dali import DaliDecoder, Device
 from ..order.buckets import Buckets, load_buckets
-from ..order.datasets import load_pools
+from ..order.datasets import load_datasets
 from .bucket_rows import BucketDataset
 from .cuts import cached_samples
 from .decoded import DecodedBatches
@@ -102,8 +102,8 @@ def build_loader(
         backend, why = choose_backend(data.decoder, device, degraded=degradation is not None, verified=verified)
         log.info("data: clips are decoded by %s: %s", backend, why)
     buckets = train if isinstance(train, Buckets) else load_buckets(data, train, share.seed)
-    for bucket, cache in [(bucket, caches[bucket.name]) for bucket in buckets.each] if caches else []:
-        cache.require(cached_samples(bucket.pools, bucket.data), bucket.data)
+    for bucket, cache in [(bucket, caches[bucket.name]) for bucket in buckets.all] if caches else []:
+        cache.require(cached_samples(bucket.datasets, bucket.data), bucket.data)
 
     def dataset(dali: Device | None) -> BucketDataset:
         return BucketDataset(
@@ -141,7 +141,7 @@ def fixed_batches(
     The same on every call: for validation, on `data.held_out`, since data.buckets play no part.
     """
     whole = replace(share, gradient_accumulation_steps=num_batches)  # all of them are one step
-    pools = load_pools(data, paths)
+    pools = load_datasets(data, paths)
     dataset = ClipDataset(
         pools, data, whole.seed, global_batch=whole.global_batch, centred=True, degradation=degradation
     )

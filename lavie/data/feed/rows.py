@@ -23,10 +23,11 @@ from ..media.camera import camera_path, moving_clip
 from ..media.clips import clip_indices, cut_scale, fit
 from ..media.decode import decode_image, indexed_times, read_frames
 from ..media.degrade import degrade
-from ..order.datasets import Order, Pool, image_order, video_order
+from ..order.datasets import SampleOrder, WeightedDataset, image_order, video_order
 from ..order.mixture import StepCount
 from ..order.permutation import image_positions
-from ..shards.index import Index, Sample
+from ..shards.index import Index
+from ..shards.index_file import Sample
 from ..shards.member import read_member
 
 MAX_SPARES = 20
@@ -94,27 +95,29 @@ class ClipDataset(Dataset):
 
     def __init__(
         self,
-        pools: Index | Sequence[Pool],
+        pools: Index | Sequence[WeightedDataset],
         data: DataConfig,
         seed: int,
         *,
         global_batch: int = 1,
         centred: bool = False,
         degradation: DegradationConfig | None = None,
-        clocks: tuple[StepCount | None, StepCount | None] = (None, None),
+        step_counts: tuple[StepCount | None, StepCount | None] = (None, None),
         cache: Cache | None = None,
         dali: Device | None = None,
     ) -> None:
-        """clocks: of the steps whose positions are taken, if not of all; and of those whose images are."""
-        pools = (Pool(pools),) if isinstance(pools, Index) else pools
+        """step_counts: of the steps whose positions are taken, if not of all; and of those whose images are."""
+        pools = (WeightedDataset(pools),) if isinstance(pools, Index) else pools
         self._data, self._seed, self._centred, self._degradation = data, seed, centred, degradation
         self._dali, self._media_bytes = dali, _largest(pools) if dali else 0
         self._cache = cache
-        own, images = clocks
-        self._videos = video_order(pools if data.moving_images < 1 else (), seed, global_batch, own)
+        video_steps, image_steps = step_counts
+        self._videos = video_order(pools if data.moving_images < 1 else (), seed, global_batch, video_steps)
         per_step = global_batch * max(1, data.num_images)
-        self._images = image_order(pools if data.num_images else (), seed, per_step, clock=images)
-        self._moving = image_order(pools if data.moving_images else (), seed, global_batch, "moving images", images)
+        self._images = image_order(pools if data.num_images else (), seed, per_step, step_count=image_steps)
+        self._moving = image_order(
+            pools if data.moving_images else (), seed, global_batch, "moving images", image_steps
+        )
 
     def __getitem__(self, position: int) -> Row | DataError:
         """The row, or the DataError for which there is none."""
@@ -131,7 +134,7 @@ class ClipDataset(Dataset):
         """
         dropped: list[Dropped] = []
 
-        def pick(order: Order, load: Callable[[Sample, int], Any], at: int) -> tuple[Sample, Any]:
+        def pick(order: SampleOrder, load: Callable[[Sample, int], Any], at: int) -> tuple[Sample, Any]:
             """The sample at `at` of its order, or the first spare that can be read."""
             failures: list[Dropped] = []
             for attempt in range(1 + MAX_SPARES):
@@ -263,6 +266,6 @@ def place(sample: Sample) -> str:
     return f"{sample.shard}:{sample.offset}:{sample.key}"
 
 
-def _largest(pools: Sequence[Pool]) -> int:
+def _largest(pools: Sequence[WeightedDataset]) -> int:
     """Bytes of the largest video that DALI may be given."""
     return min(MAX_FILE, max((int(p.index.videos.column("size").max()) for p in pools if p.index.videos), default=0))

@@ -20,7 +20,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image, ImageOps
 
 from ...errors import DataError
-from .keyframes import entry_packet
+from .keyframes import last_safe_keyframe
 
 MAX_SIDE = 8192
 MAX_PIXELS = 1 << 25
@@ -116,7 +116,7 @@ def read_frames(data: bytes, indices: Sequence[int] | np.ndarray, frames: int | 
     """The frames at `indices` (ascending, counted in order of presentation), one by one: uint8 (H, W, 3), RGB.
 
     Decodes from the start of the file to the last index: exact for every codec, B-frames and open GOPs included. With
-    `frames`, the count that `probe` found, from the last keyframe that is certain to show the same (`entry_packet`).
+    `frames`, the count that `probe` found, from the last keyframe that is certain to show the same.
     """
     wanted = [int(i) for i in indices]
     if wanted != sorted(wanted) or (wanted and wanted[0] < 0):
@@ -219,7 +219,7 @@ def _late_frames(data: bytes, first: int, frames: int) -> Iterator[tuple[int, av
         packets = list(islice(container.demux(stream), frames + 2))
         codec, header = stream.codec_context.codec.canonical_name, bytes(stream.codec_context.extradata or b"")
         full = [packet for packet in packets if packet.size]
-        number = entry_packet(full, codec, header, frames, first)
+        number = last_safe_keyframe(full, codec, header, frames, first)
         if not number:
             raise _Unsure
         times, begun = sorted(packet.pts or 0 for packet in full), False

@@ -16,7 +16,7 @@ RESETS = {"h264": (5,), "hevc": (19, 20)}
 """IDR pictures: nothing after them refers to anything before them."""
 
 
-def entry_packet(packets: Sequence[av.Packet], codec: str, extradata: bytes, frames: int, first: int) -> int:
+def last_safe_keyframe(packets: Sequence[av.Packet], codec: str, extradata: bytes, frames: int, first: int) -> int:
     """The number of the last packet from which frame `first` and all after it decode exactly; 0 where in doubt.
 
     packets: all of the stream in the order of the file, without the empty ones at its end. frames: the video's, as a

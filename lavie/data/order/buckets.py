@@ -20,7 +20,7 @@ from ...config.data import BucketConfig, DataConfig, DatasetConfig
 from ...errors import ConfigError
 from ..media.clips import Crop
 from ..shards.index import Index
-from .datasets import Pool, chunks, clips_held, image_weight, load_pools
+from .datasets import WeightedDataset, chunks, clips_held, load_datasets
 from .mixture import Knots, Mixture, StepCount, weight_at
 
 log = logging.getLogger("lavie")
@@ -36,13 +36,13 @@ class Bucket:
 
     data: DataConfig
     """The run's, with this one size."""
-    pools: tuple[Pool, ...]
+    datasets: tuple[WeightedDataset, ...]
     """The run's, with the samples that belong here. Weights are those of the run times the share of the samples."""
-    clock: StepCount | None = None
+    step_count: StepCount | None = None
     """Counts its steps; None: all are."""
-    image_clock: StepCount | None = None
+    image_step_count: StepCount | None = None
     """Counts the steps of all buckets of its height and width."""
-    all_images: bool = False
+    takes_all_images: bool = False
     """Whether its images are all that there are, since none suits it."""
 
     @property
@@ -60,29 +60,29 @@ class Bucket:
 class Buckets:
     """The sizes of a run, and the bucket of each of its steps."""
 
-    pools: tuple[Pool, ...]
+    datasets: tuple[WeightedDataset, ...]
     """The datasets as a whole."""
-    each: tuple[Bucket, ...]
+    all: tuple[Bucket, ...]
     steps: Mixture
     """`steps.at(step)` gives the number of the step's bucket, and how many steps before it had the same."""
 
     def at(self, step: int) -> Bucket:
         """The bucket of a step, counted from 0."""
-        return self.each[self.steps.at(step)[0]]
+        return self.all[self.steps.at(step)[0]]
 
 
 def load_buckets(data: DataConfig, train: Sequence[str | DatasetConfig], seed: int) -> Buckets:
     """The datasets of `train` sorted into data.buckets; without these, one bucket of all.
 
-    Raises DataError or ConfigError as `load_pools` does, and ConfigError if a bucket's turn comes and it has nothing.
+    Raises DataError or ConfigError as `load_datasets` does, and ConfigError if a bucket has a weight and no video.
     """
-    pools = load_pools(data, train)
+    pools = load_datasets(data, train)
     if not data.buckets:
         return Buckets(pools, (Bucket(data, pools),), Mixture([[(0, 1.0)]], [""], 1, seed, "buckets"))
     shapes = list(dict.fromkeys(size.shape for size in data.buckets))
     videos = [_videos(pool.index.videos, data) for pool in pools]
     images = [_images(pool.index.images, shapes, data.crop) for pool in pools]
-    bare = {shape for number, shape in enumerate(shapes) if not any(each[number].any() for each in images)}
+    bare = {shape for number, shape in enumerate(shapes) if not any(suited[number].any() for suited in images)}
     parts = []
     for number, size in enumerate(data.buckets):
         joined = [np.ones(i.shape[1], bool) if size.shape in bare else i[shapes.index(size.shape)] for i in images]
@@ -94,9 +94,9 @@ def load_buckets(data: DataConfig, train: Sequence[str | DatasetConfig], seed: i
     buckets = []
     for number, (size, part) in enumerate(zip(data.buckets, parts, strict=True)):
         alike = tuple(i for i, other in enumerate(data.buckets) if other.shape == size.shape)
-        clock = StepCount(steps, (number,), f" in bucket {size.name}")
-        image_clock = StepCount(steps, alike, f" in bucket {size.name}")
-        buckets.append(Bucket(data.of_size(size), part, clock, image_clock, size.shape in bare))
+        step_count = StepCount(steps, (number,), f" in bucket {size.name}")
+        image_step_count = StepCount(steps, alike, f" in bucket {size.name}")
+        buckets.append(Bucket(data.of_size(size), part, step_count, image_step_count, size.shape in bare))
     return Buckets(pools, tuple(buckets), steps)
 
 
@@ -166,13 +166,13 @@ def pictures(samples: Index) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
         yield part, widths, heights
 
 
-def _part(pool: Pool, videos: np.ndarray, images: np.ndarray) -> Pool:
+def _part(pool: WeightedDataset, videos: np.ndarray, images: np.ndarray) -> WeightedDataset:
     """What of a dataset belongs to a bucket; `videos` and `images` are masks of these."""
     return replace(
         pool,
         index=pool.index.where(np.concatenate([videos, images])),
         weight=_times(pool.weight, videos),
-        image_weight=_times(image_weight(pool), images),
+        image_weight=_times(pool.image_weight, images),
     )
 
 
@@ -181,14 +181,14 @@ def _times(knots: Knots, chosen: np.ndarray) -> Knots:
     return tuple((step, weight * share) for step, weight in knots)
 
 
-def _natural(pools: Iterable[Pool]) -> Knots:
+def _natural(pools: Iterable[WeightedDataset]) -> Knots:
     """The weight with which a bucket leaves the datasets theirs: what its parts of them weigh together."""
     weights = [pool.weight for pool in pools if pool.index.videos]
     steps = sorted({0, *(step for knots in weights for step, _ in knots)})
     return tuple((step, float(sum(weight_at(knots, step) for knots in weights))) for step in steps)
 
 
-def _check(data: DataConfig, parts: Sequence[Sequence[Pool]], weights: Sequence[Knots]) -> None:
+def _check(data: DataConfig, parts: Sequence[Sequence[WeightedDataset]], weights: Sequence[Knots]) -> None:
     """Raise ConfigError if a step has no bucket, or a bucket has a weight and nothing to show."""
     for step in sorted({0, *(step for knots in weights for step, _ in knots)}):
         if not any(weight_at(knots, step) for knots in weights):

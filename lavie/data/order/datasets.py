@@ -9,7 +9,8 @@ import numpy as np
 from ...config.data import DataConfig, DatasetConfig
 from ...errors import ConfigError, DataError
 from ..media.clips import fits
-from ..shards.index import Index, Sample, load_index
+from ..shards.index import Index, load_index
+from ..shards.index_file import Sample
 from .mixture import Knots, Mixture, StepCount
 from .permutation import sample_at, spare_at
 
@@ -20,41 +21,40 @@ CHUNK = 1 << 17
 
 
 @dataclass(frozen=True)
-class Pool:
+class WeightedDataset:
     """One dataset of a mixture, or all of data.train as a single pool."""
 
     index: Index
     name: str = ""
     """Seeds its order; empty for a single pool."""
     weight: Knots = ((0, 1.0),)
-    image_weight: Knots | None = None
-    """Default: `weight`."""
+    image_weight: Knots = ((0, 1.0),)
     left_out: tuple[str, ...] = ()
     """What of the dataset the index lacks because the configuration says so, and why."""
 
 
-class Order:
+class SampleOrder:
     """An endless order of samples: each position takes a dataset, which goes through its own permutation."""
 
     def __init__(
         self,
-        pools: Sequence[Pool],
-        samples: Callable[[Pool], Index],
-        weight: Callable[[Pool], Knots],
+        pools: Sequence[WeightedDataset],
+        samples: Callable[[WeightedDataset], Index],
+        weight: Callable[[WeightedDataset], Knots],
         purpose: str,
         seed: int,
         per_step: int,
-        clock: StepCount | None = None,
+        step_count: StepCount | None = None,
     ) -> None:
         """Mixes the pools that have `samples`, by their `weight`; there are `per_step` positions to a step.
 
-        With a clock, the positions are those of its steps.
+        With `step_count`, the positions are those of the steps it counts.
         """
         pools = [pool for pool in pools if samples(pool)]
         self.names = [pool.name for pool in pools]
         self.samples = [samples(pool) for pool in pools]
         weights = [weight(pool) for pool in pools]
-        self.mixture = Mixture(weights, self.names, per_step, seed, purpose, clock) if pools else None
+        self.mixture = Mixture(weights, self.names, per_step, seed, purpose, step_count) if pools else None
         self._seed, self._purpose = seed, purpose
 
     def at(self, position: int, attempt: int = 0) -> Sample:
@@ -68,35 +68,45 @@ class Order:
         return samples[sample_at(place, len(samples), self._seed, purpose)]
 
 
-def video_order(pools: Sequence[Pool], seed: int, global_batch: int, clock: StepCount | None = None) -> Order:
+def video_order(
+    pools: Sequence[WeightedDataset], seed: int, global_batch: int, step_count: StepCount | None = None
+) -> SampleOrder:
     """The order of the clips."""
-    return Order(pools, lambda pool: pool.index.videos, lambda pool: pool.weight, "videos", seed, global_batch, clock)
+    return SampleOrder(
+        pools, lambda pool: pool.index.videos, lambda pool: pool.weight, "videos", seed, global_batch, step_count
+    )
 
 
 def image_order(
-    pools: Sequence[Pool], seed: int, per_step: int, purpose: str = "images", clock: StepCount | None = None
-) -> Order:
+    pools: Sequence[WeightedDataset],
+    seed: int,
+    per_step: int,
+    purpose: str = "images",
+    step_count: StepCount | None = None,
+) -> SampleOrder:
     """The order of the images, with their own weights."""
-    return Order(pools, lambda pool: pool.index.images, image_weight, purpose, seed, per_step, clock)
+    return SampleOrder(
+        pools, lambda pool: pool.index.images, lambda pool: pool.image_weight, purpose, seed, per_step, step_count
+    )
 
 
-def load_pools(data: DataConfig, train: Sequence[str | DatasetConfig]) -> tuple[Pool, ...]:
+def load_datasets(data: DataConfig, train: Sequence[str | DatasetConfig]) -> tuple[WeightedDataset, ...]:
     """The datasets of `train`, or its paths as one pool.
 
     Raises DataError if they cannot give the clips and images that the configuration wants, and ConfigError if a dataset
     has a weight and nothing to give.
     """
     datasets = [entry for entry in train if isinstance(entry, DatasetConfig)]
-    pools: tuple[Pool, ...]
+    pools: tuple[WeightedDataset, ...]
     if not datasets:
         paths = tuple(entry for entry in train if isinstance(entry, str))
         index, left_out = _usable(data, paths)
-        pools = (Pool(index, left_out=left_out),)
+        pools = (WeightedDataset(index, left_out=left_out),)
         where = ", ".join(paths) or "data.train"
     else:
         usable = [_usable(data, d.path) for d in datasets]
         pools = tuple(
-            Pool(index, d.name, d.weight, d.image_weight, left_out)
+            WeightedDataset(index, d.name, d.weight, d.weight if d.image_weight is None else d.image_weight, left_out)
             for d, (index, left_out) in zip(datasets, usable, strict=True)
         )
         where = "data.train"
@@ -106,28 +116,23 @@ def load_pools(data: DataConfig, train: Sequence[str | DatasetConfig]) -> tuple[
     return pools
 
 
-def image_weight(pool: Pool) -> Knots:
-    """The weight of its images."""
-    return pool.weight if pool.image_weight is None else pool.image_weight
-
-
-def _check_weights(pool: Pool, dataset: DatasetConfig, data: DataConfig) -> None:
+def _check_weights(pool: WeightedDataset, dataset: DatasetConfig, data: DataConfig) -> None:
     videos, images = (
         bool(samples) and any(weight for _, weight in knots)
-        for samples, knots in ((pool.index.videos, pool.weight), (pool.index.images, image_weight(pool)))
+        for samples, knots in ((pool.index.videos, pool.weight), (pool.index.images, pool.image_weight))
     )
     used = (videos and data.moving_images < 1) or (images and bool(data.num_images or data.moving_images))
-    if any(weight for _, weight in (*pool.weight, *(pool.image_weight or ()))) and not used:
+    if any(weight for _, weight in (*pool.weight, *pool.image_weight)) and not used:
         raise ConfigError(
             f"dataset {pool.name} ({', '.join(dataset.path)}) has a weight, but nothing that this run takes: it has "
             f"{len(pool.index.videos)} videos and {len(pool.index.images)} images, with data.num_images "
             f"{data.num_images}. Set its weight to 0, or leave it out of data.train"
         )
-    if pool.image_weight and any(weight for _, weight in pool.image_weight) and not pool.index.images:
+    if any(weight for _, weight in dataset.image_weight or ()) and not pool.index.images:
         raise ConfigError(f"dataset {pool.name} has an image_weight, but no images: leave it out")
 
 
-def _check_kinds(pools: Sequence[Pool], data: DataConfig, where: str) -> None:
+def _check_kinds(pools: Sequence[WeightedDataset], data: DataConfig, where: str) -> None:
     size = f" of at least data.min_size {data.min_size} pixels" if data.min_size else ""
     total = sum(len(pool.index) for pool in pools)
     if data.moving_images < 1 and not any(pool.index.videos for pool in pools):

@@ -55,7 +55,7 @@ def floor_sum(n: int, m: int, a: int, b: int) -> int:
 class Mixture:
     """Divides positions among datasets by weights that depend on the step, `per_step` positions to a step.
 
-    With a clock, the positions are those of its steps: `at` takes no others.
+    With `step_count`, the positions are those of the steps it counts: `at` takes no others.
     """
 
     def __init__(
@@ -65,21 +65,21 @@ class Mixture:
         per_step: int,
         seed: int,
         purpose: str,
-        clock: "StepCount | None" = None,
+        step_count: "StepCount | None" = None,
     ) -> None:
         """weights and names: one for each dataset. Raises ConfigError if all weights are 0 at some step."""
-        self._size, self._per_step, self._clock = len(weights), per_step, clock
+        self._size, self._per_step, self._step_count = len(weights), per_step, step_count
         self._offset = key64(seed, f"{purpose} mixture")
         self._first_steps = _pieces(weights)
         ends = [*self._first_steps[1:], self._first_steps[-1] + 1]
         self._thresholds = []
-        """For each piece, T[0] = 0 <= ... <= T[datasets] = 2**64; all 0 if it holds no step of the clock."""
+        """For each piece, T[0] = 0 <= ... <= T[datasets] = 2**64; all 0 if none of its steps is counted."""
         for first, end in zip(self._first_steps, ends, strict=True):
             parts = [weight_at(knots, Fraction(first + end - 1, 2)) for knots in weights]
-            if not any(parts) and (clock is None or clock.ticks(first, None if end == ends[-1] else end)):
+            if not any(parts) and (step_count is None or step_count.ticks(first, None if end == ends[-1] else end)):
                 raise ConfigError(
                     f"data.train: at step {first} the weights of all datasets with {purpose}"
-                    f"{clock.of if clock else ''} are 0 ({', '.join(names)}): give one of them a weight there"
+                    f"{step_count.of if step_count else ''} are 0 ({', '.join(names)}): give one of them a weight there"
                 )
             total = sum(parts) or Fraction(1)
             self._thresholds.append([0, *(int(part * MODULUS / total) for part in accumulate(parts))])
@@ -110,16 +110,16 @@ class Mixture:
         return self._before[piece][dataset] + self._count(self._starts[piece], position, piece, dataset)
 
     def shares(self, step: int) -> list[float]:
-        """The share of each dataset in the positions of a step; they sum to 1, or 0 where the clock has no steps."""
+        """The share of each dataset in the positions of a step; they sum to 1, or 0 where no step is counted."""
         thresholds = self._thresholds[bisect_right(self._first_steps, step) - 1]
         return [(high - low) / MODULUS for low, high in zip(thresholds, thresholds[1:], strict=False)]
 
     def _own(self, position: int) -> int:
-        """The place of a position among those of the clock."""
-        if self._clock is None:
+        """The place of a position among those that `step_count` counts."""
+        if self._step_count is None:
             return position
         step, place = divmod(position, self._per_step)
-        return self._clock(step) * self._per_step + place
+        return self._step_count(step) * self._per_step + place
 
     def _count(self, start: int, end: int, piece: int, dataset: int) -> int:
         """How many of the positions start <= p < end, all of one piece, take a dataset."""

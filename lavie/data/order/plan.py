@@ -9,7 +9,7 @@ from ...config.data import DataConfig
 from ...errors import ConfigError
 from ..shards.index import Index
 from .buckets import Bucket, Buckets, load_buckets, picture, pictures
-from .datasets import Pool, image_order, image_weight, video_order
+from .datasets import WeightedDataset, image_order, video_order
 from .mixture import weight_at
 
 POINTS = 200
@@ -123,7 +123,7 @@ def make_plan(
     ):
         if share * of_clip == 0:
             continue
-        for bucket in buckets.each if kind == "videos" else {bucket.shape: bucket for bucket in buckets.each}.values():
+        for bucket in buckets.all if kind == "videos" else {bucket.shape: bucket for bucket in buckets.all}.values():
             parts += _parts(kind, bucket, seed, points, global_batch * of_clip, share)
     sizes = [
         Size(
@@ -131,21 +131,21 @@ def make_plan(
             [buckets.steps.count(step, number) for step in points],
             [buckets.steps.shares(step)[number] for step in points],
         )
-        for number, bucket in enumerate(buckets.each)
+        for number, bucket in enumerate(buckets.all)
     ]
     samples = {
         (kind, pool.name): len(pool.index.videos if kind == "videos" else pool.index.images)
         for kind in ("videos", "images", "moving images")
-        for pool in buckets.pools
+        for pool in buckets.datasets
     }
-    left_out = [note for pool in buckets.pools for note in pool.left_out]
+    left_out = [note for pool in buckets.datasets for note in pool.left_out]
     bare = {
         bucket.shape: None
-        for bucket, size in zip(buckets.each, sizes, strict=True)
-        if bucket.all_images and size.taken[-1] and (data.num_images or moving)
+        for bucket, size in zip(buckets.all, sizes, strict=True)
+        if bucket.takes_all_images and size.taken[-1] and (data.num_images or moving)
     }
     plan = Plan(points, global_batch, data.num_images, parts, sizes, samples, left_out, list(bare))
-    for pool in buckets.pools:
+    for pool in buckets.datasets:
         if _idle(pool, data, steps):
             raise ConfigError(
                 f"dataset {pool.name} is taken at none of the {steps} steps: its weight is 0 throughout. Give it a "
@@ -172,24 +172,24 @@ def check_global_batch(global_batch: int, train_batch_size: int, world_size: int
     return global_batch // per_pass
 
 
-def _idle(pool: Pool, data: DataConfig, steps: int) -> bool:
+def _idle(pool: WeightedDataset, data: DataConfig, steps: int) -> bool:
     """Whether nothing that a run takes of a dataset has a weight at any of its steps."""
     used = [pool.weight] if pool.index.videos and data.moving_images < 1 else []
-    used += [image_weight(pool)] if pool.index.images and (data.num_images or data.moving_images) else []
+    used += [pool.image_weight] if pool.index.images and (data.num_images or data.moving_images) else []
     ends = {0, steps - 1, *(step for knots in used for step, _ in knots if step < steps)}
     return not any(weight_at(knots, step) for knots in used for step in ends)
 
 
 def _parts(kind: str, bucket: Bucket, seed: int, points: list[int], per_step: int, share: float) -> list[Part]:
     """What a bucket takes of each dataset; `per_step` of the kind to a step of its, of which it is `share`."""
-    clock = bucket.clock if kind == "videos" else bucket.image_clock
+    step_count = bucket.step_count if kind == "videos" else bucket.image_step_count
     if kind == "videos":
-        order = video_order(bucket.pools, seed, per_step, clock)
+        order = video_order(bucket.datasets, seed, per_step, step_count)
     else:
-        order = image_order(bucket.pools, seed, per_step, kind, clock)
+        order = image_order(bucket.datasets, seed, per_step, kind, step_count)
     if order.mixture is None:
         return []
-    turns = [clock.share(step) if clock else 1.0 for step in points]
+    turns = [step_count.share(step) if step_count else 1.0 for step in points]
     counts = [order.mixture.counts(step * per_step) for step in points]
     shares = [order.mixture.shares(step) for step in points]
     parts = []

@@ -7,7 +7,6 @@ and so on.
 
 import json
 import multiprocessing
-import os
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ...launcher import launched_rank
 from ..shards.index_file import REMOTE_REMEDY, SUFFIX, Rejected, fingerprint, index_path, read_header, write_index
 from ..shards.remote import is_url, redact
 from .scan import index_shard
@@ -201,7 +201,8 @@ def _orphans(folder: Path) -> Iterator[Path]:
 
 def several_ranks() -> bool:
     """Whether `mpirun` or `srun` started this process as one of several."""
-    return any(os.environ.get(name, "1") != "1" for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"))
+    launched = launched_rank()
+    return launched.launcher in ("mpi", "slurm") and launched.world_size > 1
 
 
 def _mpi() -> Any:
@@ -212,4 +213,10 @@ def _mpi() -> Any:
         from mpi4py import MPI
     except ImportError as error:
         raise DataError(f"`lavie data index` on several ranks needs mpi4py, `pip install mpi4py`: {error}") from None
-    return MPI.COMM_WORLD
+    launched, world = launched_rank(), MPI.COMM_WORLD
+    if world.size != launched.world_size:  # each process would index all shards
+        raise DataError(
+            f"{launched.world_size} processes were started, but mpi4py sees {world.size}: use the mpirun that mpi4py "
+            "was built for, or, with srun, --mpi=pmix"
+        )
+    return world

@@ -1,6 +1,6 @@
-"""The index of a shard: where each sample lies in it, what it holds, and the hash of its bytes.
+"""The index of one shard, a file: where each sample lies in the shard, what it holds, and the hash of its bytes.
 
-Beside a shard `00000.tar` lies `00000.index.jsonl`: a header line, then one line per sample. Indices are made by
+Beside a shard `00000.tar` lies `00000.index.jsonl`: a header line, then one line for each sample. Indices are made by
 decoding every file in full: at packing, or by `lavie data index` for shards from elsewhere, which are never written to.
 An index may lie in a folder of its own; then its header names the tar.
 """
@@ -17,61 +17,74 @@ from ...errors import DataError
 from ...files import replacing
 
 MEDIA = ("mp4", "webm", "jpg", "png")
-"""Extensions of media members. mp4 stands for the whole family with mov, webm for Matroska."""
+"""The extensions of media members. mp4 stands for the whole family with mov, webm for Matroska."""
 SUFFIX = ".index.jsonl"
+"""What an index has in its name in place of `.tar`."""
 FORMAT = 2
-"""Of an index; one of another format is made anew."""
+"""The version of the file format. An index of another one is refused, and is to be made anew."""
 ENDS = 1 << 16
-"""Bytes at either end of a tar that its fingerprint covers."""
+"""The bytes at either end of a tar that its fingerprint covers."""
 REMOTE_REMEDY = (
     "Indices are made where every byte can be read quickly: run `lavie data index` on a copy of the shards on a disk, "
     "and upload the .index.jsonl files beside them"
 )
+"""What mends a remote index, as the last sentence of an error's message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One clip or image of a shard."""
+    """One clip or image of a shard, with its caption."""
 
     shard: str
-    """Path of the tar."""
+    """The path or URL of the tar."""
     key: str
+    """The name of the sample, shared by its members: the member's name without its extension."""
     kind: Literal["video", "image"]
     member: str
-    """Name of the media member."""
+    """The name of the media member in the tar."""
     offset: int
+    """Where the bytes of the media member begin in the tar."""
     size: int
-    """Where the bytes of the media member lie inside the tar."""
+    """How many bytes the media member has."""
     sha256: str
+    """The SHA-256 of the media member's bytes, 64 hexadecimal digits."""
     caption: str
+    """The caption, cleaned: one line of text."""
     frames: int
+    """1 for an image."""
     fps: float | None
-    """Average; None for images."""
+    """Average frames per second; None for an image."""
     vfr: bool
+    """Whether the frame rate varies, beyond the rounding of the file's clock."""
     width: int
+    """Pixels, upright (after rotation)."""
     height: int
+    """Pixels, upright (after rotation)."""
     duration: float
-    """Seconds; 0 for images."""
+    """Seconds; 0 for an image."""
     codec: str
-    """As h264 or vp9; for images jpg or png."""
+    """FFmpeg's name of the codec, as h264 or vp9; for an image jpg or png."""
     caption_offset: int
+    """Where the caption, as it was before cleaning, begins in the tar."""
     caption_size: int
-    """Where the caption lies inside the tar, as it was before cleaning."""
+    """How many bytes the caption had before cleaning."""
 
     @property
     def caption_sha256(self) -> str:
-        """Of the clean caption: the same for samples that share it."""
+        """The SHA-256 of the clean caption, the same for samples that share it: 64 hexadecimal digits."""
         return hashlib.sha256(self.caption.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Something that cannot train: left out, but counted and named."""
+    """A member or sample of a shard that cannot train: left out of the index, but counted and named in its header."""
 
     name: str
+    """The name of the member, or the key of the sample."""
     reason: str
-    """The class of the fault, the same words for each of its kind."""
+    """The class of the fault: the same words for all faults of a class."""
     detail: str = ""
+    """What exactly is wrong with this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +92,33 @@ class Header:
     """The first line of an index."""
 
     format: int
+    """FORMAT."""
     tar: str | None
-    """Path of the tar, absolute; None where the tar lies beside the index."""
+    """The absolute path of the tar; None where the tar lies beside the index."""
     tar_bytes: int
+    """The size of the tar."""
     ends: str
-    """`fingerprint` of the tar."""
+    """The `fingerprint` of the tar."""
     videos: int
+    """How many of the samples are videos."""
     images: int
+    """How many of the samples are images."""
     rejected: tuple[Rejected, ...]
-    """What of the shard was left out."""
+    """What was left out of the index."""
 
 
 def write_index(
     tar: Path, samples: Sequence[Sample], rejected: Sequence[Rejected] = (), out: Path | None = None
 ) -> Path:
-    """Write the index of a shard beside it, or into the folder `out`, whole or not at all; its path is returned."""
-    videos = sum(s.kind == "video" for s in samples)
+    """Write the index of a shard, whole or not at all, and return its path.
+
+    Args:
+        tar: the shard.
+        samples: its samples, in order.
+        rejected: what of the shard is no sample.
+        out: the folder for the index; None: beside the shard.
+    """
+    videos = sum(sample.kind == "video" for sample in samples)
     header = Header(
         format=FORMAT,
         tar=None if out is None else str(tar.resolve()),
@@ -108,19 +132,19 @@ def write_index(
     with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(json.dumps(asdict(header), ensure_ascii=False) + "\n")
         for sample in samples:
-            line = {k: v for k, v in asdict(sample).items() if k != "shard"}
+            line = {name: value for name, value in asdict(sample).items() if name != "shard"}
             line["caption_sha256"] = sample.caption_sha256
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     return path
 
 
 def index_path(tar: Path, out: Path | None = None) -> Path:
-    """Where the index of a shard lies: beside it, or in the folder `out`."""
+    """Return where the index of a shard lies: beside the shard, or in the folder `out`."""
     return (out or tar.parent) / (tar.name.removesuffix(".tar") + SUFFIX)
 
 
 def fingerprint(tar: Path) -> str:
-    """SHA-256 of the first and the last ENDS bytes of a tar."""
+    """Return the SHA-256 of the first and the last ENDS bytes of a tar, in hexadecimal digits."""
     with open(tar, "rb") as file:
         first = file.read(ENDS)
         file.seek(max(0, os.fstat(file.fileno()).st_size - ENDS))
@@ -128,7 +152,15 @@ def fingerprint(tar: Path) -> str:
 
 
 def read_header(path: Path, url: str | None = None) -> Header:
-    """The header of an index, fetched from `url` if given. Raises DataError if it is none of this format."""
+    """Return the header of an index.
+
+    Args:
+        path: the index, or the local copy of a remote one.
+        url: the URL that a remote index was fetched from, for the message of an error.
+
+    Raises:
+        DataError: the header cannot be read, or is of another format.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             line = json.loads(file.readline())
@@ -145,11 +177,22 @@ def read_header(path: Path, url: str | None = None) -> Header:
 
 
 def read_index(path: Path, header: Header, url: str | None = None) -> Iterator[dict[str, Any]]:
-    """The samples of an index, checked, as the fields of Sample but `shard`. Raises DataError at the first defect."""
+    """Yield the samples of an index, checked: for each, the fields of Sample without `shard`.
+
+    Args:
+        path: the index, or the local copy of a remote one.
+        header: its header.
+        url: the URL that a remote index was fetched from, for the message of an error.
+
+    Raises:
+        DataError: a line is damaged or impossible, or the number of lines is not that of the header.
+    """
     name, mend = url or path, remedy(path, url)
-    names = {f.name for f in fields(Sample)} - {"shard"} | {"caption_sha256"}
+    names = {field.name for field in fields(Sample)} - {"shard"} | {"caption_sha256"}
     found = {"video": 0, "image": 0}
     number = 1
+
+    # A line that cannot be true is an error here, before a trainer seeks to its offset hours later.
     try:
         with open(path, encoding="utf-8") as file:
             file.readline()
@@ -158,7 +201,7 @@ def read_index(path: Path, header: Header, url: str | None = None) -> Iterator[d
                 line = json.loads(text)
                 if not isinstance(line, dict) or set(line) != names:
                     raise ValueError(f"wanted the keys {', '.join(sorted(names))}")
-                if fault := _wrong(line, header.tar_bytes):
+                if fault := _impossible(line, header.tar_bytes):
                     raise ValueError(fault)
                 found[line["kind"]] += 1
                 del line["caption_sha256"]
@@ -173,19 +216,25 @@ def read_index(path: Path, header: Header, url: str | None = None) -> Iterator[d
 
 
 def remedy(path: Path, url: str | None = None) -> str:
-    """What mends the index at `path`, or the one that was fetched from `url`."""
+    """Return what mends the index at `path`, or the one that was fetched from `url`, for the message of an error."""
     return REMOTE_REMEDY if url else f"`lavie data index {path.parent}` makes it anew"
 
 
 def is_unsafe(name: str) -> bool:
-    """Whether a key or the name of a member could mean a place outside its shard, or garbles a line of a log."""
+    """Return whether a key or a member's name could mean a place outside its shard, or would garble a log's line."""
     path = PurePosixPath(name)
     return path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable()
 
 
-def _wrong(line: Mapping[str, Any], tar_bytes: int) -> str | None:
-    """What is impossible about a line of an index."""
+def _impossible(line: Mapping[str, Any], tar_bytes: int) -> str | None:
+    """Return what is impossible about a line of an index; None if nothing is.
+
+    Args:
+        line: the fields of a sample and `caption_sha256`, with the types that JSON gave them.
+        tar_bytes: the size of the tar, inside which everything must lie.
+    """
     key, caption, member, fps = line["key"], line["caption"], line["member"], line["fps"]
+    # Texts come first: the later checks take them apart.
     if not all(isinstance(text, str) for text in (key, caption, member, line["codec"])):
         return "key, member, caption and codec: wanted text"
     if hashlib.sha256(caption.encode()).hexdigest() != line["caption_sha256"]:
@@ -196,14 +245,16 @@ def _wrong(line: Mapping[str, Any], tar_bytes: int) -> str | None:
         return f"member {member!r}: wanted the key {key!r} and one of {', '.join(MEDIA)}"
     if line["kind"] not in ("video", "image") or (line["kind"] == "video") != isinstance(fps, int | float):
         return f"kind {line['kind']!r} with fps {fps!r}"
+
+    # Offsets and sizes must be counts, for `pread` would take some other numbers too.
     numbers = {n: line[n] for n in ("offset", "size", "caption_offset", "caption_size", "frames", "width", "height")}
     if any(type(n) is not int or n < 0 for n in numbers.values()):
         return f"wanted counts, got {numbers}"
     if type(line["vfr"]) is not bool or not isinstance(line["duration"], int | float):
         return f"vfr {line['vfr']!r}, duration {line['duration']!r}: wanted true or false, and seconds"
-    for place, size in (("offset", "size"), ("caption_offset", "caption_size")):
-        if line[place] + line[size] > tar_bytes:
-            return f"{place} {line[place]} and {size} {line[size]} do not lie inside the tar of {tar_bytes} bytes"
+    for offset, size in (("offset", "size"), ("caption_offset", "caption_size")):
+        if line[offset] + line[size] > tar_bytes:
+            return f"{offset} {line[offset]} and {size} {line[size]} do not lie inside the tar of {tar_bytes} bytes"
     if len(bytes.fromhex(line["sha256"])) != 32:
         return "sha256: wanted 64 hexadecimal digits"
     return None

@@ -25,7 +25,8 @@ from safetensors.torch import load_file, save_file
 from ... import __version__
 from ...config.base import Strict
 from ...config.load import read_yaml, validate
-from ...config.train import Stage, TrainConfig
+from ...config.stages import StageName
+from ...config.train import TrainConfig
 from ...diffusion.schedule import NoiseSchedule
 from ...errors import CheckpointError, ConfigError
 from ...files import replacing
@@ -50,7 +51,7 @@ Raw = Callable[[Path], StateDict]
 class About(Strict):
     """What an exported folder holds."""
 
-    stage: Stage
+    stage: StageName
     weights: Literal["ema", "raw", "released", "inflated"]
     """ema: averaged; inflated: a 2-D UNet with a fresh temporal part."""
     step: int | None

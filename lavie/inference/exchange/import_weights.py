@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ...config.model import UNetConfig
-from ...config.train import SamplingConfig, Stage
+from ...config.stages import STAGES, StageName
+from ...config.train import SamplingConfig
 from ...errors import CheckpointError
 from ...models.released import from_released, read_released, unet_config
-from ...models.stages import STAGES
 from ...models.state_dict import StateDict
 from ...models.unet import VideoUNet
 from ...models.weights import CONFIG_NAME, inflate, read_folder, read_json
@@ -35,7 +35,7 @@ SEED = 0
 def import_stage(
     src: str | Path,
     out: str | Path,
-    stage: Stage,
+    stage: StageName,
     *,
     pretrained: str | Path | None = None,
     config: str | Path | None = None,
@@ -69,7 +69,7 @@ def import_stage(
     given = read_json(Path(config)) if config is not None else None
     constants: StateDict = {}
     if src.is_file():
-        model = STAGES[stage].model_copy(update={"norm_statistics": "pooled"})
+        model = STAGES[stage].network.model_copy(update={"norm_statistics": "pooled"})
         if given is not None:
             model = _config(stage, given, str(config))
         with torch.device("meta"):
@@ -99,7 +99,7 @@ def import_stage(
 
 
 def _inflated(
-    src: Path, stage: Stage, given: Mapping[str, Any] | None, source: str
+    src: Path, stage: StageName, given: Mapping[str, Any] | None, source: str
 ) -> tuple[VideoUNet, dict[str, Tensor]]:
     """A network with the spatial weights of the 2-D UNet in `src`, or in its unet/."""
     folder = src / "unet" if (src / "unet").is_dir() else src
@@ -122,15 +122,15 @@ def _inflated(
     return network, network.state_dict()
 
 
-def _config(stage: Stage, values: Mapping[str, Any], source: str) -> UNetConfig:
+def _config(stage: StageName, values: Mapping[str, Any], source: str) -> UNetConfig:
     """`unet_config`, where the highest noise level is that of the released network unless it is given."""
     levels = values.get("num_class_embeds") or 0
-    if levels and values.get("max_noise_level") is None and STAGES[stage].max_noise_level is not None:
-        values = {**values, "max_noise_level": min(STAGES[stage].max_noise_level or 0, levels - 1)}
+    if levels and values.get("max_noise_level") is None and STAGES[stage].network.max_noise_level is not None:
+        values = {**values, "max_noise_level": min(STAGES[stage].network.max_noise_level or 0, levels - 1)}
     return unet_config(stage, values, source)
 
 
-def _run_config(stage: Stage, model: UNetConfig) -> dict[str, Any]:
+def _run_config(stage: StageName, model: UNetConfig) -> dict[str, Any]:
     """The config of a run that such a network could come from: the released sizes and settings."""
     released = getattr(CascadeSettings(), stage).model_dump(mode="json", include=set(SamplingConfig.model_fields))
     if stage == "vsr":

@@ -11,9 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from lavie.config.data import DataConfig
 from lavie.data.cache.cache import Cache
-from lavie.data.cache.lookup import Lookup, entry_key, entry_keys, shard_names
+from lavie.data.cache.description import write_description
+from lavie.data.cache.entry import entry_key, entry_keys
+from lavie.data.cache.failures import write_failures
+from lavie.data.cache.layout import shard_names
+from lavie.data.cache.lookup import Lookup
 from lavie.data.cache.tensor_file import TensorFile
-from lavie.data.cache.write import describe, write_failed, write_lookups, write_shard
+from lavie.data.cache.write import write_lookups, write_shard
 from lavie.data.shards.index import Index, load_index
 from lavie.errors import DataError
 
@@ -43,7 +47,7 @@ def filled(demo, tmp_path):
         [(numbers, keys)] = Lookup.scan(folder, kind).absent(samples, 2)
         assert numbers.tolist() == list(range(2 * len(samples)))
         if kind == "clips":
-            describe(
+            write_description(
                 folder, MADE, {n: e[0] for n, e in random_entries(1, 1).items()}, torch.ones(1, 5, 6).half(), "float32"
             )
         for start in range(0, len(keys), 20):
@@ -121,7 +125,7 @@ def test_the_lookup_finds_what_is_there_and_nothing_else(tmp_path):
     lookup.shards = [f"s{i}" for i in range(len(keys) // 1000 + 1)]
     found = lookup.find(keys)
     assert (found >= 0).all()
-    assert [lookup.at(found[i]) for i in (0, 999, 54_321)] == [("s0", 0), ("s0", 999), ("s54", 321)]
+    assert [lookup.locate(found[i]) for i in (0, 999, 54_321)] == [("s0", 0), ("s0", 999), ("s54", 321)]
     others = keys.copy()
     others[:, 15] ^= 1
     known = {key.tobytes() for key in keys}
@@ -137,7 +141,7 @@ def flip(path, offset):
 
 def test_damage_in_a_shard_is_found_where_it_is(filled):
     folder, index, clips, _ = filled
-    name, row = Lookup.load(folder, "clips").at(
+    name, row = Lookup.load(folder, "clips").locate(
         int(Lookup.load(folder, "clips").find(np.frombuffer(entry_key(index.videos[5], 1), np.uint8)[None])[0])
     )
     flip(folder / name, TensorFile(folder / name, "")._starts["std"] + row * 144 + 77)
@@ -154,7 +158,7 @@ def test_a_lookup_that_is_wrong_gives_no_wrong_entry(filled):
     path = folder / "clips.lookup"
     tensors = load_file(path)
     tensors["row"] = tensors["row"].to(torch.int64).roll(1).to(torch.uint32)
-    save_file(tensors, path, TensorFile(path, "").notes)
+    save_file(tensors, path, TensorFile(path, "").metadata)
     cache = Cache(folder.parent, config(), MADE)
     with pytest.raises(DataError, match="holds another entry than the lookup says"):
         for sample in index.videos:
@@ -221,14 +225,14 @@ def test_entries_that_could_not_be_made_are_known(filled, caplog):
         for s in index.images
         for cut in range(2)
     ]
-    write_failed(folder, 0, lines[:15])
-    write_failed(folder, 1, lines[15:])
+    write_failures(folder, 0, lines[:15])
+    write_failures(folder, 1, lines[15:])
     cache = Cache(folder.parent, config(), MADE)
     cache.require({"clips": [index.videos], "images": [index.images]}, config())
     assert "20 entries could not be decoded when it was made; spares take their places" in caplog.text
     with pytest.raises(DataError, match="cut 1 is not in data.cache .*: no such codec"):
         cache.read(index.images[9], 1)
-    write_failed(folder, 1, [])
+    write_failures(folder, 1, [])
     with pytest.raises(DataError, match="5 of 68 entries are missing"):
         Cache(folder.parent, config(), MADE).require({"clips": [index.videos], "images": [index.images]}, config())
 
@@ -244,11 +248,11 @@ def test_a_cache_made_for_something_else_is_refused(filled):
     black = {name: entry[0] for name, entry in random_entries(1, 1).items()}
     empty = torch.ones(1, 5, 6)
     with pytest.raises(DataError, match="dtype is float16, this call has float32: change --dtype"):
-        describe(folder, MADE, black, empty, "float32")
+        write_description(folder, MADE, black, empty, "float32")
     with pytest.raises(DataError, match="encoded_in is float32, this call has bfloat16: change mixed_precision"):
-        describe(folder, MADE, black, empty.half(), "bfloat16")
+        write_description(folder, MADE, black, empty.half(), "bfloat16")
     with pytest.raises(DataError, match="OUT .*4x16x24: made for something else: vae/ is 'abc', wanted None"):
-        describe(folder, {"data.fps": 8.0}, black, empty.half(), "float32")
+        write_description(folder, {"data.fps": 8.0}, black, empty.half(), "float32")
     text = (folder / "cache.json").read_text()
     for wrong in (text[:-5], json.dumps(json.loads(text) | {"format": 2}), "[]", "{}"):
         (folder / "cache.json").write_text(wrong)

@@ -18,9 +18,10 @@ from lavie.data.decoders.dali import TO_BT709, DaliDecoder, clip_for_dali, dali_
 from lavie.data.media.clips import clip_indices, fit
 from lavie.data.media.decode import decode_frames, probe
 from lavie.data.media.encode import encode_mp4
-from lavie.data.shards.index import Sample
+from lavie.data.shards.index_file import Sample
 from lavie.errors import ConfigError, DataError
-from lavie.testing import SHARED, requires_shared
+from lavie.testing import SHARED
+from tests.markers import requires_shared
 
 CPU = torch.device("cpu")
 requires_dali = pytest.mark.skipif(decoders.missing_dali() is not None, reason="DALI is not installed")

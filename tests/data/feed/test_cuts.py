@@ -10,7 +10,7 @@ from lavie.data.feed.cuts import CutDataset, cached_samples
 from lavie.data.feed.loader import build_loader, fixed_batches
 from lavie.data.feed.share import Share
 from lavie.data.media.encode import encode_mp4
-from lavie.data.order.datasets import load_pools
+from lavie.data.order.datasets import load_datasets
 from lavie.data.prepare.pack import pack_files
 from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
@@ -64,7 +64,7 @@ def test_cuts_are_spread_over_starts_and_places(tmp_path):
 
 def test_entries_are_the_cuts_that_training_shows(demo):
     data = config(demo / "train", cuts=3)
-    samples = cached_samples(load_pools(data, data.train), data)
+    samples = cached_samples(load_datasets(data, data.train), data)
     datasets = {kind: CutDataset(indices, data) for kind, indices in samples.items()}
     numbers = {
         kind: {(s.key, cut): 3 * i + cut for i, s in enumerate(indices[0]) for cut in range(3)}
@@ -111,7 +111,7 @@ def test_datasets_without_weight_need_no_entries(demo):
         {"path": str(demo / "validation"), "weight": 0, "image_weight": 1},
     ]
     data = DataConfig(train=train, num_frames=4, num_images=1, height=16, width=24, fps=8, cuts=1)
-    pools = load_pools(data, data.train)
+    pools = load_datasets(data, data.train)
     samples = cached_samples(pools, data)
     sizes = {kind: [len(index) for index in indices] for kind, indices in samples.items()}
     validation = load_index([str(demo / "validation")])

@@ -24,8 +24,9 @@ from lavie.data.prepare.pack import pack_files
 from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.errors import ConfigError, DataError
-from lavie.pixels import normalised
-from lavie.testing import SHARED, requires_shared
+from lavie.pixels import to_float
+from lavie.testing import SHARED
+from tests.markers import requires_shared
 
 requires_dali = pytest.mark.skipif(decoders.missing_dali() is not None, reason="DALI is not installed")
 
@@ -86,7 +87,7 @@ def rows(batches):
 
 def pixels(batches):
     """float (F + N, 3, H, W) in [-1, 1] of each row."""
-    return [normalised(row) if row.dtype == torch.uint8 else row for b in batches for row in b["pixels"]]
+    return [to_float(row) if row.dtype == torch.uint8 else row for b in batches for row in b["pixels"]]
 
 
 def assert_same(pyav, dali):

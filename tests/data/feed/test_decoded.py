@@ -11,7 +11,7 @@ from lavie.data.decoders.clip import DecodedClip, EncodedClip
 from lavie.data.feed import decoded as decoders
 from lavie.data.feed.decoded import DecodedBatches
 from lavie.errors import DataError
-from lavie.pixels import normalised
+from lavie.pixels import to_float
 
 CPU = torch.device("cpu")
 
@@ -89,7 +89,7 @@ def test_a_failed_batch_is_made_again_with_its_spares(caplog):
     first["dropped"] = [{"key": "x", "reason": "y", "position": p} for p in (10, 11)]
     ahead = decoded([first, batch(12, (False, True))], bad=("k11", "k13"))
     out, other = ahead
-    torch.testing.assert_close(out["pixels"], normalised(torch.stack([remake(p)["pixels"] for p in (10, 11)])))
+    torch.testing.assert_close(out["pixels"], to_float(torch.stack([remake(p)["pixels"] for p in (10, 11)])))
     assert out["captions"] == [["spare", "i"]] * 2 and out["keys"] == [["s", "i"]] * 2
     assert [(d["key"], d["position"]) for d in out["dropped"]] == [("k10", 10), ("k11", 11)]
     assert other["captions"] == [["c12", "image"], ["spare", "i"]]

@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from lavie.data.order import permutation as stream
-from lavie.data.order.datasets import image_order, load_pools, video_order
+from lavie.data.order.datasets import image_order, load_datasets, video_order
 from tests.data.feed.long_run import FAR, datasets, loader, measured
 
 
@@ -27,7 +27,7 @@ def test_any_step_is_reached_at_once(folders, monkeypatch, step, num_workers):
     batches.close()
     taken = len(permuted)
     assert taken == (0 if num_workers else 3 * 4 * 3)  # with processes, it is them who do it
-    pools = load_pools(data, data.train)
+    pools = load_datasets(data, data.train)
     videos, images = video_order(pools, 0, 4), image_order(pools, 0, 8)
     first = step * 4
     assert keys == [

@@ -13,7 +13,7 @@ from lavie.config.load import dump_yaml, validate
 from lavie.data.feed.loader import build_loader
 from lavie.data.feed.rows import ClipDataset
 from lavie.data.feed.share import Share
-from lavie.data.order.datasets import image_order, load_pools, video_order
+from lavie.data.order.datasets import image_order, load_datasets, video_order
 from lavie.data.order.permutation import sample_at
 from lavie.data.prepare.synthetic import demo_set
 from lavie.data.shards.index import load_index
@@ -80,7 +80,7 @@ def test_a_resumed_run_goes_on_with_the_tail(folders, expected, start_step):
 
 def test_each_dataset_goes_through_its_own_permutations(folders):
     data = config(folders)
-    pools = load_pools(data, data.train)
+    pools = load_datasets(data, data.train)
     for order, kind in ((video_order(pools, 3, 12), "videos"), (image_order(pools, 3, 24), "images")):
         taken = {pool.name: [] for pool in pools}
         for position in range(400):
@@ -99,7 +99,7 @@ def test_each_dataset_goes_through_its_own_permutations(folders):
 
 def test_a_dataset_keeps_its_order_when_others_come_and_go(folders):
     def keys(data):
-        pools = load_pools(data, data.train)
+        pools = load_datasets(data, data.train)
         order = video_order(pools, 0, 12)
         return [order.at(p).key for p in range(200) if order.names[order.mixture.at(p)[0]] == "a"]
 
@@ -151,7 +151,7 @@ def test_hashes_are_compared_as_often_as_asked(folders, monkeypatch, verify, fou
 
     monkeypatch.setattr("lavie.data.feed.rows.read_member", read)
     data = config(folders, verify=verify, num_images=0)
-    dataset = ClipDataset(load_pools(data, data.train), data, 0)
+    dataset = ClipDataset(load_datasets(data, data.train), data, 0)
     for position in range(320):
         assert isinstance(dataset[position], DataError)
     assert compared[::21].count(True) == pytest.approx(found, abs=10 if verify == "sampled" else 0)
@@ -165,7 +165,7 @@ def test_datasets_that_give_nothing_are_refused(folders):
     data = config(folders)
     images_only = {"path": str(folders / "a/train"), "name": "x", "weight": 0, "image_weight": 1}
     with pytest.raises(ConfigError, match=r"dataset x .* has a weight, but nothing that this run takes.*num_images 0"):
-        load_pools(config(folders, num_images=0), (*data.train, type(data.train[0])(**images_only)))
+        load_datasets(config(folders, num_images=0), (*data.train, type(data.train[0])(**images_only)))
     with pytest.raises(ConfigError, match=r"at step 0 the weights of all datasets with videos are 0 \(x\)"):
         one = config(folders, train=[images_only])
         build_loader(one, one.train, Share(seed=0, train_batch_size=1))

@@ -20,7 +20,7 @@ from lavie.data.feed.rows import ClipDataset, place
 from lavie.data.feed.share import Share
 from lavie.data.feed.workers import Workers
 from lavie.data.media.encode import encode_mp4
-from lavie.data.order.datasets import load_pools
+from lavie.data.order.datasets import load_datasets
 from lavie.data.prepare.pack import pack_files
 from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
@@ -98,7 +98,7 @@ def test_killed_and_stopped_processes_change_nothing(demo, caplog, kill):
 @pytest.mark.parametrize("kill", [False, True])
 def test_a_sample_that_stops_its_process_twice_is_dropped_for_a_spare(demo, tmp_path, caplog, monkeypatch, kill):
     data = config(demo / "train", one_video(tmp_path / "lone"), num_workers=1, timeout=60 if kill else 1)
-    pools = load_pools(data, data.train)
+    pools = load_datasets(data, data.train)
     (lone,) = (s for s in pools[0].index.videos if s.key.endswith("lone"))
     (tmp_path / "lone/00000.tar").rename(tmp_path / "away")
     expected = rows(Batches(map(ClipDataset(pools, data, 0).__getitem__, itertools.count()), 1), 40)
@@ -203,12 +203,12 @@ SCRIPT = """
 import os, sys, time
 from lavie.config.data import DataConfig
 from lavie.data.feed.rows import ClipDataset
-from lavie.data.order.datasets import load_pools
+from lavie.data.order.datasets import load_datasets
 from lavie.data.feed.workers import Workers
 
 def main(folder):
     data = DataConfig(train=(folder,), num_frames=4, num_images=0, height=24, width=32, fps=8)
-    dataset = ClipDataset(load_pools(data, data.train), data, 0)
+    dataset = ClipDataset(load_datasets(data, data.train), data, 0)
     os.rename(folder + "/00000.tar", folder + "/away")
     os.mkfifo(folder + "/00000.tar")
     workers = Workers(dataset, iter(range(9)), 2, ahead=2, timeout=60)

@@ -15,7 +15,8 @@ from lavie.data.media.encode import encode_mp4
 from lavie.data.prepare.synthetic import HELD_OUT, render_clip
 from lavie.errors import DataError
 from lavie.seeds import numpy_generator
-from lavie.testing import SHARED, memory_filled_with, requires_shared
+from lavie.testing import SHARED, memory_filled_with
+from tests.markers import requires_shared
 
 VFR_TIMES = np.array([0, 0.04, 0.08, 0.2, 0.21, 0.4, 0.5, 0.54, 0.6, 1.0])
 

@@ -10,8 +10,9 @@ import pytest
 from lavie.data.media import decode
 from lavie.data.media.decode import decode_frames, frame_times, probe, read_frames
 from lavie.data.media.encode import encode_mp4
-from lavie.data.media.keyframes import entry_packet
-from lavie.testing import SHARED, requires_shared
+from lavie.data.media.keyframes import last_safe_keyframe
+from lavie.testing import SHARED
+from tests.markers import requires_shared
 
 COUNT = 48
 
@@ -77,7 +78,7 @@ def entries(data: bytes, frames: int) -> list[int]:
         packets = [p for p in container.demux(stream) if p.size]
         context = stream.codec_context
         header = bytes(context.extradata or b"")
-        return [entry_packet(packets, context.codec.canonical_name, header, frames, n) for n in range(frames)]
+        return [last_safe_keyframe(packets, context.codec.canonical_name, header, frames, n) for n in range(frames)]
 
 
 def made(encoder) -> bytes:
@@ -122,7 +123,7 @@ def test_a_count_that_is_not_the_packets_means_the_start():
 def test_a_late_decoder_that_shows_something_else_begins_again(monkeypatch, name, wrong):
     data = made((CLOSED | OTHER)[name])
     whole = decode_frames(data, range(COUNT))
-    monkeypatch.setattr(decode, "entry_packet", lambda *args: wrong)
+    monkeypatch.setattr(decode, "last_safe_keyframe", lambda *args: wrong)
     np.testing.assert_array_equal(list(read_frames(data, [wrong + 3, 40], COUNT)), whole[[wrong + 3, 40]])
 
 
@@ -144,7 +145,7 @@ def test_parameter_sets_between_are_known_or_repeated():
     other = unit(7, b"new")
 
     def entry(before: bytes, at: bytes) -> int:
-        return entry_packet(packets((before, True), (unit(1), False), (at, True)), "h264", avcc, 3, 2)
+        return last_safe_keyframe(packets((before, True), (unit(1), False), (at, True)), "h264", avcc, 3, 2)
 
     assert entry(unit(5), unit(5)) == 2
     assert entry(unit(7, b"sps") + unit(5), unit(5)) == 2
@@ -153,14 +154,14 @@ def test_parameter_sets_between_are_known_or_repeated():
     assert entry(unit(5), unit(1)) == 0  # a keyframe by the container's word alone
     assert entry(unit(5), unit(5) + unit(1)) == 0
     assert entry(unit(5), unit(5)[:-1]) == entry(unit(5), b"\0\0\0\0") == 0  # cut short
-    assert entry_packet(packets((unit(5), True), (unit(5), True)), "h264", b"", 2, 1) == 0
+    assert last_safe_keyframe(packets((unit(5), True), (unit(5), True)), "h264", b"", 2, 1) == 0
 
 
 def test_two_frames_of_one_time_mean_the_start():
     twins = packets((unit(5), True), (unit(5), True), (unit(5), True))
-    assert entry_packet(twins, "h264", b"\x01\x64\x00\x1f\xff", 3, 2) == 2
+    assert last_safe_keyframe(twins, "h264", b"\x01\x64\x00\x1f\xff", 3, 2) == 2
     twins[1].pts = 0
-    assert entry_packet(twins, "h264", b"\x01\x64\x00\x1f\xff", 3, 2) == 0
+    assert last_safe_keyframe(twins, "h264", b"\x01\x64\x00\x1f\xff", 3, 2) == 0
 
 
 def test_damage_before_the_clip_is_left_to_the_checksum():

@@ -134,8 +134,8 @@ def test_a_step_has_one_size_and_samples_that_belong_to_it(folders, expected):
         size = bucket.data.size
         assert {row[2] for row in rows} == {(size.num_frames + 2, size.height, size.width)}
         kinds.add(bucket.name)
-        clips = {s.key for pool in bucket.pools for s in pool.index.videos}
-        images = {s.key for pool in bucket.pools for s in pool.index.images}
+        clips = {s.key for pool in bucket.datasets for s in pool.index.videos}
+        images = {s.key for pool in bucket.datasets for s in pool.index.images}
         assert all(keys[0] in clips and set(keys[1:]) <= images for _, keys, _, _ in rows)
     assert kinds == {"4x16x24", "8x16x24", "4x24x16"}
 
@@ -145,13 +145,13 @@ def test_every_sample_belongs_to_one_bucket(folders):
     buckets = load_buckets(data, data.train, 0)
     for number, dataset in enumerate(data.train):
         index = load_index(dataset.path)
-        parts = [bucket.pools[number].index for bucket in buckets.each]
+        parts = [bucket.datasets[number].index for bucket in buckets.all]
         assert sorted(s.key for part in parts for s in part.videos) == sorted(s.key for s in index.videos)
         # The first two have their height and width, and so their images, in common.
         assert [s.key for s in parts[0].images] == [s.key for s in parts[1].images]
         images = [s.key for part in parts[1:] for s in part.images]
         assert sorted(images) == sorted(s.key for s in index.images)
-        for bucket, part in zip(buckets.each, parts, strict=True):
+        for bucket, part in zip(buckets.all, parts, strict=True):
             size = bucket.data.size
             assert all((s.width > s.height) == (size.width > size.height) for s in part)
             assert all(s.frames >= size.num_frames for s in part.videos)
@@ -166,7 +166,7 @@ def test_each_dataset_goes_through_its_own_permutations_in_each_bucket(folders):
     clips, images = defaultdict(list), defaultdict(list)
     for step in range(120):
         number, _ = buckets.steps.at(step)
-        shape = buckets.each[number].shape
+        shape = buckets.all[number].shape
         for position in range(step * GLOBAL_BATCH, (step + 1) * GLOBAL_BATCH):
             name = orders[number].names[orders[number].mixture.at(position)[0]]
             clips[number, name].append(orders[number].at(position).key)
@@ -175,8 +175,8 @@ def test_each_dataset_goes_through_its_own_permutations_in_each_bucket(folders):
                 images[shape, order.names[order.mixture.at(p)[0]]].append(order.at(p).key)
     for kind, taken in (("videos", clips), ("images", images)):
         for (home, name), keys in taken.items():
-            bucket = next(b for i, b in enumerate(buckets.each) if home in (i, b.shape))
-            samples = getattr(bucket.pools[["wide", "mixed", "tall"].index(name)].index, kind)
+            bucket = next(b for i, b in enumerate(buckets.all) if home in (i, b.shape))
+            samples = getattr(bucket.datasets[["wide", "mixed", "tall"].index(name)].index, kind)
             n = len(samples)
             assert keys == [samples[sample_at(i, n, 3, f"{kind} of {name}")].key for i in range(len(keys))]
     assert len(clips) == 5 and len(images) == 4
@@ -215,7 +215,7 @@ def test_a_bad_sample_is_replaced_by_one_of_its_bucket_and_others_stay(folders, 
         file.seek(-1, 1)
         file.write(bytes([byte[0] ^ 1]))
     data = config(tmp_path)
-    pools = next(b for b in load_buckets(data, data.train, 0).each if b.name == "8x16x24").pools
+    pools = next(b for b in load_buckets(data, data.train, 0).all if b.name == "8x16x24").datasets
     spares = {s.key for s in pools[0].index.videos} - {bad.key}
     changed = [(a, b) for a, b in zip(expected, sequence(data), strict=True) if a != b]
     assert len(changed) == sum(row[1][0] == bad.key for row in expected) > 0
@@ -325,7 +325,7 @@ def test_variable_rates_are_taken_for_constant_ones(tmp_path):
         train=str(tmp_path), num_images=0, fps=8, buckets=[{**BUCKETS[0], "num_frames": n} for n in (4, 6)]
     )
     buckets = load_buckets(data, data.train, 0)
-    homes = {b.name: sorted(s.caption for s in b.pools[0].index) for b in buckets.each}
+    homes = {b.name: sorted(s.caption for s in b.datasets[0].index) for b in buckets.all}
     assert homes == {"4x16x24": ["short"], "6x16x24": ["long", "v"]}
 
 
@@ -341,10 +341,10 @@ def test_short_videos_are_refused_or_left_out_as_told(folders, tmp_path, caplog)
     with caplog.at_level("INFO", "lavie"):
         buckets = load_buckets(told, told.train, 0)
     note = r"1 of 3 videos are left out, which hold no clip of 4 frames at 8 fps (first: "
-    assert note in caplog.text and note in buckets.each[0].pools[0].left_out[0]
-    assert [[s.caption for s in b.pools[0].index] for b in buckets.each] == [["v2", "i1"], ["v3", "i1"]]
+    assert note in caplog.text and note in buckets.all[0].datasets[0].left_out[0]
+    assert [[s.caption for s in b.datasets[0].index] for b in buckets.all] == [["v2", "i1"], ["v3", "i1"]]
     alone = told.model_copy(update={"buckets": (), "num_frames": 9})
-    assert [s.caption for s in load_buckets(alone, alone.train, 0).each[0].pools[0].index] == ["v3", "i1"]
+    assert [s.caption for s in load_buckets(alone, alone.train, 0).all[0].datasets[0].index] == ["v3", "i1"]
     none = told.model_copy(update={"buckets": (), "num_frames": 99})
     with pytest.raises(DataError, match="no videos among 1 samples"):
         load_buckets(none, none.train, 0)
@@ -369,15 +369,15 @@ def test_images_join_every_bucket_that_suits_them(tmp_path):
     sizes = [(4, 16, 24), (2, 16, 24), (2, 32, 48), (2, 24, 16)]
     buckets = [dict(zip(("num_frames", "height", "width"), size, strict=True)) for size in sizes]
     data = DataConfig(train=str(tmp_path), fps=8, num_images=1, height=8, width=8, buckets=buckets)
-    each = load_buckets(data, data.train, 0).each
-    images = {b.name: [s.caption for s in b.pools[0].index.images] for b in each}
+    each = load_buckets(data, data.train, 0).all
+    images = {b.name: [s.caption for s in b.datasets[0].index.images] for b in each}
     assert images == {
         "4x16x24": ["i1", "i2", "i3"],
         "2x16x24": ["i1", "i2", "i3"],
         "2x32x48": ["i2"],
         "2x24x16": ["i1", "i2", "i3"],  # none suits it
     }
-    assert [b.all_images for b in each] == [False, False, False, True]
+    assert [b.takes_all_images for b in each] == [False, False, False, True]
 
 
 def test_a_step_without_weights_is_refused(folders):

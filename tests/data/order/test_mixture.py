@@ -53,30 +53,30 @@ def test_with_a_clock_counts_are_those_of_its_steps(turns, each, per_step, seed,
     turns, each = [[(0, 0.5)], *turns], [[(0, 0.5)], *each]
     steps = mixture(*turns, per_step=1, seed=seed, purpose="buckets")
     chosen = data.draw(st.sets(st.integers(0, len(turns) - 1), min_size=1))
-    clock = StepCount(steps, tuple(chosen))
-    mix = Mixture(each, [f"d{i}" for i in range(len(each))], per_step, seed, "videos", clock)
+    step_count = StepCount(steps, tuple(chosen))
+    mix = Mixture(each, [f"d{i}" for i in range(len(each))], per_step, seed, "videos", step_count)
     counts, ticks = [0] * len(each), 0
     for step in range(70):
-        assert clock(step) == ticks and mix.counts(step * per_step) == counts
-        assert clock.share(step) == pytest.approx(sum(steps.shares(step)[c] for c in chosen))
+        assert step_count(step) == ticks and mix.counts(step * per_step) == counts
+        assert step_count.share(step) == pytest.approx(sum(steps.shares(step)[c] for c in chosen))
         ticks += (own := steps.at(step)[0] in chosen)
         for position in range(step * per_step, (step + 1) * per_step if own else 0):
             dataset, place = mix.at(position)
             assert place == counts[dataset]
-            assert weight_at(each[dataset], step) > 0  # the weight of the run's step, not of the clock's
+            assert weight_at(each[dataset], step) > 0  # the weight of the run's step, not of the step_count's
             counts[dataset] += 1
 
 
 def test_a_clock_that_stops_needs_no_weights_afterwards():
     steps = mixture([(0, 1.0)], [(0, 1.0), (300, 0.0)], per_step=1)
-    clock = StepCount(steps, (1,), " in bucket b")
-    mix = Mixture([[(0, 1.0), (300, 0.0)]], ["d"], 4, 0, "videos", clock)
-    assert mix.counts(4 * 300) == mix.counts(10**9) == [4 * clock(300)]
-    assert mix.shares(300) == [0] and clock.share(300) == 0
+    step_count = StepCount(steps, (1,), " in bucket b")
+    mix = Mixture([[(0, 1.0), (300, 0.0)]], ["d"], 4, 0, "videos", step_count)
+    assert mix.counts(4 * 300) == mix.counts(10**9) == [4 * step_count(300)]
+    assert mix.shares(300) == [0] and step_count.share(300) == 0
     with pytest.raises(
         ConfigError, match=r"at step 250 the weights of all datasets with videos in bucket b are 0 \(d\)"
     ):
-        Mixture([[(0, 1.0), (250, 0.0)]], ["d"], 4, 0, "videos", clock)
+        Mixture([[(0, 1.0), (250, 0.0)]], ["d"], 4, 0, "videos", step_count)
 
 
 def test_counts_far_out_agree_with_counting_on_from_there():

@@ -12,7 +12,7 @@ from lavie.cli.data import app
 from lavie.config.data import BucketConfig, DataConfig
 from lavie.data.media.encode import encode_mp4
 from lavie.data.order.buckets import load_buckets
-from lavie.data.order.datasets import image_order, load_pools, video_order
+from lavie.data.order.datasets import image_order, load_datasets, video_order
 from lavie.data.order.plan import check_global_batch, make_plan
 from lavie.data.order.plan_report import SIZES, draw_plan, notices, report
 from lavie.data.prepare.pack import pack_files
@@ -35,7 +35,7 @@ def config(demo, **changes) -> DataConfig:
 def test_counts_are_those_of_the_run(demo):
     data = config(demo)
     plan = make_plan(data, seed=4, steps=50, global_batch=6)
-    pools = load_pools(data, data.train)
+    pools = load_datasets(data, data.train)
     assert plan.steps == list(range(51))
     for kind, order, per_step in (
         ("videos", video_order(pools, 4, 6), 6),
@@ -83,9 +83,9 @@ def test_what_the_buckets_hold_and_take_is_that_of_the_run(demo, tmp_path):
     turns = [buckets.steps.at(step)[0] for step in range(50)]
     taken = Counter()
     for step, number in enumerate(turns):
-        order = video_order(buckets.each[number].pools, 4, 6, buckets.each[number].clock)
+        order = video_order(buckets.all[number].datasets, 4, 6, buckets.all[number].step_count)
         for position in range(6 * step, 6 * step + 6):
-            taken[buckets.each[number].name, order.names[order.mixture.at(position)[0]]] += 1
+            taken[buckets.all[number].name, order.names[order.mixture.at(position)[0]]] += 1
     videos = [part for part in plan.parts if part.kind == "videos"]
     assert {(part.bucket, part.name): part.taken[-1] for part in videos} == taken
     assert [(size.name, size.taken[-1]) for size in plan.sizes] == [

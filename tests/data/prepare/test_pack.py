@@ -18,7 +18,8 @@ from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.data.shards.member import read_member
 from lavie.errors import DataError
-from lavie.testing import SHARED, requires_shared
+from lavie.testing import SHARED
+from tests.markers import requires_shared
 
 
 def mp4(frames: int = 16) -> bytes:

@@ -19,7 +19,8 @@ from lavie.data.media.encode import encode_mp4
 from lavie.data.prepare import sandbox
 from lavie.data.prepare.sandbox import Sandbox
 from lavie.errors import DataError
-from lavie.testing import SHARED, requires_shared
+from lavie.testing import SHARED
+from tests.markers import requires_shared
 
 MP4 = encode_mp4(np.zeros((4, 32, 32, 3), np.uint8), 8)
 

@@ -22,12 +22,12 @@ from lavie.config.data import DataConfig
 from lavie.data.feed.loader import build_loader
 from lavie.data.feed.rows import place
 from lavie.data.feed.share import Share
-from lavie.data.shards import compile as compiled
+from lavie.data.shards import compile as compile_module
 from lavie.data.shards import remote
 from lavie.data.shards.index import load_index
 from lavie.data.shards.member import read_member
-from lavie.data.shards.remote import Entry, StoreError, check_url, read_range, redact
-from lavie.data.shards.remote_index import fetched
+from lavie.data.shards.remote import RemoteFile, StoreError, check_url, read_range, redact
+from lavie.data.shards.remote_index import fetch_indices
 from lavie.errors import DataError
 from tests.data.shards.web import Web, cut, delay, first_times, refuse, send
 
@@ -122,7 +122,7 @@ def fetches(web):
 
 @pytest.mark.parametrize("in_memory", [1000, 0])
 def test_indices_are_fetched_again_only_when_they_changed(web, folder, tmp_path, monkeypatch, in_memory):
-    monkeypatch.setattr(compiled, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(compile_module, "IN_MEMORY", in_memory)
     url = f"{web.url}/set"
     first = list(load_index((url,), remote=True))
     assert fetches(web) == 2
@@ -231,9 +231,9 @@ def test_a_silent_server_costs_bounded_time(web):
 
 def test_a_store_that_fails_at_the_start_is_not_asked_for_every_index(web, tmp_path):
     web.fault = refuse(500)
-    entries = [Entry(f"{web.url}/{n}.index.jsonl", 9, "etag=1") for n in range(5000)]
+    entries = [RemoteFile(f"{web.url}/{n}.index.jsonl", 9, "etag=1") for n in range(5000)]
     with pytest.raises(StoreError, match=r"\d.index.jsonl: \d attempts in .*ClientResponseError: 500"):
-        fetched(entries, tmp_path)
+        fetch_indices(entries, tmp_path)
     assert len(web.requests) < 2500 and not list(tmp_path.glob("*.partial"))
 
 

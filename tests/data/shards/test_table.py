@@ -13,16 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lavie.bench import index as bench_index
-from lavie.data.shards import compile as compiled
+from lavie.data.shards import compile as compile_module
 from lavie.data.shards.index import Index, load_index
-from lavie.data.shards.table import COLUMNS, Part, Selection, Table
+from lavie.data.shards.table import COLUMNS, Table
+from lavie.data.shards.table_view import Selection
 from lavie.errors import DataError
 
 
 @pytest.fixture
 def on_disk(monkeypatch):
     """Every dataset is large enough for a file."""
-    monkeypatch.setattr(compiled, "IN_MEMORY", 0)
+    monkeypatch.setattr(compile_module, "IN_MEMORY", 0)
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_the_file_gives_what_memory_gives(folder, on_disk, monkeypatch):
     assert list(load_index((str(folder),))) == list(index)
     assert (table.stat().st_ino, table.stat().st_mtime_ns) == (first.st_ino, first.st_mtime_ns)  # kept
     table.unlink()
-    monkeypatch.setattr(compiled, "IN_MEMORY", 1000)
+    monkeypatch.setattr(compile_module, "IN_MEMORY", 1000)
     assert list(load_index((str(folder),))) == list(index) == list(Index(list(index)))
     assert not table.exists()
 
@@ -108,14 +109,14 @@ def test_a_damaged_table_is_made_anew(folder, on_disk, damage):
 
 def test_a_folder_that_cannot_be_written_has_its_table_in_the_cache(folder, on_disk, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    lock = compiled._one_of_the_node
+    lock = compile_module.one_process_per_node
 
     def refuse(place):
         if place == folder:
             raise PermissionError(13, "Permission denied", str(place))
         return lock(place)
 
-    monkeypatch.setattr(compiled, "_one_of_the_node", refuse)
+    monkeypatch.setattr(compile_module, "one_process_per_node", refuse)
     expected = list(load_index((str(folder),)))
     assert not (folder / "index.table").exists()
     (table,) = (tmp_path / "cache/lavie").iterdir()
@@ -125,9 +126,9 @@ def test_a_folder_that_cannot_be_written_has_its_table_in_the_cache(folder, on_d
 
 LOAD = """
 import sys
-from lavie.data.shards import compile as compiled
+from lavie.data.shards import compile as compile_module
 from lavie.data.shards.index import load_index
-compiled.IN_MEMORY = 0
+compile_module.IN_MEMORY = 0
 print(len(list(load_index(sys.argv[1:]))))
 """
 
@@ -174,4 +175,4 @@ def test_a_table_of_many_rows_costs_little_memory(tmp_path):
     # 1 bit and a column of 2 bytes a row, and their mask: a thousandth of what objects would take.
     assert total - before < 20 + rows * 10 / 2**20, output
     table = Table(tmp_path / "index.table", tmp_path)
-    assert len(Index.of([Part(table, "video")])) == rows - rows // 5
+    assert len(Index.of_tables([table]).videos) == rows - rows // 5

@@ -11,16 +11,18 @@ import torch
 from safetensors.torch import load_file
 
 from lavie.cli import main as cli
+from lavie.config.stages import STAGES
 from lavie.errors import CheckpointError, ConfigError
 from lavie.inference.cascade import Cascade
 from lavie.inference.exchange.export import CONSTANTS, export_released, export_stage
 from lavie.inference.exchange.import_weights import import_stage
 from lavie.inference.load import load_stage
 from lavie.models.released import read_released, unet_config, write_released
-from lavie.models.stages import STAGES, is_temporal
+from lavie.models.trainable import is_temporal
 from lavie.models.unet import VideoUNet
 from lavie.models.weights import initialize, load_network, read_folder, to_official
-from lavie.testing import GOLDEN_ATOL, SHARED, requires_shared
+from lavie.testing import GOLDEN_ATOL, SHARED
+from tests.markers import requires_shared
 
 FREQUENCIES = {"base": 6, "interpolation": 0, "vsr": 8}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lavie.models.stages import is_temporal, set_trainable
+from lavie.models.trainable import is_temporal, set_trainable
 from lavie.models.unet import VideoUNet
 from lavie.testing import tiny_unet
 

@@ -1,0 +1,75 @@
+"""Which rank a process is, by what each launcher leaves in the environment."""
+
+import itertools
+import os
+
+import pytest
+
+from lavie.data.prepare.indexing import several_ranks
+from lavie.errors import ConfigError
+from lavie.launcher import (
+    MPI_LOCAL_RANKS,
+    MPI_NUMBERS,
+    SLURM_NUMBERS,
+    LaunchedRank,
+    launched_rank,
+    planned_world_size,
+)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_launched_this(monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", *itertools.chain(*MPI_NUMBERS), *MPI_LOCAL_RANKS):
+        monkeypatch.delenv(name, raising=False)
+    for name in SLURM_NUMBERS.values():
+        monkeypatch.delenv(name, raising=False)
+
+
+OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+SLURM = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8"}
+
+
+@pytest.mark.parametrize(
+    "environment,expected,shares_an_index",
+    [
+        ({}, LaunchedRank("none", 0, 1, None), False),
+        ({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}, LaunchedRank("torch", 2, 4, 0), False),
+        ({"RANK": "0"}, LaunchedRank("torch", 0, 1, None), False),
+        (OPEN_MPI, LaunchedRank("mpi", 3, 4, 1), True),
+        ({"PMI_RANK": "1", "PMI_SIZE": "2"}, LaunchedRank("mpi", 1, 2, None), True),
+        ({"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1"}, LaunchedRank("mpi", 1, 2, 1), True),
+        (SLURM, LaunchedRank("slurm", 5, 8, 1), True),
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "1"}, LaunchedRank("none", 0, 1, None), False),
+        # srun starts mpirun's daemons, and torchrun too: what started this process last counts.
+        (SLURM | OPEN_MPI, LaunchedRank("mpi", 3, 4, 1), True),
+        (SLURM | OPEN_MPI | {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, LaunchedRank("torch", 0, 2, 0), False),
+    ],
+)
+def test_the_launcher_says_the_rank(monkeypatch, environment, expected, shares_an_index):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    assert launched_rank() == expected and planned_world_size() == expected.world_size
+    assert several_ranks() == shares_an_index
+    assert dict(os.environ) == before
+
+
+def test_a_number_of_ranks_alone_is_a_plan_and_no_launcher(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1024")
+    assert planned_world_size() == 1024
+    assert launched_rank() == LaunchedRank("none", 0, 1, None)
+
+
+@pytest.mark.parametrize(
+    "environment,message",
+    [
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is '2': wanted 0 to 1"),
+        ({"PMI_RANK": "one", "PMI_SIZE": "2"}, "PMI_RANK is 'one': wanted 0 to 1"),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM_PROCID is '': wanted 0 to 1"),
+    ],
+)
+def test_a_rank_that_cannot_be(monkeypatch, environment, message):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message):
+        launched_rank()
