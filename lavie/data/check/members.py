@@ -83,9 +83,7 @@ def _note_rejected(tar: Path, rejected: list[Rejected], report: CheckReport) -> 
     """Note what `index_shard` rejected, under the names of PROBLEMS."""
     for item in rejected:
         problem = "zero-byte" if item.detail == "the file is empty" else item.reason
-        report.note(
-            _name(tar, item.name), problem if problem in PROBLEMS else "other", item.detail or item.reason
-        )
+        report.note(_name(tar, item.name), problem if problem in PROBLEMS else "other", item.detail or item.reason)
 
 
 def _name(tar: Path, name: str) -> str:

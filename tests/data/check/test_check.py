@@ -13,8 +13,9 @@ import typer.testing
 from PIL import Image
 
 from lavie.cli.data_check import check_command
-from lavie.data.check.check import PROBLEMS, UNUSABLE, check
+from lavie.data.check.check import check
 from lavie.data.check.language import is_english, is_latin
+from lavie.data.check.report import PROBLEMS, UNUSABLE
 from lavie.data.media.decode import decode_frames
 from lavie.data.media.encode import encode_mp4
 from lavie.data.prepare.pack import pack_files

@@ -119,7 +119,7 @@ def test_damage_that_an_index_accepts_neither_kills_dali_nor_shows_otherwise(com
 
 @requires_dali
 def test_a_machine_where_dali_does_not_run_is_told_once(samples, monkeypatch):
-    monkeypatch.setattr(compare, "try_out", kill)
+    monkeypatch.setattr(compare, "try_dali", kill)
     opened = Comparison()
     for key in "ab":
         outcome, why = opened(*samples[key], [0, 7], 40, 56)
