@@ -1,7 +1,13 @@
 """Packaging of lavie. Versions here are floors; constraints.txt holds the exact set that is tested."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_namespace_packages, setup
 
+# The one place of the version is lavie/__init__.py, which cannot be imported before its dependencies are installed.
+INIT = Path(__file__).with_name("lavie") / "__init__.py"
+VERSION = re.findall(r'^__version__ = "(.+)"$', INIT.read_text(encoding="utf-8"), re.MULTILINE)[0]
 REMOTE = ["fsspec[http]>=2025.3"]
 MPI = ["mpi4py>=4"]
 DALI = ["nvidia-dali-cuda130>=2.4; sys_platform == 'linux'"]
@@ -22,7 +28,7 @@ DEV = [
 
 setup(
     name="lavie",
-    version="0.1.0",
+    version=VERSION,
     description="The trainer for LaVie, the text-to-video diffusion cascade",
     license="Apache-2.0",
     python_requires=">=3.11",

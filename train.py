@@ -2,10 +2,8 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from lavie.config.load import load_config
-from lavie.config.train import TrainConfig
 from lavie.errors import LavieError
 from lavie.training import stop
 
@@ -33,27 +31,14 @@ def main() -> None:
 
             print(describe(config, args.deepspeed))
             return
+        from lavie.inference.generate import validation_sampler
         from lavie.training.trainer import Trainer
 
-        sys.exit(0 if Trainer(config, args.deepspeed, sample=sampler(config)).fit() else stop.STOPPED)
+        sample = validation_sampler(config)
+        sys.exit(0 if Trainer(config, args.deepspeed, sample=sample).fit() else stop.STOPPED)
     except LavieError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(stop.exit_code(error))
-
-
-def sampler(config: TrainConfig):
-    """What draws the validation prompts: training does not know inference, so it is handed in."""
-    from lavie.inference.base import SampleSettings, generate
-    from lavie.inference.sampler import TextToVideo
-    from lavie.inference.schedulers import require_sampling
-
-    require_sampling(config)
-
-    def sample(network, step, folder: Path) -> None:
-        pipeline = TextToVideo(network, step.autoencoder, step.text_encoder, step.schedule)
-        generate(pipeline, config.validation_prompts, folder, SampleSettings.of(config), overwrite=True)
-
-    return sample
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ class CheckpointError(LavieError):
 
 
 class KernelError(LavieError):
-    """Kernels were asked for that cannot run here."""
+    """A run asks for kernels that cannot run on this machine."""
 
 
 class TrainingError(LavieError):
-    """The run cannot go on, as with a loss that is not finite."""
+    """A run cannot go on: its loss is not finite, for example."""
 
 
 class ClusterError(LavieError):
@@ -33,4 +33,4 @@ class ClusterError(LavieError):
 
 
 class LostRankError(ClusterError):
-    """Another rank did not come, left, or is out of reach: a later start, or one on other nodes, may find it."""
+    """A rank never started, exited or is unreachable. Starting the run again, or on other nodes, may help."""

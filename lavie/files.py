@@ -9,9 +9,13 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` for this process alone; it takes its place on the disk when the block ends well.
+    """Give a path beside `path` to write to; on success that file is fsynced and renamed over `path`.
 
-    When the block raises, or `path` cannot be replaced (OSError), nothing of it is left.
+    The name is this process's own (host and process id), so that several may write at a time and the last one wins.
+    When the block raises, the file is removed and `path` stays as it was.
+
+    Raises:
+        OSError: nothing was written, or `path` cannot be replaced.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")

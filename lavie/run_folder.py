@@ -1,31 +1,56 @@
-"""A run's folder on disk: its finished checkpoints, and the folders that stages are exported to."""
+"""The contract of a run's folder on disk, which training writes and sampling, scoring and resuming read.
+
+    OUTPUT_DIR/
+      config.yaml               RUN_CONFIG: the run's resolved config
+      metrics.jsonl             METRICS: one JSON object a line for each step
+      samples/step-STEP/        SAMPLES: what validation drew
+      run.lock, restarts.json   kept by lavie.training.output_dir
+      checkpoint-STEP/          a checkpoint; one without checkpoint.json is unfinished
+        checkpoint.json         MANIFEST: written last
+        config.yaml             the config that it was trained with
+        unet/                   NETWORK: the network to sample from
+        ...                     the training's state, see lavie.training.checkpoint
+
+`lavie export` and `lavie import` write a folder for sampling alone: export.json (EXPORT), config.yaml and unet/.
+"""
 
 import re
 from pathlib import Path
 
 from .errors import CheckpointError
 
+RUN_CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+SAMPLES = "samples"
+NETWORK = "unet"
 MANIFEST = "checkpoint.json"
-"""In every finished checkpoint folder of a run."""
-
-
+"""The file that makes a checkpoint folder a finished one."""
 EXPORT = "export.json"
-"""In every folder that `lavie export` or `lavie import` made."""
+"""The file that every folder of `lavie export` or `lavie import` holds."""
 
 
-def checkpoints(run: str | Path) -> list[Path]:
-    """The finished checkpoint-<step> folders of a run, oldest step first."""
-    named = [p for p in Path(run).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
-    return sorted((p for p in named if (p / MANIFEST).is_file()), key=step_of)
+def checkpoint_folder(run: str | Path, step: int) -> Path:
+    """Return the path RUN/checkpoint-STEP, whether or not there is such a folder."""
+    return Path(run) / f"checkpoint-{step}"
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step of a folder checkpoint-<step>."""
+    """Return the step of a folder checkpoint-STEP."""
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
+def checkpoints(run: str | Path) -> list[Path]:
+    """Return the finished checkpoint folders of a run, oldest step first."""
+    named = [path for path in Path(run).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted((path for path in named if (path / MANIFEST).is_file()), key=step_of)
+
+
 def newest_checkpoint(path: str | Path) -> Path:
-    """`path` if it is a checkpoint folder, else the newest one in the run's folder `path`; else CheckpointError."""
+    """Return `path` if it is a checkpoint folder, else the newest checkpoint in the run's folder `path`.
+
+    Raises:
+        CheckpointError: `path` is neither, or an exported folder.
+    """
     path = Path(path)
     if (path / MANIFEST).is_file():
         return path
@@ -38,13 +63,16 @@ def newest_checkpoint(path: str | Path) -> Path:
 
 
 def is_export(path: str | Path) -> bool:
-    """Whether `path` is a folder that `lavie export` or `lavie import` made."""
+    """Return whether `path` is a folder that `lavie export` or `lavie import` made."""
     return (Path(path) / EXPORT).is_file()
 
 
 def find_stage(path: str | Path) -> Path:
-    """The folder to sample a stage from: an exported folder, a checkpoint folder, or the newest one in a run's folder.
+    """Return the folder to sample a stage from, which holds config.yaml and unet/.
 
-    It holds config.yaml and unet/. Raises CheckpointError if `path` is none of these.
+    That is `path` where it is an exported or a checkpoint folder, and the newest checkpoint of a run's folder.
+
+    Raises:
+        CheckpointError: `path` is none of these.
     """
     return Path(path) if is_export(path) else newest_checkpoint(path)

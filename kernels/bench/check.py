@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...ops.backend import Backend, set_backend
 from ...testing import TOLERANCES
 from ..cost import Cost
 
@@ -22,8 +21,6 @@ class Way:
 
     function: Callable[..., Tensor]
     """Of the leaves."""
-    backend: Backend = "auto"
-    """What "auto" means to operations while it and its gradient are computed."""
     compiled: bool = False
     """Through torch.compile, for one shape."""
     orders: tuple[tuple[int, ...] | None, ...] = ()
@@ -57,7 +54,7 @@ class Case:
     ways: dict[str, Way]
     """Ours first."""
     reference: Callable[..., Tensor]
-    """The definition in plain PyTorch, of the leaves."""
+    """The definition in plain PyTorch, whatever the device, of the leaves."""
     cost: Cost
     """Of elements of two bytes."""
     roundings: int = 1
@@ -86,7 +83,7 @@ class Checker:
     def __init__(self, case: Case, device: torch.device, dtype: torch.dtype):
         self.case, self.device, self.dtype = case, device, dtype
         self.tolerance = TOLERANCES[dtype] * case.roundings**0.5
-        plain = Way(case.reference, "torch")
+        plain = Way(case.reference)
         self.expected = [t.cpu() for t in self._results(plain, case.reference, [_widen(t) for t in self._leaves()])]
         self.plain = self._errors(plain, case.reference)
 
@@ -123,7 +120,6 @@ class Checker:
 
     def _results(self, way: Way, function: Callable[..., Tensor], leaves: list[Tensor]) -> Iterator[Tensor]:
         """The output, and the gradient of each leaf that wants one, for a fixed gradient of the output."""
-        set_backend(way.backend, self.device)
         y = function(*leaves)
         torch.manual_seed(1)
         dy = torch.randn(y.shape, device=self.device).to(self.dtype).to(y.dtype)

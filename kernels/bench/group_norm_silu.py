@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...ops.backend import Backend
 from ...ops.group_norm_silu import group_norm_silu
 from ..group_norm_silu import cost
 from .check import Case, Way
@@ -50,7 +51,7 @@ def make(norm: Norm, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
     return [x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()]
 
 
-def ours(x: Tensor, weight: Tensor, bias: Tensor, norm: Norm) -> Tensor:
+def ours(x: Tensor, weight: Tensor, bias: Tensor, norm: Norm, backend: Backend) -> Tensor:
     y = group_norm_silu(
         x.flatten(0, 1),
         weight,
@@ -59,6 +60,7 @@ def ours(x: Tensor, weight: Tensor, bias: Tensor, norm: Norm) -> Tensor:
         eps=norm.eps,
         frames=norm.pooled,
         silu=norm.resnet,
+        backend=backend,
     )
     return y.unflatten(0, x.shape[:2])
 
@@ -91,16 +93,16 @@ def case(norm: Norm) -> Case:
     )
     weight, bias = x.new_empty(2, norm.channels)
     released = (0, 2, 1, 3, 4) if norm.resnet else (0, 1, 2, 3, 4)
-    ours_of, library_of = partial(ours, norm=norm), partial(library, norm=norm)
+    definition, library_of = partial(ours, norm=norm, backend="torch"), partial(library, norm=norm)
     ways = {
-        "triton": Way(ours_of, "triton"),
+        "triton": Way(partial(ours, norm=norm, backend="triton")),
         "eager": Way(library_of, orders=(released,)),
         "compile": Way(partial(plain, norm=norm), compiled=True),
         "channels_last nn.GroupNorm": Way(library_of),
     }
     kind = "resnet" if norm.resnet else "transformer"
     name = f"{norm.name}, {kind}, C={norm.channels}, B={norm.batch}"
-    return Case(name, partial(make, norm), ways, ours_of, cost(x, weight, bias, GROUPS), roundings=2)
+    return Case(name, partial(make, norm), ways, definition, cost(x, weight, bias, GROUPS), roundings=2)
 
 
 def cases(tiny: bool) -> Iterator[Case]:

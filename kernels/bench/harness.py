@@ -26,7 +26,6 @@ import torch
 import triton
 from torch import Tensor
 
-from ...ops.backend import set_backend
 from ..cost import Cost
 from .check import Case, Checker, Errors
 
@@ -105,7 +104,6 @@ def run_case(
     if errors and not dry:
         with recorded(failures, *errors):
             samples = measure(case, {name: functions[name] for name in errors}, device, dtype, failures)
-    set_backend("auto", device)
     rows = []
     for name in functions:
         common = {**machine, "op": op, "case": case.name, "dtype": str(dtype).removeprefix("torch."), "way": name}
@@ -192,7 +190,6 @@ def measure(
     for run in range(-WARM_UP, RUNS):
         for name in [*samples]:
             with recorded(failures, name):
-                set_backend(case.ways[name].backend, device)
                 if name not in laid:
                     laid[name] = [case.ways[name].lay(leaves) for leaves in sets]
                     gradients[name] = torch.randn_like(functions[name](*laid[name][0]))

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...ops.backend import Backend
 from ...ops.group_norm_silu import group_norm_silu
 from ...ops.pseudo3d_conv import pseudo3d_block, pseudo3d_conv
 from ..cost import Cost
@@ -83,9 +84,9 @@ def make_conv(conv: Conv, device: torch.device, dtype: torch.dtype) -> list[Tens
     return [t.requires_grad_() for t in (clip(), weight, draw(conv.channels), added)]
 
 
-def ours_conv(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor, conv: Conv) -> Tensor:
+def ours_conv(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor, conv: Conv, backend: Backend) -> Tensor:
     time, residual = (added, None) if conv.first else (None, added)
-    return pseudo3d_conv(x, weight, bias, time=time, residual=residual)
+    return pseudo3d_conv(x, weight, bias, time=time, residual=residual, backend=backend)
 
 
 def eager_conv(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor, conv: Conv) -> Tensor:
@@ -119,10 +120,10 @@ def conv_case(conv: Conv) -> Case:
     x = torch.empty(conv.batch, FRAMES, conv.height * conv.width, conv.channels, dtype=torch.bfloat16, device="meta")
     weight, bias = x.new_empty(conv.channels, conv.channels, conv.taps), x.new_empty(conv.channels)
     time, residual = (x.new_empty(conv.batch, conv.channels), None) if conv.first else (None, x)
-    definition = partial(ours_conv, conv=conv)
+    definition = partial(ours_conv, conv=conv, backend="torch")
     released = (RELEASED_CLIPS, None, None, None if conv.first else RELEASED_CLIPS)
     ways = {
-        "triton": Way(definition, "triton"),
+        "triton": Way(partial(ours_conv, conv=conv, backend="triton")),
         "eager": Way(partial(eager_conv, conv=conv), orders=released),
         "compile": Way(partial(conv2d, conv=conv), compiled=True),
         "conv3d channels_last_3d": Way(partial(conv3d, conv=conv)),
@@ -155,9 +156,9 @@ def make_block(block: Block, device: torch.device, dtype: torch.dtype) -> list[T
     return [t.requires_grad_() for t in (*leaves, draw(1, c))]
 
 
-def ours_block(x: Tensor, *tensors: Tensor) -> Tensor:
+def ours_block(x: Tensor, *tensors: Tensor, backend: Backend) -> Tensor:
     w1, b1, k1, c1, w2, b2, k2, c2, time = tensors
-    settings = dict(frames=FRAMES, groups=GROUPS, eps=EPS, time=time)
+    settings = dict(frames=FRAMES, groups=GROUPS, eps=EPS, time=time, backend=backend)
     return pseudo3d_block(x, (w1, b1), (k1, c1), (w2, b2), (k2, c2), **settings)  # type: ignore[arg-type]
 
 
@@ -172,7 +173,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def separate_block(x: Tensor, *tensors: Tensor) -> Tensor:
     """The fused norm and cuDNN, one after the other."""
     w1, b1, k1, c1, w2, b2, k2, c2, time = tensors
-    settings = dict(groups=GROUPS, eps=EPS, frames=FRAMES)
+    settings = dict(groups=GROUPS, eps=EPS, frames=FRAMES, backend="triton")
     h = convolve(group_norm_silu(x, w1, b1, **settings), k1, c1) + time[:, :, None, None]  # type: ignore[arg-type]
     return x + convolve(group_norm_silu(h, w2, b2, **settings), k2, c2)  # type: ignore[arg-type]
 
@@ -221,14 +222,15 @@ def block_cost(block: Block) -> Cost:
 
 
 def block_case(block: Block) -> Case:
+    definition = partial(ours_block, backend="torch")
     ways = {
-        "triton": Way(ours_block, "triton"),
+        "triton": Way(partial(ours_block, backend="triton")),
         "eager": Way(eager_block, orders=(RELEASED_FRAMES,)),
         "compile": Way(plain_block, compiled=True),
-        "fused norm + cuDNN": Way(separate_block, "triton"),
+        "fused norm + cuDNN": Way(separate_block),
     }
     name = f"block {block.name} C={block.channels}, {block.height}x{block.width}"
-    return Case(name, partial(make_block, block), ways, ours_block, block_cost(block), roundings=8)
+    return Case(name, partial(make_block, block), ways, definition, block_cost(block), roundings=8)
 
 
 def cases(tiny: bool) -> Iterator[Case]:

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...ops.backend import Backend
 from ...ops.temporal_attention import rotary_frequencies, temporal_attention, temporal_attention_packed
 from ..cost import Cost
 from ..temporal_attention import cost
@@ -62,8 +63,8 @@ def make_bias(shape: Shape, device: torch.device, dtype: torch.dtype) -> Tensor:
     return torch.randn(shape.heads, shape.frames, shape.frames, device=device).to(dtype).requires_grad_()
 
 
-def ours(qkv: Tensor, bias: Tensor | None = None, *_angles: Tensor, shape: Shape) -> Tensor:
-    return temporal_attention_packed(qkv, bias=bias, rotary_dim=shape.rotary_dim)
+def ours(qkv: Tensor, bias: Tensor | None = None, *_angles: Tensor, shape: Shape, backend: Backend) -> Tensor:
+    return temporal_attention_packed(qkv, bias=bias, rotary_dim=shape.rotary_dim, backend=backend)
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -98,9 +99,9 @@ def fused(qkv: Tensor, bias: Tensor | None = None, *angles: Tensor) -> Tensor:
 
 
 def case(shape: Shape) -> Case:
-    definition = partial(ours, shape=shape)
+    definition = partial(ours, shape=shape, backend="torch")
     ways = {
-        "triton": Way(definition, "triton"),
+        "triton": Way(partial(ours, shape=shape, backend="triton")),
         "eager": Way(partial(eager, shape=shape)),
         "compile": Way(fused, compiled=True),
     }
@@ -130,9 +131,9 @@ def make_apart(shape: Shape, device: torch.device, dtype: torch.dtype) -> list[T
     return [x.requires_grad_() for x in leaves]
 
 
-def ours_apart(*leaves: Tensor, shape: Shape) -> Tensor:
+def ours_apart(*leaves: Tensor, shape: Shape, backend: Backend) -> Tensor:
     q, k, v, *bias = leaves
-    return temporal_attention(q, k, v, bias=bias[0] if bias else None, rotary_dim=shape.rotary_dim)
+    return temporal_attention(q, k, v, bias=bias[0] if bias else None, rotary_dim=shape.rotary_dim, backend=backend)
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -152,9 +153,9 @@ def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def case_alone(shape: Shape) -> Case:
-    definition = partial(ours_apart, shape=shape)
+    definition = partial(ours_apart, shape=shape, backend="torch")
     ways = {
-        "triton": Way(definition, "triton"),
+        "triton": Way(partial(ours_apart, shape=shape, backend="triton")),
         "sdpa": Way(sdpa, orders=(SEQUENCES,) * 3),
     }
     if find_spec("flash_attn") and not shape.positional:  # it has no bias

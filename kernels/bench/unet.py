@@ -7,7 +7,9 @@ same modules as the released code does: clips contiguous in (B, C, F, H, W), Gro
 brought together for temporal attention by copies, attention written out.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 from unittest import mock
 
 import torch
@@ -20,16 +22,18 @@ from ...config.model import UNetConfig
 from ...models import attention as attention_module
 from ...models import resnet as resnet_module
 from ...models.attention import SpatialTransformer
+from ...models.backends import set_backends
 from ...models.frames import Frames
 from ...models.resnet import ResnetBlock
 from ...models.unet import VideoUNet
-from ...ops.backend import set_backend
+from ...ops.backend import Backend
 from ...ops.temporal_attention import rotary_frequencies
 from ..cost import Cost
 from .check import Case, Way
 from .harness import main
 
 CLIP, IMAGES = 16, 4
+BACKENDS: tuple[Backend, ...] = ("triton", "torch")
 
 
 class Block(nn.Module):
@@ -107,50 +111,61 @@ def plain(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def block_case(config: UNetConfig, level: int, batch: int, frames: int, size: tuple[int, int], length: int) -> Case:
-    with torch.device("meta"):
-        block = Block(config, level)
-    names = [name for name, _ in block.named_parameters()]
     layout, channels = Frames(frames, 0), config.block_out_channels[level]
+    blocks = {backend: on_meta(lambda: Block(config, level), backend) for backend in BACKENDS}
 
-    def run(x: Tensor, time: Tensor, text: Tensor, *parameters: Tensor) -> Tensor:
-        return functional_call(block, dict(zip(names, parameters, strict=True)), (x, time, text, layout))
+    def run(backend: Backend, x: Tensor, time: Tensor, text: Tensor, *parameters: Tensor) -> Tensor:
+        return call(blocks[backend], parameters, x, time, text, layout)
 
     def make(device: torch.device, dtype: torch.dtype) -> list[Tensor]:
         x = torch.randn(batch * frames, *size, channels, device=device, dtype=dtype).permute(0, 3, 1, 2)
         time = torch.randn(batch, 4 * config.block_out_channels[0], device=device, dtype=dtype)
         text = torch.randn(batch, 1, length, config.cross_attention_dim, device=device, dtype=dtype)
-        return [x.requires_grad_(), time, text, *parameters_of(block, device, dtype)]
+        return [x.requires_grad_(), time, text, *parameters_of(blocks["torch"], device, dtype)]
 
     name = f"block of level {level}, {frames} frames, B={batch}"
+    definition = partial(run, "torch")
     ways = {
-        "triton": Way(run, "triton"),
-        "torch": Way(run, "torch"),
-        "released": Way(released(run)),
-        "compile": Way(plain(run), compiled=True),
+        "triton": Way(partial(run, "triton")),
+        "torch": Way(definition),
+        "released": Way(released(definition)),
+        "compile": Way(plain(definition), compiled=True),
     }
-    return Case(name, make, ways, run, cost_of(run, make), roundings=16)
+    return Case(name, make, ways, definition, cost_of(definition, make), roundings=16)
 
 
 def network_case(
     config: UNetConfig, batch: int, size: tuple[int, int], length: int, clip: int = CLIP, images: int = IMAGES
 ) -> Case:
-    with torch.device("meta"):
-        network = VideoUNet(config)
-    names = [name for name, _ in network.named_parameters()]
+    networks = {backend: on_meta(lambda: VideoUNet(config), backend) for backend in BACKENDS}
 
-    def run(sample: Tensor, timestep: Tensor, text: Tensor, *parameters: Tensor) -> Tensor:
-        inputs = (sample, timestep, text)
-        return functional_call(network, dict(zip(names, parameters, strict=True)), inputs, dict(num_images=images))
+    def run(backend: Backend, sample: Tensor, timestep: Tensor, text: Tensor, *parameters: Tensor) -> Tensor:
+        return call(networks[backend], parameters, sample, timestep, text, num_images=images)
 
     def make(device: torch.device, dtype: torch.dtype) -> list[Tensor]:
         sample = torch.randn(batch, clip + images, *size, config.in_channels, device=device, dtype=dtype)
         text = torch.randn(batch, 1 + images, length, config.cross_attention_dim, device=device, dtype=dtype)
         timestep = torch.full((batch,), 500, device=device)
-        return [sample.permute(0, 4, 1, 2, 3), timestep, text, *parameters_of(network, device, dtype)]
+        return [sample.permute(0, 4, 1, 2, 3), timestep, text, *parameters_of(networks["torch"], device, dtype)]
 
-    ways = {"triton": Way(run, "triton"), "torch": Way(run, "torch")}
+    definition = partial(run, "torch")
+    ways = {"triton": Way(partial(run, "triton")), "torch": Way(definition)}
     name = f"training pass of the network, {clip} + {images} frames, B={batch}"
-    return Case(name, make, ways, run, cost_of(run, make), roundings=16)
+    return Case(name, make, ways, definition, cost_of(definition, make), roundings=16)
+
+
+def on_meta(build: Callable[[], nn.Module], backend: Backend) -> nn.Module:
+    """A module without memory, for `call`, whose operations run on `backend`."""
+    with torch.device("meta"):
+        module = build()
+    set_backends(module, kernels=backend)
+    return module
+
+
+def call(module: nn.Module, parameters: Sequence[Tensor], *inputs: Any, **settings: Any) -> Tensor:
+    """module(*inputs, **settings) with `parameters` in the place of its own, in their order."""
+    names = [name for name, _ in module.named_parameters()]
+    return functional_call(module, dict(zip(names, parameters, strict=True)), inputs, settings)
 
 
 def parameters_of(module: nn.Module, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
@@ -169,7 +184,6 @@ def cost_of(run: Callable[..., Tensor], make: Callable[..., list[Tensor]]) -> Co
     """FLOPs counted on meta tensors; bytes of the leaves and the output, far below what a deep network must move."""
     meta = torch.device("meta")
     leaves = make(meta, torch.bfloat16)
-    set_backend("torch", meta)
     with FlopCounterMode(display=False) as counter:
         output = run(*leaves)
     flops = counter.get_total_flops()

@@ -32,61 +32,64 @@ from ..config.stages import STAGES
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import LavieError
 from ..inference.cascade import Cascade
-from ..inference.interpolation import Interpolator
-from ..inference.load import META, default_device, dtype_on
+from ..inference.load import META, SAMPLERS, default_device, dtype_on
 from ..inference.memory import GIB, peaks
-from ..inference.sampler import Sampler, TextToVideo
+from ..inference.sampler import ClipSize, Sampler
 from ..inference.settings import arguments, resolve
-from ..inference.super_resolution import SuperResolver
 from ..models.autoencoder import KLAutoencoder
 from ..models.text_encoder import ClipTextEncoder
 from ..models.unet import VideoUNet
 
 RESULTS = Path(__file__).with_name("results.csv")
-SAMPLERS: dict[str, type[Sampler]] = {"base": TextToVideo, "interpolation": Interpolator, "vsr": SuperResolver}
 PAPER = {"base": (10, 13), "interpolation": (180, 40), "vsr": (360, 42)}
-"""Seconds and GB (paper, section 5.2), on a GPU that it does not name for them."""
+"""Seconds and GB of each stage in the paper (section 5.2), on a GPU that it does not name."""
 GPU_SIZE, CPU_SIZE = (16, 320, 512, 50), (2, 64, 64, 2)
 """Key frames, height, width and denoising steps: the paper's, and one that a CPU finishes in minutes."""
 VSR_FRAMES = 16
-"""What super-resolution is given by default: it goes through a clip by windows, and all 61 frames take many minutes."""
+"""Frames that super-resolution is given by default: it goes through a clip by windows, and all 61 take many minutes."""
 
 
 @dataclass(frozen=True)
-class Row:
+class Measurement:
     """One stage, measured: a line of the results file."""
 
     date: str
+    """Day of the measurement, YYYY-MM-DD."""
     device: str
+    """The GPU's name, or the CPU's architecture and number of threads."""
     lavie: str
     torch: str
     dtype: str
     stage: str
     frames: int
+    """Frames of the stage's clip."""
     height: int
+    """Rows of pixels of the stage's clip."""
     width: int
-    """Of the stage's clip."""
+    """Columns of pixels of the stage's clip."""
     steps: int
+    """Denoising steps."""
     guidance: float
     seconds: float
     """From prompt and frames to frames, decoding included; weights were in place."""
     seconds_per_step: float
-    """Of denoising, the mean after the first step."""
+    """Seconds per denoising step, the mean after the first one."""
     peak_gib: float
     """GPU: the most memory allocated; CPU: resident memory of the process above that at its start, at most."""
     estimated_gib: float
-    """What `lavie generate --dry-run --offload` says."""
+    """Peak by the estimate of `lavie generate --dry-run --offload`."""
 
 
 def random_sampler(stage: str, device: torch.device, dtype: torch.dtype) -> Sampler:
-    """The full-size network of a stage and the encoders it is used with, without trained weights."""
+    """Return a stage at full size: its network and the encoders that it is used with, without trained weights."""
     from diffusers import AutoencoderKL
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    large = stage == "vsr"
-    # Of Stable Diffusion 1.4, and of its x4 upscaler.
+    kind = STAGES[stage]
+    # The encoders of Stable Diffusion's x4 upscaler, or those of Stable Diffusion 1.4: an autoencoder of one level less
+    # and OpenCLIP ViT-H/14 without its last layer, or CLIP ViT-L/14.
+    large = kind.condition == "low_resolution"
     widths = (128, 256, 512) if large else (128, 256, 512, 512)
-    # CLIP ViT-L/14, and OpenCLIP ViT-H/14 without its last layer.
     text = CLIPTextConfig(
         hidden_size=1024 if large else 768,
         intermediate_size=4096 if large else 3072,
@@ -95,7 +98,7 @@ def random_sampler(stage: str, device: torch.device, dtype: torch.dtype) -> Samp
         hidden_act="gelu" if large else "quick_gelu",
     )
     with device:
-        network = VideoUNet(STAGES[stage].network).to(dtype).eval()
+        network = VideoUNet(kind.network).to(dtype).eval()
         vae: Any = AutoencoderKL(
             block_out_channels=widths,
             down_block_types=("DownEncoderBlock2D",) * len(widths),
@@ -104,50 +107,54 @@ def random_sampler(stage: str, device: torch.device, dtype: torch.dtype) -> Samp
             latent_channels=4,
         )
         encoder = CLIPTextModel(text).eval()
-    # The x4 upscaler's autoencoder stays in float32, as load_stage has it.
-    autoencoder = KLAutoencoder(vae.eval(), 0.08333 if large else 0.18215, 8).to(torch.float32 if large else dtype)
+    # As load_stage has it, an autoencoder that overflows in 16 bits stays in float32.
+    autoencoder = KLAutoencoder(vae.eval(), 0.08333 if large else 0.18215, 8).to(
+        torch.float32 if kind.autoencoder_float32 else dtype
+    )
     return SAMPLERS[stage](
         network,
         autoencoder,
         ClipTextEncoder(encoder, _no_tokens, 77),
-        NoiseSchedule("v_prediction" if large else "epsilon"),
+        NoiseSchedule(kind.prediction_type),
     )
 
 
 def _no_tokens(captions: list[str], *, max_length: int, **_: Any) -> SimpleNamespace:
-    """A tokenizer to which every caption is empty."""
+    """Stand in for a tokenizer: every caption is empty."""
     return SimpleNamespace(input_ids=torch.zeros(len(captions), max_length, dtype=torch.long))
 
 
-def measure(stage: str, given: tuple[int, int, int], settings: dict[str, Any], device: str) -> tuple[float, float, int]:
-    """Sample one clip: seconds, seconds per step, peak bytes.
+def measure(stage: str, given: ClipSize, settings: dict[str, Any], device: str) -> tuple[float, float, int]:
+    """Sample one clip, and return the seconds that took, the seconds per step, and the peak bytes of memory.
 
     Args:
-        given: frames, height and width that the stage starts from.
-        settings: of the sampler.
+        given: frames, height and width that the stage starts from; unused by the first one.
+        settings: arguments of the sampler.
+        device: its name, for the call comes from another process.
     """
-    where = torch.device(device)
-    start = _resident()
-    sampler: Any = random_sampler(stage, where, dtype_on(where))
+    target = torch.device(device)
+    resident_before = _resident()
+    sampler: Any = random_sampler(stage, target, dtype_on(target))
     noise = np.random.default_rng(0)
-    frames = [] if stage == "base" else [noise.integers(0, 256, (1, *given, 3), np.uint8)]
-    if where.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(where)
+    frames = [] if STAGES[stage].draws_from_prompt else [noise.integers(0, 256, (1, *given, 3), np.uint8)]
+    if target.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(target)
     times = [time.perf_counter()]
 
     def tick(*_: int) -> None:
-        if where.type == "cuda":
-            torch.cuda.synchronize(where)
+        """Note the time at which a step is done."""
+        if target.type == "cuda":
+            torch.cuda.synchronize(target)
         times.append(time.perf_counter())
 
     sampler(*frames, ["a prompt"], progress=tick, **settings)
     seconds = time.perf_counter() - times[0]
-    peak = torch.cuda.max_memory_allocated(where) if where.type == "cuda" else _resident() - start
+    peak = torch.cuda.max_memory_allocated(target) if target.type == "cuda" else _resident() - resident_before
     return seconds, (times[-1] - times[1]) / max(len(times) - 2, 1), peak
 
 
 def _resident() -> int:
-    """The most bytes that this process has held in memory."""
+    """Return the most bytes that this process has held in memory."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -159,14 +166,20 @@ def bench(
     device: torch.device,
     failures: dict[str, str],
     vsr_frames: int = VSR_FRAMES,
-) -> Iterator[Row]:
-    """Measure stages of the cascade at a size: key frames, height, width and steps. Raises ConfigError if it cannot be.
+) -> Iterator[Measurement]:
+    """Measure stages of the cascade one by one.
 
     Args:
-        guidance: of all stages; default: each one's own.
-        failures: stage -> what went wrong, of those that yield no row.
+        stages: their names.
+        size: key frames, height, width and denoising steps.
+        guidance: scale of all stages; default: each one's own.
+        failures: gets an entry, stage -> what went wrong, for each stage that yields no measurement.
         vsr_frames: the most frames that super-resolution is given.
+
+    Raises:
+        ConfigError: the cascade cannot sample at this size.
     """
+    # Sizes and estimates come first, on tensors without data: a size that cannot be is refused before any work.
     frames, height, width, steps = size
     overrides = [f"base.height={height}", f"base.width={width}"]
     overrides += [f"{name}.num_inference_steps={steps}" for name in STAGES]
@@ -175,23 +188,27 @@ def bench(
     dtype = dtype_on(device)
     parts: dict[str, Any] = {name: random_sampler(name, META, dtype) for name in STAGES}
     cascade = Cascade(**parts, settings=settings, device=META)
-    estimates, plans = peaks(cascade, offload=True), cascade.plan()
-    before = {"base": (0, 0, 0), "interpolation": (frames, height, width), "vsr": plans["interpolation"].pixels}
-    if "vsr" in stages and vsr_frames < before["vsr"][0]:
+    estimates, sizes = peaks(cascade, offload=True), cascade.sizes()
+    given = {"base": (0, 0, 0), "interpolation": (frames, height, width), "vsr": sizes["interpolation"].pixels}
+    if "vsr" in stages and vsr_frames < given["vsr"][0]:
         # A cascade whose interpolation adds nothing: super-resolution gets as many frames as there are key frames.
         parts["interpolation"].keyframe_interval = 1
         short = Cascade(**parts, settings=resolve({}, [*overrides, f"base.num_frames={vsr_frames}"]), device=META)
-        estimates["vsr"], plans["vsr"] = peaks(short, offload=True)["vsr"], short.plan()["vsr"]
-        before["vsr"] = (vsr_frames, *before["vsr"][1:])
+        estimates["vsr"], sizes["vsr"] = peaks(short, offload=True)["vsr"], short.sizes()["vsr"]
+        given["vsr"] = (vsr_frames, *given["vsr"][1:])
+
+    # Each stage has a process of its own, so that its peak of memory is not another's.
     for stage in stages:
-        own = getattr(settings, stage)
+        stage_settings = getattr(settings, stage)
         try:
-            with multiprocessing.get_context("spawn").Pool(1) as alone:
-                seconds, per_step, peak = alone.apply(measure, (stage, before[stage], arguments(own), str(device)))
+            with multiprocessing.get_context("spawn").Pool(1) as process:
+                seconds, per_step, peak = process.apply(
+                    measure, (stage, given[stage], arguments(stage_settings), str(device))
+                )
         except Exception as error:  # out of memory, above all
             failures[stage] = f"{type(error).__name__}: {error}"
             continue
-        yield Row(
+        yield Measurement(
             date=date.today().isoformat(),
             device=torch.cuda.get_device_name(device)
             if device.type == "cuda"
@@ -200,11 +217,11 @@ def bench(
             torch=torch.__version__,
             dtype=str(dtype).removeprefix("torch."),
             stage=stage,
-            frames=plans[stage].pixels[0],
-            height=plans[stage].pixels[1],
-            width=plans[stage].pixels[2],
+            frames=sizes[stage].pixels[0],
+            height=sizes[stage].pixels[1],
+            width=sizes[stage].pixels[2],
             steps=steps,
-            guidance=own.guidance_scale,
+            guidance=stage_settings.guidance_scale,
             seconds=round(seconds, 2),
             seconds_per_step=round(per_step, 3),
             peak_gib=round(peak / GIB, 2),
@@ -212,18 +229,18 @@ def bench(
         )
 
 
-def append(rows: list[Row], path: Path) -> None:
-    """Add rows to a CSV file, with a header where it is new."""
+def append(rows: list[Measurement], path: Path) -> None:
+    """Add rows to a CSV file, with a header if the file is new."""
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(Row.__dataclass_fields__), lineterminator="\n")
+        writer = csv.DictWriter(file, list(Measurement.__dataclass_fields__), lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerows(map(asdict, rows))
 
 
-def table(rows: list[Row]) -> Table:
-    """The rows beside the paper's numbers, which are of its own sizes."""
+def table(rows: list[Measurement]) -> Table:
+    """Return the rows beside the paper's numbers, which are of the paper's sizes."""
     columns = ["stage", "clip", "steps", "s", "s/step", "paper: s", "GiB", "dry run", "paper: GB"]
     result = Table(*columns, title=f"{rows[0].device}, {rows[0].dtype}, torch {rows[0].torch}")
     for row in rows:
@@ -252,7 +269,7 @@ def main(
     unknown = set(stage or []) - set(STAGES)
     if unknown:
         raise typer.BadParameter(f"--stage: got {', '.join(sorted(unknown))}, wanted {', '.join(STAGES)}")
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     failures: dict[str, str] = {}
     try:
         size = (first, second, third, fourth)

@@ -1,4 +1,4 @@
-"""What a table of many samples costs: `python -m lavie.bench.index [ROWS] [READS]`.
+"""The cost of a table of many samples: `python -m lavie.bench.index [ROWS] [READS]`.
 
 Writes a table of made-up samples (25 million, about 4 GB, by default) to a temporary folder, reads samples at random
 positions, selects by a column, and prints times and the peak of the memory that is resident.
@@ -19,11 +19,13 @@ from ..data.shards.table import ROW_DTYPE, Table, TableWriter
 IMAGES = 5
 """One sample in so many is an image."""
 CHUNK = 1 << 18
+"""Rows that are written at once."""
 TEXT = b"%09d-clip" + b"a caption of the usual length, as WebVid has them: a dog runs on a beach"
 
 
 def write(path: Path, rows: int) -> None:
-    """A table of `rows` samples in shards of 5000."""
+    """Write a table of `rows` made-up samples in shards of 5000."""
+    # Every number of a row follows from its position, so that a reader can check what it finds.
     images = rows // IMAGES
     rng = np.random.default_rng(0)
     with open(path, "wb") as file:
@@ -49,7 +51,7 @@ def write(path: Path, rows: int) -> None:
 
 
 def read(path: Path, rows: int, reads: int) -> None:
-    """Open the table and use it, and print what that took."""
+    """Open the table, read samples at random positions and select by a column; print the times and the memory."""
     before = _peak()
     begin = time.perf_counter()
     table = Table(path, path.parent)
@@ -60,6 +62,8 @@ def read(path: Path, rows: int, reads: int) -> None:
     done = time.perf_counter()
     print(f"{rows} rows, {path.stat().st_size / 2**30:.2f} GiB: opened in {1e3 * (opened - begin):.1f} ms", flush=True)
     print(f"{reads} random samples: {1e6 * (done - opened) / reads:.1f} us each, peak +{_peak() - before:.0f} MiB")
+
+    # A selection is a view of the table: it costs its row numbers.
     wide = index.videos.where(index.videos.column("width") >= 1280)
     chosen = time.perf_counter()
     for i in np.random.default_rng(2).integers(len(wide), size=reads // 10):
@@ -69,11 +73,12 @@ def read(path: Path, rows: int, reads: int) -> None:
 
 
 def _peak() -> float:
-    """MiB, of this process so far."""
+    """Return the most memory that this process has had resident, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def main(rows: int = 25_000_000, reads: int = 1_000_000) -> None:
+    """Write a table to a temporary folder and read it in another process."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "index.table"
         begin = time.perf_counter()

@@ -42,15 +42,16 @@ from ..seeds import numpy_generator
 
 SEED = 0
 FRAMES, HEIGHT, WIDTH, STRIDE = 16, 160, 256, 2
+"""Frames, rows and columns of a clip that is delivered, and file frames from one of them to the next."""
 BATCH = 2
-
-
+"""Clips of a batch."""
 RENDERED = {"short-h264": (64, 8), "long-h264": (300, 48), "vp9": (64, 48)}
-"""Frames of a file, and from one keyframe to the next, 360 x 640 at 24 fps."""
+"""For each kind of rendered file its number of frames, and of frames from one keyframe to the next; all are 360 x 640
+pixels at 24 frames per second."""
 
 
 def render(folder: Path, clips: int, kind: str) -> Path:
-    """A shard of `clips` moving patterns, of a kind of RENDERED."""
+    """Write a shard of `clips` moving patterns, of a kind of RENDERED, and return its folder."""
     count, gop = RENDERED[kind]
     encode = encode_vp9 if kind == "vp9" else encode_mp4
     with ShardWriter(folder) as writer:
@@ -64,7 +65,7 @@ def render(folder: Path, clips: int, kind: str) -> Path:
 
 
 def ours(folder: Path, workers: int, clips: int, decoder: Wanted = "pyav") -> float:
-    """Frames per second of the loader, with DALI on the GPU if there is one."""
+    """Return the frames per second of the loader, with DALI on the GPU if there is one."""
     data = DataConfig(
         train=(str(folder),),
         num_frames=FRAMES,
@@ -88,7 +89,10 @@ def ours(folder: Path, workers: int, clips: int, decoder: Wanted = "pyav") -> fl
 
 
 def plain(folder: Path, workers: int, clips: int) -> float:
-    """The usual loop: webdataset reads the tars in order, and clips are decoded by random access, as with decord."""
+    """Return the frames per second of the usual loop.
+
+    webdataset reads the tars in order, and clips are decoded by random access, as with decord.
+    """
     import webdataset
 
     shards = sorted(map(str, folder.glob("*.tar")))
@@ -100,12 +104,13 @@ def plain(folder: Path, workers: int, clips: int) -> float:
 
 
 def torchcodec(folder: Path, clips: int) -> float:
-    """torchcodec by frame numbers, exact seeking."""
+    """Return the frames per second of torchcodec, asked by frame numbers with exact seeking."""
     from torchcodec.decoders import VideoDecoder
 
     samples = load_index([str(folder)]).videos
 
     def batches() -> Iterator[int]:
+        """Yield the number of frames of each batch when it is decoded."""
         for position in range(clips + BATCH):
             sample = samples[sample_at(position, len(samples), SEED)]
             frames = VideoDecoder(read_member(sample), num_ffmpeg_threads=1).get_frames_at(_indices(sample).tolist())
@@ -117,11 +122,15 @@ def torchcodec(folder: Path, clips: int) -> float:
 
 
 def reading(index: Index, clips: int) -> dict[str, float]:
-    """Seconds per clip: reading the tars from end to end, by our order, by our order with SHA-256, and decoding."""
+    """Return the seconds per clip of four tasks, the medians of three rounds.
+
+    These are reading the tars from end to end, reading them in our order, the same with SHA-256, and decoding.
+    """
     samples = index.videos
     shards = sorted({sample.shard for sample in samples})
 
     def raw() -> None:
+        """Read the media of all tars from end to end."""
         for shard in shards:
             with tarfile.open(shard) as tar:
                 for member in tar:
@@ -131,10 +140,12 @@ def reading(index: Index, clips: int) -> dict[str, float]:
                         file.read()
 
     def stream(verify: bool) -> None:
+        """Read the media of all tars in our order."""
         for position in range(len(samples)):
             read_member(samples[sample_at(position, len(samples), SEED)], verify)
 
     def deliver() -> None:
+        """Decode, cut and scale clips in our order."""
         for position in range(clips):
             sample = samples[sample_at(position, len(samples), SEED)]
             data = read_member(sample, verify=False)
@@ -155,13 +166,19 @@ def reading(index: Index, clips: int) -> dict[str, float]:
 
 
 def data_wait(metrics: Path, samples_per_step: int) -> float:
-    """The share of the time of a run's steps that it waited for data, its first step left out."""
+    """Return the share of a run's time that it waited for data, its first step left out.
+
+    Args:
+        metrics: the run's metrics.jsonl.
+        samples_per_step: over all ranks.
+    """
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     lines = [line for line in lines if "data_wait_s" in line][1:]  # validation writes lines of its own
     return sum(line["data_wait_s"] for line in lines) / sum(samples_per_step / line["samples_per_s"] for line in lines)
 
 
 def main() -> None:
+    """Parse the command line, and time every folder of shards."""
     parser = argparse.ArgumentParser(prog="python -m lavie.bench.loader", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("shards", nargs="*", type=Path, help="folders of shards; default: rendered clips")
     parser.add_argument("--clips", type=int, default=12, help="delivered per contestant and round")
@@ -180,10 +197,12 @@ def main() -> None:
         kinds = [kind for kind in RENDERED if kind != "vp9" or _dali_device() == "cpu"]
         folders = args.shards or [render(Path(temporary) / kind, 6, kind) for kind in kinds]
         for folder in folders:
-            _report(console, folder, args)
+            _time_folder(console, folder, args)
 
 
-def _report(console: Console, folder: Path, args: argparse.Namespace) -> None:
+def _time_folder(console: Console, folder: Path, args: argparse.Namespace) -> None:
+    """Let all contestants deliver the clips of a folder of shards, and print their rates and the cost of our order."""
+    # Decoders that cannot read the folder's codecs here do not take part.
     index = load_index([str(folder)])
     codecs = {sample.codec for sample in index.videos}
     contest: dict[tuple[str, int], Callable[[], float]] = {}
@@ -196,6 +215,8 @@ def _report(console: Console, folder: Path, args: argparse.Namespace) -> None:
             contest[f"lavie, dali-{device}", workers] = partial(ours, folder, workers, args.clips, "dali")
     if args.torchcodec:
         contest["torchcodec", 0] = lambda: torchcodec(folder, args.clips)
+
+    # They take turns, so that a busy moment hits all of them.
     rates: dict[tuple[str, int], list[float]] = {key: [] for key in contest}
     for _, (key, run) in itertools.product(range(args.rounds), contest.items()):
         rates[key].append(run())
@@ -208,6 +229,8 @@ def _report(console: Console, folder: Path, args: argparse.Namespace) -> None:
         ratio = f"{rate / base[workers]:.2f}" if workers in base else ""
         table.add_row(name, str(workers), f"{rate:.0f}", ratio)
     console.print(table)
+
+    # Reading samples in random order costs more than reading tars from end to end, and SHA-256 more still.
     times = reading(index, args.clips)
     order, checked = (times[name] - times["raw tar"] for name in ("in our order", "in our order, SHA-256"))
     console.print(
@@ -228,7 +251,10 @@ def _report(console: Console, folder: Path, args: argparse.Namespace) -> None:
 
 
 def _rate(counts: Iterator[int]) -> float:
-    """Frames per second, the first batch, which starts everything, left out."""
+    """Return the frames per second of batches with these numbers of frames.
+
+    The first batch is left out, for it starts everything.
+    """
     next(counts)
     start = time.perf_counter()
     frames = sum(counts)
@@ -236,15 +262,17 @@ def _rate(counts: Iterator[int]) -> float:
 
 
 def _indices(sample: Sample) -> np.ndarray:
+    """Return the frame numbers of a sample's clip, whose start its key decides."""
     return clip_indices(np.arange(sample.frames) / (sample.fps or 1), FRAMES, frame_stride=STRIDE, u=_start(sample.key))
 
 
 def _start(key: str) -> float:
+    """Return where the clip of a sample starts, 0 .. 1 of the possible starts, from a hash of its key."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") / 2**32
 
 
 def _plain_clip(sample: dict) -> np.ndarray:
-    """uint8 (F, H, W, 3): seeks to the keyframe before the clip, and decodes from there with FFmpeg's own scaling."""
+    """Return a clip uint8 (F, H, W, 3) of a webdataset sample, decoded from the keyframe before its first frame."""
     (media,) = (value for key, value in sample.items() if key in ("mp4", "webm"))
     with av.open(io.BytesIO(media), "r") as container:
         stream = container.streams.video[0]
@@ -267,7 +295,7 @@ def _plain_clip(sample: dict) -> np.ndarray:
 
 
 def _dali_device() -> str | None:
-    """Where DALI could decode here: "gpu", "cpu" or not at all."""
+    """Return the device on which DALI could decode here, "gpu" or "cpu"; None if it cannot."""
     for device in ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",):
         try:
             return choose_backend("dali", torch.device(device))[0].removeprefix("dali-")
@@ -277,6 +305,7 @@ def _dali_device() -> str | None:
 
 
 def _has_torchcodec(console: Console) -> bool:
+    """Return whether torchcodec can be used here; print why if it cannot."""
     try:
         import torchcodec.decoders  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:

@@ -7,7 +7,7 @@ import typer
 
 from ..config.load import load_config
 from ..data.order.plan import check_global_batch, make_plan
-from ..data.order.plan_report import draw_plan, report
+from ..data.order.plan_report import draw_plan, plan_text
 
 
 def plan_command(
@@ -31,4 +31,4 @@ def plan_command(
     plan = make_plan(run.data, seed=run.seed, steps=run.max_train_steps, global_batch=total, max_epochs=max_epochs)
     draw_plan(plan, out)
     batch = f"{run.train_batch_size} x {accumulation} x {world_size} = {total}"
-    typer.echo(f"{report(plan)}\nglobal batch: {batch} clips\nplot: {out}")
+    typer.echo(f"{plan_text(plan)}\nglobal batch: {batch} clips\nplot: {out}")

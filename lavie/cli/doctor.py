@@ -38,7 +38,7 @@ def cluster(
     torchrun --nnodes 2 ... --no-python lavie doctor cluster configs/base.yaml
     """
     from ..cluster.preflight import examine
-    from ..cluster.rank_facts import make_card
+    from ..cluster.rank_facts import gather_facts
     from ..cluster.rendezvous import meet
     from ..launcher import find_place
 
@@ -47,7 +47,7 @@ def cluster(
         typer.echo("one rank: nothing to compare. Start it with the launcher of the run; --help has examples")
         return
     store, waited = meet(place, wait, patience=wait)
-    report = examine(store, place, make_card(place, run, deepspeed, waited), wait, patience=wait)
+    report = examine(store, place, gather_facts(place, run, deepspeed, waited), wait, patience=wait)
     if place.rank == 0:
         _show(report, place.world_size)
     if report.findings:

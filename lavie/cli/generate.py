@@ -8,6 +8,7 @@ import typer
 from rich.progress import Progress
 
 from ..errors import ConfigError
+from .prompts import Prompt, PromptFile, read_prompts
 
 if TYPE_CHECKING:
     from ..inference.cascade import Cascade
@@ -18,8 +19,8 @@ def generate(
         Path,
         typer.Option(help="A folder with base/, interpolation/ and vsr/: exported folders, runs, or checkpoints."),
     ],
-    prompt: Annotated[list[str] | None, typer.Option(help="What to draw; may be given several times.")] = None,
-    prompt_file: Annotated[Path | None, typer.Option(help="A text file with one prompt per line.")] = None,
+    prompt: Prompt = None,
+    prompt_file: PromptFile = None,
     out: Annotated[
         Path | None, typer.Option(help="Where the videos go; the same folder goes on with a cut call.")
     ] = None,
@@ -47,15 +48,17 @@ def generate(
 
     Settings that are not given are those of the training runs.
     """
-    from ..inference.cascade import Cascade, generate_cascade
+    from ..inference.cascade import Cascade
+    from ..inference.generate import generate_cascade
 
     def load(device: torch.device | None = None) -> Cascade:
+        """Return the cascade that the options ask for."""
         return Cascade.from_pretrained(
             cascade, overrides=set_ or [], seed=seed, stop_after=stop_after, device=device, offload=offload
         )
 
     if dry_run:
-        _estimate(load(torch.device("meta")), offload, sequential_guidance)
+        _print_estimate(load(torch.device("meta")), offload, sequential_guidance)
         return
     prompts = read_prompts(prompt, prompt_file)
     if out is None:
@@ -81,50 +84,23 @@ def generate(
     typer.echo("\n".join(map(str, paths)))
 
 
-def read_prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
-    """The prompts of --prompt, then the lines of --prompt-file that are not empty; a ConfigError if there are none."""
-    found = list(prompts or [])
-    if file:
-        try:
-            found += [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--prompt-file {file}: cannot be read: {error}") from None
-    if not found:
-        raise ConfigError(
-            f"--prompt-file {file}: no line has a prompt" if file else "got no prompt: wanted --prompt or --prompt-file"
-        )
-    return found
-
-
-def _memory() -> tuple[int, int]:
-    """This machine's bytes of memory: free for a new program, and in all."""
-    import psutil
-
-    memory = psutil.virtual_memory()
-    return memory.available, memory.total
-
-
-def _estimate(cascade: "Cascade", offload: bool, sequential_guidance: bool) -> None:
+def _print_estimate(cascade: "Cascade", offload: bool, sequential_guidance: bool) -> None:
     """Print the sizes and the peak of every stage; ConfigError if one does not fit in the present memory."""
-    from ..inference.load import default_device, dtype_on
-    from ..inference.memory import GIB, MARGIN, peaks, require_fit
+    from ..inference.load import default_device
+    from ..inference.memory import GIB, MARGIN, device_memory, peaks, require_fit
 
-    device = default_device()
     estimates = peaks(cascade, offload=offload, sequential_guidance=sequential_guidance)
     for name, peak in estimates.items():
-        windows, rows, columns = (axis.count for axis in peak.plan.axes)
+        windows, rows, columns = (axis.count for axis in peak.sizes.axes)
         parts = [f"{count} {part}" for count, part in ((windows, "windows"), (rows * columns, "tiles")) if count > 1]
         cut = f"up to {' of '.join(parts)} of" if parts else "at once,"
         typer.echo(
-            f"{name}: {' x '.join(map(str, peak.plan.pixels))} pixels; {cut} {' x '.join(map(str, peak.plan.window))} "
-            "latents\n"
+            f"{name}: {' x '.join(map(str, peak.sizes.pixels))} pixels; {cut} {' x '.join(map(str, peak.sizes.window))}"
+            " latents\n"
             f"  weights {peak.weights / GIB:.2f} GiB; activations of the network {peak.network / GIB:.2f} GiB, of the "
             f"autoencoder {peak.autoencoder / GIB:.2f} GiB; clips {peak.clips / GIB:.2f} GiB\n"
             f"  peak, with a margin of {MARGIN - 1:.0%}: {peak.total / GIB:.2f} GiB"
         )
-    if device.type == "cuda":
-        name, (free, total) = torch.cuda.get_device_name(device), torch.cuda.mem_get_info(device)
-    else:
-        name, free, total = f"{device}, {str(dtype_on(device)).removeprefix('torch.')}", *_memory()
-    typer.echo(f"device: {name}, {free / GIB:.2f} of {total / GIB:.2f} GiB free")
-    require_fit(cascade, estimates, free, offload=offload, sequential_guidance=sequential_guidance)
+    memory = device_memory(default_device())
+    typer.echo(f"device: {memory.name}, {memory.free / GIB:.2f} of {memory.total / GIB:.2f} GiB free")
+    require_fit(cascade, estimates, memory.free, offload=offload, sequential_guidance=sequential_guidance)

@@ -1,26 +1,21 @@
-"""`lavie score`: what a network trained on the rendered set draws for prompts it never saw, judged by its pixels."""
+"""`lavie score`: what a network draws for prompts it never saw, or makes of clips it never saw, beside chance."""
 
-import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
+from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
+from rich.table import Table
 
-from ..data.prepare.synthetic import COLOURS, HELD_OUT, SHAPES, clip_caption, image_caption
-from ..evaluation.judge import Verdict, judge_clip, judge_image
-from ..evaluation.score_base import report
-from ..evaluation.score_base import score as accuracies
-from ..evaluation.score_stages import compare
-from ..inference.base import SampleSettings
+from ..evaluation.score_base import JudgedSet, score_base
+from ..evaluation.score_stages import StageScore, score_stage
 from ..inference.load import load_stage
-from ..inference.sampler import TextToVideo
-from ..inference.video_io import replacing, write_sheet
+from ..inference.text_to_video import TextToVideo
 
-BATCH = 12
-"""Prompts drawn at once."""
-PAIRS = 12
-"""Held-out clips on which a later stage is compared."""
+Item = TypeVar("Item")
 
 
 def score(
@@ -34,41 +29,54 @@ def score(
     base, trained on the rendered set: colour and direction of clips, colour of images, beside chance. The later stages:
     PSNR against the true clips, beside doing without a network.
     """
-    pipeline, config = load_stage(checkpoint)
-    if config.stage != "base":
-        return compare(pipeline, config, out, PAIRS, seed)
-    assert isinstance(pipeline, TextToVideo)
-    settings = SampleSettings.of(config)
-    clips = [(clip_caption(c, s, f"moving {d}"), Verdict(c, d)) for _ in range(num) for c, s, d in HELD_OUT]
-    images = [(image_caption(c, s), Verdict(c, None)) for c in COLOURS for s in SHAPES]
-    out.mkdir(parents=True, exist_ok=True)
-    result = {}
-    for name, cases, num_frames in (("clips", clips, settings.num_frames), ("images", images, 1)):
-        prompts, truths = zip(*cases, strict=True)
-        batches = [range(i, min(i + BATCH, len(prompts))) for i in range(0, len(prompts), BATCH)]
-        drawn = [
-            frames
-            for batch in track(batches, description=f"drawing {name}", transient=True)
-            for frames in pipeline(
-                [prompts[i] for i in batch],
-                indices=list(batch),
-                num_frames=num_frames,
-                height=settings.height,
-                width=settings.width,
-                num_inference_steps=settings.num_inference_steps,
-                guidance_scale=settings.guidance_scale,
-                scheduler=settings.scheduler,
-                seed=seed,
-            )
-        ]
-        verdicts = [Verdict(judge_image(d[0]), None) if num_frames == 1 else judge_clip(d) for d in drawn]
-        report(prompts, verdicts, truths)
-        result[name] = accuracies(verdicts, truths)
-        write_sheet(out / f"{name}.png", list(zip(prompts, drawn, strict=True))[:18])
-    with replacing(out / "score.json") as file:
-        file.write_text(json.dumps(result, indent=2) + "\n")
-    for name, parts in result.items():
-        for what, part in parts.items():
+    sampler, config = load_stage(checkpoint)
+    if isinstance(sampler, TextToVideo):
+        judged = {}
+        for kind, samples in score_base(sampler, config, out, num_per_prompt=num, seed=seed, track=_track):
+            print_verdicts(samples)
+            judged[kind] = samples
+        print_accuracies(judged)
+    else:
+        print_psnr(score_stage(sampler, config, out, seed=seed, track=_track))
+
+
+def _track(items: Sequence[Item], what: str) -> Iterable[Item]:
+    """Return the items one by one, with a progress bar that vanishes at the end."""
+    return track(items, description=what, transient=True)
+
+
+def print_verdicts(samples: JudgedSet, console: Console | None = None) -> None:
+    """Print each prompt with what is seen in its sample, then the accuracies beside chance."""
+    console = console or Console()
+    table = Table("prompt", "colour", "direction", title="What the judge sees")
+    for prompt, verdict, truth in zip(samples.prompts, samples.verdicts, samples.truths, strict=True):
+        table.add_row(escape(prompt), *(_cell(seen, wanted) for seen, wanted in zip(verdict, truth, strict=True)))
+    console.print(table)
+    table = Table("", "right", "accuracy", "chance", title="Against what was asked for")
+    for name, part in samples.accuracies.items():
+        if part["count"]:
+            right = f"{part['right']} / {part['count']}"
+            table.add_row(name, right, f"{part['accuracy']:.0%}", f"{part['chance']:.0%}")
+    console.print(table)
+
+
+def print_accuracies(judged: dict[str, JudgedSet]) -> None:
+    """Print a line for each accuracy of each kind of samples."""
+    for kind, samples in judged.items():
+        for name, part in samples.accuracies.items():
             if part["count"]:
                 share = f"{part['accuracy']:.0%} ({part['right']}/{part['count']})"
-                typer.echo(f"{name}: {what} {share}, chance {part['chance']:.0%}")
+                typer.echo(f"{kind}: {name} {share}, chance {part['chance']:.0%}")
+
+
+def _cell(seen: str | None, wanted: str | None) -> str:
+    """Return the markup of a verdict: green if it is right, red beside what was wanted, a dash if nothing was."""
+    if wanted is None:
+        return "-"
+    return f"[green]{seen}[/green]" if seen == wanted else f"[red]{seen or 'none'}, wanted {wanted}[/red]"
+
+
+def print_psnr(scored: StageScore) -> None:
+    """Print the mean PSNR of the network and of doing without it."""
+    line = ", ".join(f"{name} {value:.2f} dB" for name, value in scored.psnr_db.items())
+    typer.echo(f"{scored.stage}: PSNR of {scored.clips} held-out clips: {line}")

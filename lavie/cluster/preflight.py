@@ -1,8 +1,12 @@
 """Before a run of several ranks builds anything: do the nodes reach one another, and are they set up alike?
 
-Every rank leaves a card in the store: what it would run, and with which config; one rank of each node also its code
-and the shards that it sees. Rank 0 lays the cards side by side, measures the clocks, and gives a verdict that all read.
-A difference that would break or falsify the run ends it, with the nodes and the difference named; of the rest it warns.
+1. Every rank leaves its facts in the store where the ranks meet: what it would run, and with which config. One rank of
+   each node, its leader, adds the node's code and the shards that it sees.
+2. Rank 0 compares the facts, and asks the leaders for the time to compare their clocks with its own.
+3. Rank 0 leaves a verdict in the store, which all ranks read.
+
+A difference that would break or falsify the run ends it, with the nodes and the difference named. Of other differences
+the run warns.
 """
 
 import json
@@ -19,17 +23,17 @@ from ..config.train import TrainConfig
 from ..distributed import log
 from ..errors import ClusterError, LostRankError
 from ..launcher import Place, find_place
-from .rank_facts import compare, make_card, name_ranks, some
+from .rank_facts import differences, gather_facts, list_some, name_ranks
 from .rendezvous import PATIENCE, meet, start_timeout
 
 LATE = 10.0
 """Seconds between the first node and a late one that are worth a warning."""
 SKEW = 1.0
-"""Seconds between two clocks that are worth a warning: times in logs and of files no longer tell what came first."""
+"""Seconds between two clocks that are worth a warning: times in logs and of files no longer say what came first."""
 ROUNDS = 3
-"""Exchanges of time with each node; the fastest one counts."""
+"""Exchanges of time with each node. The fastest one counts, as its error is the smallest."""
 FAREWELL = 5.0
-"""Seconds that rank 0 keeps the store for those who have yet to read the verdict."""
+"""Seconds that rank 0 keeps the store for ranks that have yet to read the verdict."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Finding:
     fatal: bool
     """Whether a run must not start so."""
     lost: bool = False
-    """Whether ranks are missing: the one kind of fault that another start may not find again."""
+    """Whether ranks are missing: the one kind of fault that another start may mend by itself."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,13 @@ class Node:
     """One node, as rank 0 saw it."""
 
     name: str
+    """The host name."""
     first_rank: int
+    """The rank of its leader."""
     late: float
-    """Seconds after the first node."""
+    """Seconds after the first node, 0 or more."""
     skew: float | None
-    """Seconds its clock is ahead of rank 0's node; None for that one."""
+    """Seconds by which its clock is ahead of that of rank 0's node; None for rank 0's node, and where none was told."""
     error: float
     """Seconds by which `skew` may be wrong: half a round trip."""
 
@@ -63,7 +69,9 @@ class Report:
     """What the preflight found."""
 
     nodes: tuple[Node, ...]
+    """The nodes whose leader came, by rank."""
     findings: tuple[Finding, ...]
+    """All that is not as it should be; empty for nodes that are set up alike."""
 
     @property
     def faults(self) -> list[str]:
@@ -71,7 +79,12 @@ class Report:
         return [finding.message for finding in self.findings if finding.fatal]
 
     def require_agreement(self) -> None:
-        """Raise ClusterError if there are faults; LostRankError if all that is wrong are ranks that are missing."""
+        """Return if no finding is fatal.
+
+        Raises:
+            LostRankError: ranks are missing, and nothing else is wrong.
+            ClusterError: there are other faults.
+        """
         if self.faults:
             lost = all(finding.lost for finding in self.findings if finding.fatal)
             kind, what = (LostRankError, "ranks are missing") if lost else (ClusterError, "the nodes do not agree")
@@ -79,17 +92,21 @@ class Report:
 
 
 def preflight(config: TrainConfig, deepspeed_json: str | Path) -> dist.Store | None:
-    """Bring the ranks together and compare them; the store for their process group, or None if they have one already.
+    """Bring the ranks together, compare them, and return the store for their process group.
 
-    Raises ClusterError on every rank, naming nodes and causes, if the run must not start; LostRankError if all that
-    is wrong are ranks that are missing.
+    Returns:
+        The store; None where this process has a process group already, whose ranks know one another.
+
+    Raises:
+        LostRankError: ranks are missing, and nothing else is wrong.
+        ClusterError: the run must not start; the message, the same on every rank, names nodes and causes.
     """
-    if dist.is_initialized():  # a second trainer in one process: its ranks are known to one another
+    if dist.is_initialized():
         return None
     place, timeout = find_place(), start_timeout()
     store, waited = meet(place, timeout)
     if place.world_size > 1:
-        report = examine(store, place, make_card(place, config, deepspeed_json, waited), timeout)
+        report = examine(store, place, gather_facts(place, config, deepspeed_json, waited), timeout)
         if place.rank == 0:
             for finding in report.findings:
                 if not finding.fatal:
@@ -101,27 +118,37 @@ def preflight(config: TrainConfig, deepspeed_json: str | Path) -> dist.Store | N
 def examine(
     store: dist.Store,
     place: Place,
-    card: Mapping[str, Any],
+    facts: Mapping[str, Any],
     timeout: float,
     patience: float = PATIENCE,
     clock: Callable[[], float] = time.time,
 ) -> Report:
-    """Compare the cards of all ranks: the same report on every rank. All ranks call it together.
+    """Compare the facts of all ranks and return the same report on every rank. All ranks call it together.
 
-    `clock` tells the seconds since the epoch. Raises ClusterError if another process has this rank's place,
-    LostRankError if rank 0 is lost.
+    Args:
+        store: the store where the ranks meet.
+        place: this rank's.
+        facts: those of this rank, as `gather_facts` returns them.
+        timeout: seconds after which ranks that have not come are given up.
+        patience: seconds after which differences are told without waiting for more ranks, and after which a rank that
+            does not answer is lost.
+        clock: seconds since the epoch on this node.
+
+    Raises:
+        ClusterError: another process has this rank's place.
+        LostRankError: rank 0 is lost.
     """
-    text = json.dumps(card)
+    text = json.dumps(facts)
     try:
-        there = store.compare_set(f"card/{place.rank}", "", text).decode()
-        if there != text:
+        stored = store.compare_set(f"facts/{place.rank}", "", text).decode()
+        if stored != text:
             raise ClusterError(
-                f"{place}: another process, on {json.loads(there)['node']}, is rank {place.rank} too: two nodes have "
+                f"{place}: another process, on {json.loads(stored)['node']}, is rank {place.rank} too: two nodes have "
                 "the same node rank, or two runs share the MASTER_PORT"
             )
         if place.rank == 0:
             return _lead(store, place.world_size, timeout, patience, clock)
-        if card["leads"]:
+        if facts["leads"]:
             _tell_time(store, place.rank, clock)
         verdict = json.loads(store.get("verdict"))
         store.add("readers", 1)
@@ -129,20 +156,25 @@ def examine(
         raise LostRankError(
             f"{place}: rank 0 at {place.endpoint} was lost ({str(error).splitlines()[0]}): look at its output"
         ) from None
-    return Report(tuple(Node(**n) for n in verdict["nodes"]), tuple(Finding(**f) for f in verdict["findings"]))
+    return Report(
+        tuple(Node(**node) for node in verdict["nodes"]), tuple(Finding(**finding) for finding in verdict["findings"])
+    )
 
 
 def _lead(store: dist.Store, world_size: int, timeout: float, patience: float, clock: Callable[[], float]) -> Report:
-    """Rank 0's part: gather the cards, compare, measure the clocks, and give the verdict."""
-    cards, came, waited = _gather(store, world_size, timeout, patience)
-    missing = sorted(set(range(world_size)) - cards.keys())
+    """Do rank 0's part of `examine`: collect the facts, compare them and the clocks, and leave the verdict."""
+    facts, arrivals, waited = _collect(store, world_size, timeout, patience)
+    present = [facts[rank] for rank in sorted(facts)]
+    missing = sorted(set(range(world_size)) - facts.keys())
     findings: list[Finding] = []
+
+    # Clocks are compared only where all have come: a run without some ranks does not start.
     skews: dict[int, tuple[float, float]] = {}
     if missing:
-        there = sorted({card["node"] for card in cards.values()})
+        nodes_here = sorted({rank_facts["node"] for rank_facts in present})
         findings.append(
             Finding(
-                f"{name_ranks(missing)} did not come within {waited:.0f} s; {some(there)} did. The missing "
+                f"{name_ranks(missing)} did not come within {waited:.0f} s; {list_some(nodes_here)} did. The missing "
                 "nodes have not started, have failed before (see their output), or cannot reach MASTER_ADDR and "
                 "MASTER_PORT. LAVIE_START_TIMEOUT is the limit in seconds",
                 fatal=True,
@@ -150,112 +182,126 @@ def _lead(store: dist.Store, world_size: int, timeout: float, patience: float, c
             )
         )
     else:
-        skews, silent = _ask_time(store, [r for r, card in cards.items() if card["leads"] and r], patience, clock)
-        findings += [
-            Finding(f"{cards[r]['node']} (rank {r}) came, then said no more: look at its output", fatal=True, lost=True)
-            for r in silent
-        ]
-    findings += [Finding(message, fatal=True) for message in compare([cards[r] for r in sorted(cards)])]
-    began = {r: came[r] - card["waited"] for r, card in cards.items()}
-    # Those who waited for rank 0 show by how much it was late itself.
-    first = min(began.values())
+        leaders = [rank for rank, rank_facts in facts.items() if rank_facts["leads"] and rank]
+        skews, silent = _ask_time(store, leaders, patience, clock)
+        for rank in silent:
+            message = f"{facts[rank]['node']} (rank {rank}) came, then said no more: look at its output"
+            findings.append(Finding(message, fatal=True, lost=True))
+    findings += [Finding(message, fatal=True) for message in differences(present)]
+
+    # A rank began to look for rank 0 `waited` seconds before it came, and so shows how late rank 0 itself was.
+    starts = {rank: arrivals[rank] - facts[rank]["waited"] for rank in facts}
+    first = min(starts.values())
     nodes = []
-    for r in sorted(cards):
-        if cards[r]["leads"]:
-            skew, error = skews.get(r, (None, 0.0))
-            nodes.append(Node(cards[r]["node"], r, began[r] - first, skew, error))
+    for rank in sorted(facts):
+        if facts[rank]["leads"]:
+            skew, error = skews.get(rank, (None, 0.0))
+            nodes.append(Node(facts[rank]["node"], rank, starts[rank] - first, skew, error))
     findings += _warnings(nodes)
+
     report = Report(tuple(nodes), tuple(findings))
     store.set("verdict", json.dumps(asdict(report)))
-    _wait_for_readers(store, len(cards) - 1)
+    _wait_for_readers(store, len(facts) - 1)
     return report
 
 
-def _gather(
+def _collect(
     store: dist.Store, world_size: int, timeout: float, patience: float
 ) -> tuple[dict[int, dict[str, Any]], dict[int, float], float]:
-    """The cards that came within `timeout`, by rank, the seconds after which each did, and the seconds in all.
+    """Wait for the facts of all ranks.
 
-    Those that are there after `patience` and differ are fault enough: the others are not waited for.
+    After `patience` seconds, ranks that have come and differ are fault enough: the others are not waited for.
+
+    Returns:
+        By rank, the facts that came within `timeout` seconds; by rank, the seconds after which they came; the seconds
+        waited in all.
     """
-    began, told = time.monotonic(), False
-    cards: dict[int, dict[str, Any]] = {}
-    came: dict[int, float] = {}
+    began, warned = time.monotonic(), False
+    facts: dict[int, dict[str, Any]] = {}
+    arrivals: dict[int, float] = {}
     while True:
-        for r in range(world_size):
-            if r not in cards and store.check([f"card/{r}"]):
-                cards[r], came[r] = json.loads(store.get(f"card/{r}")), time.monotonic() - began
-        missing = [r for r in range(world_size) if r not in cards]
+        for rank in range(world_size):
+            if rank not in facts and store.check([f"facts/{rank}"]):
+                facts[rank] = json.loads(store.get(f"facts/{rank}"))
+                arrivals[rank] = time.monotonic() - began
+        missing = [rank for rank in range(world_size) if rank not in facts]
         waited = time.monotonic() - began
         if not missing or waited > timeout:
-            return cards, came, waited
-        if waited > patience and not told:
-            told = True
-            if compare([cards[r] for r in sorted(cards)]):
-                return cards, came, waited
-            there = sorted({card["node"] for card in cards.values()})
-            log.warning(f"not there after {waited:.0f} s: {name_ranks(missing)}; there are {some(there)}")
+            return facts, arrivals, waited
+
+        if waited > patience and not warned:
+            warned = True
+            present = [facts[rank] for rank in sorted(facts)]
+            if differences(present):
+                return facts, arrivals, waited
+            nodes_here = sorted({rank_facts["node"] for rank_facts in present})
+            log.warning(f"not there after {waited:.0f} s: {name_ranks(missing)}; there are {list_some(nodes_here)}")
         time.sleep(0.02 if waited < 1 else 0.2)
 
 
 def _ask_time(
     store: dist.Store, leaders: list[int], patience: float, clock: Callable[[], float]
 ) -> tuple[dict[int, tuple[float, float]], list[int]]:
-    """How far each leader's clock is ahead of this one, and by how much that may be wrong, in seconds.
+    """Compare each leader's clock with this one, over the store; the counterpart of `_tell_time`.
 
-    And the leaders that do not answer: the first of them within `patience` seconds, the others at once.
+    Returns:
+        By rank, the seconds that a leader's clock is ahead of this one, and by how much that may be wrong; and the
+        ranks of the leaders that do not answer. The first of those costs `patience` seconds, the others one each.
     """
     skews: dict[int, tuple[float, float]] = {}
     silent: list[int] = []
     store.set("clocks", "")
-    for r in leaders:
+    for rank in leaders:
         limit = timedelta(seconds=1 if silent else patience)
         try:
-            for i in range(ROUNDS):
-                # The first may have waited for the leaders before; the others have not.
-                store.wait([f"ping/{r}/{i}"], limit)
-                store.set(f"pong/{r}/{i}", repr(clock()))
-            store.wait([f"skew/{r}"], limit)
+            for exchange in range(ROUNDS):
+                # This leader may have waited for those before it in the first exchange, but not in the others.
+                store.wait([f"ping/{rank}/{exchange}"], limit)
+                store.set(f"pong/{rank}/{exchange}", repr(clock()))
+            store.wait([f"skew/{rank}"], limit)
         except dist.DistStoreError:
-            silent.append(r)
+            silent.append(rank)
         else:
-            ahead, error = json.loads(store.get(f"skew/{r}"))
-            skews[r] = ahead, error
+            ahead, error = json.loads(store.get(f"skew/{rank}"))
+            skews[rank] = ahead, error
     return skews, silent
 
 
 def _tell_time(store: dist.Store, rank: int, clock: Callable[[], float]) -> None:
-    """A leader's part of `_ask_time`, or nothing if there is a verdict without it."""
+    """Do a leader's part of `_ask_time`, or nothing where rank 0 gives its verdict without it."""
     while not store.check(["clocks"]):
         if store.check(["verdict"]):
             return
         time.sleep(0.1)
     best = (0.0, float("inf"))
-    for i in range(ROUNDS):
+    for exchange in range(ROUNDS):
         sent = clock()
-        store.set(f"ping/{rank}/{i}", "")
-        theirs = float(store.get(f"pong/{rank}/{i}"))
+        store.set(f"ping/{rank}/{exchange}", "")
+        reference = float(store.get(f"pong/{rank}/{exchange}"))
         received = clock()
-        best = min(best, ((sent + received) / 2 - theirs, (received - sent) / 2), key=lambda pair: pair[1])
+        skew_and_error = (sent + received) / 2 - reference, (received - sent) / 2
+        best = min(best, skew_and_error, key=lambda pair: pair[1])
     store.set(f"skew/{rank}", json.dumps(best))
 
 
 def _wait_for_readers(store: dist.Store, number: int) -> None:
+    """Keep rank 0, and with it the store, until `number` ranks have read the verdict, or FAREWELL seconds."""
     end = time.monotonic() + FAREWELL
     while store.add("readers", 0) < number and time.monotonic() < end:
         time.sleep(0.01)
 
 
 def _warnings(nodes: Sequence[Node]) -> list[Finding]:
-    found = []
+    """Return a finding for each node that is more than LATE seconds late, and each clock more than SKEW seconds off."""
+    messages = []
     for node in nodes:
         who = f"{node.name} (rank {node.first_rank})"
         if node.late > LATE:
-            found.append(f"{who} started {node.late:.0f} s after the first node: is its disk, or its network, slow?")
+            messages.append(f"{who} started {node.late:.0f} s after the first node: is its disk, or its network, slow?")
         if node.skew is not None and abs(node.skew) - node.error > SKEW:
             way = "ahead of" if node.skew > 0 else "behind"
-            found.append(
+            messages.append(
                 f"{who}: its clock is {abs(node.skew):.1f} s {way} that of {nodes[0].name}: times in logs and of files "
                 "mislead. Start NTP or chrony on both"
             )
-    return [Finding(message, fatal=False) for message in found]
+    return [Finding(message, fatal=False) for message in messages]

@@ -1,4 +1,4 @@
-"""What a rank would run, as a card of JSON, and what differs between the cards of a run's ranks."""
+"""What a rank would run, as facts that JSON holds, and what differs between the facts of a run's ranks."""
 
 import hashlib
 import importlib.metadata
@@ -17,24 +17,36 @@ from ..errors import DataError
 from ..launcher import Place
 
 PACKAGES = ("torch", "deepspeed", "triton", "transformers", "diffusers", "safetensors", "numpy", "av", "pillow")
-"""Whose versions must agree."""
+"""The packages whose versions must agree."""
 LISTED = 2000
-"""Shards of a dataset that a card lists one by one, with the start of each index; of more, number and bytes."""
+"""Shards of a dataset that are listed one by one, with the start of each index; of more, only number and bytes."""
 HEAD = 4096
-"""Bytes of an index that are compared: its header has the tar's size and fingerprint."""
+"""Bytes at the start of an index that are compared: they hold the tar's size and fingerprint."""
 SHOWN = 4
 """Nodes or names that a message lists."""
 
 
-def make_card(place: Place, config: TrainConfig, deepspeed_json: str | Path, waited: float = 0.0) -> dict[str, Any]:
-    """What this rank would run, as JSON. `waited` is how long it looked for rank 0, in seconds."""
+def gather_facts(place: Place, config: TrainConfig, deepspeed_json: str | Path, waited: float = 0.0) -> dict[str, Any]:
+    """Return what this rank would run, as a dict that JSON holds.
+
+    Args:
+        place: this rank's.
+        config: the run's.
+        deepspeed_json: the file given as --deepspeed.
+        waited: seconds for which this rank looked for rank 0.
+
+    Returns:
+        rank, node, leads (whether it is the first rank of its node) and waited; environment, config and deepspeed, each
+        a flat dict of values; and, from a leader, code (the hash of each source file) and shards (what
+        `visible_shards` returns, by path), which are None from other ranks.
+    """
     leads = place.local_rank == 0
     return dict(
         rank=place.rank,
         node=place.node,
         leads=leads,
         waited=waited,
-        facts={
+        environment={
             "WORLD_SIZE": place.world_size,
             "Python": platform.python_version(),
             "device": "cuda" if torch.cuda.is_available() else "cpu",
@@ -47,34 +59,36 @@ def make_card(place: Place, config: TrainConfig, deepspeed_json: str | Path, wai
     )
 
 
-def compare(cards: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What differs between the cards of some ranks: a message each, with the nodes and what to do."""
-    found: list[str] = []
+def differences(ranks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what differs between the facts of some ranks: a message each, with the nodes and what to do."""
+    messages: list[str] = []
     for section, prefix, remedy in (
-        ("facts", "", "install and start the run alike on every node"),
+        ("environment", "", "install and start the run alike on every node"),
         ("config", "", "start every rank with the same config and overrides"),
         ("deepspeed", "--deepspeed: ", "start every rank with the same file"),
     ):
-        for key in dict.fromkeys(key for card in cards for key in card[section]):
-            values = [str(card[section].get(key, "absent")) for card in cards]
+        for key in dict.fromkeys(key for facts in ranks for key in facts[section]):
+            values = [str(facts[section].get(key, "absent")) for facts in ranks]
             distinct = list(dict.fromkeys(values))
             if len(distinct) > 1:
-                groups = [f"{text} on {_nodes(cards, values, text)}" for text in distinct[:SHOWN]]
-                found.append(f"{prefix}{key}: {'; '.join(groups)}: {remedy}")
-    leaders = [card for card in cards if card["leads"]]
-    if files := _unequal([card["code"] for card in leaders]):
-        versions = [{name: card["code"].get(name) for name in files} for card in leaders]
-        found.append(
-            f"code: {some(files)} differ: one version on {_nodes(leaders, versions, versions[0])}, "
+                groups = [f"{text} on {_nodes(ranks, values, text)}" for text in distinct[:SHOWN]]
+                messages.append(f"{prefix}{key}: {'; '.join(groups)}: {remedy}")
+
+    # Code and shards are the same for all ranks of a node, so only its leader told them.
+    leaders = [facts for facts in ranks if facts["leads"]]
+    if files := _unequal([facts["code"] for facts in leaders]):
+        versions = [{name: facts["code"].get(name) for name in files} for facts in leaders]
+        messages.append(
+            f"code: {list_some(files)} differ: one version on {_nodes(leaders, versions, versions[0])}, "
             f"another on {_nodes(leaders, versions, versions[0], equal=False)}. Install the same checkout on every node"
         )
     for path in leaders[0]["shards"] if leaders else ():
-        found += _shard_differences(leaders, path)
-    return found
+        messages += _shard_differences(leaders, path)
+    return messages
 
 
 def code_hashes() -> dict[str, str]:
-    """The first 12 digits of the SHA-256 of each source file of this package, and of train.py beside it."""
+    """Return the first 12 digits of the SHA-256 of each source file of this package, and of train.py beside it."""
     package = Path(__file__).resolve().parents[1]
     files = {f"lavie/{path.relative_to(package).as_posix()}": path for path in package.rglob("*.py")}
     kernels = package / "kernels"  # a link in a checkout
@@ -85,30 +99,35 @@ def code_hashes() -> dict[str, str]:
 
 
 def visible_shards(path: str) -> dict[str, Any]:
-    """What this node sees of a folder of shards or of indices, or of a single tar.
+    """Return what this node sees of a folder of shards or of indices, or of a single tar.
 
-    `files` has the bytes of each tar and the bytes and hashed start of each index, by name; of very many files, `what`
-    tells number and bytes, and of a path that cannot be listed, why. The loader has the errors of a dataset that is at
-    fault everywhere.
+    A dataset that is at fault on every node is the loader's to refuse.
+
+    Returns:
+        {"files": {name: fingerprint}}, where the fingerprint of a tar is its bytes, and that of an index its bytes and
+        hashed start. Where there is nothing to compare file by file, {"what": text}: number and bytes of very many
+        files, or why the path cannot be listed.
     """
     if "://" in path:
         return {"what": "remote"}
     place = Path(path)
     try:
         if place.is_file():
-            found = [p for p in (place, index_path(place)) if p.exists()]
+            found = [file for file in (place, index_path(place)) if file.exists()]
         elif place.is_dir():
             with os.scandir(place) as entries:
                 found = [Path(entry.path) for entry in entries if entry.name.endswith((".tar", SUFFIX))]
         else:
             return {"what": "absent"}
         if len(found) > 2 * LISTED:
-            return {"what": f"{len(found)} files of {sum(p.stat().st_size for p in found)} bytes"}
-        files = {p.name: _fingerprint(p) for p in sorted(found)}
-        for p in found:
-            if p.name.endswith(SUFFIX) and (tar := read_header(p).tar):
-                files[tar] = _fingerprint(Path(tar)) if Path(tar).exists() else "absent"
-        return {"files": files}
+            return {"what": f"{len(found)} files of {sum(file.stat().st_size for file in found)} bytes"}
+
+        # An index in a folder of indices names its tar, which lies elsewhere.
+        fingerprints = {file.name: _fingerprint(file) for file in sorted(found)}
+        for file in found:
+            if file.name.endswith(SUFFIX) and (tar := read_header(file).tar):
+                fingerprints[tar] = _fingerprint(Path(tar)) if Path(tar).exists() else "absent"
+        return {"files": fingerprints}
     except OSError as error:
         return {"what": f"unreadable ({error.strerror})"}
     except DataError as error:
@@ -116,60 +135,67 @@ def visible_shards(path: str) -> dict[str, Any]:
 
 
 def _shard_differences(leaders: Sequence[Mapping[str, Any]], path: str) -> list[str]:
-    views = [card["shards"].get(path) for card in leaders]  # another config may lack the path, which is told already
-    present = [view for view in views if view is not None]
-    if all(view == present[0] for view in present):
+    """Return a message if the leaders see other shards at `path`, else nothing.
+
+    A leader whose config lacks the path is left out: that the configs differ has a message of its own.
+    """
+    seeing = [facts for facts in leaders if path in facts["shards"]]
+    views = [facts["shards"][path] for facts in seeing]
+    if all(view == views[0] for view in views):
         return []
-    if all("files" in view for view in present):
-        names = _unequal([view["files"] for view in present])
+    if all("files" in view for view in views):
+        names = _unequal([view["files"] for view in views])
         shown = []
-        for card, view in zip(leaders, views, strict=True):
-            if view is not None:
-                lost = [name for name in names if name not in view["files"]]
-                shown.append(
-                    f"{len(view['files'])} files on {card['node']}" + (f" without {some(lost)}" if lost else "")
-                )
-        what = f"{some(names)} differ: {'; '.join(shown[:SHOWN])}"
+        for facts, view in zip(seeing, views, strict=True):
+            absent = [name for name in names if name not in view["files"]]
+            without = f" without {list_some(absent)}" if absent else ""
+            shown.append(f"{len(view['files'])} files on {facts['node']}{without}")
+        what = f"{list_some(names)} differ: {'; '.join(shown[:SHOWN])}"
     else:
-        told = [view.get("what", f"{len(view.get('files', ()))} files") for view in present]
-        what = "; ".join(
-            f"{text} on {_nodes([c for c, v in zip(leaders, views, strict=True) if v is not None], told, text)}"
-            for text in dict.fromkeys(told)
-        )
+        texts = [view.get("what", f"{len(view.get('files', ()))} files") for view in views]
+        what = "; ".join(f"{text} on {_nodes(seeing, texts, text)}" for text in dict.fromkeys(texts))
     return [f"data {path}: {what}. Mount or copy the same shards on every node"]
 
 
 def _unequal(tables: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names whose values differ between some tables, or are missing in one."""
+    """Return the names whose values differ between some tables, or are missing in one, sorted."""
     names = sorted({name for table in tables for name in table})
     return [name for name in names if any(table.get(name) != tables[0].get(name) for table in tables)]
 
 
-def _nodes(cards: Sequence[Mapping[str, Any]], values: Sequence[Any], wanted: Any, equal: bool = True) -> str:
-    """The nodes whose value is, or is not, the wanted one, with the first rank of each."""
+def _nodes(ranks: Sequence[Mapping[str, Any]], values: Sequence[Any], wanted: Any, equal: bool = True) -> str:
+    """Return the nodes of the ranks whose value equals `wanted`, or does not, with the first such rank of each.
+
+    Args:
+        ranks: the facts of some ranks.
+        values: a value of each of these ranks.
+        wanted: what the values are compared with.
+        equal: whether the nodes wanted are those with this value, or those with another.
+    """
     chosen: dict[str, int] = {}
-    for card, value in zip(cards, values, strict=True):
+    for facts, value in zip(ranks, values, strict=True):
         if (value == wanted) == equal:
-            chosen.setdefault(card["node"], card["rank"])
-    return some([f"{node} (rank {first})" for node, first in chosen.items()])
+            chosen.setdefault(facts["node"], facts["rank"])
+    return list_some([f"{node} (rank {first})" for node, first in chosen.items()])
 
 
-def some(names: Sequence[str]) -> str:
-    """The first SHOWN of some names, and how many more there are."""
+def list_some(names: Sequence[str]) -> str:
+    """Return the first SHOWN of some names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 
 
 def name_ranks(ranks: Sequence[int]) -> str:
-    """`rank 3`, `ranks 8 to 15`, or some ranks of several."""
+    """Return "rank 3", "ranks 8 to 15", or some of several ranks that are no such range."""
     if len(ranks) == 1:
         return f"rank {ranks[0]}"
     if list(ranks) == list(range(ranks[0], ranks[-1] + 1)):
         return f"ranks {ranks[0]} to {ranks[-1]}"
-    return "ranks " + some([str(r) for r in ranks])
+    return "ranks " + list_some([str(rank) for rank in ranks])
 
 
 def _version(package: str) -> str | None:
+    """Return the version of an installed package, None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -177,6 +203,7 @@ def _version(package: str) -> str | None:
 
 
 def _json(path: str | Path) -> Any:
+    """Return what a JSON file holds, or why it cannot be read, in a dict."""
     try:
         return json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
@@ -184,7 +211,7 @@ def _json(path: str | Path) -> Any:
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
+    """Return nested mappings as one, with dotted keys."""
     if not isinstance(values, Mapping):
         return {prefix or "value": values}
     flat: dict[str, Any] = {}
@@ -194,12 +221,15 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _paths(config: TrainConfig) -> list[str]:
-    """The datasets of a run."""
-    train = [path for entry in config.data.train for path in ((entry,) if isinstance(entry, str) else entry.path)]
-    return list(dict.fromkeys([*train, *config.data.validation]))
+    """Return the paths of the run's training and validation datasets, each once."""
+    paths: list[str] = []
+    for entry in config.data.train:
+        paths += [entry] if isinstance(entry, str) else entry.path
+    return list(dict.fromkeys([*paths, *config.data.validation]))
 
 
 def _fingerprint(path: Path) -> str:
+    """Return the bytes of a tar, or the bytes and the hashed start of an index."""
     size = path.stat().st_size
     if path.suffix == ".tar":
         return f"{size} bytes"

@@ -111,7 +111,7 @@ class DataConfig(Strict):
     width: int = Field(512, ge=1)
     buckets: tuple[BucketConfig, ...] = ()
     """Sizes {num_frames, height, width} to train on, in place of the one above, which is left for validation. All rows
-    of a step have the same; each video belongs to the one that suits it best (lavie/data/buckets.py)."""
+    of a step have the same; each video belongs to the one that suits it best (lavie/data/order/buckets.py)."""
     drop_short: bool = False
     """Whether videos too short for a clip (of every bucket) are left out and counted; else they are an error."""
     fps: float | None = Field(None, gt=0)

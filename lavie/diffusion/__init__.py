@@ -1,1 +1,1 @@
-"""Noise schedule, prediction targets and losses. Tensors in, tensors out."""
+"""Noise schedule, prediction targets and losses: functions from tensors to tensors, without a network."""

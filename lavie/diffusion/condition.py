@@ -1,16 +1,20 @@
-"""What the later stages of the cascade are given beside the noisy latents."""
+"""What the interpolation stage is given beside the noisy latents: the nearest key frame for each frame."""
 
 import torch
 from torch import Tensor
 
 
 def key_frame_of(frames: int, interval: int, device: torch.device | str = "cpu") -> Tensor:
-    """int64 (frames,): which key frame each frame of an interpolated clip is conditioned on (paper, section 4.2).
+    """Return which key frame each frame of an interpolated clip is conditioned on (paper, section 4.2).
 
-    Key frame k stands at frame k * interval; a frame takes the nearest, the earlier of two equally near. For the
-    released interval of 4 that is min((i + 1) // 4, last).
+    Key frame k stands at frame k * interval. A frame takes the nearest key frame, the earlier of two equally near. For
+    the released interval of 4 that is min((i + 1) // 4, last).
 
-    Raises ValueError if the clip does not begin and end with a key frame.
+    Returns:
+        int64 (frames,).
+
+    Raises:
+        ValueError: the clip does not begin and end with a key frame.
     """
     if (frames - 1) % interval:
         raise ValueError(f"{frames} frames with a key frame every {interval}: wanted n * {interval} + 1 frames")
@@ -19,5 +23,5 @@ def key_frame_of(frames: int, interval: int, device: torch.device | str = "cpu")
 
 
 def spread_key_frames(keys: Tensor, interval: int) -> Tensor:
-    """Key frames (B, C, K, h, w) duplicated over the frames they stand for: (B, C, (K - 1) * interval + 1, h, w)."""
+    """Repeat key frames over the frames they stand for: (B, C, K, h, w) -> (B, C, (K - 1) * interval + 1, h, w)."""
     return keys[:, :, key_frame_of((keys.shape[2] - 1) * interval + 1, interval, keys.device)]

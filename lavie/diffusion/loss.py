@@ -9,10 +9,10 @@ from .schedule import PredictionType
 
 
 class JointLoss(NamedTuple):
-    """Scalars in float32. A part without frames is 0."""
+    """The joint loss and its two parts, scalars in float32. A part without frames is 0."""
 
     total: Tensor
-    """video + alpha * image: what is differentiated."""
+    """video + alpha * image: the sum that is differentiated."""
     video: Tensor
     """L_V, before alpha."""
     image: Tensor
@@ -27,7 +27,7 @@ def joint_loss(
     image_loss_weight: float,
     weight: Tensor | None = None,
 ) -> JointLoss:
-    """Squared error of the clip's frames, plus alpha times that of the images (LaVie, Eq. 3-4), in float32.
+    """Return the squared error of the clip's frames plus alpha times that of the images (LaVie, Eq. 3-4), in float32.
 
     Args:
         output: (B, C, F+N, H, W), any float dtype: F frames of a clip, then N images. F or N may be 0.
@@ -54,15 +54,17 @@ def joint_loss(
 
 
 def min_snr_weight(snr: Tensor, gamma: float, prediction_type: PredictionType) -> Tensor:
-    """Min-SNR-gamma: the factor by which the loss on x_0, clamped to `gamma`, differs from the loss on the prediction.
+    """Return the factor of min-SNR-gamma on each row's loss (Hang et al. 2023, Sec. 3.4).
 
-    Hang et al. 2023, Sec. 3.4: min(snr, gamma) / snr for epsilon, min(snr, gamma) / (snr + 1) for v_prediction.
+    It turns the loss on the prediction into the loss on x_0 with its weight clamped to `gamma`: min(snr, gamma) / snr
+    for epsilon, min(snr, gamma) / (snr + 1) for v_prediction.
 
     Args:
         snr: (B,), as `NoiseSchedule.snr` gives it.
         gamma: 5 in the paper.
 
-    Returns: (B,), like `snr`.
+    Returns:
+        (B,), like `snr`.
     """
     clamped = snr.clamp(max=gamma)
     return clamped / snr if prediction_type == "epsilon" else clamped / (snr + 1)

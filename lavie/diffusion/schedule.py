@@ -12,15 +12,16 @@ from ..config.train import TrainConfig
 from ..errors import ConfigError
 
 NUM_TRAIN_TIMESTEPS = 1000
-BETA_START, BETA_END = 1e-4, 0.02  # The released base network's; Stable Diffusion 1.4 itself has another schedule.
+BETA_START, BETA_END = 1e-4, 0.02
+"""The first and the last beta of the released base network; Stable Diffusion 1.4 itself has another schedule."""
 
 PredictionType = Literal["epsilon", "v_prediction"]
 BetaSchedule = Literal["linear", "scaled_linear"]
-"""Betas equally spaced, or their square roots (Stable Diffusion's word for that)."""
+"""linear: betas are equally spaced; scaled_linear, in Stable Diffusion's words: their square roots are."""
 
 
 class NoiseSchedule:
-    """Betas 1e-4 .. 0.02 over 1000 steps, linear unless said otherwise, and what the network predicts under them.
+    """The noise of 1000 timesteps, with betas from 1e-4 to 0.02, and what the network predicts under it.
 
     Every method takes x_t, x_0, noise and outputs of one shape (B, ...) in any float dtype, and timesteps int64 (B,) in
     0 .. 999 on the same device. They compute in float32 (float64 for float64 inputs) and return the dtype of their
@@ -40,6 +41,11 @@ class NoiseSchedule:
         *,
         beta_schedule: BetaSchedule = "linear",
     ) -> None:
+        """Compute the tables of the schedule.
+
+        Raises:
+            ConfigError: the prediction type is unknown, or cannot go with a last timestep without signal.
+        """
         if prediction_type not in ("epsilon", "v_prediction"):
             raise ConfigError(f"prediction_type: got {prediction_type!r}, wanted epsilon or v_prediction")
         if rescale_betas_zero_snr and prediction_type == "epsilon":
@@ -64,52 +70,56 @@ class NoiseSchedule:
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> "NoiseSchedule":
-        """The schedule of a run: its `prediction_type` and `rescale_betas_zero_snr`."""
+        """Return the schedule of a run: its `prediction_type` and `rescale_betas_zero_snr`."""
         return cls(config.prediction_type, config.rescale_betas_zero_snr)
 
     @classmethod
     def of_low_resolution(cls) -> "NoiseSchedule":
-        """The schedule of the noise that super-resolution adds to its condition, as Stable Diffusion's x4 upscaler has
-        it: a noise level is a timestep of it."""
+        """Return the schedule of the noise that super-resolution adds to its condition, that of Stable Diffusion's x4
+        upscaler. A noise level is a timestep of this schedule."""
         return cls(beta_schedule="scaled_linear")
 
     @property
     def num_train_timesteps(self) -> int:
-        """Timesteps run from 0 (least noise) to this number - 1."""
+        """Number of timesteps, which run from 0 (least noise) to this number - 1."""
         return NUM_TRAIN_TIMESTEPS
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t: a_t x_0 + s_t noise."""
+        """Return x_t = a_t x_0 + s_t noise."""
         a, s = self._coefficients(x0, t)
         return (a * x0 + s * noise).to(x0.dtype)
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network should output for `add_noise(x0, noise, t)`: the noise, or v = a_t noise - s_t x_0."""
+        """Return the output wanted for `add_noise(x0, noise, t)`: the noise, or v = a_t noise - s_t x_0."""
         if self.prediction_type == "epsilon":
             return noise.to(x0.dtype)
         a, s = self._coefficients(x0, t)
         return (a * noise - s * x0).to(x0.dtype)
 
     def predict_x0(self, x_t: Tensor, output: Tensor, t: Tensor) -> Tensor:
-        """The x_0 that an output of the network implies: the inverse of `add_noise` given `target`."""
+        """Return the x_0 that an output of the network implies: the inverse of `add_noise` given `target`."""
         a, s = self._coefficients(x_t, t)
         x0 = (x_t - s * output) / a if self.prediction_type == "epsilon" else a * x_t - s * output
         return x0.to(x_t.dtype)
 
     def predict_noise(self, x_t: Tensor, output: Tensor, t: Tensor) -> Tensor:
-        """The noise that an output of the network implies."""
+        """Return the noise that an output of the network implies."""
         if self.prediction_type == "epsilon":
             return output.to(x_t.dtype)
         a, s = self._coefficients(x_t, t)
         return (s * x_t + a * output).to(x_t.dtype)
 
     def snr(self, t: Tensor) -> Tensor:
-        """Signal-to-noise ratio a_t^2 / s_t^2 for timesteps int64 (B,): float32 (B,), from 1e4 at t=0 to 4e-5 or 0."""
+        """Return the signal-to-noise ratio a_t^2 / s_t^2 of timesteps int64 (B,).
+
+        Returns:
+            float32 (B,), from 1e4 at t = 0 down to 4e-5, or to 0 with rescale_betas_zero_snr, at t = 999.
+        """
         a, s = self._table(t.device)[:, t]
         return (a / s).square().float()
 
     def diffusers_config(self) -> dict[str, Any]:
-        """The keyword arguments by which every diffusers scheduler becomes this schedule."""
+        """Return the keyword arguments by which every diffusers scheduler becomes this schedule."""
         return {
             "num_train_timesteps": NUM_TRAIN_TIMESTEPS,
             "beta_start": BETA_START,
@@ -123,18 +133,20 @@ class NoiseSchedule:
         }
 
     def _coefficients(self, like: Tensor, t: Tensor) -> Tensor:
+        """Return a_t and s_t as (2, B, 1 ...), to multiply tensors of the shape of `like` (B, ...)."""
         dtype = torch.promote_types(like.dtype, torch.float32)
         rows = self._table(like.device)[:, t].to(dtype)
         return rows.reshape(2, len(t), *(1,) * (like.dim() - 1))
 
     def _table(self, device: torch.device) -> Tensor:
+        """Return a_t and s_t of all timesteps, float64 (2, 1000), kept on every device that asked for them."""
         if device not in self._by_device:
             self._by_device[device] = self._signal_and_noise.to(device)
         return self._by_device[device]
 
 
 def zero_terminal_snr(betas: Tensor) -> Tensor:
-    """`betas` (T,) shifted and scaled so that the last timestep holds no signal and the first as much as before.
+    """Rescale `betas` (T,) so that the last timestep holds no signal and the first as much as before.
 
     Lin et al. 2024, "Common Diffusion Noise Schedules and Sample Steps Are Flawed", Algorithm 1.
     """

@@ -1,1 +1,1 @@
-"""Scores of generated videos."""
+"""Scores of generated videos: what a network draws, judged by its pixels."""

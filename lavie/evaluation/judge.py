@@ -1,4 +1,4 @@
-"""The judge of the demo set: which colour the object of a clip has and which way it moves, from the pixels alone."""
+"""The judge of the demo set: it tells the colour and the direction of a clip's object from the pixels alone."""
 
 from typing import NamedTuple
 
@@ -7,17 +7,20 @@ import numpy as np
 from ..data.prepare.synthetic import COLOURS
 
 MIN_CHROMA = 40.0
-"""An object's least chroma distance from the background, of 208 between full red and grey."""
+"""The least distance in chroma of an object from the background, of 208 between full red and grey."""
 MIN_CONTRAST = 4.0
-"""Its least distance in medians of the border's own. White noise reaches 2.8: the top 1 % of a Rayleigh law."""
+"""The least distance in chroma of an object from the background, as a multiple of the border's median distance.
+
+White noise reaches 2.8: the top 1 % of a Rayleigh law.
+"""
 MIN_AREA, MAX_AREA = 0.003, 0.6
-"""Bounds on its share of the picture."""
+"""Bounds on an object's share of the picture."""
 MIN_MOVEMENT = 0.1
-"""Least movement that is a direction, as a share of the picture's side."""
+"""The least movement that counts as a direction, as a share of the picture's side."""
 
 
 class Verdict(NamedTuple):
-    """What is seen; None where nothing can be told."""
+    """What is seen in a clip; None where nothing can be told."""
 
     colour: str | None
     """A name in `lavie.data.prepare.synthetic.COLOURS`."""
@@ -26,36 +29,41 @@ class Verdict(NamedTuple):
 
 
 def judge_clip(frames: np.ndarray) -> Verdict:
-    """The colour and the direction of the object that stands out from the background of a clip, uint8 (F, H, W, 3).
+    """Return the colour and the direction of the object that stands out from the background of a clip.
 
-    Colour is compared as chroma, pixels less their own grey, so that light and shade do not count. The background is
-    the median of the border. The object is what lies more than half as far from it as the most distant percent of the
-    pixels.
+    1. Colour is compared as chroma, pixels less their own grey, so that light and shade do not count.
+    2. The background is the median of the border.
+    3. The object is what lies more than half as far from the background as the most distant percent of the pixels. One
+       that is too near to the background, too small or too large is none.
+
+    Args:
+        frames: uint8 (F, H, W, 3).
     """
     chroma = _blurred(_chroma(frames))
     border = _border(chroma)
     background = np.median(border, axis=0)
     distance = np.linalg.norm(chroma - background, axis=-1)
     top = np.sort(distance, axis=None)[-max(1, distance.size // 100) :].mean()
-    unrest = np.median(np.linalg.norm(border - background, axis=-1))
+    noise = np.median(np.linalg.norm(border - background, axis=-1))
     mask = distance > top / 2
-    if top < max(MIN_CHROMA, MIN_CONTRAST * unrest) or not MIN_AREA < mask.mean() < MAX_AREA:
+    if top < max(MIN_CHROMA, MIN_CONTRAST * noise) or not MIN_AREA < mask.mean() < MAX_AREA:
         return Verdict(None, None)
     return Verdict(_majority_colour(chroma[distance > 0.75 * top]), _direction(mask))
 
 
 def judge_image(frame: np.ndarray) -> str | None:
-    """The colour of the object in an image, uint8 (H, W, 3)."""
+    """Return the colour of the object in an image, uint8 (H, W, 3)."""
     return judge_clip(frame[None]).colour
 
 
 def _chroma(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels (..., 3) less their grey, float32."""
     pixels = pixels.astype(np.float32)
     return pixels - pixels.mean(axis=-1, keepdims=True)
 
 
 def _blurred(pixels: np.ndarray) -> np.ndarray:
-    """Box blur of each frame (F, H, W, 3), 3 pixels wide at 32 and 5 at 64: noise is smaller than objects."""
+    """Blur each frame (F, H, W, 3) with a box of 3 pixels at size 32 and 5 at 64: noise is smaller than objects."""
     radius = max(1, min(pixels.shape[1:3]) // 32)
     for axis in (1, 2):
         padding = [(0, 0)] * 4
@@ -66,7 +74,7 @@ def _blurred(pixels: np.ndarray) -> np.ndarray:
 
 
 def _border(pixels: np.ndarray) -> np.ndarray:
-    """The outermost sixteenth of (F, H, W, 3) on each side, all frames: (n, 3)."""
+    """Return the outermost sixteenth of all frames (F, H, W, 3) on each side: (n, 3)."""
     height, width = pixels.shape[1:3]
     inside = np.zeros((height, width), bool)
     inside[height // 16 + 1 : -(height // 16) - 1, width // 16 + 1 : -(width // 16) - 1] = True
@@ -74,7 +82,10 @@ def _border(pixels: np.ndarray) -> np.ndarray:
 
 
 def _majority_colour(chroma: np.ndarray) -> str | None:
-    """The colour nearest in hue to more than half of the pixels' chroma (n, 3): half red, half blue is not magenta."""
+    """Return the colour nearest in hue to more than half of the pixels, by their chroma (n, 3).
+
+    None if there is no such colour: half red, half blue is not magenta.
+    """
     references = _chroma(np.array(list(COLOURS.values())))
     cosines = chroma @ (references / np.linalg.norm(references, axis=-1, keepdims=True)).T
     votes = np.bincount(cosines.argmax(axis=-1), minlength=len(COLOURS))
@@ -82,7 +93,12 @@ def _majority_colour(chroma: np.ndarray) -> str | None:
 
 
 def _direction(mask: np.ndarray) -> str | None:
-    """Of the straight line through the centroids of a mask (F, H, W), over the frames that show most of the object."""
+    """Return the direction in which a mask (F, H, W) moves; None if it moves too little.
+
+    1. Frames that show less than a quarter of the object's median area do not count.
+    2. A straight line is laid through the mask's centroids in the others.
+    3. The axis along which that line moves further decides.
+    """
     area = mask.sum(axis=(1, 2))
     shown = np.flatnonzero(area > 0.25 * np.median(area[area > 0]))
     if len(shown) < 2:
@@ -90,9 +106,9 @@ def _direction(mask: np.ndarray) -> str | None:
     height, width = mask.shape[1:]
     x = (mask.sum(axis=1) @ np.arange(width))[shown] / area[shown] / width
     y = (mask.sum(axis=2) @ np.arange(height))[shown] / area[shown] / height
-    right, down = np.polyfit(shown, np.stack([x, y], axis=1), 1)[0] * (len(mask) - 1)
-    if max(abs(right), abs(down)) < MIN_MOVEMENT:
+    moved_x, moved_y = np.polyfit(shown, np.stack([x, y], axis=1), 1)[0] * (len(mask) - 1)
+    if max(abs(moved_x), abs(moved_y)) < MIN_MOVEMENT:
         return None
-    if abs(right) > abs(down):
-        return "right" if right > 0 else "left"
-    return "down" if down > 0 else "up"
+    if abs(moved_x) > abs(moved_y):
+        return "right" if moved_x > 0 else "left"
+    return "down" if moved_y > 0 else "up"

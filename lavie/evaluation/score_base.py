@@ -1,29 +1,108 @@
-"""How many verdicts are right, beside what guessing would give."""
+"""The score of the first stage: how many of the judge's verdicts on its samples are right, beside guessing."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+import numpy as np
 
-from ..data.prepare.synthetic import COLOURS, DIRECTIONS
-from .judge import Verdict
+from ..config.train import TrainConfig
+from ..data.prepare.synthetic import COLOURS, DIRECTIONS, HELD_OUT, SHAPES, clip_caption, image_caption
+from ..files import replacing
+from ..inference.settings import BaseSettings, arguments
+from ..inference.text_to_video import TextToVideo
+from ..inference.video_io import write_sheet
+from .judge import Verdict, judge_clip, judge_image
 
+BATCH = 12
+"""Prompts drawn at once."""
+SHOWN = 18
+"""Samples in a contact sheet."""
 CHANCE = {
     "colour": 1 / len(COLOURS),
     "direction": 1 / len(DIRECTIONS),
     "both": 1 / (len(COLOURS) * len(DIRECTIONS)),
 }
-"""Of naming one of all colours and directions blindly."""
+"""The accuracy of naming one of all colours and directions blindly."""
+Track = Callable[[Sequence[range], str], Iterable[range]]
+"""Shows how far a loop is: (what it goes over, what it does) -> the same elements."""
 
 
-def score(verdicts: Sequence[Verdict], truths: Sequence[Verdict]) -> dict[str, Any]:
-    """Accuracies of verdicts against what was asked for.
+@dataclass(frozen=True)
+class JudgedSet:
+    """Samples of one kind, by what was asked for and what is seen; lists of one length."""
+
+    prompts: Sequence[str]
+    verdicts: Sequence[Verdict]
+    truths: Sequence[Verdict]
+
+    @property
+    def accuracies(self) -> dict[str, Any]:
+        """The accuracies of the verdicts; see `accuracies`."""
+        return accuracies(self.verdicts, self.truths)
+
+
+def score_base(
+    sampler: TextToVideo,
+    config: TrainConfig,
+    out: Path,
+    *,
+    num_per_prompt: int,
+    seed: int,
+    track: Track = lambda batches, _: batches,
+) -> Iterator[tuple[str, JudgedSet]]:
+    """Judge what a network trained on the rendered set draws for prompts that it never saw.
+
+    Yields ("clips", samples), then ("images", samples), each when it is drawn. Writes clips.png and images.png into
+    `out`, and score.json after both.
+
+    Args:
+        sampler, config: from `load_stage`. Samples are drawn as the run's validation samples are, but against the empty
+            negative prompt.
+        out: created if missing.
+        num_per_prompt: clips per held-out prompt. Images: one of each colour and shape.
+        seed: of the initial noise.
+        track: shows the progress over batches of prompts.
+    """
+    clips = [(clip_caption(c, s, f"moving {d}"), Verdict(c, d)) for _ in range(num_per_prompt) for c, s, d in HELD_OUT]
+    images = [(image_caption(c, s), Verdict(c, None)) for c in COLOURS for s in SHAPES]
+    settings = BaseSettings.of(config, seed=seed, negative_prompt="")
+    out.mkdir(parents=True, exist_ok=True)
+    scores = {}
+    for name, cases, num_frames in (("clips", clips, settings.num_frames), ("images", images, 1)):
+        prompts, truths = zip(*cases, strict=True)
+        drawn = _draw(
+            sampler, prompts, settings.model_copy(update={"num_frames": num_frames}), track, f"drawing {name}"
+        )
+        verdicts = [Verdict(judge_image(d[0]), None) if num_frames == 1 else judge_clip(d) for d in drawn]
+        write_sheet(out / f"{name}.png", list(zip(prompts, drawn, strict=True))[:SHOWN])
+        samples = JudgedSet(prompts, verdicts, truths)
+        scores[name] = samples.accuracies
+        yield name, samples
+    with replacing(out / "score.json") as file:
+        file.write_text(json.dumps(scores, indent=2) + "\n")
+
+
+def _draw(
+    sampler: TextToVideo, prompts: Sequence[str], settings: BaseSettings, track: Track, what: str
+) -> list[np.ndarray]:
+    """Return a clip uint8 (F, H, W, 3) for each prompt, whose noise is that of its number."""
+    batches = [range(start, min(start + BATCH, len(prompts))) for start in range(0, len(prompts), BATCH)]
+    drawn: list[np.ndarray] = []
+    for batch in track(batches, what):
+        drawn += [*sampler([prompts[i] for i in batch], indices=list(batch), **arguments(settings))]
+    return drawn
+
+
+def accuracies(verdicts: Sequence[Verdict], truths: Sequence[Verdict]) -> dict[str, Any]:
+    """Return the accuracies of verdicts against what was asked for.
 
     A truth of None was not asked for and does not count (an image has no direction); a verdict of None is wrong.
 
-    Returns: for "colour", "direction" and "both" a dict of right (int), count (int), accuracy (0 .. 1, None without a
+    Returns:
+        for "colour", "direction" and "both" a dict of right (int), count (int), accuracy (0 .. 1, None without a
         count) and chance.
 
     Raises:
@@ -41,27 +120,3 @@ def score(verdicts: Sequence[Verdict], truths: Sequence[Verdict]) -> dict[str, A
         accuracy = right / len(asked) if asked else None
         result[name] = {"right": right, "count": len(asked), "accuracy": accuracy, "chance": chance}
     return result
-
-
-def report(
-    prompts: Sequence[str], verdicts: Sequence[Verdict], truths: Sequence[Verdict], console: Console | None = None
-) -> None:
-    """Print each prompt with what is seen in its clip, then the accuracies beside chance."""
-    console = console or Console()
-    table = Table("prompt", "colour", "direction", title="What the judge sees")
-    for prompt, verdict, truth in zip(prompts, verdicts, truths, strict=True):
-        table.add_row(escape(prompt), *(_cell(seen, wanted) for seen, wanted in zip(verdict, truth, strict=True)))
-    console.print(table)
-    table = Table("", "right", "accuracy", "chance", title="Against what was asked for")
-    for name, part in score(verdicts, truths).items():
-        if part["count"]:
-            table.add_row(
-                name, f"{part['right']} / {part['count']}", f"{part['accuracy']:.0%}", f"{part['chance']:.0%}"
-            )
-    console.print(table)
-
-
-def _cell(seen: str | None, wanted: str | None) -> str:
-    if wanted is None:
-        return "-"
-    return f"[green]{seen}[/green]" if seen == wanted else f"[red]{seen or 'none'}, wanted {wanted}[/red]"

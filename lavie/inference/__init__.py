@@ -9,7 +9,7 @@ __all__ = ["Cascade"]
 
 
 def __getattr__(name: str) -> Any:
-    """`Cascade`, imported when asked for: with it comes all that sampling needs."""
+    """Import `Cascade` when it is first asked for: all that sampling needs comes with it, which takes seconds."""
     if name == "Cascade":
         from .cascade import Cascade
 

@@ -3,49 +3,41 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import lcm
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 
-from ..config.load import read_yaml
-from ..config.stages import StageName
+from ..config.stages import STAGES, StageName
 from ..errors import CheckpointError, ConfigError
 from ..run_folder import find_stage
-from .chunking import Axes, whole
-from .contact_sheet import beside
-from .frames import check_size
 from .interpolation import Interpolator
+from .latents import check_size
 from .load import META, default_device, dtype_on, load_stage
-from .sampler import TextToVideo, check_prompts
-from .settings import CascadeSettings, arguments, resolve, run_defaults
+from .sampler import Sampler, StageSizes, check_prompts
+from .settings import CascadeSettings, StageSettings, arguments, resolve, run_defaults
 from .super_resolution import SuperResolver
-from .video_io import write_mp4, write_sheet
+from .text_to_video import TextToVideo
 from .work import Work
 
-STAGES: tuple[StageName, ...] = get_args(StageName)
 Report = Callable[[str, int, int], None]
 """Called after each denoising step as report(stage, step, steps), step from 1, over all clips."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The sizes of a stage."""
+@dataclass
+class CascadeClip:
+    """One clip on its way through the cascade."""
 
-    pixels: tuple[int, int, int]
-    """Frames, height and width of its clips."""
-    latents: tuple[int, int, int]
-    """Frames, rows and columns that are denoised."""
-    axes: Axes
-    """How they are cut into windows."""
-
-    @property
-    def window(self) -> tuple[int, ...]:
-        """Frames, rows and columns of the largest window."""
-        return tuple(axis.window for axis in self.axes)
+    prompt: str
+    index: int
+    """The number that, with the seed, decides its noise."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """All that decided the frames of the stage that it has reached."""
+    frames: dict[str, np.ndarray] = field(default_factory=dict)
+    """By stage: uint8 (F, H, W, 3)."""
 
 
 class Cascade:
@@ -62,13 +54,14 @@ class Cascade:
         offload: bool = False,
         sources: Mapping[str, str] | None = None,
     ) -> None:
-        """
+        """Join the samplers of the stages.
+
         Args:
             base, interpolation, vsr: the samplers of the stages; a cascade may end early.
             settings: default: the released ones.
             device: where stages run; default: where the base network is.
             offload: keep every stage on the CPU but the one that runs.
-            sources: stage -> a name of its weights, by which a stage on disk is known to be of other weights.
+            sources: stage -> a name of its weights, by which frames on disk are known to be of other weights.
         """
         stages = {"base": base, "interpolation": interpolation, "vsr": vsr}
         if vsr is not None and interpolation is None:
@@ -93,8 +86,9 @@ class Cascade:
         dtype: torch.dtype | None = None,
         offload: bool = False,
     ) -> "Cascade":
-        """The cascade in `folder`: base/, interpolation/ and vsr/, each an exported folder, a run's folder or a
-        checkpoint-<step> folder.
+        """Load the cascade in `folder`: base/, interpolation/ and vsr/.
+
+        Each of them is an exported folder, a run's folder or a checkpoint-<step> folder.
 
         Args:
             overrides: settings such as "vsr.guidance_scale=6", over those of the runs.
@@ -112,56 +106,40 @@ class Cascade:
         defaults: dict[str, Any] = {}
         sources: dict[str, str] = {}
         for stage in _until(stop_after):
-            place = Path(folder) / stage
-            if not place.is_dir():
+            stage_folder = Path(folder) / stage
+            if not stage_folder.is_dir():
                 raise CheckpointError(
                     f"--cascade {folder}: no folder {stage}/ in it; wanted {', '.join(STAGES)}, or --stop-after an "
                     "earlier stage"
                 )
-            checkpoint = find_stage(place)
+            checkpoint = find_stage(stage_folder)
             home = torch.device("cpu") if offload and device != META else device
-            stages[stage], config = load_stage(checkpoint, device=home, dtype=dtype or dtype_on(device))
+            stages[stage], config = load_stage(checkpoint, device=home, dtype=dtype or dtype_on(device), runs_on=device)
             if config.stage != stage:
                 raise CheckpointError(f"{checkpoint} is of stage {config.stage}, wanted {stage}: move it there")
-            defaults[stage] = run_defaults(config, read_yaml(checkpoint / "config.yaml").get("sampling"))
+            defaults[stage] = run_defaults(config)
             sources[stage] = _fingerprint(checkpoint)
         settings = resolve(defaults, _of_stages(overrides, stages), seed=seed)
         return cls(**stages, settings=settings, device=device, offload=offload and device != META, sources=sources)
 
-    def plan(self) -> dict[str, Plan]:
-        """The sizes of every stage.
+    def sizes(self) -> dict[str, StageSizes]:
+        """Return the sizes of every stage's clip.
 
-        Raises ConfigError naming the setting with which no stage, or not the next one, can go on.
+        Raises:
+            ConfigError: names the settings with which no stage, or not the next one, can go on.
         """
-        settings = self.settings
-        frames, height, width = settings.base.num_frames, settings.base.height, settings.base.width
-        plans: dict[str, Plan] = {}
-        for name, stage in self.stages.items():
-            stride = stage.autoencoder.stride
-            if name == "base":
-                wanted = lcm(
-                    *(self.stages[n].autoencoder.stride for n in ("base", "interpolation") if n in self.stages)
-                )
-                with _naming("--set base.height=... and base.width=..."):
-                    check_size(height, width, wanted)
-                latents = frames, height // stride, width // stride
-                axes: Axes = whole(latents)
-            elif name == "interpolation":
-                frames = (frames - 1) * stage.keyframe_interval + 1
-                latents = frames, height // stride, width // stride
-                with _naming("--set base.num_frames=..., interpolation.window=... or interpolation.overlap=..."):
-                    axes = stage.axes(latents, settings.interpolation.window, settings.interpolation.overlap)
-            else:
-                vsr = settings.vsr
-                latents = frames, height, width
-                height, width = height * stride, width * stride
-                with _naming(
-                    "--set vsr.noise_level=..., vsr.window=..., vsr.overlap=..., vsr.tile=... or vsr.tile_overlap=..."
-                ):
-                    stage.check_noise_level(vsr.noise_level)
-                    axes = stage.axes(latents, vsr.window, vsr.overlap, vsr.tile, vsr.tile_overlap)
-            plans[name] = Plan((frames, height, width), latents, axes)
-        return plans
+        base = self.settings.base
+        # The stages before super-resolution share one frame size, which both their autoencoders must divide.
+        strides = [self.stages[name].autoencoder.stride for name in ("base", "interpolation") if name in self.stages]
+        with _naming(TextToVideo.size_flags):
+            check_size(base.height, base.width, lcm(*strides))
+        pixels = base.num_frames, base.height, base.width
+        sizes: dict[str, StageSizes] = {}
+        for name, sampler in self.stages.items():
+            with _naming(sampler.size_flags):
+                sizes[name] = sampler.sizes(pixels, getattr(self.settings, name))
+            pixels = sizes[name].pixels
+        return sizes
 
     def __call__(
         self,
@@ -173,7 +151,7 @@ class Cascade:
         sequential_guidance: bool = False,
         progress: Report | None = None,
     ) -> list[dict[str, np.ndarray]]:
-        """For each prompt its clip of each stage, uint8 (F, H, W, 3), by stage.
+        """Return for each prompt its clip of each stage, uint8 (F, H, W, 3), by stage.
 
         The stages go one after the other over all prompts, one clip at a time.
 
@@ -181,127 +159,89 @@ class Cascade:
             indices: clip i depends only on its prompt, the settings and indices[i], not on its batch; default 0, 1 ...
             stop_after: the last stage that runs.
             work: keeps the clips on disk rather than in memory, and those it has of equal settings are not made again.
-            sequential_guidance: see TextToVideo.
+            sequential_guidance: see `Denoising`.
+            progress: called after each denoising step, over the clips of a stage that are not on disk yet.
 
         Raises:
             ConfigError: settings with which a stage cannot sample; before anything is sampled.
         """
         indices = check_prompts(prompts, indices)
-        self.plan()
-        clips: list[dict[str, np.ndarray]] = [{} for _ in prompts]
-        records: list[dict[str, Any]] = [{} for _ in prompts]
-        before = None
+        self.sizes()
+        clips = [CascadeClip(prompt, index) for index, prompt in zip(indices, prompts, strict=True)]
+        previous = None
         for stage in (name for name in _until(stop_after) if name in self.stages):
-            settings = getattr(self.settings, stage)
-            todo = []
-            for row, (index, prompt) in enumerate(zip(indices, prompts, strict=True)):
-                records[row] = self._record(stage, prompt, index, records[row])
-                known = work.get(index, stage, records[row]) if work else None
-                if known is None:
-                    todo.append(row)
+            # A clip that is on disk, made of exactly the same, is not made again.
+            missing = []
+            for clip in clips:
+                clip.record = self._record(stage, clip)
+                kept = work.get(clip.index, stage, clip.record) if work else None
+                if kept is None:
+                    missing.append(clip)
                 else:
-                    clips[row][stage] = known
-            for done, row in enumerate(todo):
-                self.stages[stage].to(self.device)
+                    clip.frames[stage] = kept
 
-                def advance(step: int, steps: int, done: int = done, count: int = len(todo), name: str = stage) -> None:
+            sampler: Sampler = self.stages[stage]
+            for done, clip in enumerate(missing):
+                sampler.to(self.device)
+
+                def advance(
+                    step: int, steps: int, done: int = done, count: int = len(missing), name: str = stage
+                ) -> None:
                     if progress:
                         progress(name, done * steps + step, count * steps)
 
-                given: list[np.ndarray] = [] if before is None else [clips[row][before][None]]
-                [frames] = self.stages[stage](
-                    *given,
-                    [prompts[row] + settings.prompt_suffix],
-                    indices=[indices[row]],
-                    sequential_guidance=sequential_guidance,
-                    progress=advance,
-                    **arguments(settings),
-                )
-                clips[row][stage] = work.put(indices[row], stage, records[row], frames) if work else frames
-            if self.offload and todo:
-                self.stages[stage].to("cpu")
+                frames = self._sample(stage, clip, previous, sequential_guidance, advance)
+                clip.frames[stage] = work.put(clip.index, stage, clip.record, frames) if work else frames
+
+            if self.offload and missing:
+                sampler.to("cpu")
                 torch.cuda.empty_cache()  # does nothing without a GPU
-            before = stage
-        return clips
+            previous = stage
+        return [clip.frames for clip in clips]
 
-    def fps(self, stage: str) -> float:
-        """The rate at which the clips of a stage play."""
-        return self.settings.base.fps if stage == "base" else self.settings.interpolation.fps
+    def _sample(
+        self,
+        stage: str,
+        clip: CascadeClip,
+        previous: str | None,
+        sequential_guidance: bool,
+        progress: Callable[[int, int], None],
+    ) -> np.ndarray:
+        """Return the clip's frames of a stage, made from those of the `previous` one unless it is the first."""
+        settings: StageSettings = getattr(self.settings, stage)
+        given = [] if previous is None else [clip.frames[previous][None]]
+        [frames] = self.stages[stage](
+            *given,
+            [clip.prompt + settings.prompt_suffix],
+            indices=[clip.index],
+            sequential_guidance=sequential_guidance,
+            progress=progress,
+            **arguments(settings),
+        )
+        return frames
 
-    def _record(self, stage: str, prompt: str, index: int, before: Mapping[str, Any]) -> dict[str, Any]:
-        """All that decides a clip of a stage."""
+    def _record(self, stage: str, clip: CascadeClip) -> dict[str, Any]:
+        """Return all that decides a clip's frames of a stage, the record of the stage before included."""
         return {
             "stage": stage,
-            "prompt": prompt,
-            "index": index,
+            "prompt": clip.prompt,
+            "index": clip.index,
             "settings": getattr(self.settings, stage).model_dump(mode="json", exclude={"fps"}),
             "weights": self.sources.get(stage, ""),
-            "before": dict(before),
+            "before": clip.record,
         }
 
 
-def generate_cascade(
-    cascade: Cascade,
-    prompts: Sequence[str],
-    out: str | Path,
-    *,
-    num_per_prompt: int = 1,
-    stop_after: str = "vsr",
-    sequential_guidance: bool = False,
-    overwrite: bool = False,
-    progress: Report | None = None,
-) -> list[Path]:
-    """Sample every prompt through the cascade into `out`; a call that was cut short goes on where it stopped.
-
-    Writes, for clip 00000 and so on, 00000-base.mp4, 00000-interpolation.mp4, 00000-vsr.mp4, and 00000.mp4 with the
-    first beside the last; then sheet.png with rows of each. It keeps every stage without loss in work/ (see work.py).
-
-    Args:
-        out: created if missing.
-        overwrite: whether clips of other prompts that lie in `out` may be replaced. Those of the same prompts are,
-            where their settings or weights differ.
-
-    Returns: the videos, prompt by prompt and stage by stage, then the sheet.
-
-    Raises:
-        ConfigError: no prompts, settings that cannot be sampled, or clips of other prompts in `out`.
-    """
-    out = Path(out)
-    if num_per_prompt < 1:
-        raise ConfigError(f"num_per_prompt (--num): got {num_per_prompt}, wanted 1 or more")
-    prompts = [prompt for prompt in prompts for _ in range(num_per_prompt)]
-    work = Work(out / "work")
-    for index, prompt in enumerate(prompts):
-        lying = work.record(index, "base")
-        if lying and lying["prompt"] != prompt and not overwrite:
-            raise ConfigError(
-                f"{out} holds clips of other prompts, as {index:05d} of {lying['prompt']!r}: give another --out "
-                "folder, or --overwrite"
-            )
-    clips = cascade(
-        prompts, stop_after=stop_after, work=work, sequential_guidance=sequential_guidance, progress=progress
-    )
-    paths, rows = [], []
-    for index, (prompt, stages) in enumerate(zip(prompts, clips, strict=True)):
-        for stage, frames in stages.items():
-            paths.append(out / f"{index:05d}-{stage}.mp4")
-            write_mp4(paths[-1], frames, cascade.fps(stage))
-            rows.append((f"{stage}: {prompt}", frames))
-        if len(stages) > 1:
-            paths.append(out / f"{index:05d}.mp4")
-            write_mp4(paths[-1], beside([stages["base"], frames]), cascade.fps(stage))
-    write_sheet(out / "sheet.png", rows)
-    return [*paths, out / "sheet.png"]
-
-
-def _until(stop_after: str) -> tuple[StageName, ...]:
+def _until(stop_after: str) -> list[StageName]:
+    """Return the stages that run, or raise ConfigError if there is no stage of that name."""
     if stop_after not in STAGES:
         raise ConfigError(f"stop_after: got {stop_after!r}, wanted one of {', '.join(STAGES)}")
-    return STAGES[: [*STAGES].index(stop_after) + 1]  # type: ignore[arg-type]
+    names = [stage.name for stage in STAGES.values()]
+    return names[: names.index(STAGES[stop_after].name) + 1]
 
 
 def _of_stages(overrides: Iterable[str], stages: Iterable[str]) -> list[str]:
-    """`overrides`, or ConfigError if one of them is of a stage that does not run."""
+    """Return `overrides`, or raise ConfigError if one of them is of a stage that does not run."""
     overrides = list(overrides)
     for text in overrides:
         stage = text.split(".")[0]
@@ -311,7 +251,7 @@ def _of_stages(overrides: Iterable[str], stages: Iterable[str]) -> list[str]:
 
 
 def _fingerprint(checkpoint: Path) -> str:
-    """A name for the weights of a checkpoint: its place, and the sizes and times of its files."""
+    """Return a name for the weights of a checkpoint: its path, and a hash of its files' sizes and times."""
     files = sorted(checkpoint.glob("unet/*"))
     stats = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
     return f"{checkpoint.resolve()} {hashlib.sha256(chr(10).join(stats).encode()).hexdigest()[:16]}"
@@ -319,7 +259,7 @@ def _fingerprint(checkpoint: Path) -> str:
 
 @contextmanager
 def _naming(flags: str) -> Iterator[None]:
-    """Errors in the block name these flags."""
+    """Add to a ConfigError of the block the flags that would cure it."""
     try:
         yield
     except ConfigError as error:

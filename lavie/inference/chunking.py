@@ -3,11 +3,11 @@
 An axis is cut into windows that overlap; where they do, one passes into the other with smooth weights that sum to 1
 (MultiDiffusion, Bar-Tal et al. 2023, Eq. 5, with weights that fall to zero towards a window's inner edges).
 
-The mean of two outputs that differ varies less than either, so a place that is an overlap at every step ends up
+The mean of two outputs that differ varies less than either, so a position that is an overlap at every step ends up
 smoother than its surroundings: a seam. Therefore the windows move from step to step of denoising, through all the
-places between two of them, in the order of the golden ratio's multiples (a low-discrepancy sequence): every place is an
-overlap equally often, over a few steps already. The moves are a function of the step's number alone, the same for every
-clip. They cost at most one window more per axis and step.
+positions between two of them, in the order of the golden ratio's multiples (a low-discrepancy sequence): every position
+is an overlap equally often, over a few steps already. The moves are a function of the step's number alone, the same for
+every clip. They cost at most one window more per axis and step.
 """
 
 import itertools
@@ -21,24 +21,25 @@ from torch import Tensor
 
 from ..errors import ConfigError
 
-Place = tuple[slice, ...]
-"""One window of the last axes of a tensor, a slice each."""
+Region = tuple[slice, ...]
+"""One window along each of the last axes of a tensor, such as frames, rows and columns."""
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
 class Axis:
-    """How one axis is cut: into windows of `size` places, at steps that are multiples of `multiple`.
+    """How one axis is cut: into windows of `size` positions, at steps that are multiples of `multiple`.
 
     Raises:
         ConfigError: a window does not reach beyond its overlap.
     """
 
     length: int
+    """Positions of the axis."""
     size: int
-    """Places of a window; `length` or more leave the axis whole."""
+    """Positions of a window; `length` or more leave the axis whole."""
     overlap: int = 0
-    """Places, at least, over which neighbouring windows are blended."""
+    """Positions, at least, over which neighbouring windows are blended."""
     multiple: int = 1
     """Windows begin at multiples of it, as the strides of a network with resolution levels ask for. Only the last one
     may then be shorter than the others, by less than `multiple`."""
@@ -54,17 +55,17 @@ class Axis:
 
     @property
     def whole(self) -> bool:
-        """Whether one window covers all."""
+        """Whether one window covers the axis."""
         return self.length <= self.size
 
     @property
     def reach(self) -> int:
-        """Places from one window's start to the next one's."""
+        """Positions from one window's start to the next one's."""
         return (self.size - self.overlap) // self.multiple * self.multiple
 
     @property
     def window(self) -> int:
-        """Places of the largest window."""
+        """Positions of the largest window."""
         return min(self.length, self.size)
 
     @property
@@ -74,7 +75,7 @@ class Axis:
         return 1 if self.whole else max(len(self._starts(move)) for move in moves)
 
     def windows(self, step: int = 0) -> list[slice]:
-        """The windows at a step, which cover the axis; at step 0 they are the fewest that can."""
+        """Return the windows at a denoising step, which cover the axis; at step 0 they are the fewest that can."""
         if self.whole:
             return [slice(0, self.length)]
         # Windows that would stick out at an end are moved inside: the network never sees a shorter one than it must.
@@ -83,23 +84,31 @@ class Axis:
         return [slice(start, min(start + self.size, self.length)) for start in starts]
 
     def weights(self, step: int = 0, scale: int = 1) -> list[Tensor]:
-        """Per window of a step its weight at each of its places, float32 (window's length * scale,): at every place
-        they sum to 1. Between two windows it passes from one to the other as sin^2.
+        """Return the weight of each window of a step at each of its positions.
+
+        At every position of the axis the weights of all windows sum to 1. Between two windows the weight passes from
+        one to the other as sin^2.
 
         Args:
-            scale: places of the output per place of the window.
+            scale: positions of the output per position of the window.
+
+        Returns:
+            for each window float32 (window's length * scale,).
         """
         windows = self.windows(step)
         if self.whole:
             return [torch.ones(self.length * scale)]
-        place = (torch.arange(self.length * scale, dtype=torch.float64) + 0.5) / scale
+
         # A window moved inside overlaps more than its neighbours; it is blended where it would be had it not moved.
+        position = (torch.arange(self.length * scale, dtype=torch.float64) + 0.5) / scale
         width = max(self.size - self.reach, 1e-9)  # windows that only touch are not blended
         rises = [
-            ((place - start) / width).clamp(0, 1).mul(math.pi / 2).sin().square()
+            ((position - start) / width).clamp(0, 1).mul(math.pi / 2).sin().square()
             for start in self._starts(self._move(step))[1:]
         ]
-        ones = torch.ones_like(place)
+
+        # A window's weight has risen where it begins, and falls where the next one rises.
+        ones = torch.ones_like(position)
         ramps = [rise * (1 - fall) for rise, fall in zip([ones, *rises], [*rises, 0 * ones], strict=True)]
         total = torch.stack(ramps).sum(0)  # 1, unless three windows meet
         return [
@@ -108,63 +117,67 @@ class Axis:
         ]
 
     def _move(self, step: int) -> int:
-        """By how much the windows of a step are moved, a multiple of `multiple` below the reach."""
+        """Return by how much the windows of a step are moved, a multiple of `multiple` below the reach."""
         moves = self.reach // self.multiple
         fractions = [number * GOLDEN % 1 for number in range(moves)]
         return sorted(fractions).index(fractions[step % moves]) * self.multiple
 
     def _starts(self, move: int) -> list[int]:
-        """Where the windows would start if the axis had no ends. The first starts at 0 or before, the others after it;
-        the last overlap is within the axis."""
+        """Return where the windows would start if the axis had no ends.
+
+        The first window starts at 0 or before, the others after it; the last overlap is within the axis.
+        """
         end = self.length - (self.size - self.reach)
         return [move - self.reach if move else 0, *range(move or self.reach, end, self.reach)]
 
 
 Axes = Sequence[Axis]
-"""The last axes of a tensor, as frames, rows and columns."""
+"""The last axes of a tensor, such as frames, rows and columns."""
 
 
 def whole(shape: Sequence[int]) -> list[Axis]:
-    """Axes of one window each."""
+    """Return axes of one window each."""
     return [Axis(length, length) for length in shape]
 
 
 def windowed(
-    predict: Callable[[Place], Tensor], axes: Axes, *, step: int = 0, scales: Sequence[int] | None = None
+    predict: Callable[[Region], Tensor], axes: Axes, *, step: int = 0, scales: Sequence[int] | None = None
 ) -> Tensor:
-    """What `predict` says of every window, blended into one tensor. A single window is passed through untouched.
+    """Return the outputs of `predict` for all windows, blended into one tensor; a single window's stays untouched.
 
     Args:
-        predict: a window's place -> (..., its lengths, times `scales`).
+        predict: (region) -> (..., its lengths, times `scales`).
         step: the number of the denoising step, from 0.
-        scales: per axis, places of the output per place of the windows; default 1 each.
+        scales: per axis, positions of the output per position of the windows; default 1 each.
     """
     scales = scales or [1] * len(axes)
     cuts = [axis.windows(step) for axis in axes]
     if all(axis.whole for axis in axes):
         return predict(tuple(windows[0] for windows in cuts))
+
+    # A region's weight is the product of its windows' weights along the axes, so it too sums to 1 everywhere.
     ramps = [axis.weights(step, scale) for axis, scale in zip(axes, scales, strict=True)]
     result = None
     for numbers in itertools.product(*(range(len(windows)) for windows in cuts)):
-        place = tuple(windows[number] for windows, number in zip(cuts, numbers, strict=True))
-        output = predict(place)
+        region = tuple(windows[number] for windows, number in zip(cuts, numbers, strict=True))
+        output = predict(region)
         for axis, number in enumerate(numbers):
             ramp = ramps[axis][number].to(output)
             output = output * ramp.reshape(-1, *(1,) * (len(axes) - 1 - axis))
         if result is None:
             lengths = [axis.length * scale for axis, scale in zip(axes, scales, strict=True)]
             result = output.new_zeros(*output.shape[: -len(axes)], *lengths)
-        within(result, scaled(place, scales)).add_(output)
+        within(result, scaled(region, scales)).add_(output)
     assert result is not None
     return result
 
 
-def within(x: Tensor, place: Place) -> Tensor:
-    """The window of the last axes of x, a view."""
-    index: tuple[Any, ...] = (..., *place)
+def within(x: Tensor, region: Region) -> Tensor:
+    """Return a region of the last axes of x, as a view."""
+    index: tuple[Any, ...] = (..., *region)
     return x[index]
 
 
-def scaled(place: Place, scales: Sequence[int]) -> Place:
-    """The same window where every axis has `scales` as many places."""
-    return tuple(slice(cut.start * scale, cut.stop * scale) for cut, scale in zip(place, scales, strict=True))
+def scaled(region: Region, scales: Sequence[int]) -> Region:
+    """Return the same region of a tensor whose axes have `scales` times as many positions."""
+    return tuple(slice(cut.start * scale, cut.stop * scale) for cut, scale in zip(region, scales, strict=True))

@@ -9,17 +9,19 @@ from PIL import Image, ImageDraw, ImageFont
 MARGIN, GAP, LINE = 12, 4, 20
 """Pixels around the sheet, between frames, and per line of a caption."""
 TILE = 128, 256
-"""A frame's shorter side is brought up to the first by a whole factor, and its longer side down to the second."""
+"""Pixels: a frame's shorter side is enlarged by a whole factor to at least the first, its longer side reduced to at
+most the second."""
 INK, PAPER = (20, 20, 20), (255, 255, 255)
+"""The colours of captions and of the sheet, RGB."""
 
 
 def contact_sheet(rows: Sequence[tuple[str, np.ndarray]], *, columns: int = 8) -> np.ndarray:
-    """The picture, uint8 (H, W, 3).
+    """Return the picture of all rows, uint8 (H, W, 3).
 
     Args:
         rows: (caption, frames uint8 (F, H, W, 3)); sizes may differ between rows. Single frames with one size share
             rows, each under its own caption.
-        columns: of a longer clip so many frames are shown, evenly spaced from the first to the last.
+        columns: frames that are shown of a longer clip, evenly spaced from the first to the last.
     """
     strips = [_strip(caption, [_tile(frame) for frame in _pick(frames, columns)]) for caption, frames in rows]
     if all(len(frames) == 1 for _, frames in rows):
@@ -35,11 +37,14 @@ def contact_sheet(rows: Sequence[tuple[str, np.ndarray]], *, columns: int = 8) -
 
 
 def beside(clips: Sequence[np.ndarray]) -> np.ndarray:
-    """One clip that plays several of one scene side by side, uint8 (F, H, W, 3).
+    """Return one clip that plays several clips of one scene side by side.
 
     Args:
-        clips: uint8 (F_i, H_i, W_i, 3) of one length in time and one aspect. The result has the frames of the longest
-            and the height of the highest: in a shorter clip frames last, in a lower one pixels are larger.
+        clips: uint8 (F_i, H_i, W_i, 3) of one duration and one aspect ratio.
+
+    Returns:
+        uint8 (F, H, W, 3) with the frames of the longest and the height of the highest clip: frames of shorter clips
+        are repeated, and pixels of lower clips are enlarged.
     """
     frames, height = max(len(clip) for clip in clips), max(clip.shape[1] for clip in clips)
     strips = []
@@ -53,11 +58,13 @@ def beside(clips: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _pick(frames: np.ndarray, columns: int) -> np.ndarray:
+    """Return at most `columns` frames, evenly spaced from the first to the last."""
     count = min(columns, len(frames))
     return frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
 
 
 def _tile(frame: np.ndarray) -> Image.Image:
+    """Return a frame at the size at which the sheet shows it; see TILE."""
     picture = Image.fromarray(frame)
     smallest, largest = TILE
     factor = -(-smallest // min(picture.size))
@@ -68,6 +75,7 @@ def _tile(frame: np.ndarray) -> Image.Image:
 
 
 def _strip(caption: str, tiles: list[Image.Image]) -> Image.Image:
+    """Return frames side by side under their caption, which is wrapped to their width."""
     font = ImageFont.load_default(size=15)
     width = sum(tile.width + GAP for tile in tiles) - GAP
     lines = textwrap.wrap(caption, max(12, int(width / font.getlength("n")))) or [""]
@@ -76,19 +84,19 @@ def _strip(caption: str, tiles: list[Image.Image]) -> Image.Image:
     draw = ImageDraw.Draw(strip)
     for number, line in enumerate(lines):
         draw.text((0, number * LINE), line, fill=INK, font=font)
-    left = 0
+    x = 0
     for tile in tiles:
-        strip.paste(tile, (left, top))
-        left += tile.width + GAP
+        strip.paste(tile, (x, top))
+        x += tile.width + GAP
     return strip
 
 
 def _beside(strips: list[Image.Image]) -> Image.Image:
-    """Strips in one row, their bottoms aligned: captions of several lines grow upwards."""
+    """Return strips in one row, their bottoms aligned: captions of several lines grow upwards."""
     height = max(strip.height for strip in strips)
     row = Image.new("RGB", (sum(strip.width + GAP for strip in strips) - GAP, height), PAPER)
-    left = 0
+    x = 0
     for strip in strips:
-        row.paste(strip, (left, height - strip.height))
-        left += strip.width + GAP
+        row.paste(strip, (x, height - strip.height))
+        x += strip.width + GAP
     return row

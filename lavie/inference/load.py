@@ -5,72 +5,104 @@ from pathlib import Path
 import torch
 
 from ..config.load import load_config
+from ..config.stages import STAGES
 from ..config.train import TrainConfig
-from ..diffusion.schedule import NoiseSchedule
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from ..models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder
+from ..models.backends import require_backends, set_backends
 from ..models.text_encoder import ClipTextEncoder, HashTextEncoder, build_text_encoder
 from ..models.unet import VideoUNet
 from ..models.weights import load_network
-from ..run_folder import find_stage, is_export
+from ..run_folder import NETWORK, RUN_CONFIG, find_stage, is_export
 from .interpolation import Interpolator
-from .sampler import Sampler, TextToVideo
+from .sampler import Sampler
 from .super_resolution import SuperResolver
+from .text_to_video import TextToVideo
 
 META = torch.device("meta")
+SAMPLERS: dict[str, type[Sampler]] = {"base": TextToVideo, "interpolation": Interpolator, "vsr": SuperResolver}
+"""The sampler of each stage."""
 
 
 def default_device() -> torch.device:
-    """The GPU where there is one."""
+    """Return the GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def dtype_on(device: torch.device) -> torch.dtype:
-    """What networks run in: bfloat16 on GPUs, float32 on CPUs; on "meta" as on the default device."""
+    """Return what networks run in: bfloat16 on GPUs, float32 on CPUs; on "meta" as on the default device."""
     runs_on = default_device() if device == META else device
     return torch.bfloat16 if runs_on.type == "cuda" else torch.float32
 
 
 def load_stage(
-    checkpoint: str | Path, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+    checkpoint: str | Path,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    runs_on: torch.device | None = None,
 ) -> tuple[Sampler, TrainConfig]:
-    """The sampler of a checkpoint-<step> folder, of the newest one in a run's folder, or of an exported folder.
+    """Return the sampler in a folder, and the config of its run.
 
     Autoencoder and text encoder are those of the run, or lie in the exported folder.
 
     Args:
+        checkpoint: a checkpoint-<step> folder, a run's folder (its newest checkpoint), or an exported folder.
         device: default: a GPU where there is one. On "meta" nothing is loaded: tensors have sizes only.
-        dtype: of the network and of the autoencoder; default: bfloat16 on GPUs, else float32. The x4 upscaler's
-            autoencoder stays in float32, which it overflows below; text encoders do too.
+        dtype: of the network and of the autoencoder, unless the stage's autoencoder overflows in 16 bits; default:
+            bfloat16 on GPUs, else float32. Text encoders stay in float32.
+        runs_on: where the network will run, if it is loaded on a `device` that it only waits on.
 
-    Raises CheckpointError if there is no such folder, or something in it is missing.
+    Raises:
+        CheckpointError: there is no such folder, or something in it is missing.
+        KernelError: the run's `kernels` or `attention` cannot run there.
     """
     folder = find_stage(checkpoint)
-    config = load_config(folder / "config.yaml")
+    config = load_config(folder / RUN_CONFIG)
     device = device or default_device()
     dtype = dtype or dtype_on(device)
+    if device != META:  # where operations compute sizes only, on no backend
+        require_backends(config.kernels, config.attention, runs_on or device)
     pretrained = encoders_folder(folder, config)
     if device == META:
         network, autoencoder, text_encoder = _sizes(config, dtype, pretrained)
     else:
-        network = load_network(folder / "unet", device, dtype)
+        network = load_network(folder / NETWORK, device, dtype)
+        set_backends(network, kernels=config.kernels, attention=config.attention)
         autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride)
         text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained).to(device)
-    autoencoder = autoencoder.to(device, torch.float32 if config.stage == "vsr" else dtype)
-    parts = network, autoencoder, text_encoder, NoiseSchedule.from_config(config)
-    if config.stage == "interpolation":
-        return Interpolator(*parts, keyframe_interval=config.keyframe_interval), config
-    return (SuperResolver if config.stage == "vsr" else TextToVideo)(*parts), config
+    autoencoder = autoencoder.to(device, torch.float32 if STAGES[config.stage].autoencoder_float32 else dtype)
+    return SAMPLERS[config.stage].of_run(config, network, autoencoder, text_encoder), config
+
+
+def load_pipeline(checkpoint: str | Path) -> tuple[TextToVideo, TrainConfig]:
+    """Return the sampler of a base network and the config of its run, on a GPU where there is one.
+
+    Args:
+        checkpoint: as for `load_stage`.
+
+    Raises:
+        CheckpointError: there is no such folder, or something in it is missing.
+        ConfigError: it is of another stage than base.
+    """
+    pipeline, config = load_stage(checkpoint)
+    if not isinstance(pipeline, TextToVideo):
+        raise ConfigError(
+            f"--checkpoint {checkpoint} is of stage {config.stage}, which draws nothing from a prompt alone: wanted a "
+            "run of stage base, or `lavie generate` with a folder of all stages"
+        )
+    return pipeline, config
 
 
 HERE = "."
-"""pretrained_model_name_or_path of an exported folder: that folder itself."""
+"""The pretrained_model_name_or_path of an exported folder: that folder itself."""
 
 
 def encoders_folder(folder: Path, config: TrainConfig) -> str | None:
-    """Where the autoencoder and the text encoder of the stage in `folder` lie; None if it has none with weights.
+    """Return where the autoencoder and the text encoder of the stage in `folder` lie; None if neither has weights.
 
-    Raises CheckpointError for an exported folder without the ones that it needs.
+    Raises:
+        CheckpointError: an exported folder lacks one that it needs.
     """
     pretrained = config.pretrained_model_name_or_path
     if pretrained != HERE or not is_export(folder):
@@ -85,7 +117,7 @@ def encoders_folder(folder: Path, config: TrainConfig) -> str | None:
 
 
 def encoder_parts(config: TrainConfig) -> tuple[str, ...]:
-    """The subfolders of pretrained_model_name_or_path that sampling reads."""
+    """Return the subfolders of pretrained_model_name_or_path that sampling reads."""
     autoencoder = ("vae",) if config.autoencoder.type == "diffusers" else ()
     return autoencoder + (("text_encoder", "tokenizer") if config.text_encoder.type == "clip" else ())
 
@@ -93,7 +125,7 @@ def encoder_parts(config: TrainConfig) -> tuple[str, ...]:
 def _sizes(
     config: TrainConfig, dtype: torch.dtype, pretrained: str | None
 ) -> tuple[VideoUNet, PatchAutoencoder | KLAutoencoder, HashTextEncoder | ClipTextEncoder]:
-    """The three parts on the meta device."""
+    """Return network, autoencoder and text encoder on the meta device, with sizes and without data."""
     autoencoder: PatchAutoencoder | KLAutoencoder
     text_encoder: HashTextEncoder | ClipTextEncoder
     with META:

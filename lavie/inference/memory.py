@@ -1,7 +1,7 @@
-"""What sampling would hold in memory, before anything is loaded: measured on tensors without data.
+"""The memory that sampling would hold, before anything is loaded: measured on tensors without data.
 
 A stage's peak is the sum of
-  weights      of networks and encoders on the device: its own if idle stages are offloaded, else those of all stages;
+  weights      those of networks and encoders on the device: the stage's if idle stages are offloaded, else all stages';
   activations  the most that lives at once in one call of the network on its largest window, or of the autoencoder on
                its largest tile, whichever is more;
   clips        the latents with their noise, condition, blended output and scheduler states, in float32.
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,14 +25,15 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import ConfigError
 from ..models.unet import VideoUNet
-from .cascade import Cascade, Plan
-from .frames import FRAMES_AT_ONCE
-from .load import META
+from .cascade import Cascade
+from .latents import FRAMES_AT_ONCE
+from .load import META, dtype_on
+from .sampler import Sampler, StageSizes
 from .settings import resolve
 
 GIB = 2**30
 MARGIN = 1.1
-"""By which the sum is multiplied."""
+"""Factor on the sum, for what the estimate does not see."""
 CLIP_COPIES = 8
 """Tensors like the latents that the loop holds: noise, latents, condition and its noise, the blended output and a
 window's share, and two states of a second-order scheduler."""
@@ -41,15 +43,19 @@ window's share, and two states of a second-order scheduler."""
 class Peak:
     """Bytes that a stage holds on its device."""
 
-    plan: Plan
+    sizes: StageSizes
     weights: float
+    """Bytes of the networks and encoders on the device."""
     network: float
+    """Bytes of activations in one call of the network on its largest window."""
     autoencoder: float
+    """Bytes of activations in one call of the autoencoder on its largest tile."""
     clips: float
+    """Bytes of the clip's latents and their companions."""
 
     @property
     def total(self) -> float:
-        """All together at the worst moment, with the margin."""
+        """Bytes at the worst moment, with the margin."""
         return MARGIN * (self.weights + max(self.network, self.autoencoder) + self.clips)
 
 
@@ -62,6 +68,7 @@ class LiveBytes(TorchDispatchMode):
         self.seen: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and count the storages that are new in its results: views and in-place results are not."""
         result = func(*args, **(kwargs or {}))
         given = {_storage(x)._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
         for x in tree_leaves(result):
@@ -80,9 +87,10 @@ class LiveBytes(TorchDispatchMode):
 
 
 class FusedAttention(TorchFunctionMode):
-    """Attention that keeps no scores: on the meta device PyTorch would choose the one that does."""
+    """Makes attention keep no scores: on the meta device PyTorch would choose the kernel that does."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Answer attention with an output of its shape alone; run anything else."""
         if func is F.scaled_dot_product_attention:
             query, _, value = args[:3]
             return query.new_empty(*query.shape[:-1], value.shape[-1])
@@ -90,16 +98,22 @@ class FusedAttention(TorchFunctionMode):
 
 
 def live_bytes(run: Callable[[], Any]) -> int:
-    """The most bytes that `run` makes live at once, on tensors of the meta device, without gradients."""
+    """Return the most bytes that `run` makes live at once, on tensors of the meta device, without gradients."""
     with torch.no_grad(), FusedAttention(), LiveBytes() as counter:
         run()
     return counter.peak
 
 
 def peaks(cascade: Cascade, *, offload: bool = False, sequential_guidance: bool = False) -> dict[str, Peak]:
-    """The peak of every stage of a cascade on the meta device: Cascade.from_pretrained(..., device="meta").
+    """Return the peak of every stage of a cascade.
 
-    Raises ConfigError for settings with which a stage cannot sample.
+    Args:
+        cascade: on the meta device, as Cascade.from_pretrained(..., device="meta") gives it.
+        offload: whether idle stages stay on the CPU.
+        sequential_guidance: whether the two predictions of guidance are computed one after the other.
+
+    Raises:
+        ConfigError: settings with which a stage cannot sample.
     """
     return {name: _peak(cascade, name, offload, sequential_guidance) for name in cascade.stages}
 
@@ -113,6 +127,27 @@ REMEDIES = {
 """Settings of each stage that take less memory and more time, mild ones first."""
 
 
+@dataclass(frozen=True)
+class DeviceMemory:
+    """The memory of the device that networks would run on."""
+
+    name: str
+    """The GPU's name, or the CPU and the dtype that networks run in."""
+    free: int
+    """Bytes that a new program could take."""
+    total: int
+    """Bytes in all."""
+
+
+def device_memory(device: torch.device) -> DeviceMemory:
+    """Return the present memory of a device."""
+    if device.type == "cuda":
+        return DeviceMemory(torch.cuda.get_device_name(device), *torch.cuda.mem_get_info(device))
+    memory = psutil.virtual_memory()
+    name = f"{device}, {str(dtype_on(device)).removeprefix('torch.')}"
+    return DeviceMemory(name, memory.available, memory.total)
+
+
 def require_fit(
     cascade: Cascade,
     estimates: Mapping[str, Peak],
@@ -121,7 +156,14 @@ def require_fit(
     offload: bool = False,
     sequential_guidance: bool = False,
 ) -> None:
-    """Raise ConfigError if a stage's peak is above `limit` bytes, naming the flags with which it would not be."""
+    """Raise ConfigError if a stage's peak is above a limit, naming the flags with which it would not be.
+
+    Args:
+        cascade: the one that was estimated, on the meta device.
+        estimates: from `peaks`.
+        limit: bytes.
+        offload, sequential_guidance: as given to `peaks`.
+    """
     faults = []
     for name, peak in estimates.items():
         if peak.total > limit:
@@ -136,11 +178,16 @@ def require_fit(
 
 
 def _remedy(cascade: Cascade, stage: str, limit: float, offload: bool, sequential: bool) -> list[str]:
-    """The flags with which a stage's peak stays within the limit, none without need; empty if none suffice."""
+    """Return the flags with which a stage's peak stays within the limit; empty if none suffice.
+
+    1. Flags are added one by one, mild ones first, until the stage fits.
+    2. Then each of them without which it still fits is dropped.
+    """
     flags = [flag for flag, given in ((OFFLOAD, offload), (SEQUENTIAL, sequential)) if not given]
     flags += [f"--set {stage}.{change}" for change in REMEDIES[stage]]
 
     def fits(chosen: list[str]) -> bool:
+        """Return whether the stage fits with these flags."""
         overrides = [flag.removeprefix("--set ") for flag in chosen if flag.startswith("--set ")]
         changed = Cascade(**cascade.stages, settings=resolve(cascade.settings.model_dump(), overrides))
         peak = _peak(changed, stage, offload or OFFLOAD in chosen, sequential or SEQUENTIAL in chosen)
@@ -157,31 +204,38 @@ def _remedy(cascade: Cascade, stage: str, limit: float, offload: bool, sequentia
 
 
 def _peak(cascade: Cascade, name: str, offload: bool, sequential: bool) -> Peak:
-    stage, settings, plan = cascade.stages[name], getattr(cascade.settings, name), cascade.plan()[name]
-    autoencoder, config = stage.autoencoder, stage.network.config
+    """Return the peak of one stage of a cascade on the meta device."""
+    sampler: Sampler = cascade.stages[name]
+    settings, sizes = getattr(cascade.settings, name), cascade.sizes()[name]
+    network: Any = sampler.network
+    text_encoder: Any = sampler.text_encoder
     weights = {
         n: sum(map(_parameter_bytes, (s.network, s.autoencoder, s.text_encoder))) for n, s in cascade.stages.items()
     }
 
-    rows = 2 if settings.guidance_scale > 1 and not sequential else 1
-    tile = [min(length, settings.decode_tile) for length in plan.latents[1:]]
-    latents = torch.empty(min(FRAMES_AT_ONCE, plan.latents[0]), autoencoder.channels, *tile, device=META)
-    through = [live_bytes(lambda: autoencoder.decode(latents))]
-    if name == "interpolation":
+    # The autoencoder decodes a few frames of the largest tile at once, and encodes as many where the stage asks for it.
+    autoencoder: Any = sampler.autoencoder
+    tile = [min(length, settings.decode_tile) for length in sizes.latents[1:]]
+    latents = torch.empty(min(FRAMES_AT_ONCE, sizes.latents[0]), autoencoder.channels, *tile, device=META)
+    activations = [live_bytes(lambda: autoencoder.decode(latents))]
+    if sampler.encodes:
         pixels = torch.empty(len(latents), 3, *(autoencoder.stride * length for length in tile), device=META)
-        through.append(live_bytes(lambda: autoencoder.encode(pixels)))
+        activations.append(live_bytes(lambda: autoencoder.encode(pixels)))
+
+    # Guidance doubles the rows of the network's call, unless its two predictions go one after the other.
+    rows = 2 if settings.guidance_scale > 1 and not sequential else 1
     return Peak(
-        plan,
+        sizes,
         weights=weights[name] if offload else sum(weights.values()),
-        network=_network_bytes(stage.network, (rows, config.in_channels, *plan.window), stage.text_encoder.max_length),
-        autoencoder=max(through),
-        clips=CLIP_COPIES * 4 * autoencoder.channels * torch.Size(plan.latents).numel(),
+        network=_network_bytes(network, (rows, network.config.in_channels, *sizes.window), text_encoder.max_length),
+        autoencoder=max(activations),
+        clips=CLIP_COPIES * 4 * autoencoder.channels * torch.Size(sizes.latents).numel(),
     )
 
 
 @lru_cache(maxsize=64)  # it takes seconds, and remedies ask again
 def _network_bytes(network: VideoUNet, shape: tuple[int, ...], text_length: int) -> int:
-    """Activations of one call on a sample of `shape`, condition included."""
+    """Return the bytes of activations of one call on a sample of `shape`, condition included."""
     like = next(network.parameters())
     level = torch.zeros(shape[0], dtype=torch.long, device=META) if network.config.num_noise_levels else None
     text = like.new_empty(shape[0], text_length, network.config.cross_attention_dim)
@@ -190,8 +244,10 @@ def _network_bytes(network: VideoUNet, shape: tuple[int, ...], text_length: int)
 
 
 def _parameter_bytes(part: Any) -> int:
+    """Return the bytes of a module's parameters."""
     return sum(p.numel() * p.element_size() for p in part.parameters())
 
 
 def _storage(x: Tensor) -> Any:
+    """Return the memory behind a tensor, which its views share."""
     return x.untyped_storage()

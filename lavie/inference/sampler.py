@@ -1,25 +1,28 @@
-"""One denoising loop for the whole cascade, and the first of its three samplers: from prompts to clips."""
+"""One denoising loop for the whole cascade, on which the samplers of its three stages are built."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..config.train import TrainConfig
 from ..diffusion.guidance import guided
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import ConfigError
 from ..models.autoencoder import Autoencoder
 from ..seeds import torch_generator
-from .chunking import Axes, Place, whole, windowed, within
-from .frames import DECODE_TILE, check_size, decode
-from .schedulers import make_scheduler, set_timesteps, step
+from .chunking import Axes, Region, whole, windowed, within
+from .schedulers import make_scheduler, set_timesteps, take_step
+from .settings import StageSettings
 
 Progress = Callable[[int, int], None]
 """Called after each denoising step as progress(step, steps), step from 1."""
+ClipSize = tuple[int, int, int]
+"""Frames, height and width of a clip, or frames, rows and columns of its latents."""
+Settings = TypeVar("Settings", bound=StageSettings)
 
 
 @dataclass(frozen=True)
@@ -29,35 +32,67 @@ class Condition:
     low_res: Tensor
     """(B, D, F, h, w) on the latents' grid."""
     noise_level: Tensor | None = None
-    """int64 (B,), of `low_res`."""
+    """int64 (B,), the level of the noise that `low_res` holds; None where the network embeds none."""
 
 
 @dataclass(frozen=True)
-class Denoising:
-    """How a clip is made from noise. Every sampler takes these as keyword arguments."""
+class Denoising(Generic[Settings]):
+    """One call of a sampler: the stage's settings, and what changes from call to call."""
 
-    num_inference_steps: int = 50
-    guidance_scale: float = 7.5
-    """Up to 1 the unconditional prediction is not computed at all."""
-    scheduler: str = "ddim"
-    seed: int = 0
+    settings: Settings
     indices: Sequence[int] | None = None
     """Prompt i's noise depends only on (seed, indices[i]), not on its batch; default 0, 1, 2 ..."""
-    negative_prompt: str = ""
-    """Takes the empty caption's place in the unconditional prediction."""
-    decode_tile: int = DECODE_TILE
-    """Latents, along both axes, that go through the autoencoder at once; larger frames go in overlapping tiles."""
     sequential_guidance: bool = False
-    """Compute the two predictions one after the other, in about half of the memory."""
+    """Whether the two predictions of guidance are computed one after the other, in about half of the memory."""
     progress: Progress | None = None
-    """Called after each step as progress(step, steps), step from 1."""
+    """Called after each denoising step."""
+
+    @classmethod
+    def of(cls, settings: Settings, options: Mapping[str, Any]) -> "Denoising[Settings]":
+        """Return the call that the keyword arguments of a sampler ask for.
+
+        Ranges are not checked here: the sampler refuses what it cannot do in terms of its own network.
+
+        Args:
+            settings: the stage's defaults.
+            options: fields of this class but for `settings`, and of the settings' `argument_names`.
+
+        Raises:
+            TypeError: an option is neither.
+        """
+        call_names = {field.name for field in fields(cls)} - {"settings"}
+        unknown = options.keys() - call_names - settings.argument_names()
+        if unknown:
+            raise TypeError(f"got unexpected keyword arguments {', '.join(sorted(unknown))}")
+        changes = {name: value for name, value in options.items() if name not in call_names}
+        call = {name: value for name, value in options.items() if name in call_names}
+        return cls(settings.model_copy(update=changes), **call)
+
+
+@dataclass(frozen=True)
+class StageSizes:
+    """The sizes of a stage's clip."""
+
+    pixels: ClipSize
+    """Frames, height and width of the clip."""
+    latents: ClipSize
+    """Frames, rows and columns of the latents that are denoised."""
+    axes: Axes
+    """How those are cut into windows."""
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """Frames, rows and columns of the largest window."""
+        return tuple(axis.window for axis in self.axes)
 
 
 class Sampler:
     """A network with its frozen encoders and its noise schedule: what all stages sample with."""
 
-    defaults: ClassVar[Denoising] = Denoising()
-    """Those of the released code."""
+    encodes: ClassVar[bool] = False
+    """Whether the stage encodes the frames that it is given."""
+    size_flags: ClassVar[str] = ""
+    """The settings of `lavie generate` that decide whether a clip's sizes suit the stage, for error messages."""
 
     def __init__(
         self,
@@ -66,7 +101,8 @@ class Sampler:
         text_encoder: Callable[[list[str]], Tensor],
         schedule: NoiseSchedule,
     ) -> None:
-        """
+        """Join the parts of a stage.
+
         Args:
             network: (sample (B, C, F, H, W), timestep int64 (B,), text (B, 1+N, L, D), num_images=N) -> like sample;
                 in the later stages with low_res (B, D, F, H, W) and, for super-resolution, noise_level int64 (B,). It
@@ -81,9 +117,32 @@ class Sampler:
         self.text_encoder = text_encoder
         self.schedule = schedule
 
+    @classmethod
+    def of_run(
+        cls,
+        config: TrainConfig,
+        network: nn.Module,
+        autoencoder: Autoencoder,
+        text_encoder: Callable[[list[str]], Tensor],
+    ) -> Self:
+        """Return the sampler of a run's network, with the run's noise schedule."""
+        return cls(network, autoencoder, text_encoder, NoiseSchedule.from_config(config))
+
+    def sizes(self, given: ClipSize, settings: Any) -> StageSizes:
+        """Return the sizes of the stage's clip in a cascade.
+
+        Args:
+            given: frames, height and width of the clip that the stage starts from; of its own clip for the first stage.
+            settings: the stage's.
+
+        Raises:
+            ConfigError: the stage cannot sample such a clip, or not with these settings.
+        """
+        raise NotImplementedError
+
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device that holds the network."""
         return next(self.network.parameters()).device
 
     def to(self, device: torch.device | str) -> Self:
@@ -94,61 +153,73 @@ class Sampler:
         return self
 
     def _generators(self, purpose: str, seed: int, indices: Sequence[int]) -> list[torch.Generator]:
+        """Return a random generator for each index, of noise with a name of its own (see seeds.py)."""
         return [torch_generator(seed, purpose, index) for index in indices]
 
     def _denoise(
         self,
         shape: Sequence[int],
         prompts: Sequence[str],
-        how: Denoising,
+        call: Denoising[Any],
         *,
         purpose: str,
         axes: Axes | None = None,
         condition: Condition | None = None,
         num_images: int = 0,
     ) -> Tensor:
-        """Latents float32 (B, *shape), from noise.
+        """Return latents float32 (B, *shape), made from noise.
 
         Args:
             shape: (C, F, h, w).
             purpose: the name of the noise (see seeds.py).
             axes: frames, rows and columns, whose windows go through the network one by one; default: all at once. At
                 every step the network's outputs of all windows are blended before the step is taken.
+            condition: on the whole grid, for all windows.
+            num_images: 1 if the only frame is an image.
         """
-        generators = self._generators(purpose, how.seed, check_prompts(prompts, how.indices))
+        settings, axes = call.settings, axes or whole(shape[1:])
+
+        # Noise is drawn on the CPU, one generator per clip: it depends on neither the batch nor the device.
+        generators = self._generators(purpose, settings.seed, check_prompts(prompts, call.indices))
         noise = torch.stack([torch.randn(*shape, generator=generator) for generator in generators]).to(self.device)
-        predict = self._predictor(prompts, how, condition, num_images=num_images)
-        axes = axes or whole(shape[1:])
-        steps = make_scheduler(how.scheduler, self.schedule)
-        set_timesteps(steps, how.num_inference_steps, self.device)
-        latents = noise * steps.init_noise_sigma
-        for number, t in enumerate(steps.timesteps):
-            x_t = steps.scale_model_input(latents, t)
-            output = windowed(partial(predict, x_t, t.long()), axes, step=number)
-            latents = step(steps, output, t, latents, generators)
-            if how.progress:
-                how.progress(number + 1, len(steps.timesteps))
+        predict = self._predictor(prompts, call, condition, num_images=num_images)
+        scheduler = make_scheduler(settings.scheduler, self.schedule)
+        set_timesteps(scheduler, settings.num_inference_steps, self.device)
+
+        latents = noise * scheduler.init_noise_sigma
+        for step, t in enumerate(scheduler.timesteps):
+            x_t = scheduler.scale_model_input(latents, t)
+            output = windowed(partial(predict, x_t, t.long()), axes, step=step)
+            latents = take_step(scheduler, output, t, latents, generators)
+            if call.progress:
+                call.progress(step + 1, len(scheduler.timesteps))
         return latents
 
     def _predictor(
         self,
         prompts: Sequence[str],
-        how: Denoising,
+        call: Denoising[Any],
         condition: Condition | None,
         *,
         num_images: int,
-    ) -> Callable[[Tensor, Tensor, Place], Tensor]:
-        """(x_t float32 (B, C, F, h, w), timestep int64 (), window) -> the guided output for the window, float32."""
+    ) -> Callable[[Tensor, Tensor, Region], Tensor]:
+        """Return the function that guides the network on one window.
+
+        It takes x_t float32 (B, C, F, h, w), a timestep int64 () and a region of the last three axes, and returns the
+        guided output for that region, float32. Texts are encoded once, here.
+        """
         parameter = next(self.network.parameters())
+        guidance_scale, sequential = call.settings.guidance_scale, call.sequential_guidance
         branches = [list(prompts)]
-        if how.guidance_scale > 1:
-            branches.insert(0, [how.negative_prompt] * len(prompts))
+        if guidance_scale > 1:
+            branches.insert(0, [call.settings.negative_prompt] * len(prompts))
         # Text is the clip's, then one per image: an image alone has no clip, but the clip's place stays.
         texts = [self.text_encoder(b).to(parameter)[:, None].expand(-1, 1 + num_images, -1, -1) for b in branches]
-        if not how.sequential_guidance:
+        if not sequential:
             texts = [torch.cat(texts)]
 
-        def run(sample: Tensor, t: Tensor, text: Tensor, place: Place) -> Tensor:
+        def run(sample: Tensor, t: Tensor, text: Tensor, region: Region) -> Tensor:
+            """Return the network's output for as many copies of the sample as the text has branches."""
             copies = len(text) // len(sample)
 
             def repeated(x: Tensor) -> Tensor:
@@ -156,61 +227,29 @@ class Sampler:
 
             given: dict[str, Tensor | None] = {}
             if condition is not None:
-                given["low_res"] = repeated(within(condition.low_res, place)).to(parameter.dtype)
+                given["low_res"] = repeated(within(condition.low_res, region)).to(parameter.dtype)
                 given["noise_level"] = None if condition.noise_level is None else repeated(condition.noise_level)
             timestep = t.to(sample.device).expand(len(text))
             output = self.network(repeated(sample).to(parameter.dtype), timestep, text, **given, num_images=num_images)
             return output.float()
 
-        def predict(x_t: Tensor, t: Tensor, place: Place) -> Tensor:
-            sample = within(x_t, place)
-            outputs = [run(sample, t, text, place) for text in texts]
+        def predict(x_t: Tensor, t: Tensor, region: Region) -> Tensor:
+            """Return the guided output for the region."""
+            sample = within(x_t, region)
+            outputs = [run(sample, t, text, region) for text in texts]
             if len(branches) == 1:
                 return outputs[0]
-            unconditional, conditional = outputs if how.sequential_guidance else outputs[0].chunk(2)
-            return guided(unconditional, conditional, how.guidance_scale)
+            unconditional, conditional = outputs if sequential else outputs[0].chunk(2)
+            return guided(unconditional, conditional, guidance_scale)
 
         return predict
 
 
 def check_prompts(prompts: Sequence[str], indices: Sequence[int] | None) -> Sequence[int]:
-    """`indices`, by default 0, 1, 2 ...; ConfigError unless there is one for each of at least 1 prompt."""
+    """Return `indices`, by default 0, 1, 2 ...; raise ConfigError unless there is one for each of at least 1 prompt."""
     indices = range(len(prompts)) if indices is None else indices
     if not prompts or len(indices) != len(prompts):
         raise ConfigError(
             f"got {len(prompts)} prompts and {len(indices)} indices: wanted one index for each, at least 1"
         )
     return indices
-
-
-class TextToVideo(Sampler):
-    """Samples clips, or images, from a base network and its frozen encoders."""
-
-    @torch.no_grad()
-    def __call__(
-        self,
-        prompts: Sequence[str],
-        *,
-        num_frames: int,
-        height: int,
-        width: int,
-        **options: Any,
-    ) -> np.ndarray:
-        """Clips for `prompts`: uint8 (B, F, H, W, 3).
-
-        Args:
-            num_frames: F. 1 asks for images, which pass by the temporal layers.
-            height, width: in pixels, multiples of the autoencoder's stride.
-            options: of `Denoising`.
-
-        Raises:
-            ConfigError: a size or number of steps that cannot be sampled.
-        """
-        stride = self.autoencoder.stride
-        if num_frames < 1:
-            raise ConfigError(f"num_frames: got {num_frames}, wanted at least 1 (1 is an image)")
-        check_size(height, width, stride)
-        how = replace(self.defaults, **options)
-        shape = self.autoencoder.channels, num_frames, height // stride, width // stride
-        latents = self._denoise(shape, prompts, how, purpose="sample", num_images=int(num_frames == 1))
-        return decode(self.autoencoder, latents, how.decode_tile)

@@ -11,14 +11,15 @@ from ..diffusion.schedule import NoiseSchedule
 from ..errors import ConfigError
 
 SCHEDULERS: tuple[str, ...] = get_args(SamplerName)
+"""The names that `make_scheduler` takes."""
 
 
 def make_scheduler(name: str, schedule: NoiseSchedule) -> Any:
-    """A fresh diffusers scheduler for one run of sampling over `schedule`.
+    """Return a fresh diffusers scheduler for one pass of sampling over `schedule`.
 
     ddim (deterministic) and ddpm step as LaVie's own inference does; euler is first order too; dpm++ (DPM-Solver++(2M),
-    Lu et al. 2022) and unipc (Zhao et al. 2023), of second order, need the fewest steps, about 20. Latents are not
-    clipped by any of them.
+    Lu et al. 2022) and unipc (Zhao et al. 2023), of second order, need the fewest steps, about 20. None of them clips
+    latents.
 
     Raises:
         ConfigError: `name` is none of SCHEDULERS.
@@ -42,7 +43,7 @@ def make_scheduler(name: str, schedule: NoiseSchedule) -> Any:
 
 
 def set_timesteps(scheduler: Any, num_inference_steps: int, device: Any) -> None:
-    """Prepare `scheduler` for a number of steps, or refuse a number with which it would start elsewhere than at noise.
+    """Prepare `scheduler` for a number of steps, or refuse a number that would not start it at noise.
 
     Raises:
         ConfigError: the timesteps would leave 0 .. 999, repeat, or start in the lower half of the schedule.
@@ -60,17 +61,22 @@ def set_timesteps(scheduler: Any, num_inference_steps: int, device: Any) -> None
 
 
 def require_sampling(config: TrainConfig) -> None:
-    """Raise ConfigError, before a run has trained, if it has validation prompts and could not draw them."""
+    """Raise ConfigError, before a run has trained, if it has validation prompts that it could not draw."""
     if not config.validation_prompts:
         return
     scheduler = make_scheduler(config.sampling.scheduler, NoiseSchedule.from_config(config))
     set_timesteps(scheduler, config.sampling.num_inference_steps, "cpu")
 
 
-def step(scheduler: Any, output: Tensor, t: Tensor, x_t: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-    """The latents one step nearer to the clip: x_t (B, ...) and the network's output for it at timestep t.
+def take_step(scheduler: Any, output: Tensor, t: Tensor, x_t: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Return the latents one step nearer to the clip.
 
-    generators: one for each row; only ddpm draws from them.
+    Args:
+        scheduler: from `make_scheduler`, after `set_timesteps`.
+        output: the network's for x_t, (B, ...).
+        t: the timestep, one of the scheduler's.
+        x_t: the noisy latents (B, ...).
+        generators: one for each row; only ddpm draws from them.
     """
     from diffusers import DDPMScheduler
 

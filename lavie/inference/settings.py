@@ -1,72 +1,135 @@
-"""How each stage of the cascade samples. The defaults are those of the released code; a run's own come before them."""
+"""How each stage of the cascade samples: one settings type per stage, for YAML, the command line and Python alike.
+
+A setting's value is the first of these that names it:
+
+1. an override: a flag of `lavie sample`, `--set stage.key=value` of `lavie generate`, a keyword argument in Python;
+2. the run: the section `sampling` of its config, and the size, rate and length of the clips that it trained on;
+3. the default here, which is that of LaVie's released code.
+"""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 
 from ..config.base import Strict
 from ..config.load import merge, parse_overrides, validate
+from ..config.stages import STAGES
 from ..config.train import SamplerName, TrainConfig
-from . import interpolation, super_resolution
-from .interpolation import Interpolator
-from .sampler import Denoising
-from .super_resolution import SuperResolver
+
+DECODE_TILE = 128
+"""Latents along one side of the largest frame that goes through an autoencoder whole."""
+NOT_PASSED = ("prompt_suffix", "fps")
+"""Settings of the files and prompts around a sampler, which are no arguments of its call."""
 
 
 class StageSettings(Strict):
-    """What all stages have."""
+    """The settings that the samplers of all stages have."""
 
-    num_inference_steps: int = Field(Denoising.num_inference_steps, ge=1)
-    guidance_scale: float = Field(Denoising.guidance_scale, ge=0)
+    num_inference_steps: int = Field(50, ge=1)
+    """Denoising steps; the schedulers refuse 1, and more than 500."""
+    guidance_scale: float = Field(7.5, ge=0)
+    """Scale of classifier-free guidance. Up to 1 the unconditional prediction is not computed at all."""
     scheduler: SamplerName = "ddim"
+    """The solver that walks from noise to a clip."""
     seed: int = 0
+    """Seed of the initial noise."""
     negative_prompt: str = ""
+    """Prompt of the unconditional branch of guidance."""
     prompt_suffix: str = ""
-    """Joined to every prompt."""
-    decode_tile: int = Field(Denoising.decode_tile, ge=8)
-    """Latents, along both axes, that go through the autoencoder at once; larger frames go in overlapping tiles."""
+    """Text that `lavie generate` joins to every prompt. `lavie sample` and `lavie score` draw prompts as they are."""
+    decode_tile: int = Field(DECODE_TILE, ge=8)
+    """Latents, along both axes, that go through the autoencoder at once; larger frames go in overlapping tiles. By
+    default frames of up to 1024 x 1024 pixels of Stable Diffusion's autoencoder go whole, those of its x4 upscaler up
+    to 512 x 512."""
+
+    @classmethod
+    def argument_names(cls) -> frozenset[str]:
+        """Return the names of the settings that the stage's sampler takes as keyword arguments."""
+        return frozenset(cls.model_fields) - frozenset(NOT_PASSED)
+
+    @classmethod
+    def trained(cls, config: TrainConfig) -> dict[str, Any]:
+        """Return the settings that follow from the clips that a run of the stage trained on."""
+        raise NotImplementedError
+
+    @classmethod
+    def of(cls, config: TrainConfig, **changes: Any) -> Self:
+        """Return the settings with which the network of a run samples alone: the run's own, and its seed.
+
+        Args:
+            config: a run of this stage.
+            changes: settings that take precedence; those that are None do not.
+
+        Raises:
+            ConfigError: a change is unknown or out of range.
+        """
+        given = {name: value for name, value in changes.items() if value is not None}
+        return validate(cls, {**run_defaults(config), "seed": config.seed, **given}, "sampling settings")
 
 
 class BaseSettings(StageSettings):
-    """From a prompt to a short clip, which is the key frames of the next stage."""
+    """The settings of the first stage, from a prompt to a short clip: the key frames of the next stage."""
 
     num_frames: int = Field(16, ge=1)
+    """Frames of a clip; 1 draws images."""
     height: int = Field(320, ge=1)
+    """Rows of pixels, a multiple of the autoencoder's stride."""
     width: int = Field(512, ge=1)
+    """Columns of pixels, a multiple of the autoencoder's stride."""
     fps: float = Field(8, gt=0)
-    """At which the clip plays."""
+    """Frames per second at which the clip plays."""
+
+    @classmethod
+    def trained(cls, config: TrainConfig) -> dict[str, Any]:
+        """Return the length and size of the run's clips."""
+        return {"num_frames": config.data.num_frames, "height": config.data.height, "width": config.data.width}
 
 
 class InterpolationSettings(StageSettings):
-    """To a higher frame rate."""
+    """The settings of the second stage, from key frames to a clip of a higher frame rate."""
 
-    guidance_scale: float = Field(Interpolator.defaults.guidance_scale, ge=0)
-    negative_prompt: str = Interpolator.defaults.negative_prompt
+    guidance_scale: float = Field(4.0, ge=0)
+    """Scale of classifier-free guidance, lower than the base network's: the key frames say most already."""
+    negative_prompt: str = "None"
+    """Prompt of the unconditional branch of guidance: the released code passes this word."""
     prompt_suffix: str = ", 4k."
-    window: int = Field(interpolation.WINDOW, ge=2)
-    """Key frames that the network sees at once."""
-    overlap: int = Field(interpolation.OVERLAP, ge=0)
+    """Text that `lavie generate` joins to every prompt."""
+    window: int = Field(16, ge=2)
+    """Key frames that the network sees at once, as many as in the released training."""
+    overlap: int = Field(4, ge=0)
     """Key frames that neighbouring windows share."""
     fps: float = Field(24, gt=0)
-    """At which the clip plays, and that of the last stage too."""
+    """Frames per second at which the clip plays, and that of the last stage too."""
+
+    @classmethod
+    def trained(cls, config: TrainConfig) -> dict[str, Any]:
+        """Return windows of as many key frames as the run's clips have."""
+        return _windows(config)
 
 
 class VsrSettings(StageSettings):
-    """To four times the size."""
+    """The settings of the third stage, from a clip to one of four times the size."""
 
-    guidance_scale: float = Field(SuperResolver.defaults.guidance_scale, ge=0)
-    negative_prompt: str = SuperResolver.defaults.negative_prompt
+    guidance_scale: float = Field(5.0, ge=0)
+    """Scale of classifier-free guidance."""
+    negative_prompt: str = "blur, worst quality"
+    """Prompt of the unconditional branch of guidance."""
     noise_level: int = Field(50, ge=0)
-    """The noise that the low resolution gets."""
-    window: int = Field(super_resolution.WINDOW, ge=1)
-    """Frames that the network sees at once."""
-    overlap: int = Field(super_resolution.OVERLAP, ge=0)
+    """Noise that is laid over the low resolution, 0 .. the network's max_noise_level: more lets it invent more."""
+    window: int = Field(8, ge=1)
+    """Frames that the network sees at once, as many as in the released training."""
+    overlap: int = Field(2, ge=0)
     """Frames that neighbouring windows share."""
-    tile: tuple[int, int] = super_resolution.TILE
-    """Rows and columns of the low resolution that the network sees at once."""
-    tile_overlap: int = Field(super_resolution.TILE_OVERLAP, ge=0)
+    tile: tuple[int, int] = (320, 512)
+    """Rows and columns of the low resolution that the network sees at once: the whole frame of the released base."""
+    tile_overlap: int = Field(32, ge=0)
     """Pixels of the low resolution that neighbouring tiles share."""
+
+    @classmethod
+    def trained(cls, config: TrainConfig) -> dict[str, Any]:
+        """Return windows of as many frames as the run's clips have."""
+        return _windows(config)
 
 
 class CascadeSettings(Strict):
@@ -76,52 +139,62 @@ class CascadeSettings(Strict):
     interpolation: InterpolationSettings = InterpolationSettings()
     vsr: VsrSettings = VsrSettings()
 
+    def fps(self, stage: str) -> float:
+        """Return the frames per second at which clips of a stage play: super-resolution keeps the rate before it."""
+        return getattr(getattr(self, stage), "fps", self.interpolation.fps)
 
-NOT_PASSED = ("prompt_suffix", "fps")
-"""Settings that are no arguments of a sampler."""
+
+SETTINGS: dict[str, type[StageSettings]] = {name: type(settings) for name, settings in CascadeSettings()}
+"""The settings type of each stage."""
 
 
 def arguments(settings: StageSettings) -> dict[str, Any]:
-    """The settings that a stage's sampler takes, by name."""
-    return {name: value for name, value in settings if name not in NOT_PASSED}
+    """Return the settings that are keyword arguments of the stage's sampler, by name."""
+    names = settings.argument_names()
+    return {name: value for name, value in settings if name in names}
 
 
-def run_defaults(config: TrainConfig, sampling: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a run says of how its network samples: its `sampling` section, and the size and rate of its clips.
+def run_defaults(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that a run itself decides: its section `sampling`, and the size and rate of its clips.
 
-    The later stages see as many frames at once as in training, and windows share a quarter of them (as released).
-
-    Args:
-        sampling: that section as config.yaml has it; None where it has none, and the released defaults hold. A network
-            of ours was trained with the empty caption in place of dropped ones, so that is its negative prompt unless
-            the section says otherwise.
+    1. Without a section `sampling` in its config the released defaults hold.
+    2. With one, each of its keys holds. A network of ours was trained with the empty caption in place of dropped ones,
+       so that is its negative prompt, and it has no suffix, unless the section says otherwise.
+    3. The first stage draws clips of the training size. The later stages see as many frames at once as in training,
+       and their windows share a quarter of them (as released).
     """
-    model = type(getattr(CascadeSettings(), config.stage))
+    settings = SETTINGS[config.stage]
     values: dict[str, Any] = {}
-    if sampling is not None:
-        values = {"negative_prompt": "", "prompt_suffix": ""} | dict(sampling)
-    data = config.data
-    if config.stage == "base":
-        values |= {"num_frames": data.num_frames, "height": data.height, "width": data.width}
-    elif config.stage == "interpolation":
-        values |= _windows((data.num_frames - 1) // config.keyframe_interval + 1)
-    else:
-        values |= _windows(data.num_frames)
-    if data.fps:
-        values["fps"] = data.fps
-    return {name: value for name, value in values.items() if name in model.model_fields}
+    if "sampling" in config.model_fields_set:
+        values = {"negative_prompt": "", "prompt_suffix": "", **config.sampling.model_dump(exclude_unset=True)}
+    values |= settings.trained(config)
+    if config.data.fps:
+        values["fps"] = config.data.fps
+    return {name: value for name, value in values.items() if name in settings.model_fields}
 
 
-def _windows(length: int) -> dict[str, int]:
+def _windows(config: TrainConfig) -> dict[str, int]:
+    """Return windows of as many given frames as the run's clips are made from.
+
+    Neighbours share a quarter of them, at least one and never all.
+    """
+    length = STAGES[config.stage].given_frames(config.data.num_frames, config.keyframe_interval)
     return {"window": length, "overlap": min(max(1, length // 4), length - 1)}
 
 
 def resolve(
     defaults: Mapping[str, Any], overrides: Iterable[str] = (), *, seed: int | None = None, source: str = "--set"
 ) -> CascadeSettings:
-    """Settings from the stages' defaults by stage, one seed for all, and overrides such as vsr.guidance_scale=6.
+    """Return the settings of all stages.
 
-    Raises ConfigError naming every key that is unknown or out of range.
+    Args:
+        defaults: settings by stage and name, as `run_defaults` gives them; the others are the released ones.
+        overrides: settings such as "vsr.guidance_scale=6", which take precedence.
+        seed: the seed of every stage that `overrides` names none for.
+        source: where overrides come from, for error messages.
+
+    Raises:
+        ConfigError: names every key that is unknown or out of range.
     """
     seeds = {} if seed is None else {stage: {"seed": seed} for stage in CascadeSettings.model_fields}
     return validate(CascadeSettings, merge(merge(defaults, seeds), parse_overrides(overrides)), source)

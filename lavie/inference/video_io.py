@@ -22,15 +22,16 @@ from .contact_sheet import contact_sheet
 BT709 = 1
 """The number of ITU-R BT.709 in H.264's tables of primaries, transfer functions and matrices (H.273, tables 2 to 4)."""
 TV_RANGE = 1
+"""FFmpeg's number of the range of levels that video files use: 16 to 235, not 0 to 255."""
 
 
 def write_mp4(path: str | Path, frames: np.ndarray, fps: float, *, min_side: int = 128) -> None:
-    """H.264 (yuv420p, BT.709, near lossless) of a clip, for any player and browser.
+    """Write a clip as H.264 (yuv420p, BT.709, near lossless), for any player and browser.
 
     Args:
         frames: uint8 (F, H, W, 3). Odd sides are padded by repeating the last row or column.
         fps: frames per second.
-        min_side: a clip whose shorter side is below is enlarged by a whole factor, each pixel a block.
+        min_side: pixels; a clip whose shorter side is below is enlarged by a whole factor, each pixel a block.
 
     Raises:
         DataError: `frames` is no such array.
@@ -57,12 +58,15 @@ def write_mp4(path: str | Path, frames: np.ndarray, fps: float, *, min_side: int
 
 
 def write_gif(path: str | Path, frames: np.ndarray, fps: float, *, min_side: int = 128) -> None:
-    """An endless GIF of a clip, uint8 (F, H, W, 3); small clips are enlarged as for `write_mp4`.
+    """Write a clip as an endless GIF.
 
-    GIF counts time in 1/100 s: the frame rate is met to within that.
+    Args:
+        frames: uint8 (F, H, W, 3).
+        fps: frames per second; GIF counts time in 1/100 s, and the rate is met to within that.
+        min_side: as for `write_mp4`.
     """
     pictures = [Image.fromarray(pixels) for pixels in _enlarged(_checked(frames), min_side)]
-    # One palette for all frames, taken from all of them: palettes of their own make still backgrounds flicker.
+    # All frames share one palette, taken from all of them: with a palette for each, still backgrounds flicker.
     thumbnails = np.concatenate([np.asarray(p.resize((64, 64), Image.Resampling.NEAREST)) for p in pictures])
     palette = Image.fromarray(thumbnails).quantize(256)
     first, *rest = [picture.quantize(palette=palette) for picture in pictures]
@@ -79,28 +83,30 @@ def write_gif(path: str | Path, frames: np.ndarray, fps: float, *, min_side: int
 
 
 def write_png(path: str | Path, pixels: np.ndarray) -> None:
-    """A lossless picture of pixels, uint8 (H, W, 3), at their own size."""
+    """Write pixels, uint8 (H, W, 3), as a lossless picture of their size."""
     with replacing(path) as temporary:
         Image.fromarray(_checked(pixels[None])[0]).save(temporary, format="PNG")
 
 
 def write_sheet(path: str | Path, rows: Sequence[tuple[str, np.ndarray]], *, columns: int = 8) -> None:
-    """The PNG of `contact_sheet(rows, columns=columns)`: a row of frames for each (caption, clip)."""
+    """Write the PNG of `contact_sheet(rows, columns=columns)`: a row of frames for each (caption, clip)."""
     write_png(path, contact_sheet(rows, columns=columns))
 
 
 def write_sample(
     folder: str | Path, name: str, frames: np.ndarray, fps: float, settings: Mapping[str, Any]
 ) -> list[Path]:
-    """A clip as NAME.mp4, NAME.gif and NAME.sheet.png, or one frame as NAME.png; and NAME.json with its settings.
+    """Write a clip as NAME.mp4, NAME.gif and NAME.sheet.png, or one frame as NAME.png; and its settings as NAME.json.
 
     Args:
         folder: created if missing. Files of the same names are replaced.
         name: a plain counter such as "00007". Never a prompt: prompts hold slashes and may be longer than file names.
         frames: uint8 (F, H, W, 3).
-        settings: JSON values. The key "prompt", if there, becomes the caption of the sheet.
+        fps: frames per second.
+        settings: JSON values. The key "prompt", if present, becomes the caption of the sheet.
 
-    Returns: the paths written; the clip or picture itself comes first.
+    Returns:
+        the paths written; the clip or picture itself comes first.
 
     Raises:
         ValueError: `name` is no safe file name.
@@ -126,11 +132,13 @@ def write_sample(
 
 
 def _checked(frames: np.ndarray) -> np.ndarray:
+    """Return `frames`, or raise DataError unless they are uint8 (F, H, W, 3)."""
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
         raise DataError(f"frames: got {frames.dtype} {frames.shape}, wanted uint8 (F, H, W, 3) without empty sides")
     return frames
 
 
 def _enlarged(frames: np.ndarray, min_side: int) -> np.ndarray:
+    """Return frames enlarged by the least whole factor that brings their shorter side to `min_side` pixels."""
     factor = -(-min_side // min(frames.shape[1:3]))
     return frames.repeat(factor, axis=1).repeat(factor, axis=2) if factor > 1 else frames

@@ -14,17 +14,18 @@ import numpy as np
 from ..files import replacing
 
 Record = Mapping[str, Any]
+"""All that decides the frames of one clip at one stage, as JSON values."""
 
 
 class Work:
-    """The folder of one output folder's stages."""
+    """The folder in which a cascade keeps its finished stages."""
 
     def __init__(self, folder: str | Path) -> None:
-        """`folder` is created when first written to."""
+        """Name the folder, which is created when it is first written to."""
         self.folder = Path(folder)
 
     def record(self, index: int, stage: str) -> dict[str, Any] | None:
-        """What clip `index` of a stage was made of; None if that stage was not finished."""
+        """Return the record of clip `index` at a stage; None if that stage was not finished."""
         try:
             record = json.loads(self._path(index, stage, ".json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -32,13 +33,16 @@ class Work:
         return record if self._path(index, stage, ".npy").is_file() else None
 
     def get(self, index: int, stage: str, record: Record) -> np.ndarray | None:
-        """The frames made of exactly this record, mapped from the disk; None if there are none."""
+        """Return the frames that have exactly this record, mapped from the disk; None if there are none."""
         if self.record(index, stage) != json.loads(json.dumps(record)):
             return None
         return np.load(self._path(index, stage, ".npy"), mmap_mode="r", allow_pickle=False)
 
     def put(self, index: int, stage: str, record: Record, frames: np.ndarray) -> np.ndarray:
-        """Keep frames under their record; they come back mapped from the disk."""
+        """Write frames and their record, and return the frames mapped from the disk.
+
+        The old record goes first and the new one comes last: a record always tells the truth of the frames beside it.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._path(index, stage, ".json").unlink(missing_ok=True)
         with replacing(self._path(index, stage, ".npy")) as temporary, temporary.open("wb") as file:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..config.model import UNetConfig
 from ..ops.attention import attention
 from ..ops.temporal_attention import temporal_attention_packed
+from .backends import UsesAttention, UsesKernels
 from .embeddings import RelativeBias
 from .frames import Frames
 from .resnet import GroupNorm
@@ -40,12 +41,20 @@ class Attention(nn.Module):
         return self.to_out[0](heads.flatten(-2))
 
 
-class SelfAttention(Attention):
+class FrameAttention(UsesAttention, Attention):
+    """Attention whose queries are the positions of a frame."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q (N, S, heads, D), k and v (N, L, heads, D) -> (N, S, C)."""
+        return self.out(attention(q, k, v, backend=self.attention_backend))
+
+
+class SelfAttention(FrameAttention):
     """Within each frame."""
 
     def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
         """(B * F, S, C) -> (B * F, S, C); the text is not read."""
-        return self.out(attention(*self.project(x, self.to_q, self.to_k, self.to_v)))
+        return self.attend(*self.project(x, self.to_q, self.to_k, self.to_v))
 
 
 class FirstAndPreviousAttention(SelfAttention):
@@ -54,7 +63,7 @@ class FirstAndPreviousAttention(SelfAttention):
     def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
         """(B * F, S, C) -> (B * F, S, C)."""
         q, k, v = self.project(x, self.to_q, self.to_k, self.to_v)
-        return self.out(attention(q, _first_and_previous(k, frames), _first_and_previous(v, frames)))
+        return self.attend(q, _first_and_previous(k, frames), _first_and_previous(v, frames))
 
 
 def _first_and_previous(x: Tensor, frames: Frames) -> Tensor:
@@ -66,7 +75,7 @@ def _first_and_previous(x: Tensor, frames: Frames) -> Tensor:
     return frames.join(pairs, torch.cat([images, images], 2))
 
 
-class TextAttention(Attention):
+class TextAttention(FrameAttention):
     """From each frame to its text."""
 
     def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
@@ -75,8 +84,8 @@ class TextAttention(Attention):
         k, v = self.project(text, self.to_k, self.to_v)
         if frames.images == 0:  # one text for all frames: the frames are just more queries
             q = q.unflatten(0, (-1, frames.video)).flatten(1, 2)
-            return self.out(attention(q, k.squeeze(1), v.squeeze(1))).unflatten(1, (frames.video, -1)).flatten(0, 1)
-        return self.out(attention(q, _per_frame(k, frames), _per_frame(v, frames)))
+            return self.attend(q, k.squeeze(1), v.squeeze(1)).unflatten(1, (frames.video, -1)).flatten(0, 1)
+        return self.attend(q, _per_frame(k, frames), _per_frame(v, frames))
 
 
 def _per_frame(text: Tensor, frames: Frames) -> Tensor:
@@ -85,7 +94,7 @@ def _per_frame(text: Tensor, frames: Frames) -> Tensor:
     return frames.join(clip.expand(-1, frames.video, *clip.shape[2:]), images)
 
 
-class TemporalAttention(Attention):
+class TemporalAttention(UsesKernels, Attention):
     """Over the clip's frames at each position (paper, section 4.1); starts as the exact zero map."""
 
     def __init__(self, channels: int, heads: int, rotary_dim: int, relative_bias: bool):
@@ -100,7 +109,8 @@ class TemporalAttention(Attention):
         qkv = F.linear(x, torch.cat([layer.weight for layer in (self.to_q, self.to_k, self.to_v)]))
         bias = self.time_rel_pos_bias(x.shape[1]) if self.time_rel_pos_bias is not None else None
         qkv = qkv.unflatten(-1, (3, self.heads, -1))
-        return self.out(temporal_attention_packed(qkv, rotary_dim=self.rotary_dim, bias=bias))
+        heads = temporal_attention_packed(qkv, rotary_dim=self.rotary_dim, bias=bias, backend=self.kernel_backend)
+        return self.out(heads)
 
 
 class GEGLU(nn.Module):

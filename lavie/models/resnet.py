@@ -8,13 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.group_norm_silu import group_norm_silu
+from .backends import UsesKernels
 from .frames import Frames
 
 SINGLE = Frames(1, 0)
 """Each frame by itself."""
 
 
-class GroupNorm(nn.GroupNorm):
+class GroupNorm(UsesKernels, nn.GroupNorm):
     """GroupNorm over single frames, or pooled over the frames of a clip."""
 
     def forward(self, x: Tensor, frames: Frames = SINGLE, silu: bool = False) -> Tensor:
@@ -28,6 +29,7 @@ class GroupNorm(nn.GroupNorm):
             images=frames.images,
             pool_images=frames.pool_images,
             silu=silu,
+            backend=self.kernel_backend,
         )
 
 

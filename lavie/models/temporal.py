@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..config.model import TEMPORAL_GROUPS
 from ..ops.pseudo3d_conv import pseudo3d_block
+from .backends import UsesKernels
 from .frames import Frames
 from .resnet import GroupNorm, ResnetBlock
 
@@ -16,7 +17,7 @@ EPS = 1e-6
 """Of every norm here."""
 
 
-class TemporalResnetBlock(nn.Module):
+class TemporalResnetBlock(UsesKernels, nn.Module):
     """norm-SiLU-conv, plus the time embedding if it takes one, norm-SiLU-conv, plus the input; over time.
 
     One operation reads the weights of all its layers, so under ZeRO-3 the block must be gathered as a whole.
@@ -50,6 +51,7 @@ class TemporalResnetBlock(nn.Module):
             groups=TEMPORAL_GROUPS,
             eps=EPS,
             time=time,
+            backend=self.kernel_backend,
         )
 
 

@@ -40,13 +40,38 @@ class LoadReport:
         return f"{self.source}: {len(self.loaded)} tensors loaded, {len(self.fresh)} fresh, {len(self.unused)} unused"
 
 
-def load_official(stage: str, state_dict: StateDict, config: Mapping[str, Any]) -> VideoUNet:
-    """The released network of a stage, from its state dict and its diffusers-style config.
+def load_official(
+    stage: str,
+    state_dict: StateDict,
+    config: UNetConfig | Mapping[str, Any],
+    *,
+    source: str = "released weights",
+    advice: str = "the section model",
+    as_stored: bool = False,
+) -> VideoUNet:
+    """Return the released network of a stage.
 
-    Raises CheckpointError if a key is missing, unexpected, or of another shape.
+    Args:
+        stage: base, interpolation or vsr.
+        state_dict: its weights by their released names.
+        config: its config, ours or in diffusers' style.
+        source: what the weights are called in errors.
+        advice: what an error says to check.
+        as_stored: whether parameters share the memory and the dtypes of `state_dict`; default: float32 copies.
+
+    Raises:
+        CheckpointError: the stage is unknown, or a key is missing, unexpected, or of another shape.
     """
-    network = VideoUNet(unet_config(stage, config))
-    load_released(network, state_dict)
+    require_stage(stage)
+    config = config if isinstance(config, UNetConfig) else unet_config(stage, config)
+    if not as_stored:
+        network = VideoUNet(config)
+        load_released(network, state_dict, source, advice)
+        return network
+    with torch.device("meta"):
+        network = VideoUNet(config)
+    weights, _ = from_released(network, state_dict, source, advice)
+    network.load_state_dict(weights, assign=True)
     return network
 
 
@@ -56,16 +81,29 @@ def to_official(stage: str, network: VideoUNet) -> dict[str, Tensor]:
     return to_released(network, network.state_dict())
 
 
-def load_stable_diffusion(unet_state_dict: StateDict, config: UNetConfig | Mapping[str, Any]) -> VideoUNet:
-    """A video UNet with the weights of a 2-D UNet; its temporal path starts fresh, as an exact identity."""
+def load_stable_diffusion(
+    unet_state_dict: StateDict, config: UNetConfig | Mapping[str, Any], *, source: str = "2-D UNet"
+) -> VideoUNet:
+    """Return a video UNet with the weights of a 2-D UNet; its temporal path starts fresh, as an exact identity.
+
+    Args:
+        unet_state_dict: every spatial parameter; conv_in may lack the channels of a condition.
+        config: the video network's, ours or in diffusers' style.
+        source: what the weights are called in errors.
+
+    Raises:
+        CheckpointError: a key is missing, unexpected, or of another shape.
+    """
     network = VideoUNet(config if isinstance(config, UNetConfig) else unet_config("base", config))
-    inflate(network, unet_state_dict)
+    inflate(network, unet_state_dict, source)
     return network
 
 
-def load_released(network: VideoUNet, state_dict: StateDict, source: str = "released weights") -> LoadReport:
+def load_released(
+    network: VideoUNet, state_dict: StateDict, source: str = "released weights", advice: str = "the section model"
+) -> LoadReport:
     """Copy a released state dict into the network: it holds every parameter, and else only rotary frequencies."""
-    weights, constants = from_released(network, state_dict, source)
+    weights, constants = from_released(network, state_dict, source, advice)
     _tell_statistics(network, "pooled", source)
     return LoadReport(source, _copy(network, weights, set(weights), source), (), tuple(sorted(constants)))
 

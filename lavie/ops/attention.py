@@ -15,29 +15,25 @@ from ..errors import KernelError
 
 AttentionBackend = Literal["sdpa", "flash-attn"]
 
-_default: AttentionBackend = "sdpa"
 
+def require_attention(backend: AttentionBackend, device: torch.device) -> None:
+    """Check that a run whose key `attention` is `backend` can run on `device`.
 
-def set_attention_backend(backend: AttentionBackend, device: torch.device) -> None:
-    """What attention on `device` runs from now on, in this process: the config's key `attention`.
-
-    Raises KernelError if the package or the GPU that it needs is missing.
+    Raises:
+        KernelError: the package or the GPU that it needs is missing.
     """
-    global _default
     if backend == "flash-attn":
         _require_flash_attn(device)
-    _default = backend
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, *, backend: AttentionBackend | None = None) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, *, backend: AttentionBackend = "sdpa") -> Tensor:
     """q (N, S, heads, head_dim), k and v (N, L, heads, head_dim), strided views welcome -> (N, S, heads, head_dim).
 
     Scale head_dim ** -0.5, no mask. The output's memory is (N, S, heads, head_dim), so merging the heads is free.
-    Without a `backend`, the one of `set_attention_backend`.
 
     Raises KernelError if flash-attn is asked for and missing, or the tensors are no fp16 or bf16 on a GPU.
     """
-    if (backend or _default) == "sdpa":
+    if backend == "sdpa":
         return F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
     _require_flash_attn(q.device)
     if q.dtype not in (torch.float16, torch.bfloat16):

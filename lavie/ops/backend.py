@@ -17,20 +17,18 @@ from ..errors import KernelError
 Backend = Literal["auto", "torch", "triton"]
 
 log = logging.getLogger("lavie")
-_default: Backend = "auto"
 _said: set[tuple[str, str]] = set()
 
 
-def set_backend(backend: Backend, device: torch.device) -> None:
-    """What operations on `device` run from now on, in this process: the config's key `kernels`.
+def require_kernels(backend: Backend, device: torch.device) -> None:
+    """Check that a run whose key `kernels` is `backend` can run on `device`.
 
-    Raises KernelError if "triton" cannot run there.
+    Raises:
+        KernelError: it is "triton", and no kernel can run there.
     """
-    global _default
     reason = _missing(device, backend) if backend == "triton" else None
     if reason:
         raise KernelError(f"kernels is triton, but {reason}; set kernels to auto or torch")
-    _default = backend
 
 
 def kernels_for(op: str, backend: str, *args: Any) -> ModuleType | None:
@@ -40,16 +38,15 @@ def kernels_for(op: str, backend: str, *args: Any) -> ModuleType | None:
 
     Raises KernelError with the reason if kernels were asked for and cannot run.
     """
-    wanted = backend if backend != "auto" else _default
-    if wanted == "torch":
+    if backend == "torch":
         return None
-    reason = _missing(_device(args[0]), wanted)
+    reason = _missing(_device(args[0]), backend)
     if reason is None:
         module = importlib.import_module(f"..kernels.{op}", __package__)
         reason = module.unsupported(*args)
         if reason is None:
             return module
-    if wanted == "triton":
+    if backend == "triton":
         raise KernelError(f"{op}: kernels is triton, but {reason}; set kernels to auto or torch")
     if (op, reason) not in _said:
         _said.add((op, reason))

@@ -25,7 +25,7 @@ from ..config.train import TrainConfig
 from ..distributed import barrier, broadcast_object, is_main, log, world_size
 from ..errors import CheckpointError, TrainingError
 from ..models.weights import WEIGHTS_NAME, save_network
-from ..run_folder import MANIFEST, checkpoints, newest_checkpoint, step_of
+from ..run_folder import MANIFEST, NETWORK, RUN_CONFIG, checkpoint_folder, checkpoints, newest_checkpoint, step_of
 from .deepspeed import training_dtype
 from .ema import EMA, gathered_weights
 
@@ -39,7 +39,7 @@ FULL = 2**20
 
 def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
     """Write `checkpoint-<step>/` after `step` steps, then drop the oldest past checkpoints_total_limit. Collective."""
-    final = Path(config.output_dir) / f"checkpoint-{step}"
+    final = checkpoint_folder(config.output_dir, step)
     partial = final.with_name(f".{final.name}.partial")
     if is_main():
         for left in final.parent.glob(".checkpoint-*"):  # by a save that was cut short, of whatever step
@@ -52,8 +52,8 @@ def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
     weights = gathered_weights(engine.module, ema)
     if is_main():
         with _room(partial):
-            save_network(partial / "unet", config.model, {name: w.cpu() for name, w in weights.items()})
-            (partial / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+            save_network(partial / NETWORK, config.model, {name: w.cpu() for name, w in weights.items()})
+            (partial / RUN_CONFIG).write_text(dump_yaml(config), encoding="utf-8")
             manifest = {"step": step, "world_size": world_size(), "lavie": __version__, "torch": torch.__version__}
             manifest |= {"zero_stage": engine.zero_optimization_stage(), "dtype": _dtype(config)}
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
@@ -135,7 +135,7 @@ def find(config: TrainConfig, zero_stage: int) -> tuple[Path | None, int]:
             f"{found} was saved in {dtype}, this run trains in {_dtype(config)}: set mixed_precision to "
             + ("bf16" if dtype == "bfloat16" else "no")
         )
-    saved = load_config(found / "config.yaml")
+    saved = load_config(found / RUN_CONFIG)
     for key in MUST_MATCH:
         was, now = getattr(saved, key), getattr(config, key)
         if key == "model":  # of which one line tells what differs
@@ -156,7 +156,7 @@ def load(engine, ema: EMA | None, folder: Path) -> None:
     if path is None:
         raise CheckpointError(f"{folder}: DeepSpeed found no state/ of this rank to load")
     if ema:
-        ema.load(folder / "unet" / WEIGHTS_NAME)
+        ema.load(folder / NETWORK / WEIGHTS_NAME)
     log.info(f"resumed from {folder}")
 
 

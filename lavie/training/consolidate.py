@@ -16,6 +16,7 @@ from ..errors import CheckpointError
 from ..models.state_dict import require_fit, shapes
 from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
+from ..run_folder import RUN_CONFIG
 
 STATE = "state"
 """DeepSpeed's folder in a checkpoint."""
@@ -32,7 +33,7 @@ def raw_weights(checkpoint: str | Path) -> dict[str, Tensor]:
     Raises CheckpointError if `state/` is missing, incomplete, or of another network.
     """
     folder = Path(checkpoint) / STATE
-    config = load_config(Path(checkpoint) / "config.yaml")
+    config = load_config(Path(checkpoint) / RUN_CONFIG)
     with torch.device("meta"):
         network = VideoUNet(config.model)
     set_trainable(network, config.trainable)

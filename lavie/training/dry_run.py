@@ -11,8 +11,8 @@ from ..config.load import dump_yaml
 from ..config.train import TrainConfig
 from ..data.order.buckets import Buckets
 from ..data.order.datasets import load_datasets
-from ..data.order.plan import Plan, make_plan
-from ..data.order.plan_report import report
+from ..data.order.plan import DataPlan, make_plan
+from ..data.order.plan_report import plan_text
 from ..data.shards.remote import is_url
 from ..launcher import planned_world_size
 from ..models.trainable import set_trainable
@@ -67,7 +67,7 @@ def describe(config: TrainConfig, deepspeed_json: str | Path) -> str:
     return "\n".join([*lines, "# data", *_data(config, ranks)])
 
 
-def plan_of(config: TrainConfig, ranks: int, buckets: Buckets | None = None) -> Plan:
+def plan_of(config: TrainConfig, ranks: int, buckets: Buckets | None = None) -> DataPlan:
     """What the run will see of its data; arguments and errors as for `make_plan`."""
     clips = config.train_batch_size * config.gradient_accumulation_steps * ranks
     return make_plan(config.data, seed=config.seed, steps=config.max_train_steps, global_batch=clips, buckets=buckets)
@@ -81,7 +81,7 @@ def _data(config: TrainConfig, ranks: int) -> list[str]:
     for key in ("pretrained_model_name_or_path", "init_weights"):
         absent[key] = _absent([getattr(config, key) or ""])
     if not absent["data.train"]:
-        lines.append(report(plan_of(config, ranks)))
+        lines.append(plan_text(plan_of(config, ranks)))
     if data.validation and not absent["data.validation"]:
         load_datasets(data.held_out, data.validation)
     absent["data.cache"] = _absent([data.cache or ""])

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights, in float32 where the weights are: each rank averages its own slices."""
+"""The exponential moving average of the weights, in float32 on their device; each rank averages the slices it holds."""
 
 from pathlib import Path
 
@@ -11,9 +11,10 @@ from .partition import Slice, gather, local_slice
 
 
 class EMA:
-    """The average w <- d w + (1 - d) p after every step, of the parameters that train.
+    """An exponential moving average of the parameters that train: w <- d w + (1 - d) p after every step.
 
-    d rises from 0.1 to `decay` as (1 + step) / (10 + step), so the average forgets its random start early on.
+    The decay d rises as (1 + step) / (10 + step) until it reaches `decay`: it is 2/11 = 0.18 after the first step. So
+    the average forgets its random start early on.
     """
 
     def __init__(self, module: nn.Module, decay: float):

@@ -24,7 +24,7 @@ from ..data.cache.failures import write_failures
 from ..data.cache.layout import size_folder
 from ..data.cache.lookup import Lookup
 from ..data.cache.write import write_lookups, write_shard
-from ..data.feed.cuts import CutDataset, cached_samples
+from ..data.feed.cuts import CutRows, cached_samples
 from ..data.feed.rows import Row
 from ..data.feed.workers import Workers
 from ..data.order.buckets import load_buckets
@@ -219,7 +219,7 @@ class _Encoders:
 
 def _rows(indices: Sequence[Index], numbers: np.ndarray, data: DataConfig, ahead: int) -> Generator[Row]:
     """The rows of some entries. The arrays of a row are valid until the next one is asked for."""
-    dataset = CutDataset(indices, data)
+    dataset = CutRows(indices, data)
     if not data.num_workers:
         yield from map(dataset.row, numbers.tolist())
     elif len(numbers):

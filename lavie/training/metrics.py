@@ -15,6 +15,7 @@ from ..config.data import BucketConfig
 from ..config.train import TrainConfig
 from ..files import replacing
 from ..models.unet import VideoUNet
+from ..run_folder import METRICS
 
 PEAK_BF16_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
 """Dense bf16 FLOP/s by a part of the device's name (vendor data sheets, SXM)."""
@@ -26,7 +27,7 @@ class Metrics:
     def __init__(self, config: TrainConfig, start_step: int):
         from torch.utils.tensorboard import SummaryWriter
 
-        self.path = Path(config.output_dir) / "metrics.jsonl"
+        self.path = Path(config.output_dir) / METRICS
         self._drop_after(start_step)
         self.file = self.path.open("a")
         self.writer = SummaryWriter(str(Path(config.output_dir) / "tensorboard"), purge_step=start_step + 1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..config.train import TrainConfig
-from ..data.feed.loader import Batch
+from ..data.feed.batches import Batch
 from ..diffusion.condition import spread_key_frames
 from ..diffusion.loss import JointLoss, joint_loss, min_snr_weight
 from ..diffusion.schedule import NoiseSchedule

@@ -1,9 +1,13 @@
-"""An output_dir belongs to one run: two would delete each other's checkpoints, and mix their records.
+"""An output_dir belongs to one run, and the run must get on.
 
-Rank 0 locks a file there for as long as its process lives, which needs no tidying up after a crash.
+1. Two runs in one folder would delete each other's checkpoints and mix their records. Rank 0 locks a file in the folder
+   for as long as its process lives (`claim`); after a crash, nothing has to be tidied up.
+2. A new run would mix with the checkpoints of an earlier one that lie there (`require_own`).
+3. A job that SLURM starts again and again, and that fails at the same place each time, is ended (`require_progress`).
 """
 
 import fcntl
+import json
 import os
 import socket
 from pathlib import Path
@@ -12,8 +16,12 @@ from typing import TextIO
 from ..config.train import TrainConfig
 from ..distributed import broadcast_object, gather_objects, is_main, log
 from ..errors import CheckpointError, ConfigError, TrainingError
+from ..files import replacing
 from ..run_folder import checkpoints, step_of
 
+TRIES = 10
+"""Restarts of a job from one step, after which it is given up."""
+RECORD = "restarts.json"
 LOCK = "run.lock"
 _held: dict[Path, TextIO] = {}
 """The locks of this process: a lock ends when its file is closed."""
@@ -84,3 +92,28 @@ def _lock(folder: Path) -> str | None:
 
 def _later(config: TrainConfig, start: int) -> list[Path]:
     return [p for p in checkpoints(config.output_dir) if step_of(p) > start]
+
+
+def require_progress(output_dir: str | Path, step: int) -> None:
+    """Raise TrainingError if this SLURM job starts from `step` after TRIES restarts that saved nothing. Collective."""
+    refusal = broadcast_object(_stuck(Path(output_dir) / RECORD, step) if is_main() else None)
+    if refusal:
+        raise TrainingError(refusal)
+
+
+def _stuck(path: Path, step: int) -> str | None:
+    job, restarts = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    if not job:
+        return None
+    before = json.loads(path.read_text()) if path.exists() else {}
+    if (before.get("job"), before.get("step")) != (job, step):
+        with replacing(path) as partial:
+            partial.write_text(json.dumps({"job": job, "step": step, "restarts": restarts}))
+        return None
+    tries = restarts - before["restarts"]
+    if tries < TRIES:
+        return None
+    return (
+        f"SLURM job {job} was started {tries} more times from step {step} and saved nothing after it: its output tells "
+        "how each start ended. If its time was up: a longer --time or a smaller checkpointing_steps; then submit anew"
+    )

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 SIGNAL = signal.SIGUSR2
 STOPPED = 85
-"""Exit code of a run that was asked to stop, and is to be started again. launch/env.sh knows both codes."""
+"""Exit code of a run that was asked to stop, and is to be started again. launch/env.sh knows this code and FAILED."""
 LOST = 199
-"""Exit code of a rank that has lost another one, which may tell more: of all codes, srun tells the largest."""
+"""Exit code of a rank that has lost a peer. It is below FAILED because srun reports the largest code of all ranks, and
+the peer's own says more."""
 FAILED = 200
 """Exit code of a run that would fail again: another LavieError. Larger than that of the ranks which are ended because
 of it, 128 + SIGTERM."""

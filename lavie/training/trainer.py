@@ -12,7 +12,8 @@ import torch
 from ..cluster.preflight import preflight
 from ..config.load import dump_yaml
 from ..config.train import TrainConfig
-from ..data.feed.loader import Batch, build_loader, fixed_batches
+from ..data.feed.batches import Batch
+from ..data.feed.loader import build_loader, fixed_batches
 from ..data.feed.share import Share
 from ..data.order.buckets import load_buckets
 from ..data.order.plan_report import notices
@@ -21,12 +22,12 @@ from ..diffusion.schedule import NoiseSchedule
 from ..distributed import barrier, is_main, log, rank, setup_logging, sum_over_ranks, world_size
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..models.autoencoder import build_autoencoder
+from ..models.backends import require_backends, set_backends
 from ..models.text_encoder import build_text_encoder
 from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
 from ..models.weights import initialize
-from ..ops.attention import set_attention_backend
-from ..ops.backend import set_backend
+from ..run_folder import RUN_CONFIG, SAMPLES
 from .checkpoint import find, load, save
 from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype, zero_stage
 from .dry_run import plan_of
@@ -35,8 +36,7 @@ from .make_cache import open_caches
 from .metrics import Metrics, forward_flops, peak_flops, peak_memory_gib
 from .objective import Objective
 from .optim import learning_rate
-from .output_dir import claim, require_own
-from .restarts import require_progress
+from .output_dir import claim, require_own, require_progress
 from .stop import requested
 from .validate import validation_loss
 
@@ -52,8 +52,7 @@ class Trainer:
         self.device = init_distributed(preflight(config, deepspeed_json))
         setup_logging()
         settings = resolve_json(deepspeed_json, config, world_size())
-        set_backend(config.kernels, self.device)
-        set_attention_backend(config.attention, self.device)
+        require_backends(config.kernels, config.attention, self.device)
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
         claim(config.output_dir)
@@ -97,7 +96,7 @@ class Trainer:
         self.flops = {size.name: 3 * forward_flops(config, size) for size in config.data.sizes}
         self.metrics: Metrics | None = None
         if is_main():
-            (Path(config.output_dir) / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+            (Path(config.output_dir) / RUN_CONFIG).write_text(dump_yaml(config), encoding="utf-8")
             self.metrics = Metrics(config, self.start)
 
     def fit(self) -> bool:
@@ -213,6 +212,7 @@ class Trainer:
             return
         with torch.device("meta"):
             network = VideoUNet(self.config.model).to(self.step.dtype)
+        set_backends(network, kernels=self.config.kernels, attention=self.config.attention)
         network = network.to_empty(device=self.device).requires_grad_(False).eval()
         network.load_state_dict(gathered_weights(self.engine.module, self.ema))
         if self.validation_batches:
@@ -220,7 +220,7 @@ class Trainer:
             if self.metrics:
                 self.metrics.log({"step": step, **losses})
         if self.sample and self.config.validation_prompts:
-            self.sample(network, self.step, Path(self.config.output_dir) / "samples" / f"step-{step:06d}")
+            self.sample(network, self.step, Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}")
         barrier()
 
 
@@ -242,6 +242,7 @@ def build_network(config: TrainConfig) -> VideoUNet:
     source = config.init_weights or config.pretrained_model_name_or_path
     if source:
         log.info(str(initialize(network, source)))
+    set_backends(network, kernels=config.kernels, attention=config.attention)
     network.gradient_checkpointing = config.gradient_checkpointing
     set_trainable(network, config.trainable)
     return network

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..data.feed.loader import Batch
+from ..data.feed.batches import Batch
 from ..distributed import sum_over_ranks
 from ..models.unet import VideoUNet
 from .objective import Objective

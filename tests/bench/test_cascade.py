@@ -13,6 +13,7 @@ from lavie.config.load import load_config
 from lavie.config.stages import STAGES
 from lavie.diffusion.schedule import NoiseSchedule
 from lavie.errors import ConfigError
+from lavie.inference.load import SAMPLERS
 from lavie.models.autoencoder import build_autoencoder
 from lavie.models.text_encoder import HashTextEncoder
 from lavie.models.unet import VideoUNet
@@ -48,7 +49,7 @@ def tiny(monkeypatch, cascade_folder):
         with device:
             network = VideoUNet(model if stage == "vsr" else config.model).to(dtype).eval()
         encoders = build_autoencoder(config.autoencoder, None), HashTextEncoder(config.model.cross_attention_dim, 6)
-        return bench.SAMPLERS[stage](network, *encoders, NoiseSchedule())
+        return SAMPLERS[stage](network, *encoders, NoiseSchedule())
 
     monkeypatch.setattr(bench, "random_sampler", sampler)
     monkeypatch.setattr(bench.multiprocessing, "get_context", lambda _: SimpleNamespace(Pool=ThreadPool))

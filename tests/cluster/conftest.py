@@ -1,5 +1,5 @@
 """The rendered set, for the tests in this folder."""
 
-from tests.training.conftest import rendered
+from tests.training.fixtures import rendered
 
 __all__ = ["rendered"]

@@ -37,7 +37,7 @@ def other_checkout(folder: Path) -> Path:
     for name in ("lavie", "kernels"):
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "train.py", folder)
-    with (folder / "lavie/training/step.py").open("a") as file:
+    with (folder / "lavie/training/objective.py").open("a") as file:
         file.write("# changed here only\n")
     return folder
 
@@ -66,7 +66,9 @@ def test_the_doctor_names_every_difference(cluster, data, tmp_path):
         cluster.stop(*started)
     one, two = (re.escape(node.name) for node in cluster.nodes)
     assert re.search(rf"error: learning_rate: 0.004 on {one} \(rank 0\); 0.5 on {two} \(rank 1\)", printed), printed
-    assert re.search(rf"error: code: lavie/training/step.py differ: .* on {one} \(rank 0\), another on {two}", printed)
+    assert re.search(
+        rf"error: code: lavie/training/objective.py differ: .* on {one} \(rank 0\), another on {two}", printed
+    )
     if cluster.separate:
         assert re.search(
             rf"error: data {shards}: \S+\.index\.jsonl differ: 2 files on {one}; 1 files on {two}", printed

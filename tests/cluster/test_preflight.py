@@ -21,7 +21,7 @@ from lavie import launcher
 from lavie.cli.doctor import app
 from lavie.cluster import preflight, rendezvous
 from lavie.cluster.preflight import examine
-from lavie.cluster.rank_facts import code_hashes, compare, make_card, visible_shards
+from lavie.cluster.rank_facts import code_hashes, differences, gather_facts, visible_shards
 from lavie.cluster.rendezvous import meet, start_timeout
 from lavie.config.load import load_config
 from lavie.errors import ClusterError, ConfigError, LostRankError
@@ -39,11 +39,11 @@ def place(rank: int, port: int, world_size: int = 2, **changes) -> Place:
     return Place(**{**values, "node": f"node{rank}", **changes})
 
 
-def card(place: Place, folder: Path, *overrides: str, settings: Path = ZERO3) -> dict:
+def facts_of(place: Place, folder: Path, *overrides: str, settings: Path = ZERO3) -> dict:
     config = load_config(
         ROOT / "configs/smoke/base.yaml", [f"data.train={folder}/train", "data.validation=[]", *overrides]
     )
-    return make_card(place, config, settings)
+    return gather_facts(place, config, settings)
 
 
 def together(*ranks):
@@ -75,7 +75,7 @@ def take_part(place: Place, mine: dict, delay: float = 0, timeout: float = 10, p
 def test_equal_nodes_pass(rendered):
     port = free_port()
     a, b = place(0, port), place(1, port)
-    one, two = together(lambda: take_part(a, card(a, rendered)), lambda: take_part(b, card(b, rendered)))
+    one, two = together(lambda: take_part(a, facts_of(a, rendered)), lambda: take_part(b, facts_of(b, rendered)))
     assert one == two and one.findings == ()
     assert [node.name for node in one.nodes] == ["node0", "node1"]
     assert one.nodes[0].skew is None
@@ -86,10 +86,10 @@ def test_a_clock_that_is_wrong_and_a_node_that_is_late(rendered, monkeypatch):
     monkeypatch.setattr(preflight, "LATE", 1.0)
     port = free_port()
     a, b = place(0, port), place(1, port)
-    cards = card(a, rendered), card(b, rendered)
+    facts = facts_of(a, rendered), facts_of(b, rendered)
     report, _ = together(
-        lambda: take_part(a, cards[0]),
-        lambda: take_part(b, cards[1], delay=2, clock=lambda: time.time() - 100),
+        lambda: take_part(a, facts[0]),
+        lambda: take_part(b, facts[1], delay=2, clock=lambda: time.time() - 100),
     )
     late, skew = (finding.message for finding in report.findings)
     assert late.startswith("node1 (rank 1) started 2 s after the first node")
@@ -102,8 +102,8 @@ def test_rank_0_itself_is_late(rendered, monkeypatch):
     monkeypatch.setattr(preflight, "LATE", 1.0)
     port = free_port()
     a, b = place(0, port), place(1, port)
-    cards = card(a, rendered), card(b, rendered)
-    report, _ = together(lambda: take_part(a, cards[0], delay=2), lambda: take_part(b, cards[1]))
+    facts = facts_of(a, rendered), facts_of(b, rendered)
+    report, _ = together(lambda: take_part(a, facts[0], delay=2), lambda: take_part(b, facts[1]))
     (finding,) = report.findings
     assert finding.message.startswith("node0 (rank 0) started 2 s after the first node")
 
@@ -111,8 +111,8 @@ def test_rank_0_itself_is_late(rendered, monkeypatch):
 def test_who_is_waited_for_is_told(rendered, caplog):
     port = free_port()
     a, b = place(0, port), place(1, port)
-    cards = card(a, rendered), card(b, rendered)
-    one, two = together(lambda: take_part(a, cards[0], patience=0.5), lambda: take_part(b, cards[1], delay=2))
+    facts = facts_of(a, rendered), facts_of(b, rendered)
+    one, two = together(lambda: take_part(a, facts[0], patience=0.5), lambda: take_part(b, facts[1], delay=2))
     assert one == two and one.faults == []  # it came, and all is well
     assert [record.message for record in caplog.records] == ["not there after 1 s: rank 1; there are node0"]
 
@@ -120,10 +120,10 @@ def test_who_is_waited_for_is_told(rendered, caplog):
 def test_what_differs_is_told_before_all_have_come(rendered):
     port = free_port()
     a, b = place(0, port, world_size=3), place(1, port, world_size=3)
-    cards = card(a, rendered), card(b, rendered, "seed=7")
+    facts = facts_of(a, rendered), facts_of(b, rendered, "seed=7")
     began = time.monotonic()
     one, _ = together(
-        lambda: take_part(a, cards[0], patience=0.5, timeout=60), lambda: take_part(b, cards[1], timeout=60)
+        lambda: take_part(a, facts[0], patience=0.5, timeout=60), lambda: take_part(b, facts[1], timeout=60)
     )
     assert time.monotonic() - began < 30
     missing, seed = one.faults
@@ -135,9 +135,9 @@ def test_many_nodes(rendered):
     """64 nodes of two ranks; every leader's clock is asked in turn."""
     nodes, store = 64, dist.HashStore()
     places = [place(r, 1, world_size=2 * nodes, node=f"n{r // 2}", local_rank=r % 2) for r in range(2 * nodes)]
-    mine = card(places[0], rendered)
-    cards = [mine | {"rank": p.rank, "node": p.node, "leads": p.local_rank == 0} for p in places]
-    parts = zip(places, cards, strict=True)
+    mine = facts_of(places[0], rendered)
+    facts = [mine | {"rank": p.rank, "node": p.node, "leads": p.local_rank == 0} for p in places]
+    parts = zip(places, facts, strict=True)
     began = time.monotonic()
     reports = together(*(lambda part=part: examine(store, *part, timeout=60) for part in parts))
     assert time.monotonic() - began < 30
@@ -149,8 +149,8 @@ def test_many_nodes(rendered):
 def test_differences_stop_every_rank(rendered):
     port = free_port()
     a, b = place(0, port), place(1, port)
-    cards = card(a, rendered), card(b, rendered, "learning_rate=1.0e-3")
-    one, two = together(lambda: take_part(a, cards[0]), lambda: take_part(b, cards[1]))
+    facts = facts_of(a, rendered), facts_of(b, rendered, "learning_rate=1.0e-3")
+    one, two = together(lambda: take_part(a, facts[0]), lambda: take_part(b, facts[1]))
     assert one.faults == two.faults
     (fault,) = one.faults
     assert fault.startswith("learning_rate: 0.004 on node0 (rank 0); 0.001 on node1 (rank 1): start every rank with")
@@ -161,8 +161,8 @@ def test_a_rank_that_does_not_come(rendered):
     port = free_port()
     a = place(0, port, world_size=4)
     b = place(2, port, world_size=4)
-    cards = card(a, rendered), card(b, rendered)
-    one, two = together(lambda: take_part(a, cards[0], timeout=3), lambda: take_part(b, cards[1], timeout=3))
+    facts = facts_of(a, rendered), facts_of(b, rendered)
+    one, two = together(lambda: take_part(a, facts[0], timeout=3), lambda: take_part(b, facts[1], timeout=3))
     assert one == two
     assert re.match(r"ranks 1, 3 did not come within \d s; node0, node2 did\.", one.faults[0])
     assert exit_code(one) == LOST
@@ -172,17 +172,17 @@ def test_a_rank_that_is_lost_while_the_clocks_are_compared(rendered):
     """The others are told which one, and soon."""
     port, size = free_port(), 3
     a, b, c = (place(rank, port, world_size=size) for rank in range(size))
-    cards = [card(p, rendered) for p in (a, b, c)]
+    facts = [facts_of(p, rendered) for p in (a, b, c)]
 
     def dies():
         store, waited = meet(b, 60, 5)
-        store.set("card/1", json.dumps(cards[1] | {"waited": waited}))
+        store.set("facts/1", json.dumps(facts[1] | {"waited": waited}))
 
     began = time.monotonic()
     one, _, three = together(
-        lambda: take_part(a, cards[0], timeout=60, patience=2),
+        lambda: take_part(a, facts[0], timeout=60, patience=2),
         dies,
-        lambda: take_part(c, cards[2], timeout=60, patience=2),
+        lambda: take_part(c, facts[2], timeout=60, patience=2),
     )
     assert one == three and one.faults == ["node1 (rank 1) came, then said no more: look at its output"]
     assert exit_code(one) == LOST
@@ -192,7 +192,7 @@ def test_a_rank_that_is_lost_while_the_clocks_are_compared(rendered):
 def test_one_rank_twice(rendered):
     port = free_port()
     ranks = [place(rank, port, world_size=3, node=node) for rank, node in ((0, "node0"), (1, "node1"), (1, "node2"))]
-    parts = [(p, card(p, rendered)) for p in ranks]
+    parts = [(p, facts_of(p, rendered)) for p in ranks]
     done = together(*(lambda part=part: take_part(*part, timeout=3) for part in parts))
     (error,) = [d for d in done if isinstance(d, ClusterError)]
     assert "is rank 1 too: two nodes have the same node rank" in str(error)
@@ -205,18 +205,18 @@ def test_one_rank_twice(rendered):
 def test_settings_of_deepspeed_differ(rendered, tmp_path):
     other = tmp_path / "other.json"
     other.write_text(ZERO3.read_text().replace('"stage": 3', '"stage": 2'))
-    (fault,) = compare([card(place(0, 1), rendered), card(place(1, 1), rendered, settings=other)])
+    (fault,) = differences([facts_of(place(0, 1), rendered), facts_of(place(1, 1), rendered, settings=other)])
     assert fault.startswith("--deepspeed: zero_optimization.stage: 3 on node0 (rank 0); 2 on node1 (rank 1)")
 
 
 def test_code_differs(rendered):
-    a, b = card(place(0, 1), rendered), card(place(1, 1), rendered)
+    a, b = facts_of(place(0, 1), rendered), facts_of(place(1, 1), rendered)
     assert {"train.py", "lavie/training/objective.py", "lavie/kernels/cost.py"} <= code_hashes().keys()
     b["code"] = b["code"] | {"lavie/training/objective.py": "0"}
     del b["code"]["train.py"]
-    b["facts"] = b["facts"] | {"torch": "2.11.0"}
-    version, code = compare([a, b])
-    assert version.startswith(f"torch: {a['facts']['torch']} on node0 (rank 0); 2.11.0 on node1 (rank 1)")
+    b["environment"] = b["environment"] | {"torch": "2.11.0"}
+    version, code = differences([a, b])
+    assert version.startswith(f"torch: {a['environment']['torch']} on node0 (rank 0); 2.11.0 on node1 (rank 1)")
     assert code.startswith(
         "code: lavie/training/objective.py, train.py differ: one version on node0 (rank 0), another on node1"
     )
@@ -225,16 +225,16 @@ def test_code_differs(rendered):
 def test_shards_differ(rendered, tmp_path):
     def view(number: int) -> dict:
         folder = tmp_path / str(number)
-        return card(place(number, 1), rendered) | {"shards": {"data/x": visible_shards(str(folder / "train"))}}
+        return facts_of(place(number, 1), rendered) | {"shards": {"data/x": visible_shards(str(folder / "train"))}}
 
     for number in range(5):
         shutil.copytree(rendered, tmp_path / str(number))
     base = view(0)
-    assert compare([base, view(1)]) == []
+    assert differences([base, view(1)]) == []
 
     tar = next((tmp_path / "2/train").glob("*.tar"))
     tar.unlink()
-    (fault,) = compare([base, view(2)])
+    (fault,) = differences([base, view(2)])
     names = len(list((tmp_path / "0/train").iterdir()))
     assert f"data data/x: {tar.name} differ: {names} files on node0" in fault
     assert f"on node2 without {tar.name}" in fault
@@ -243,11 +243,11 @@ def test_shards_differ(rendered, tmp_path):
     content = index.read_bytes()
     digit = content.index(b'"ends": "') + 9
     index.write_bytes(content[:digit] + (b"0" if content[digit : digit + 1] != b"0" else b"1") + content[digit + 1 :])
-    (fault,) = compare([base, view(3)])  # of the same size, made from another shard
+    (fault,) = differences([base, view(3)])  # of the same size, made from another shard
     assert f"data data/x: {index.name} differ" in fault
 
     shutil.rmtree(tmp_path / "4/train")
-    (fault,) = compare([base, view(4), base])
+    (fault,) = differences([base, view(4), base])
     assert f"{names} files on node0 (rank 0); absent on node4 (rank 4)" in fault
 
 

@@ -42,8 +42,8 @@ def test_a_preset_resolves_to_the_section_written_out(name, section):
 
 
 def test_keys_beside_a_preset_come_first(tmp_path):
-    vsr = load_config(CONFIGS / "vsr.yaml", ["model.max_noise_level=20", "model.norm_statistics=pooled"]).model
-    assert vsr == STAGES["vsr"].network.model_copy(update={"max_noise_level": 20, "norm_statistics": "pooled"})
+    vsr = load_config(CONFIGS / "vsr.yaml", ["model.max_noise_level=50", "model.norm_statistics=pooled"]).model
+    assert vsr == STAGES["vsr"].network.model_copy(update={"max_noise_level": 50, "norm_statistics": "pooled"})
     other = load_config(CONFIGS / "interpolation.yaml", ["model.preset=interpolation"]).model
     assert other == STAGES["interpolation"].network
     dumped = tmp_path / "config.yaml"

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavie.cli import score as cli_score
 from lavie.cli.score import score
 from lavie.config.load import dump_yaml, load_config
 from lavie.data.media.decode import decode_frames
@@ -14,6 +13,7 @@ from lavie.data.prepare.synthetic import demo_set
 from lavie.data.shards.index import load_index
 from lavie.data.shards.member import read_member
 from lavie.errors import ConfigError
+from lavie.evaluation import score_stages
 from lavie.evaluation.psnr import blend, psnr, repeat
 
 
@@ -37,7 +37,7 @@ def run(cascade_folder, tmp_path):
 
 
 def test_interpolation_beside_repeated_and_blended_key_frames(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli_score, "PAIRS", 6)  # no multiple of the clips sampled at once
+    monkeypatch.setattr(score_stages, "PAIRS", 6)  # no multiple of the clips sampled at once
     score(run("interpolation"), tmp_path / "out", num=1, seed=0)
     found = json.loads((tmp_path / "out/score-interpolation.json").read_text())
     assert found["clips"] == 6 and set(found["psnr_db"]) == {"network", "key frames repeated", "key frames blended"}
@@ -47,7 +47,7 @@ def test_interpolation_beside_repeated_and_blended_key_frames(run, tmp_path, mon
 
 
 def test_super_resolution_beside_bicubic(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli_score, "PAIRS", 2)
+    monkeypatch.setattr(score_stages, "PAIRS", 2)
     score(run("vsr"), tmp_path / "out", num=1, seed=0)
     found = json.loads((tmp_path / "out/score-vsr.json").read_text())
     assert found["clips"] == 2 and 10 < found["psnr_db"]["bicubic"] < 40

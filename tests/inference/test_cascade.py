@@ -12,7 +12,8 @@ import torch
 
 from lavie.cli import main as cli
 from lavie.errors import CheckpointError, ConfigError
-from lavie.inference.cascade import Cascade, generate_cascade
+from lavie.inference.cascade import Cascade
+from lavie.inference.generate import generate_cascade
 from lavie.inference.settings import CascadeSettings
 
 
@@ -157,7 +158,7 @@ def test_stopping_early_needs_no_later_stage(cascade_folder, tmp_path):
 )
 def test_refusals_come_first_and_name_the_flag(cascade_folder, overrides, message):
     with pytest.raises(ConfigError, match=message):
-        Cascade.from_pretrained(cascade_folder, overrides=overrides.split(), device="meta").plan()
+        Cascade.from_pretrained(cascade_folder, overrides=overrides.split(), device="meta").sizes()
 
 
 def test_offloaded_stages_draw_the_same(cascade_folder):

@@ -44,7 +44,7 @@ def test_peaks(cascade):
         assert halved[name].network == pytest.approx(plain[name].network / 2, rel=0.1)
         peak = plain[name]
         assert peak.total == MARGIN * (peak.weights + max(peak.network, peak.autoencoder) + peak.clips)
-        sample = FLOAT * 2 * 32 * torch.Size(peak.plan.window).numel()  # the widest maps of the first level
+        sample = FLOAT * 2 * 32 * torch.Size(peak.sizes.window).numel()  # the widest maps of the first level
         assert 3 * sample < peak.network < 40 * sample
 
 

@@ -8,8 +8,8 @@ from torch import nn
 from lavie.config.model import UNetConfig
 from lavie.diffusion.schedule import NoiseSchedule
 from lavie.errors import ConfigError
-from lavie.inference.sampler import TextToVideo
 from lavie.inference.schedulers import SCHEDULERS
+from lavie.inference.text_to_video import TextToVideo
 
 SCHEDULES = [("epsilon", False), ("v_prediction", False), ("v_prediction", True)]
 

@@ -6,6 +6,7 @@ import torch
 from lavie.diffusion.schedule import NoiseSchedule
 from lavie.inference.chunking import Axis, whole
 from lavie.inference.sampler import Condition, Denoising, Sampler
+from lavie.inference.settings import StageSettings
 from lavie.models.autoencoder import PatchAutoencoder
 from lavie.models.text_encoder import HashTextEncoder
 from lavie.models.unet import VideoUNet
@@ -50,8 +51,8 @@ def sample(sampler, axes):
     shape = (3, *(axis.length for axis in axes))
     low_res = torch.randn(CLIPS, *shape, generator=torch.Generator().manual_seed(1))
     level = torch.full((CLIPS,), 5) if sampler.network.config.num_noise_levels else None
-    how = Denoising(num_inference_steps=STEPS, guidance_scale=1, scheduler="dpm++")
-    return sampler._denoise(shape, ["a"] * CLIPS, how, purpose="test", axes=axes, condition=Condition(low_res, level))
+    call = Denoising(StageSettings(num_inference_steps=STEPS, guidance_scale=1, scheduler="dpm++"))
+    return sampler._denoise(shape, ["a"] * CLIPS, call, purpose="test", axes=axes, condition=Condition(low_res, level))
 
 
 def energy(x, dim):

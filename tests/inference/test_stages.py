@@ -9,8 +9,8 @@ from lavie.config.model import UNetConfig
 from lavie.diffusion.condition import spread_key_frames
 from lavie.diffusion.schedule import NoiseSchedule
 from lavie.errors import ConfigError
-from lavie.inference.frames import decode, encode
 from lavie.inference.interpolation import Interpolator
+from lavie.inference.latents import decode, encode
 from lavie.inference.super_resolution import SuperResolver
 from lavie.models.autoencoder import PatchAutoencoder
 

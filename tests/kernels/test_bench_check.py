@@ -77,7 +77,7 @@ def test_a_wrong_gradient_of_one_operation_is_refused(block, operation, argument
         return right(*tensors, **settings)
 
     with mock.patch.object(*operation, wrong), pytest.raises(WrongResult, match="gradient"):
-        block.errors(Way(block.case.reference, "torch"), block.case.reference)
+        block.errors(Way(block.case.reference), block.case.reference)
 
 
 @pytest.mark.parametrize("bench", (group_norm_silu, pseudo3d_conv, temporal_attention, unet))

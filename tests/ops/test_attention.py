@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lavie.errors import KernelError
-from lavie.ops.attention import attention, set_attention_backend
+from lavie.ops.attention import attention, require_attention
 from lavie.testing import TOLERANCES, relative_error
 from tests.markers import requires_gpu
 
@@ -63,8 +63,8 @@ def test_flash_attn_that_cannot_run_is_an_error():
     with pytest.raises(KernelError, match="flash-attn.*set attention to sdpa"):
         attention(q, k, v, backend="flash-attn")
     with pytest.raises(KernelError, match="flash-attn.*set attention to sdpa"):
-        set_attention_backend("flash-attn", torch.device("cpu"))
-    attention(q, k, v)  # the failed choice is not kept
+        require_attention("flash-attn", torch.device("cpu"))
+    require_attention("sdpa", torch.device("cpu"))
 
 
 @requires_gpu

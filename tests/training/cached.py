@@ -66,7 +66,7 @@ def with_cache(config: TrainConfig, out: Path, **changes: Any) -> TrainConfig:
     return TrainConfig.model_validate(merge(config.model_dump(), {"data": {"cache": str(out), **changes}}))
 
 
-def make_step(config: TrainConfig) -> Objective:
+def make_objective(config: TrainConfig) -> Objective:
     pretrained, dim = config.pretrained_model_name_or_path, config.model.cross_attention_dim
     caches = open_caches(config)
     return Objective(
@@ -87,12 +87,12 @@ def batches(config: TrainConfig, count: int, **changes: Any) -> list:
 
 
 def inputs(config: TrainConfig, count: int = 6) -> list:
-    step = make_step(config)
+    step = make_objective(config)
     return [step.training_inputs(batch) for batch in batches(config, count)]
 
 
 def without_encoders(config: TrainConfig, count: int) -> list:
     """The inputs, from encoders that must not be asked."""
-    step = make_step(config)
+    step = make_objective(config)
     step.autoencoder = step.text_encoder = None  # type: ignore[assignment]
     return [step.training_inputs(batch) for batch in batches(config, count)]

@@ -12,8 +12,8 @@ from lavie.data.feed.share import Share
 from lavie.data.prepare.synthetic import demo_set
 from lavie.testing import LOSS_RTOL, run_distributed
 from lavie.training.metrics import forward_flops
-from tests.training.test_objective import build_step
-from tests.training.test_trainer import (
+from tests.training.objectives import build_objective
+from tests.training.runs import (
     deepspeed_json,
     fails,
     losses,
@@ -84,7 +84,7 @@ def test_the_later_stages_take_every_size(rendered, data, tmp_path, stage):
         model = make_config(rendered, tmp_path).model.model_dump() | dict(in_channels=6, relative_bias=False)
         config = make_config(rendered, tmp_path, stage=stage, model=model, keyframe_interval=2, data=values)
     torch.manual_seed(0)
-    step = build_step(config)
+    step = build_objective(config)
     from lavie.training.trainer import build_network
 
     network, seen = build_network(config), set()

@@ -15,7 +15,16 @@ from lavie.testing import LOSS_RTOL, TOLERANCES, relative_error, run_distributed
 from lavie.training.make_cache import cache_data
 from lavie.training.optim import build_optimizer, learning_rate
 from lavie.training.trainer import build_network
-from tests.training.cached import CPU, batches, cached, inputs, make_config, make_step, with_cache, without_encoders
+from tests.training.cached import (
+    CPU,
+    batches,
+    cached,
+    inputs,
+    make_config,
+    make_objective,
+    with_cache,
+    without_encoders,
+)
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -38,14 +47,14 @@ def test_inputs_from_the_cache_are_those_of_online_training(rendered, pretrained
                 assert relative_error(got, expected) <= TOLERANCES[dtype], (dtype, field)
                 if kind == "patch" and dtype == torch.float32:
                     assert torch.equal(got, expected), field
-    empty = make_step(config).text_encoder([""])[0]
+    empty = make_objective(config).text_encoder([""])[0]
     dropped = torch.stack([(i.text == empty).all(-1).all(-1) for i in online])
     assert 0.1 < dropped.float().mean() < 0.6 and online[0].sample.shape[2] == 6
 
 
 def test_the_noise_of_the_posterior_is_drawn_anew_at_each_visit(rendered, pretrained, tmp_path):
     config = cached(make_config(rendered, pretrained, data={"cuts": 1}), tmp_path, dtype=torch.float32)
-    step, seen = make_step(config), {}
+    step, seen = make_objective(config), {}
     for batch in batches(config, 24):
         mean, std = step._posterior(batch)
         got = step.training_inputs(batch)  # its latents are solved for, from sample and target
@@ -71,7 +80,7 @@ def train(config: TrainConfig, settings: Path) -> list[float]:
 
 def plain_online(config: TrainConfig) -> list[float]:
     """The losses of the same run in plain PyTorch, in this process, with the encoders."""
-    step, network = make_step(config), build_network(config)
+    step, network = make_objective(config), build_network(config)
     optimizer, losses = build_optimizer(network, config), []
     for index, inputs_of_step in enumerate(inputs(config, config.max_train_steps)):
         for group in optimizer.param_groups:

@@ -12,7 +12,7 @@ from lavie.run_folder import checkpoints, newest_checkpoint
 from lavie.testing import run_distributed
 from lavie.training import checkpoint
 from lavie.training.trainer import require_sources
-from tests.training.test_trainer import deepspeed_json, fails, make_config, train
+from tests.training.runs import deepspeed_json, fails, make_config, train
 
 
 def test_keeps_the_newest_and_leaves_no_partial_folder(rendered, tmp_path):

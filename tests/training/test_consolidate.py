@@ -13,7 +13,7 @@ from lavie.errors import CheckpointError
 from lavie.models.weights import read_folder
 from lavie.testing import run_distributed
 from lavie.training.consolidate import raw_weights
-from tests.training.test_trainer import deepspeed_json, make_config
+from tests.training.runs import deepspeed_json, make_config
 
 STAGES = (0, 1, 2, 3)
 TEMPORAL = dict(mixed_precision="bf16", trainable="temporal")

@@ -12,7 +12,7 @@ from lavie.data.media.encode import encode_vp9
 from lavie.data.prepare.pack import pack_files
 from lavie.data.prepare.sources import CaptionedFile
 from lavie.testing import LOSS_RTOL, run_distributed
-from tests.training.test_trainer import make_config
+from tests.training.runs import make_config
 
 requires_dali = pytest.mark.skipif(decoders.missing_dali() is not None, reason="DALI is not installed")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lavie.testing import TOLERANCES, relative_error, run_distributed
-from tests.training.test_trainer import deepspeed_json, make_config
+from tests.training.runs import deepspeed_json, make_config
 
 
 def errors_of_the_average(config, settings) -> dict[str, float]:

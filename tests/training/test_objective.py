@@ -4,49 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from lavie.config.train import TrainConfig
-from lavie.diffusion.schedule import NoiseSchedule
-from lavie.models.autoencoder import build_autoencoder
-from lavie.models.text_encoder import build_text_encoder
 from lavie.training.objective import Objective
-
-
-def make_step(**changes) -> Objective:
-    values = dict(
-        output_dir="unused",
-        model=dict(in_channels=12, out_channels=12, cross_attention_dim=16),
-        autoencoder=dict(type="patch", patch_size=2),
-        text_encoder=dict(type="hash", max_length=4),
-        data=dict(train="unused", frame_stride=1, num_frames=3, num_images=2, height=8, width=8),
-        max_train_steps=1,
-    )
-    return build_step(TrainConfig.model_validate(values | changes))
-
-
-def build_step(config: TrainConfig) -> Objective:
-    return Objective(
-        config,
-        build_autoencoder(config.autoencoder, None),
-        build_text_encoder(config.text_encoder, config.model.cross_attention_dim, None),
-        NoiseSchedule.from_config(config),
-        torch.device("cpu"),
-        torch.float32,
-    )
-
-
-def make_batch(positions: list[int]) -> dict:
-    pixels = [np.random.default_rng(p).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8) for p in positions]
-    return dict(
-        pixels=torch.from_numpy(np.stack(pixels)),
-        captions=[[f"clip {p}", f"image {p} a", f"image {p} b"] for p in positions],
-        positions=torch.tensor(positions),
-        keys=[["k"] * 3 for _ in positions],
-        dropped=[],
-    )
+from tests.training.objectives import make_batch, make_objective
 
 
 def test_rows_do_not_depend_on_their_batch():
-    step = make_step(caption_dropout=0.5)
+    step = make_objective(caption_dropout=0.5)
     whole = step.training_inputs(make_batch([3, 4, 5, 6]))
     halves = [step.training_inputs(make_batch(p)) for p in ([3, 4], [5, 6])]
     for name in ("sample", "timestep", "text", "target"):
@@ -54,7 +17,7 @@ def test_rows_do_not_depend_on_their_batch():
 
 
 def test_the_sample_holds_signal_and_noise_as_the_schedule_says():
-    step = make_step()
+    step = make_objective()
     batch = make_batch([7, 8])
     inputs = step.training_inputs(batch)
     pixels = batch["pixels"].flatten(0, 1).permute(0, 3, 1, 2).double() / 127.5 - 1
@@ -66,14 +29,14 @@ def test_the_sample_holds_signal_and_noise_as_the_schedule_says():
 
 
 def test_pixels_that_a_decoder_has_normalised_are_the_same():
-    step, batch = make_step(), make_batch([7, 8])
+    step, batch = make_objective(), make_batch([7, 8])
     normalised = batch | dict(pixels=batch["pixels"].permute(0, 1, 4, 2, 3).float() / 127.5 - 1)
     for a, b in zip(step.training_inputs(batch)[:4], step.training_inputs(normalised)[:4], strict=True):
         assert torch.equal(a, b)
 
 
 def test_timesteps_are_uniform_and_noise_is_normal():
-    step = make_step()
+    step = make_objective()
     batches = [step.training_inputs(make_batch(list(range(i, i + 50)))) for i in range(0, 1000, 50)]
     timesteps = torch.cat([b.timestep for b in batches])
     assert 0 <= timesteps.min() and timesteps.max() <= 999
@@ -85,7 +48,7 @@ def test_timesteps_are_uniform_and_noise_is_normal():
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_captions_are_dropped_one_by_one(share):
-    step = make_step(caption_dropout=share)
+    step = make_objective(caption_dropout=share)
     text = torch.cat([step.training_inputs(make_batch(list(range(i, i + 50)))).text for i in range(0, 500, 50)])
     empty = step.text_encoder([""])[0]
     dropped = (text == empty).all(-1).all(-1)
@@ -95,7 +58,7 @@ def test_captions_are_dropped_one_by_one(share):
 
 
 def test_validation_keeps_captions_and_has_noise_of_its_own():
-    step = make_step(caption_dropout=1.0)
+    step = make_objective(caption_dropout=1.0)
     batch = make_batch([1, 2])
     inputs = step.validation_inputs(batch, 400)
     assert inputs.timestep.tolist() == [400, 400]
@@ -106,7 +69,7 @@ def test_validation_keeps_captions_and_has_noise_of_its_own():
 
 def test_min_snr_weighs_the_loss():
     batch = make_batch([1])
-    plain, weighted = make_step(), make_step(snr_gamma=0.5)
+    plain, weighted = make_objective(), make_objective(snr_gamma=0.5)
     inputs = plain.validation_inputs(batch, 100)  # snr 8.5
 
     def network(sample, timestep, text, num_images):
@@ -124,7 +87,7 @@ def make_stage(stage: str, frames: int = 5, **changes) -> Objective:
     model = dict(in_channels=channels, out_channels=12, cross_attention_dim=16, num_noise_levels=20)
     data = dict(train="unused", frame_stride=1, num_frames=frames, num_images=0, height=8, width=8)
     values = dict(degradation=dict(scale=2), sampling=dict(noise_level=3), keyframe_interval=2)
-    return make_step(stage=stage, model=model, data=data, **(values | changes))
+    return make_objective(stage=stage, model=model, data=data, **(values | changes))
 
 
 def stage_batch(positions: list[int]) -> dict:

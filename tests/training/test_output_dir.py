@@ -1,4 +1,4 @@
-"""An output_dir belongs to one run at a time."""
+"""An output_dir belongs to one run at a time, and a job that comes back to the same step again and again is ended."""
 
 import errno
 import fcntl
@@ -11,8 +11,8 @@ import pytest
 
 from lavie.errors import ConfigError, TrainingError
 from lavie.testing import run_distributed
-from lavie.training.output_dir import LOCK, claim
-from tests.training.test_trainer import deepspeed_json, make_config, train
+from lavie.training.output_dir import LOCK, TRIES, claim, require_progress
+from tests.training.runs import deepspeed_json, make_config, train
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHER = "import sys; from lavie.training.output_dir import claim; claim(sys.argv[1]); print('up', flush=True); input()"
@@ -78,3 +78,39 @@ def test_an_output_dir_that_cannot_be_is_told_at_the_start(tmp_path):
     for place in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(ConfigError, match=f"output_dir {place}: no folder"):
             claim(place)
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    def start(step: int, job: str = "12", restarts: int = 0) -> None:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+        if not restarts:
+            monkeypatch.delenv("SLURM_RESTART_COUNT")
+        require_progress(tmp_path, step)
+
+    return start
+
+
+def test_restarts_that_save_may_be_many(start):
+    for restarts in range(5 * TRIES):
+        start(restarts // TRIES, restarts=restarts)
+
+
+@pytest.mark.parametrize("first", (0, 7))
+def test_restarts_from_one_step_are_limited(start, first):
+    start(3, restarts=first)
+    start(4, restarts=first)
+    for restarts in range(first + 1, first + TRIES):
+        start(4, restarts=restarts)
+    with pytest.raises(TrainingError, match=rf"SLURM job 12 was started {TRIES} more times from step 4 and saved noth"):
+        start(4, restarts=first + TRIES)
+    start(4, job="13")  # submitted anew
+
+
+def test_starts_by_hand_are_not_counted(tmp_path, start, monkeypatch):
+    for _ in range(2 * TRIES):  # in one allocation, which is one job
+        start(0)
+    monkeypatch.delenv("SLURM_JOB_ID")
+    require_progress(tmp_path / "new", 0)
+    assert not (tmp_path / "new").exists()

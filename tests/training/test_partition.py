@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lavie.testing import run_distributed
-from tests.training.test_trainer import deepspeed_json, make_config
+from tests.training.runs import deepspeed_json, make_config
 
 
 def gathered_equals_built(config, settings) -> dict[str, bool]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from lavie.config.train import TrainConfig
 from lavie.run_folder import checkpoints
 from lavie.testing import run_distributed
-from tests.training.test_trainer import losses, make_config, records, weight_hashes
+from tests.training.runs import losses, make_config, records, weight_hashes
 
 STEPS = 6
 

@@ -32,7 +32,7 @@ class EncodedClip:
 
     key: str
     data: bytes
-    """The media file; empty while a row is on its way, which has it beside."""
+    """The bytes of the media file, of which the clip is a part."""
     indices: np.ndarray
     """int64 (F,), ascending: its frames, counted in order of presentation."""
     height: int

@@ -1,20 +1,24 @@
-"""The row at each global position of a run, which has the size of its step's bucket."""
+"""The rows of a run of several sizes: each row has the size of its step's bucket."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from torch.utils.data import Dataset
-
-from ...errors import DataError
+from ...config.data import DegradationConfig
 from ..cache.cache import Cache
+from ..decoders.dali import Device
 from ..order.buckets import Buckets
-from .rows import Announce, ClipDataset, Row
+from .rows import Announce, ClipRows, Row
 
 
-class BucketDataset(Dataset):
-    """Maps a global position to its Row, which has the size of the step's bucket.
+class BucketRows:
+    """The rows of a run, each of the size of its step's bucket. A run of one size has one bucket.
 
-    caches: one for each bucket, by its name, if rows come from them. `options` go to ClipDataset.
+    Args:
+        buckets: the sizes of the run, and the bucket of each step.
+        seed: the run's seed.
+        caches: for each bucket's name, the cache whose entries rows hold in place of pixels; None for pixels.
+        global_batch: positions of a step.
+        degradation: how the clip's low resolution is made, if rows are to have it.
+        dali: the device on which DALI decodes the clips that it serves; None if PyAV decodes all.
     """
 
     def __init__(
@@ -24,27 +28,27 @@ class BucketDataset(Dataset):
         caches: Mapping[str, Cache] | None = None,
         *,
         global_batch: int,
-        **options: Any,
+        degradation: DegradationConfig | None = None,
+        dali: Device | None = None,
     ) -> None:
         self._steps, self._global_batch = buckets.steps, global_batch
-        self._each = []
-        for each in buckets.all:
-            own: dict[str, Any] = dict(
-                step_counts=(each.step_count, each.image_step_count), cache=caches[each.name] if caches else None
+        self._by_bucket = [
+            ClipRows(
+                bucket.datasets,
+                bucket.data,
+                seed,
+                global_batch=global_batch,
+                degradation=degradation,
+                step_count=bucket.step_count,
+                image_step_count=bucket.image_step_count,
+                cache=caches[bucket.name] if caches else None,
+                dali=dali,
             )
-            self._each.append(ClipDataset(each.datasets, each.data, seed, global_batch=global_batch, **own, **options))
-
-    def __getitem__(self, position: int) -> Row | DataError:
-        return self._at(position)[position]
+            for bucket in buckets.all
+        ]
+        self.row_bytes = max(rows.row_bytes for rows in self._by_bucket)
 
     def row(self, position: int, unreadable: Mapping[str, str] | None = None, announce: Announce | None = None) -> Row:
-        """As ClipDataset.row."""
-        return self._at(position).row(position, unreadable, announce)
-
-    @property
-    def row_bytes(self) -> int:
-        """The size of the largest row's arrays."""
-        return max(dataset.row_bytes for dataset in self._each)
-
-    def _at(self, position: int) -> ClipDataset:
-        return self._each[self._steps.at(position // self._global_batch)[0]]
+        """See Rows.row."""
+        bucket, _ = self._steps.at(position // self._global_batch)
+        return self._by_bucket[bucket].row(position, unreadable, announce)

@@ -1,41 +1,34 @@
-"""What a global position holds: pixels and captions, as a function of the dataset, the configuration and the seed.
+"""What each global position of a run holds: which samples, in which order, and which spare if one cannot be read.
 
-With a cache, it holds what the frozen encoders said of them.
-
-A sample that cannot be read is replaced by a spare that is drawn the same way, and reported.
+A row is a function of the datasets, the configuration, the seed and the position. Reading a sample is the business of
+`sample`; a sample that cannot be read is replaced by a spare that is drawn from the same order, and reported.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NotRequired, Protocol, TypedDict
+from dataclasses import dataclass, field
+from typing import NotRequired, Protocol, TypedDict
 
-import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from ...config.data import DataConfig, DegradationConfig
 from ...errors import DataError
 from ...seeds import key64, numpy_generator, uniform
 from ..cache.cache import Cache
 from ..decoders.clip import DecodedClip, EncodedClip
-from ..decoders.dali import MAX_FILE, Device, clip_for_dali
-from ..media.camera import camera_path, moving_clip
-from ..media.clips import clip_indices, cut_scale, fit
-from ..media.decode import decode_image, indexed_times, read_frames
+from ..decoders.dali import MAX_FILE, Device
 from ..media.degrade import degrade
-from ..order.datasets import SampleOrder, WeightedDataset, image_order, video_order
+from ..order.datasets import WeightedDataset
 from ..order.mixture import StepCount
 from ..order.permutation import image_positions
-from ..shards.index import Index
+from ..order.sample_order import SampleOrder, image_order, video_order
 from ..shards.index_file import Sample
-from ..shards.member import read_member
+from .sample import CacheReader, Content, MovingImageReader, PixelReader, SampleReader
 
 MAX_SPARES = 20
-"""Spares tried for one place of a batch: if all fail, the dataset is damaged as a whole."""
-SAMPLED = 16
-"""data.verify "sampled" compares the hash at one position in so many."""
+"""Spares tried for one sample of a row: if all fail, the dataset is damaged as a whole."""
 
 Announce = Callable[[str], None]
+"""Takes the address of a sample that is about to be read."""
 
 
 class Dropped(TypedDict):
@@ -44,228 +37,203 @@ class Dropped(TypedDict):
     key: str
     reason: str
     position: int
-    """The global position of the batch row that missed it."""
+    """The global position of the row that lacks the sample."""
 
 
 class Row(TypedDict):
-    """One clip and the images joined to it. F = num_frames, N = num_images."""
+    """One clip and the images joined to it. F = num_frames, N = num_images.
+
+    Either `pixels` are present, or, in a run with a cache, `mean`, `std` and `text`.
+    """
 
     pixels: NotRequired[torch.Tensor]
-    """uint8 (F + N, H, W, 3), RGB; the images come last. (N, H, W, 3) where DALI is to decode the clip. Not
-    with a cache, which gives the three below."""
+    """uint8 (F + N, H, W, 3), RGB; the images come last. (N, H, W, 3) if `clip` is an EncodedClip."""
     mean: NotRequired[torch.Tensor]
-    """(F + N, C, h, w), in the cache's dtype: of the autoencoder's posterior, scaled."""
+    """Mean of the autoencoder's posterior, scaled: (F + N, C, h, w) in the cache's dtype."""
     std: NotRequired[torch.Tensor]
-    """Like `mean`; absent where the latents are certain."""
+    """Standard deviation of the posterior, with the shape and dtype of `mean`; absent where latents are certain."""
     text: NotRequired[torch.Tensor]
-    """(1 + N, L, D): the features of `captions`."""
+    """Text features of `captions`: (1 + N, L, D) in the cache's dtype."""
     low_res: NotRequired[torch.Tensor]
-    """uint8 (F, H / scale, W / scale, 3): the clip degraded, if the loader was given how."""
+    """The clip degraded: uint8 (F, H / scale, W / scale, 3). Only if the rows were given a degradation."""
     clip: NotRequired[EncodedClip | DecodedClip]
-    """If DALI decodes: what it is given, or why `pixels` have the clip."""
-    media: NotRequired[torch.Tensor]
-    """uint8 (bytes,): the `data` of an EncodedClip; empty for a DecodedClip."""
+    """The clip that DALI is to decode, or why PyAV has decoded it. Only in a run with DALI."""
     captions: list[str]
-    """1 + N: the clip's, then each image's."""
+    """1 + N captions: the clip's, then each image's."""
     keys: list[str]
-    """1 + N."""
+    """1 + N keys of samples: the clip's, then each image's."""
     position: int
     dropped: list[Dropped]
 
 
+TENSORS = ("pixels", "low_res", "mean", "std", "text")
+"""The fields of a Row that are tensors. Those of a row have one dtype: uint8, or that of the cache."""
+
+
 class Rows(Protocol):
-    """What holds the row of each position."""
+    """Maps a position to its Row."""
 
     @property
     def row_bytes(self) -> int:
-        """The most bytes that the arrays of a row have."""
+        """The most bytes that the tensors of a row, and the file of a clip that is left to DALI, have together."""
 
     def row(self, position: int, unreadable: Mapping[str, str] | None = None, announce: Announce | None = None) -> Row:
-        """As ClipDataset.row."""
+        """Return the row at a position.
+
+        Args:
+            position: counted from 0.
+            unreadable: for samples that must not be read here, by their address: the reason.
+            announce: called with the address of every sample before it is read.
+
+        Raises:
+            DataError: if neither a sample of the row nor any of its spares can be read.
+        """
 
 
-class ClipDataset(Dataset):
-    """Maps a global position to its Row. `centred` cuts the middle of every frame instead of a random place.
+@dataclass
+class RowReading:
+    """The reading of the samples of one row, and a record of those that failed."""
+
+    position: int
+    """The global position of the row."""
+    unreadable: Mapping[str, str]
+    announce: Announce | None
+    dropped: list[Dropped] = field(default_factory=list)
+
+    def read(self, reader: SampleReader, sample: Sample, position: int, cut: int | None) -> Content | None:
+        """Read a sample, unless that is known to fail. Returns None if it fails, which `dropped` then says.
+
+        The arguments are those of SampleReader.read.
+        """
+        try:
+            if reason := self.unreadable.get(address(sample)):
+                raise DataError(f"{address(sample)}: {reason}")
+            if self.announce:
+                self.announce(address(sample))
+            return reader.read(sample, position, cut)
+        except DataError as error:
+            self.dropped.append({"key": sample.key, "reason": str(error), "position": self.position})
+            return None
+
+
+class ClipRows:
+    """The rows of a run whose clips have one size.
 
     The datasets are mixed by their weights at step position // global_batch. A share data.moving_images of the rows
-    shows an image under a wandering camera for a clip. With `degradation`, rows hold the clip's low resolution too.
-    With `cache`, which data.cuts must be set for, they hold its entries in place of pixels.
-    With `dali`, the device that it decodes on, rows leave the clips to it that it serves.
+    shows an image under a moving camera in place of a video's clip.
+
+    Args:
+        datasets: the datasets, with their weights.
+        data: the configuration, of one size of clips.
+        seed: the run's seed.
+        global_batch: positions of a step.
+        centred: cut the middle of every frame instead of a random place.
+        degradation: how the clip's low resolution is made, if rows are to have it.
+        step_count: counts the steps whose positions are taken, if not all are.
+        image_step_count: counts the steps whose images are taken, if not all are.
+        cache: where the entries lie that rows hold in place of pixels; data.cuts must be set.
+        dali: the device on which DALI decodes the clips that it serves; None if PyAV decodes all.
     """
 
     def __init__(
         self,
-        pools: Index | Sequence[WeightedDataset],
+        datasets: Sequence[WeightedDataset],
         data: DataConfig,
         seed: int,
         *,
         global_batch: int = 1,
         centred: bool = False,
         degradation: DegradationConfig | None = None,
-        step_counts: tuple[StepCount | None, StepCount | None] = (None, None),
+        step_count: StepCount | None = None,
+        image_step_count: StepCount | None = None,
         cache: Cache | None = None,
         dali: Device | None = None,
     ) -> None:
-        """step_counts: of the steps whose positions are taken, if not of all; and of those whose images are."""
-        pools = (WeightedDataset(pools),) if isinstance(pools, Index) else pools
-        self._data, self._seed, self._centred, self._degradation = data, seed, centred, degradation
-        self._dali, self._media_bytes = dali, _largest(pools) if dali else 0
-        self._cache = cache
-        video_steps, image_steps = step_counts
-        self._videos = video_order(pools if data.moving_images < 1 else (), seed, global_batch, video_steps)
-        per_step = global_batch * max(1, data.num_images)
-        self._images = image_order(pools if data.num_images else (), seed, per_step, step_count=image_steps)
-        self._moving = image_order(
-            pools if data.moving_images else (), seed, global_batch, "moving images", image_steps
-        )
+        self._data, self._seed, self._degradation = data, seed, degradation
+        self._cuts = None if centred else data.cuts
+        self.row_bytes = cache.row_bytes if cache else _row_bytes(datasets, data, degradation, dali)
 
-    def __getitem__(self, position: int) -> Row | DataError:
-        """The row, or the DataError for which there is none."""
-        try:
-            return self.row(position)
-        except DataError as error:
-            return error
+        # How samples are read does not change from row to row.
+        self._reader: SampleReader = PixelReader(data, seed, centred=centred, dali=dali)
+        if cache:
+            self._reader = CacheReader(cache, data, seed)
+        self._moving_reader = MovingImageReader(data, seed, dali=dali is not None)
+
+        # An order that no row uses is an order of nothing: its weights are not checked.
+        self._videos = video_order(datasets if data.moving_images < 1 else (), seed, global_batch, step_count)
+        images_per_step = global_batch * max(1, data.num_images)
+        self._images = image_order(
+            datasets if data.num_images else (), seed, images_per_step, step_count=image_step_count
+        )
+        moving_datasets = datasets if data.moving_images else ()
+        self._moving = image_order(moving_datasets, seed, global_batch, "moving images", image_step_count)
 
     def row(self, position: int, unreadable: Mapping[str, str] | None = None, announce: Announce | None = None) -> Row:
-        """The row at a position. Raises DataError if neither a sample nor any of its spares can be read.
+        """See Rows.row."""
+        reading = RowReading(position, unreadable or {}, announce)
 
-        `unreadable` gives the reason for each sample, by its `place`, that is not to be tried here; `announce` is told
-        the `place` of every sample before it is read.
-        """
-        dropped: list[Dropped] = []
-
-        def pick(order: SampleOrder, load: Callable[[Sample, int], Any], at: int) -> tuple[Sample, Any]:
-            """The sample at `at` of its order, or the first spare that can be read."""
-            failures: list[Dropped] = []
-            for attempt in range(1 + MAX_SPARES):
-                sample = order.at(at, attempt)
-                try:
-                    if reason := (unreadable or {}).get(place(sample)):
-                        raise DataError(f"{place(sample)}: {reason}")
-                    if announce:
-                        announce(place(sample))
-                    loaded = load(sample, at)
-                except DataError as error:
-                    failures.append({"key": sample.key, "reason": str(error), "position": position})
-                else:
-                    dropped.extend(failures)
-                    return sample, loaded
-            raise DataError(
-                f"position {position}: {len(failures)} samples in a row cannot be read, the last being "
-                f"{failures[-1]['key']}: {failures[-1]['reason']}. Check the folders of data.train, or pack them again"
-            )
-
-        moves = uniform(self._seed, "moving image", position) < self._data.moving_images
-        load_clip, load_image = (self._entry, self._entry) if self._cache else (self._clip, self._image)
-        clip = (self._moving, self._moving_image) if moves else (self._videos, load_clip)
-        picked = [pick(*clip, position)]
-        picked += [pick(self._images, load_image, p) for p in image_positions(position, self._data.num_images)]
-        row = Row(
-            captions=[sample.caption for sample, _ in picked],
-            keys=[sample.key for sample, _ in picked],
-            position=position,
-            dropped=dropped,
-        )
-        parts = [loaded for _, loaded in picked]
-        if self._dali:
-            row["clip"], row["media"] = self._hand_over(picked[0][0], parts)
-        if self._cache:
-            row.update({name: torch.cat([part[name] for part in parts]) for name in parts[0]})  # type: ignore[typeddict-item]
+        # The clip comes first, then the images joined to it.
+        if uniform(self._seed, "moving image", position) < self._data.moving_images:
+            samples = [self._pick(reading, self._moving, self._moving_reader, position)]
         else:
-            row["pixels"] = torch.from_numpy(np.concatenate(parts))
+            samples = [self._pick(reading, self._videos, self._reader, position)]
+        for image_position in image_positions(position, self._data.num_images):
+            samples.append(self._pick(reading, self._images, self._reader, image_position))
+
+        # Frames of the clip and of the images are joined along time.
+        row = Row(
+            captions=[sample.caption for sample, _ in samples],
+            keys=[sample.key for sample, _ in samples],
+            position=position,
+            dropped=reading.dropped,
+        )
+        contents = [content for _, content in samples]
+        tensors = {name: torch.cat([c.tensors[name] for c in contents]) for name in contents[0].tensors}
+        row.update(tensors)  # type: ignore[typeddict-item]
+        if clip := contents[0].clip:
+            row["clip"] = clip
         if self._degradation:
             generator = numpy_generator(self._seed, "degradation", position)
-            row["low_res"] = torch.from_numpy(degrade(picked[0][1], self._degradation, generator))
+            low_res = degrade(contents[0].tensors["pixels"].numpy(), self._degradation, generator)
+            row["low_res"] = torch.from_numpy(low_res)
         return row
 
-    @property
-    def row_bytes(self) -> int:
-        """The most that a row's arrays take."""
-        if self._cache:
-            return self._cache.row_bytes
-        data, frame = self._data, self._data.height * self._data.width * 3
-        low = data.num_frames * (frame // self._degradation.scale**2) if self._degradation else 0
-        return max(data.num_frames * frame, self._media_bytes) + data.num_images * frame + low
+    def _pick(
+        self, reading: RowReading, order: SampleOrder, reader: SampleReader, position: int
+    ) -> tuple[Sample, Content]:
+        """Return the sample at a position of an order, or the first spare that can be read, with its content."""
+        for attempt in range(1 + MAX_SPARES):
+            sample = order.at(position, attempt)
+            content = reading.read(reader, sample, position, self._cut(sample, position))
+            if content:
+                return sample, content
+        last = reading.dropped[-1]
+        raise DataError(
+            f"position {reading.position}: {1 + MAX_SPARES} samples in a row cannot be read, the last being "
+            f"{last['key']}: {last['reason']}. Check the folders of data.train, or pack them again"
+        )
 
-    def _clip(self, sample: Sample, at: int) -> np.ndarray | EncodedClip | tuple[np.ndarray, str]:
-        """uint8 (F, H, W, 3); with DALI, what it is given, or the frames and why it is not."""
-        data = self._read(sample, "clip", at)
-        times = indexed_times(data, sample.frames, sample.fps, sample.vfr)
-        u = self._draw(sample, "clip", at)
-        want = self._data
-        indices = clip_indices(times, want.num_frames, fps=want.fps, frame_stride=want.frame_stride, u=u)
-        refused = ""
-        if self._dali:
-            clip = clip_for_dali(sample, data, indices, *self._uv(sample, "crop", at), self._dali)
-            if isinstance(clip, EncodedClip):
-                return clip
-            refused = clip
-        frames = self._fit(sample, read_frames(data, indices, sample.frames), "crop", at)
-        return (frames, refused) if refused else frames
-
-    def _hand_over(self, sample: Sample, parts: list[Any]) -> tuple[EncodedClip | DecodedClip, torch.Tensor]:
-        """A row's `clip` and `media`; the first of `parts`, its clip, makes way for the frames that the row shows."""
-        match parts[0]:
-            case EncodedClip() as clip:
-                parts[0] = np.empty((0, self._data.height, self._data.width, 3), np.uint8)
-                return replace(clip, data=b""), torch.from_numpy(np.frombuffer(clip.data, np.uint8).copy())
-            case (frames, reason):
-                parts[0] = frames
-            case _:
-                reason = "it is an image under a moving camera"
-        return DecodedClip(sample.key, reason), torch.empty(0, dtype=torch.uint8)
-
-    def _image(self, sample: Sample, at: int) -> np.ndarray:
-        """uint8 (1, H, W, 3)."""
-        return self._fit(sample, [decode_image(self._read(sample, "image", at))], "image crop", at)
-
-    def _moving_image(self, sample: Sample, at: int) -> np.ndarray:
-        """uint8 (F, H, W, 3)."""
-        want, image = self._data, decode_image(self._read(sample, "clip", at))
-        source_height, source_width = image.shape[:2]
-        scale = cut_scale(source_height, source_width, want.height, want.width, want.crop)
-        room = scale * source_width - want.width, scale * source_height - want.height
-        path = camera_path(want.num_frames, want.camera_speed, room, numpy_generator(self._seed, "camera", at))
-        return moving_clip(image, path, want.height, want.width, scale)
-
-    def _entry(self, sample: Sample, at: int) -> dict[str, torch.Tensor]:
-        """As Cache.read."""
-        assert self._cache
-        return self._cache.read(sample, self._cut(sample, at), verify=self._verified(sample.kind, at))
-
-    def _read(self, sample: Sample, purpose: str, at: int) -> bytes:
-        return read_member(sample, verify=self._verified(purpose, at), timeout=self._data.timeout)
-
-    def _verified(self, purpose: str, at: int) -> bool:
-        verify = self._data.verify
-        sampled = verify == "sampled" and key64(self._seed, f"verify {purpose}", at) % SAMPLED == 0
-        return verify == "always" or sampled
-
-    def _cut(self, sample: Sample, at: int) -> int:
-        """Which of its data.cuts cuts a sample shows at a position of its order."""
-        assert self._data.cuts
-        return key64(self._seed, f"{sample.kind} cut", at) % self._data.cuts
-
-    def _draw(self, sample: Sample, purpose: str, at: int, *axis: int) -> float:
-        """In [0, 1): drawn at the position, or, with data.cuts, for the cut: the same in runs of any seed."""
-        if self._data.cuts is None or self._centred:
-            return uniform(self._seed, purpose, at, *axis)
-        return uniform(0, f"{purpose} of {sample.sha256}", self._cut(sample, at), *axis)
-
-    def _uv(self, sample: Sample, purpose: str, at: int) -> tuple[float, float]:
-        """(u, v): where a frame is cut, across and down."""
-        u, v = (0.5 if self._centred else self._draw(sample, purpose, at, axis) for axis in range(2))
-        return u, v
-
-    def _fit(self, sample: Sample, frames: Any, purpose: str, at: int) -> np.ndarray:
-        return fit(frames, self._data.height, self._data.width, *self._uv(sample, purpose, at), self._data.crop)
+    def _cut(self, sample: Sample, position: int) -> int | None:
+        """Return which of its fixed cuts a sample shows at a position of its order; None if there are no fixed ones."""
+        if self._cuts is None:
+            return None
+        return key64(self._seed, f"{sample.kind} cut", position) % self._cuts
 
 
-def place(sample: Sample) -> str:
-    """Where a sample lies: its shard, its offset there and its key."""
+def address(sample: Sample) -> str:
+    """Return where a sample lies, as shard:offset:key."""
     return f"{sample.shard}:{sample.offset}:{sample.key}"
 
 
-def _largest(pools: Sequence[WeightedDataset]) -> int:
-    """Bytes of the largest video that DALI may be given."""
-    return min(MAX_FILE, max((int(p.index.videos.column("size").max()) for p in pools if p.index.videos), default=0))
+def _row_bytes(
+    datasets: Sequence[WeightedDataset], data: DataConfig, degradation: DegradationConfig | None, dali: Device | None
+) -> int:
+    """Return the most bytes that a row of pixels has, with the file of its clip where DALI is to decode it."""
+    frame = data.height * data.width * 3
+    clip = data.num_frames * frame
+    low_res = data.num_frames * (frame // degradation.scale**2) if degradation else 0
+    if dali:
+        # A row has the clip's file or its frames. DALI is given no file above MAX_FILE.
+        largest = max((int(d.index.videos.column("size").max()) for d in datasets if d.index.videos), default=0)
+        clip = max(clip, min(largest, MAX_FILE))
+    return clip + data.num_images * frame + low_res

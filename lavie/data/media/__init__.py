@@ -1,1 +1,1 @@
-"""One media file's bytes to frames and back; it knows no dataset. Imports only the modules below lavie/data."""
+"""The bytes of one media file to frames and back, without any dataset. Imports only the modules below lavie/data."""

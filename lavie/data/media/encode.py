@@ -1,4 +1,4 @@
-"""Frames to an H.264 mp4, the same bytes on every run; or to a VP9 webm, which DALI decodes on a CPU too."""
+"""The encoding of frames to an H.264 mp4, the same bytes on every run, or to a VP9 webm, which DALI decodes on CPUs."""
 
 import io
 from collections.abc import Iterable
@@ -6,7 +6,9 @@ from fractions import Fraction
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
+
+from .swscale import TO_YUV
 
 # Without cpu-independent x264 takes other algorithms on other processors. Its macroblock tree with AVX-512 takes eight
 # macroblocks at a time, even past the end of a row of no multiple of eight, where memory was never written,
@@ -14,8 +16,9 @@ from av.video.reformatter import Interpolation, VideoReformatter
 X264 = {"crf": "12", "x264-params": "cpu-independent=1"}
 """x264's options: visually lossless (crf 0 is lossless, 23 its default), and the same bytes on every processor."""
 LOSSLESS = {"qp": "0", "preset": "ultrafast", "x264-params": X264["x264-params"]}
-SAME_ROUNDING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-"""swscale's flags: otherwise its AVX2 code rounds some chroma differently."""
+"""x264's options for frames that come back bit for bit. Slower presets give the same frames in a smaller file."""
+TICKS = 10_000
+"""The clock of a file with a variable frame rate, in ticks per second."""
 
 
 def encode_mp4(
@@ -26,18 +29,23 @@ def encode_mp4(
     lossless: bool = False,
     gop: int = 8,
 ) -> bytes:
-    """An mp4 of frames uint8 (F, H, W, 3), RGB, at `fps`, or each shown at its of `times` (seconds, kept to 0.1 ms).
+    """Encode frames as H.264 in an mp4, and return the file's bytes, the same on every run and processor.
 
-    Default: 4:2:0 at crf 12, which wants even H and W. lossless: RGB, bit for bit, any size. gop: frames from one
-    keyframe to the next.
+    Args:
+        frames: uint8 (F, H, W, 3), RGB. H and W must be even unless `lossless`.
+        fps: frames per second, for a constant rate.
+        times: when each frame is shown, in seconds from 0, for a variable rate; kept to 0.1 ms. Excludes `fps`.
+        lossless: store RGB, bit for bit, instead of 4:2:0 at crf 12.
+        gop: frames from one keyframe to the next.
     """
     if (fps is None) == (times is None):
         raise ValueError("exactly one of fps and times")
-    rate = Fraction(fps).limit_denominator(1001) if fps else Fraction(10_000)
+    rate = Fraction(fps).limit_denominator(1001) if fps else Fraction(TICKS)
+    ticks = None if times is None else [round(time * rate) for time in times]
     file, reformatter = io.BytesIO(), VideoReformatter()
     with av.open(file, "w", format="mp4") as container:
-        ticks = None if times is None else [round(t * rate) for t in times]
         for number, pixels in enumerate(frames):
+            # The first frame tells the size.
             if number == 0:
                 stream = container.add_stream("libx264rgb" if lossless else "libx264", rate=rate)
                 stream.height, stream.width = pixels.shape[:2]
@@ -47,7 +55,7 @@ def encode_mp4(
                 stream.codec_context.thread_count = 1  # x264's bytes depend on the number of threads
                 stream.codec_context.gop_size = gop
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame = reformatter.reformat(frame, format=stream.pix_fmt, interpolation=SAME_ROUNDING, threads=1)
+            frame = reformatter.reformat(frame, format=stream.pix_fmt, interpolation=TO_YUV, threads=1)
             frame.pts = number if ticks is None else ticks[number]
             frame.time_base = 1 / rate
             container.mux(stream.encode(frame))
@@ -56,10 +64,17 @@ def encode_mp4(
 
 
 def encode_vp9(frames: Iterable[np.ndarray], fps: float, gop: int = 12) -> bytes:
-    """A webm of frames uint8 (F, H, W, 3), RGB, at `fps`, a keyframe every `gop` frames, 4:2:0, quickly encoded."""
+    """Encode frames as VP9, 4:2:0, in a webm, quickly rather than well, and return the file's bytes.
+
+    Args:
+        frames: uint8 (F, H, W, 3), RGB.
+        fps: frames per second.
+        gop: frames from one keyframe to the next.
+    """
     file = io.BytesIO()
     with av.open(file, "w", format="webm") as container:
         for number, pixels in enumerate(frames):
+            # The first frame tells the size.
             if number == 0:
                 stream = container.add_stream(
                     "libvpx-vp9",

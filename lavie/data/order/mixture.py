@@ -1,35 +1,46 @@
-"""Which dataset each position of a run is taken from: a pure function of the position that can be counted.
+"""Choose the dataset of each position of a run, as a pure function of the position that can be counted exactly.
 
-Position p takes dataset d if T[d] <= (A p + U) mod 2**64 < T[d + 1]: a Weyl sequence of the golden ratio, whose
-share in any window is that of the weights up to a few samples (its discrepancy is O(log n / n)). How many of the first
-p positions took d is a floor sum, found exactly in O(log p), so each dataset goes through its own permutation without
-gap or repeat, and a run resumes anywhere at once.
+The rule: write M = 2**64, A = GOLDEN, and U for an offset drawn from the seed. Thresholds T[0] = 0 <= T[1] <= ... <= M
+divide [0, M) among the datasets by their weights. Position p has the number x(p) = (A p + U) mod M and takes the
+dataset d with T[d] <= x(p) < T[d + 1]. The numbers x(p) are a Weyl sequence of the golden ratio: in any window of n
+positions every dataset gets its share up to a few samples (the discrepancy is O(log n / n)).
+
+Why it can be counted: how many of the positions 0 <= p < n have x(p) < T? Divide A p + U by M: the quotient is q and
+the remainder x(p). Dividing A p + U - T instead gives the quotient q - 1 if x(p) < T, and q if not. So
+
+    [x(p) < T] = floor((A p + U) / M) - floor((A p + U - T) / M)
+
+and summing over p gives the count as the difference of two sums of floors, which `floor_sum` finds exactly in O(log n).
+The count for the dataset d is the one for T[d + 1] less the one for T[d].
+
+So every dataset knows how often it was taken before any position: it goes through its own permutations without gap or
+repeat, and a run resumes anywhere at once.
 """
 
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from ...errors import ConfigError
 from ...seeds import key64
 
 Knots = Sequence[tuple[int, float]]
-"""(step, weight), steps ascending: linear between them, constant outside."""
+"""A weight over the steps of a run: (step, weight) with ascending steps, linear between them and constant outside."""
 
 MODULUS = 1 << 64
 GOLDEN = 0x9E3779B97F4A7C15
-"""2**64 over the golden ratio, odd: of all steps, the one whose multiples spread most evenly."""
+"""2**64 divided by the golden ratio, odd. Of all strides its multiples spread most evenly over [0, 2**64)."""
 PIECES = 256
-"""Constant pieces that stand for the weights between two knots, each with the weights of its middle. A weight is off by
-at most 1/512 of its change from knot to knot; where knots are at most 256 steps apart, every step has its own."""
+"""Most pieces of constant weights between two knots, each with the weights of its middle. A weight is off by at most
+1/512 of its change from knot to knot; where knots are at most 256 steps apart, every step has its exact weights."""
 FOREVER = 1 << 48
-"""Steps that no run has."""
+"""More steps than any run has."""
 
 
 def weight_at(knots: Knots, step: int | Fraction) -> Fraction:
-    """The weight at a step, exactly."""
+    """Return the weight at a step, exactly."""
     after = bisect_right(knots, step, key=lambda knot: knot[0])
     if after in (0, len(knots)):
         return Fraction(knots[max(0, after - 1)][1])
@@ -38,10 +49,11 @@ def weight_at(knots: Knots, step: int | Fraction) -> Fraction:
 
 
 def floor_sum(n: int, m: int, a: int, b: int) -> int:
-    """The sum of (a i + b) // m over 0 <= i < n, for n, a, b >= 0 and m >= 1, in O(log) steps.
+    """Return the sum of (a i + b) // m over 0 <= i < n, for n, a, b >= 0 and m >= 1, in O(log) steps.
 
-    Whole multiples of m are split off a and b; what is left counts lattice points under a line, and counting them by
-    rows instead of columns exchanges a and m, as in Euclid's algorithm.
+    1. Split whole multiples of m off a and b. They add i (a // m) + b // m to term i.
+    2. The rest, with a, b < m, counts the lattice points (i, j) with 1 <= j and m j <= a i + b, column by column.
+    3. Counting the same points row by row is a sum of the same form with a and m exchanged, as in Euclid's algorithm.
     """
     total = 0
     while n:
@@ -53,9 +65,13 @@ def floor_sum(n: int, m: int, a: int, b: int) -> int:
 
 
 class Mixture:
-    """Divides positions among datasets by weights that depend on the step, `per_step` positions to a step.
+    """The choice of a dataset for every position, by weights that depend on the step.
 
-    With `step_count`, the positions are those of the steps it counts: `at` takes no others.
+    `Buckets` choose the size of each step in the same way: their mixture has one position to a step, and the "datasets"
+    are the buckets.
+
+    Where `step_count` is given, only the steps that it counts belong to the mixture. Their positions are numbered
+    without gaps (the "counted positions"); `at` takes no others, and counts leave out the others.
     """
 
     def __init__(
@@ -67,100 +83,125 @@ class Mixture:
         purpose: str,
         step_count: "StepCount | None" = None,
     ) -> None:
-        """weights and names: one for each dataset. Raises ConfigError if all weights are 0 at some step."""
+        """Prepare the thresholds and the counts of every piece of constant weights.
+
+        Args:
+            weights: for each dataset.
+            names: of the datasets, for errors.
+            per_step: positions of one step, from 1.
+            seed: of the run. With `purpose` it draws the offset U.
+            purpose: what the positions hold, as "videos".
+            step_count: the steps whose positions are taken; None: all.
+
+        Raises:
+            ConfigError: if all weights are 0 at a step that is counted.
+        """
         self._size, self._per_step, self._step_count = len(weights), per_step, step_count
         self._offset = key64(seed, f"{purpose} mixture")
-        self._first_steps = _pieces(weights)
+        self._first_steps = _first_steps(weights)
+
+        # Each piece of constant weights has its thresholds: T[0] = 0 <= ... <= T[datasets] = M, or zeros throughout if
+        # none of its steps is counted.
         ends = [*self._first_steps[1:], self._first_steps[-1] + 1]
         self._thresholds = []
-        """For each piece, T[0] = 0 <= ... <= T[datasets] = 2**64; all 0 if none of its steps is counted."""
         for first, end in zip(self._first_steps, ends, strict=True):
             parts = [weight_at(knots, Fraction(first + end - 1, 2)) for knots in weights]
-            if not any(parts) and (step_count is None or step_count.ticks(first, None if end == ends[-1] else end)):
+            if not any(parts) and (step_count is None or step_count.any_in(first, None if end == ends[-1] else end)):
                 raise ConfigError(
                     f"data.train: at step {first} the weights of all datasets with {purpose}"
-                    f"{step_count.of if step_count else ''} are 0 ({', '.join(names)}): give one of them a weight there"
+                    f"{step_count.suffix if step_count else ''} are 0 ({', '.join(names)}): give one of them a weight "
+                    "there"
                 )
             total = sum(parts) or Fraction(1)
             self._thresholds.append([0, *(int(part * MODULUS / total) for part in accumulate(parts))])
-        self._starts = [self._own(first * per_step) for first in self._first_steps]
+
+        # A count starts from the piece of its position, so all pieces before that are counted once, here.
+        self._starts = [self._counted(first * per_step) for first in self._first_steps]
         self._before = [[0] * self._size]
-        for piece, (start, end) in enumerate(zip(self._starts, self._starts[1:], strict=False)):
-            taken = [self._count(start, end, piece, d) for d in range(self._size)]
+        for piece, (start, end) in enumerate(pairwise(self._starts)):
+            taken = [self._count_in_piece(start, end, piece, d) for d in range(self._size)]
             self._before.append([a + b for a, b in zip(self._before[-1], taken, strict=True)])
 
     def at(self, position: int) -> tuple[int, int]:
-        """The dataset that a position takes, and how many positions before it took the same."""
-        position = self._own(position)
+        """Return the dataset that a position takes, and how many positions before it took the same."""
+        position = self._counted(position)
         if self._size == 1:
             return 0, position
         piece = bisect_right(self._starts, position) - 1
         x = (GOLDEN * position + self._offset) % MODULUS
         dataset = bisect_right(self._thresholds[piece], x) - 1
-        return dataset, self._before[piece][dataset] + self._count(self._starts[piece], position, piece, dataset)
+        return dataset, self._count_before(position, piece, dataset)
 
     def counts(self, position: int) -> list[int]:
-        """How many of the positions before this one took each dataset."""
+        """Return how many of the positions before this one took each dataset."""
         return [self.count(position, d) for d in range(self._size)]
 
     def count(self, position: int, dataset: int) -> int:
-        """How many of the positions before this one took a dataset."""
-        position = self._own(position)
-        piece = bisect_right(self._starts, position) - 1
-        return self._before[piece][dataset] + self._count(self._starts[piece], position, piece, dataset)
+        """Return how many of the positions before this one took a dataset."""
+        position = self._counted(position)
+        return self._count_before(position, bisect_right(self._starts, position) - 1, dataset)
 
     def shares(self, step: int) -> list[float]:
-        """The share of each dataset in the positions of a step; they sum to 1, or 0 where no step is counted."""
+        """Return the share of each dataset in the positions of a step: their sum is 1, or 0 if no step is counted."""
         thresholds = self._thresholds[bisect_right(self._first_steps, step) - 1]
-        return [(high - low) / MODULUS for low, high in zip(thresholds, thresholds[1:], strict=False)]
+        return [(high - low) / MODULUS for low, high in pairwise(thresholds)]
 
-    def _own(self, position: int) -> int:
-        """The place of a position among those that `step_count` counts."""
+    def _counted(self, position: int) -> int:
+        """Return the number of a position of the run among the counted positions."""
         if self._step_count is None:
             return position
         step, place = divmod(position, self._per_step)
-        return self._step_count(step) * self._per_step + place
+        return self._step_count.before(step) * self._per_step + place
 
-    def _count(self, start: int, end: int, piece: int, dataset: int) -> int:
-        """How many of the positions start <= p < end, all of one piece, take a dataset."""
+    def _count_before(self, position: int, piece: int, dataset: int) -> int:
+        """Return how many counted positions before `position`, which lies in `piece`, take a dataset."""
+        return self._before[piece][dataset] + self._count_in_piece(self._starts[piece], position, piece, dataset)
+
+    def _count_in_piece(self, start: int, end: int, piece: int, dataset: int) -> int:
+        """Return how many of the counted positions start <= p < end, all of one piece, take a dataset."""
         low, high = self._thresholds[piece][dataset : dataset + 2]
         offset = (GOLDEN * start + self._offset) % MODULUS
-        # With r = (A i + U) mod M, (A i + U - T) // M is one less than (A i + U) // M if r < T, and else equal to it;
-        # the M on both sides keeps the floor sum's terms from being negative.
-        below_low = floor_sum(end - start, MODULUS, GOLDEN, offset + MODULUS - low)
-        return below_low - floor_sum(end - start, MODULUS, GOLDEN, offset + MODULUS - high)
+        # The module's formula for T = high less that for T = low: their terms without T cancel. One more M in both
+        # keeps the floor sums' terms from being negative, and cancels too.
+        sum_low = floor_sum(end - start, MODULUS, GOLDEN, offset + MODULUS - low)
+        sum_high = floor_sum(end - start, MODULUS, GOLDEN, offset + MODULUS - high)
+        return sum_low - sum_high
 
 
 @dataclass(frozen=True)
 class StepCount:
-    """Counts those steps of a run at which a mixture of its steps takes one of `chosen`."""
+    """A count of some steps of a run: those at which a mixture of the steps takes one of `chosen`."""
 
     steps: Mixture
+    """Divides the steps, one position to a step."""
     chosen: tuple[int, ...]
-    of: str = ""
-    """For errors: of what these are the steps."""
+    """Numbers in that mixture, as of the buckets of one height and width."""
+    suffix: str = ""
+    """For errors about these steps, as " in bucket 16x320x512"."""
 
-    def __call__(self, step: int) -> int:
-        """How many of them come before a step of the run."""
-        return sum(self.steps.count(step, each) for each in self.chosen)
+    def before(self, step: int) -> int:
+        """Return how many of the counted steps come before a step of the run."""
+        return sum(self.steps.count(step, number) for number in self.chosen)
 
     def share(self, step: int) -> float:
-        """Their share of the steps, around a step of the run."""
+        """Return the share of the counted steps, in [0, 1], around a step of the run."""
         shares = self.steps.shares(step)
-        return sum(shares[each] for each in self.chosen)
+        return sum(shares[number] for number in self.chosen)
 
-    def ticks(self, first: int, end: int | None) -> bool:
-        """Whether there is one among the steps first <= s < end; None: without end."""
-        return self(first + FOREVER if end is None else end) > self(first)
+    def any_in(self, first: int, end: int | None) -> bool:
+        """Return whether one of the steps first <= s < end is counted; with None for `end`, of all from `first` on."""
+        return self.before(first + FOREVER if end is None else end) > self.before(first)
 
 
-def _pieces(weights: Sequence[Knots]) -> list[int]:
-    """The first step of each piece of constant weights: at each knot, and PIECES (at most) between two of them."""
-    knots = sorted({0, *(step for each in weights for step, _ in each)})
-    firsts = [
-        first + (end - first) * i // pieces
-        for first, end in zip(knots, knots[1:], strict=False)
-        for pieces in [min(PIECES, end - first)]
-        for i in range(pieces)
-    ]
+def _first_steps(weights: Sequence[Knots]) -> list[int]:
+    """Return the first step of each piece of constant weights, ascending from 0.
+
+    A piece begins at every knot of any dataset. Between two knots there are PIECES of them, or one for each step if the
+    steps are fewer. The last piece has no end.
+    """
+    knots = sorted({0, *(step for dataset_knots in weights for step, _ in dataset_knots)})
+    firsts = []
+    for knot, next_knot in pairwise(knots):
+        pieces = min(PIECES, next_knot - knot)
+        firsts += [knot + (next_knot - knot) * i // pieces for i in range(pieces)]
     return [*firsts, knots[-1]]

@@ -1,16 +1,23 @@
-"""The order of the samples, as a pure function of (seed, purpose, global position).
+"""Permute the samples of a dataset in each epoch, as a pure function of (seed, purpose, position).
 
-Position p counts the clips of a whole run. Each epoch is one permutation of the index, found in O(1) memory and time,
-so a resumed run starts at any position at once, and neither ranks nor workers change what a position holds.
+Position p counts the clips of a whole run, over all ranks and steps. Each epoch is one permutation of the index, which
+takes O(1) memory and time to evaluate at any place. So a resumed run starts at any position at once, and neither the
+number of ranks nor that of workers changes what a position holds.
 """
 
 from ...seeds import key64
 
 ROUNDS = 8
+"""Rounds of the Feistel network. Four make a permutation that is hard to tell from a random one; twice that costs
+little beside reading a sample."""
 
 
 class Permutation:
-    """A seeded bijection on 0 <= i < n: a Feistel network that walks its cycle until it is inside n."""
+    """A seeded bijection of 0 <= i < n onto itself.
+
+    A Feistel network permutes the 2**(2 * bits) >= n numbers of two halves of `bits` bits each. Where its result is n
+    or more, it is applied again until the result is below n ("cycle walking"), which keeps the map a bijection.
+    """
 
     def __init__(self, n: int, seed: int, epoch: int, purpose: str = "order") -> None:
         if n < 1:
@@ -20,32 +27,38 @@ class Permutation:
         self._keys = [key64(seed, purpose, epoch, number) for number in range(ROUNDS)]
 
     def __call__(self, i: int) -> int:
-        """The element at place i."""
+        """Return the element at place i. Raises IndexError outside 0 <= i < n."""
         if not 0 <= i < self.n:
             raise IndexError(f"place {i} of a permutation of {self.n}")
         mask = (1 << self._bits) - 1
-        while True:  # the walk is on a cycle that holds an element inside n, so it ends; 4 rounds at most on average
-            left, right = i >> self._bits, i & mask
+        # The walk is on a cycle that comes back to i < n, so it ends. The network permutes at most 4 n numbers, so the
+        # walk takes at most 4 turns on average over all i.
+        while True:
+            high, low = i >> self._bits, i & mask
             for key in self._keys:
-                left, right = right, left ^ (_mix(right ^ key) & mask)
-            i = left << self._bits | right
+                high, low = low, high ^ (_mix(low ^ key) & mask)
+            i = high << self._bits | low
             if i < self.n:
                 return i
 
 
 def sample_at(position: int, n: int, seed: int, purpose: str = "order") -> int:
-    """Which of n samples stands at a global position: epoch position // n, place position % n in its permutation."""
+    """Return which of n samples stands at a position: place position % n in the permutation of epoch position // n."""
     epoch, place = divmod(position, n)
     return Permutation(n, seed, epoch, purpose)(place)
 
 
 def spare_at(position: int, attempt: int, n: int, seed: int, purpose: str = "order") -> int:
-    """Which of n samples stands in at a position whose own cannot be read, at the attempt 1, 2, ..."""
+    """Return which of n samples replaces an unreadable one at a position, at the attempt 1, 2, ..."""
     return key64(seed, f"{purpose} spare", position, attempt) % n
 
 
 def positions(step: int, global_batch: int, rank: int, world_size: int) -> range:
-    """The global positions that one rank takes in one step: its slice of [step * G, (step + 1) * G)."""
+    """Return the positions that one rank takes in a step.
+
+    The step takes [step * global_batch, (step + 1) * global_batch), and the ranks equal slices of it in their order.
+    Raises ValueError if the global batch does not divide among the ranks.
+    """
     if global_batch % world_size:
         raise ValueError(f"a global batch of {global_batch} does not divide among {world_size} ranks")
     share = global_batch // world_size
@@ -54,12 +67,12 @@ def positions(step: int, global_batch: int, rank: int, world_size: int) -> range
 
 
 def image_positions(position: int, num_images: int) -> range:
-    """The positions, in the images' own order, of the images that join the clip at `position`."""
+    """Return the positions, in the order of the images, of those that join the clip at `position`."""
     return range(position * num_images, (position + 1) * num_images)
 
 
 def _mix(x: int) -> int:
-    """The finaliser of splitmix64: every bit of x reaches every bit of the result."""
+    """Return splitmix64's finaliser of a 64-bit number: every bit of x reaches every bit of the result."""
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
     x = (x ^ (x >> 27)) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
     return x ^ (x >> 31)

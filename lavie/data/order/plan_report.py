@@ -1,4 +1,4 @@
-"""The plan of a run as text, and as a picture."""
+"""Show the plan of a run as tables of text, and as a plot."""
 
 from collections.abc import Iterable, Sequence
 from io import StringIO
@@ -10,174 +10,206 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .plan import Part, Plan
+from .plan import DataPlan, Exposure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#1f3b73", "#e08a1e", "#2a9d8f", "#c1121f", "#7b4fa3", "#7f8c3b", "#4f9bd9", "#8d5524")
-SIZES = ("#30123b", "#4686fb", "#1ae4b6", "#a2fc3c", "#faba39", "#e4460a", "#7a0403")
-"""Colours of the buckets: others than the datasets'."""
-COLUMNS = """first and last: share at the first and the last step; epochs: how often samples come; size: of one epoch;
+DATASET_COLOURS = ("#1f3b73", "#e08a1e", "#2a9d8f", "#c1121f", "#7b4fa3", "#7f8c3b", "#4f9bd9", "#8d5524")
+BUCKET_COLOURS = ("#30123b", "#4686fb", "#1ae4b6", "#a2fc3c", "#faba39", "#e4460a", "#7a0403")
+"""Other colours than the datasets', so that no curve of a bucket is taken for one of a dataset."""
+LEGEND = """first and last: share at the first and the last step; epochs: how often samples come; size: of one epoch;
 buckets: frames x height x width; enlarged: samples smaller than that; cut away: mean share of a sample's picture"""
+"""Explains the columns, below the tables."""
 WIDTH = 110
-"""Columns of the tables."""
+"""Characters in a line of the tables."""
 
 
-def report(plan: Plan) -> str:
-    """The datasets and the buckets as tables, and some lines."""
+def plan_text(plan: DataPlan) -> str:
+    """Return the plan as text: the tables of datasets and buckets, then a line for each total and each notice."""
     steps, clips = plan.steps[-1], plan.global_batch
+    shards = frozenset().union(*(exposure.shards for exposure in plan.exposures))
     lines = [
         f"steps: {steps:,}; a step: {clips:,} clips and {clips * plan.num_images:,} images",
         f"read per step: {_size(plan.step_bytes)}, by all ranks together; in the run: {_size(plan.step_bytes * steps)}",
-        f"shards: every node reads from all {len(frozenset().union(*(part.shards for part in plan.parts)))}, since the "
-        "order is one for all ranks",
+        f"shards: every node reads from all {len(shards)}, since the order is one for all ranks",
         f"video shown: {plan.hours:,.2f} h",
-        *(f"left out: {note}" for note in plan.left_out or ["nothing"]),
+        *(f"left out: {sentence}" for sentence in plan.left_out or ["nothing"]),
         *notices(plan),
     ]
-    return "\n".join([_render(_datasets(plan), _sizes(plan)), COLUMNS, "", *lines])
+    return "\n".join([_render(_dataset_table(plan), _bucket_table(plan)), LEGEND, "", *lines])
 
 
-def notices(plan: Plan) -> list[str]:
-    """What of a possible plan may not be wanted."""
-    found = [f"no image suits frames of {shape}: all images are cut to fit them" for shape in plan.all_images]
-    for size in plan.sizes:
-        part = next((part for part in plan.buckets if part.bucket == size.name), None)
-        if part is None:
+def notices(plan: DataPlan) -> list[str]:
+    """Return a sentence for everything in a possible plan that its owner may not want."""
+    found = [f"no image suits frames of {shape}: all images are cut to fit them" for shape in plan.unsuited_shapes]
+    for size in plan.bucket_steps:
+        exposure = next((exposure for exposure in plan.by_bucket if exposure.bucket == size.name), None)
+        if exposure is None:
             if not any(size.taken):
                 found.append(f"bucket {size.name} is never taken: no video belongs there")
         elif not size.taken[-1]:
             found.append(
-                f"bucket {size.name} is never taken in so few steps: its {part.samples:,} videos are not shown"
+                f"bucket {size.name} is never taken in so few steps: its {exposure.samples:,} videos are not shown"
             )
-        elif part.samples < plan.global_batch:
+        elif exposure.samples < plan.global_batch:
             found.append(
-                f"bucket {size.name} holds {part.samples:,} videos, fewer than the clips of a step: each of its "
+                f"bucket {size.name} holds {exposure.samples:,} videos, fewer than the clips of a step: each of its "
                 f"{size.taken[-1]:,} steps shows some twice"
             )
     return found
 
 
-def draw_plan(plan: Plan, png: str | Path) -> None:
-    """Plot shares and epochs of the datasets over the steps; of several buckets too, and what each holds."""
+def draw_plan(plan: DataPlan, png: str | Path) -> None:
+    """Plot the datasets' shares and epochs over the steps; with several buckets, theirs too, and what each holds.
+
+    There is a row of two plots for each kind of samples, and two more rows for several buckets.
+    """
     from matplotlib.figure import Figure
 
-    kinds = list(dict.fromkeys(part.kind for part in plan.parts))
-    several = len(plan.sizes) > 1
+    kinds = list(dict.fromkeys(exposure.kind for exposure in plan.exposures))
+    several = len(plan.bucket_steps) > 1
     rows = len(kinds) + 2 * several
     figure = Figure(figsize=(11, 1 + 3 * rows), dpi=120, layout="constrained")
-    names = list(dict.fromkeys(part.name for part in plan.parts))
     axes = figure.subplots(rows, 2, squeeze=False)
-    for (left, right), kind in zip(axes, kinds, strict=False):
-        parts = [part for part in plan.datasets if part.kind == kind]
-        colours = [COLOURS[names.index(part.name) % len(COLOURS)] for part in parts]
-        labels = [part.name or "data.train" for part in parts]
-        _shares(left, plan.steps, [part.shares for part in parts], labels, colours, f"share of the {kind}")
-        left.set_title(f"{kind}, by dataset")
-        _epochs(right, plan.steps, parts, labels, colours)
-        right.set_title(f"how often each of the {kind} has come")
+
+    # A dataset has one colour in all rows, by its place among all names.
+    names = list(dict.fromkeys(exposure.name for exposure in plan.exposures))
+    for (shares_axes, epochs_axes), kind in zip(axes, kinds, strict=False):
+        exposures = [exposure for exposure in plan.by_dataset if exposure.kind == kind]
+        shares = [exposure.shares for exposure in exposures]
+        labels = [exposure.name or "data.train" for exposure in exposures]
+        colours = [DATASET_COLOURS[names.index(exposure.name) % len(DATASET_COLOURS)] for exposure in exposures]
+        _draw_shares(shares_axes, plan.steps, shares, labels, colours, f"share of the {kind}")
+        shares_axes.set_title(f"{kind}, by dataset")
+        _draw_epochs(epochs_axes, plan.steps, exposures, labels, colours)
+        epochs_axes.set_title(f"how often each of the {kind} has come")
     if several:
-        _draw_buckets(axes[-2:], plan)
+        _draw_bucket_steps(axes[-2], plan)
+        _draw_bucket_samples(axes[-1], plan)
+
     clips = plan.global_batch * plan.steps[-1]
     figure.suptitle(f"{plan.steps[-1]:,} steps, {clips:,} clips, {plan.hours:,.1f} h of video")
     Path(png).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(png, format="png")
 
 
-def _shares(
+def _draw_shares(
     axes: "Axes", steps: list[int], shares: list[list[float]], labels: list[str], colours: list[str], title: str
 ) -> None:
+    """Draw shares that sum to 1 as areas on top of each other, over the steps."""
     from matplotlib.ticker import PercentFormatter
 
     axes.stackplot(steps, shares, labels=labels, colors=colours, alpha=0.85)
     axes.set(ylabel=title, ylim=(0, 1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(loc="lower left", framealpha=0.9, reverse=True)
-    _over_steps(axes, steps)
+    _label_steps(axes, steps)
 
 
-def _epochs(axes: "Axes", steps: list[int], parts: list[Part], labels: list[str], colours: list[str]) -> None:
-    for part, colour, label in zip(parts, colours, labels, strict=True):
-        last = part.epochs[-1]
+def _draw_epochs(
+    axes: "Axes", steps: list[int], exposures: list[Exposure], labels: list[str], colours: list[str]
+) -> None:
+    """Draw how often samples have come as curves over the steps, with the last value in the legend."""
+    for exposure, colour, label in zip(exposures, colours, labels, strict=True):
+        last = exposure.epochs[-1]
         label += f": {last:.3g} at the end" if last < 100 else f": {last:,.0f} at the end"
-        axes.plot(steps, part.epochs, color=colour, label=label, linewidth=2)
+        axes.plot(steps, exposure.epochs, color=colour, label=label, linewidth=2)
     axes.set(ylabel="epochs", ylim=(0, None))
     axes.grid(True, color="0.9")
     axes.legend(loc="upper left", framealpha=0.9)
-    _over_steps(axes, steps)
+    _label_steps(axes, steps)
 
 
-def _over_steps(axes: "Axes", steps: list[int]) -> None:
+def _label_steps(axes: "Axes", steps: list[int]) -> None:
+    """Let the horizontal axis run over all steps, with ticks at whole ones."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set(xlabel="step", xlim=(0, steps[-1]))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
-def _draw_buckets(axes: Any, plan: Plan) -> None:
-    """Over two rows of axes: steps and epochs of the buckets, what each holds, and what it cuts away."""
+def _draw_bucket_steps(axes: Any, plan: DataPlan) -> None:
+    """Draw the buckets' shares of the steps, and the epochs of their videos, in a row of two axes."""
+    shares_axes, epochs_axes = axes
+    colours = {size.name: BUCKET_COLOURS[i % len(BUCKET_COLOURS)] for i, size in enumerate(plan.bucket_steps)}
+    shares = [size.shares for size in plan.bucket_steps]
+    _draw_shares(shares_axes, plan.steps, shares, list(colours), list(colours.values()), "share of the steps")
+    shares_axes.set_title("steps, by bucket (frames x height x width)")
+    videos = [exposure for exposure in plan.by_bucket if exposure.kind == "videos"]
+    names = [exposure.bucket for exposure in videos]
+    _draw_epochs(epochs_axes, plan.steps, videos, names, [colours[name] for name in names])
+    epochs_axes.set_title("how often each of a bucket's videos has come")
+
+
+def _draw_bucket_samples(axes: Any, plan: DataPlan) -> None:
+    """Draw how many samples each bucket has, and what it cuts away of them, as bars in a row of two axes."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    (shares, epochs), (samples, cuts) = axes
-    colours = {size.name: SIZES[number % len(SIZES)] for number, size in enumerate(plan.sizes)}
-    _shares(
-        shares, plan.steps, [s.shares for s in plan.sizes], list(colours), list(colours.values()), "share of the steps"
+    samples_axes, cut_axes = axes
+    exposures = list(reversed(plan.by_bucket))  # bars are drawn from below
+    labels = [f"{exposure.kind} {exposure.bucket}" for exposure in exposures]
+    large = [exposure.samples - exposure.enlarged for exposure in exposures]
+    enlarged = [exposure.enlarged for exposure in exposures]
+    most_samples = max(exposure.samples for exposure in exposures)
+    samples_axes.barh(labels, large, color="#1f3b73", label="large enough")
+    samples_axes.barh(labels, enlarged, left=large, color="#e08a1e", label="enlarged to fill the frames")
+    samples_axes.set(xlabel="samples", title="samples of each bucket", xlim=(0, 1.05 * most_samples))
+    samples_axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    samples_axes.legend(loc="best", framealpha=0.9)
+
+    cuts = [exposure.cut for exposure in exposures]
+    cut_axes.barh(labels, cuts, color="#2a9d8f")
+    cut_axes.set(
+        xlabel="mean share of a picture", title="cut away to fit the bucket", xlim=(0, max(0.1, 1.1 * max(cuts)))
     )
-    shares.set_title("steps, by bucket (frames x height x width)")
-    videos = [part for part in plan.buckets if part.kind == "videos"]
-    names = [part.bucket for part in videos]
-    _epochs(epochs, plan.steps, videos, names, [colours[name] for name in names])
-    epochs.set_title("how often each of a bucket's videos has come")
-    parts = list(reversed(plan.buckets))  # bars are drawn from below
-    rows = [f"{part.kind} {part.bucket}" for part in parts]
-    samples.barh(rows, [p.samples - p.enlarged for p in parts], color="#1f3b73", label="large enough")
-    left = [p.samples - p.enlarged for p in parts]
-    samples.barh(rows, [p.enlarged for p in parts], left=left, color="#e08a1e", label="enlarged to fill the frames")
-    samples.set(xlabel="samples", title="samples of each bucket", xlim=(0, 1.05 * max(p.samples for p in parts)))
-    samples.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    samples.legend(loc="best", framealpha=0.9)
-    cuts.barh(rows, [p.cut for p in parts], color="#2a9d8f")
-    cuts.set(
-        xlabel="mean share of a picture",
-        title="cut away to fit the bucket",
-        xlim=(0, max(0.1, *(1.1 * p.cut for p in parts))),
-    )
-    cuts.xaxis.set_major_formatter(PercentFormatter(1))
+    cut_axes.xaxis.set_major_formatter(PercentFormatter(1))
 
 
-def _datasets(plan: Plan) -> Table:
-    rows = (
-        (part.name or "data.train", part.kind, part, f"{len(part.shards):,}", _size(part.sample_bytes * part.samples))
-        for part in plan.datasets
-    )
-    return _table(("dataset", "kind"), ("shards", "size"), rows)
+def _dataset_table(plan: DataPlan) -> Table:
+    """Return the table of the datasets, a line for each kind and dataset."""
+    rows = []
+    for exposure in plan.by_dataset:
+        shards, size = f"{len(exposure.shards):,}", _size(exposure.sample_bytes * exposure.samples)
+        rows.append((exposure.name or "data.train", exposure, shards, size))
+    return _table("dataset", ("shards", "size"), rows)
 
 
-def _sizes(plan: Plan) -> Table:
-    rows = ((part.bucket, part.kind, part, f"{part.enlarged:,}", f"{part.cut:.1%}") for part in plan.buckets)
-    return _table(("bucket", "kind"), ("enlarged", "cut away"), rows)
+def _bucket_table(plan: DataPlan) -> Table:
+    """Return the table of the buckets, a line for each kind and bucket."""
+    rows = [(e.bucket, e, f"{e.enlarged:,}", f"{e.cut:.1%}") for e in plan.by_bucket]
+    return _table("bucket", ("enlarged", "cut away"), rows)
 
 
-def _table(names: Sequence[str], more: Sequence[str], rows: Iterable[tuple[str, str, Part, str, str]]) -> Table:
+def _table(first: str, last: Sequence[str], rows: Iterable[tuple[str, Exposure, str, str]]) -> Table:
+    """Return a table with the counts of exposures between its own first and last columns.
+
+    Args:
+        first: title of the first column.
+        last: titles of the last two columns.
+        rows: for each line the text of the first column, what it counts, and the texts of the last two columns.
+    """
     table = Table(box=SIMPLE, pad_edge=False)
-    for name in names:
-        table.add_column(name)
-    for name in ("samples", "first", "last", "taken", "epochs", *more):
-        table.add_column(name, justify="right")
-    for name, kind, part, *rest in rows:
-        numbers = (f"{part.samples:,}", f"{part.shares[0]:.1%}", f"{part.shares[-1]:.1%}", f"{part.taken[-1]:,}")
-        table.add_row(escape(name), kind, *numbers, f"{part.epochs[-1]:.2f}", *rest)
+    for title in (first, "kind"):
+        table.add_column(title)
+    for title in ("samples", "first", "last", "taken", "epochs", *last):
+        table.add_column(title, justify="right")
+    for name, exposure, *more in rows:
+        shares = f"{exposure.shares[0]:.1%}", f"{exposure.shares[-1]:.1%}"
+        taken = f"{exposure.taken[-1]:,}", f"{exposure.epochs[-1]:.2f}"
+        table.add_row(escape(name), exposure.kind, f"{exposure.samples:,}", *shares, *taken, *more)
     return table
 
 
 def _render(*tables: Table) -> str:
+    """Return tables as lines of at most WIDTH characters, without spaces at their ends."""
     text = StringIO()
     Console(file=text, width=WIDTH).print(*tables)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def _size(count: float) -> str:
+    """Return a number of bytes in the largest unit of which it has at least one, up to TiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.4g} {unit}"

@@ -1,11 +1,11 @@
-"""Exported folders: one stage of the cascade, whole and free of its run, in diffusers' layout; or a released .pt.
+"""Exporting a stage of the cascade: as a folder in diffusers' layout, whole and free of its run, or as a released .pt.
 
     README.md           model card
     config.yaml         what sampling needs of the run's config; no path leads out of the folder
     export.json         what the weights are: stage, step, averaged or raw, parameters, version; marks the folder
     unet/               config.json and diffusion_pytorch_model.safetensors
     scheduler/          scheduler_config.json, for diffusers
-    vae/, text_encoder/, tokenizer/   where the run has them of diffusers and CLIP
+    vae/, text_encoder/, tokenizer/   of a run whose autoencoder is diffusers' and whose text encoder is CLIP
 
 A folder appears under its name by one rename, when all of it is written.
 """
@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ... import __version__
 from ...config.base import Strict
@@ -30,43 +31,49 @@ from ...config.train import TrainConfig
 from ...diffusion.schedule import NoiseSchedule
 from ...errors import CheckpointError, ConfigError
 from ...files import replacing
-from ...models.released import require_released_kind, to_released, write_released
+from ...models.released import require_released_kind, write_released
 from ...models.state_dict import StateDict, require_fit, shapes
 from ...models.unet import VideoUNet
-from ...models.weights import CONFIG_NAME, read_config, read_folder, read_json, save_network
-from ...run_folder import EXPORT, MANIFEST, find_stage, is_export
+from ...models.weights import CONFIG_NAME, read_config, read_folder, read_json, save_network, to_official
+from ...run_folder import EXPORT, MANIFEST, NETWORK, RUN_CONFIG, find_stage, is_export
 from ..load import HERE, encoder_parts, encoders_folder
 from ..schedulers import make_scheduler
 from .model_card import model_card
 
 CONSTANTS = "released_constants.safetensors"
-"""In the unet/ of an imported network: the rotary frequencies of its file, which need not be ours in every bit."""
+"""File in the unet/ of an imported network: the rotary frequencies of its source, which may differ in last bits."""
 COPIED = (".json", ".txt", ".safetensors")
-"""Files of autoencoder, text encoder and tokenizer. Others are weights once more, as pickles or for other libraries."""
+"""Endings of the files of autoencoder, text encoder and tokenizer that are copied.
+
+Others are the same weights once more, as pickles or for other libraries.
+"""
 
 Raw = Callable[[Path], StateDict]
-"""Checkpoint folder -> weights that are not averaged."""
+"""Reads the weights of a checkpoint folder that are not averaged, by our names."""
 
 
 class About(Strict):
-    """What an exported folder holds."""
+    """What an exported folder holds: the content of its export.json."""
 
     stage: StageName
     weights: Literal["ema", "raw", "released", "inflated"]
-    """ema: averaged; inflated: a 2-D UNet with a fresh temporal part."""
+    """ema: averaged over a run; raw: of a run's last step; released: of a released file; inflated: of a 2-D UNet with
+    a fresh temporal part."""
     step: int | None
-    """Training steps, where a run of ours made them."""
+    """Training steps, where a run of ours made the weights."""
     parameters: int
+    """Number of the network's parameters."""
     source: str
     """The name of the run, file or folder that it was made from."""
     lavie: str = __version__
+    """The version that wrote the folder."""
 
     @classmethod
     def of(cls, folder: Path) -> "About":
-        """What an exported folder or a checkpoint folder holds, the averaged weights where the run keeps them."""
+        """Return what an exported folder or a checkpoint folder holds: averaged weights where the run keeps them."""
         if is_export(folder):
             return validate(cls, read_json(folder / EXPORT), str(folder / EXPORT))
-        config = validate(TrainConfig, read_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
+        config = validate(TrainConfig, read_yaml(folder / RUN_CONFIG), str(folder / RUN_CONFIG))
         with torch.device("meta"):
             parameters = sum(p.numel() for p in VideoUNet(config.model).parameters())
         return cls(
@@ -90,10 +97,11 @@ def export_stage(
     """Write the stage of a run, a checkpoint or an exported folder into the exported folder `out`.
 
     Args:
-        run: of a run, its newest checkpoint.
-        raw: where weights come from in place of the averaged ones: training/consolidate.py's raw_weights.
-        pretrained: where autoencoder and text encoder are, if not where the config says.
-        encoders: whether they are copied. Without, they are read from where the config says.
+        run: a run's folder stands for its newest checkpoint.
+        out: the new folder.
+        raw: reads the weights in place of the averaged ones: training/consolidate.py's raw_weights.
+        pretrained: the folder of autoencoder and text encoder, if not the config's.
+        encoders: whether these two are copied. Otherwise the export reads them from the folder that the config names.
         overwrite: whether an exported folder that lies at `out` may be replaced.
 
     Raises:
@@ -102,41 +110,56 @@ def export_stage(
     """
     require_free(Path(out), overwrite)
     folder = find_stage(run)
-    values, about = read_yaml(folder / "config.yaml"), About.of(folder)
-    config = validate(TrainConfig, values, str(folder / "config.yaml"))
+    values, about = read_yaml(folder / RUN_CONFIG), About.of(folder)
+    config = validate(TrainConfig, values, str(folder / RUN_CONFIG))
     home = None
     if encoders and encoder_parts(config):
         home = Path(pretrained or str(encoders_folder(folder, config)))
-    _, state, constants = _network(folder, raw)
+    network, constants = _network(folder, raw)
     about = about.model_copy(update={"weights": "raw"}) if raw else about
-    write_stage(out, values, state, about, pretrained=home, constants=constants, overwrite=overwrite)
+    write_stage(out, values, network.state_dict(), about, pretrained=home, constants=constants, overwrite=overwrite)
 
 
 def export_released(run: str | Path, out: str | Path, *, raw: Raw | None = None, overwrite: bool = False) -> None:
     """Write the network of a run, a checkpoint or an exported folder as a released .pt file.
 
-    Args, Raises: as for `export_stage`; CheckpointError too if the network is none that released code can build.
+    Args:
+        run, raw: as for `export_stage`.
+        out: the new file.
+        overwrite: whether a file that lies at `out` may be replaced.
+
+    Raises:
+        CheckpointError: nothing to export, or a network that released code cannot build.
+        ConfigError: `out` is taken.
     """
     folder, out = find_stage(run), Path(out)
     if out.is_dir() or out.is_file() and not overwrite:
         raise ConfigError(f"OUT {out} exists: give another file name, as lavie_base.pt" + _or_overwrite(out.is_file()))
-    network, state, constants = _network(folder, raw)
-    require_released_kind(About.of(folder).stage, network.config)
+    network, constants = _network(folder, raw)
+    stage = About.of(folder).stage
+    require_released_kind(stage, network.config)
+    computed = {name: value for name, value in to_official(stage, network).items() if name not in constants}
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
-        write_released(temporary, to_released(network, state, constants))
+        write_released(temporary, computed | constants)
 
 
-def _network(folder: Path, raw: Raw | None) -> tuple[VideoUNet, StateDict, StateDict]:
-    """The network of a folder on the meta device, its weights (or the `raw` ones), and its file's constants if kept."""
-    unet = folder / "unet"
+def _network(folder: Path, raw: Raw | None) -> tuple[VideoUNet, dict[str, Tensor]]:
+    """Return the network of a folder in the dtypes of its file, and the released constants that the folder keeps.
+
+    Args:
+        folder: a checkpoint folder or an exported folder.
+        raw: reads the weights in place of the averaged ones.
+    """
+    unet = folder / NETWORK
     with torch.device("meta"):
         network = VideoUNet(read_config(unet))
     if raw and is_export(folder):
         raise ConfigError(f"--raw: RUN {folder} is an exported folder, which holds one set of weights: drop --raw")
     state = raw(folder) if raw else read_folder(unet)
     require_fit(state, shapes(network.state_dict()), str(unet), f"{unet / CONFIG_NAME}")
-    return network, state, load_file(unet / CONSTANTS) if (unet / CONSTANTS).is_file() else {}
+    network.load_state_dict(state, assign=True)
+    return network, load_file(unet / CONSTANTS) if (unet / CONSTANTS).is_file() else {}
 
 
 def write_stage(
@@ -152,12 +175,17 @@ def write_stage(
     """Write an exported folder.
 
     Args:
+        out: the new folder.
         values: a run's config, as its config.yaml has it.
-        state: the network's weights, by our names; all of them.
+        state: all of the network's weights, by our names.
+        about: what the weights are.
         pretrained: a folder in diffusers' format, from which autoencoder and text encoder are copied, if any.
-        constants: see CONSTANTS.
+        constants: the content of the file CONSTANTS; without any, there is no such file.
+        overwrite: whether an exported folder that lies at `out` may be replaced.
 
-    Raises: as for `export_stage`.
+    Raises:
+        CheckpointError: an encoder is missing or does not fit.
+        ConfigError: `out` is taken, or `values` make no run.
     """
     values = portable(values)
     if pretrained is not None:
@@ -168,19 +196,18 @@ def write_stage(
             _copy_part(pretrained / part, folder / part)  # type: ignore[operator]
         if pretrained is not None:
             _check_encoders(pretrained, folder, config)
-        save_network(folder / "unet", config.model, state)
+        save_network(folder / NETWORK, config.model, state)
         if constants:
-            save_file({name: value.clone() for name, value in constants.items()}, folder / "unet" / CONSTANTS)
+            save_file({name: value.clone() for name, value in constants.items()}, folder / NETWORK / CONSTANTS)
         scheduler = make_scheduler(config.sampling.scheduler, NoiseSchedule.from_config(config))
         scheduler.save_pretrained(folder / "scheduler")
-        (folder / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        (folder / RUN_CONFIG).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
         (folder / EXPORT).write_text(json.dumps(about.model_dump(), indent=2) + "\n")
-        sampling = values.get("sampling")
-        (folder / "README.md").write_text(model_card(config, sampling, about.model_dump()), encoding="utf-8")
+        (folder / "README.md").write_text(model_card(config, about.model_dump()), encoding="utf-8")
 
 
 def portable(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's config without its places on disk, but for where the encoders are if it needs them."""
+    """Return a run's config without its paths, but for the folder of the encoders if it needs one."""
     result = dict(values) | {"output_dir": HERE, "init_weights": None, "resume_from_checkpoint": None}
     result["data"] = dict(values.get("data") or {}) | {"train": [], "validation": [], "cache": None}
     config = validate(TrainConfig, result, "config")
@@ -190,14 +217,17 @@ def portable(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _copy_part(source: Path, target: Path) -> None:
-    """Copy the files of a subfolder that loading reads, from `source` to the new folder `target`."""
-    files = [
-        file
-        for file in (sorted(source.iterdir()) if source.is_dir() else [])
-        # more dots in the name are another precision: diffusion_pytorch_model.fp16.safetensors
-        if file.is_file() and file.suffix in COPIED and (file.suffix != ".safetensors" or file.name.count(".") == 1)
-    ]
-    if not files or source.name != "tokenizer" and not any(file.suffix == ".safetensors" for file in files):
+    """Copy the files of a subfolder that loading reads, from `source` to the new folder `target`.
+
+    Raises:
+        CheckpointError: there is nothing to copy, or no weights where there should be some.
+    """
+    found = sorted(source.iterdir()) if source.is_dir() else []
+    files = [file for file in found if file.is_file() and file.suffix in COPIED]
+    # More dots in the name are another precision: diffusion_pytorch_model.fp16.safetensors.
+    files = [file for file in files if file.suffix != ".safetensors" or file.name.count(".") == 1]
+    complete = source.name == "tokenizer" or any(file.suffix == ".safetensors" for file in files)
+    if not files or not complete:
         raise CheckpointError(
             f"{source}: wanted {source.name} in diffusers' format, with safetensors; give another --pretrained, or "
             "export with --no-encoders"
@@ -230,7 +260,7 @@ def _check_encoders(pretrained: Path, folder: Path, config: TrainConfig) -> None
 
 @contextmanager
 def _new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder beside `out`, which takes its place when the block ends well and vanishes when it does not."""
+    """Give a temporary folder, which replaces `out` if the block succeeds and vanishes if it raises."""
     require_free(out, overwrite)
     out = out.resolve()  # a link stays, and what it leads to is replaced
     fresh, old = (out.with_name(f".{out.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
@@ -253,4 +283,5 @@ def require_free(out: Path, overwrite: bool) -> None:
 
 
 def _or_overwrite(possible: bool) -> str:
+    """Return the end of a message about a place that is taken, where --overwrite would help."""
     return ", or --overwrite" if possible else ""

@@ -1,18 +1,14 @@
-"""The model card of an exported folder: what it is, how it was made, how to use it, what it cannot do."""
+"""The model card of an exported folder: what it is, how it was made, how it is used, what it cannot do."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
+from ...config.stages import STAGES
 from ...config.train import TrainConfig
 from ..settings import resolve, run_defaults
 
-TITLES = {
-    "base": "text to video",
-    "interpolation": "temporal interpolation",
-    "vsr": "video super-resolution",
-}
 WEIGHTS = {
     "ema": "averaged over training (EMA, decay {decay:g})",
     "raw": "those of the last step, not averaged",
@@ -21,10 +17,12 @@ WEIGHTS = {
 }
 USAGE = {
     "base": """\
-from lavie.inference.base import SampleSettings, generate, load_pipeline
+from lavie.inference.generate import generate
+from lavie.inference.load import load_pipeline
+from lavie.inference.settings import BaseSettings
 
 pipeline, config = load_pipeline(".")
-generate(pipeline, ["a red circle moving right"], "samples", SampleSettings.of(config))
+generate(pipeline, ["a red circle moving right"], "samples", BaseSettings.of(config))
 """,
     "interpolation": """\
 import numpy as np
@@ -99,41 +97,42 @@ and CreativeML Open RAIL++-M); LaVie's released networks have one of their own.
 """
 
 
-def model_card(config: TrainConfig, sampling: Mapping[str, Any] | None, about: Mapping[str, Any]) -> str:
-    """The README.md of an exported folder.
+def model_card(config: TrainConfig, about: Mapping[str, Any]) -> str:
+    """Return the README.md of an exported folder.
 
     Args:
-        sampling: the config's section as its file has it; see `run_defaults`.
-        about: export.json.
+        config: the folder's.
+        about: the content of its export.json.
     """
-    stage, data = config.stage, config.data
-    settings = getattr(resolve({stage: run_defaults(config, sampling)}), stage)
-    used = settings.model_dump(
+    stage, data = STAGES[config.stage], config.data
+
+    # How it samples, and the code that does so with frames of the size that the stage is given.
+    settings = getattr(resolve({stage.name: run_defaults(config)}), stage.name)
+    shown = settings.model_dump(
         include={"num_inference_steps", "guidance_scale", "scheduler", "negative_prompt", "noise_level"}
     )
-    height, width, frames = data.height, data.width, data.num_frames
-    if stage == "interpolation":
-        frames = (frames - 1) // config.keyframe_interval + 1
-    if stage == "vsr":
-        height, width = height // config.latent_stride, width // config.latent_stride
-    usage = USAGE[stage].format(
-        frames=frames,
+    height, width = stage.given_size(data.height, data.width, config.latent_stride)
+    usage = USAGE[stage.name].format(
+        frames=stage.given_frames(data.num_frames, config.keyframe_interval),
         height=height,
         width=width,
         fps=getattr(settings, "fps", 24),
-        settings=", ".join(f"{name}={value!r}" for name, value in used.items()),
+        settings=", ".join(f"{name}={value!r}" for name, value in shown.items()),
     )
+
+    # What it was trained on.
     rate = f"{data.fps:g} frames a second" if data.fps else f"frame stride {data.frame_stride}"
     sizes = [f"{size.num_frames} frames of {size.height} x {size.width}" for size in data.sizes]
     clips = f"{' or '.join(sizes)}, {rate}"
     trained = about["step"] is not None
     if trained and data.num_images:
         clips += f", joined by {data.num_images} images"
+
     return CARD.format(
-        task="text-to-video" if stage == "base" else "video-to-video",
-        tag=TITLES[stage].replace(" ", "-"),
-        title=TITLES[stage],
-        stage=stage,
+        task="text-to-video" if stage.draws_from_prompt else "video-to-video",
+        tag=stage.title.replace(" ", "-"),
+        title=stage.title,
+        stage=stage.name,
         version=about["lavie"],
         parameters=about["parameters"],
         weights=WEIGHTS[about["weights"]].format(decay=config.ema_decay),
@@ -142,12 +141,13 @@ def model_card(config: TrainConfig, sampling: Mapping[str, Any] | None, about: M
         clips=clips,
         prediction=config.prediction_type,
         usage=usage,
-        sampling="\n".join(f"    {line}" for line in yaml.safe_dump(used, sort_keys=False).splitlines()) + "\n",
+        sampling="\n".join(f"    {line}" for line in yaml.safe_dump(shown, sort_keys=False).splitlines()) + "\n",
         limits=_limits(config, trained),
     )
 
 
 def _limits(config: TrainConfig, trained: bool) -> str:
+    """Return the list of what the network cannot do; `trained`: whether a run of ours made its weights."""
     lines = [
         "Trained for the size and rate above: other sizes and longer clips are possible, and less tried.",
         "It shows what its training data shows, biases included. Text, faces and hands come out poorly in networks of "

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import psutil
+import torch
 
 from lavie.config.data import DataConfig
-from lavie.data.feed.loader import Batches, build_loader
-from lavie.data.feed.rows import ClipDataset
+from lavie.data.feed.batches import Batches
+from lavie.data.feed.loader import build_loader
+from lavie.data.feed.sample import Content, PixelReader
 from lavie.data.feed.share import Share
 from lavie.data.prepare.synthetic import demo_set
 
@@ -50,9 +51,9 @@ def loader(
 
 def measured(folders: Path, steps: int, replace: Callable[[object, str, object], None]) -> list[int]:
     """Resident bytes of this process at ten points of a run of `steps` steps; `replace` sets an attribute."""
-    frames = np.zeros((2, 8, 8, 3), np.uint8)
-    replace(ClipDataset, "_clip", lambda self, sample, at: frames)
-    replace(ClipDataset, "_image", lambda self, sample, at: frames[:1])
+    frames = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
+    clip, image = Content({"pixels": frames}), Content({"pixels": frames[:1]})
+    replace(PixelReader, "read", lambda self, sample, position, cut: clip if sample.kind == "video" else image)
     batches, _ = loader(folders, batch=1)
     process, rss = psutil.Process(), []
     for step in range(steps):

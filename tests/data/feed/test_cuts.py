@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from lavie.config.data import DataConfig
-from lavie.data.feed.cuts import CutDataset, cached_samples
+from lavie.data.feed.cuts import CutRows, cached_samples
 from lavie.data.feed.loader import build_loader, fixed_batches
 from lavie.data.feed.share import Share
 from lavie.data.media.encode import encode_mp4
@@ -57,7 +57,7 @@ def test_cuts_are_spread_over_starts_and_places(tmp_path):
     ramp = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.full((32, 32, 3), 20, np.uint8)
     media = encode_mp4(ramp, 8)
     pack_files([CaptionedFile("v", "v", lambda: media, "text")], tmp_path, num_frames=1, fps=8)
-    rows = CutDataset([load_index([str(tmp_path)]).videos], config(tmp_path, num_images=0, cuts=60))
+    rows = CutRows([load_index([str(tmp_path)]).videos], config(tmp_path, num_images=0, cuts=60))
     starts = [round(float(rows.row(cut)["pixels"][0].float().mean()) / 20) for cut in range(60)]
     assert set(starts) == set(range(9))
 
@@ -65,7 +65,7 @@ def test_cuts_are_spread_over_starts_and_places(tmp_path):
 def test_entries_are_the_cuts_that_training_shows(demo):
     data = config(demo / "train", cuts=3)
     samples = cached_samples(load_datasets(data, data.train), data)
-    datasets = {kind: CutDataset(indices, data) for kind, indices in samples.items()}
+    datasets = {kind: CutRows(indices, data) for kind, indices in samples.items()}
     numbers = {
         kind: {(s.key, cut): 3 * i + cut for i, s in enumerate(indices[0]) for cut in range(3)}
         for kind, indices in samples.items()
@@ -100,7 +100,7 @@ def test_a_sample_that_cannot_be_read_is_named(demo, tmp_path):
     data = bytearray(tar.read_bytes())
     data[index[0].offset + index[0].size // 2] ^= 1
     tar.write_bytes(data)
-    row = CutDataset([index], config(tmp_path, num_images=0, cuts=2, verify="never")).row(1)
+    row = CutRows([index], config(tmp_path, num_images=0, cuts=2, verify="never")).row(1)
     assert "pixels" not in row and row["position"] == 1
     assert row["dropped"][0]["key"] == index[0].key and "SHA-256 differs" in row["dropped"][0]["reason"]
 

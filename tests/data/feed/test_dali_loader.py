@@ -15,8 +15,9 @@ from PIL import Image
 from lavie.config.data import DataConfig
 from lavie.data.decoders import choice as decoders
 from lavie.data.decoders.dali import DaliDecoder
+from lavie.data.feed.batches import Batches
 from lavie.data.feed.decoded import DecodedBatches
-from lavie.data.feed.loader import Batches, build_loader
+from lavie.data.feed.loader import build_loader
 from lavie.data.feed.share import Share
 from lavie.data.media.decode import decode_frames, frame_times, read_frames
 from lavie.data.media.encode import encode_mp4, encode_vp9
@@ -174,7 +175,7 @@ def test_a_clip_at_which_both_decoders_fail_has_a_spare(shards, monkeypatch, cap
             raise DataError("frame 3 is damaged")
         return read_frames(data, *args)
 
-    monkeypatch.setattr("lavie.data.feed.rows.read_frames", damaged)
+    monkeypatch.setattr("lavie.data.feed.sample.read_frames", damaged)
     pyav, _ = take(config(shards, decoder="pyav"), 8)
     dali, _ = take(config(shards, decoder="dali"), 8)
     assert_same(pyav, dali)

@@ -121,8 +121,12 @@ def test_errors_of_the_loader_and_of_spares_reach_the_consumer():
     next(ahead)
     with pytest.raises(DataError, match="the loader's own"):
         next(ahead)
+
+    def no_spare(position):
+        raise DataError("no spare")
+
     with pytest.raises(DataError, match="no spare"):
-        next(decoded([batch(1)], ("k1",), lambda position: DataError("no spare")))
+        next(decoded([batch(1)], ("k1",), no_spare))
 
 
 def test_closing_ends_the_thread_and_what_it_reads():

@@ -12,11 +12,12 @@ from PIL import Image
 
 from lavie.config.data import DataConfig, DegradationConfig
 from lavie.data.feed.loader import build_loader, fixed_batches
-from lavie.data.feed.rows import ClipDataset
+from lavie.data.feed.rows import ClipRows
 from lavie.data.feed.share import Share
 from lavie.data.media.decode import decode_frames, decode_image
 from lavie.data.media.degrade import degrade
 from lavie.data.media.encode import encode_mp4
+from lavie.data.order.datasets import load_datasets
 from lavie.data.prepare.pack import pack_files
 from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
@@ -199,9 +200,10 @@ def test_a_dataset_that_is_damaged_as_a_whole_stops_the_run(demo, tmp_path, num_
 def test_a_shard_lost_during_the_run_is_reported(demo, tmp_path):
     shutil.copytree(demo / "train", tmp_path / "train")
     data = config(tmp_path / "train")
-    dataset = ClipDataset(load_index(data.train), data, seed=0)
+    rows = ClipRows(load_datasets(data, data.train), data, seed=0)
     (tmp_path / "train" / "00000.tar").unlink()
-    assert "cannot be read" in str(dataset[0])
+    with pytest.raises(DataError, match="cannot be read"):
+        rows.row(0)
 
 
 def test_a_dataset_that_cannot_serve_the_configuration(demo, tmp_path):

@@ -6,7 +6,8 @@ import psutil
 import pytest
 
 from lavie.data.order import permutation as stream
-from lavie.data.order.datasets import image_order, load_datasets, video_order
+from lavie.data.order.datasets import load_datasets
+from lavie.data.order.sample_order import image_order, video_order
 from tests.data.feed.long_run import FAR, datasets, loader, measured
 
 

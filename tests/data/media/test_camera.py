@@ -42,7 +42,8 @@ def shift_between(first, second):
 def test_the_path_is_a_pure_function_of_its_generator():
     np.testing.assert_array_equal(path(1), path(1))
     assert (path(1) != path(2)).all()
-    assert path().shape == (16, 2) and path().dtype == np.float64
+    assert path().shape == (16, 2)
+    assert path().dtype == np.float64
 
 
 @pytest.mark.parametrize("speed", [0.5, 4.0, 20.0])
@@ -64,12 +65,14 @@ def test_the_path_stays_in_its_room(room, frames):
     for n in range(40):
         drawn = path(n, frames, 6.0, room)
         assert drawn.shape == (frames, 2)
-        assert (drawn >= 0).all() and (drawn <= room).all()
+        assert (drawn >= 0).all()
+        assert (drawn <= room).all()
 
 
 def test_starts_reach_the_whole_room():
     starts = np.concatenate([path(n, speed=0.5, room=(100.0, 30.0)) for n in range(400)])
-    assert (starts.min(0) < (5, 3)).all() and (starts.max(0) > (95, 27)).all()
+    assert (starts.min(0) < (5, 3)).all()
+    assert (starts.max(0) > (95, 27)).all()
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.75])
@@ -77,7 +80,8 @@ def test_frames_shift_by_what_was_drawn(scale):
     image = smooth_image(260, 300)
     drawn = path(3, frames=8, room=(scale * 300 - 96, scale * 260 - 80))
     clip = moving_clip(image, drawn, 80, 96, scale)
-    assert clip.shape == (8, 80, 96, 3) and clip.dtype == np.uint8
+    assert clip.shape == (8, 80, 96, 3)
+    assert clip.dtype == np.uint8
     for k in range(7):
         np.testing.assert_allclose(shift_between(clip[k], clip[k + 1]), drawn[k + 1] - drawn[k], atol=0.05)
 

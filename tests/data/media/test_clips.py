@@ -133,7 +133,9 @@ def test_a_patch_is_cut_at_the_sources_own_resolution(u, v, left, top):
     frames = np.random.default_rng(0).integers(0, 256, (2, 24, 36, 3), dtype=np.uint8)
     patch = fit(frames, 12, 16, u, v, "patch")
     np.testing.assert_array_equal(patch, frames[:, top : top + 12, left : left + 16])
-    assert patch.flags.c_contiguous and patch.flags.writeable and not np.shares_memory(patch, frames)
+    assert patch.flags.c_contiguous
+    assert patch.flags.writeable
+    assert not np.shares_memory(patch, frames)
 
 
 def test_every_place_of_a_patch_is_as_likely():

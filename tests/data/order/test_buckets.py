@@ -15,13 +15,14 @@ from PIL import Image
 
 from lavie.config.data import BucketConfig, DataConfig, DegradationConfig
 from lavie.config.load import dump_yaml, validate
-from lavie.data.feed.bucket_rows import BucketDataset
+from lavie.data.feed.bucket_rows import BucketRows
 from lavie.data.feed.loader import build_loader, fixed_batches
 from lavie.data.feed.share import Share
 from lavie.data.media.clips import cut_scale
 from lavie.data.media.encode import encode_mp4
-from lavie.data.order.buckets import ALIKE, choose, load_buckets, picture, suiting
+from lavie.data.order.buckets import ALIKE, best_sizes, load_buckets, scale_and_cut, suitable_sizes
 from lavie.data.order.permutation import sample_at
+from lavie.data.order.sample_order import image_order, video_order
 from lavie.data.prepare.pack import pack_files
 from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
@@ -161,8 +162,8 @@ def test_every_sample_belongs_to_one_bucket(folders):
 def test_each_dataset_goes_through_its_own_permutations_in_each_bucket(folders):
     data = config(folders)
     buckets = load_buckets(data, data.train, 3)
-    dataset = BucketDataset(buckets, 3, global_batch=GLOBAL_BATCH)
-    orders = [each._videos for each in dataset._each]
+    orders = [video_order(b.datasets, 3, GLOBAL_BATCH, b.step_count) for b in buckets.all]
+    image_orders = [image_order(b.datasets, 3, 2 * GLOBAL_BATCH, step_count=b.image_step_count) for b in buckets.all]
     clips, images = defaultdict(list), defaultdict(list)
     for step in range(120):
         number, _ = buckets.steps.at(step)
@@ -170,7 +171,7 @@ def test_each_dataset_goes_through_its_own_permutations_in_each_bucket(folders):
         for position in range(step * GLOBAL_BATCH, (step + 1) * GLOBAL_BATCH):
             name = orders[number].names[orders[number].mixture.at(position)[0]]
             clips[number, name].append(orders[number].at(position).key)
-            order = dataset._each[number]._images
+            order = image_orders[number]
             for p in (2 * position, 2 * position + 1):
                 images[shape, order.names[order.mixture.at(p)[0]]].append(order.at(p).key)
     for kind, taken in (("videos", clips), ("images", images)):
@@ -185,7 +186,7 @@ def test_each_dataset_goes_through_its_own_permutations_in_each_bucket(folders):
 def test_every_sample_comes_equally_often_by_default(folders):
     data = config(folders, train=[str(folders / name) for name in ("wide", "mixed", "tall")], num_images=0)
     buckets = load_buckets(data, data.train, 0)
-    orders = [each._videos for each in BucketDataset(buckets, 0, global_batch=10)._each]
+    orders = [video_order(bucket.datasets, 0, 10, bucket.step_count) for bucket in buckets.all]
     taken = Counter()
     for position in range(10 * 400):
         sample = orders[buckets.steps.at(position // 10)[0]].at(position)
@@ -231,7 +232,7 @@ def test_moving_images_and_low_resolution_have_the_buckets_size(folders):
     assert 0.2 < sum(keys[0] in images for _, keys, _, _ in rows) / len(rows) < 0.6
     assert {shape for _, _, shape, _ in rows} == {(4, 16, 24), (8, 16, 24), (4, 24, 16)}
     buckets = load_buckets(data, data.train, 0)
-    dataset = BucketDataset(buckets, 0, global_batch=GLOBAL_BATCH, degradation=how)
+    dataset = BucketRows(buckets, 0, global_batch=GLOBAL_BATCH, degradation=how)
     for step in range(STEPS):
         frames, height, width = dataset.row(step * GLOBAL_BATCH)["pixels"].shape[:3]
         assert dataset.row(step * GLOBAL_BATCH)["low_res"].shape == (frames, height // 4, width // 4, 3)
@@ -263,7 +264,10 @@ def test_the_rule_sample_by_sample(buckets, sources, crop, data):
     held = np.array([[data.draw(st.booleans()) for _ in sources] for _ in buckets])
     held[data.draw(st.integers(0, len(buckets) - 1))] = True
     widths, heights = np.array(sources, float).T
-    found, (suits, _) = choose(widths, heights, held, buckets, crop), suiting(widths, heights, held, buckets, crop)
+    found, (suits, _) = (
+        best_sizes(widths, heights, held, buckets, crop),
+        suitable_sizes(widths, heights, held, buckets, crop),
+    )
     for n, (width, height) in enumerate(sources):
         able = [b for b in range(len(buckets)) if held[b, n]]
         scale = {b: cut_scale(height, width, buckets[b].height, buckets[b].width, crop) for b in able}
@@ -280,7 +284,7 @@ def test_the_rule_sample_by_sample(buckets, sources, crop, data):
 def home(width, height, frames, *names, crop="cover"):
     buckets = [BucketConfig(**dict(zip(("num_frames", "height", "width"), n, strict=True))) for n in names]
     held = np.array([[bucket.num_frames <= frames] for bucket in buckets])
-    return names[int(choose(np.array([float(width)]), np.array([float(height)]), held, buckets, crop)[0])]
+    return names[int(best_sizes(np.array([float(width)]), np.array([float(height)]), held, buckets, crop)[0])]
 
 
 def test_the_rule_in_cases():
@@ -303,7 +307,9 @@ def test_the_rule_in_cases():
     st.integers(1, 99), st.integers(1, 99), st.integers(1, 99), st.integers(1, 99), st.sampled_from(["cover", "patch"])
 )
 def test_what_becomes_of_a_picture(source_height, source_width, height, width, crop):
-    (scale,), (cut,) = picture(np.array([float(source_width)]), np.array([float(source_height)]), height, width, crop)
+    (scale,), (cut,) = scale_and_cut(
+        np.array([float(source_width)]), np.array([float(source_height)]), height, width, crop
+    )
     assert scale == cut_scale(source_height, source_width, height, width, crop)
     kept = min(width / scale, source_width) * min(height / scale, source_height)
     assert cut == pytest.approx(1 - kept / (source_width * source_height), abs=1e-12)
@@ -393,13 +399,13 @@ def test_a_step_without_weights_is_refused(folders):
     train = [{"path": str(folders / "wide"), "weight": 1}, {"path": str(folders / "tall"), "weight": [[0, 1], [40, 0]]}]
     data = config(folders, train=train, num_images=0)
     buckets = load_buckets(data, data.train, 0)
-    BucketDataset(buckets, 0, global_batch=4)
+    BucketRows(buckets, 0, global_batch=4)
     assert buckets.steps.counts(40)[2] == buckets.steps.counts(9999)[2] > 5
     data = config(folders, train=train, num_images=0, buckets=[{**bucket, "weight": 1} for bucket in BUCKETS])
     with pytest.raises(
         ConfigError, match=r"at step 40 the weights of all datasets with videos in bucket 4x24x16 are 0 \(tall"
     ):
-        BucketDataset(load_buckets(data, data.train, 0), 0, global_batch=4)
+        BucketRows(load_buckets(data, data.train, 0), 0, global_batch=4)
 
 
 @pytest.mark.parametrize(

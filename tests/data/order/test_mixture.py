@@ -57,7 +57,7 @@ def test_with_a_clock_counts_are_those_of_its_steps(turns, each, per_step, seed,
     mix = Mixture(each, [f"d{i}" for i in range(len(each))], per_step, seed, "videos", step_count)
     counts, ticks = [0] * len(each), 0
     for step in range(70):
-        assert step_count(step) == ticks and mix.counts(step * per_step) == counts
+        assert step_count.before(step) == ticks and mix.counts(step * per_step) == counts
         assert step_count.share(step) == pytest.approx(sum(steps.shares(step)[c] for c in chosen))
         ticks += (own := steps.at(step)[0] in chosen)
         for position in range(step * per_step, (step + 1) * per_step if own else 0):
@@ -71,7 +71,7 @@ def test_a_clock_that_stops_needs_no_weights_afterwards():
     steps = mixture([(0, 1.0)], [(0, 1.0), (300, 0.0)], per_step=1)
     step_count = StepCount(steps, (1,), " in bucket b")
     mix = Mixture([[(0, 1.0), (300, 0.0)]], ["d"], 4, 0, "videos", step_count)
-    assert mix.counts(4 * 300) == mix.counts(10**9) == [4 * step_count(300)]
+    assert mix.counts(4 * 300) == mix.counts(10**9) == [4 * step_count.before(300)]
     assert mix.shares(300) == [0] and step_count.share(300) == 0
     with pytest.raises(
         ConfigError, match=r"at step 250 the weights of all datasets with videos in bucket b are 0 \(d\)"

@@ -12,9 +12,10 @@ from lavie.cli.data import app
 from lavie.config.data import BucketConfig, DataConfig
 from lavie.data.media.encode import encode_mp4
 from lavie.data.order.buckets import load_buckets
-from lavie.data.order.datasets import image_order, load_datasets, video_order
+from lavie.data.order.datasets import load_datasets
 from lavie.data.order.plan import check_global_batch, make_plan
-from lavie.data.order.plan_report import SIZES, draw_plan, notices, report
+from lavie.data.order.plan_report import BUCKET_COLOURS, draw_plan, notices, plan_text
+from lavie.data.order.sample_order import image_order, video_order
 from lavie.data.prepare.pack import pack_files
 from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
@@ -42,22 +43,24 @@ def test_counts_are_those_of_the_run(demo):
         ("images", image_order(pools, 4, 12), 12),
     ):
         taken = Counter(order.names[order.mixture.at(p)[0]] for p in range(50 * per_step))
-        for part in (p for p in plan.parts if p.kind == kind):
+        for part in (p for p in plan.exposures if p.kind == kind):
             samples = getattr(pools[["first", "second"].index(part.name)].index, kind)
             assert part.taken[0] == 0 and part.taken[-1] == taken[part.name]
             assert part.samples == len(samples) and len(part.shards) == 1
             assert part.epochs[-1] == taken[part.name] / len(samples)
             assert part.sample_bytes == pytest.approx(sum(s.size for s in samples) / len(samples))
     assert plan.hours == pytest.approx(50 * 6 * 4 / 8 / 3600)
-    assert plan.step_bytes == pytest.approx(sum(p.taken[-1] * p.sample_bytes for p in plan.parts) / 50)
-    first, second = (p.shares for p in plan.parts if p.kind == "videos")
+    assert plan.step_bytes == pytest.approx(sum(p.taken[-1] * p.sample_bytes for p in plan.exposures) / 50)
+    first, second = (p.shares for p in plan.exposures if p.kind == "videos")
     assert (first[0], second[0]) == (1, 0) and first[-1] == pytest.approx(1 / 6)
 
 
 def test_moving_images_and_frame_strides(demo):
     data = config(demo, moving_images=0.25, crop="patch", num_images=0, fps=None, frame_stride=2)
     plan = make_plan(data, seed=0, steps=100, global_batch=8)
-    by_kind = {k: sum(p.taken[-1] for p in plan.parts if p.kind == k) for k in ("videos", "moving images", "images")}
+    by_kind = {
+        k: sum(p.taken[-1] for p in plan.exposures if p.kind == k) for k in ("videos", "moving images", "images")
+    }
     assert by_kind == {"videos": 600, "moving images": 200, "images": 0}
     fps = load_index((str(demo / "train"),)).videos[0].fps
     assert plan.hours == pytest.approx(600 * 4 * 2 / fps / 3600)
@@ -86,15 +89,15 @@ def test_what_the_buckets_hold_and_take_is_that_of_the_run(demo, tmp_path):
         order = video_order(buckets.all[number].datasets, 4, 6, buckets.all[number].step_count)
         for position in range(6 * step, 6 * step + 6):
             taken[buckets.all[number].name, order.names[order.mixture.at(position)[0]]] += 1
-    videos = [part for part in plan.parts if part.kind == "videos"]
+    videos = [part for part in plan.exposures if part.kind == "videos"]
     assert {(part.bucket, part.name): part.taken[-1] for part in videos} == taken
-    assert [(size.name, size.taken[-1]) for size in plan.sizes] == [
+    assert [(size.name, size.taken[-1]) for size in plan.bucket_steps] == [
         ("4x16x16", turns.count(0)),
         ("8x16x24", turns.count(1)),
     ]
-    square, wide, *images = plan.buckets
+    square, wide, *images = plan.by_bucket
     assert (square.bucket, wide.bucket, *(part.bucket for part in images)) == ("4x16x16", "8x16x24", "16x16", "16x24")
-    assert images[0].samples == images[1].samples == sum(p.samples for p in plan.datasets if p.kind == "images")
+    assert images[0].samples == images[1].samples == sum(p.samples for p in plan.by_dataset if p.kind == "images")
     assert notices(plan)[0] == "no image suits frames of 16x24: all images are cut to fit them"
     assert (square.samples, wide.samples, wide.enlarged, square.enlarged) == (24 + 24, 6, 2, 0)
     assert square.cut == 0 and wide.cut == pytest.approx(1 - 20 * 30 / (20 * 40))
@@ -102,14 +105,16 @@ def test_what_the_buckets_hold_and_take_is_that_of_the_run(demo, tmp_path):
     assert plan.hours == pytest.approx(6 * (4 * turns.count(0) + 8 * turns.count(1)) / 8 / 3600)
     for at in range(len(plan.steps)):
         assert sum(part.shares[at] for part in videos) == pytest.approx(1)
-        assert [part.shares[at] for part in (square, wide)] == pytest.approx([size.shares[at] for size in plan.sizes])
+        assert [part.shares[at] for part in (square, wide)] == pytest.approx(
+            [size.shares[at] for size in plan.bucket_steps]
+        )
 
 
 def test_buckets_leave_the_datasets_their_weights(demo, tmp_path):
     """Also where they change, and where the datasets differ in what they give to which bucket."""
     data = bucketed(demo, tmp_path, num_images=0)
-    with_buckets = make_plan(data, seed=0, steps=300, global_batch=8).datasets
-    without = make_plan(data.model_copy(update={"buckets": ()}), seed=0, steps=300, global_batch=8).datasets
+    with_buckets = make_plan(data, seed=0, steps=300, global_batch=8).by_dataset
+    without = make_plan(data.model_copy(update={"buckets": ()}), seed=0, steps=300, global_batch=8).by_dataset
     for one, other in zip(with_buckets, without, strict=True):
         assert one.shares == pytest.approx(other.shares, abs=1e-9)
         assert one.taken[-1] == pytest.approx(other.taken[-1], abs=16)
@@ -117,7 +122,7 @@ def test_buckets_leave_the_datasets_their_weights(demo, tmp_path):
 
 def test_what_may_not_be_wanted_is_noticed(demo, tmp_path):
     data = bucketed(demo, tmp_path, num_images=0)
-    words = report(make_plan(data, seed=0, steps=1000, global_batch=8))
+    words = plan_text(make_plan(data, seed=0, steps=1000, global_batch=8))
     assert "bucket 8x16x24 holds 6 videos, fewer than the clips of a step" in words
     assert "left out: nothing" in words
     paths = data.model_copy(update={"train": (str(tmp_path), str(demo / "train"))})
@@ -133,7 +138,7 @@ def test_what_may_not_be_wanted_is_noticed(demo, tmp_path):
     with pytest.raises(DataError, match="no videos among"):
         make_plan(short, seed=0, steps=10, global_batch=6)
     short = short.model_copy(update={"train": (str(tmp_path), str(demo / "train")), "min_size": 15, "num_frames": 8})
-    assert "left out: " in report(make_plan(short, seed=0, steps=10, global_batch=6))
+    assert "left out: " in plan_text(make_plan(short, seed=0, steps=10, global_batch=6))
 
 
 def test_impossible_plans_are_refused(demo):
@@ -143,7 +148,7 @@ def test_impossible_plans_are_refused(demo):
         make_plan(config(demo, train=idle), seed=0, steps=50, global_batch=6)
     assert make_plan(config(demo, train=idle), seed=0, steps=60, global_batch=6)
     idle[1]["weight"] = 0.001  # whose turn comes later than the run's end
-    assert make_plan(config(demo, train=idle), seed=0, steps=1, global_batch=1).datasets[1].taken == [0, 0]
+    assert make_plan(config(demo, train=idle), seed=0, steps=1, global_batch=1).by_dataset[1].taken == [0, 0]
     with pytest.raises(ConfigError, match=r"first: \d+ videos are taken of 24: .* epochs, above --max-epochs 2\."):
         make_plan(config(demo), seed=0, steps=50, global_batch=6, max_epochs=2)
     with pytest.raises(ConfigError, match="of 100 clips does not divide among 8 ranks with train_batch_size 3.*24"):
@@ -170,7 +175,7 @@ def test_the_plot_shows_every_bucket(demo, tmp_path):
     with Image.open(tmp_path / "plan.png") as image:
         colours = dict((colour, count) for count, colour in image.convert("RGB").getcolors(1 << 24))
     assert image.size == (1320, 1560)
-    shown = [tuple(round(0.85 * int(c[i : i + 2], 16) + 0.15 * 255) for i in (1, 3, 5)) for c in SIZES[:2]]
+    shown = [tuple(round(0.85 * int(c[i : i + 2], 16) + 0.15 * 255) for i in (1, 3, 5)) for c in BUCKET_COLOURS[:2]]
     for colour in shown:
         assert any(
             n > 5000 and max(abs(a - b) for a, b in zip(c, colour, strict=True)) <= 1 for c, n in colours.items()

@@ -21,7 +21,7 @@ from lavie.inference.cascade import Cascade
 from lavie.inference.exchange.export import export_released, export_stage
 from lavie.inference.exchange.model_card import model_card
 from lavie.inference.load import load_stage
-from lavie.inference.schedulers import SCHEDULERS, make_scheduler, set_timesteps, step
+from lavie.inference.schedulers import SCHEDULERS, make_scheduler, set_timesteps, take_step
 from lavie.models.released import read_released
 from lavie.models.unet import VideoUNet
 from lavie.models.weights import WEIGHTS_NAME, initialize, load_network, read_folder, save_network
@@ -135,7 +135,7 @@ def test_diffusers_reads_the_scheduler_that_samples(change, tmp_path, name):
         set_timesteps(scheduler, 7, "cpu")
     x, output = torch.randn(2, 2, 4, 2, 3, 3)
     moved = [
-        step(s, output, s.timesteps[0], x, [torch.Generator().manual_seed(i) for i in range(len(x))])
+        take_step(s, output, s.timesteps[0], x, [torch.Generator().manual_seed(i) for i in range(len(x))])
         for s in (ours, theirs)
     ]
     assert torch.equal(*moved)
@@ -157,7 +157,7 @@ def test_the_card_names_every_size_of_training():
     sizes = "[{num_frames: 16, height: 24, width: 24}, {num_frames: 4, height: 48, width: 24}]"
     config = load_config("configs/smoke/base.yaml", [f"data.buckets={sizes}"])
     about = dict(step=7, lavie="1", parameters=1, weights="ema", source="a run")
-    card = model_card(config, None, about)
+    card = model_card(config, about)
     assert "| clips | 16 frames of 24 x 24 or 4 frames of 48 x 24, frame stride 2, joined by 1 images |" in card
 
 

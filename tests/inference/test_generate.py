@@ -1,16 +1,16 @@
 """`generate` numbers its files, tells how each was made, and never writes over samples unasked."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from lavie.config.load import load_config
 from lavie.errors import ConfigError
-from lavie.inference.base import SampleSettings, generate
+from lavie.inference.generate import generate
+from lavie.inference.settings import BaseSettings
 
-SETTINGS = SampleSettings(num_frames=3, height=16, width=24, num_inference_steps=4, num_per_prompt=2)
+SETTINGS = BaseSettings(num_frames=3, height=16, width=24, num_inference_steps=4)
 
 
 class Pipeline:
@@ -28,33 +28,36 @@ class Pipeline:
 
 def test_writes_numbered_samples_and_a_sheet(tmp_path):
     pipeline, seen = Pipeline(), []
-    paths = generate(pipeline, ["red", "blue"], tmp_path, SETTINGS, progress=lambda *at: seen.append(at))
+    paths = generate(
+        pipeline, ["red", "blue"], tmp_path, SETTINGS, num_per_prompt=2, progress=lambda *at: seen.append(at)
+    )
     assert [p.name for p in paths] == ["00000.mp4", "00001.mp4", "00002.mp4", "00003.mp4", "sheet.png"]
     assert all(p.is_file() for p in paths)
     assert [(p, i) for p, i, _ in pipeline.calls] == [(["red"], [0]), (["red"], [1]), (["blue"], [2]), (["blue"], [3])]
     assert seen == [(step, 16) for step in range(1, 17)]
     sidecar = json.loads((tmp_path / "00002.json").read_text())
     assert sidecar["prompt"] == "blue" and sidecar["index"] == 2 and sidecar["seed"] == 0 and sidecar["height"] == 16
+    assert sidecar["num_per_prompt"] == 2 and "prompt_suffix" not in sidecar
 
 
 def test_images(tmp_path):
-    paths = generate(Pipeline(), ["red"], tmp_path, replace(SETTINGS, num_frames=1))
+    paths = generate(Pipeline(), ["red"], tmp_path, SETTINGS.model_copy(update={"num_frames": 1}), num_per_prompt=2)
     assert [p.name for p in paths] == ["00000.png", "00001.png", "sheet.png"]
 
 
 def test_does_not_write_over_samples_unasked(tmp_path):
-    generate(Pipeline(), ["red"], tmp_path, SETTINGS)
+    generate(Pipeline(), ["red"], tmp_path, SETTINGS, num_per_prompt=2)
     with pytest.raises(ConfigError, match="give another --out folder"):
-        generate(Pipeline(), ["red"], tmp_path, SETTINGS)
-    generate(Pipeline(), ["red"], tmp_path, SETTINGS, overwrite=True)
+        generate(Pipeline(), ["red"], tmp_path, SETTINGS, num_per_prompt=2)
+    generate(Pipeline(), ["red"], tmp_path, SETTINGS, num_per_prompt=2, overwrite=True)
 
 
 def test_refuses_no_prompts(tmp_path):
     with pytest.raises(ConfigError, match="got 0 prompts"):
-        generate(Pipeline(), [], tmp_path, SETTINGS)
+        generate(Pipeline(), [], tmp_path, SETTINGS, num_per_prompt=2)
 
 
 def test_the_runs_negative_prompt_is_the_default():
     config = load_config("configs/smoke/base.yaml", ["sampling.negative_prompt=grey"])
-    assert SampleSettings.of(config).negative_prompt == "grey"
-    assert SampleSettings.of(config, negative_prompt="").negative_prompt == ""
+    assert BaseSettings.of(config).negative_prompt == "grey"
+    assert BaseSettings.of(config, negative_prompt="").negative_prompt == ""

@@ -1,7 +1,7 @@
-"""Between frames and latents in bounded memory: a few frames at a time, large ones in overlapping tiles.
+"""Frames to latents and back in bounded memory: a few frames at a time, large ones in overlapping tiles.
 
 A tile sees nothing beyond its edges, so an autoencoder with attention or pooled norms gives slightly other pixels than
-it would give for the whole frame; blending leaves no step between them. A pointwise one gives the same.
+it would give for the whole frame; blending leaves no step between them. A pointwise autoencoder gives the same.
 """
 
 from functools import partial
@@ -13,22 +13,27 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..models.autoencoder import Autoencoder
 from ..pixels import to_float, to_uint8
-from .chunking import Axis, Place, scaled, windowed, within
+from .chunking import Axis, Region, scaled, windowed, within
+from .settings import DECODE_TILE
 
-DECODE_TILE, DECODE_OVERLAP = 128, 32
-"""In latents, along both axes: frames of up to 1024 x 1024 pixels of Stable Diffusion's autoencoder are decoded whole,
-those of its x4 upscaler up to 512 x 512."""
+DECODE_OVERLAP = 32
+"""Latents that neighbouring tiles share along both axes, at most; small tiles share a quarter."""
 FRAMES_AT_ONCE = 4
-"""Frames whose pixels are held in float at once."""
+"""Frames whose pixels are held as floats at once."""
 
 
 def to_pixels(frames: np.ndarray | Tensor, device: torch.device | str) -> Tensor:
-    """uint8 (..., H, W, 3) -> float32 (..., 3, H, W) in [-1, 1] on the device."""
+    """Return frames uint8 (..., H, W, 3) as float32 (..., 3, H, W) in [-1, 1] on the device."""
     return to_float(torch.tensor(np.asarray(frames)).to(device))
 
 
 def check_frames(frames: np.ndarray | Tensor, count: int, what: str) -> None:
-    """Raise ConfigError unless `frames` are uint8 (count, F, H, W, 3)."""
+    """Raise ConfigError unless `frames` are uint8 (count, F, H, W, 3).
+
+    Args:
+        count: the number of prompts.
+        what: the name of the frames in the message.
+    """
     if np.asarray(frames).dtype != np.uint8 or frames.ndim != 5 or frames.shape[-1] != 3 or 0 in frames.shape:
         raise ConfigError(f"{what}: got {frames.dtype} {tuple(frames.shape)}, wanted uint8 (B, F, H, W, 3)")
     if len(frames) != count:
@@ -38,17 +43,26 @@ def check_frames(frames: np.ndarray | Tensor, count: int, what: str) -> None:
 def encode(
     autoencoder: Autoencoder, frames: np.ndarray | Tensor, device: torch.device, tile: int = DECODE_TILE
 ) -> Tensor:
-    """Frames uint8 (B, F, H, W, 3) -> the posteriors' means (B, C, F, H / stride, W / stride), float32.
+    """Return the means of the posteriors of frames.
 
-    Raises ConfigError if H or W is no multiple of the stride.
+    Args:
+        frames: uint8 (B, F, H, W, 3).
+        tile: latents along both axes that go through the autoencoder at once.
+
+    Returns:
+        float32 (B, C, F, H / stride, W / stride) on the device.
+
+    Raises:
+        ConfigError: H or W is no multiple of the stride.
     """
     stride = autoencoder.stride
     batch, count, height, width = frames.shape[:4]
     check_size(height, width, stride)
     axes = tiles(height // stride, width // stride, tile)
 
-    def encoded(pixels: Tensor, place: Place) -> Tensor:
-        return autoencoder.encode(within(pixels, scaled(place, (stride, stride)))).float()
+    def encoded(pixels: Tensor, region: Region) -> Tensor:
+        """Return the latents of a region, which is given in latents."""
+        return autoencoder.encode(within(pixels, scaled(region, (stride, stride)))).float()
 
     flat = np.asarray(frames).reshape(batch * count, height, width, 3)
     chunks = (flat[start : start + FRAMES_AT_ONCE] for start in range(0, len(flat), FRAMES_AT_ONCE))
@@ -57,12 +71,20 @@ def encode(
 
 
 def decode(autoencoder: Autoencoder, latents: Tensor, tile: int = DECODE_TILE) -> np.ndarray:
-    """Latents (B, C, F, h, w) -> frames uint8 (B, F, h * stride, w * stride, 3), in the memory of the host."""
+    """Return the frames of latents, in the memory of the host.
+
+    Args:
+        latents: (B, C, F, h, w).
+        tile: latents along both axes that go through the autoencoder at once.
+
+    Returns:
+        uint8 (B, F, h * stride, w * stride, 3).
+    """
     stride = autoencoder.stride
     axes = tiles(latents.shape[3], latents.shape[4], tile)
 
-    def decoded(chunk: Tensor, place: Place) -> Tensor:
-        return autoencoder.decode(within(chunk, place)).float()
+    def decoded(chunk: Tensor, region: Region) -> Tensor:
+        return autoencoder.decode(within(chunk, region)).float()
 
     frames = []
     for chunk in latents.transpose(1, 2).flatten(0, 1).split(FRAMES_AT_ONCE):
@@ -72,7 +94,7 @@ def decode(autoencoder: Autoencoder, latents: Tensor, tile: int = DECODE_TILE) -
 
 
 def tiles(height: int, width: int, tile: int) -> list[Axis]:
-    """The overlapping tiles of a frame of latents, rows and columns."""
+    """Return the two axes of a frame of latents, rows and columns, cut into overlapping tiles."""
     overlap = min(DECODE_OVERLAP, tile // 4)
     return [Axis(length, tile, overlap, name="decode_tile") for length in (height, width)]
 

@@ -1,0 +1,182 @@
+"""Sampling into a folder: prompts in, numbered clips and one contact sheet out."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config.train import TrainConfig
+from ..distributed import gather_objects, is_main, rank, world_size
+from ..errors import ConfigError
+from .cascade import Cascade, Report
+from .contact_sheet import beside
+from .sampler import Progress
+from .schedulers import require_sampling
+from .settings import BaseSettings, arguments
+from .text_to_video import TextToVideo
+from .video_io import write_mp4, write_sample, write_sheet
+from .work import Work
+
+SIDECAR = (
+    "num_frames",
+    "height",
+    "width",
+    "fps",
+    "num_inference_steps",
+    "guidance_scale",
+    "seed",
+    "scheduler",
+    "negative_prompt",
+)
+"""The settings that the JSON file beside a sample names."""
+
+
+def generate(
+    sampler: Callable[..., np.ndarray],
+    prompts: Sequence[str],
+    out: str | Path,
+    settings: BaseSettings,
+    *,
+    num_per_prompt: int = 1,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Sample every prompt from a base network, one clip at a time, into `out`.
+
+    Writes 00000.mp4, .gif, .sheet.png, .json and so on (00000.png, .json for images), prompt by prompt, and sheet.png
+    of all. A clip depends on the settings, its prompt and its number only. With several ranks, all call this function
+    and share the prompts.
+
+    Args:
+        sampler: a `TextToVideo`.
+        prompts: drawn as they are, without the settings' suffix.
+        out: created if missing.
+        num_per_prompt: clips of each prompt.
+        overwrite: whether samples that lie in `out` may be replaced.
+        progress: called after every denoising step as progress(step, steps), over all clips.
+
+    Returns:
+        On rank 0, which writes them, the clips (or pictures) in order, then the sheet; on other ranks nothing.
+
+    Raises:
+        ConfigError: no prompts, settings that cannot be sampled, or samples already in `out`.
+    """
+    # What could stop the writing stops the call now, before hours of sampling.
+    out = Path(out)
+    if not prompts or num_per_prompt < 1:
+        raise ConfigError(f"got {len(prompts)} prompts and num_per_prompt {num_per_prompt}: wanted 1 of each, or more")
+    if not overwrite and any(out.glob("00000.*")):
+        raise ConfigError(f"{out} holds samples already: give another --out folder, or --overwrite")
+    if is_main():
+        out.mkdir(parents=True, exist_ok=True)
+
+    # Every rank samples each world_size-th clip.
+    numbered = list(enumerate(prompt for prompt in prompts for _ in range(num_per_prompt)))
+    share = numbered[rank() :: world_size()]
+    clips: dict[int, np.ndarray] = {}
+    for done, (index, prompt) in enumerate(share):
+
+        def advance(step: int, steps: int, done: int = done) -> None:
+            if progress:
+                progress(done * steps + step, len(share) * steps)
+
+        [clips[index]] = sampler([prompt], indices=[index], progress=advance, **arguments(settings))
+
+    # Rank 0 collects and writes all of them.
+    clips = {index: frames for others in gather_objects(clips) for index, frames in others.items()}
+    if not is_main():
+        return []
+    values = settings.model_dump(include=set(SIDECAR))
+    paths: list[Path] = []
+    for index, prompt in numbered:
+        sidecar: dict[str, Any] = {"prompt": prompt, "index": index}
+        sidecar |= {name: values[name] for name in SIDECAR}
+        sidecar["num_per_prompt"] = num_per_prompt
+        paths.append(write_sample(out, f"{index:05d}", clips[index], settings.fps, sidecar)[0])
+    write_sheet(out / "sheet.png", [(prompt, clips[index]) for index, prompt in numbered])
+    return [*paths, out / "sheet.png"]
+
+
+def validation_sampler(config: TrainConfig) -> Callable[[Any, Any, Path], None]:
+    """Return the function that draws a run's validation prompts.
+
+    Training does not know inference, so it is handed this: (network, objective, folder) -> samples in the folder. The
+    objective holds the run's encoders and noise schedule.
+
+    Raises:
+        ConfigError: the run has validation prompts, and its settings cannot draw them.
+    """
+    require_sampling(config)
+
+    def sample(network: Any, objective: Any, folder: Path) -> None:
+        """Draw the validation prompts with the network as it is at this step."""
+        sampler = TextToVideo(network, objective.autoencoder, objective.text_encoder, objective.schedule)
+        generate(sampler, config.validation_prompts, folder, BaseSettings.of(config), overwrite=True)
+
+    return sample
+
+
+def generate_cascade(
+    cascade: Cascade,
+    prompts: Sequence[str],
+    out: str | Path,
+    *,
+    num_per_prompt: int = 1,
+    stop_after: str = "vsr",
+    sequential_guidance: bool = False,
+    overwrite: bool = False,
+    progress: Report | None = None,
+) -> list[Path]:
+    """Sample every prompt through the cascade into `out`; a call that was cut short goes on where it stopped.
+
+    Writes, for clip 00000 and so on, 00000-base.mp4, 00000-interpolation.mp4, 00000-vsr.mp4, and 00000.mp4 with the
+    first beside the last; then sheet.png with rows of each. It keeps every stage without loss in work/ (see work.py).
+
+    Args:
+        prompts: each is joined by the stages' own suffixes.
+        out: created if missing.
+        num_per_prompt: clips of each prompt.
+        stop_after: the last stage that runs.
+        sequential_guidance: see `Denoising`.
+        overwrite: whether clips of other prompts that lie in `out` may be replaced. Those of the same prompts are,
+            where their settings or weights differ.
+        progress: called after each denoising step.
+
+    Returns:
+        The videos, prompt by prompt and stage by stage, then the sheet.
+
+    Raises:
+        ConfigError: no prompts, settings that cannot be sampled, or clips of other prompts in `out`.
+    """
+    out = Path(out)
+    if num_per_prompt < 1:
+        raise ConfigError(f"num_per_prompt (--num): got {num_per_prompt}, wanted 1 or more")
+    prompts = [prompt for prompt in prompts for _ in range(num_per_prompt)]
+
+    # A folder of other prompts is refused before anything is sampled.
+    work = Work(out / "work")
+    for index, prompt in enumerate(prompts):
+        finished = work.record(index, "base")
+        if finished and finished["prompt"] != prompt and not overwrite:
+            raise ConfigError(
+                f"{out} holds clips of other prompts, as {index:05d} of {finished['prompt']!r}: give another --out "
+                "folder, or --overwrite"
+            )
+
+    clips = cascade(
+        prompts, stop_after=stop_after, work=work, sequential_guidance=sequential_guidance, progress=progress
+    )
+
+    # Videos of every stage, and of the first beside the last one.
+    paths, rows = [], []
+    for index, (prompt, stages) in enumerate(zip(prompts, clips, strict=True)):
+        for stage, frames in stages.items():
+            paths.append(out / f"{index:05d}-{stage}.mp4")
+            write_mp4(paths[-1], frames, cascade.settings.fps(stage))
+            rows.append((f"{stage}: {prompt}", frames))
+        if len(stages) > 1:
+            paths.append(out / f"{index:05d}.mp4")
+            write_mp4(paths[-1], beside([stages["base"], frames]), cascade.settings.fps(stage))
+    write_sheet(out / "sheet.png", rows)
+    return [*paths, out / "sheet.png"]

@@ -1,0 +1,51 @@
+"""The index of a shard: written whole or not at all, and refused at the first line that is damaged or impossible."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lavie.data.prepare.scan import index_shard
+from lavie.data.shards.index import load_index
+from lavie.data.shards.index_file import write_index
+from lavie.errors import DataError
+from tests.data.tars import GOOD, make_tar
+
+
+def lose_last_line(index: Path) -> None:
+    """Remove the last line of an index."""
+    index.write_text("".join(index.read_text().splitlines(keepends=True)[:-1]))
+
+
+def cut_last_line(index: Path) -> None:
+    """Remove the last 20 characters of an index."""
+    index.write_text(index.read_text()[:-20])
+
+
+def lose_a_field(index: Path) -> None:
+    """Remove one field of the fourth sample."""
+    header, *lines = map(json.loads, index.read_text().splitlines())
+    del lines[3]["sha256"]
+    index.write_text("".join(json.dumps(x) + "\n" for x in [header, *lines]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lose_last_line, r"videos and \d+ images, its header says 24 and 10"),
+        (cut_last_line, "line 35: "),
+        (lose_a_field, "line 5: wanted the keys"),
+    ],
+)
+def test_a_damaged_index_is_an_error_with_a_remedy(train_copy, damage, message):
+    damage(train_copy / "00000.index.jsonl")
+    with pytest.raises(DataError, match=message) as error:
+        load_index((str(train_copy),))
+    assert "lavie data index" in str(error.value)
+
+
+def test_write_index_leaves_no_partial_file(tmp_path):
+    tar = make_tar(tmp_path / "0.tar", GOOD)
+    write_index(tar, index_shard(tar)[0])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.index.jsonl", "0.tar"]
+    assert [s.key for s in load_index((str(tmp_path),))] == ["a"]
