@@ -1,4 +1,4 @@
-"""The doctor's second opinion: DALI in a child beside PyAV, for VP9 as for what it does not decode or dies of."""
+"""The check's second decoder, DALI beside PyAV: for VP9, for what DALI does not decode, and for its crashes."""
 
 import io
 import json
@@ -77,7 +77,8 @@ def test_what_dali_shows_dies_of_and_does_not_get(comparison, samples, monkeypat
     assert (outcome, why) == ("not compared", "DALI does not decode h264 on the CPU")
     # A frame that is not there: DALI refuses, while the index allows it.
     outcome, why = comparison(*samples["a"], [0, 20], 40, 56)
-    assert outcome == "disagree" and "the video ends before it" in why
+    assert outcome == "disagree"
+    assert "the video ends before it" in why
     monkeypatch.setattr(compare, "difference", kill)
     outcome, why = comparison(*samples["b"], indices, 40, 56)
     assert (outcome, why) == ("disagree", "DALI fails: the decoder crashed with SIGSEGV")
@@ -114,7 +115,9 @@ def test_damage_that_an_index_accepts_neither_kills_dali_nor_shows_otherwise(com
         outcome, why = comparison(replace(sample, **facts), bytes(data), [0, info["frames"] - 1], 40, 56)
         assert outcome != "disagree", (number, start, why)
         outcomes[outcome] += 1
-    assert outcomes["agree"] > 60 and outcomes["not compared"] > 2 and outcomes["not indexed"] > 10, outcomes
+    assert outcomes["agree"] > 60, outcomes
+    assert outcomes["not compared"] > 2, outcomes
+    assert outcomes["not indexed"] > 10, outcomes
 
 
 @requires_dali
@@ -139,4 +142,5 @@ def test_the_command_reports_it(tar, tmp_path):
     facts = json.loads((tmp_path / "check.json").read_text())
     refused = {"DALI does not decode h264 on the CPU": 1}
     assert facts["decoders"] == {"agree": 2, "disagree": 0, "not compared": refused}
-    assert "compared with DALI" in result.output and "does not decode h264" in result.output
+    assert "compared with DALI" in result.output
+    assert "does not decode h264" in result.output
