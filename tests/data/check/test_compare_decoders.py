@@ -1,11 +1,9 @@
 """The check's second decoder, DALI beside PyAV: for VP9, for what DALI does not decode, and for its crashes."""
 
-import io
 import json
 import os
 import signal
 import sys
-import tarfile
 from collections import Counter
 from dataclasses import asdict, replace
 
@@ -24,11 +22,13 @@ from lavie.data.prepare.scan import index_shard
 from lavie.data.shards.index_file import write_index
 from lavie.errors import DataError
 from lavie.seeds import numpy_generator
+from tests.data.tars import make_tar
 
 requires_dali = pytest.mark.skipif(missing_dali() is not None, reason="DALI is not installed")
 
 
 def moving(seed: int) -> np.ndarray:
+    """Return twenty grey frames of 56 x 40 pixels with waves that move."""
     y, x = np.mgrid[:40, :56]
     frames = np.stack([120 + 80 * np.sin(x / 7 + seed + i / 2) * np.cos(y / 9) for i in range(20)])
     return np.repeat(frames[..., None], 3, -1).astype(np.uint8)
@@ -38,12 +38,10 @@ def moving(seed: int) -> np.ndarray:
 def tar(tmp_path_factory):
     path = tmp_path_factory.mktemp("shards") / "0.tar"
     videos = {"a.webm": encode_vp9(moving(0), 8), "b.webm": encode_vp9(moving(1), 8), "c.mp4": encode_mp4(moving(2), 8)}
-    members = {n: d for name, data in videos.items() for n, d in ((name, data), (name[0] + ".txt", b"a clip of waves"))}
-    with tarfile.open(path, "w") as out:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            out.addfile(info, io.BytesIO(data))
+    members = []
+    for name, data in videos.items():
+        members += [(name, data), (f"{name[0]}.txt", b"a clip of waves")]
+    make_tar(path, members)
     write_index(path, *index_shard(path))
     return path
 
@@ -62,10 +60,12 @@ def comparison():
 
 
 def kill(data, *args):
+    """Stand in for a decoder that crashes."""
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
 def differ(data, *args):
+    """Stand in for a decoder that shows something else."""
     return "", "pixels differ"
 
 

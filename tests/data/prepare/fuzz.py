@@ -62,6 +62,7 @@ class Field:
     """A folder with traps in which cases are run; it must not exist before, and must be alone in its parent folder."""
 
     def __init__(self, folder: Path) -> None:
+        """Set the traps, and read a shard of the good samples alone, with which every case is compared."""
         self.folder = folder
         folder.mkdir()
         (folder / "secret.mp4").write_bytes(good("mp4"))
@@ -187,6 +188,7 @@ class Field:
 
 
 def main() -> None:
+    """Run the cases that the command line asks for, print every fault and the counts, and exit with 1 at any fault."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cases", type=int, default=2000)
     count = parser.parse_args().cases

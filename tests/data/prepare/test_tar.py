@@ -13,6 +13,7 @@ LONG = "a-folder/" * 30 + "clip.mp4"
 
 
 def write(path, format, members):
+    """Write a tar of a format of tarfile; members are (name, type, content)."""
     with tarfile.open(path, "w", format=format) as tar:
         for name, kind, data in members:
             info = tarfile.TarInfo(name)
