@@ -15,7 +15,7 @@ from ...errors import DataError
 from ...seeds import key64, numpy_generator, uniform
 from ..cache.cache import Cache
 from ..decoders.clip import DecodedClip, EncodedClip
-from ..decoders.dali import MAX_FILE, Device
+from ..decoders.dali_rules import MAX_FILE, Device
 from ..media.degrade import degrade
 from ..order.datasets import WeightedDataset
 from ..order.mixture import StepCount

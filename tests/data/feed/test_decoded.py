@@ -90,7 +90,8 @@ def test_a_failed_batch_is_made_again_with_its_spares(caplog):
     ahead = decoded([first, batch(12, (False, True))], bad=("k11", "k13"))
     out, other = ahead
     torch.testing.assert_close(out["pixels"], to_float(torch.stack([remake(p)["pixels"] for p in (10, 11)])))
-    assert out["captions"] == [["spare", "i"]] * 2 and out["keys"] == [["s", "i"]] * 2
+    assert out["captions"] == [["spare", "i"]] * 2
+    assert out["keys"] == [["s", "i"]] * 2
     assert [(d["key"], d["position"]) for d in out["dropped"]] == [("k10", 10), ("k11", 11)]
     assert other["captions"] == [["c12", "image"], ["spare", "i"]]
     assert [d["position"] for d in other["dropped"]] == [13]
