@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from ..data.prepare.indexing import IndexReport, ShardReport, make_indices, several_mpi_ranks
+from ..data.prepare.indexing import IndexReport, ShardReport, make_indices, several_ranks
 from ..errors import DataError
 from .tables import print_counts, print_first
 
@@ -28,7 +28,7 @@ def index_command(
     if workers is None:
         workers = len(os.sched_getaffinity(0))
     # mpirun gives each rank a terminal, where the progress bars of all ranks would overwrite each other.
-    plain = several_mpi_ranks() or not console.is_terminal
+    plain = several_ranks() or not console.is_terminal
     with Progress(transient=True, console=console, disable=plain) as progress:
         task = progress.add_task("indexing", total=None)
 

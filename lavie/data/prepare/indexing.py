@@ -6,7 +6,7 @@ Each shard is a task of its own:
 2. Otherwise the shard is read, and its index is written whole or not at all, so an interrupted run can be repeated.
 3. A shard that cannot be read is reported, and stops no other.
 
-Tasks run in processes. Under `mpirun`, rank r of n takes the shards r, r + n, r + 2 n and so on.
+Tasks run in processes. Under `mpirun` or `srun`, rank r of n takes the shards r, r + n, r + 2 n and so on.
 """
 
 import json
@@ -249,18 +249,26 @@ def _orphans(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def several_mpi_ranks() -> bool:
-    """Whether `mpirun` started this process as one of several: ranks of other launchers do not share the shards."""
+def several_ranks() -> bool:
+    """Whether `mpirun` or `srun` started this process as one of several, which then share the shards."""
     launched = launched_rank()
-    return launched.launcher == "mpi" and launched.world_size > 1
+    return launched.launcher in ("mpi", "slurm") and launched.world_size > 1
 
 
 def _mpi_world() -> Any:
     """Return MPI's communicator of all ranks, or None if this process is not one of several."""
-    if not several_mpi_ranks():
+    if not several_ranks():
         return None
     try:
         from mpi4py import MPI
     except ImportError as error:
         raise DataError(f"`lavie data index` on several ranks needs mpi4py, `pip install mpi4py`: {error}") from None
-    return MPI.COMM_WORLD
+
+    # With an MPI of another make every process would be rank 0 of 1, and index all shards.
+    launched, world = launched_rank(), MPI.COMM_WORLD
+    if world.size != launched.world_size:
+        raise DataError(
+            f"{launched.world_size} processes were started, but mpi4py sees {world.size}: use the mpirun that mpi4py "
+            "was built for, or, with srun, --mpi=pmix"
+        )
+    return world
