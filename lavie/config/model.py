@@ -44,36 +44,54 @@ class UNetConfig(Strict):
     }
 
     in_channels: int = 4
+    """Input channels: those of the latents, and those of the stage's condition (lavie/config/stages.py). Default: the
+    latents of Stable Diffusion 1.4 alone."""
     out_channels: int = 4
+    """Channels of what is predicted: those of the latents. Default: Stable Diffusion 1.4's."""
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    """Channels of each resolution level, from the finest; multiples of norm_num_groups. Each level halves height and
+    width of the one before. Default: Stable Diffusion 1.4's."""
     cross_attention: tuple[bool, ...] = (True, True, True, False)
-    """For each resolution level, from the finest: whether its blocks hold transformers."""
+    """For each resolution level, from the finest: whether its blocks hold transformers, spatial and temporal. Default:
+    Stable Diffusion 1.4's, which has none at the coarsest level."""
     layers_per_block: int = Field(2, ge=1)
+    """Residual blocks of each level on the way down; the way up has one more. Default: Stable Diffusion 1.4's."""
     num_attention_heads: int | tuple[int, ...] = 8
-    """Heads per attention, for all levels or for each."""
+    """Heads of every attention: one number for all levels, or one for each; each must divide its level's channels.
+    Default: Stable Diffusion 1.4's."""
     cross_attention_dim: int = 768
+    """Width of the text features. Default: that of CLIP ViT-L/14, which Stable Diffusion 1.4 reads."""
     norm_num_groups: int = Field(32, ge=1)
+    """Groups of every GroupNorm of the spatial layers. Default: Stable Diffusion 1.4's."""
     only_cross_attention: bool | tuple[bool, ...] = False
-    """Whether the transformers' first attention reads the text too, not the frame; for all levels or for each. The
-    middle block always has self-attention."""
+    """Whether the transformers' first attention reads the text too, instead of the frame; for all levels or for each.
+    The middle block always has self-attention. Default: self-attention, as in Stable Diffusion 1.4."""
     spatial_attention: Literal["own", "first_and_previous"] = "own"
-    """What self-attention of a frame reads: the frame itself, or the clip's first frame and the one before it."""
+    """What self-attention of a frame reads: the frame itself, or the clip's first frame and the one before it. Default:
+    as the released base network."""
     linear_projection: bool = False
-    """Whether transformers begin and end with linear layers instead of 1x1 convolutions."""
+    """Whether transformers begin and end with linear layers instead of 1x1 convolutions. Default: as Stable Diffusion
+    1.4; the x4 upscaler has them."""
     num_noise_levels: int = Field(0, ge=0)
-    """Noise levels of a conditioning image that the network has an embedding of; 0: it takes none."""
+    """Noise levels of a conditioning image that the network has an embedding of; 0: it takes none. Default: none, as
+    only stage vsr has such an image."""
     max_noise_level: int | None = None
-    """The highest noise level that may be asked for."""
+    """The highest noise level that may be asked for, 0 .. num_noise_levels - 1. Default: the last one."""
     temporal_order: Literal["before_feed_forward", "after_feed_forward"] = "before_feed_forward"
-    """Where temporal attention stands in the transformer block."""
+    """Where temporal attention stands in the transformer block. Default: as the released base network."""
     temporal_convolutions: bool = False
-    """Whether temporal residual blocks precede the transformers, and temporal modules follow each level."""
+    """Whether temporal residual blocks precede the transformers, and temporal modules follow each level. Default: none,
+    as in the released base network; the super-resolution network has them."""
     rotary_dim: int = Field(32, ge=0, multiple_of=2)
-    """Leading dims of each head that RoPE turns in temporal attention; 0 switches RoPE off."""
+    """Leading dims of each head that RoPE turns in temporal attention, at most all of them; 0 switches RoPE off.
+    Default: as the released base network; the paper gives no width."""
     relative_bias: bool = True
-    """Whether temporal attention adds a learned bias per relative frame distance (in the released weights)."""
+    """Whether temporal attention adds a learned bias per relative frame distance. Default: on, as in the
+    released base network."""
     norm_statistics: Literal["separate", "pooled"] = "separate"
-    """GroupNorm of a joint batch: the clip pools its own frames and each image stands alone, or all pool together."""
+    """What a GroupNorm averages over in a joint batch. separate: the clip pools its own frames and each image stands
+    alone; pooled: the clip and its images share their statistics, as the released weights were trained. Default:
+    separate, so that images train the 2-D model alone."""
 
     @model_validator(mode="before")
     @classmethod
@@ -89,6 +107,7 @@ class UNetConfig(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> "UNetConfig":
+        """Check that every list has an entry for each level, and that groups, heads and RoPE divide the channels."""
         levels = len(self.block_out_channels)
         if len(self.cross_attention) != levels:
             raise ValueError(
@@ -142,22 +161,26 @@ class UNetConfig(Strict):
 
 
 class AutoencoderConfig(Strict):
-    """Between pixels and latents."""
+    """The frozen autoencoder between pixels and latents."""
 
     type: Literal["diffusers", "patch"] = "diffusers"
-    """diffusers: AutoencoderKL from `pretrained_model_name_or_path`/vae; patch: orthonormal, no weights."""
+    """diffusers: AutoencoderKL from `pretrained_model_name_or_path`/vae. patch: an orthonormal transform of square
+    patches without weights, for small runs without downloads. Default: diffusers, as in the paper."""
     patch_size: int = Field(4, ge=1)
-    """patch only: pixels per latent, along both axes (1 is the identity)."""
+    """patch only: pixels per latent, along both axes; 1 is the identity. Default: that of configs/smoke."""
     coefficients: int | None = Field(None, ge=1)
-    """patch only: how many of a patch's patch_size^2 frequencies are kept, from the lowest; default: all, lossless."""
+    """patch only: how many of a patch's patch_size^2 frequencies are kept, from the lowest. Default: all, which loses
+    nothing."""
     scaling_factor: Positive | tuple[Positive, ...] | None = None
-    """Latents are multiplied by it; default: the autoencoder's own (1 for patch). For patch, a list has one for each
-    coefficient, as their sizes differ."""
+    """The latents are multiplied by it, so that their standard deviation is about 1. For patch, a list has a factor for
+    each coefficient, as their sizes differ. Default: the autoencoder's own (1 for patch)."""
     frames_per_call: int = Field(8, ge=1)
-    """diffusers only: frames that go through the autoencoder at once; bounds its memory."""
+    """diffusers only: frames that go through the autoencoder at once. It bounds memory and changes no result. Default:
+    half a base clip."""
 
     @model_validator(mode="after")
     def _check(self) -> "AutoencoderConfig":
+        """Check that the coefficients fit the patch, and the scaling factors the coefficients."""
         if self.coefficients is not None and self.coefficients > self.patch_size**2:
             raise ValueError(f"coefficients is {self.coefficients}, a patch has {self.patch_size}^2 of them")
         if isinstance(self.scaling_factor, tuple):
@@ -169,8 +192,10 @@ class AutoencoderConfig(Strict):
 
 
 class TextEncoderConfig(Strict):
-    """From a caption to (L, D) features."""
+    """The frozen text encoder from a caption to features (L, D)."""
 
     type: Literal["clip", "hash"] = "clip"
-    """clip: CLIPTextModel from `pretrained_model_name_or_path`/text_encoder; hash: a fixed random vector per word."""
+    """clip: CLIPTextModel from `pretrained_model_name_or_path`/text_encoder. hash: a fixed random vector for each word,
+    for small runs without downloads. Default: clip, as in the paper."""
     max_length: int = Field(77, ge=1)
+    """Tokens of a caption, L; longer ones are cut, shorter ones padded. Default: the most that CLIP was trained for."""

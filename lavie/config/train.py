@@ -1,6 +1,7 @@
 """The configuration of a run: every option, typed, with its default and what it means.
 
-Option names are those of the diffusers training scripts where they have one. config_file.py reads them.
+Option names are those of the diffusers training scripts where they have one. load.py reads a file into these types, and
+reference.py prints them as docs/configuration.md.
 """
 
 from typing import Annotated, Any, Literal
@@ -16,94 +17,148 @@ SamplerName = Literal["ddim", "ddpm", "euler", "dpm++", "unipc"]
 
 
 class SamplingConfig(Strict):
-    """How validation samples are drawn."""
+    """How validation prompts are sampled, and how the network is sampled later unless asked otherwise."""
 
     scheduler: SamplerName = "ddim"
+    """The sampler. Default: ddim, the released code's."""
     num_inference_steps: int = Field(50, ge=1)
+    """Denoising steps. Default: the released code's."""
     guidance_scale: float = Field(7.5, ge=0)
+    """Strength of classifier-free guidance; 1 and less switch it off. Default: the released base stage's."""
     negative_prompt: str = ""
-    """In place of the empty caption, where guidance leads away from."""
+    """Prompt of guidance's unconditional branch. Default: the empty caption, with which caption_dropout trains it."""
     prompt_suffix: str = ""
-    """Joined to every prompt by `lavie generate`."""
+    """Text that `lavie generate` joins to every prompt. Default: none."""
     noise_level: int = Field(50, ge=0)
-    """vsr only: the noise that the low resolution gets, of 0 .. model.max_noise_level."""
+    """vsr only: noise level, 0 .. model.max_noise_level, that the low resolution gets. Default: the released code's."""
 
 
 def _unquoted_no(value: Any) -> Any:
-    return "no" if value is False else value  # as YAML reads it
+    """Return "no" for the false that YAML reads where `no` stands without quotes."""
+    return "no" if value is False else value
 
 
 class TrainConfig(Strict):
     """One training run."""
 
     stage: StageName = "base"
+    """What the network learns: a clip from text (base), the frames between key frames (interpolation), or four times
+    the height and width (vsr)."""
     output_dir: str
+    """The run's folder: config, metrics, checkpoints and validation samples. Created if missing; two runs cannot share
+    one."""
     seed: int = 0
+    """What all random numbers of the run are drawn from: order of the data, cuts, noise, timesteps, fresh weights. Runs
+    of one seed and global batch are equal on any number of ranks, up to rounding."""
 
     model: UNetConfig = UNetConfig()
+    """The network. Default: the released base network."""
     autoencoder: AutoencoderConfig = AutoencoderConfig()
+    """The frozen autoencoder."""
     text_encoder: TextEncoderConfig = TextEncoderConfig()
+    """The frozen text encoder."""
     data: DataConfig
+    """The samples, and what is made of them."""
     sampling: SamplingConfig = SamplingConfig()
+    """How the network is sampled."""
 
     pretrained_model_name_or_path: str | None = None
-    """A Stable Diffusion 1.4 folder (diffusers): frozen autoencoder and text encoder, the network's spatial weights."""
+    """A Stable Diffusion 1.4 folder in diffusers' format (for stage vsr, of the x4 upscaler): the frozen autoencoder
+    and text encoder, and the network's spatial weights. Default: none, which needs encoders without weights."""
     init_weights: str | None = None
-    """Where the network starts, if not from the folder above: a released LaVie .pt, an exported folder, or a run's."""
+    """Where the network's weights come from instead of the folder above: a released LaVie .pt, an exported folder, a
+    run's folder or one of its checkpoints. Default: null, the folder above; without it a fresh network."""
     trainable: Literal["all", "temporal"] = "all"
+    """The parameters that train: all, or those without a counterpart in the 2-D network. Default: all, as the paper
+    trains the base stage; its super-resolution trains the temporal ones."""
 
     max_train_steps: int = Field(ge=1)
+    """Optimizer steps of the run."""
     train_batch_size: int = Field(1, ge=1)
-    """Clips (each with its images) per rank and micro-batch."""
+    """Clips (each with its images) per rank and micro-batch. Default: what fits the smallest memory."""
     gradient_accumulation_steps: int = Field(1, ge=1)
+    """Micro-batches per optimizer step and rank: a step has train_batch_size times this times the ranks clips. Default:
+    no accumulation."""
     gradient_checkpointing: bool = False
+    """Whether activations are computed again in the backward pass instead of kept: about a third more work for most of
+    their memory. Default: off, as small networks do not need it."""
     mixed_precision: Annotated[Literal["auto", "no", "bf16"], BeforeValidator(_unquoted_no)] = "auto"
-    """auto: bf16 on a GPU, float32 on a CPU."""
+    """What the network computes in: float32 (no), or bfloat16 with float32 masters (bf16). Default: auto, bf16 on a GPU
+    and float32 on a CPU."""
     kernels: Literal["auto", "torch", "triton"] = "auto"
-    """Temporal attention, GroupNorm and temporal convolution: Triton kernels where they run, plain PyTorch, or an error
-    where the kernels cannot run."""
+    """What computes temporal attention, GroupNorm and temporal convolution: plain PyTorch, or Triton kernels, with an
+    error where they cannot run. Default: auto, Triton kernels where they run and PyTorch elsewhere."""
     attention: Literal["sdpa", "flash-attn"] = "sdpa"
-    """Spatial attention: PyTorch's own choice of kernel, or the package flash-attn."""
+    """What computes spatial attention: PyTorch's own choice of kernel, or the package flash-attn. Default: sdpa, which
+    needs no package."""
 
     learning_rate: float = Field(1e-4, gt=0)
+    """Step size of AdamW after the warm-up. Default: that of diffusers' training scripts."""
     lr_scheduler: Literal["constant", "cosine"] = "constant"
+    """How the rate goes on after the warm-up: constant, or along a cosine to 0 at max_train_steps. Default: the
+    released code's."""
     lr_warmup_steps: int = Field(0, ge=0)
+    """Steps over which the rate rises linearly to learning_rate. Default: none."""
     adam_beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay per step of AdamW's average of gradients. Default: that of Kingma and Ba (2015)."""
     adam_beta2: float = Field(0.999, ge=0, lt=1)
+    """Decay per step of AdamW's average of squared gradients. Default: that of Kingma and Ba (2015)."""
     adam_epsilon: float = Field(1e-8, gt=0)
+    """What AdamW adds to the root of the average square, against division by 0. Default: that of Kingma and Ba
+    (2015)."""
     adam_weight_decay: float = Field(1e-2, ge=0)
+    """Decoupled weight decay: each step takes learning_rate times this share of a weight away. Default: PyTorch's."""
     max_grad_norm: float = Field(1.0, ge=0)
-    """Gradients are clipped to this global norm; 0 switches clipping off."""
+    """The global norm to which gradients are clipped; 0 switches clipping off. Default: that of diffusers' training
+    scripts."""
     use_ema: bool = True
+    """Whether the run keeps an exponential moving average of the weights, which validation and sampling then use.
+    Default: yes, as the released weights are such an average."""
     ema_decay: float = Field(0.9999, ge=0, lt=1)
+    """Decay per step of that average; it rises to this value as (1 + step) / (10 + step). Default: the released
+    code's."""
 
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+    """What the network predicts: the noise, or the velocity v (Salimans and Ho, 2022). Default: epsilon (paper, Eq. 3);
+    the x4 upscaler predicts v."""
     image_loss_weight: float = Field(1.0, ge=0)
-    """alpha of the joint loss L_V + alpha L_I (paper, Eq. 4)."""
+    """alpha of the joint loss L_V + alpha L_I (paper, Eq. 4). Default: our choice, as the paper gives no value."""
     caption_dropout: float = Field(0.1, ge=0, le=1)
-    """Share of captions replaced by the empty one, for classifier-free guidance."""
+    """Share, 0 .. 1, of captions replaced by the empty one, for classifier-free guidance. Default: the released
+    code's."""
     keyframe_interval: int = Field(4, ge=2)
-    """interpolation only: every n-th frame is a key frame, from which the others are to be made."""
+    """interpolation only: every n-th frame is a key frame, from which the others are to be made. Default: the
+    paper's."""
     condition_noise_steps: int = Field(0, ge=0, le=1000)
-    """interpolation only: key frames are noised at a timestep drawn below this; 0 keeps them clean."""
+    """interpolation only: key frames are noised at a timestep drawn below this, which makes the network forgive flaws
+    of the base stage's clips. Default: 0, clean key frames."""
     degradation: DegradationConfig = DegradationConfig()
-    """vsr only."""
+    """vsr only: how the low resolution is made."""
     snr_gamma: float | None = Field(None, gt=0)
-    """Min-SNR-gamma weighting of the loss; off by default."""
+    """gamma of the Min-SNR weighting of the loss (Hang et al., 2023), which proposes 5. Default: null, no weighting."""
     rescale_betas_zero_snr: bool = False
+    """Whether the noise schedule is rescaled so that its last timestep has no signal (Lin et al., 2024); needs
+    v_prediction. Default: no, as the released networks were trained."""
 
     checkpointing_steps: int = Field(500, ge=1)
+    """Steps between checkpoints; the last step is saved too. Default: that of diffusers' training scripts."""
     checkpoints_total_limit: int | None = Field(None, ge=1)
+    """Checkpoints that are kept, the newest ones. Default: null, all."""
     resume_from_checkpoint: str | None = None
-    """"latest", or a checkpoint folder. If given and nothing can be resumed, the run stops with an error. "auto" is
-    "latest", but starts at step 0 where output_dir has no checkpoint: for jobs that a scheduler starts again."""
+    """"latest", or a checkpoint folder: where the run goes on, or an error if nothing can be resumed. "auto" is
+    "latest", but starts at step 0 where output_dir has no checkpoint: for jobs that a scheduler starts again. Default:
+    null, a run from step 0."""
     validation_steps: int = Field(500, ge=1)
+    """Steps between validations; the last step is validated too. Default: with every checkpoint."""
     validation_batches: int = Field(4, ge=1)
-    """Clips per rank for the validation loss."""
+    """Micro-batches of data.validation per rank for the validation loss, with noise and timesteps that stay the same.
+    Default: a few, as every validation reads them."""
     validation_prompts: tuple[str, ...] = ()
+    """base only: prompts that are sampled at every validation, into output_dir/samples. Default: none."""
 
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":
+        """Check what sections ask of one another: encoders of weights, the network of channels, sizes of the stride."""
         if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
             raise ValueError(
                 "rescale_betas_zero_snr leaves no signal at the last timestep, where prediction_type epsilon has "
@@ -135,6 +190,7 @@ class TrainConfig(Strict):
         return self
 
     def _check_stage(self) -> None:
+        """Raise ValueError at a setting that the stage cannot use, or that contradicts its condition."""
         stage, data = STAGES[self.stage], self.data
         if data.num_images and not stage.joins_images:
             raise ValueError(
@@ -167,7 +223,7 @@ class TrainConfig(Strict):
 
     @property
     def low_resolution(self) -> DegradationConfig | None:
-        """How batches come by their low resolution, if the stage wants one."""
+        """How the batches' low resolution is made; None for a stage without one."""
         return self.degradation if STAGES[self.stage].condition == "low_resolution" else None
 
     @property

@@ -63,12 +63,12 @@ def test_sampling_runs_on_the_kernels_of_the_run(finished_run, tmp_path, monkeyp
 
         monkeypatch.setattr(module, name, watched)
 
-    watch(attention, "temporal_attention_packed")
+    watch(attention, "temporal_attention")
     watch(resnet, "group_norm_silu")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert sample(monkeypatch, finished_run(kernels=kernels), tmp_path / "out") in (0, None)
-    assert asked == {("temporal_attention_packed", kernels), ("group_norm_silu", kernels)}
+    assert asked == {("temporal_attention", kernels), ("group_norm_silu", kernels)}
 
 
 def test_a_stage_waits_where_its_kernels_cannot_run(finished_run, monkeypatch):

@@ -10,7 +10,8 @@ import torch
 from ...errors import DataError
 from ..decoders.choice import disagreement, missing_dali, trial
 from ..decoders.clip import PyAVDecoder
-from ..decoders.dali import DaliDecoder, Device, clip_for_dali, dali_serves
+from ..decoders.dali import DaliDecoder
+from ..decoders.dali_rules import Device, clip_for_dali, dali_serves
 from ..prepare.sandbox import MEMORY, Sandbox
 from ..shards.index_file import Sample
 

@@ -1,25 +1,21 @@
 """Fixed cuts: the same ones in every run, each of them shown, and the cuts that online training shows."""
 
 import itertools
+from functools import partial
 
-import numpy as np
 import torch
 
 from lavie.config.data import DataConfig
 from lavie.data.feed.cuts import CutRows, cached_samples
 from lavie.data.feed.loader import build_loader, fixed_batches
 from lavie.data.feed.share import Share
-from lavie.data.media.encode import encode_mp4
 from lavie.data.order.datasets import load_datasets
-from lavie.data.prepare.pack import pack_files
-from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
 from lavie.seeds import key64
+from tests.data.datasets import damage, write_lone, write_ramp
+from tests.data.feed.loading import small
 
-
-def config(folder, **changes) -> DataConfig:
-    values = {"num_frames": 4, "num_images": 2, "height": 16, "width": 24, "fps": 8, "num_workers": 0}
-    return DataConfig(train=str(folder), **{**values, **changes})
+config = partial(small, num_images=2, height=16, width=24)
 
 
 def batches(data, steps, seed=0, **kwargs):
@@ -28,7 +24,7 @@ def batches(data, steps, seed=0, **kwargs):
 
 
 def shown(data, steps, seed=0):
-    """All the different pixels that each sample was shown with."""
+    """Return, for each sample, the set of all pixels that it was shown with."""
     found = {}
     for batch in batches(data, steps, seed):
         frames = data.num_frames
@@ -46,7 +42,8 @@ def test_a_sample_has_so_many_cuts_whatever_the_seed(demo):
     assert {len(cuts) for cuts in first.values()} <= {1, 2}
     assert sum(len(cuts) == 2 for cuts in first.values()) > 0.8 * len(first)
     both = [key for key in first if len(first[key]) == len(second[key]) == 2]
-    assert len(both) > 20 and all(first[key] == second[key] for key in both)
+    assert len(both) > 20
+    assert all(first[key] == second[key] for key in both)
     assert all(first[key] & second[key] for key in first)
     assert all(len(cuts) == 1 for cuts in shown(data.model_copy(update={"cuts": 1}), 36).values())
     free = shown(config(demo / "train"), 36)
@@ -54,9 +51,7 @@ def test_a_sample_has_so_many_cuts_whatever_the_seed(demo):
 
 
 def test_cuts_are_spread_over_starts_and_places(tmp_path):
-    ramp = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.full((32, 32, 3), 20, np.uint8)
-    media = encode_mp4(ramp, 8)
-    pack_files([CaptionedFile("v", "v", lambda: media, "text")], tmp_path, num_frames=1, fps=8)
+    write_ramp(tmp_path, 12)
     rows = CutRows([load_index([str(tmp_path)]).videos], config(tmp_path, num_images=0, cuts=60))
     starts = [round(float(rows.row(cut)["pixels"][0].float().mean()) / 20) for cut in range(60)]
     assert set(starts) == set(range(9))
@@ -93,16 +88,13 @@ def test_validation_is_cut_as_without_cuts(demo):
 
 
 def test_a_sample_that_cannot_be_read_is_named(demo, tmp_path):
-    media = encode_mp4(np.zeros((8, 16, 24, 3), np.uint8), 8)
-    pack_files([CaptionedFile("v", "v", lambda: media, "text")], tmp_path, num_frames=4, fps=8)
-    index = load_index([str(tmp_path)]).videos
-    tar = tmp_path / "00000.tar"
-    data = bytearray(tar.read_bytes())
-    data[index[0].offset + index[0].size // 2] ^= 1
-    tar.write_bytes(data)
+    index = load_index([str(write_lone(tmp_path))]).videos
+    damage(tmp_path, {index[0].key})
     row = CutRows([index], config(tmp_path, num_images=0, cuts=2, verify="never")).row(1)
-    assert "pixels" not in row and row["position"] == 1
-    assert row["dropped"][0]["key"] == index[0].key and "SHA-256 differs" in row["dropped"][0]["reason"]
+    assert "pixels" not in row
+    assert row["position"] == 1
+    assert row["dropped"][0]["key"] == index[0].key
+    assert "SHA-256 differs" in row["dropped"][0]["reason"]
 
 
 def test_datasets_without_weight_need_no_entries(demo):

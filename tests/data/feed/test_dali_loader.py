@@ -1,18 +1,17 @@
 """DALI in the loader feeds what PyAV feeds: the same samples and spares in the same order, and nearly the pixels."""
 
-import io
 import itertools
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from lavie.config.data import DataConfig
 from lavie.data.decoders import choice as decoders
 from lavie.data.decoders.dali import DaliDecoder
 from lavie.data.feed.batches import Batches
@@ -27,44 +26,29 @@ from lavie.data.shards.index import load_index
 from lavie.errors import ConfigError, DataError
 from lavie.pixels import to_float
 from lavie.testing import SHARED
+from tests.data.datasets import damage, pack_media, png, waves
+from tests.data.feed.loading import processes, small
 from tests.markers import requires_shared
 
 requires_dali = pytest.mark.skipif(decoders.missing_dali() is not None, reason="DALI is not installed")
 
 
-def png(level: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (48, 40), (level, level, 90)).save(file, "png")
-    return file.getvalue()
-
-
-def waves(seed: int, frames: int = 20, height: int = 48, width: int = 64) -> np.ndarray:
-    """A moving pattern whose brightness falls and rises with time."""
-    y, x = np.mgrid[:height, :width]
-    waves = [110 + 4 * i + 50 * np.sin(x / 7 + seed + i / 2) * np.cos(y / 9) for i in range(frames)]
-    return np.repeat(np.stack(waves)[..., None], 3, -1).astype(np.uint8)
+config = partial(small, fps=4)
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    """12 VP9 clips of several sizes, one of which holds one clip only, two that DALI does not get, and 5 images."""
+    """Pack 12 VP9 videos of several sizes, of which `short` holds one clip only, 2 that DALI does not get, 5 images."""
     media = {f"v{i:02}": encode_vp9(waves(i, 20 + i, 48 + 2 * i, 64 + i % 3), 8) for i in range(11)}
     media["short"] = encode_vp9(waves(12, 7), 8)
     media["uneven"] = encode_mp4(waves(20), times=[0.13 * i + 0.05 * (i % 2) for i in range(20)])
     media["h264"] = encode_mp4(waves(21), 8)
-    media |= {f"i{i}": png(40 * i) for i in range(5)}
-    out = tmp_path_factory.mktemp("shards")
-    pack_files((CaptionedFile(k, k, lambda d=d: d, f"text of {k}") for k, d in media.items()), out, num_frames=4, fps=8)
-    return out
-
-
-def config(folder, **changes) -> DataConfig:
-    values = {"num_frames": 4, "num_images": 1, "height": 24, "width": 32, "fps": 4, "num_workers": 0}
-    return DataConfig(train=str(folder), **{**values, **changes})
+    media |= {f"i{i}": png(np.full((40, 48, 3), (40 * i, 40 * i, 90), np.uint8)) for i in range(5)}
+    return pack_media(tmp_path_factory.mktemp("shards"), media, num_frames=4)
 
 
 def take(data, steps, *, world_size=1, batch=4, start_step=0):
-    """The batches of `steps` steps over all ranks, by step and rank, and the loaders, closed."""
+    """Return the batches of `steps` steps over all ranks, by step and rank, and the loaders, which are closed."""
     loaders = [
         build_loader(
             data,
@@ -81,22 +65,24 @@ def take(data, steps, *, world_size=1, batch=4, start_step=0):
 
 
 def rows(batches):
-    """(position, keys, captions) of each row, and what was dropped."""
+    """Return (position, keys, captions) of each row, and all samples that were dropped."""
     fed = [r for b in batches for r in zip(b["positions"].tolist(), b["keys"], b["captions"], strict=True)]
     return fed, [d for b in batches for d in b["dropped"]]
 
 
 def pixels(batches):
-    """float (F + N, 3, H, W) in [-1, 1] of each row."""
+    """Return the pixels of each row, float (F + N, 3, H, W) in [-1, 1]."""
     return [to_float(row) if row.dtype == torch.uint8 else row for b in batches for row in b["pixels"]]
 
 
 def assert_same(pyav, dali):
     assert rows(pyav) == rows(dali)
     for a, b in zip(pixels(pyav), pixels(dali), strict=True):
-        apart = (a[:4] - b[:4]).abs() * 127.5
-        assert apart.mean() <= 0.6 and apart.max() <= 16  # two libraries' bicubic filters
-        assert torch.equal(a[4:], b[4:])  # images are the workers' either way
+        difference = (a[:4] - b[:4]).abs() * 127.5
+        # Two libraries' bicubic filters differ a little; images are the workers' either way.
+        assert difference.mean() <= 0.6
+        assert difference.max() <= 16
+        assert torch.equal(a[4:], b[4:])
 
 
 @requires_dali
@@ -138,11 +124,7 @@ def test_ranks_and_resuming_change_nothing(shards):
 def test_damaged_samples_have_the_same_spares_and_reports(shards, tmp_path, num_workers):
     folder = shutil.copytree(shards, tmp_path / "shards")
     index = load_index((str(folder),))
-    tar = folder / "00000.tar"
-    data = bytearray(tar.read_bytes())
-    for sample in (index.videos[2], index.videos[5], index.images[1]):
-        data[sample.offset + sample.size // 2] ^= 1
-    tar.write_bytes(data)
+    damage(folder, {sample.key for sample in (index.videos[2], index.videos[5], index.images[1])})
     pyav, _ = take(config(folder, decoder="pyav"), 8)
     dali, _ = take(config(folder, decoder="dali", num_workers=num_workers), 8)
     assert_same(pyav, dali)
@@ -166,7 +148,8 @@ def test_a_clip_at_which_both_decoders_fail_has_a_spare(shards, monkeypatch, cap
     assert rows(pyav) == rows(again)  # PyAV decodes it
     failed = "dali-cpu failed on its batch"
     assert loader.by_pyav[failed] >= 4
-    assert bad in caplog.text and "dali-cpu failed on a batch, PyAV decodes it (" in caplog.text
+    assert bad in caplog.text
+    assert "dali-cpu failed on a batch, PyAV decodes it (" in caplog.text
 
     size = next(s.size for s in load_index((str(shards),)).videos if s.key == bad)
 
@@ -180,7 +163,8 @@ def test_a_clip_at_which_both_decoders_fail_has_a_spare(shards, monkeypatch, cap
     dali, _ = take(config(shards, decoder="dali"), 8)
     assert_same(pyav, dali)
     dropped = rows(dali)[1]
-    assert dropped and all(d["key"] == bad and d["reason"] == "frame 3 is damaged" for d in dropped)
+    assert dropped
+    assert all(d["key"] == bad and d["reason"] == "frame 3 is damaged" for d in dropped)
 
 
 @requires_dali
@@ -197,9 +181,10 @@ def test_moving_images_are_the_workers(shards):
 def test_a_worker_that_dies_changes_nothing(shards):
     pyav, _ = take(config(shards, decoder="pyav"), 10, batch=2)
     data = config(shards, decoder="dali", num_workers=2)
+    others = multiprocessing.active_children()
     loader = build_loader(data, data.train, Share(seed=3, train_batch_size=2))
     dali = list(itertools.islice(loader, 3))
-    os.kill(loader._batches._rows._workers[0].process.pid, signal.SIGKILL)
+    os.kill(processes(others)[0].pid, signal.SIGKILL)
     dali += itertools.islice(loader, 7)
     loader.close()
     assert_same(pyav, dali)
@@ -210,8 +195,7 @@ def test_files_travel_in_shared_memory_whatever_their_size(tmp_path):
     """A file is larger than the frames that it gives, or smaller."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 64, 96, 1), dtype=np.uint8)
     media = {"large": encode_vp9(noise.repeat(3, -1), 8), "small": encode_vp9(waves(0), 8)}
-    entries = (CaptionedFile(k, k, lambda d=d: d, "text") for k, d in media.items())
-    pack_files(entries, tmp_path, num_frames=4, fps=8)
+    pack_media(tmp_path, media, num_frames=4)
     assert len(media["small"]) < 4 * 32 * 32 * 3 < len(media["large"])
     changes = {"height": 32, "width": 32, "num_images": 0}
     pyav, _ = take(config(tmp_path, decoder="pyav", **changes), 3)
@@ -226,23 +210,25 @@ def test_what_dali_cannot_serve_is_refused_or_left_to_pyav(shards, monkeypatch):
         take(config(shards, decoder="dali"), 1)
     monkeypatch.setattr(decoders, "missing_dali", lambda: None)
     for verify in ("never", "sampled"):
-        with pytest.raises(ConfigError, match="data.decoder is dali: .*data.verify is not always"):
+        with pytest.raises(ConfigError, match=r"data.decoder is dali: .*data.verify is not always"):
             take(config(shards, decoder="dali", verify=verify), 1)
+    # By default, without a GPU, PyAV decodes.
     _, (loader,) = take(config(shards), 1)
-    assert isinstance(loader, Batches) and not isinstance(loader, DecodedBatches)  # auto, without a GPU
+    assert isinstance(loader, Batches)
+    assert not isinstance(loader, DecodedBatches)
 
 
 @requires_dali
 @requires_shared
 def test_real_clips(tmp_path):
-    """Those of the assets, as VP9 at 320 pixels where they are not."""
+    """The videos of the assets are fed by both; those that are not VP9 are encoded anew at half their size."""
     folder = SHARED / "assets/videos"
-    entries = [("tears", (folder / "tears_of_steel.webm").read_bytes())]
+    media = {"tears": (folder / "tears_of_steel.webm").read_bytes()}
     for name in ("bigbuckbunny", "frog"):
         data = (folder / f"{name}.mp4").read_bytes()
         frames = decode_frames(data, range(0, min(60, len(frame_times(data))), 2))
-        entries.append((name, encode_vp9(frames[:, ::2, ::2], 12, gop=15)))
-    pack_files((CaptionedFile(k, k, lambda d=d: d, k) for k, d in entries), tmp_path, num_frames=4, fps=4)
+        media[name] = encode_vp9(frames[:, ::2, ::2], 12, gop=15)
+    pack_files((CaptionedFile(k, k, lambda d=d: d, k) for k, d in media.items()), tmp_path, num_frames=4, fps=4)
     changes = {"num_images": 0, "height": 64, "width": 96}
     pyav, _ = take(config(tmp_path, decoder="pyav", **changes), 2, batch=3)
     dali, (loader,) = take(config(tmp_path, decoder="dali", **changes), 2, batch=3)

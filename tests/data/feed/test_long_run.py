@@ -1,6 +1,7 @@
 """A run far from its start and a long one: any step is reached at once, and nothing grows on the way."""
 
 import itertools
+import multiprocessing
 
 import psutil
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from lavie.data.order import permutation as stream
 from lavie.data.order.datasets import load_datasets
 from lavie.data.order.sample_order import image_order, video_order
+from tests.data.feed.loading import processes
 from tests.data.feed.long_run import FAR, datasets, loader, measured
 
 
@@ -63,11 +65,12 @@ def test_a_long_run_does_not_grow(folders, monkeypatch):
 
 
 def test_processes_do_not_grow(folders):
+    others = multiprocessing.active_children()
     batches, _ = loader(folders, batch=8, num_workers=1)
     rss = []
     for step, _ in enumerate(itertools.islice(batches, 240)):
         if step % 60 == 59:
-            (worker,) = batches._rows._workers
-            rss.append(psutil.Process(worker.process.pid).memory_info().rss)
+            (process,) = processes(others)
+            rss.append(psutil.Process(process.pid).memory_info().rss)
     batches.close()
     assert rss[-1] - rss[0] < 2 << 20, rss

@@ -1,0 +1,142 @@
+"""`python -m lavie.config.reference` prints docs/configuration.md: every key of a run's configuration, from the types.
+
+Names, types and defaults are those of the classes; what a key means is the string below its field in the source.
+"""
+
+import ast
+import inspect
+import json
+import textwrap
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MultipleOf
+from pydantic_core import PydanticUndefined, to_jsonable_python
+
+from .base import Strict
+from .data import BucketConfig, DatasetConfig, DegradationConfig, Weight
+from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
+from .train import DataConfig, SamplingConfig, TrainConfig
+
+SECTIONS: tuple[tuple[str, type[Strict]], ...] = (
+    ("The run", TrainConfig),
+    ("`model`", UNetConfig),
+    ("`autoencoder`", AutoencoderConfig),
+    ("`text_encoder`", TextEncoderConfig),
+    ("`data`", DataConfig),
+    ("An entry of `data.train`", DatasetConfig),
+    ("An entry of `data.buckets`", BucketConfig),
+    ("`sampling`", SamplingConfig),
+    ("`degradation`", DegradationConfig),
+)
+"""The tables, in their order: heading and type."""
+
+OPENING = """\
+# Configuration reference
+
+Every key of a run's YAML, with its type, its default and what it means. Keys of a section are written below it, or as
+`section.key=value` on the command line; an unknown key is an error that names the nearest valid one. A list is written
+as `[a, b]`, "no value" as `null`.
+
+This page is printed by `python -m lavie.config.reference`, from the types in `lavie/config/`.
+"""
+
+NAMES = {int: "integer", float: "number", bool: "true or false", str: "text", NoneType: "null"}
+SIGNS = (
+    (Ge, "ge", ">="),
+    (Gt, "gt", ">"),
+    (Le, "le", "<="),
+    (Lt, "lt", "<"),
+    (MultipleOf, "multiple_of", "a multiple of"),
+)
+"""Constraints of a field, each with its attribute and how it is written."""
+WEIGHT = get_args(Weight)[0]
+
+
+def main() -> None:
+    """Print the reference."""
+    print(render(), end="")
+
+
+def render() -> str:
+    """Return the reference as Markdown: a heading, the class's docstring and a table for each section."""
+    parts = [OPENING]
+    for heading, model in SECTIONS:
+        summary = " ".join(inspect.cleandoc(model.__doc__ or "").split())
+        rows = ["| key | type | default | meaning |", "|---|---|---|---|", *map(_row, _keys(model))]
+        parts.append(f"## {heading}\n\n{summary}\n\n" + "\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def field_docs(model: type[Strict]) -> dict[str, str]:
+    """Return the string below each field of a section in its source, as one line, by the field's name."""
+    [definition] = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    assert isinstance(definition, ast.ClassDef)
+    docs = {}
+    for field, below in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                docs[field.target.id] = " ".join(str(below.value.value).split())
+    return docs
+
+
+def type_name(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
+    """Return the type of a key in words, with the range that its metadata gives."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation == WEIGHT:
+        return "number >= 0, or [[step, number], ...]"
+    if origin is Annotated:
+        return type_name(arguments[0], arguments[1:])
+    if origin in (Union, UnionType):
+        return " or ".join(type_name(argument, metadata) for argument in arguments)
+    if origin is Literal:
+        return ", ".join(f"`{argument}`" for argument in arguments)
+    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            return f"list of {type_name(arguments[0])}"
+        return f"[{', '.join(type_name(argument) for argument in arguments)}]"
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        entries: dict[type[Strict], str] = {DatasetConfig: "dataset", BucketConfig: "bucket"}
+        return entries.get(annotation, "section")
+    return NAMES[annotation] + (_range(metadata) if annotation in (int, float) else "")
+
+
+def _range(metadata: tuple[Any, ...]) -> str:
+    """Return the bounds in a field's metadata, as " >= 1 and <= 10", or nothing."""
+    constraints: list[Any] = []
+    for constraint in metadata:
+        # pydantic's Field keeps constraints in a list of its own where it stands inside Annotated.
+        constraints += getattr(constraint, "metadata", None) or [constraint]
+    bounds = []
+    for constraint in constraints:
+        for kind, attribute, sign in SIGNS:
+            if isinstance(constraint, kind):
+                bounds.append(f"{sign} {getattr(constraint, attribute)}")
+    return " " + " and ".join(bounds) if bounds else ""
+
+
+def _keys(model: type[Strict]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield name, type, default and meaning of every key of a section."""
+    docs = field_docs(model)
+    for name, meaning in model.input_keys.items():
+        yield name, "text", "none", meaning
+    for name, field in model.model_fields.items():
+        if field.is_required():
+            default = "required"
+        elif isinstance(field.default, Strict):
+            default = "its own defaults"
+        else:
+            assert field.default is not PydanticUndefined
+            default = f"`{json.dumps(to_jsonable_python(field.default))}`"
+        yield name, type_name(field.annotation, tuple(field.metadata)), default, docs[name]
+
+
+def _row(cells: tuple[str, str, str, str]) -> str:
+    """Return a line of a Markdown table, with the key in code."""
+    name, *others = (cell.replace("|", "\\|") for cell in cells)
+    return f"| `{name}` | {' | '.join(others)} |"
+
+
+if __name__ == "__main__":
+    main()
