@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 import psutil
@@ -91,16 +92,30 @@ def _open_store(place: Place, serves: bool, patience: float) -> dist.Store:
         except RuntimeError as error:  # what torch.distributed raises derives from it
             came.append(str(error).splitlines()[0])
 
-    thread = threading.Thread(target=connect, daemon=True)
+    thread = threading.Thread(target=connect, daemon=True, name="meet")
     thread.start()
     thread.join(patience + 5)
     found = came[0] if came else "it says nothing"
+    if thread.is_alive():
+        _hang_up(place.port)
+        thread.join(patience)
     if isinstance(found, str):
         raise LostRankError(
             f"{place}: something answers at {place.endpoint}, but it is not rank 0 of this run ({found}): MASTER_PORT "
             "is taken by another program, or rank 0 has just failed. Look at rank 0's output, or choose another port"
         )
     return found
+
+
+def _hang_up(port: int) -> None:
+    """Shut this process's connections to a port, so that a thread that waits there for an answer gets an error.
+
+    It would be left in C++, and asking for the GIL while Python ends: that aborts the process.
+    """
+    for connection in psutil.net_connections("tcp"):
+        if connection.pid == os.getpid() and connection.raddr and connection.raddr.port == port:
+            with suppress(OSError), socket.socket(fileno=os.dup(connection.fd)) as s:
+                s.shutdown(socket.SHUT_RDWR)
 
 
 def _check_address(place: Place) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -212,6 +213,7 @@ def test_another_program_answers():
         port = other.getsockname()[1]
         with pytest.raises(ClusterError, match=rf"node1 \(rank 1\): something answers at 127.0.0.1:{port}, but"):
             meet(place(1, port), timeout=5, patience=1)
+    assert "meet" not in [thread.name for thread in threading.enumerate()], "it would wait in C++ for good"
 
 
 def test_rank_0_is_elsewhere():

@@ -1,15 +1,23 @@
-"""From encoded clips to the pixels that a network sees: one interface, three ways to decode.
+"""The types between the loader and a decoder of clips, and the decoder that is the reference.
 
-    pyav       everything that `decode` reads, on the CPU: the reference, and what training uses without DALI
-    dali-gpu   H.264, HEVC, VP8 and VP9 by the GPU's video decoder (NVDEC)
-    dali-cpu   VP8 and VP9, the codecs that DALI decodes on a CPU: the same pipeline, for tests and machines without GPU
+There are three ways ("backends") from an encoded clip to the pixels that a network sees:
 
-DALI runs in the trainer's process, since a GPU is not to be shared among loader workers. The workers read, verify and
-choose the frames and the cut, as always, and hand over an EncodedClip; what DALI cannot decode exactly they decode
-themselves (a DecodedClip). Order, resume and spares are thus the stream's own, whichever decoder runs.
+- pyav: FFmpeg in the worker processes, on the CPU. It reads everything that `media.decode` reads. It is the reference,
+  and what training uses without DALI.
+- dali-gpu: H.264, HEVC, VP8 and VP9 by the GPU's video decoder (NVDEC).
+- dali-cpu: VP8 and VP9, the codecs that DALI decodes on a CPU. It is the same pipeline as dali-gpu, for tests and for
+  machines without a GPU.
+
+DALI runs in the process of the trainer, since worker processes should not share its GPU. The division of work:
+
+1. A worker reads and verifies the sample and chooses the clip's frames and cut, whatever the backend.
+2. If DALI can decode the clip exactly, the worker hands on an EncodedClip; if not, it decodes the clip itself, and
+   hands on a DecodedClip that says why.
+3. The decoder in the trainer turns the EncodedClips of a batch into pixels.
+
+So the order of samples, resuming and spares do not depend on the decoder that runs.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -21,53 +29,56 @@ from ...pixels import to_float
 from ..media.clips import Crop, fit
 from ..media.decode import read_frames
 
-log = logging.getLogger("lavie")
-
 Backend = Literal["pyav", "dali-cpu", "dali-gpu"]
+"""The way in which clips are decoded; the module's docstring describes each."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedClip:
-    """A clip before its pixels exist."""
+    """A clip before it is decoded: its file, and which frames and which part of them it shows."""
 
     key: str
+    """The key of its sample."""
     data: bytes
     """The bytes of the media file, of which the clip is a part."""
     indices: np.ndarray
-    """int64 (F,), ascending: its frames, counted in order of presentation."""
+    """int64 (F,), ascending: the frames of the clip, counted from 0 in order of presentation."""
     height: int
+    """Height of the source in pixels."""
     width: int
-    """Of the source, in pixels."""
+    """Width of the source in pixels."""
     bt709: bool
-    """Whether its colours are to be converted by the BT.709 matrix; else BT.601's."""
+    """Whether colours are to be converted by the BT.709 matrix; else by that of BT.601."""
     u: float
+    """Where frames are cut across, from 0 (left) to 1 (right), as for `clips.fit`."""
     v: float
-    """Where it is cut, in [0, 1]: see `clips.fit`."""
+    """Where frames are cut down, from 0 (top) to 1 (bottom), as for `clips.fit`."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedClip:
-    """A clip that its worker decoded, because DALI does not serve it."""
+    """A clip that its worker decoded, because DALI is not to have it. Its pixels are in the row that it came with."""
 
     key: str
+    """The key of its sample."""
     reason: str
-    """Why DALI does not."""
+    """Why DALI is not to have it, as the end of a sentence about the clip."""
 
 
 class Decoder(Protocol):
-    """Decodes the clips of a micro-batch to the size it was made for."""
+    """What decodes the clips of a micro-batch to the size that it was made for."""
 
     backend: Backend
 
     def __call__(self, clips: Sequence[EncodedClip]) -> torch.Tensor:
-        """float32 (len(clips), F, 3, H, W) in [-1, 1], RGB, on the decoder's device.
+        """Return the clips' pixels: float32 (len(clips), F, 3, H, W) in [-1, 1], RGB, on the decoder's device.
 
-        Raises DataError if one of them cannot be decoded.
+        Raises DataError if one of the clips cannot be decoded.
         """
 
 
 class PyAVDecoder:
-    """The reference."""
+    """The reference decoder, on the CPU: every other one is measured by it."""
 
     backend: Backend = "pyav"
 
@@ -75,9 +86,10 @@ class PyAVDecoder:
         self._height, self._width, self._crop = height, width, crop
 
     def __call__(self, clips: Sequence[EncodedClip]) -> torch.Tensor:
-        """See Decoder; float32 on the CPU."""
+        """Return the clips' pixels on the CPU, as Decoder describes them."""
         return to_float(torch.stack([self._pixels(clip) for clip in clips]))
 
     def _pixels(self, clip: EncodedClip) -> torch.Tensor:
+        """Return the frames of a clip, cut and scaled: uint8 (F, H, W, 3)."""
         frames = read_frames(clip.data, clip.indices)
         return torch.from_numpy(fit(frames, self._height, self._width, clip.u, clip.v, self._crop))

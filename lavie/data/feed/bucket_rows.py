@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from ...config.data import DegradationConfig
 from ..cache.cache import Cache
-from ..decoders.dali import Device
+from ..decoders.dali_rules import Device
 from ..order.buckets import Buckets
 from .rows import Announce, ClipRows, Row
 

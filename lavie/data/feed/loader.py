@@ -16,7 +16,8 @@ from ...config.data import DataConfig, DatasetConfig, DegradationConfig
 from ..cache.cache import Cache
 from ..decoders.choice import choose_backend
 from ..decoders.clip import Backend
-from ..decoders.dali import DaliDecoder, Device
+from ..decoders.dali import DaliDecoder
+from ..decoders.dali_rules import Device
 from ..order.buckets import Buckets, load_buckets
 from ..order.datasets import load_datasets
 from .batches import Batch, Batches

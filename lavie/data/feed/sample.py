@@ -18,7 +18,7 @@ from ...config.data import DataConfig
 from ...seeds import key64, numpy_generator, uniform
 from ..cache.cache import Cache
 from ..decoders.clip import DecodedClip, EncodedClip
-from ..decoders.dali import Device, clip_for_dali
+from ..decoders.dali_rules import Device, clip_for_dali
 from ..media.camera import camera_path, moving_clip
 from ..media.clips import clip_indices, cut_scale, fit
 from ..media.decode import decode_image, indexed_times, read_frames

@@ -14,7 +14,8 @@ import torch
 from lavie.data.decoders import choice as decoders
 from lavie.data.decoders.choice import choose_backend, disagreement, trial
 from lavie.data.decoders.clip import EncodedClip, PyAVDecoder
-from lavie.data.decoders.dali import TO_BT709, DaliDecoder, clip_for_dali, dali_serves
+from lavie.data.decoders.dali import TO_BT709, DaliDecoder
+from lavie.data.decoders.dali_rules import clip_for_dali, dali_serves
 from lavie.data.media.clips import clip_indices, fit
 from lavie.data.media.decode import decode_frames, probe
 from lavie.data.media.encode import encode_mp4
