@@ -15,8 +15,6 @@ from torch import Tensor
 from .cost import Cost
 from .launch import chip_of, launch
 
-STATISTICS_ROWS = 128
-"""Positions that one entry of the statistics covers: the tallest tile."""
 EXTENTS = ("B", "F", "S", "splits")
 """Numbers on whose values no machine code depends."""
 
@@ -38,7 +36,6 @@ def _conv_kernel(
     time,  # (B, C_OUT) or None
     residual,  # (B, F, S, C_OUT) or None
     y,  # (B, F, S, C_OUT), contiguous
-    statistics,  # (2, B, F, blocks of S, C_OUT): means, and sums of squares about them; or None
     B,
     F,
     S,
@@ -87,13 +84,13 @@ def _conv_kernel(
         w_block = tl.load(w_tile + i * (BLOCK_K * COLUMNS * BLOCK_N))
         acc = _product(x_block, w_block, acc, PRECISION)
 
-    image, images = b * F + f, tl.full((), B * F, tl.int64)
+    image = b * F + f
     if residual is not None:
         residual += b * r_b + f.to(tl.int64) * r_f
     for part in tl.static_range(PARTS):  # in parts, their registers fit beside the accumulator
         columns = acc if PARTS == 1 else _quarter(acc, part)
         column = n * BLOCK_N + part * (BLOCK_N // PARTS)
-        _finish(columns, bias, time, residual, y, statistics, b, image, images, block, column, S, r_s, C_OUT)
+        _finish(columns, bias, time, residual, y, b, image, block, column, S, r_s, C_OUT)
 
 
 @triton.jit
@@ -106,8 +103,8 @@ def _quarter(tile, which: tl.constexpr):
 
 
 @triton.jit
-def _finish(acc, bias, time, residual, y, statistics, b, image, images, block, column, S, r_s, C_OUT: tl.constexpr):
-    """Adds what is to be added to a tile, stores it, and the mean and spread of its columns."""
+def _finish(acc, bias, time, residual, y, b, image, block, column, S, r_s, C_OUT: tl.constexpr):
+    """Adds what is to be added to a tile, and stores it."""
     ROWS: tl.constexpr = acc.shape[0]
     co = column + tl.arange(0, acc.shape[1])
     s = block * ROWS + tl.arange(0, ROWS)
@@ -118,18 +115,7 @@ def _finish(acc, bias, time, residual, y, statistics, b, image, images, block, c
         acc += tl.load(time + b * C_OUT + co, mask=co < C_OUT, other=0.0).to(tl.float32)[None, :]
     if residual is not None:
         acc += tl.load(residual + s.to(tl.int64)[:, None] * r_s + co[None, :], mask=mask, other=0.0).to(tl.float32)
-    stored = acc.to(y.dtype.element_ty)
-    tl.store(y + (image * S + s)[:, None] * C_OUT + co[None, :], stored, mask=mask)
-    if statistics is not None:
-        values = stored.to(tl.float32)  # what the next norm will read
-        count = tl.minimum(S - block * ROWS, ROWS).to(tl.float32)
-        mean = tl.sum(tl.where(mask, values, 0.0), 0) / count
-        centred = tl.where(mask, values - mean[None, :], 0.0)
-        blocks = tl.cdiv(S, ROWS)
-        entry = statistics + (image * blocks + block) * C_OUT + co
-        tl.store(entry, mean, mask=co < C_OUT)
-        entry += images * blocks * C_OUT
-        tl.store(entry, tl.sum(centred * centred, 0), mask=co < C_OUT)
+    tl.store(y + (image * S + s)[:, None] * C_OUT + co[None, :], acc.to(y.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=EXTENTS)
@@ -209,7 +195,7 @@ DEEP = 1536
 
 
 def conv_tile(x: Tensor, outputs: int, taps: int) -> Tile:
-    """The forward kernel's tile. Of a frame of more than 64 positions it takes STATISTICS_ROWS."""
+    """The forward kernel's tile."""
     positions, depth = x.shape[2], taps * x.shape[3]
     if x.dtype == torch.float32:
         return Tile(64, 64, 32, 1, 4, 3) if positions <= 64 else Tile(128, 64, 32, 1, 8, 3)
@@ -253,20 +239,18 @@ def unsupported(x: Tensor, *others: Tensor | None) -> str | None:
     return None
 
 
-def forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, time: Tensor | None, residual: Tensor | None, statistics: bool
-) -> tuple[Tensor, Tensor]:
-    """x (B, F, S, C_in), weight (C_out, C_in, k), bias (C_out,), time (B, C_out), residual (B, F, S, C_out) ->
-    the output (B, F, S, C_out), and statistics (2, B, F, blocks, C_out) or an empty tensor."""
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, time: Tensor | None, residual: Tensor | None) -> Tensor:
+    """Return the convolution of x (B, F, S, C_in) with weight (C_out, C_in, k), contiguous (B, F, S, C_out).
+
+    bias (C_out,), time (B, C_out) and residual (B, F, S, C_out) are added where they are given.
+    """
     batch, frames, positions, inputs = x.shape
     outputs, _, taps = weight.shape
     x = _unit_channels(x)
     residual = None if residual is None else _unit_channels(residual)
     y = x.new_empty(batch, frames, positions, outputs)
-    blocks = triton.cdiv(positions, STATISTICS_ROWS)
-    spread = x.new_empty((2, batch, frames, blocks, outputs) if statistics else 0, dtype=torch.float32)
     if y.numel() == 0:
-        return y, spread
+        return y
     tile = conv_tile(x, outputs, taps)
     launch(
         _conv_kernel,
@@ -277,7 +261,6 @@ def forward(
         None if time is None else time.contiguous(),
         residual,
         y,
-        spread if statistics else None,
         batch,
         frames,
         positions,
@@ -294,7 +277,7 @@ def forward(
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
-    return y, spread
+    return y
 
 
 def weight_gradient(dy: Tensor, x: Tensor, taps: int) -> Tensor:
@@ -380,8 +363,8 @@ def _case(
         x, dy, weight = empty(*shape, inputs), empty(*shape, outputs), empty(outputs, inputs, taps)
         time = empty(batch, outputs) if "time" in epilogue else None
         residual = empty(*shape, outputs) if "residual" in epilogue else None
-        forward(x, weight, empty(outputs), time, residual, "statistics" in epilogue)
-        forward(dy, weight.transpose(0, 1).flip(2), None, None, None, False)
+        forward(x, weight, empty(outputs), time, residual)
+        forward(dy, weight.transpose(0, 1).flip(2), None, None, None)
         weight_gradient(dy, x, taps)
 
     return run
@@ -391,13 +374,13 @@ def _cases() -> dict[str, Callable[[], None]]:
     """The super-resolution network's convolutions of 8 frames, by taps, channels and what is added; and odd sizes."""
     bf16, fp16, fp32 = torch.bfloat16, torch.float16, torch.float32
     rows = (
-        (bf16, 5, 256, 256, (1, 8, 320 * 512), "time statistics"),
+        (bf16, 5, 256, 256, (1, 8, 320 * 512), "time"),
         (bf16, 3, 256, 256, (1, 8, 320 * 512), "residual"),
-        (bf16, 5, 512, 512, (2, 8, 320 * 512), "time statistics"),
+        (bf16, 5, 512, 512, (2, 8, 320 * 512), "time"),
         (bf16, 3, 1024, 1024, (1, 8, 40 * 64), "residual"),
-        (bf16, 3, 24, 40, (1, 5, 99), "time residual statistics"),
-        (fp16, 3, 512, 512, (1, 8, 160 * 256), "residual statistics"),
-        (fp32, 3, 512, 512, (1, 8, 160 * 256), "time residual statistics"),
+        (bf16, 3, 24, 40, (1, 5, 99), "time residual"),
+        (fp16, 3, 512, 512, (1, 8, 160 * 256), "residual"),
+        (fp32, 3, 512, 512, (1, 8, 160 * 256), "time residual"),
     )
     return {
         f"{str(dtype).removeprefix('torch.')} k{taps} {inputs}-{outputs} {epilogue}": _case(

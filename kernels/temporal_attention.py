@@ -301,15 +301,13 @@ def config_of(q: Tensor, bias: Tensor | None) -> Config:
     return Config(rows, 1, 4, 32, True, 4)
 
 
-def unsupported(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rotary_dim: int) -> str | None:
-    """Why the kernels do not take these arguments of temporal_attention, or None."""
-    frames, head_dim = q.shape[1], q.shape[-1]
-    if q.dtype not in (torch.float32, torch.bfloat16, torch.float16) or not q.dtype == k.dtype == v.dtype:
-        return (
-            f"q, k, v are {q.dtype}, {k.dtype}, {v.dtype}, and kernels want one of float32, bfloat16, float16 for all"
-        )
-    if q.numel() == 0 or frames > 64:
-        return f"q has the shape {tuple(q.shape)}, and kernels want 1 to 64 frames and no empty axis"
+def unsupported(qkv: Tensor, bias: Tensor | None, rotary_dim: int) -> str | None:
+    """Return why the kernels do not take these arguments of temporal_attention, or None."""
+    frames, head_dim = qkv.shape[1], qkv.shape[-1]
+    if qkv.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"q, k, v are {qkv.dtype}, and kernels want float32, bfloat16 or float16"
+    if qkv.numel() == 0 or frames > 64:
+        return f"q has the shape {tuple(qkv[:, :, :, 0].shape)}, and kernels want 1 to 64 frames and no empty axis"
     if head_dim % 8 or not 32 <= head_dim <= 160:
         return f"head_dim is {head_dim}, and kernels want a multiple of 8 from 32 to 160"
     if rotary_dim not in (0, 32, 64, 128) or rotary_dim > head_dim:
@@ -317,10 +315,12 @@ def unsupported(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rotary_dim
     return None
 
 
-def forward(qkv: list[Tensor], bias: Tensor | None, turn: Tensor | None, scale: float) -> Tensor:
-    """qkv: one packed (B, F, S, 3, heads, D) or q, k, v (B, F, S, heads, D) each; bias (heads, F, F) or None; turn:
-    complex64 (F, rotary_dim / 2) or None -> (B, F, S, heads, D)."""
-    q, k, v = _alike(qkv)
+def forward(qkv: Tensor, bias: Tensor | None, turn: Tensor | None, scale: float) -> Tensor:
+    """Return the attention (B, F, S, heads, D) of qkv (B, F, S, 3, heads, D).
+
+    bias: (heads, F, F) or None; turn: complex64 (F, rotary_dim / 2), the rotation of each frame, or None.
+    """
+    q, k, v = _unpacked(qkv)
     batch, frames, positions, heads, head_dim = q.shape
     o = q.new_empty(q.shape)
     config, constants = _constants(q, bias, turn)
@@ -336,13 +336,13 @@ def forward(qkv: list[Tensor], bias: Tensor | None, turn: Tensor | None, scale: 
     return o
 
 
-def backward(do: Tensor, qkv: list[Tensor], bias: Tensor | None, turn: Tensor | None, scale: float) -> list[Tensor]:
-    """The gradients of qkv, contiguous tensors shaped like it, then that of the bias if there is one."""
-    q, k, v = _alike(qkv)
+def backward(do: Tensor, qkv: Tensor, bias: Tensor | None, turn: Tensor | None, scale: float) -> list[Tensor]:
+    """Return the gradient of qkv, a contiguous tensor shaped like it, then that of the bias if there is one."""
+    q, k, v = _unpacked(qkv)
     do = do if do.stride(-1) == 1 else do.contiguous()  # such as the expanded gradient of a sum
     batch, frames, positions, heads, head_dim = q.shape
-    gradients = [x.new_empty(x.shape) for x in qkv]
-    dq, dk, dv = _three(gradients)
+    gradient = qkv.new_empty(qkv.shape)
+    dq, dk, dv = gradient.unbind(3)
     config, constants = _constants(q, bias, turn)
     sequences = batch * positions * heads
     programs, dbias = triton.cdiv(sequences, config.block), None
@@ -358,19 +358,13 @@ def backward(do: Tensor, qkv: list[Tensor], bias: Tensor | None, turn: Tensor | 
         X_HEAD=q.stride(3), O_HEAD=do.stride(3), **constants, num_warps=config.num_warps,
     )  # fmt: skip
     if bias is None or dbias is None:
-        return gradients
-    return [*gradients, dbias.unflatten(0, (-1, heads))[..., :frames, :frames].sum(0).to(bias.dtype)]
+        return [gradient]
+    return [gradient, dbias.unflatten(0, (-1, heads))[..., :frames, :frames].sum(0).to(bias.dtype)]
 
 
-def _three(qkv: list[Tensor]) -> list[Tensor]:
-    return qkv if len(qkv) == 3 else list(qkv[0].unbind(3))
-
-
-def _alike(qkv: list[Tensor]) -> list[Tensor]:
-    """q, k, v with the same strides, the last one 1: as they are if they have them, as views of a packed tensor do."""
-    tensors = _three(qkv)
-    alike = tensors[0].stride(-1) == 1 and len({x.stride() for x in tensors}) == 1
-    return tensors if alike else [x.contiguous() for x in tensors]
+def _unpacked(qkv: Tensor) -> tuple[Tensor, ...]:
+    """Return q, k and v, views of qkv, or of a copy if the dims of a head are no neighbours in memory."""
+    return (qkv if qkv.stride(-1) == 1 else qkv.contiguous()).unbind(3)
 
 
 def _padded(bias: Tensor | None, rows: int) -> Tensor | None:
@@ -403,10 +397,13 @@ def _constants(q: Tensor, bias: Tensor | None, turn: Tensor | None) -> tuple[Con
 # --- what it costs
 
 
-def cost(qkv: list[Tensor], bias: Tensor | None) -> Cost:
-    """Forward reads q, k, v and writes o; backward reads them and do and writes three gradients. Products: two forward,
-    five backward, of which one is the scores again."""
-    q, _, _ = _three(qkv)
+def cost(qkv: Tensor, bias: Tensor | None) -> Cost:
+    """Return the floors of an attention of qkv (B, F, S, 3, heads, D) and of its gradients.
+
+    Forward reads q, k, v and writes o; backward reads them and do, and writes three gradients. Matrix products: two
+    forward; five backward, of which one is the scores again.
+    """
+    q = qkv[:, :, :, 0]
     tensor = q.numel() * q.element_size()
     table = 0 if bias is None else bias.numel() * bias.element_size()
     product = 2 * q.numel() * q.shape[1]
@@ -420,8 +417,8 @@ def _case(
     qkv = torch.empty(1, frames, size, 3, heads, head_dim, dtype=dtype, device=meta)
     table = torch.empty(heads, frames, frames, dtype=dtype, device=meta) if bias else None
     turn = torch.empty(frames, rotary_dim // 2, dtype=torch.complex64, device=meta) if rotary_dim else None
-    o = forward([qkv], table, turn, head_dim**-0.5)
-    backward(o, [qkv], table, turn, head_dim**-0.5)
+    o = forward(qkv, table, turn, head_dim**-0.5)
+    backward(o, qkv, table, turn, head_dim**-0.5)
 
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32

@@ -13,14 +13,14 @@ that RoPE turns, so that all compute the same.
 from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...ops.backend import Backend
-from ...ops.temporal_attention import rotary_frequencies, temporal_attention, temporal_attention_packed
+from ...ops.temporal_attention import rotary_frequencies, temporal_attention
 from ..cost import Cost
 from ..temporal_attention import cost
 from .check import Case, Way
@@ -64,7 +64,7 @@ def make_bias(shape: Shape, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def ours(qkv: Tensor, bias: Tensor | None = None, *_angles: Tensor, shape: Shape, backend: Backend) -> Tensor:
-    return temporal_attention_packed(qkv, bias=bias, rotary_dim=shape.rotary_dim, backend=backend)
+    return temporal_attention(qkv, bias=bias, rotary_dim=shape.rotary_dim, backend=backend)
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -112,28 +112,45 @@ def case(shape: Shape) -> Case:
 def floor(shape: Shape) -> Cost:
     meta = torch.device("meta")
     qkv, *rest = make(shape, meta, torch.bfloat16)
-    return cost([qkv], rest[0] if rest else None)
+    return cost(qkv, rest[0] if rest else None)
 
 
 # --- beside attention alone
 
 
 def make_apart(shape: Shape, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """q, k, v and the bias."""
-    leaves = []
-    for i in range(3):
-        x = torch.randn(shape.batch, shape.frames, shape.positions, shape.heads, shape.head_dim, device=device)
-        if i < 2:
-            x[..., : shape.rotary_dim] = 0
-        leaves.append(x.to(dtype))
+    """Return q, k and v, which are views of one packed tensor, and the bias."""
+    qkv = torch.randn(shape.batch, shape.frames, shape.positions, 3, shape.heads, shape.head_dim, device=device)
+    qkv[:, :, :, :2, :, : shape.rotary_dim] = 0
+    leaves = list(qkv.to(dtype).unbind(3))
     if shape.positional:
         leaves.append(make_bias(shape, device, dtype))
     return [x.requires_grad_() for x in leaves]
 
 
-def ours_apart(*leaves: Tensor, shape: Shape, backend: Backend) -> Tensor:
-    q, k, v, *bias = leaves
-    return temporal_attention(q, k, v, bias=bias[0] if bias else None, rotary_dim=shape.rotary_dim, backend=backend)
+class Packed(torch.autograd.Function):
+    """The packed tensor (B, F, S, 3, heads, D) that q, k and v are views of, without a copy either way."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        batch, frames, positions, heads, head_dim = q.shape
+        size = (batch, frames, positions, 3, heads, head_dim)
+        strides = (*q.stride()[:3], k.storage_offset() - q.storage_offset(), *q.stride()[3:])
+        return q.detach().as_strided(size, strides)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        return gradient.unbind(3)
+
+
+def ours_apart(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, *, shape: Shape) -> Tensor:
+    """Run the kernels on the packed tensor behind q, k and v."""
+    return temporal_attention(Packed.apply(q, k, v), bias=bias, rotary_dim=shape.rotary_dim, backend="triton")
+
+
+def definition_apart(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, *, shape: Shape) -> Tensor:
+    """Run plain PyTorch on q, k and v of any strides."""
+    return temporal_attention(torch.stack([q, k, v], 3), bias=bias, rotary_dim=shape.rotary_dim, backend="torch")
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -153,15 +170,16 @@ def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def case_alone(shape: Shape) -> Case:
-    definition = partial(ours_apart, shape=shape, backend="torch")
     ways = {
-        "triton": Way(partial(ours_apart, shape=shape, backend="triton")),
+        "triton": Way(partial(ours_apart, shape=shape)),
         "sdpa": Way(sdpa, orders=(SEQUENCES,) * 3),
     }
     if find_spec("flash_attn") and not shape.positional:  # it has no bias
         ways["flash-attn"] = Way(flash, orders=(POSITIONS,) * 3)
     name = f"{shape.name}, B={shape.batch}, beside attention alone"
-    return Case(name, partial(make_apart, shape), ways, definition, floor(shape), roundings=4)
+    return Case(
+        name, partial(make_apart, shape), ways, partial(definition_apart, shape=shape), floor(shape), roundings=4
+    )
 
 
 def shapes(tiny: bool) -> Iterator[Shape]:

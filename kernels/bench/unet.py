@@ -82,7 +82,7 @@ def released(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def run(x: Tensor, *leaves: Tensor) -> Tensor:
         with (
             mock.patch.object(resnet_module, "group_norm_silu", released_group_norm),
-            mock.patch.object(attention_module, "temporal_attention_packed", released_temporal_attention),
+            mock.patch.object(attention_module, "temporal_attention", released_temporal_attention),
         ):
             return function(x.contiguous(), *leaves)
 
@@ -103,7 +103,7 @@ def plain(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def run(*leaves: Tensor) -> Tensor:
         with (
             mock.patch.object(resnet_module, "group_norm_silu", group_norm),
-            mock.patch.object(attention_module, "temporal_attention_packed", released_temporal_attention),
+            mock.patch.object(attention_module, "temporal_attention", released_temporal_attention),
         ):
             return function(*leaves)
 

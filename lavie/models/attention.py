@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..config.model import UNetConfig
 from ..ops.attention import attention
-from ..ops.temporal_attention import temporal_attention_packed
+from ..ops.temporal_attention import temporal_attention
 from .backends import UsesAttention, UsesKernels
 from .embeddings import RelativeBias
 from .frames import Frames
@@ -109,7 +109,7 @@ class TemporalAttention(UsesKernels, Attention):
         qkv = F.linear(x, torch.cat([layer.weight for layer in (self.to_q, self.to_k, self.to_v)]))
         bias = self.time_rel_pos_bias(x.shape[1]) if self.time_rel_pos_bias is not None else None
         qkv = qkv.unflatten(-1, (3, self.heads, -1))
-        heads = temporal_attention_packed(qkv, rotary_dim=self.rotary_dim, bias=bias, backend=self.kernel_backend)
+        heads = temporal_attention(qkv, rotary_dim=self.rotary_dim, bias=bias, backend=self.kernel_backend)
         return self.out(heads)
 
 

@@ -34,11 +34,11 @@ def group_norm_silu(
             f"x of shape {tuple(x.shape)} cannot be cut into {groups} groups of channels and clips of {frames} frames "
             f"and {images} images; wanted multiples of {groups} and {frames + images}"
         )
-    return _group_norm_silu(x, weight, bias, groups, eps, frames, images, pool_images, silu, backend)[0]
+    return norm_forward(x, weight, bias, groups, eps, frames, images, pool_images, silu, backend)[0]
 
 
 @torch.library.custom_op("lavie::group_norm_silu", mutates_args=())
-def _group_norm_silu(
+def norm_forward(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -65,14 +65,14 @@ def _group_norm_silu(
     return _unrows(y, x), mean, rstd
 
 
-@_group_norm_silu.register_fake
+@norm_forward.register_fake
 def _(x, weight, bias, groups, eps, frames, images, pool_images, silu, backend):
     stats = x.new_empty(x.shape[0], groups, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
     return torch.empty_like(x, memory_format=torch.channels_last), stats, torch.empty_like(stats)
 
 
 @torch.library.custom_op("lavie::group_norm_silu_backward", mutates_args=())
-def _group_norm_silu_backward(
+def norm_backward(
     dy: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -102,7 +102,7 @@ def _group_norm_silu_backward(
     return _unrows(dx, x), gx_sum.sum(0).to(weight.dtype), g_sum.sum(0).to(bias.dtype)
 
 
-@_group_norm_silu_backward.register_fake
+@norm_backward.register_fake
 def _(dy, x, weight, bias, mean, rstd, groups, frames, images, pool_images, silu, backend):
     return torch.empty_like(x, memory_format=torch.channels_last), torch.empty_like(weight), torch.empty_like(bias)
 
@@ -115,13 +115,13 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, dy, _dmean, _drstd):
-    gradients = _group_norm_silu_backward(
+    gradients = norm_backward(
         dy, *ctx.saved_tensors, ctx.groups, ctx.frames, ctx.images, ctx.pool_images, ctx.silu, ctx.backend
     )
     return *gradients, *[None] * 7
 
 
-_group_norm_silu.register_autograd(_backward, setup_context=_setup_context)
+norm_forward.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ EVERYTHING = """
 import importlib, sys
 from pathlib import Path
 import torch
-from lavie.inference import bench
+from lavie.bench import cascade
 from lavie.kernels.bench.report import renew
 
 for name in {modules}:
@@ -92,7 +92,7 @@ for name in {modules}:
 assert not [name for name in ("pytest", "hypothesis") if name in sys.modules]
 renew(*map(Path, sys.argv[1:]))
 # Networks on the meta device, their sizes and their memory; no stage is sampled.
-assert list(bench.bench([], (2, 64, 64, 2), None, torch.device("cpu"), {{}})) == []
+assert list(cascade.bench([], (2, 64, 64, 2), None, torch.device("cpu"), {{}})) == []
 """
 
 

@@ -54,7 +54,7 @@ def test_the_released_operations_are_right(block):
 
 
 NORM = (unet.resnet_module, "group_norm_silu")
-ATTENTION = (unet.attention_module, "temporal_attention_packed")
+ATTENTION = (unet.attention_module, "temporal_attention")
 
 
 @pytest.mark.parametrize(

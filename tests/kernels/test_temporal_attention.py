@@ -12,7 +12,7 @@ pytest.importorskip("triton")
 from lavie.errors import KernelError  # noqa: E402
 from lavie.kernels import temporal_attention as kernels  # noqa: E402
 from lavie.kernels.launch import CHIPS, recording  # noqa: E402
-from lavie.ops.temporal_attention import temporal_attention, temporal_attention_packed  # noqa: E402
+from lavie.ops.temporal_attention import temporal_attention  # noqa: E402
 from lavie.testing import TOLERANCES, check_operation, relative_error  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -55,11 +55,7 @@ def run(function, qkv, bias, do):
 
 
 def packed(qkv, **call):
-    return temporal_attention_packed(qkv, **call, backend="triton")
-
-
-def apart(qkv, **call):
-    return temporal_attention(*qkv.unbind(3), **call, backend="triton")
+    return temporal_attention(qkv, **call, backend="triton")
 
 
 def check(tensors, function=packed, **call):
@@ -84,11 +80,10 @@ def test_other_head_dims(head_dim):
     check(inputs(16, head_dim))
 
 
-@pytest.mark.parametrize("function", (packed, apart))
 @pytest.mark.parametrize("bias,rotary_dim", ((True, 0), (False, 32), (False, 64), (True, 128)))
 @pytest.mark.parametrize("frames", (8, 33))
-def test_switches(frames, bias, rotary_dim, function):
-    check(inputs(frames, 136, bias=bias), function, rotary_dim=rotary_dim, theta=500.0, scale=0.3)
+def test_switches(frames, bias, rotary_dim):
+    check(inputs(frames, 136, bias=bias), rotary_dim=rotary_dim, theta=500.0, scale=0.3)
 
 
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16))
@@ -119,18 +114,10 @@ def test_memory_order_changes_no_bit():
     qkv, bias, do = inputs(16, 40)
     expected = run(packed, qkv, bias, do)
     permuted = qkv.permute(5, 3, 0, 4, 2, 1).contiguous().permute(2, 5, 4, 1, 3, 0)  # frames innermost
-    copies = [x.contiguous() for x in qkv.unbind(3)]
-    mixed = [copies[0], *qkv.unbind(3)[1:]]
     slices = torch.cat([qkv, qkv], -1)[..., :40]
     for again in (qkv.contiguous(), permuted, slices):
         for a, e in zip(run(packed, again, bias, do), expected, strict=True):
-            assert torch.equal(a, e)
-    for views in (copies, mixed, qkv.unbind(3)):
-        leaves = [x.detach().requires_grad_() for x in views]
-        o = temporal_attention(*leaves, bias=bias, backend="triton")
-        assert torch.equal(o, expected[0]) and o.is_contiguous()
-        gradients = torch.autograd.grad(o, leaves, do)
-        assert torch.equal(torch.stack(gradients, 3), expected[1]) and all(g.is_contiguous() for g in gradients)
+            assert torch.equal(a, e) and a.is_contiguous()
 
 
 def test_expanded_and_permuted_gradients():
@@ -181,8 +168,8 @@ def noted(positions, frames=8, heads=8, head_dim=64, bias=True, batch=2):
     table = torch.empty(heads, frames, frames, device=meta) if bias else None
     turn = torch.empty(frames, 16, dtype=torch.complex64, device=meta)
     with recording(CHIPS[9, 0]) as seen:
-        o = kernels.forward([qkv], table, turn, 0.1)
-        kernels.backward(o, [qkv], table, turn, 0.1)
+        o = kernels.forward(qkv, table, turn, 0.1)
+        kernels.backward(o, qkv, table, turn, 0.1)
     return seen.launches
 
 
@@ -207,8 +194,8 @@ def test_packed_views_are_read_in_place():
     qkv, bias, do = inputs(16, 40, total=20)
     qkv = qkv[:, :16]
     with recording(CHIPS[9, 0]) as seen:
-        kernels.forward([qkv], bias, None, 0.1)
-        kernels.backward(do, list(qkv.unbind(3)), bias, None, 0.1)
+        kernels.forward(qkv, bias, None, 0.1)
+        kernels.backward(do, qkv, bias, None, 0.1)
     assert len(seen.launches) == 2
     for launch in seen.launches:
         assert [t.data_ptr() for t in launch.args[:3]] == [t.data_ptr() for t in qkv.unbind(3)]
@@ -216,11 +203,10 @@ def test_packed_views_are_read_in_place():
 
 
 @pytest.mark.parametrize("bias", (True, False))
-@pytest.mark.parametrize("function", (packed, apart))
-def test_compiles_without_graph_breaks(function, bias):
+def test_compiles_without_graph_breaks(bias):
     tensors = inputs(5, 32, bias=bias)
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
-    for a, e in zip(run(compiled, *tensors), run(function, *tensors), strict=True):
+    compiled = torch.compile(packed, fullgraph=True, backend="aot_eager")
+    for a, e in zip(run(compiled, *tensors), run(packed, *tensors), strict=True):
         assert torch.equal(a, e) and a.stride() == e.stride()
 
 
@@ -236,14 +222,11 @@ def test_checkpointing_changes_no_bit(bias):
 
 
 @pytest.mark.parametrize("bias", (True, False))
-@pytest.mark.parametrize("parts", (1, 3))
-def test_opcheck(parts, bias):
+def test_opcheck(bias):
     qkv, table, do = inputs(5, 32, positions=1, bias=bias, total=7)
-    tensors = [qkv[:, :5]] if parts == 1 else list(qkv[:, :5].unbind(3))
-    leaves = [t.detach().requires_grad_() for t in tensors]
-    table = table.requires_grad_() if bias else None
-    backward = (do, tensors, table.detach() if bias else None, 32, 1e4, 0.2, "triton")
-    forward = (leaves, table, 32, 1e4, 0.2, "triton")
+    qkv, table = qkv[:, :5], table.requires_grad_() if bias else None
+    backward = (do, qkv, table.detach() if bias else None, 32, 1e4, 0.2, "triton")
+    forward = (qkv.detach().requires_grad_(), table, 32, 1e4, 0.2, "triton")
     check_operation("temporal_attention", forward, "temporal_attention_backward", backward)
 
 
@@ -282,15 +265,14 @@ def test_says_what_it_does_not_take(shape, dtype, rotary_dim, reason):
     with pytest.raises(KernelError, match=reason):
         packed(qkv, rotary_dim=rotary_dim)
     if "rotary_dim is 64" not in reason:
-        assert temporal_attention_packed(qkv, rotary_dim=rotary_dim).shape == qkv[:, :, :, 0].shape
+        assert temporal_attention(qkv, rotary_dim=rotary_dim).shape == qkv[:, :, :, 0].shape
 
 
 @pytest.mark.parametrize("bias", (True, False))
-@pytest.mark.parametrize("parts", (1, 3))
-def test_cost(parts, bias):
+def test_cost(bias):
     tensors = inputs(5, 40, bias=bias, dtype=torch.bfloat16)
     qkv, table, do = tensors
-    cost = kernels.cost([qkv] if parts == 1 else list(qkv.unbind(3)), table)
+    cost = kernels.cost(qkv, table)
     o, *gradients = run(packed, *tensors)
     tables = 0 if table is None else table.nbytes
     assert cost.forward_bytes == qkv.nbytes + tables + o.nbytes

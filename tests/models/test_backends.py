@@ -13,7 +13,7 @@ from tests.cascades import STAGE_MODELS
 CPU = torch.device("cpu")
 KERNEL_OPS = {
     "group_norm_silu": resnet,
-    "temporal_attention_packed": attention,
+    "temporal_attention": attention,
     "pseudo3d_block": temporal,
 }
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lavie.ops.group_norm_silu import group_norm_silu
-from lavie.ops.pseudo3d_conv import norm_statistics, pseudo3d_block, pseudo3d_conv, pseudo3d_conv_with_statistics
+from lavie.ops.pseudo3d_conv import pseudo3d_block, pseudo3d_conv
 from lavie.testing import TOLERANCES, check_operation, relative_error
 
 EPS = 1e-6
@@ -111,21 +111,6 @@ def test_wrong_shapes_are_named(wrong):
         pseudo3d_conv(x, **tensors)
 
 
-@pytest.mark.parametrize("pooled", (True, False))
-@pytest.mark.parametrize("positions", (1, 128, 300))
-def test_statistics_are_those_of_the_next_norm(positions, pooled):
-    x, weight, bias, time, _, _ = inputs(3, 3, positions, (6, 12), dtype=torch.float64)
-    y, statistics = pseudo3d_conv_with_statistics(x, weight, bias + 1000, time=time)
-    assert torch.equal(y, pseudo3d_conv(x, weight, bias + 1000, time=time))
-    assert statistics.shape == (2, 2, 3, (positions + 127) // 128, 12) and not statistics.requires_grad
-    mean, rstd = norm_statistics(statistics, positions, groups=4, eps=EPS, pooled=pooled)
-    images = y.flatten(0, 1).permute(0, 2, 1)[..., None]
-    settings = (4, EPS, 3 if pooled else 1, 0, False, True, "torch")
-    _, *expected = torch.ops.lavie.group_norm_silu(images, torch.ones(12), torch.zeros(12), *settings)
-    for a, e in zip((mean, rstd), expected, strict=True):
-        assert a.shape == e.shape and relative_error(a, e) < 1e-9
-
-
 def test_results_do_not_depend_on_fresh_memory_and_repeat(poison):
     tensors = inputs(5, 3)
     first = run(conv, *tensors)
@@ -134,12 +119,11 @@ def test_results_do_not_depend_on_fresh_memory_and_repeat(poison):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("statistics", (False, True))
-def test_opcheck(statistics):
+def test_opcheck():
     x, weight, bias, time, residual, dy = inputs(3, 4)
     leaves = [t.requires_grad_() for t in (x, weight, bias, time, residual)]
     backward = (dy, x.detach(), weight.detach(), "torch")
-    check_operation("pseudo3d_conv", (*leaves, statistics, "torch"), "pseudo3d_conv_weight_gradient", backward)
+    check_operation("pseudo3d_conv", (*leaves, "torch"), "pseudo3d_conv_weight_gradient", backward)
 
 
 def test_compiles_without_graph_breaks():
@@ -151,11 +135,11 @@ def test_compiles_without_graph_breaks():
 
 # The residual block
 
-KERNELS = {"spatial": (3, 3), "temporal 3": (3, 1, 1), "temporal 5": (5, 1, 1)}
-PSEUDO_3D, TEMPORAL, PLAIN = ("spatial", "temporal 3"), ("temporal 5", "temporal 3"), ("spatial", "spatial")
+BEFORE_TRANSFORMER, AFTER_LEVEL = (3, 3), (5, 3)
+"""The taps of the two convolutions, in each of the two blocks of the super-resolution network."""
 
 
-def block_inputs(kinds, time=True, frames=3, channels=8, middle=12, dtype=torch.float32):
+def block_inputs(taps, time=True, frames=3, channels=8, middle=12, dtype=torch.float32):
     """x, norm1, conv1, norm2, conv2 (weight and bias each), time or None, and a gradient of the output."""
     g = torch.Generator().manual_seed(0)
 
@@ -166,33 +150,28 @@ def block_inputs(kinds, time=True, frames=3, channels=8, middle=12, dtype=torch.
         return draw(2 * frames, channels, 4, 5).contiguous(memory_format=torch.channels_last)
 
     tensors = [images()]
-    for kind, (ins, outs) in zip(kinds, ((channels, middle), (middle, channels)), strict=True):
-        tensors += [draw(ins), draw(ins), draw(outs, ins, *KERNELS[kind], scale=0.2), draw(outs)]
+    for k, (ins, outs) in zip(taps, ((channels, middle), (middle, channels)), strict=True):
+        tensors += [draw(ins), draw(ins), draw(outs, ins, k, 1, 1, scale=0.2), draw(outs)]
     return [*tensors, draw(2, middle) if time else None, images()]
 
 
-def block(frames=3, pooled=True):
+def block(frames=3):
     def function(x, *tensors):
         norm1, conv1, norm2, conv2 = (tensors[i : i + 2] for i in range(0, 8, 2))
-        settings = dict(frames=frames, groups=4, eps=EPS, pooled=pooled)
+        settings = dict(frames=frames, groups=4, eps=EPS)
         return pseudo3d_block(x, norm1, conv1, norm2, conv2, time=tensors[8], **settings)
 
     return function
 
 
-def block_definition(frames=3, pooled=True):
+def block_definition(frames=3):
     """Modules' functions on (B, C, F, H, W), the released network's layout."""
 
     def norm(x, weight, bias):
-        if pooled:
-            return F.silu(F.group_norm(x, 4, weight, bias, EPS))
-        return F.silu(F.group_norm(x.transpose(1, 2).flatten(0, 1), 4, weight, bias, EPS)).unflatten(
-            0, (-1, frames)
-        ).transpose(1, 2)  # fmt: skip
+        return F.silu(F.group_norm(x, 4, weight, bias, EPS))
 
     def convolve(x, weight, bias):
-        weight = weight if weight.ndim == 5 else weight[:, :, None]
-        return F.conv3d(x, weight, bias, padding=[size // 2 for size in weight.shape[2:]])
+        return F.conv3d(x, weight, bias, padding=(weight.shape[2] // 2, 0, 0))
 
     def function(x, w1, b1, k1, c1, w2, b2, k2, c2, time):
         v = x.unflatten(0, (-1, frames)).transpose(1, 2)
@@ -204,23 +183,22 @@ def block_definition(frames=3, pooled=True):
 
 
 @pytest.mark.parametrize("time", (True, False))
-@pytest.mark.parametrize("pooled", (True, False))
-@pytest.mark.parametrize("kinds", (PSEUDO_3D, TEMPORAL, PLAIN))
-def test_block_equals_its_modules(kinds, pooled, time):
-    check(block_inputs(kinds, time), block(pooled=pooled), block_definition(pooled=pooled))
+@pytest.mark.parametrize("taps", (BEFORE_TRANSFORMER, AFTER_LEVEL))
+def test_block_equals_its_modules(taps, time):
+    check(block_inputs(taps, time), block(), block_definition())
 
 
 @pytest.mark.parametrize("dtype", (torch.float64, torch.bfloat16, torch.float16))
 def test_block_dtypes(dtype):
-    tensors = block_inputs(PSEUDO_3D, dtype=dtype)
+    tensors = block_inputs(BEFORE_TRANSFORMER, dtype=dtype)
     expected = run(block_definition(), *(t.double() for t in tensors))
     for i, (a, e) in enumerate(zip(run(block(), *tensors), expected, strict=True)):  # six operations deep
         assert a.dtype == dtype and relative_error(a, e) <= 6**0.5 * TOLERANCES[dtype], i
 
 
-@pytest.mark.parametrize("kinds", (PSEUDO_3D, TEMPORAL))
-def test_block_keeps_two_activations_and_separate_operations_four(kinds):
-    tensors = block_inputs(kinds, time=False, middle=8)
+@pytest.mark.parametrize("taps", (BEFORE_TRANSFORMER, AFTER_LEVEL))
+def test_block_keeps_two_activations_and_separate_operations_four(taps):
+    tensors = block_inputs(taps, time=False, middle=8)
     leaves = [t if t is None else t.detach().requires_grad_() for t in tensors[:-1]]
 
     def kept(function):
@@ -238,8 +216,6 @@ def test_block_keeps_two_activations_and_separate_operations_four(kinds):
 
     def separate(x, w1, b1, k1, c1, w2, b2, k2, c2, _):
         def convolve(x, weight, bias):
-            if weight.ndim == 4:
-                return F.conv2d(x, weight, bias, padding=1)
             clips = x.permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, (-1, 3))
             y = pseudo3d_conv(clips, weight, bias)
             return y.flatten(0, 1).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
@@ -252,7 +228,7 @@ def test_block_keeps_two_activations_and_separate_operations_four(kinds):
 
 
 def test_block_with_frozen_convolutions():
-    tensors = block_inputs(PSEUDO_3D)
+    tensors = block_inputs(BEFORE_TRANSFORMER)
     expected = run(block(), *tensors)
     *leaves, dy = [t.detach() for t in tensors]
     for i in (0, 1, 7, 9):  # x, a norm, one convolution of two, time
@@ -262,18 +238,18 @@ def test_block_with_frozen_convolutions():
         assert torch.equal(a, expected[1 + i])
 
 
-@pytest.mark.parametrize("kinds", (PSEUDO_3D, TEMPORAL))
-def test_block_opcheck_and_compile(kinds):
-    tensors = block_inputs(kinds)
+@pytest.mark.parametrize("taps", (BEFORE_TRANSFORMER, AFTER_LEVEL))
+def test_block_opcheck_and_compile(taps):
+    tensors = block_inputs(taps)
     leaves = [t.detach().requires_grad_() for t in tensors[:-1]]
-    torch.library.opcheck(torch.ops.lavie.pseudo3d_block.default, (*leaves, 3, 4, EPS, 3, "torch"))
+    torch.library.opcheck(torch.ops.lavie.pseudo3d_block.default, (*leaves, 3, 4, EPS, "torch"))
     compiled = torch.compile(block(), fullgraph=True, backend="aot_eager")
     for a, b in zip(run(compiled, *tensors), run(block(), *tensors), strict=True):
         assert torch.equal(a, b) and a.stride() == b.stride()
 
 
 def test_block_does_not_depend_on_fresh_memory_and_repeats(poison):
-    tensors = block_inputs(PSEUDO_3D)
+    tensors = block_inputs(BEFORE_TRANSFORMER)
     first = run(block(), *tensors)
     poison()
     for a, b in zip(first, run(block(), *tensors), strict=True):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from rotary_embedding_torch import RotaryEmbedding
 
-from lavie.ops.temporal_attention import rotary_frequencies, temporal_attention, temporal_attention_packed
+from lavie.ops.temporal_attention import rotary_frequencies, temporal_attention
 from lavie.testing import TOLERANCES, check_operation, relative_error
 
 
@@ -15,8 +15,8 @@ def rotation(rotary_dim):
     return rotary
 
 
-def definition(q, k, v, bias=None, rotary_dim=32, scale=None):
-    q, k, v = (t.permute(0, 2, 3, 1, 4) for t in (q, k, v))  # (B, S, heads, F, D)
+def definition(packed, bias=None, rotary_dim=32, scale=None):
+    q, k, v = (t.permute(0, 2, 3, 1, 4) for t in packed.unbind(3))  # (B, S, heads, F, D)
     if rotary_dim:
         rotary = rotation(rotary_dim)
         q, k = rotary.rotate_queries_or_keys(q), rotary.rotate_queries_or_keys(k)
@@ -35,10 +35,9 @@ def inputs(frames, head_dim, positions=7, bias=True, dtype=torch.float32, batch=
 
 
 def run(function, packed, bias, do):
-    """The output, and the gradients of the packed product, of whose first frames q, k, v are views, and of the bias."""
+    """The output, and the gradients of the packed product, whose first frames attend, and of the bias."""
     leaves = [t.detach().clone().requires_grad_() for t in (packed, bias) if t is not None]
-    q, k, v = leaves[0][:, : do.shape[1]].unbind(3)
-    y = function(q, k, v, bias=leaves[1] if bias is not None else None)
+    y = function(leaves[0][:, : do.shape[1]], bias=leaves[1] if bias is not None else None)
     return [y.detach(), *torch.autograd.grad(y, leaves, do)]
 
 
@@ -68,7 +67,7 @@ def test_equals_the_definition(frames, head_dim, bias):
 @pytest.mark.parametrize("positions", (1, 7))
 def test_rotary_dims_and_positions(rotary_dim, positions):
     outputs = check(inputs(16, 40, positions), rotary_dim)
-    other = temporal_attention(*inputs(16, 40, positions)[0].unbind(3), rotary_dim=16)
+    other = temporal_attention(inputs(16, 40, positions)[0], rotary_dim=16)
     assert relative_error(outputs[0], other) > 0.01  # the rotation does something
 
 
@@ -94,12 +93,14 @@ def test_frames_of_a_longer_axis(total):
     assert not gradient[:, 16:].any() and gradient[:, :16].any()
 
 
-def test_contiguous_inputs_give_the_same_bits():
-    packed, bias, _ = inputs(16, 40)
-    q, k, v = packed.unbind(3)
-    strided = temporal_attention(q, k, v, bias=bias)
-    assert torch.equal(strided, temporal_attention(q.contiguous(), k.contiguous(), v.contiguous(), bias=bias))
-    assert strided.is_contiguous()
+def test_memory_order_changes_no_bit():
+    packed, bias, do = inputs(16, 40)
+    expected = run(temporal_attention, packed, bias, do)
+    apart = packed.permute(3, 0, 1, 2, 4, 5).contiguous().permute(1, 2, 3, 0, 4, 5)  # q, k and v contiguous each
+    for other in (packed[:, :, :, :, :, :40], apart, torch.cat([packed, packed], -1)[..., :40]):
+        for a, e in zip(run(temporal_attention, other, bias, do), expected, strict=True):
+            assert torch.equal(a, e)
+    assert expected[0].is_contiguous() and expected[1].is_contiguous()
 
 
 def test_large_logits_do_not_overflow():
@@ -113,9 +114,9 @@ def test_large_logits_do_not_overflow():
 
 def test_positions_and_heads_are_independent():
     packed, bias, _ = inputs(5, 32)
-    before = temporal_attention(*packed.unbind(3), bias=bias)
+    before = temporal_attention(packed, bias=bias)
     packed[1, :, 4, :, 2] += 1
-    changed = (temporal_attention(*packed.unbind(3), bias=bias) != before).any(-1).any(1)
+    changed = (temporal_attention(packed, bias=bias) != before).any(-1).any(1)
     assert changed.nonzero().tolist() == [[1, 4, 2]]
 
 
@@ -134,39 +135,19 @@ def test_results_do_not_depend_on_fresh_memory_and_repeat(poison, bias):
 
 
 @pytest.mark.parametrize("dtype,bias", ((torch.float32, True), (torch.float32, False), (torch.bfloat16, True)))
-@pytest.mark.parametrize("parts", (1, 3))
-def test_opcheck(parts, dtype, bias):
+def test_opcheck(dtype, bias):
     packed, table, do = inputs(5, 32, bias=bias, dtype=dtype, total=7)
-    qkv = [packed[:, :5]] if parts == 1 else list(packed[:, :5].unbind(3))
-    leaves = [t.detach().requires_grad_() for t in qkv]
+    qkv = packed[:, :5]
     if bias:
         table.requires_grad_()
     backward = (do, qkv, table.detach() if bias else None, 32, 10000.0, 0.2, "auto")
-    forward = (leaves, table, 32, 10000.0, 0.2, "auto")
+    forward = (qkv.detach().requires_grad_(), table, 32, 10000.0, 0.2, "auto")
     check_operation("temporal_attention", forward, "temporal_attention_backward", backward)
 
 
-def of_packed(q, k, v, **settings):
-    """The packed function with the signature of the other."""
-    return temporal_attention_packed(torch.stack([q, k, v], 3), **settings)
-
-
-@pytest.mark.parametrize("function", (temporal_attention, of_packed))
 @pytest.mark.parametrize("bias", (True, False))
-def test_compiles_without_graph_breaks(function, bias):
+def test_compiles_without_graph_breaks(bias):
     tensors = inputs(5, 32, bias=bias)
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
-    for a, b in zip(run(compiled, *tensors), run(function, *tensors), strict=True):
+    compiled = torch.compile(temporal_attention, fullgraph=True, backend="aot_eager")
+    for a, b in zip(run(compiled, *tensors), run(temporal_attention, *tensors), strict=True):
         assert torch.equal(a, b) and a.stride() == b.stride()
-
-
-@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
-@pytest.mark.parametrize("bias", (True, False))
-def test_packed_gives_the_same_bits(bias, dtype):
-    packed, table, do = inputs(16, 40, bias=bias, dtype=dtype)
-    packed.requires_grad_()
-    y = temporal_attention_packed(packed, bias=table)
-    (gradient,) = torch.autograd.grad(y, packed, do)
-    expected = run(temporal_attention, packed, table, do)
-    assert torch.equal(y, expected[0]) and torch.equal(gradient, expected[1])
-    assert y.is_contiguous() and gradient.is_contiguous()

@@ -41,7 +41,8 @@ def entry_keys(media: np.ndarray, captions: np.ndarray, cut: int) -> np.ndarray:
 
 def entry_key(sample: Sample, cut: int) -> bytes:
     """Return the key of one cut of one sample, 16 bytes."""
-    media, caption = (np.frombuffer(bytes.fromhex(h), np.uint8) for h in (sample.sha256, sample.caption_sha256))
+    media = np.frombuffer(bytes.fromhex(sample.sha256), np.uint8)
+    caption = np.frombuffer(bytes.fromhex(sample.caption_sha256), np.uint8)
     return entry_keys(media[None], caption[None], cut).tobytes()
 
 

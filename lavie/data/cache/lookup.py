@@ -59,8 +59,10 @@ class Lookup:
         remedy = "Run `lavie data cache` again: it encodes what is missing and writes the lookup anew"
         file = TensorFile(folder / f"{kind}.lookup", remedy)
         shards = json.loads(file.metadata["shards"])
-        if gone := sorted(set(shards) - set(shard_names(folder, kind))):
-            raise DataError(f"{file.path}: {len(gone)} of its shards are gone (first: {gone[0]}). {remedy}")
+        if lost_shards := sorted(set(shards) - set(shard_names(folder, kind))):
+            raise DataError(
+                f"{file.path}: {len(lost_shards)} of its shards are gone (first: {lost_shards[0]}). {remedy}"
+            )
         return cls(_as_bytes(file.map_array("key")), file.map_array("shard"), file.map_array("row"), shards)
 
     def save(self, folder: Path, kind: str) -> None:

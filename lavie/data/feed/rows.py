@@ -153,13 +153,15 @@ class ClipRows:
         self._cuts = None if centred else data.cuts
         self.row_bytes = cache.row_bytes if cache else _row_bytes(datasets, data, degradation, dali)
 
-        # How samples are read does not change from row to row.
-        self._reader: SampleReader = PixelReader(data, seed, centred=centred, dali=dali)
+        # The readers are chosen here: how samples are read does not change from row to row.
+        self._reader: SampleReader
         if cache:
             self._reader = CacheReader(cache, data, seed)
+        else:
+            self._reader = PixelReader(data, seed, centred=centred, dali=dali)
         self._moving_reader = MovingImageReader(data, seed, dali=dali is not None)
 
-        # An order that no row uses is an order of nothing: its weights are not checked.
+        # An order that no row uses is an order of no datasets, whose weights are not checked.
         self._videos = video_order(datasets if data.moving_images < 1 else (), seed, global_batch, step_count)
         images_per_step = global_batch * max(1, data.num_images)
         self._images = image_order(

@@ -144,18 +144,20 @@ def read_frames(data: bytes, indices: Sequence[int] | np.ndarray, frames: int | 
     wanted = [int(i) for i in indices]
     if wanted != sorted(wanted) or (wanted and wanted[0] < 0):
         raise ValueError(f"indices must ascend from 0, got {wanted}")
-    done = 0
-    reformatter = VideoReformatter()
-    for number, frame in _frames_from(data, wanted[0], frames) if wanted else ():
-        if number == wanted[done]:
+    if not wanted:
+        return
+
+    position, reformatter = 0, VideoReformatter()
+    for number, frame in _frames_from(data, wanted[0], frames):
+        if number == wanted[position]:
             pixels = _rgb(frame, reformatter)
-            while done < len(wanted) and wanted[done] == number:
+            # The same frame may be wanted several times.
+            while position < len(wanted) and wanted[position] == number:
                 yield pixels
-                done += 1
-        if done == len(wanted):
-            return
-    if wanted:
-        raise DataError(f"frame {wanted[done]} was asked for, the video ends before it")
+                position += 1
+            if position == len(wanted):
+                return
+    raise DataError(f"frame {wanted[position]} was asked for, the video ends before it")
 
 
 def decode_frames(data: bytes, indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -169,8 +171,9 @@ def decode_frames(data: bytes, indices: Sequence[int] | np.ndarray) -> np.ndarra
         DataError: as for `read_frames`, or the size of the frames changes.
     """
     frames = list(read_frames(data, indices))
-    if len({f.shape for f in frames}) > 1:
-        raise DataError(f"the frame size changes within the video: {sorted({f.shape[:2] for f in frames})}")
+    sizes = {frame.shape[:2] for frame in frames}
+    if len(sizes) > 1:
+        raise DataError(f"the frame size changes within the video: {sorted(sizes)}")
     return np.stack(frames)
 
 
@@ -276,15 +279,15 @@ def _frames_from_keyframe(data: bytes, first: int, frames: int) -> Iterator[tupl
         if not number:
             raise _UncertainError
 
-        times, begun = sorted(packet.pts or 0 for packet in filled), False
+        times, keyframe_shown = sorted(packet.pts or 0 for packet in filled), False
         for packet in packets[number:]:
             for frame in packet.decode():
-                as_announced = number < frames and frame.pts == times[number] and (begun or frame.key_frame)
+                as_announced = number < frames and frame.pts == times[number] and (keyframe_shown or frame.key_frame)
                 if not as_announced or frame.is_corrupt:
                     raise _UncertainError
                 _check_frame(number, frame)
                 yield number, frame
-                number, begun = number + 1, True
+                number, keyframe_shown = number + 1, True
         if number < frames:
             raise _UncertainError
 

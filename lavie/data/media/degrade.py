@@ -45,7 +45,8 @@ def degrade(frames: np.ndarray, config: DegradationConfig, generator: np.random.
     quality = int(generator.integers(*config.jpeg_quality, endpoint=True))
 
     # Both axes are linear maps, so that blur and filter are computed once for all frames.
-    rows, columns = (_shrinking(size, config.scale, FILTERS[filter_name], blur) for size in (height, width))
+    rows = _shrinking(height, config.scale, FILTERS[filter_name], blur)
+    columns = _shrinking(width, config.scale, FILTERS[filter_name], blur)
     low = []
     for frame in frames:
         picture = torch.from_numpy(frame).double()  # in float64 the rounding does not depend on the order of the sums

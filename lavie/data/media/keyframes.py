@@ -38,16 +38,16 @@ def last_safe_keyframe(packets: Sequence[av.Packet], codec: str, extradata: byte
         return 0
     if any(p.pts is None or p.is_discard or p.is_corrupt or p.has_sidedata("new_extradata") for p in packets):
         return 0
-    shown = np.array([packet.pts for packet in packets], np.int64)
-    in_order = np.sort(shown)
-    if (in_order[1:] == in_order[:-1]).any():
+    times = np.array([packet.pts for packet in packets], np.int64)
+    sorted_times = np.sort(times)
+    if (sorted_times[1:] == sorted_times[:-1]).any():
         return 0
 
     # Packet k holds frame k, and no later packet is shown before it, if its time is the k-th of all times and the
     # packets 0 .. k - 1 are shown before it.
-    latest_before = np.append(np.iinfo(np.int64).min, np.maximum.accumulate(shown)[:-1])
-    closed = (shown == in_order) & (latest_before < shown)
-    for number in np.flatnonzero(closed[: first + 1])[:0:-1].tolist():
+    latest_before = np.append(np.iinfo(np.int64).min, np.maximum.accumulate(times)[:-1])
+    is_closed = (times == sorted_times) & (latest_before < times)
+    for number in np.flatnonzero(is_closed[: first + 1])[:0:-1].tolist():
         if packets[number].is_keyframe and _resets_decoder(packets, codec, extradata, number):
             return number
     return 0
@@ -68,10 +68,10 @@ def _resets_decoder(packets: Sequence[av.Packet], codec: str, extradata: bytes, 
             return False
         # A decoder that starts here has not seen the parameter sets in earlier packets: it must get each of them from
         # this packet or from the header.
-        known = {bytes(unit) for _, unit in units}
+        known_units = {bytes(unit) for _, unit in units}
         for packet in packets[:number]:
             for kind, unit in _nal_units(memoryview(packet), codec, extradata):  # type: ignore[arg-type]
-                if kind in PARAMETER_SETS[codec] and bytes(unit) not in known and bytes(unit) not in extradata:
+                if kind in PARAMETER_SETS[codec] and bytes(unit) not in known_units and bytes(unit) not in extradata:
                     return False
         return True
     except (IndexError, ValueError):

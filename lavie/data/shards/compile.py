@@ -51,8 +51,8 @@ def open_table(path: str, remote: bool = False) -> Table:
             raise DataError(f"data.train or data.validation: {error}") from None
         return _open_or_compile([_path_in_user_cache(path)], url, shards)
     folder, shards = find_shards(Path(path))
-    beside = folder / ("index.table" if Path(path).is_dir() else f"{Path(path).stem}.index.table")
-    return _open_or_compile([beside, _path_in_user_cache(str(beside.resolve()))], folder, shards)
+    table_path = folder / ("index.table" if Path(path).is_dir() else f"{Path(path).stem}.index.table")
+    return _open_or_compile([table_path, _path_in_user_cache(str(table_path.resolve()))], folder, shards)
 
 
 def compile_samples(samples: Sequence[Sample]) -> Table:
@@ -80,8 +80,8 @@ def _open_or_compile(candidates: Sequence[Path], folder: Path | str, shards: lis
         shards: the shards of the dataset.
     """
     sources = [shard.source for shard in shards]
-    if fresh := _open_fresh(candidates, folder, sources):
-        return fresh
+    if table := _open_fresh(candidates, folder, sources):
+        return table
     headers = [shard.header() for shard in shards]
     if sum(header.videos + header.images for header in headers) <= IN_MEMORY:
         buffer = BytesIO()
@@ -93,8 +93,8 @@ def _open_or_compile(candidates: Sequence[Path], folder: Path | str, shards: lis
             path.parent.mkdir(parents=True, exist_ok=True)
             with one_process_per_node(path.parent):
                 # Another process of the node may have written it while this one waited for the lock.
-                if fresh := _open_fresh([path], folder, sources):
-                    return fresh
+                if table := _open_fresh([path], folder, sources):
+                    return table
                 with replacing(path) as partial, partial.open("wb") as file:
                     _compile(file, shards, headers)
                 return Table(path, folder)

@@ -102,11 +102,11 @@ def find_remote_shards(url: str) -> tuple[str, list[IndexedShard]]:
 
 def _shards_beside_indices(folder: Path, tars: list[Path], indices: list[Path]) -> list[IndexedShard]:
     """Return the shards of a folder. Raises DataError if one lacks its index, or an index its shard."""
-    if lone := sorted(set(indices) - {index_path(tar) for tar in tars}):
-        names = ", ".join(index.name for index in lone[:5])
+    if lone_indices := sorted(set(indices) - {index_path(tar) for tar in tars}):
+        names = ", ".join(index.name for index in lone_indices[:5])
         raise DataError(
-            f"{folder}: {len(lone)} of its shards are gone, their indices lie there (first: {names}): copy the shards "
-            "again, or delete these indices"
+            f"{folder}: {len(lone_indices)} of its shards are gone, their indices lie there (first: {names}): copy the "
+            "shards again, or delete these indices"
         )
     return [_local_shard(tar, index_path(tar)) for tar in tars]
 

@@ -100,9 +100,8 @@ class Index(Sequence[Sample]):
             values = view.column(name)
             # Each table counts shards and codecs for itself; several tables need numbers that hold for all.
             if name in ("shard", "codec") and len(self._views) > 1:
-                names_of_table, names_of_index = (getattr(owner, name + "s") for owner in (view.table, self))
-                number = {n: i for i, n in enumerate(names_of_index)}
-                values = np.array([number[n] for n in names_of_table], np.uint32)[values]
+                number_of = {text: number for number, text in enumerate(getattr(self, f"{name}s"))}
+                values = np.array([number_of[text] for text in getattr(view.table, f"{name}s")], np.uint32)[values]
             columns.append(values)
         if not columns:
             return np.empty(0, ROW_DTYPE[name])

@@ -189,7 +189,7 @@ def read_index(path: Path, header: Header, url: str | None = None) -> Iterator[d
     """
     name, mend = url or path, remedy(path, url)
     names = {field.name for field in fields(Sample)} - {"shard"} | {"caption_sha256"}
-    found = {"video": 0, "image": 0}
+    counts = {"video": 0, "image": 0}
     number = 1
 
     # A line that cannot be true is an error here, before a trainer seeks to its offset hours later.
@@ -201,16 +201,16 @@ def read_index(path: Path, header: Header, url: str | None = None) -> Iterator[d
                 line = json.loads(text)
                 if not isinstance(line, dict) or set(line) != names:
                     raise ValueError(f"wanted the keys {', '.join(sorted(names))}")
-                if fault := _impossible(line, header.tar_bytes):
+                if fault := _fault(line, header.tar_bytes):
                     raise ValueError(fault)
-                found[line["kind"]] += 1
+                counts[line["kind"]] += 1
                 del line["caption_sha256"]
                 yield line
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise DataError(f"index {name}, line {number}: {error}. {mend}") from None
-    if (found["video"], found["image"]) != (header.videos, header.images):
+    if (counts["video"], counts["image"]) != (header.videos, header.images):
         raise DataError(
-            f"index {name}: {found['video']} videos and {found['image']} images, its header says {header.videos} and "
+            f"index {name}: {counts['video']} videos and {counts['image']} images, its header says {header.videos} and "
             f"{header.images}. {mend}"
         )
 
@@ -226,14 +226,15 @@ def is_unsafe(name: str) -> bool:
     return path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable()
 
 
-def _impossible(line: Mapping[str, Any], tar_bytes: int) -> str | None:
-    """Return what is impossible about a line of an index; None if nothing is.
+def _fault(line: Mapping[str, Any], tar_bytes: int) -> str | None:
+    """Return what makes a line of an index impossible; None if nothing does.
 
     Args:
         line: the fields of a sample and `caption_sha256`, with the types that JSON gave them.
         tar_bytes: the size of the tar, inside which everything must lie.
     """
     key, caption, member, fps = line["key"], line["caption"], line["member"], line["fps"]
+
     # Texts come first: the later checks take them apart.
     if not all(isinstance(text, str) for text in (key, caption, member, line["codec"])):
         return "key, member, caption and codec: wanted text"

@@ -46,17 +46,17 @@ def remote_shards(url: str) -> tuple[str, list[tuple[RemoteFile, RemoteFile]]]:
             f"{url}: no .tar shards are listed there. A web server must list its folders as HTML; where it does not, "
             f"name every shard in data.train, as {url}/00000.tar"
         )
-    if lone := sorted(indices.keys() - {_index_url(tar.url) for tar in tars}):
-        names = ", ".join(lone[:5])
-        raise DataError(f"{url}: {len(lone)} of its shards are gone, their indices lie there (first: {names})")
-    if bare := [tar.url for tar in tars if _index_url(tar.url) not in indices]:
-        raise DataError(f"shard {bare[0]}: no index beside it ({len(bare)} such shards). {REMOTE_REMEDY}")
+    if lone_indices := sorted(indices.keys() - {_index_url(tar.url) for tar in tars}):
+        names = ", ".join(lone_indices[:5])
+        raise DataError(f"{url}: {len(lone_indices)} of its shards are gone, their indices lie there (first: {names})")
+    if bare_tars := [tar.url for tar in tars if _index_url(tar.url) not in indices]:
+        raise DataError(f"shard {bare_tars[0]}: no index beside it ({len(bare_tars)} such shards). {REMOTE_REMEDY}")
 
     # Listings over HTTP have no sizes, so that those of all files are looked up side by side.
     pairs = [(tar, indices[_index_url(tar.url)]) for tar in tars]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        sized = list(pool.map(_with_size, [file for pair in pairs for file in pair]))
-    return folder, list(zip(sized[::2], sized[1::2], strict=True))
+        sized_files = list(pool.map(_with_size, [file for pair in pairs for file in pair]))
+    return folder, list(zip(sized_files[::2], sized_files[1::2], strict=True))
 
 
 def fetch_indices(indices: Sequence[RemoteFile], cache: Path) -> list[Path]:

@@ -24,7 +24,7 @@ FAR = 10**12
 
 
 def datasets(out: Path) -> Path:
-    """Two small datasets of clips and images."""
+    """Write two small datasets of clips and images into a folder, and return it."""
     for seed, (name, clips, images) in enumerate([("a", 10, 5), ("b", 4, 3)]):
         demo_set(out / name, clips=clips, images=images, size=16, frames=8, seed=seed)
     return out
@@ -33,7 +33,7 @@ def datasets(out: Path) -> Path:
 def loader(
     folders: Path, batch: int = 4, start_step: int = 0, rank: int = 0, world_size: int = 1, **changes
 ) -> tuple[Batches, DataConfig]:
-    """The batches of one rank over both, and their configuration."""
+    """Return the batches of one rank over a mixture of the two datasets, and their configuration."""
     train = [
         {"path": str(folders / "a/train"), "name": "a", "weight": [[0, 1.0], [FAR, 0.25]]},
         {"path": str(folders / "b/train"), "name": "b", "weight": [[0, 0.0], [FAR, 1.0]], "image_weight": 1},
@@ -50,7 +50,10 @@ def loader(
 
 
 def measured(folders: Path, steps: int, replace: Callable[[object, str, object], None]) -> list[int]:
-    """Resident bytes of this process at ten points of a run of `steps` steps; `replace` sets an attribute."""
+    """Run `steps` steps without decoding, and return the resident bytes of this process at ten points.
+
+    `replace` sets an attribute of an object, as monkeypatch.setattr does.
+    """
     frames = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
     clip, image = Content({"pixels": frames}), Content({"pixels": frames[:1]})
     replace(PixelReader, "read", lambda self, sample, position, cut: clip if sample.kind == "video" else image)
@@ -64,6 +67,7 @@ def measured(folders: Path, steps: int, replace: Callable[[object, str, object],
 
 
 def main() -> None:
+    """Print the resident memory of a long run."""
     start, steps = time.monotonic(), int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     with tempfile.TemporaryDirectory() as out:
         rss = measured(datasets(Path(out)), steps, setattr)

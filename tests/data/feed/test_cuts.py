@@ -24,7 +24,7 @@ def batches(data, steps, seed=0, **kwargs):
 
 
 def shown(data, steps, seed=0):
-    """All the different pixels that each sample was shown with."""
+    """Return, for each sample, the set of all pixels that it was shown with."""
     found = {}
     for batch in batches(data, steps, seed):
         frames = data.num_frames

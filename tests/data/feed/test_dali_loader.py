@@ -38,7 +38,7 @@ config = partial(small, fps=4)
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    """12 VP9 clips of several sizes, one of which holds one clip only, two that DALI does not get, and 5 images."""
+    """Pack 12 VP9 videos of several sizes, of which `short` holds one clip only, 2 that DALI does not get, 5 images."""
     media = {f"v{i:02}": encode_vp9(waves(i, 20 + i, 48 + 2 * i, 64 + i % 3), 8) for i in range(11)}
     media["short"] = encode_vp9(waves(12, 7), 8)
     media["uneven"] = encode_mp4(waves(20), times=[0.13 * i + 0.05 * (i % 2) for i in range(20)])
@@ -48,7 +48,7 @@ def shards(tmp_path_factory):
 
 
 def take(data, steps, *, world_size=1, batch=4, start_step=0):
-    """The batches of `steps` steps over all ranks, by step and rank, and the loaders, closed."""
+    """Return the batches of `steps` steps over all ranks, by step and rank, and the loaders, which are closed."""
     loaders = [
         build_loader(
             data,
@@ -65,13 +65,13 @@ def take(data, steps, *, world_size=1, batch=4, start_step=0):
 
 
 def rows(batches):
-    """(position, keys, captions) of each row, and what was dropped."""
+    """Return (position, keys, captions) of each row, and all samples that were dropped."""
     fed = [r for b in batches for r in zip(b["positions"].tolist(), b["keys"], b["captions"], strict=True)]
     return fed, [d for b in batches for d in b["dropped"]]
 
 
 def pixels(batches):
-    """float (F + N, 3, H, W) in [-1, 1] of each row."""
+    """Return the pixels of each row, float (F + N, 3, H, W) in [-1, 1]."""
     return [to_float(row) if row.dtype == torch.uint8 else row for b in batches for row in b["pixels"]]
 
 
@@ -221,7 +221,7 @@ def test_what_dali_cannot_serve_is_refused_or_left_to_pyav(shards, monkeypatch):
 @requires_dali
 @requires_shared
 def test_real_clips(tmp_path):
-    """Those of the assets, as VP9 at 320 pixels where they are not."""
+    """The videos of the assets are fed by both; those that are not VP9 are encoded anew at half their size."""
     folder = SHARED / "assets/videos"
     media = {"tears": (folder / "tears_of_steel.webm").read_bytes()}
     for name in ("bigbuckbunny", "frog"):

@@ -30,15 +30,15 @@ class Counting:
         return torch.stack([torch.full((2, 3, 4, 4), clip.indices[0] / 100) for clip in clips])
 
 
-def batch(first: int, held=(True, True)):
-    """Two rows of a clip, which is to be decoded where `held`, and a white image."""
+def batch(first: int, encoded=(True, True)):
+    """Return a batch of two rows of a clip and a white image; the clip is still to be decoded where `encoded` says."""
     numbers = [first, first + 1]
     pixels = torch.full((2, 3, 4, 4, 3), 255, dtype=torch.uint8)
     clips = []
-    for n, h, row in zip(numbers, held, pixels, strict=True):
-        row[:2] = 77 if h else n
-        encoded = EncodedClip(f"k{n}", b"", np.array([n, n + 1]), 4, 4, False, 0, 0)
-        clips.append(encoded if h else DecodedClip(f"k{n}", "odd codec"))
+    for n, to_decode, row in zip(numbers, encoded, pixels, strict=True):
+        row[:2] = 77 if to_decode else n
+        clip = EncodedClip(f"k{n}", b"", np.array([n, n + 1]), 4, 4, False, 0, 0)
+        clips.append(clip if to_decode else DecodedClip(f"k{n}", "odd codec"))
     return {
         "clips": clips,
         "pixels": pixels,
@@ -50,12 +50,14 @@ def batch(first: int, held=(True, True)):
 
 
 def remake(position):
+    """Return the row of a spare at a position, as PyAV would decode it."""
     pixels = torch.full((3, 4, 4, 3), 100 + position, dtype=torch.uint8)
     dropped = [{"key": f"k{position}", "reason": "damaged", "position": position}]
     return {"pixels": pixels, "captions": ["spare", "i"], "keys": ["s", "i"], "position": position, "dropped": dropped}
 
 
 def decoded(batches, bad=(), remake=remake):
+    """Decode batches by a decoder that fails on the keys of `bad`."""
     return DecodedBatches(iter(batches), lambda *size: Counting(bad), remake, CPU)
 
 
@@ -75,13 +77,13 @@ def test_batches_keep_order_and_gain_their_clips(caplog):
     assert "3 of this rank's 6 clips were decoded by PyAV; 3: odd codec" in caplog.text
 
 
-def test_counts_are_told_at_doubling_intervals(caplog, monkeypatch):
+def test_counts_are_logged_at_doubling_intervals(caplog, monkeypatch):
     monkeypatch.setattr(decoders, "REPORT", 4)
     caplog.set_level(logging.INFO, "lavie")
     list(decoded(batch(n, (True, False)) for n in range(0, 64, 2)))
-    told = [r.getMessage() for r in caplog.records if "of this rank's" in r.getMessage()]
-    assert [int(line.split("rank's ")[1].split()[0]) for line in told] == [4, 8, 16, 32, 64]
-    assert told[-1].startswith("data: 32 of this rank's 64 clips were decoded by PyAV; 32: odd codec")
+    lines = [r.getMessage() for r in caplog.records if "of this rank's" in r.getMessage()]
+    assert [int(line.split("rank's ")[1].split()[0]) for line in lines] == [4, 8, 16, 32, 64]
+    assert lines[-1].startswith("data: 32 of this rank's 64 clips were decoded by PyAV; 32: odd codec")
 
 
 def test_a_failed_batch_is_made_again_with_its_spares(caplog):

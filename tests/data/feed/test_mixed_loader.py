@@ -24,7 +24,7 @@ GLOBAL_BATCH, STEPS = 12, 6
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Three datasets: clips and images; fewer of both; images alone."""
+    """Write three datasets: a of many clips and images, b of fewer, c of two clips and many images."""
     out = tmp_path_factory.mktemp("mixture")
     for seed, (name, clips, images) in enumerate([("a", 10, 5), ("b", 4, 3), ("c", 2, 6)]):
         demo_set(out / name, clips=clips, images=images, size=16, frames=8, seed=seed)
@@ -42,7 +42,7 @@ def config(folders, **changes) -> DataConfig:
 
 
 def sequence(data, *, ranks=1, start_step=0, steps=STEPS, seed=0):
-    """(position, keys, a number that stands for the pixels) of every row, over all ranks, by position."""
+    """Return (position, keys, a number that stands for the pixels) of every row of all ranks, by position."""
     rows = []
     for rank in range(ranks):
         loader = build_loader(

@@ -46,7 +46,7 @@ def test_patches_are_cut_at_the_sources_own_resolution(tmp_path):
 
 
 def one_sample(folder, media):
-    """The sample of a media file, in a shard of its own."""
+    """Pack one media file, and return its sample."""
     (sample,) = load_index((str(pack_media(folder, {"x": media})),))
     return sample
 
@@ -94,7 +94,7 @@ def test_an_image_under_a_moving_camera_is_never_dalis(tmp_path):
 
 @pytest.mark.parametrize(("verify", "found"), [("always", 320), ("never", 0), ("sampled", 20)])
 def test_hashes_are_compared_as_often_as_asked(tmp_path, monkeypatch, verify, found):
-    """Of files, of moving images and of entries of a cache alike, and at the same positions each time."""
+    """The rule is the same for files, moving images and entries of a cache, and picks the same positions each time."""
     compared = []
 
     def read(sample, verify=True, timeout=None):

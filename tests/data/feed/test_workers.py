@@ -36,12 +36,12 @@ def loader(data):
 
 
 def rows(batches, count):
-    """The rows of the next `count` batches."""
+    """Return the rows of the next `count` batches."""
     return rows_of(itertools.islice(batches, count))
 
 
 def gone(pid):
-    """Whether a process has ended (one that nobody has waited for yet has)."""
+    """Return whether a process has ended, be it that nobody has waited for it yet."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] in "ZX"
@@ -50,6 +50,7 @@ def gone(pid):
 
 
 def wait_until(condition, seconds=20):
+    """Wait for a condition, which must hold after at most so many seconds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

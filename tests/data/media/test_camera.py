@@ -10,11 +10,12 @@ ROOMY = (2000.0, 1500.0)
 
 
 def path(n=0, frames=16, speed=4.0, room=ROOMY):
+    """Return the n-th of many paths."""
     return camera_path(frames, speed, room, numpy_generator(n, "test"))
 
 
 def smooth_image(height, width, seed=0):
-    """uint8 (H, W, 3) of waves no shorter than 12 pixels, which every filter shifts alike."""
+    """Return an image uint8 (H, W, 3) of waves no shorter than 12 pixels, which every filter shifts alike."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     image = np.zeros((height, width, 3))
@@ -26,7 +27,10 @@ def smooth_image(height, width, seed=0):
 
 
 def shift_between(first, second):
-    """(across, down): by how far the camera moved, by least squares on the gradient, iterated on a moving estimate."""
+    """Return how far the camera moved from one frame to another, (across, down) in pixels.
+
+    It is found by least squares on the gradient of the first frame, shifted by the estimate so far.
+    """
     spectrum = np.fft.fft2(first.astype(float).mean(-1))
     fy, fx = np.fft.fftfreq(first.shape[0])[:, None], np.fft.fftfreq(first.shape[1])[None]
     inside = (slice(16, -16), slice(16, -16))

@@ -8,6 +8,7 @@ from lavie.errors import DataError
 
 
 def grid(frames: int, fps: float) -> np.ndarray:
+    """Return the times of frames at a constant rate."""
     return np.arange(frames) / fps
 
 

@@ -12,16 +12,18 @@ from lavie.seeds import numpy_generator
 
 
 def config(**changes) -> DegradationConfig:
-    """Nothing but a box average, unless changed."""
+    """Return a configuration that does nothing but average boxes, with changes."""
     values = {"filters": ("box",), "blur": (0, 0), "noise": (0, 0), "jpeg_quality": (100, 100)}
     return DegradationConfig(**{**values, **changes})
 
 
 def noise_frames(frames=3, height=24, width=32):
+    """Return frames of uniform noise."""
     return np.random.default_rng(0).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
 
 
 def run(frames, settings, n=0):
+    """Return the n-th of many low resolutions of frames."""
     return degrade(frames, settings, numpy_generator(n, "test"))
 
 

@@ -18,7 +18,7 @@ COUNT = 48
 
 
 def scenes(count: int = COUNT, height: int = 64, width: int = 96) -> np.ndarray:
-    """A texture that drifts, with noise, so that every frame is predicted from others and none is another."""
+    """Return frames of a texture that drifts, with noise: each is predicted from others, and no two are the same."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, : width + 4 * count]
     texture = (128 + 60 * np.sin(x / 9 + y / 5) + rng.normal(0, 20, x.shape)).clip(0, 255)
@@ -27,7 +27,17 @@ def scenes(count: int = COUNT, height: int = 64, width: int = 96) -> np.ndarray:
 
 
 def encode(codec, container="mp4", *, times=None, first=0, pix_fmt="yuv420p", mux=None, **options) -> bytes:
-    """`scenes` by FFmpeg; `times` in ms; `first` is the time stamp of the first frame, in 1/24 s."""
+    """Return a file of `scenes` that FFmpeg encodes.
+
+    Args:
+        codec: FFmpeg's name of the encoder.
+        container: FFmpeg's name of the format.
+        times: when each frame is shown, in ms; None: 24 frames per second.
+        first: the time stamp of the first frame, in 1/24 s, without `times`.
+        pix_fmt: FFmpeg's name of the pixel format.
+        mux: options of the muxer.
+        options: options of the encoder.
+    """
     file = io.BytesIO()
     with av.open(file, "w", format=container, options=mux or {}) as out:
         stream = out.add_stream(codec, rate=24, options={k.replace("_", "-"): str(v) for k, v in options.items()})
@@ -72,8 +82,8 @@ OTHER = {
 }
 
 
-def entries(data: bytes, frames: int) -> list[int]:
-    """Where decoding begins for each frame."""
+def decoding_starts(data: bytes, frames: int) -> list[int]:
+    """Return the packet from which decoding begins for each frame of a video."""
     with decode.open_video(data) as (container, stream):
         packets = [p for p in container.demux(stream) if p.size]
         context = stream.codec_context
@@ -81,7 +91,8 @@ def entries(data: bytes, frames: int) -> list[int]:
         return [last_safe_keyframe(packets, context.codec.canonical_name, header, frames, n) for n in range(frames)]
 
 
-def made(encoder) -> bytes:
+def encoded_or_skipped(encoder) -> bytes:
+    """Return the file that an encoder makes; skip the test where this FFmpeg lacks the codec."""
     try:
         return encoder()
     except (av.codec.codec.UnknownCodecError, av.FFmpegError) as error:
@@ -90,7 +101,7 @@ def made(encoder) -> bytes:
 
 @pytest.mark.parametrize("name", [*CLOSED, *OTHER])
 def test_any_clip_is_that_of_a_full_decode(name):
-    data = made((CLOSED | OTHER)[name])
+    data = encoded_or_skipped((CLOSED | OTHER)[name])
     frames = probe(data).frames
     whole = decode_frames(data, range(frames))
     steps = [np.array([n, n, n + 1, n + 5]) for n in range(frames - 5)]
@@ -101,34 +112,35 @@ def test_any_clip_is_that_of_a_full_decode(name):
 
 @pytest.mark.parametrize("name", CLOSED)
 def test_decoding_begins_at_the_keyframe_before_the_clip(name):
-    data = made(CLOSED[name])
+    data = encoded_or_skipped(CLOSED[name])
     assert probe(data).frames == COUNT
-    assert entries(data, COUNT) == [n // 12 * 12 for n in range(COUNT)]
+    assert decoding_starts(data, COUNT) == [n // 12 * 12 for n in range(COUNT)]
 
 
 def test_decoding_begins_at_the_start_where_a_keyframe_does_not_reset():
-    assert entries(made(OTHER["h264, gradual refresh"]), COUNT) == [0] * COUNT
-    assert entries(made(OTHER["h264, open groups"]), COUNT) == [0] * COUNT
-    data = made(OTHER["h264, first frames cut off"])
+    assert decoding_starts(encoded_or_skipped(OTHER["h264, gradual refresh"]), COUNT) == [0] * COUNT
+    assert decoding_starts(encoded_or_skipped(OTHER["h264, open groups"]), COUNT) == [0] * COUNT
+    data = encoded_or_skipped(OTHER["h264, first frames cut off"])
     frames = probe(data).frames
     assert frames < COUNT
-    assert entries(data, frames) == [0] * frames
+    assert decoding_starts(data, frames) == [0] * frames
 
 
 def test_a_count_that_is_not_the_packets_means_the_start():
-    assert entries(made(CLOSED["h264, B-frames"]), COUNT - 1) == [0] * (COUNT - 1)
+    assert decoding_starts(encoded_or_skipped(CLOSED["h264, B-frames"]), COUNT - 1) == [0] * (COUNT - 1)
 
 
 @pytest.mark.parametrize("wrong", [1, 7, 13, 30])
 @pytest.mark.parametrize("name", ["h264, B-frames", "vp9", "h264, open groups"])
 def test_a_late_decoder_that_shows_something_else_begins_again(monkeypatch, name, wrong):
-    data = made((CLOSED | OTHER)[name])
+    data = encoded_or_skipped((CLOSED | OTHER)[name])
     whole = decode_frames(data, range(COUNT))
     monkeypatch.setattr(decode, "last_safe_keyframe", lambda *args: wrong)
     np.testing.assert_array_equal(list(read_frames(data, [wrong + 3, 40], COUNT)), whole[[wrong + 3, 40]])
 
 
 def packets(*contents: tuple[bytes, bool]) -> list[av.Packet]:
+    """Return packets, shown one after another, of the given bytes; the flags tell the keyframes."""
     result = []
     for number, (data, key) in enumerate(contents):
         packet = av.Packet(data)
@@ -138,6 +150,7 @@ def packets(*contents: tuple[bytes, bool]) -> list[av.Packet]:
 
 
 def unit(kind: int, content: bytes = b"x") -> bytes:
+    """Return an H.264 NAL unit of a type, with its length before it."""
     return (len(content) + 1).to_bytes(4, "big") + bytes([kind]) + content
 
 
@@ -145,16 +158,16 @@ def test_parameter_sets_between_are_known_or_repeated():
     avcc = b"\x01\x64\x00\x1f\xff" + unit(7, b"sps") + unit(8, b"pps")
     other = unit(7, b"new")
 
-    def entry(before: bytes, at: bytes) -> int:
+    def start(before: bytes, at: bytes) -> int:
         return last_safe_keyframe(packets((before, True), (unit(1), False), (at, True)), "h264", avcc, 3, 2)
 
-    assert entry(unit(5), unit(5)) == 2
-    assert entry(unit(7, b"sps") + unit(5), unit(5)) == 2
-    assert entry(other + unit(5), unit(5)) == 0
-    assert entry(other + unit(5), other + unit(5)) == 2
-    assert entry(unit(5), unit(1)) == 0  # a keyframe by the container's word alone
-    assert entry(unit(5), unit(5) + unit(1)) == 0
-    assert entry(unit(5), unit(5)[:-1]) == entry(unit(5), b"\0\0\0\0") == 0  # cut short
+    assert start(unit(5), unit(5)) == 2
+    assert start(unit(7, b"sps") + unit(5), unit(5)) == 2
+    assert start(other + unit(5), unit(5)) == 0
+    assert start(other + unit(5), other + unit(5)) == 2
+    assert start(unit(5), unit(1)) == 0  # a keyframe by the container's word alone
+    assert start(unit(5), unit(5) + unit(1)) == 0
+    assert start(unit(5), unit(5)[:-1]) == start(unit(5), b"\0\0\0\0") == 0  # cut short
     assert last_safe_keyframe(packets((unit(5), True), (unit(5), True)), "h264", b"", 2, 1) == 0
 
 

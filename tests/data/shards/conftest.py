@@ -18,14 +18,14 @@ def on_disk(monkeypatch):
 
 @pytest.fixture
 def train_copy(demo, tmp_path) -> Path:
-    """A folder with one shard and its index, for this test alone."""
+    """Return a folder with one shard and its index, for one test alone."""
     shutil.copytree(demo / "train", tmp_path / "train")
     return tmp_path / "train"
 
 
 @pytest.fixture
 def served_folder(demo, tmp_path) -> Path:
-    """A folder with two shards and their indices, below the one that `web` serves."""
+    """Return a folder with two shards and their indices, which `web` serves as `set`."""
     out = tmp_path / "web/set"
     out.mkdir(parents=True)
     for number, part in enumerate(("train", "validation")):
@@ -36,7 +36,7 @@ def served_folder(demo, tmp_path) -> Path:
 
 @pytest.fixture
 def web(served_folder, tmp_path, monkeypatch):
-    """A web server on this machine, with a user's cache of its own and short pauses between attempts."""
+    """Give a web server on this machine, an empty user's cache, and short pauses between attempts."""
     pytest.importorskip("aiohttp", reason="needs aiohttp: pip install 'lavie[remote]'")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(remote, "PAUSE", 0.01)

@@ -1,4 +1,4 @@
-"""A train_copy that is no whole dataset is an error that says what is missing and what mends it."""
+"""A folder that is no whole dataset is an error that says what is missing and what mends it."""
 
 from pathlib import Path
 

@@ -11,8 +11,10 @@ from lavie.data.shards.index import load_index
 from lavie.errors import DataError
 
 LURES = ("pipe:touch CANARY", "file:///etc/passwd", "http://127.0.0.1:1/x", "s3://bucket/x", "memory://x")
+"""Keys that a careless reader would open as a command or a URL."""
 
 UNSAFE = ("../../etc/passwd", "/etc/passwd", "a/../../b", "a\\b", "a\nb")
+"""Keys that mean a place outside the shard, or garble a log."""
 
 WATCH = """
 import sys
@@ -31,7 +33,7 @@ for event, args in seen:
 
 
 def relabel(index: Path, keys) -> None:
-    """Give the first samples other keys."""
+    """Give the first samples of an index other keys."""
     header, *lines = map(json.loads, index.read_text().splitlines())
     for line, key in zip(lines, keys, strict=False):
         line["member"] = f"{key}.{line['member'].rpartition('.')[2]}"

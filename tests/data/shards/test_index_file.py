@@ -7,7 +7,7 @@ import pytest
 
 from lavie.data.prepare.scan import index_shard
 from lavie.data.shards.index import load_index
-from lavie.data.shards.index_file import write_index
+from lavie.data.shards.index_file import read_header, read_index, write_index
 from lavie.errors import DataError
 from tests.data.tars import GOOD, make_tar
 
@@ -49,3 +49,42 @@ def test_write_index_leaves_no_partial_file(tmp_path):
     write_index(tar, index_shard(tar)[0])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0.index.jsonl", "0.tar"]
     assert [s.key for s in load_index((str(tmp_path),))] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"codec": 264}, "wanted text"),
+        ({"caption": "another one"}, "the caption differs from its SHA-256"),
+        ({"key": "../clip", "member": "../clip.mp4"}, "an unsafe name"),
+        ({"member": "other.mp4"}, "member 'other.mp4': wanted the key"),
+        ({"member": "00000.gif"}, "member '00000.gif': wanted the key"),
+        ({"kind": "image"}, "kind 'image' with fps"),
+        ({"kind": "sound"}, "kind 'sound' with fps"),
+        ({"fps": None}, "kind 'video' with fps None"),
+        ({"frames": 1.5}, "wanted counts"),
+        ({"offset": -512}, "wanted counts"),
+        ({"width": True}, "wanted counts"),
+        ({"vfr": 0}, "wanted true or false"),
+        ({"duration": "1 s"}, "wanted true or false, and seconds"),
+        ({"size": 1 << 40}, "do not lie inside the tar"),
+        ({"caption_offset": 1 << 40}, "do not lie inside the tar"),
+        ({"sha256": "ab"}, "wanted 64 hexadecimal digits"),
+    ],
+)
+def test_a_line_that_cannot_be_true_is_an_error(train_copy, changes, fault):
+    path = train_copy / "00000.index.jsonl"
+    header, first, *lines = map(json.loads, path.read_text().splitlines())
+    path.write_text("".join(json.dumps(line) + "\n" for line in [header, first | changes, *lines]))
+    with pytest.raises(DataError, match="line 2: ") as error:
+        list(read_index(path, read_header(path)))
+    assert fault in str(error.value)
+
+
+def test_an_index_in_a_folder_of_its_own_names_its_tar(tmp_path):
+    tar = make_tar(tmp_path / "0.tar", GOOD)
+    (tmp_path / "indices").mkdir()
+    path = write_index(tar, index_shard(tar)[0], out=tmp_path / "indices")
+    assert path == tmp_path / "indices/0.index.jsonl"
+    assert read_header(path).tar == str(tar.resolve())
+    assert [sample.shard for sample in load_index((str(tmp_path / "indices"),))] == [str(tar)]

@@ -18,12 +18,12 @@ pytest.importorskip("aiohttp", reason="needs aiohttp: pip install 'lavie[remote]
 
 
 def described(samples):
-    """What tells samples apart, and where they lie."""
+    """Return the keys, offsets, hashes and shards of samples."""
     return [(sample.key, sample.offset, sample.sha256, sample.shard) for sample in samples]
 
 
 def described_at(samples, url):
-    """What `described` gives for samples of a local served_folder where that served_folder is served at a URL."""
+    """Return what `described` gives for samples of a local folder that is served at a URL."""
     return [(s.key, s.offset, s.sha256, f"{url}/{Path(s.shard).name}") for s in samples]
 
 

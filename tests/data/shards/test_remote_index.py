@@ -17,6 +17,7 @@ pytest.importorskip("aiohttp", reason="needs aiohttp: pip install 'lavie[remote]
 
 
 def fetches(web):
+    """Return how often the server was asked for an index."""
     return sum(method == "GET" and path.endswith(".jsonl") for method, path, _ in web.requests)
 
 

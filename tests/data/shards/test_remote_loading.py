@@ -22,7 +22,7 @@ pytest.importorskip("aiohttp", reason="needs aiohttp: pip install 'lavie[remote]
 
 
 def sequence(path, steps=3, start_step=0, **changes):
-    """(keys, positions, dropped) of each batch, and their pixels."""
+    """Return the keys, positions and dropped samples of each batch, and the pixels of all batches."""
     values = {"num_frames": 4, "num_images": 1, "height": 16, "width": 16, "fps": 8, "num_workers": 0}
     data = DataConfig(train=(str(path),), remote=True, **{**values, **changes})
     batches = build_loader(data, data.train, Share(seed=0, train_batch_size=8), start_step=start_step)
@@ -46,7 +46,7 @@ def test_samples_and_pixels_are_those_of_the_same_shards_on_a_disk(web, served_f
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "reason"),
     [
         (refuse(503), "3 attempts in .* s, the last: ClientResponseError: 503"),
         (cut, "3 attempts in .* s, the last: ClientPayloadError"),
@@ -55,7 +55,7 @@ def test_samples_and_pixels_are_those_of_the_same_shards_on_a_disk(web, served_f
         (refuse(404), "ClientResponseError: 404"),
     ],
 )
-def test_a_sample_that_stays_out_of_reach_is_dropped_for_a_spare_and_named(web, served_folder, fault, told):
+def test_a_sample_that_stays_out_of_reach_is_dropped_for_a_spare_and_named(web, served_folder, fault, reason):
     expected, pixels = sequence(served_folder)
     lost = next(s for s in load_index((f"{web.url}/set",), remote=True) if s.key == expected[1][0][0][0])
     span = f"bytes={lost.offset}-{lost.offset + lost.size - 1}"
@@ -67,8 +67,8 @@ def test_a_sample_that_stays_out_of_reach_is_dropped_for_a_spare_and_named(web, 
     assert dropped[0]["position"] == 8
     assert {d["key"] for d in dropped} == {lost.key}
     asked = sum(request == ("GET", *wanted) for request in web.requests)
-    assert asked == len(dropped) * (1 if "ClientResponseError: 40" in told else 3)
-    assert re.search(told, dropped[0]["reason"])
+    assert asked == len(dropped) * (1 if "ClientResponseError: 40" in reason else 3)
+    assert re.search(reason, dropped[0]["reason"])
     assert address(lost) in dropped[0]["reason"]
     rows = {d["position"] for d in dropped}
     keys = [k for names, _, _ in expected for k in names]

@@ -1,4 +1,4 @@
-"""A web server on this machine for tests of remote shards: ranges, listings, and whatever can go wrong, by order."""
+"""A web server on this machine for tests of remote shards: it serves ranges and listings, and fails on request."""
 
 import email.utils
 import re
@@ -9,14 +9,25 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 Fault = Callable[[BaseHTTPRequestHandler], bool]
-"""Answers a request in its own way, or returns False to leave it to the server."""
+"""Answers a request and returns True, or returns False to leave the request to the server."""
 
 
 class Web:
-    """Serves a folder under `url`. `requests`: the (method, path, range) that came; `fault` may answer them first."""
+    """A server of a folder.
+
+    Attributes:
+        url: where the folder is served.
+        port: the port of the server.
+        requests: the method, path and Range header of each request so far.
+        fault: may answer a request before the server does.
+        ranges: whether the server knows ranges.
+        stamps: whether the server tells versions of files.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.requests = folder, []
+        """Start a server in a thread of this process."""
+        self.folder = folder
+        self.requests: list[tuple[str, str, str | None]] = []
         self.fault: Fault = lambda handler: False
         self.ranges = self.stamps = True
         web = self
@@ -40,10 +51,12 @@ class Web:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        """Answer a request: by the fault, or with a listing of a folder, a file, or status 404."""
         self.requests.append((handler.command, handler.path, handler.headers.get("Range")))
         if self.fault(handler):
             return
@@ -57,8 +70,12 @@ class Web:
             self._send_file(handler, path)
 
     def _send_file(self, handler: BaseHTTPRequestHandler, path: Path) -> None:
-        data, there = path.read_bytes(), path.stat()
-        headers = {"ETag": f'"{there.st_mtime_ns}"', "Last-Modified": email.utils.formatdate(there.st_mtime)}
+        """Send a file, or the range of it that the request names."""
+        data, status_on_disk = path.read_bytes(), path.stat()
+        headers = {
+            "ETag": f'"{status_on_disk.st_mtime_ns}"',
+            "Last-Modified": email.utils.formatdate(status_on_disk.st_mtime),
+        }
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", handler.headers.get("Range", "")) if self.ranges else None
         status = 200
         if wanted:
@@ -69,7 +86,7 @@ class Web:
 
 
 def send(handler: BaseHTTPRequestHandler, status: int, data: bytes, cut: int = 0, **headers: str) -> None:
-    """An answer, of which the last `cut` bytes never come."""
+    """Send an answer with headers, without the last `cut` bytes of its data; `type` stands for Content-Type."""
     handler.send_response(status)
     for name, value in headers.items():
         handler.send_header("Content-Type" if name == "type" else name, value)
@@ -81,20 +98,20 @@ def send(handler: BaseHTTPRequestHandler, status: int, data: bytes, cut: int = 0
         handler.close_connection = True
 
 
-def first_times(count: int, fault: Fault, of: str = ".tar") -> Fault:
-    """The fault at the first `count` requests for each range of paths that end in `of`."""
+def first_times(count: int, fault: Fault, ending: str = ".tar") -> Fault:
+    """Return a fault that acts on the first `count` requests for each range of each path with this ending."""
     seen: dict[tuple[str, str | None], int] = {}
 
     def answer(handler: BaseHTTPRequestHandler) -> bool:
         key = handler.path, handler.headers.get("Range")
         seen[key] = seen.get(key, 0) + 1
-        return handler.path.endswith(of) and handler.command == "GET" and seen[key] <= count and fault(handler)
+        return handler.path.endswith(ending) and handler.command == "GET" and seen[key] <= count and fault(handler)
 
     return answer
 
 
 def refuse(status: int) -> Fault:
-    """Answers with a status alone."""
+    """Return a fault that answers with an HTTP status."""
 
     def answer(handler: BaseHTTPRequestHandler) -> bool:
         send(handler, status, b"no")
@@ -104,7 +121,7 @@ def refuse(status: int) -> Fault:
 
 
 def delay(seconds: float) -> Fault:
-    """Answers too late."""
+    """Return a fault that delays the server's answer."""
 
     def answer(handler: BaseHTTPRequestHandler) -> bool:
         time.sleep(seconds)
@@ -114,6 +131,6 @@ def delay(seconds: float) -> Fault:
 
 
 def cut(handler: BaseHTTPRequestHandler) -> bool:
-    """Ends the connection in the middle of the body."""
+    """Answer with a body of which the second half never comes: a fault."""
     send(handler, 206, bytes(1000), cut=500)
     return True
