@@ -1,10 +1,8 @@
 """Train one stage of LaVie: deepspeed train.py --deepspeed configs/zero3.json [CONFIG.yaml] [key=value ...]"""
 
 import argparse
-import sys
 
 from lavie.config.load import load_config
-from lavie.errors import LavieError
 from lavie.training import stop
 
 DEFAULT = "configs/base.yaml"
@@ -34,11 +32,11 @@ def main() -> None:
         from lavie.inference.generate import validation_sampler
         from lavie.training.trainer import Trainer
 
-        sample = validation_sampler(config)
-        sys.exit(0 if Trainer(config, args.deepspeed, sample=sample).fit() else stop.STOPPED)
-    except LavieError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(stop.exit_code(error))
+        with Trainer(config, args.deepspeed, sample=validation_sampler(config)) as trainer:
+            code = 0 if trainer.fit() else stop.STOPPED
+    except Exception as error:
+        code = stop.report(error)
+    stop.leave(code)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from ..models.attention import TransformerBlock
 from ..models.resnet import ResnetBlock
 from ..models.temporal import TemporalResnetBlock
 from .optim import build_optimizer
+
+FAREWELL = 5.0
+"""Seconds for leaving a process group: nothing keeps that up but a collective that waits for another rank."""
 
 
 def init_distributed(store: dist.Store | None = None) -> torch.device:
@@ -54,6 +58,26 @@ def init_distributed(store: dist.Store | None = None) -> torch.device:
         )
     deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
     return device
+
+
+def end_distributed(patience: float = FAREWELL) -> bool:
+    """Leave the process group of `init_distributed`, if there is one. False if that takes more than `patience` seconds.
+
+    Where a rank fails alone, a collective of its own may still wait for the others, and ending the group for that: the
+    wait is then left to a thread, and the others learn of the failure as soon as this process has ended.
+    """
+    import deepspeed
+
+    def end() -> None:
+        if deepspeed.comm.is_initialized():
+            deepspeed.comm.destroy_process_group()
+        elif dist.is_initialized():
+            dist.destroy_process_group()
+
+    thread = threading.Thread(target=end, daemon=True, name="end_distributed")
+    thread.start()
+    thread.join(patience)
+    return not thread.is_alive()
 
 
 def training_dtype(config: TrainConfig) -> torch.dtype:

@@ -1,12 +1,17 @@
-"""The request to stop: SIGUSR2, which a scheduler sends before a job's time is up or its nodes are taken away.
+"""How a process of a run leaves: its exit code, and the request to stop, SIGUSR2.
 
-The signal is blocked and asked for between steps: it interrupts no save and no collective. The processes that a rank
-starts (decoding workers, compilers) inherit the mask, so a signal to a whole job ends none of them either. It is USR2,
-for NCCL may take USR1 for itself.
+A scheduler sends it before a job's time is up or its nodes are taken away. The signal is blocked and asked for between
+steps: it interrupts no save and no collective. The processes that a rank starts (decoding workers, compilers) inherit
+the mask, so a signal to a whole job ends none of them either. It is USR2, for NCCL may take USR1 for itself.
 """
 
+import atexit
+import ctypes
+import os
 import signal
-from typing import TYPE_CHECKING
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import LavieError, LostRankError
 
@@ -29,9 +34,46 @@ def listen() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {SIGNAL})
 
 
-def exit_code(error: LavieError) -> int:
-    """The code with which a rank leaves after this error."""
-    return LOST if isinstance(error, LostRankError) else FAILED
+def exit_code(error: Exception) -> int:
+    """The code with which a rank leaves after this error: 1, as Python's own, if it is none that the user can mend."""
+    return LOST if isinstance(error, LostRankError) else FAILED if isinstance(error, LavieError) else 1
+
+
+def report(error: Exception) -> int:
+    """Print a LavieError's message, or another error's traceback, and return the exit code."""
+    if isinstance(error, LavieError):
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    else:
+        sys.excepthook(type(error), error, error.__traceback__)
+    return exit_code(error)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with an exit code, and the process group before, if it is in one.
+
+    All that was registered for the exit is done and all output written, but a process that was in a group does without
+    the interpreter's finalization. Its collectives ran in C++ threads, and ending the group does not end those: hooks
+    of DeepSpeed keep the engine for good, and every parameter of ZeRO 3 holds the group. A thread that has still to let
+    go of the last collective's tensors needs the GIL for it. Once the interpreter is being finalized, asking for the
+    GIL ends a thread, and to end in a destructor is SIGABRT in place of the exit code (PyTorch's issue 190489).
+    """
+    if "torch" not in sys.modules or not _in_group():  # importing torch takes seconds
+        sys.exit(code)
+    from .deepspeed import end_distributed
+
+    end_distributed()
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):  # nobody reads, or somebody has closed them
+        sys.stdout.flush()
+        sys.stderr.flush()
+    ctypes.CDLL(None).fflush(None)  # what C and C++ have printed
+    os._exit(code)
+
+
+def _in_group() -> bool:
+    from ..distributed import initialized
+
+    return initialized()
 
 
 def requested(device: "torch.device") -> bool:

@@ -4,14 +4,16 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from ..cluster.preflight import preflight
 from ..config.load import dump_yaml
 from ..config.train import TrainConfig
+from ..data.cache.cache import Cache
 from ..data.feed.batches import Batch
 from ..data.feed.loader import build_loader, fixed_batches
 from ..data.feed.share import Share
@@ -40,32 +42,53 @@ from .output_dir import claim, require_own, require_progress
 from .stop import requested
 from .validate import validation_loss
 
-Sample = Callable[[VideoUNet, Objective, Path], None]
-"""Draws the validation prompts with a network into a folder; called by all ranks together."""
+DrawSamples = Callable[[VideoUNet, Objective, Path], None]
+"""Draws the validation prompts with a network, the objective's encoders and its schedule, into a folder. All ranks call
+it together."""
 
 
 class Trainer:
-    """Builds everything that a run needs, in the order in which it can fail cheaply, and runs it."""
+    """Builds everything that a run needs, in the order in which it can fail cheaply, and runs it.
 
-    def __init__(self, config: TrainConfig, deepspeed_json: str | Path, sample: Sample | None = None):
+    A Trainer is a context manager: `close` ends its processes and threads, as do the end of `fit` and an error while it
+    is built. The process group belongs to the process; `end_distributed` leaves it.
+    """
+
+    def __init__(self, config: TrainConfig, deepspeed_json: str | Path, sample: DrawSamples | None = None) -> None:
+        """Build the run.
+
+        Args:
+            config: the run.
+            deepspeed_json: DeepSpeed's settings; see `resolve_json`.
+            sample: draws the validation prompts. Training does not know inference, so it is handed in.
+
+        Raises:
+            LavieError: the config, the nodes, the data, the weights or the checkpoint cannot be used as asked.
+        """
         self.config, self.sample = config, sample
+
+        # The ranks meet, and agree on what they would run.
         self.device = init_distributed(preflight(config, deepspeed_json))
         setup_logging()
         settings = resolve_json(deepspeed_json, config, world_size())
         require_backends(config.kernels, config.attention, self.device)
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
+
+        # Files that must be there, and a folder that must be free: no data has been read yet.
         claim(config.output_dir)
         checkpoint, self.start = find(config, zero_stage(settings))
         require_own(config, self.start)
         require_progress(config.output_dir, self.start)
         require_sources(config)
         caches = open_caches(config)
+
+        # The data: its plan can still refuse the run before there is a network.
         self.buckets = load_buckets(config.data, config.data.train, config.seed)
         for notice in notices(plan_of(config, world_size(), self.buckets)):
             log.warning(f"data: {notice}")
         self.validation_batches = self._validation_batches()
-        self.batches = build_loader(
+        batches = build_loader(
             config.data,
             self.buckets,
             self._share(),
@@ -75,13 +98,30 @@ class Trainer:
             device=self.device,
         )
 
-        pretrained, dtype = config.pretrained_model_name_or_path, training_dtype(config)
+        # The loader has processes: from here on, a failure must end what has begun.
+        with ExitStack() as begun:
+            self.batches = begun.enter_context(closing(batches))
+            self._build_networks(settings, caches)
+            if checkpoint:
+                load(self.engine, self.ema, checkpoint)
+            # Backward costs twice the forward.
+            self.flops = {size.name: 3 * forward_flops(config, size) for size in config.data.sizes}
+            self.metrics: Metrics | None = None
+            if is_main():
+                (Path(config.output_dir) / RUN_CONFIG).write_text(dump_yaml(config), encoding="utf-8")
+                self.metrics = begun.enter_context(closing(Metrics(config, self.start)))
+            self._begun = begun.pop_all()
+
+    def _build_networks(self, settings: dict[str, Any], caches: dict[str, Cache] | None) -> None:
+        """Build the frozen encoders, the engine around the network, its average, and the objective."""
+        config, dtype = self.config, training_dtype(self.config)
+        pretrained = config.pretrained_model_name_or_path
         autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride).to(self.device, dtype)
         text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained)
         network = build_network(config).to(self.device)
         self.engine = build_engine(network, config, settings)
         self.ema = EMA(self.engine.module, config.ema_decay) if config.use_ema else None
-        self.step = Objective(
+        self.objective = Objective(
             config,
             autoencoder,
             text_encoder.to(self.device),
@@ -90,14 +130,16 @@ class Trainer:
             dtype,
             empty_text=next(iter(caches.values())).empty_text if caches else None,
         )
-        if checkpoint:
-            load(self.engine, self.ema, checkpoint)
-        # Backward costs twice the forward.
-        self.flops = {size.name: 3 * forward_flops(config, size) for size in config.data.sizes}
-        self.metrics: Metrics | None = None
-        if is_main():
-            (Path(config.output_dir) / RUN_CONFIG).write_text(dump_yaml(config), encoding="utf-8")
-            self.metrics = Metrics(config, self.start)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the metrics, and the loader with its threads and processes; a second call does nothing."""
+        self._begun.close()
 
     def fit(self) -> bool:
         """Train to max_train_steps. False if the run was asked to stop before; all its steps are saved then, too."""
@@ -115,7 +157,7 @@ class Trainer:
             self._set_learning_rate(step)
             for _ in range(config.gradient_accumulation_steps):
                 batch, seconds = self._next_batch()
-                loss = self.step.loss(self.engine, self.step.training_inputs(batch))
+                loss = self.objective.loss(self.engine, self.objective.training_inputs(batch))
                 self.engine.backward(loss.total)
                 self.engine.step()
                 losses.append((loss, len(batch["dropped"])))
@@ -128,9 +170,7 @@ class Trainer:
                 save(self.engine, self.ema, config, step)
             if last or step % config.validation_steps == 0:
                 self._validate(step)
-        self.batches.close()
-        if self.metrics:
-            self.metrics.close()
+        self.close()
         return not stopped
 
     def _share(self) -> Share:
@@ -156,15 +196,22 @@ class Trainer:
                 file.writelines(json.dumps(d) + "\n" for d in batch["dropped"])
         return batch, time.perf_counter() - began
 
-    def _log(self, step: int, losses: list[tuple[JointLoss, int]], seconds: float, waited: float) -> None:
-        """Average over micro-batches and ranks, check that the loss is finite, and write the record."""
-        local = torch.stack(
-            [
-                torch.stack([*(part.detach().double() for part in loss), loss.total.new_tensor(dropped).double()])
-                for loss, dropped in losses
-            ]
-        )
-        total, video, image, dropped = (sum_over_ranks(local.sum(0)) / (world_size() * len(losses))).tolist()
+    def _log(self, step: int, micro_batches: list[tuple[JointLoss, int]], seconds: float, waited: float) -> None:
+        """Average the losses over micro-batches and ranks, check that they are finite, and write the step's record.
+
+        Args:
+            step: counted from 1.
+            micro_batches: for each, its losses and how many of its samples were replaced by spares.
+            seconds: what the step took on this rank.
+            waited: how much of that was waiting for data.
+
+        Raises:
+            TrainingError: the loss is not finite, on any rank.
+        """
+        rows = [torch.stack([*loss, loss.total.new_tensor(dropped)]).detach() for loss, dropped in micro_batches]
+        sums = sum_over_ranks(torch.stack(rows).double().sum(0))
+        means = sums / (world_size() * len(micro_batches))
+        total, video, image, dropped_share = means.tolist()
         if not math.isfinite(total):
             raise TrainingError(
                 f"step {step}: the loss is {total} (video {video}, images {image}): lower learning_rate, or resume "
@@ -172,6 +219,8 @@ class Trainer:
             )
         if self.metrics is None:
             return
+
+        # Rates are of the whole run, FLOPs and memory of this rank.
         samples = self.config.train_batch_size * self.config.gradient_accumulation_steps
         bucket = self.buckets.at(step - 1).name
         flops, peak = self.flops[bucket] * samples / seconds, peak_flops(self.device)
@@ -186,7 +235,7 @@ class Trainer:
             tflops=flops / 1e12,
             mfu=flops / peak if peak else None,
             data_wait_s=waited,
-            dropped=round(dropped * world_size() * len(losses)),
+            dropped=round(dropped_share * world_size() * len(micro_batches)),
             skipped=self.engine.skipped_steps,
             memory=peak_memory_gib(self.device),
         )
@@ -211,16 +260,16 @@ class Trainer:
         if not self.validation_batches and not self.config.validation_prompts:
             return
         with torch.device("meta"):
-            network = VideoUNet(self.config.model).to(self.step.dtype)
+            network = VideoUNet(self.config.model).to(self.objective.dtype)
         set_backends(network, kernels=self.config.kernels, attention=self.config.attention)
         network = network.to_empty(device=self.device).requires_grad_(False).eval()
         network.load_state_dict(gathered_weights(self.engine.module, self.ema))
         if self.validation_batches:
-            losses = validation_loss(network, self.step, self.validation_batches)
+            losses = validation_loss(network, self.objective, self.validation_batches)
             if self.metrics:
                 self.metrics.log({"step": step, **losses})
         if self.sample and self.config.validation_prompts:
-            self.sample(network, self.step, Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}")
+            self.sample(network, self.objective, Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}")
         barrier()
 
 

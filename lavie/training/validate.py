@@ -12,18 +12,18 @@ QUANTILES = (0.125, 0.375, 0.625, 0.875)
 
 
 @torch.no_grad()
-def validation_loss(network: VideoUNet, step: Objective, batches: list[Batch]) -> dict[str, float]:
-    """The mean loss over all ranks' batches: at each timestep quantile, and their mean as "validation_loss".
+def validation_loss(network: VideoUNet, objective: Objective, batches: list[Batch]) -> dict[str, float]:
+    """Return the mean loss over all ranks' batches: at each timestep quantile, and their mean as "validation_loss".
 
     Every rank calls it with its own batches and the same number of them.
     """
-    timesteps = [int(q * step.schedule.num_train_timesteps) for q in QUANTILES]
+    timesteps = [int(q * objective.schedule.num_train_timesteps) for q in QUANTILES]
     sums = torch.zeros(len(timesteps) + 1, dtype=torch.float64)
     for batch in batches:
         for i, timestep in enumerate(timesteps):
-            sums[i] += step.loss(network, step.validation_inputs(batch, timestep)).total.item()
+            sums[i] += objective.loss(network, objective.validation_inputs(batch, timestep)).total.item()
         sums[-1] += 1
-    sums = sum_over_ranks(sums.to(step.device)).cpu()
+    sums = sum_over_ranks(sums.to(objective.device)).cpu()
     losses = (sums[:-1] / sums[-1]).tolist()
     by_timestep = {f"validation_loss_t{t}": loss for t, loss in zip(timesteps, losses, strict=True)}
     return {"validation_loss": sum(losses) / len(losses), **by_timestep}
