@@ -115,7 +115,8 @@ def _finish(acc, bias, time, residual, y, b, image, block, column, S, r_s, C_OUT
         acc += tl.load(time + b * C_OUT + co, mask=co < C_OUT, other=0.0).to(tl.float32)[None, :]
     if residual is not None:
         acc += tl.load(residual + s.to(tl.int64)[:, None] * r_s + co[None, :], mask=mask, other=0.0).to(tl.float32)
-    tl.store(y + (image * S + s)[:, None] * C_OUT + co[None, :], acc.to(y.dtype.element_ty), mask=mask)
+    stored = acc.to(y.dtype.element_ty)
+    tl.store(y + (image * S + s)[:, None] * C_OUT + co[None, :], stored, mask=mask)
 
 
 @triton.jit(do_not_specialize=EXTENTS)

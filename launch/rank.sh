@@ -2,7 +2,7 @@
 # One rank, as srun starts it: SLURM's numbers under the names that torch.distributed reads, then train.py.
 set -euo pipefail
 
-trap '' USR2 # train.py inherits that: a request to stop that comes before it listens ends nothing; it is repeated
+trap '' USR2 # train.py inherits it: a request to stop that comes before it listens is lost and ends nothing; env.sh repeats it
 export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS
 
 # Compiled kernels on the node's own disk: on a shared home, the nodes would write the same files. Only we may write here.
@@ -11,8 +11,8 @@ cache=${TMPDIR:-/tmp}/lavie-$UID
 [[ -O $cache ]] || { echo "$cache belongs to somebody else: set TMPDIR to a folder on the node's own disk" >&2; exit 2; }
 export TRITON_CACHE_DIR=$cache/triton TORCHINDUCTOR_CACHE_DIR=$cache/inductor
 
-# No exec: where train.py dies of a signal, this shell leaves with a code, for srun tells the largest code of all ranks,
-# but any signal before that. SLURM with cgroups signals only what it started, which is this shell: it hands on.
+# Not exec: srun reports the largest exit code of all ranks, but any signal before it, so where a signal kills train.py
+# this shell must leave with a code. SLURM with cgroups signals only this shell, so it passes the signals on.
 python train.py "$@" &
 rank=$! code=0
 trap 'woken=1; kill -USR2 "$rank" 2>/dev/null || true' USR2
@@ -20,6 +20,6 @@ trap 'woken=1; kill -TERM "$rank" 2>/dev/null || true' TERM
 while true; do
     woken='' now=0
     wait "$rank" || now=$?
-    [[ $now -lt 0 ]] || code=$now # wait says -1 of what ended as a trap ran: it stays 128 + the signal
-    [[ -n $woken ]] || exit "$code" # else a trap ended the wait, not the rank
+    [[ $now -lt 0 ]] || code=$now # wait returns -1 where the rank ended while a trap ran: the code before it counts
+    [[ -n $woken ]] || exit "$code" # a trap that ran has ended the wait, not the rank
 done

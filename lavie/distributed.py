@@ -5,6 +5,7 @@ Every rank takes part in every collective: a branch on the rank around one of th
 """
 
 import logging
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,7 +14,7 @@ log = logging.getLogger("lavie")
 
 
 def initialized() -> bool:
-    """Whether this process belongs to a process group."""
+    """Return whether this process belongs to a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
@@ -28,12 +29,12 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process writes the logs and the files that exist once per run."""
+    """Return whether this process is rank 0, which writes the logs and the files that exist once per run."""
     return rank() == 0
 
 
 def barrier() -> None:
-    """Wait for every rank."""
+    """Wait until every rank has come here."""
     if initialized():
         dist.barrier()
 
@@ -45,8 +46,8 @@ def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def broadcast_object(value):
-    """Rank 0's `value`, on every rank."""
+def broadcast_object(value: Any) -> Any:
+    """Return rank 0's `value` on every rank. It is pickled."""
     if not initialized():
         return value
     box = [value]
@@ -54,16 +55,16 @@ def broadcast_object(value):
     return box[0]
 
 
-def gather_objects(value) -> list:
-    """Every rank's `value`, by rank, on every rank."""
+def gather_objects(value: Any) -> list[Any]:
+    """Return every rank's `value`, by rank, on every rank. They are pickled."""
     if not initialized():
         return [value]
-    values = [None] * world_size()
+    values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
 
 
 def setup_logging() -> None:
-    """Rank 0 logs at INFO, the others at ERROR."""
+    """Let rank 0 log at INFO, the others at ERROR."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO if is_main() else logging.ERROR)

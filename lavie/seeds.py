@@ -1,7 +1,7 @@
-"""Random numbers as pure functions of (seed, purpose, position): no generator state to save or to share.
+"""Random numbers as pure functions of (seed, purpose, position), without generator state to save or to share.
 
-A training step draws its noise, timestep, caption dropout, crop and clip start from the *global* position of the
-sample in the run, so the same sample sees the same numbers on any number of ranks and after any resume.
+A training step draws noise, timestep, caption dropout, crop and clip start of a sample from the sample's *global*
+position in the run, so the same sample sees the same numbers on any number of ranks and after any resume.
 """
 
 import hashlib
@@ -11,21 +11,21 @@ import torch
 
 
 def key64(seed: int, purpose: str, *position: int) -> int:
-    """A 64-bit key (0 <= key < 2**64) that depends on every bit of its arguments."""
+    """Return a 64-bit key, 0 <= key < 2**64, that depends on every bit of its arguments."""
     text = f"{seed}/{purpose}/" + "/".join(str(p) for p in position)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def torch_generator(seed: int, purpose: str, *position: int) -> torch.Generator:
-    """A CPU generator for one purpose at one position."""
+    """Return PyTorch's CPU generator for one purpose at one position."""
     return torch.Generator().manual_seed(key64(seed, purpose, *position) >> 1)  # manual_seed takes 63 bits
 
 
 def numpy_generator(seed: int, purpose: str, *position: int) -> np.random.Generator:
-    """A NumPy generator (Philox) for one purpose at one position."""
+    """Return a NumPy generator (Philox) for one purpose at one position."""
     return np.random.Generator(np.random.Philox(key64(seed, purpose, *position)))
 
 
 def uniform(seed: int, purpose: str, *position: int) -> float:
-    """One number in [0, 1)."""
+    """Return one number in [0, 1) for one purpose at one position."""
     return key64(seed, purpose, *position) / 2**64

@@ -58,14 +58,14 @@ def check_operation(name: str, arguments: tuple, backward: str, backward_argumen
 
 def tiny_unet(**changes: Any) -> UNetConfig:
     """A base network of about 1 M parameters: two levels, every kind of block."""
-    values = dict(
-        block_out_channels=(32, 64),
-        cross_attention=(True, False),
-        layers_per_block=1,
-        num_attention_heads=1,
-        cross_attention_dim=24,
-        norm_num_groups=8,
-    )
+    values = {
+        "block_out_channels": (32, 64),
+        "cross_attention": (True, False),
+        "layers_per_block": 1,
+        "num_attention_heads": 1,
+        "cross_attention_dim": 24,
+        "norm_num_groups": 8,
+    }
     return UNetConfig(**{**values, **changes})
 
 

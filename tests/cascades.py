@@ -16,30 +16,30 @@ from lavie.run_folder import MANIFEST
 from lavie.testing import SHARED, tiny_unet
 
 STAGE_MODELS = {
-    "base": dict(in_channels=12, out_channels=12),
-    "interpolation": dict(
-        in_channels=24,
-        out_channels=12,
-        spatial_attention="first_and_previous",
-        temporal_order="after_feed_forward",
-        rotary_dim=0,
-        relative_bias=False,
-    ),
-    "vsr": dict(
-        in_channels=9,
-        out_channels=6,
-        cross_attention=(True, False),
-        only_cross_attention=(True, False),
-        linear_projection=True,
-        num_noise_levels=20,
-        max_noise_level=10,
-        temporal_convolutions=True,
-    ),
+    "base": {"in_channels": 12, "out_channels": 12},
+    "interpolation": {
+        "in_channels": 24,
+        "out_channels": 12,
+        "spatial_attention": "first_and_previous",
+        "temporal_order": "after_feed_forward",
+        "rotary_dim": 0,
+        "relative_bias": False,
+    },
+    "vsr": {
+        "in_channels": 9,
+        "out_channels": 6,
+        "cross_attention": (True, False),
+        "only_cross_attention": (True, False),
+        "linear_projection": True,
+        "num_noise_levels": 20,
+        "max_noise_level": 10,
+        "temporal_convolutions": True,
+    },
 }
 
 
 def random_network(config, seed=0):
-    """A network with random weights everywhere, the zero-initialised ones too."""
+    """Return a network with random weights everywhere, the zero-initialised ones too."""
     torch.manual_seed(seed)
     network = VideoUNet(config)
     with torch.no_grad():
@@ -50,25 +50,36 @@ def random_network(config, seed=0):
 
 
 def stage_config(stage, **changes):
-    values = dict(
-        stage=stage,
-        output_dir="unused",
-        model=tiny_unet(**STAGE_MODELS[stage]).model_dump(),
-        autoencoder=dict(type="patch", patch_size=4, coefficients=2)
+    """Return the config of a run of a tiny network of the stage, with some keys changed."""
+    values = {
+        "stage": stage,
+        "output_dir": "unused",
+        "model": tiny_unet(**STAGE_MODELS[stage]).model_dump(),
+        "autoencoder": {"type": "patch", "patch_size": 4, "coefficients": 2}
         if stage == "vsr"
-        else dict(type="patch", patch_size=2),
-        text_encoder=dict(type="hash", max_length=6),
-        data=dict(train=[], num_frames=3 if stage == "base" else 9, num_images=0, height=16, width=24, fps=8),
-        prediction_type="v_prediction" if stage == "vsr" else "epsilon",
-        sampling=dict(scheduler="euler", num_inference_steps=3, guidance_scale=2.0, noise_level=5),
-        max_train_steps=1,
-    )
+        else {"type": "patch", "patch_size": 2},
+        "text_encoder": {"type": "hash", "max_length": 6},
+        "data": {
+            "train": [],
+            "num_frames": 3 if stage == "base" else 9,
+            "num_images": 0,
+            "height": 16,
+            "width": 24,
+            "fps": 8,
+        },
+        "prediction_type": "v_prediction" if stage == "vsr" else "epsilon",
+        "sampling": {"scheduler": "euler", "num_inference_steps": 3, "guidance_scale": 2.0, "noise_level": 5},
+        "max_train_steps": 1,
+    }
     return validate(TrainConfig, values | changes, stage)
 
 
 @pytest.fixture(scope="session")
 def cascade_folder(tmp_path_factory):
-    """base/, interpolation/ and vsr/, each with a checkpoint-3: 3 frames of 16 x 24, then 9, then 9 of 64 x 96."""
+    """A folder with base/, interpolation/ and vsr/, each the folder of a run with a checkpoint-3.
+
+    They make 3 frames of 16 x 24 pixels, then 9, then 9 of 64 x 96.
+    """
     root = tmp_path_factory.mktemp("cascade")
     for seed, stage in enumerate(STAGE_MODELS):
         config = stage_config(stage)
@@ -81,7 +92,7 @@ def cascade_folder(tmp_path_factory):
 
 @pytest.fixture
 def without_sampling(cascade_folder, tmp_path):
-    """The same networks, whose config.yaml files have no section `sampling`."""
+    """A folder with the networks of `cascade_folder`, whose config.yaml files have no section `sampling`."""
     for stage in STAGE_MODELS:
         source, folder = cascade_folder / stage / "checkpoint-3", tmp_path / "released" / stage
         folder.mkdir(parents=True)
@@ -98,8 +109,11 @@ def without_sampling(cascade_folder, tmp_path):
 
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory):
-    """A function: stride -> a folder as Stable Diffusion's in diffusers' format, with a tiny random autoencoder of that
-    stride and a tiny random CLIP of 32 features, beside files that no one should copy."""
+    """A function that makes a folder as Stable Diffusion's, in diffusers' format, for a stride of the autoencoder.
+
+    It holds a tiny random autoencoder of that stride and a tiny random CLIP of 32 features, beside files that no one
+    should copy.
+    """
     if not SHARED.is_dir():
         pytest.skip(f"no reference data at {SHARED}")
     from diffusers import AutoencoderKL
@@ -118,7 +132,13 @@ def pretrained(tmp_path_factory):
             norm_num_groups=4,
             scaling_factor=0.25,
         ).save_pretrained(root / "vae")
-        sizes = dict(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=49408)
+        sizes = {
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "vocab_size": 49408,
+        }
         CLIPTextModel(CLIPTextConfig(**sizes)).save_pretrained(root / "text_encoder")
         shutil.copytree(SHARED / "assets/clip_tokenizer", root / "tokenizer", copy_function=shutil.copyfile)
         (root / "vae/diffusion_pytorch_model.fp16.safetensors").write_bytes(b"half as precise")

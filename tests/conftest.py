@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lavie.testing import start_rank_server
-from tests.nodes import Cluster
+from tests.nodes import TwoNodes
 
 # Without a GPU the kernels run in Triton's interpreter, which must be chosen before triton is first imported.
 if not torch.cuda.is_available():
@@ -29,9 +29,9 @@ def rank_server(request):
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
     """Two nodes on this machine."""
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    cluster = TwoNodes(tmp_path_factory.mktemp("cluster"))
     yield cluster
     cluster.close()
 

@@ -4,6 +4,7 @@ Where namespaces are not permitted, two loopback addresses stand in for the node
 `close`, or with this process: the first process of each node reads a pipe that nobody else holds.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -77,7 +78,7 @@ class Node:
         finish(self.start(*command, **changes), timeout=30)
 
 
-class Cluster:
+class TwoNodes:
     """Two nodes, with `ssh` between them if `serve_ssh` was called."""
 
     def __init__(self, folder: Path):
@@ -171,10 +172,8 @@ def finish(process: subprocess.Popen, timeout: float = 240, succeeds: bool = Tru
 
 def end(process: subprocess.Popen) -> None:
     """Kill what is left of a command and its group."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
@@ -202,10 +201,8 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 
 def _kill(process: psutil.Process) -> None:
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         process.kill()
-    except psutil.NoSuchProcess:
-        pass
 
 
 def _only_child(pid: int) -> int:

@@ -30,7 +30,7 @@ SLURM = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8"}
 
 
 @pytest.mark.parametrize(
-    "environment,expected,shares_an_index",
+    ("environment", "expected", "shares_an_index"),
     [
         ({}, LaunchedRank("none", 0, 1, None), False),
         ({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}, LaunchedRank("torch", 2, 4, 0), False),
@@ -61,7 +61,7 @@ def test_a_number_of_ranks_alone_is_a_plan_and_no_launcher(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "environment,message",
+    ("environment", "message"),
     [
         ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is '2': wanted 0 to 1"),
         ({"PMI_RANK": "one", "PMI_SIZE": "2"}, "PMI_RANK is 'one': wanted 0 to 1"),

@@ -12,8 +12,7 @@ import yaml
 
 from lavie.data.prepare.synthetic import demo_set
 from lavie.testing import LOSS_RTOL, free_port
-from tests.launch.slurm import Cluster as Slurm
-from tests.launch.slurm import lacking
+from tests.launch.slurm import SlurmCluster, lacking
 from tests.nodes import BIN, SSHD, environment, finish
 
 STEPS = 10
@@ -114,7 +113,7 @@ def test_srun(trained):
     """On two nodes of a SLURM, as launch/base.slurm starts the ranks."""
     if reason := lacking():
         pytest.skip(reason)
-    slurm = Slurm()
+    slurm = SlurmCluster()
 
     def sbatch(_: int, arguments: list) -> None:
         slurm.submit("base.slurm", *map(str, arguments[3:])).ends("COMPLETED", 240)

@@ -46,7 +46,7 @@ def with_children(folder: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "ending, message",
+    ("ending", "message"),
     [
         ("returns", None),
         ("raises", "rank 1 failed:(?s:.*)its message"),

@@ -1,12 +1,10 @@
-"""`lavie data`: datasets from the command line."""
+"""The commands `lavie data ...`: pack and demo here, index, plan, check and cache in modules of their own."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from ..data.prepare.pack import PackReport, pack
 from ..data.prepare.synthetic import FARTHEST, TRAVEL, demo_set
@@ -15,11 +13,9 @@ from .data_cache import cache_command
 from .data_check import check_command
 from .data_index import index_command
 from .data_plan import plan_command
+from .tables import print_counts, print_first
 
 app = typer.Typer(name="data", help="Make and check datasets.", no_args_is_help=True)
-
-SHOWN = 20
-"""Rejected files that are listed on screen; `rejected.jsonl` lists them all."""
 
 
 @app.command("pack")
@@ -64,23 +60,16 @@ def demo_command(
 
 
 def _show(out: Path, report: PackReport) -> None:
-    console = Console()
-    table = Table(title=escape(str(out)), title_justify="left")
-    table.add_column("what")
-    table.add_column("count", justify="right")
-    table.add_row("videos packed", str(report.videos))
-    table.add_row("images packed", str(report.images))
+    """Print what became of the files packed into `out`."""
+    rows = [("videos packed", report.videos), ("images packed", report.images)]
     if report.converted:
-        table.add_row("of these, GIFs stored as mp4 or png", str(len(report.converted)))
-    for reason, count in sorted(report.reasons.items()):
-        table.add_row(f"rejected: {reason}", str(count))
-    table.add_row("shards", str(len(report.shards)))
-    console.print(table)
-    for rejected in report.rejected[:SHOWN]:
-        console.print(f"{rejected.name}: {rejected.reason}. {rejected.detail}", markup=False, highlight=False)
-    if len(report.rejected) > SHOWN:
-        more = len(report.rejected) - SHOWN
-        console.print(f"... and {more} more, listed in {out / 'rejected.jsonl'}", markup=False, highlight=False)
+        rows.append(("of these, GIFs stored as mp4 or png", len(report.converted)))
+    rows += [(f"rejected: {reason}", count) for reason, count in sorted(report.reasons.items())]
+    rows.append(("shards", len(report.shards)))
+    console = Console()
+    print_counts(console, rows, title=str(out))
+    rejected = [f"{item.name}: {item.reason}. {item.detail}" for item in report.rejected]
+    print_first(console, rejected, f"listed in {out / 'rejected.jsonl'}")
 
 
 app.command("index")(index_command)

@@ -1,4 +1,4 @@
-"""`lavie data cache`: the latents and text features of a run's data, computed once."""
+"""The command `lavie data cache`: a run's latents and text features are computed once, before training."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,13 +6,10 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID
-from rich.table import Table
 
 from ..config.load import load_config
 from ..launcher import launched_rank
-
-SHOWN = 20
-"""Entries without success that are listed on screen; `failed-rank<r>.jsonl` lists them all."""
+from .tables import print_counts, print_first
 
 
 def cache_command(
@@ -32,6 +29,7 @@ def cache_command(
 
     from ..training.make_cache import cache_data, own_device
 
+    # On a terminal every kind of entry gets a progress bar; in a log, where bars are noise, progress gets lines.
     run = load_config(config, overrides or [])
     launched, console = launched_rank(), Console()
     rank, ranks = launched.rank, launched.world_size
@@ -47,17 +45,13 @@ def cache_command(
                 print(f"rank {rank}: {number} of {total} {kind}", flush=True)
 
         report = cache_data(run, out, device=own_device(device), dtype=getattr(torch, dtype), batch=batch, done=done)
-    table = Table(title=f"rank {rank} of {ranks}" if ranks > 1 else None, title_justify="left")
-    table.add_column("what")
-    table.add_column("count", justify="right")
-    table.add_row("entries of the configuration", str(report.wanted))
-    table.add_row("there already, kept", str(report.kept))
-    table.add_row("encoded now", str(report.encoded))
-    table.add_row("could not be encoded", str(len(report.failed)))
-    console.print(table)
-    for line in report.failed[:SHOWN]:
-        console.print(f"{line['key']}, cut {line['cut']}: {line['reason']}", markup=False, highlight=False)
-    if len(report.failed) > SHOWN:
-        where = out / "*" / f"failed-rank{rank}.jsonl"
-        console.print(f"... and {len(report.failed) - SHOWN} more, listed in {where}", markup=False, highlight=False)
+    rows = [
+        ("entries of the configuration", report.wanted),
+        ("there already, kept", report.kept),
+        ("encoded now", report.encoded),
+        ("could not be encoded", len(report.failed)),
+    ]
+    print_counts(console, rows, title=f"rank {rank} of {ranks}" if ranks > 1 else None)
+    failed = [f"{entry['key']}, cut {entry['cut']}: {entry['reason']}" for entry in report.failed]
+    print_first(console, failed, f"listed in {out / '*' / f'failed-rank{rank}.jsonl'}")
     console.print(f"data.cache={out}", markup=False, highlight=False, soft_wrap=True)

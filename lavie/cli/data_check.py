@@ -1,24 +1,20 @@
-"""`lavie data check`: the doctor's report as a table, a JSON and pictures."""
+"""The command `lavie data check`: what is wrong with some shards, as a table, a JSON file and pictures."""
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
-from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from ..data.check.check import PROBLEMS, UNUSABLE, CheckReport, check
+from ..data.check.check import check, find_shards
 from ..data.check.compare_decoders import Comparison
+from ..data.check.report import PROBLEMS, UNUSABLE, CheckReport
+from ..data.check.report_files import write_report
 from ..errors import DataError
-
-SHOWN = 20
-"""Findings that are listed on screen; `check.json` lists them all."""
-ON_SHEET = 16
+from .tables import print_first
 
 
 def check_command(
@@ -32,7 +28,9 @@ def check_command(
     """Examine shards: every byte is read, some clips are decoded. Exits with 1 if samples cannot train."""
     if fps and frame_stride:
         raise DataError(f"--fps {fps:g} and --frame-stride {frame_stride}: give one of them")
-    tars = [tar for path in shards for tar in _tars(path)]
+    from ..inference.contact_sheet import contact_sheet
+
+    tars = find_shards(shards)
     out.mkdir(parents=True, exist_ok=True)
     comparison = Comparison() if decode else None
     with Progress(transient=True) as progress:
@@ -48,45 +46,31 @@ def check_command(
         )
     if comparison:
         comparison.close()
-    _write(report, out)
-    _show(report, out)
+    files = write_report(report, out, contact_sheet)
+    _show(report, files)
     if not report.usable:
         raise typer.Exit(1)
 
 
-def _tars(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise DataError(f"SHARDS {path}: no such file or folder")
-    if not (tars := sorted(path.glob("*.tar"))):
-        raise DataError(f"SHARDS {path}: no .tar in this folder")
-    return tars
-
-
-def _write(report: CheckReport, out: Path) -> None:
-    from ..data.check.figures import draw_statistics
-    from ..inference.contact_sheet import contact_sheet
-
-    (out / "check.json").write_text(json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draw_statistics(report, out / "statistics.png")
-    (out / "sheet.png").unlink(missing_ok=True)
-    rows: dict[str, list[tuple[str, np.ndarray]]] = {"video": [], "image": []}
-    for sample, frames in report.decoded[:ON_SHEET]:
-        rows[sample.kind].append((f"{sample.key}: {sample.caption}", frames))
-    if sheets := [contact_sheet(kind) for kind in rows.values() if kind]:
-        width = max(sheet.shape[1] for sheet in sheets)
-        padding = [((0, 0), (0, width - sheet.shape[1]), (0, 0)) for sheet in sheets]
-        whole = [np.pad(sheet, pad, constant_values=255) for sheet, pad in zip(sheets, padding, strict=True)]
-        Image.fromarray(np.concatenate(whole)).save(out / "sheet.png")
-
-
-def _show(report: CheckReport, out: Path) -> None:
+def _show(report: CheckReport, files: list[Path]) -> None:
+    """Print the counts, the first findings, and the paths of the report's files, of which the first lists them all."""
     console = Console()
+    console.print(_table(report))
+
+    # What keeps samples from training comes first.
+    worst = sorted(report.findings, key=lambda finding: finding.reason not in UNUSABLE)
+    lines = [_harmless(f"{finding.name}: {finding.reason}. {finding.detail}") for finding in worst]
+    print_first(console, lines, f"in {files[0]}")
+    console.print(*map(str, files), sep="\n", markup=False, highlight=False)
+
+
+def _table(report: CheckReport) -> Table:
+    """Return the counts of a report with what each of them means."""
     facts = report.as_json()
     table = Table(title=f"{len(report.shards)} shard{'s' if len(report.shards) != 1 else ''}", title_justify="left")
     for column in ("what", "count", "meaning"):
         table.add_column(column, justify="right" if column == "count" else "left")
+
     table.add_row("videos", str(facts["videos"]), f"{facts['seconds']['total'] / 3600:.2f} hours")
     table.add_row("images", str(facts["images"]), "")
     table.add_row("looked at", str(facts["decoded"]), "")
@@ -97,19 +81,17 @@ def _show(report: CheckReport, out: Path) -> None:
     if report.lost:
         table.add_row("lost", str(report.lost), "samples of shards that cannot be read", style="red")
     table.add_row("repeated captions", str(report.duplicate_captions), "")
+
+    # Red rows are problems that keep samples from training.
     counts = report.counts
     for problem in PROBLEMS:
         if counts[problem]:
             bad = problem in UNUSABLE
             meaning = "cannot train" if bad else "worth a look"
             table.add_row(problem, str(counts[problem]), meaning, style="red" if bad else "yellow")
-    console.print(table)
-    worst = sorted(report.findings, key=lambda f: f.reason not in UNUSABLE)
-    for finding in worst[:SHOWN]:
-        line = f"{finding.name}: {finding.reason}. {finding.detail}"
-        # Names come from the tar and may hold what moves a terminal's cursor.
-        console.print(re.sub(r"[^\x20-\x7e\xa1-\U0010ffff]", " ", line)[:400], markup=False, highlight=False)
-    if len(worst) > SHOWN:
-        console.print(f"... and {len(worst) - SHOWN} more, in {out / 'check.json'}", markup=False, highlight=False)
-    names = ("check.json", "statistics.png", "sheet.png")
-    console.print(*(str(out / n) for n in names if (out / n).exists()), sep="\n", markup=False, highlight=False)
+    return table
+
+
+def _harmless(line: str) -> str:
+    """Return a line fit for a terminal: names come from the tar and may hold what moves the cursor."""
+    return re.sub(r"[^\x20-\x7e\xa1-\U0010ffff]", " ", line)[:400]

@@ -1,4 +1,4 @@
-"""`lavie data index`: indices for shards that others have made."""
+"""The command `lavie data index`: indices for shards that other tools have made."""
 
 import os
 from pathlib import Path
@@ -7,13 +7,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from ..data.prepare.indexing import IndexReport, ShardReport, make_indices, several_ranks
 from ..errors import DataError
-
-SHOWN = 20
-"""Rejected files that are listed on screen; `index.rejected.jsonl` lists them all."""
+from .tables import print_counts, print_first
 
 
 def index_command(
@@ -30,7 +27,8 @@ def index_command(
     console = Console()
     if workers is None:
         workers = len(os.sched_getaffinity(0))
-    plain = several_ranks() or not console.is_terminal  # mpirun gives each rank a terminal of its own
+    # mpirun gives each rank a terminal, where the progress bars of all ranks would overwrite each other.
+    plain = several_ranks() or not console.is_terminal
     with Progress(transient=True, console=console, disable=plain) as progress:
         task = progress.add_task("indexing", total=None)
 
@@ -45,32 +43,27 @@ def index_command(
 
 
 def _line(report: ShardReport) -> str:
-    what = "damaged" if report.fault is not None else "kept" if report.kept else "indexed"
+    """Return what became of one shard, as a line of a log."""
+    what = "kept" if report.kept else "indexed"
+    if report.fault is not None:
+        what = "damaged"
     return f"{report.tar}: {what}, {report.videos} videos, {report.images} images, {len(report.rejected)} rejected"
 
 
 def _show(console: Console, report: IndexReport) -> None:
-    """Print it; a DataError if a shard or an index is left without the other."""
-    table = Table()
-    table.add_column("what")
-    table.add_column("count", justify="right")
-    kept = sum(s.kept for s in report.shards)
-    table.add_row("shards indexed", str(len(report.shards) - kept - len(report.damaged)))
-    table.add_row("shards whose index fits, kept", str(kept))
-    table.add_row("shards damaged", str(len(report.damaged)))
-    table.add_row("indices without their shard", str(len(report.orphans)))
-    table.add_row("videos", str(sum(s.videos for s in report.shards)))
-    table.add_row("images", str(sum(s.images for s in report.shards)))
-    for reason, count in sorted(report.reasons.items()):
-        table.add_row(f"rejected: {reason}", str(count))
-    console.print(table)
-    rejected = report.rejected
-    for one in rejected[:SHOWN]:
-        console.print(f"{one.name}: {one.reason}. {one.detail}", markup=False, highlight=False)
-    if len(rejected) > SHOWN:
-        more = f"... and {len(rejected) - SHOWN} more, listed in index.rejected.jsonl beside the indices"
-        console.print(more, markup=False, highlight=False)
-    faults = [s.fault for s in report.damaged if s.fault]
-    faults += [f"{path}: its shard is gone: copy it again, or delete the index" for path in report.orphans]
-    if faults:
+    """Print the report; raise a DataError if a shard has no index or an index has no shard."""
+    kept = sum(shard.kept for shard in report.shards)
+    rows = [
+        ("shards indexed", len(report.shards) - kept - len(report.damaged)),
+        ("shards whose index fits, kept", kept),
+        ("shards damaged", len(report.damaged)),
+        ("indices without their shard", len(report.orphans)),
+        ("videos", sum(shard.videos for shard in report.shards)),
+        ("images", sum(shard.images for shard in report.shards)),
+    ]
+    rows += [(f"rejected: {reason}", count) for reason, count in sorted(report.reasons.items())]
+    print_counts(console, rows)
+    rejected = [f"{item.name}: {item.reason}. {item.detail}" for item in report.rejected]
+    print_first(console, rejected, "listed in index.rejected.jsonl beside the indices")
+    if faults := report.faults:
         raise DataError("\n".join(faults))

@@ -1,4 +1,4 @@
-"""`lavie data plan`: what a run will see of its data."""
+"""The command `lavie data plan`: which data a run will see, and how often."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`lavie doctor cluster`: what a run of several ranks would stumble over, before it is started."""
+"""The command `lavie doctor cluster`: whether the nodes of a run are fit to start it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +19,7 @@ app = typer.Typer(name="doctor", help="Find what would stop a run.", no_args_is_
 
 @app.callback()
 def _group() -> None:
-    """Keeps `cluster` a command of its own: more may come."""
+    """Make typer keep `cluster` as a command of its own, which it would not do for the only command of an app."""
 
 
 @app.command()
@@ -55,6 +55,7 @@ def cluster(
 
 
 def _show(report: "Report", world_size: int) -> None:
+    """Print a row per node and then the findings, or that all ranks agree."""
     table = Table(box=SIMPLE, pad_edge=False)
     table.add_column("node")
     for name in ("first rank", "late", "clock"):

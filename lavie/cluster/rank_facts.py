@@ -41,22 +41,22 @@ def gather_facts(place: Place, config: TrainConfig, deepspeed_json: str | Path, 
         `visible_shards` returns, by path), which are None from other ranks.
     """
     leads = place.local_rank == 0
-    return dict(
-        rank=place.rank,
-        node=place.node,
-        leads=leads,
-        waited=waited,
-        environment={
+    return {
+        "rank": place.rank,
+        "node": place.node,
+        "leads": leads,
+        "waited": waited,
+        "environment": {
             "WORLD_SIZE": place.world_size,
             "Python": platform.python_version(),
             "device": "cuda" if torch.cuda.is_available() else "cpu",
             **{name: _version(name) for name in PACKAGES},
         },
-        config=_flat(config.model_dump(mode="json")),
-        deepspeed=_flat(_json(deepspeed_json)),
-        code=code_hashes() if leads else None,
-        shards={path: visible_shards(path) for path in _paths(config)} if leads else None,
-    )
+        "config": _flat(config.model_dump(mode="json")),
+        "deepspeed": _flat(_json(deepspeed_json)),
+        "code": code_hashes() if leads else None,
+        "shards": {path: visible_shards(path) for path in _paths(config)} if leads else None,
+    }
 
 
 def differences(ranks: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,8 +1,7 @@
-"""How the ranks of a run find one another: the place that a launcher gave each, and the store where they meet.
+"""How the ranks of a run meet: at a store of rank 0, which the others reach at MASTER_ADDR:MASTER_PORT.
 
-torchrun and deepspeed set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; mpirun leaves them to MPI; srun numbers its
-tasks; a process that nobody launched is alone. What keeps ranks apart is found and named within seconds; PyTorch would
-wait for minutes.
+lavie.launcher says which rank a process is. What keeps ranks apart is found and named here within seconds, where
+PyTorch would wait for minutes: a wrong address, a port that is taken, a node out of reach, a rank 0 that does not come.
 """
 
 import errno
@@ -22,15 +21,20 @@ from ..errors import ClusterError, ConfigError, LostRankError
 from ..launcher import Place, node_addresses
 
 PATIENCE = 20.0
-"""Seconds after which a rank says whom it waits for, or that what it looks for is out of reach."""
+"""Seconds after which a rank says for whom it waits, or gives up an address that is out of reach."""
 START_TIMEOUT = 300.0
-"""Seconds after which ranks that have not come are given up; LAVIE_START_TIMEOUT sets another number."""
+"""Seconds after which ranks that have not come are given up: nodes of one job may start minutes apart. The variable
+LAVIE_START_TIMEOUT sets another number."""
 PAUSE = 0.2
-"""Seconds between two looks."""
+"""Seconds between two attempts to connect."""
 
 
 def start_timeout() -> float:
-    """Seconds to wait for all ranks: LAVIE_START_TIMEOUT or START_TIMEOUT."""
+    """Return the seconds to wait for all ranks: LAVIE_START_TIMEOUT or START_TIMEOUT.
+
+    Raises:
+        ConfigError: LAVIE_START_TIMEOUT is no number of seconds.
+    """
     text = os.environ.get("LAVIE_START_TIMEOUT", str(START_TIMEOUT))
     try:
         seconds = float(text)
@@ -42,10 +46,19 @@ def start_timeout() -> float:
 
 
 def meet(place: Place, timeout: float, patience: float = PATIENCE) -> tuple[dist.Store, float]:
-    """The store of the run, and the seconds this rank waited for it; alone, one without a socket.
+    """Return the store of the run, and the seconds that this rank waited for it.
 
-    Raises ClusterError naming this node and what is wrong; LostRankError after `patience` seconds if rank 0 is out of
-    reach, after `timeout` if rank 0's node is there but rank 0 is not.
+    A rank that is alone gets a store in memory, without a socket. Otherwise GLOO_SOCKET_IFNAME is set in os.environ,
+    where it is missing, to the network that leads to rank 0.
+
+    Args:
+        place: this rank's.
+        timeout: seconds to wait for a rank 0 that has not come, though its node answers.
+        patience: seconds to wait for an address that is out of reach.
+
+    Raises:
+        LostRankError: rank 0 is out of reach, or has not come.
+        ClusterError: MASTER_ADDR or MASTER_PORT cannot be right; the message names this node and what is wrong.
     """
     if place.world_size == 1:
         return dist.HashStore(), 0.0
@@ -106,7 +119,7 @@ def _hang_up(port: int) -> None:
 
 
 def _check_address(place: Place) -> None:
-    """That MASTER_ADDR is this node: rank 0 is where the others look for it."""
+    """Raise ClusterError if MASTER_ADDR is no address of this node, which is rank 0's: the others look for it there."""
     try:
         family, _, _, _, address = socket.getaddrinfo(place.address, place.port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as s:
@@ -124,6 +137,7 @@ def _check_address(place: Place) -> None:
 
 
 def _check_port(place: Place) -> None:
+    """Raise ClusterError, naming who listens, if MASTER_PORT cannot be bound on this node, which is rank 0's."""
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -139,7 +153,7 @@ def _check_port(place: Place) -> None:
 
 
 def _holder(port: int) -> str:
-    """Who listens on a port, as far as this user may know."""
+    """Return " by process ...", naming who listens on a port of this node, as far as this user may know."""
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
@@ -153,9 +167,13 @@ def _holder(port: int) -> str:
 def _reach(place: Place, timeout: float, patience: float) -> float:
     """Wait until something listens at MASTER_ADDR:MASTER_PORT, and return the seconds that took.
 
-    A node that refuses is there, and its rank 0 may yet come; one that is out of reach stays so.
+    A node that refuses the connection is up, and its rank 0 may yet come: it has `timeout` seconds. An address that is
+    out of reach stays so: it has `patience` seconds.
+
+    Raises:
+        LostRankError: nothing listens in time.
     """
-    began, told, refused = time.monotonic(), False, False
+    began, warned, refused = time.monotonic(), False, False
     while True:
         try:
             socket.create_connection((place.address, place.port), timeout=max(0.5, patience / 4)).close()
@@ -170,8 +188,8 @@ def _reach(place: Place, timeout: float, patience: float) -> float:
                 f"{place}: MASTER_ADDR {place.endpoint} is out of reach from here: {reason}. Correct MASTER_ADDR (the "
                 "hostfile, --master_addr), or the network or firewall between the nodes"
             )
-        if refused and waited > patience and not told:
-            told = True
+        if refused and waited > patience and not warned:
+            warned = True
             log.warning(f"{place}: nobody listens at {place.endpoint} yet: rank 0 is late, or has another MASTER_PORT")
         if waited > timeout:
             loopback = place.address.startswith("127.") or place.address == "localhost"
@@ -185,14 +203,17 @@ def _reach(place: Place, timeout: float, patience: float) -> float:
 
 
 def _choose_interface(place: Place) -> None:
-    """Let gloo use the network that leads to rank 0: it would take the host name's, which may be the loopback."""
+    """Set GLOO_SOCKET_IFNAME in os.environ, where it is missing, to the network interface that leads to rank 0.
+
+    By itself gloo takes the interface of the host name, which may be the loopback.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(place.address, place.port, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, socket.SOCK_DGRAM) as s:
             s.connect(address)  # sends nothing, but chooses the address to send from
-            mine = s.getsockname()[0]
+            address_here = s.getsockname()[0]
     except OSError:  # only torchrun's agent knows the way
         return
     for name, addresses in psutil.net_if_addrs().items():
-        if any(a.address == mine for a in addresses) and not ipaddress.ip_address(mine).is_loopback:
+        if any(a.address == address_here for a in addresses) and not ipaddress.ip_address(address_here).is_loopback:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)

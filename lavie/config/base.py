@@ -15,3 +15,4 @@ class Strict(BaseModel):
 
 
 Positive = Annotated[float, Field(gt=0)]
+"""A number above 0."""

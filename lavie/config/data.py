@@ -1,5 +1,6 @@
 """The data section of the configuration: which samples a run takes, and what a batch row is made of."""
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -20,7 +21,7 @@ def _as_knots(weight: Any) -> Any:
 
 def _ascending(knots: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
     """Return the knots of a weight; ValueError if their steps do not ascend."""
-    if any(a[0] >= b[0] for a, b in zip(knots, knots[1:], strict=False)):
+    if any(a[0] >= b[0] for a, b in itertools.pairwise(knots)):
         raise ValueError(f"the steps of its knots are {[step for step, _ in knots]}: wanted ascending ones")
     return knots
 
@@ -189,7 +190,7 @@ class DataConfig(Strict):
         if len({type(entry) for entry in self.train}) > 1:
             raise ValueError("train names datasets and bare paths: give every path a weight, as {path: ..., weight: 1}")
         names = sorted(entry.name for entry in self.train if isinstance(entry, DatasetConfig))
-        if twice := {a for a, b in zip(names, names[1:], strict=False) if a == b}:
+        if twice := {a for a, b in itertools.pairwise(names) if a == b}:
             raise ValueError(f"train has several datasets of the name {min(twice)}: give each its own name")
         return self
 
@@ -197,7 +198,7 @@ class DataConfig(Strict):
     def _check_buckets(self) -> "DataConfig":
         """Check that buckets differ, and that weights are given to all or to none and can be reckoned with."""
         names = sorted(bucket.name for bucket in self.buckets)
-        if twice := [a for a, b in zip(names, names[1:], strict=False) if a == b]:
+        if twice := [a for a, b in itertools.pairwise(names) if a == b]:
             raise ValueError(f"buckets has {twice[0]} twice: leave one out")
         weighed = [bucket.weight is not None for bucket in self.buckets]
         if any(weighed) and not all(weighed):

@@ -1,4 +1,4 @@
-"""Reading a run's configuration: a YAML file and dotted overrides, into the objects of config.py and back.
+"""Reading a run's configuration: a YAML file and dotted overrides become a TrainConfig, which can be dumped as YAML.
 
 Unknown keys are errors that name the nearest valid key.
 """
@@ -17,7 +17,13 @@ from .train import TrainConfig
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
-    """`["data.height=64", "seed=1"]` -> nested dict. Values are YAML: `null`, `true`, `[a, b]`, numbers, strings."""
+    """Return overrides such as `["data.height=64", "seed=1"]` as a nested dict.
+
+    Values are YAML: `null`, `true`, `[a, b]`, numbers, strings.
+
+    Raises:
+        ConfigError: an override is no key=value, its value no YAML, or its key lies below another one's value.
+    """
     tree: dict[str, Any] = {}
     for text in overrides:
         name, equals, value = text.partition("=")
@@ -39,7 +45,7 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the leaves of `change` laid over it."""
+    """Return `base` with the leaves of `change` laid over it; neither of the two changes."""
     result = dict(base)
     for key, value in change.items():
         old = result.get(key)
@@ -48,7 +54,7 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file."""
+    """Return the mapping in a YAML file; ConfigError if there is none."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -61,9 +67,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
-    """The run that `path` describes, with `key=value` overrides.
+    """Return the run that the YAML file `path` describes, with `key=value` overrides.
 
-    Raises ConfigError naming every key that is unknown, missing or out of range.
+    Raises:
+        ConfigError: keys are unknown, missing or out of range; the message names each of them.
     """
     overrides = list(overrides)
     source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
@@ -71,7 +78,16 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
 
 
 def validate(model: type[Strict], values: Mapping[str, Any], source: str) -> Any:
-    """`values` as a `model`, or a ConfigError that names each faulty key and its place."""
+    """Return `values` as a `model`.
+
+    Args:
+        model: the type of the section.
+        values: what was read.
+        source: where it was read, for messages.
+
+    Raises:
+        ConfigError: keys are faulty; the message names each of them, a line each.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -79,15 +95,18 @@ def validate(model: type[Strict], values: Mapping[str, Any], source: str) -> Any
 
 
 def dump_yaml(config: Strict) -> str:
-    """The resolved configuration as YAML, loadable by `load_config`."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)  # escapes: not every character survives YAML
+    """Return the resolved configuration as YAML that `load_config` reads."""
+    # Characters beyond ASCII are escaped, as not all of them survive YAML.
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def _one_line(error: Exception) -> str:
+    """Return an error's message without its line breaks."""
     return " ".join(str(error).split())
 
 
 def _explain(model: type[Strict], error: Any) -> str:
+    """Return what is wrong with one key, from an entry of pydantic's ValidationError.errors()."""
     place = [p for p in error["loc"] if isinstance(p, (str, int))]
     name = ".".join(map(str, place))
     if error["type"] == "extra_forbidden":
@@ -100,14 +119,14 @@ def _explain(model: type[Strict], error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "tuple_type":  # YAML has lists
         message = "wanted a list, as [a, b]"
-    return (
-        f"{name}: {message} (got {error['input']!r})"
-        if name and error["type"] != "value_error"
-        else f"{name + ': ' if name else ''}{message}"
-    )
+    if not name:
+        return message
+    # A ValueError of ours has named what was got; pydantic's own messages have not.
+    return f"{name}: {message}" if error["type"] == "value_error" else f"{name}: {message} (got {error['input']!r})"
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Return the dotted names of all keys of a section and of the sections in it."""
     names = [prefix + name for name in model.input_keys] if issubclass(model, Strict) else []
     for name, field in model.model_fields.items():
         names.append(prefix + name)

@@ -13,24 +13,24 @@ TEMPORAL_GROUPS = 32
 
 PRESETS: dict[str, dict[str, Any]] = {
     "base": {},
-    "interpolation": dict(
-        in_channels=8,
-        spatial_attention="first_and_previous",
-        temporal_order="after_feed_forward",
-        rotary_dim=0,
-        relative_bias=False,
-    ),
-    "vsr": dict(
-        in_channels=7,
-        block_out_channels=(256, 512, 512, 1024),
-        cross_attention=(False, True, True, True),
-        only_cross_attention=(True, True, True, False),
-        cross_attention_dim=1024,
-        linear_projection=True,
-        num_noise_levels=1000,
-        max_noise_level=350,
-        temporal_convolutions=True,
-    ),
+    "interpolation": {
+        "in_channels": 8,
+        "spatial_attention": "first_and_previous",
+        "temporal_order": "after_feed_forward",
+        "rotary_dim": 0,
+        "relative_bias": False,
+    },
+    "vsr": {
+        "in_channels": 7,
+        "block_out_channels": (256, 512, 512, 1024),
+        "cross_attention": (False, True, True, True),
+        "only_cross_attention": (True, True, True, False),
+        "cross_attention_dim": 1024,
+        "linear_projection": True,
+        "num_noise_levels": 1000,
+        "max_noise_level": 350,
+        "temporal_convolutions": True,
+    },
 }
 """The released networks by the names of their stages: each preset lists what differs from UNetConfig's defaults."""
 

@@ -1,7 +1,7 @@
 """The score of the first stage: how many of the judge's verdicts on its samples are right, beside guessing."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ..inference.settings import BaseSettings, arguments
 from ..inference.text_to_video import TextToVideo
 from ..inference.video_io import write_sheet
 from .judge import Verdict, judge_clip, judge_image
+from .track import Track, untracked
 
 BATCH = 12
 """Prompts drawn at once."""
@@ -26,8 +27,6 @@ CHANCE = {
     "both": 1 / (len(COLOURS) * len(DIRECTIONS)),
 }
 """The accuracy of naming one of all colours and directions blindly."""
-Track = Callable[[Sequence[range], str], Iterable[range]]
-"""Shows how far a loop is: (what it goes over, what it does) -> the same elements."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def score_base(
     *,
     num_per_prompt: int,
     seed: int,
-    track: Track = lambda batches, _: batches,
+    track: Track = untracked,
 ) -> Iterator[tuple[str, JudgedSet]]:
     """Judge what a network trained on the rendered set draws for prompts that it never saw.
 

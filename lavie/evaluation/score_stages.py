@@ -1,7 +1,7 @@
 """The score of the later stages: PSNR against held-out clips whose every pixel is known, beside doing without them."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from ..inference.sampler import Sampler
 from ..inference.settings import SETTINGS, arguments
 from ..inference.video_io import write_sheet
 from .psnr import bicubic, blend, psnr, repeat
+from .track import Track, untracked
 
 PAIRS = 12
 """Held-out clips on which a stage is compared."""
@@ -26,8 +27,6 @@ BATCH = 4
 """Clips sampled at once."""
 SHOWN = 3
 """Clips in the contact sheet."""
-Track = Callable[[Sequence[Batch], str], Iterable[Batch]]
-"""Shows how far a loop is: (what it goes over, what it does) -> the same elements."""
 
 
 class Rivals(NamedTuple):
@@ -58,7 +57,7 @@ def score_stage(
     *,
     seed: int,
     num: int | None = None,
-    track: Track = lambda batches, _: batches,
+    track: Track = untracked,
 ) -> StageScore:
     """Score a later stage on held-out clips of the run's validation data.
 

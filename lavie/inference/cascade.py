@@ -23,8 +23,8 @@ from .super_resolution import SuperResolver
 from .text_to_video import TextToVideo
 from .work import Work
 
-Report = Callable[[str, int, int], None]
-"""Called after each denoising step as report(stage, step, steps), step from 1, over all clips."""
+StageProgress = Callable[[str, int, int], None]
+"""Called after each denoising step as progress(stage, step, steps), step from 1, over all clips of a stage."""
 
 
 @dataclass
@@ -130,7 +130,11 @@ class Cascade:
         """
         base = self.settings.base
         # The stages before super-resolution share one frame size, which both their autoencoders must divide.
-        strides = [self.stages[name].autoencoder.stride for name in ("base", "interpolation") if name in self.stages]
+        strides = [
+            sampler.autoencoder.stride
+            for name, sampler in self.stages.items()
+            if STAGES[name].condition != "low_resolution"
+        ]
         with _naming(TextToVideo.size_flags):
             check_size(base.height, base.width, lcm(*strides))
         pixels = base.num_frames, base.height, base.width
@@ -149,7 +153,7 @@ class Cascade:
         stop_after: str = "vsr",
         work: Work | None = None,
         sequential_guidance: bool = False,
-        progress: Report | None = None,
+        progress: StageProgress | None = None,
     ) -> list[dict[str, np.ndarray]]:
         """Return for each prompt its clip of each stage, uint8 (F, H, W, 3), by stage.
 

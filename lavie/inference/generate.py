@@ -9,7 +9,7 @@ import numpy as np
 from ..config.train import TrainConfig
 from ..distributed import gather_objects, is_main, rank, world_size
 from ..errors import ConfigError
-from .cascade import Cascade, Report
+from .cascade import Cascade, StageProgress
 from .contact_sheet import beside
 from .sampler import Progress
 from .schedulers import require_sampling
@@ -126,7 +126,7 @@ def generate_cascade(
     stop_after: str = "vsr",
     sequential_guidance: bool = False,
     overwrite: bool = False,
-    progress: Report | None = None,
+    progress: StageProgress | None = None,
 ) -> list[Path]:
     """Sample every prompt through the cascade into `out`; a call that was cut short goes on where it stopped.
 

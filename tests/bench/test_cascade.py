@@ -26,16 +26,18 @@ def count(module):
 
 
 @pytest.mark.parametrize(
-    "stage, network, autoencoder, text_encoder, channels",
+    ("stage", "network", "autoencoder", "text_encoder", "channels"),
     [("base", 909_124_100, 83_653_863, 123_060_480, 768), ("vsr", 691_036_420, 55_310_000, 340_387_840, 1024)],
 )
 def test_the_networks_have_the_released_sizes(stage, network, autoencoder, text_encoder, channels):
     sampler = bench.random_sampler(stage, torch.device("meta"), torch.bfloat16)
-    assert count(sampler.network) == network and next(sampler.network.parameters()).dtype == torch.bfloat16
+    assert count(sampler.network) == network
+    assert next(sampler.network.parameters()).dtype == torch.bfloat16
     assert count(sampler.autoencoder) == pytest.approx(autoencoder, rel=1e-3)
     assert sampler.autoencoder.stride == (4 if stage == "vsr" else 8)
     assert next(sampler.autoencoder.parameters()).dtype == (torch.float32 if stage == "vsr" else torch.bfloat16)
-    assert count(sampler.text_encoder) == text_encoder and sampler.text_encoder.channels == channels
+    assert count(sampler.text_encoder) == text_encoder
+    assert sampler.text_encoder.channels == channels
     assert sampler.text_encoder.channels == sampler.network.config.cross_attention_dim
 
 
@@ -69,7 +71,8 @@ def test_rows_of_all_stages(tiny, tmp_path):
     bench.append(rows[1:], tmp_path / "results.csv")
     with (tmp_path / "results.csv").open(newline="") as file:
         kept = list(csv.DictReader(file))
-    assert [row["stage"] for row in kept] == [*STAGES] and {row["guidance"] for row in kept} == {"2.0"}
+    assert [row["stage"] for row in kept] == [*STAGES]
+    assert {row["guidance"] for row in kept} == {"2.0"}
     console = Console(width=200, record=True)
     console.print(bench.table(rows))
     assert "5 x 64 x 96" in console.export_text()
@@ -91,7 +94,7 @@ def test_a_stage_that_fails_is_named_after_the_others(tiny, tmp_path, monkeypatc
     monkeypatch.setattr(bench, "measure", measured)
     monkeypatch.setattr(bench, "default_device", lambda: CPU)
     results = tmp_path / "results.csv"
-    with pytest.raises(SystemExit, match="^stage interpolation failed: OutOfMemoryError: too large$"):
+    with pytest.raises(SystemExit, match=r"^stage interpolation failed: OutOfMemoryError: too large$"):
         bench.main(stage=None, frames=3, height=16, width=24, steps=2, guidance=2.0, results=results)
     with results.open(newline="") as file:
         assert [(row["stage"], row["frames"]) for row in csv.DictReader(file)] == [("base", "3"), ("vsr", "9")]

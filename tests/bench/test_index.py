@@ -7,4 +7,6 @@ def test_a_small_table(tmp_path, capsys):
     write(tmp_path / "index.table", 100)
     read(tmp_path / "index.table", 100, 40)
     printed = capsys.readouterr().out
-    assert printed.startswith("100 rows") and "40 random samples" in printed and "videos selected" in printed
+    assert printed.startswith("100 rows")
+    assert "40 random samples" in printed
+    assert "videos selected" in printed

@@ -10,7 +10,7 @@ import pytest
 from lavie.cluster.preflight import LATE
 from lavie.data.prepare.synthetic import demo_set
 from lavie.training import stop
-from tests.nodes import BIN, ROOT, Cluster, finish, free_port, python_path, wait_until
+from tests.nodes import BIN, ROOT, TwoNodes, finish, free_port, python_path, wait_until
 
 QUICK = 30
 """Seconds within which a fault is found, from when the rank has imported what it needs."""
@@ -26,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def ranks(cluster: Cluster, port: int) -> list[dict[str, str]]:
+def ranks(cluster: TwoNodes, port: int) -> list[dict[str, str]]:
     """What a launcher would set on the two nodes."""
     place = dict(MASTER_ADDR=cluster.nodes[0].address, MASTER_PORT=str(port), WORLD_SIZE="2", LOCAL_RANK="0")
     return [place | {"RANK": str(i)} for i in range(2)]

@@ -4,14 +4,12 @@ import itertools
 import json
 import os
 import re
-import shutil
 import socket
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -22,29 +20,13 @@ from lavie import launcher
 from lavie.cli.doctor import app
 from lavie.cluster import preflight, rendezvous
 from lavie.cluster.preflight import examine
-from lavie.cluster.rank_facts import code_hashes, differences, gather_facts, visible_shards
 from lavie.cluster.rendezvous import meet, start_timeout
-from lavie.config.load import load_config
 from lavie.errors import ClusterError, ConfigError, LostRankError
 from lavie.launcher import MPI_NUMBERS, SLURM_NUMBERS, Place, find_place
 from lavie.testing import free_port
 from lavie.training import stop
 from lavie.training.stop import FAILED, LOST
-
-ROOT = Path(__file__).resolve().parents[2]
-ZERO3 = ROOT / "configs/zero3.json"
-
-
-def place(rank: int, port: int, world_size: int = 2, **changes) -> Place:
-    values = dict(rank=rank, world_size=world_size, local_rank=0, address="127.0.0.1", port=port, hosted=False)
-    return Place(**{**values, "node": f"node{rank}", **changes})
-
-
-def facts_of(place: Place, folder: Path, *overrides: str, settings: Path = ZERO3) -> dict:
-    config = load_config(
-        ROOT / "configs/smoke/base.yaml", [f"data.train={folder}/train", "data.validation=[]", *overrides]
-    )
-    return gather_facts(place, config, settings)
+from tests.cluster.places import ROOT, facts_of, place
 
 
 def together(*ranks):
@@ -200,77 +182,10 @@ def test_one_rank_twice(rendered):
     assert {"node1", "node2"} <= set(str(error).replace(",", " ").split())
 
 
-# --- what differs
-
-
-def test_settings_of_deepspeed_differ(rendered, tmp_path):
-    other = tmp_path / "other.json"
-    other.write_text(ZERO3.read_text().replace('"stage": 3', '"stage": 2'))
-    (fault,) = differences([facts_of(place(0, 1), rendered), facts_of(place(1, 1), rendered, settings=other)])
-    assert fault.startswith("--deepspeed: zero_optimization.stage: 3 on node0 (rank 0); 2 on node1 (rank 1)")
-
-
-def test_code_differs(rendered):
-    a, b = facts_of(place(0, 1), rendered), facts_of(place(1, 1), rendered)
-    assert {"train.py", "lavie/training/objective.py", "lavie/kernels/cost.py"} <= code_hashes().keys()
-    b["code"] = b["code"] | {"lavie/training/objective.py": "0"}
-    del b["code"]["train.py"]
-    b["environment"] = b["environment"] | {"torch": "2.11.0"}
-    version, code = differences([a, b])
-    assert version.startswith(f"torch: {a['environment']['torch']} on node0 (rank 0); 2.11.0 on node1 (rank 1)")
-    assert code.startswith(
-        "code: lavie/training/objective.py, train.py differ: one version on node0 (rank 0), another on node1"
-    )
-
-
-def test_shards_differ(rendered, tmp_path):
-    def view(number: int) -> dict:
-        folder = tmp_path / str(number)
-        return facts_of(place(number, 1), rendered) | {"shards": {"data/x": visible_shards(str(folder / "train"))}}
-
-    for number in range(5):
-        shutil.copytree(rendered, tmp_path / str(number))
-    base = view(0)
-    assert differences([base, view(1)]) == []
-
-    tar = next((tmp_path / "2/train").glob("*.tar"))
-    tar.unlink()
-    (fault,) = differences([base, view(2)])
-    names = len(list((tmp_path / "0/train").iterdir()))
-    assert f"data data/x: {tar.name} differ: {names} files on node0" in fault
-    assert f"on node2 without {tar.name}" in fault
-
-    index = next((tmp_path / "3/train").glob("*.index.jsonl"))
-    content = index.read_bytes()
-    digit = content.index(b'"ends": "') + 9
-    index.write_bytes(content[:digit] + (b"0" if content[digit : digit + 1] != b"0" else b"1") + content[digit + 1 :])
-    (fault,) = differences([base, view(3)])  # of the same size, made from another shard
-    assert f"data data/x: {index.name} differ" in fault
-
-    shutil.rmtree(tmp_path / "4/train")
-    (fault,) = differences([base, view(4), base])
-    assert f"{names} files on node0 (rank 0); absent on node4 (rank 4)" in fault
-
-
-def test_a_shard_elsewhere_is_looked_for(rendered, tmp_path):
-    from lavie.data.shards.index_file import Sample, read_header, read_index, write_index
-
-    tar = tmp_path / "elsewhere.tar"
-    shutil.copy(next((rendered / "train").glob("*.tar")), tar)
-    index = next((rendered / "train").glob("*.index.jsonl"))
-    samples = [Sample(shard=str(tar), **line) for line in read_index(index, read_header(index))]
-    (tmp_path / "indices").mkdir()
-    write_index(tar, samples, out=tmp_path / "indices")
-    seen = visible_shards(str(tmp_path / "indices"))
-    assert seen["files"][str(tar)] == f"{tar.stat().st_size} bytes"
-    tar.unlink()
-    assert visible_shards(str(tmp_path / "indices"))["files"][str(tar)] == "absent"
-
-
 # --- what keeps ranks apart
 
 
-@pytest.mark.parametrize("address", ("no-such-node.invalid", "255.255.255.255"))
+@pytest.mark.parametrize("address", ["no-such-node.invalid", "255.255.255.255"])
 def test_rank_0_is_out_of_reach(address):
     began = time.monotonic()
     with pytest.raises(LostRankError, match=rf"node1 \(rank 1\): MASTER_ADDR {address}:29500 is out of reach"):
@@ -381,14 +296,14 @@ def test_a_launcher_told_the_place(environment):
 
 
 @pytest.mark.parametrize(
-    "values,message",
-    (
+    ("values", "message"),
+    [
         ({"RANK": "2"}, "RANK is '2': wanted 0 to 1"),
         ({"RANK": "one"}, "RANK is 'one'"),
         ({"WORLD_SIZE": "-2"}, "WORLD_SIZE is '-2': wanted 1 or more"),
         ({"MASTER_PORT": "99999"}, "MASTER_PORT is '99999': wanted 1 to 65535"),
         ({"MASTER_ADDR": ""}, "WORLD_SIZE is 2, but MASTER_ADDR not set"),
-    ),
+    ],
 )
 def test_a_place_that_cannot_be(environment, values, message):
     environment(**{**dict(RANK="0", LOCAL_RANK="0", WORLD_SIZE="2", MASTER_ADDR="n1", MASTER_PORT="29501"), **values})

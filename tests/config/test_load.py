@@ -1,78 +1,19 @@
 """Configs: what ships loads, overrides have types, and every mistake is answered with its place and the key meant."""
 
-import json
-from pathlib import Path
-
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lavie.config.load import dump_yaml, load_config, merge, parse_overrides, validate
-from lavie.config.stages import STAGES
 from lavie.config.train import TrainConfig
 from lavie.errors import ConfigError
 from lavie.training.deepspeed import resolve_json
-
-ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
-JSONS = sorted((ROOT / "configs").glob("*.json"))
-SMOKE = ROOT / "configs/smoke/base.yaml"
-
-BUCKET = {"num_frames": 16, "height": 32, "width": 32}
-BASE = {
-    "output_dir": "run",
-    "model": {"in_channels": 48, "out_channels": 48},
-    "autoencoder": {"type": "patch"},
-    "text_encoder": {"type": "hash"},
-    "data": {"train": "clips", "height": 32, "width": 32, "fps": 8},
-    "max_train_steps": 10,
-    "mixed_precision": "no",
-}
-
-
-def faults(values: dict) -> str:
-    with pytest.raises(ConfigError) as caught:
-        validate(TrainConfig, values, "run.yaml")
-    return str(caught.value)
-
-
-def write(path: Path, content: object) -> Path:
-    path.write_text(json.dumps(content))  # JSON is YAML
-    return path
-
-
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT)))
-def test_shipped_configs_load_and_agree_with_every_deepspeed_json(path):
-    config = load_config(path)
-    for file in JSONS:
-        resolved = resolve_json(file, config, world_size=3)
-        assert resolved["train_batch_size"] == 3 * config.train_batch_size * config.gradient_accumulation_steps
-        assert "auto" not in json.dumps(resolved)
-
-
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT)))
-def test_shipped_configs_open_with_their_command(path):
-    opening = path.read_text().split("\n\n")[0]
-    assert all(line.startswith("#") for line in opening.splitlines())
-    assert "train.py" in opening and str(path.relative_to(ROOT)) in opening
-
-
-@pytest.mark.parametrize("name", ["base.yaml", "base_quality.yaml"])
-def test_the_full_size_runs_are_the_papers(name):
-    config = load_config(ROOT / "configs" / name)
-    assert config.model == STAGES["base"].network
-    assert (config.data.num_frames, config.data.num_images, config.data.height, config.data.width) == (16, 4, 320, 512)
-
-
-def test_the_second_run_starts_where_the_first_ends():
-    first, second = (load_config(ROOT / "configs" / name) for name in ("base.yaml", "base_quality.yaml"))
-    assert second.init_weights == f"{first.output_dir}/checkpoint-{first.max_train_steps}"
-    assert second.output_dir != first.output_dir
+from tests.config.values import BASE, SMOKE, faults, write
 
 
 @pytest.mark.parametrize(
-    "text, tree",
+    ("text", "tree"),
     [
         ("seed=3", {"seed": 3}),
         ("use_ema=false", {"use_ema": False}),
@@ -127,7 +68,7 @@ def test_merge_lays_leaves_over_and_changes_neither():
 
 
 @pytest.mark.parametrize(
-    "change, meant",
+    ("change", "meant"),
     [
         ({"learning_rat": 1}, "unknown key learning_rat; did you mean learning_rate?"),
         ({"data": {"heigth": 64}}, "unknown key data.heigth; did you mean data.height?"),
@@ -149,43 +90,6 @@ def test_a_missing_key_is_named():
 def test_every_fault_is_told_on_a_line_of_its_own():
     lines = faults(merge(BASE, {"seeds": 1, "train_batch_size": 0})).splitlines()
     assert len(lines) == 2 and all(line.startswith("run.yaml: ") for line in lines)
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        ({"train_batch_size": 0}, ["train_batch_size", "got 0"]),
-        ({"learning_rate": "fast"}, ["learning_rate", "got 'fast'"]),
-        ({"learning_rate": float("inf")}, ["learning_rate", "finite"]),
-        ({"mixed_precision": "fp16"}, ["mixed_precision", "'bf16'", "got 'fp16'"]),
-        ({"data": {"frame_stride": 2}}, ["data", "fps (got 8.0)", "frame_stride (got 2)"]),
-        ({"data": {"fps": None}}, ["data", "fps (got None)", "frame_stride (got None)"]),
-        ({"data": {"height": 30}}, ["data.height", "30 x 32", "multiples of 4"]),
-        (
-            {"data": {"buckets": [BUCKET, BUCKET | {"width": 30}]}},
-            ["data.buckets", "16x32x30", "32 x 30", "multiples of 4"],
-        ),
-        ({"autoencoder": {"type": "diffusers"}}, ["autoencoder.type", "pretrained_model_name_or_path"]),
-        ({"text_encoder": {"type": "clip"}}, ["text_encoder.type", "pretrained_model_name_or_path"]),
-        ({"autoencoder": {"coefficients": 17}}, ["autoencoder", "coefficients is 17", "4^2"]),
-        (
-            {"autoencoder": {"type": "patch", "coefficients": 3, "scaling_factor": [1, 2]}},
-            ["scaling_factor is [1.0, 2.0]", "3"],
-        ),
-        ({"autoencoder": {"scaling_factor": [1, 2]}}, ["scaling_factor is [1.0, 2.0]", "one number"]),
-        ({"rescale_betas_zero_snr": True}, ["rescale_betas_zero_snr", "prediction_type", "v_prediction"]),
-        ({"model": {"cross_attention": [True]}}, ["cross_attention has 1", "block_out_channels has 4"]),
-        ({"model": {"num_attention_heads": [8, 8]}}, ["num_attention_heads has 2", "block_out_channels has 4"]),
-        ({"model": {"num_attention_heads": 7}}, ["320", "num_attention_heads 7"]),
-        ({"model": {"norm_num_groups": 48}}, ["320", "norm_num_groups 48"]),
-        ({"model": {"rotary_dim": 42}}, ["rotary_dim 42", "head dim 40"]),
-    ],
-)
-def test_a_wrong_value_is_told_with_what_was_got_and_wanted(change, words):
-    message = faults(merge(BASE, change))
-    assert message.startswith("run.yaml: ") and len(message.splitlines()) == 1
-    for word in words:
-        assert word in message
 
 
 @pytest.mark.parametrize("content", [None, "{a: [", "[1, 2]", "three"])
@@ -217,7 +121,7 @@ def test_values_that_agree_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "theirs, key, ours",
+    ("theirs", "key", "ours"),
     [
         ({"train_micro_batch_size_per_gpu": 2}, "train_micro_batch_size_per_gpu is 2", "train_batch_size"),
         ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps is 4", "gradient_accumulation_steps"),
@@ -240,7 +144,7 @@ def test_a_contradiction_names_both_places(tmp_path, theirs, key, ours):
 
 
 @pytest.mark.parametrize(
-    "theirs, instead",
+    ("theirs", "instead"),
     [
         ({"optimizer": {"type": "AdamW"}}, "learning_rate"),
         ({"scheduler": {"type": "WarmupLR"}}, "lr_warmup_steps"),
@@ -256,7 +160,7 @@ def test_what_the_run_decides_is_refused_in_the_json(tmp_path, theirs, instead):
 
 
 @pytest.mark.parametrize(
-    "theirs, words",
+    ("theirs", "words"),
     [
         ({"bf16": True}, "bf16 is True: wanted an object"),
         ({"zero_optimization": {"stage": "auto"}}, "zero_optimization.stage is 'auto': wanted 0, 1, 2 or 3"),
@@ -278,10 +182,15 @@ def test_a_json_that_is_none_is_named(tmp_path, content):
 
 
 COUNT = st.integers(1, 10**6)
+
 SIZE = COUNT.map(lambda n: 8 * n)
+
 POSITIVE = st.floats(min_value=1e-12, max_value=1e12)
+
 NAME = st.text(min_size=1, max_size=30)
+
 RATE = st.one_of(st.fixed_dictionaries({"fps": POSITIVE}), st.fixed_dictionaries({"frame_stride": COUNT}))
+
 DATA = st.builds(
     lambda data, rate: data | rate,
     st.fixed_dictionaries(
@@ -304,6 +213,7 @@ DATA = st.builds(
     ),
     RATE,
 )
+
 CONFIGS = st.fixed_dictionaries(
     {"output_dir": NAME, "data": DATA, "max_train_steps": COUNT, "pretrained_model_name_or_path": NAME},
     optional={
@@ -334,41 +244,3 @@ def test_a_dumped_config_loads_as_itself(tmp_path_factory, values):
 
 def test_a_dumped_config_names_every_key():
     assert set(yaml.safe_load(dump_yaml(load_config(SMOKE)))) == set(TrainConfig.model_fields)
-
-
-def test_the_full_size_networks_are_the_released_ones_but_for_what_the_configs_argue():
-    vsr = load_config(ROOT / "configs/vsr.yaml").model
-    assert vsr == STAGES["vsr"].network
-    changed = {
-        key
-        for key, value in load_config(ROOT / "configs/interpolation.yaml").model
-        if value != getattr(STAGES["interpolation"].network, key)
-    }
-    assert changed == {"spatial_attention", "temporal_order", "rotary_dim"}
-
-
-STAGE_FAULTS = (
-    ("interpolation", {"data.num_frames": 60}, r"data.num_frames is 60: .* n \* 4 \+ 1 frames"),
-    ("interpolation", {"data.buckets": [BUCKET]}, r"data.buckets: num_frames of 16x32x32 is 16: .* n \* 4 \+ 1 frames"),
-    ("interpolation", {"data.num_images": 2}, "data.num_images is 2: stage interpolation trains on clips alone"),
-    ("interpolation", {"model.in_channels": 4}, "stage interpolation with an autoencoder of 4 channels needs 8 and 4"),
-    ("interpolation", {"validation_prompts": ["x"]}, "validation_prompts are for stage base"),
-    ("vsr", {"model.in_channels": 8}, "stage vsr with an autoencoder of 4 channels needs 7 and 4"),
-    ("vsr", {"model.num_noise_levels": 0, "model.max_noise_level": None}, "model.num_noise_levels is 0"),
-    ("vsr", {"degradation.scale": 2}, "degradation.scale is 2: .* must be the autoencoder's 4"),
-    ("vsr", {"sampling.noise_level": 351}, "sampling.noise_level is 351, above model.max_noise_level 350"),
-    ("vsr", {"degradation.blur": [2, 1]}, r"blur is \[2.0, 1.0\]: wanted a range"),
-    ("vsr", {"data.crop": "cover"}, "moving_images is 0.2: crop cover leaves the camera no room"),
-    (
-        "vsr",
-        {"model.block_out_channels": [256, 512, 512, 1040], "model.norm_num_groups": 16},
-        "1040 is no multiple of 32, the groups of every norm in temporal_convolutions",
-    ),
-)
-
-
-@pytest.mark.parametrize("stage,changes,message", STAGE_FAULTS)
-def test_faults_of_the_later_stages_are_found_before_anything_runs(stage, changes, message):
-    overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
-    with pytest.raises(ConfigError, match=message):
-        load_config(ROOT / f"configs/{stage}.yaml", overrides)

@@ -28,7 +28,7 @@ def test_every_section_has_a_table():
 
 
 @pytest.mark.parametrize(
-    "key,words",
+    ("key", "words"),
     [
         ("seed", "integer"),
         ("adam_beta1", "number >= 0 and < 1"),

@@ -13,7 +13,7 @@ def test_the_released_mapping():
     assert [expected.count(k) for k in range(16)] == [3] + [4] * 14 + [2]
 
 
-@pytest.mark.parametrize("interval", (2, 3, 4, 5, 8))
+@pytest.mark.parametrize("interval", [2, 3, 4, 5, 8])
 def test_the_nearest_key_frame_the_earlier_of_two(interval):
     frames = 3 * interval + 1
     nearest = [min(range(4), key=lambda k: (abs(k * interval - i), k)) for i in range(frames)]
@@ -23,7 +23,8 @@ def test_the_nearest_key_frame_the_earlier_of_two(interval):
 def test_spreading_keeps_each_key_frame_in_its_place():
     keys = torch.randn(2, 3, 4, 5, 6)
     spread = spread_key_frames(keys, 4)
-    assert spread.shape == (2, 3, 13, 5, 6) and torch.equal(spread[:, :, ::4], keys)
+    assert spread.shape == (2, 3, 13, 5, 6)
+    assert torch.equal(spread[:, :, ::4], keys)
 
 
 def test_clips_end_with_a_key_frame():

@@ -26,9 +26,12 @@ def test_a_part_without_frames_is_zero():
     output, target = pair(3)
     mean = float(torch.nn.functional.mse_loss(output, target))
     clips = joint_loss(output, target, num_images=0, image_loss_weight=2)
-    assert clips.image == 0 and float(clips.total) == pytest.approx(mean) and clips.video == clips.total
+    assert clips.image == 0
+    assert float(clips.total) == pytest.approx(mean)
+    assert clips.video == clips.total
     images = joint_loss(output, target, num_images=3, image_loss_weight=2)
-    assert images.video == 0 and float(images.total) == pytest.approx(2 * mean)
+    assert images.video == 0
+    assert float(images.total) == pytest.approx(2 * mean)
 
 
 def test_rows_are_weighted():
@@ -80,4 +83,5 @@ def test_min_snr_is_the_clamped_loss_on_x0(prediction_type):
 def test_min_snr_is_finite_without_signal():
     snr = NoiseSchedule("v_prediction", rescale_betas_zero_snr=True).snr(torch.tensor([0, 999]))
     weight = min_snr_weight(snr, 5, "v_prediction")
-    assert weight.isfinite().all() and weight[1] == 0
+    assert weight.isfinite().all()
+    assert weight[1] == 0

@@ -25,7 +25,7 @@ def test_the_released_schedule():
     assert float(schedule.alphas_cumprod[500]) == pytest.approx(0.078, rel=0.02)
 
 
-@pytest.mark.parametrize("prediction_type, zero_snr", SCHEDULES)
+@pytest.mark.parametrize(("prediction_type", "zero_snr"), SCHEDULES)
 @pytest.mark.parametrize("shape", [(5, 4, 3, 2, 2), (5, 7), (5,)])
 def test_round_trip(prediction_type, zero_snr, shape):
     schedule = NoiseSchedule(prediction_type, zero_snr)
@@ -40,7 +40,7 @@ def test_round_trip(prediction_type, zero_snr, shape):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("prediction_type, zero_snr", SCHEDULES)
+@pytest.mark.parametrize(("prediction_type", "zero_snr"), SCHEDULES)
 def test_low_precision_agrees_with_float64(prediction_type, zero_snr, dtype):
     schedule = NoiseSchedule(prediction_type, zero_snr)
     x0, noise = batch(dtype)
@@ -78,7 +78,7 @@ def test_zero_terminal_snr_is_diffusers():
     assert torch.allclose(zero_terminal_snr(betas), rescale_zero_terminal_snr(betas), atol=TOLERANCES[torch.float64])
 
 
-@pytest.mark.parametrize("prediction_type, zero_snr", SCHEDULES)
+@pytest.mark.parametrize(("prediction_type", "zero_snr"), SCHEDULES)
 def test_noising_and_velocity_are_diffusers(prediction_type, zero_snr):
     from diffusers import DDIMScheduler
 
@@ -105,7 +105,8 @@ def test_from_config():
         rescale_betas_zero_snr=True,
     )
     schedule = NoiseSchedule.from_config(config)
-    assert schedule.prediction_type == "v_prediction" and schedule.rescale_betas_zero_snr
+    assert schedule.prediction_type == "v_prediction"
+    assert schedule.rescale_betas_zero_snr
 
 
 def test_refusals_name_the_key():

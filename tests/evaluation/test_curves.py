@@ -63,7 +63,7 @@ def test_smoothing_keeps_a_line_straight_and_a_level():
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [('{"step": 1}\n', "no line has a loss"), ("nonsense\n", "line 1: wanted a JSON object"), ("[1]\n", "line 1")],
 )
 def test_refusals_name_the_file(tmp_path, text, message):

@@ -18,5 +18,5 @@ def test_counts():
 
 
 def test_refuses_lists_of_different_length():
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="shorter"):
         accuracies(SEEN, TRUTHS[:2])

@@ -64,9 +64,12 @@ def test_the_released_defaults(without_sampling):
     assert (base.guidance_scale, base.negative_prompt, base.prompt_suffix) == (7.5, "", "")
     assert (between.guidance_scale, between.negative_prompt, between.prompt_suffix) == (4.0, "None", ", 4k.")
     assert (last.guidance_scale, last.negative_prompt, last.noise_level) == (5.0, "blur, worst quality", 50)
-    assert CascadeSettings().base.model_dump(include={"num_frames", "height", "width", "fps"}) == dict(
-        num_frames=16, height=320, width=512, fps=8
-    )
+    assert CascadeSettings().base.model_dump(include={"num_frames", "height", "width", "fps"}) == {
+        "num_frames": 16,
+        "height": 320,
+        "width": 512,
+        "fps": 8,
+    }
 
 
 def test_a_runs_own_settings_come_first_and_overrides_before_them(cascade_folder):
@@ -74,7 +77,8 @@ def test_a_runs_own_settings_come_first_and_overrides_before_them(cascade_folder
         cascade_folder, device="meta", overrides=["vsr.guidance_scale=6", "interpolation.seed=2"], seed=9
     ).settings
     assert (settings.base.num_frames, settings.base.height, settings.base.width) == (3, 16, 24)
-    assert {s.scheduler for _, s in settings} == {"euler"} and {s.num_inference_steps for _, s in settings} == {3}
+    assert {s.scheduler for _, s in settings} == {"euler"}
+    assert {s.num_inference_steps for _, s in settings} == {3}
     assert (settings.vsr.guidance_scale, settings.vsr.noise_level, settings.vsr.negative_prompt) == (6, 5, "")
     assert (settings.interpolation.guidance_scale, settings.interpolation.prompt_suffix) == (2, "")
     windows = {name: (s.window, s.overlap) for name, s in settings if name != "base"}
@@ -83,7 +87,7 @@ def test_a_runs_own_settings_come_first_and_overrides_before_them(cascade_folder
 
 
 def test_a_finished_stage_is_not_made_again(cascade_folder, count, tmp_path):
-    folder = dict(folder=cascade_folder)
+    folder = {"folder": cascade_folder}
     cascade = Cascade.from_pretrained(**folder)
     calls = count(cascade)
     paths = generate_cascade(cascade, ["red", "blue"], tmp_path, stop_after="interpolation")
@@ -99,7 +103,8 @@ def test_a_finished_stage_is_not_made_again(cascade_folder, count, tmp_path):
     ]
     kept = np.load(tmp_path / "work/00001-interpolation.npy")
     record = json.loads((tmp_path / "work/00001-interpolation.json").read_text())
-    assert record["prompt"] == "blue" and record["before"]["stage"] == "base"
+    assert record["prompt"] == "blue"
+    assert record["before"]["stage"] == "base"
 
     again = Cascade.from_pretrained(**folder)
     calls = count(again)
@@ -135,7 +140,7 @@ def test_stopping_early_needs_no_later_stage(cascade_folder, tmp_path):
     (tmp_path / "base").symlink_to(cascade_folder / "base")
     cascade = Cascade.from_pretrained(tmp_path, stop_after="base")
     assert list(cascade.stages) == ["base"]
-    with pytest.raises(CheckpointError, match="no folder interpolation/ in it.*--stop-after"):
+    with pytest.raises(CheckpointError, match=r"no folder interpolation/ in it.*--stop-after"):
         Cascade.from_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="stage vsr does not run"):
         Cascade.from_pretrained(tmp_path, stop_after="base", overrides=["vsr.guidance_scale=6"])
@@ -145,7 +150,7 @@ def test_stopping_early_needs_no_later_stage(cascade_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "overrides, message",
+    ("overrides", "message"),
     [
         ("base.height=15", r"got 15 x 24, wanted positive multiples of 2; change --set base.height="),
         ("base.num_frames=1", r"key frames: got 1.*change --set base.num_frames="),
@@ -209,4 +214,5 @@ def test_the_dry_run_refuses_what_does_not_fit(cascade_folder, monkeypatch, caps
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("psutil.virtual_memory", Memory)
     message = run(monkeypatch, capsys, "--cascade", cascade_folder, "--dry-run")
-    assert "stage base would take" in message and "of 0.00 GiB" in message
+    assert "stage base would take" in message
+    assert "of 0.00 GiB" in message

@@ -16,7 +16,9 @@ STEPS = range(50)
 def test_windows_cover_the_axis(axis):
     for step in STEPS:
         cuts = axis.windows(step)
-        assert cuts[0].start == 0 and cuts[-1].stop == axis.length and len(cuts) <= axis.count
+        assert cuts[0].start == 0
+        assert cuts[-1].stop == axis.length
+        assert len(cuts) <= axis.count
         for before, after in itertools.pairwise(cuts):
             assert before.start < after.start <= before.stop - axis.overlap
         assert all(cut.start % axis.multiple == 0 and cut.stop - cut.start <= axis.window for cut in cuts)
@@ -28,10 +30,11 @@ def test_windows_cover_the_axis(axis):
 def test_the_first_step_takes_the_fewest_windows_and_no_step_many_more(axis):
     fewest = -(-(axis.length - (axis.size - axis.reach)) // axis.reach)
     counts = [len(axis.windows(step)) for step in STEPS]
-    assert counts[0] == fewest <= min(counts) and max(counts) == axis.count <= fewest + 1
+    assert counts[0] == fewest <= min(counts)
+    assert max(counts) == axis.count <= fewest + 1
 
 
-@pytest.mark.parametrize("scale", (1, 4))
+@pytest.mark.parametrize("scale", [1, 4])
 @pytest.mark.parametrize("axis", CASES)
 def test_weights_sum_to_one_and_rise_smoothly(axis, scale):
     for step in STEPS[:10]:
@@ -56,7 +59,7 @@ def test_every_place_is_blended_equally_often(axis):
     assert float((inside / inside.mean() - 1).abs().max()) <= 0.2
 
 
-@pytest.mark.parametrize("size, overlap, multiple", [(8, 8, 1), (8, 9, 1), (8, 6, 4), (8, -1, 1), (0, 0, 1)])
+@pytest.mark.parametrize(("size", "overlap", "multiple"), [(8, 8, 1), (8, 9, 1), (8, 6, 4), (8, -1, 1), (0, 0, 1)])
 def test_refuses_windows_that_do_not_advance(size, overlap, multiple):
     with pytest.raises(ConfigError, match=f"tile: got windows of {size} that overlap by {overlap}"):
         Axis(20, size, overlap, multiple, "tile")

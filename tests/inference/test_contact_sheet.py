@@ -31,7 +31,8 @@ def test_images_share_rows():
 def test_long_captions_wrap():
     one = contact_sheet([("word", levels([1]))])
     many = contact_sheet([("word " * 30, levels([1]))])
-    assert many.shape[1] == one.shape[1] and many.shape[0] > one.shape[0] + 3 * LINE
+    assert many.shape[1] == one.shape[1]
+    assert many.shape[0] > one.shape[0] + 3 * LINE
 
 
 def test_clips_play_side_by_side_over_the_same_time():

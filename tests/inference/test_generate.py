@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from lavie.config.load import load_config
 from lavie.errors import ConfigError
 from lavie.inference.generate import generate
 from lavie.inference.settings import BaseSettings
@@ -36,8 +35,12 @@ def test_writes_numbered_samples_and_a_sheet(tmp_path):
     assert [(p, i) for p, i, _ in pipeline.calls] == [(["red"], [0]), (["red"], [1]), (["blue"], [2]), (["blue"], [3])]
     assert seen == [(step, 16) for step in range(1, 17)]
     sidecar = json.loads((tmp_path / "00002.json").read_text())
-    assert sidecar["prompt"] == "blue" and sidecar["index"] == 2 and sidecar["seed"] == 0 and sidecar["height"] == 16
-    assert sidecar["num_per_prompt"] == 2 and "prompt_suffix" not in sidecar
+    assert sidecar["prompt"] == "blue"
+    assert sidecar["index"] == 2
+    assert sidecar["seed"] == 0
+    assert sidecar["height"] == 16
+    assert sidecar["num_per_prompt"] == 2
+    assert "prompt_suffix" not in sidecar
 
 
 def test_images(tmp_path):
@@ -55,9 +58,3 @@ def test_does_not_write_over_samples_unasked(tmp_path):
 def test_refuses_no_prompts(tmp_path):
     with pytest.raises(ConfigError, match="got 0 prompts"):
         generate(Pipeline(), [], tmp_path, SETTINGS, num_per_prompt=2)
-
-
-def test_the_runs_negative_prompt_is_the_default():
-    config = load_config("configs/smoke/base.yaml", ["sampling.negative_prompt=grey"])
-    assert BaseSettings.of(config).negative_prompt == "grey"
-    assert BaseSettings.of(config, negative_prompt="").negative_prompt == ""

@@ -45,11 +45,12 @@ def test_kernels_that_cannot_run_are_refused_before_anything_is_drawn(finished_r
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     code = sample(monkeypatch, finished_run(kernels="triton"), tmp_path / "out")
-    assert code.startswith("KernelError: kernels is triton, but ") and code.endswith("; set kernels to auto or torch")
+    assert code.startswith("KernelError: kernels is triton, but ")
+    assert code.endswith("; set kernels to auto or torch")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kernels", ("auto", "torch", "triton"))
+@pytest.mark.parametrize("kernels", ["auto", "torch", "triton"])
 def test_sampling_runs_on_the_kernels_of_the_run(finished_run, tmp_path, monkeypatch, kernels):
     asked = set()
 

@@ -20,7 +20,8 @@ class Identity:
     stride, channels = 1, 3
 
     def decode(self, latents):
-        assert latents.dim() == 4 and latents.shape[1] == 3
+        assert latents.dim() == 4
+        assert latents.shape[1] == 3
         return latents
 
 
@@ -43,8 +44,10 @@ class Oracle(nn.Module):
         return (text[:, 0, 0, 0].float() / 20)[:, None, None, None, None]
 
     def forward(self, sample, timestep, text, *, num_images=0):
-        assert timestep.dtype == torch.int64 and timestep.shape == (len(sample),)
-        assert text.dim() == 4 and text.shape[:2] == (len(sample), 1 + num_images)
+        assert timestep.dtype == torch.int64
+        assert timestep.shape == (len(sample),)
+        assert text.dim() == 4
+        assert text.shape[:2] == (len(sample), 1 + num_images)
         assert sample.dtype == text.dtype == self.weight.dtype
         self.calls.append((tuple(sample.shape), num_images))
         x_t, x0 = sample.double(), self.clip(text).double().expand(sample.shape)
@@ -75,14 +78,15 @@ SIZE = {"num_frames": 3, "height": 4, "width": 6}
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-@pytest.mark.parametrize("prediction_type, zero_snr", SCHEDULES)
+@pytest.mark.parametrize(("prediction_type", "zero_snr"), SCHEDULES)
 def test_recovers_the_clip(name, prediction_type, zero_snr):
     schedule = NoiseSchedule(prediction_type, zero_snr)
     prompts = ["red", "a moving blue thing"]
     clips = sampler(Oracle(schedule), schedule)(
         prompts, **SIZE, num_inference_steps=20, guidance_scale=1, scheduler=name
     )
-    assert clips.shape == (2, 3, 4, 6, 3) and clips.dtype == np.uint8
+    assert clips.shape == (2, 3, 4, 6, 3)
+    assert clips.dtype == np.uint8
     expected = np.array([(len(p) / 20 + 1) * 127.5 for p in prompts]).reshape(2, 1, 1, 1, 1)
     # DDIM ends at timestep 0, as LaVie does, and leaves its noise: 1 % of the latents, four sigma of it here.
     assert np.abs(clips - expected).max() <= (6 if name == "ddim" else 1)
@@ -151,7 +155,7 @@ def test_progress_counts_the_steps():
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         ({"height": 0}, "height x width: got 0 x 6"),
         ({"num_frames": 0}, "num_frames: got 0"),

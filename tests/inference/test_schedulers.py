@@ -12,7 +12,7 @@ SCHEDULES = [("epsilon", False), ("v_prediction", False), ("v_prediction", True)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-@pytest.mark.parametrize("prediction_type, zero_snr", SCHEDULES)
+@pytest.mark.parametrize(("prediction_type", "zero_snr"), SCHEDULES)
 def test_holds_our_numbers(name, prediction_type, zero_snr):
     schedule = NoiseSchedule(prediction_type, zero_snr)
     theirs = make_scheduler(name, schedule)
@@ -42,7 +42,7 @@ def test_fifty_ddim_steps_are_lavies():
 
 
 @pytest.mark.parametrize(
-    "name, count", [("ddim", 0), ("ddim", 1), ("ddpm", 1000), ("euler", 1), ("dpm++", 1000), ("unipc", 1000)]
+    ("name", "count"), [("ddim", 0), ("ddim", 1), ("ddpm", 1000), ("euler", 1), ("dpm++", 1000), ("unipc", 1000)]
 )
 def test_refuses_steps_that_miss_the_noise(name, count):
     with pytest.raises(ConfigError, match=f"cannot take {count} steps"):

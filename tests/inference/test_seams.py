@@ -13,23 +13,23 @@ from lavie.models.unet import VideoUNet
 from lavie.testing import TOLERANCES, relative_error, tiny_unet
 
 MODELS = {
-    "interpolation": dict(
-        in_channels=6,
-        out_channels=3,
-        spatial_attention="first_and_previous",
-        temporal_order="after_feed_forward",
-        rotary_dim=0,
-        relative_bias=False,
-    ),
-    "vsr": dict(
-        in_channels=6,
-        out_channels=3,
-        cross_attention=(True, False),
-        only_cross_attention=(True, False),
-        linear_projection=True,
-        num_noise_levels=20,
-        temporal_convolutions=True,
-    ),
+    "interpolation": {
+        "in_channels": 6,
+        "out_channels": 3,
+        "spatial_attention": "first_and_previous",
+        "temporal_order": "after_feed_forward",
+        "rotary_dim": 0,
+        "relative_bias": False,
+    },
+    "vsr": {
+        "in_channels": 6,
+        "out_channels": 3,
+        "cross_attention": (True, False),
+        "only_cross_attention": (True, False),
+        "linear_projection": True,
+        "num_noise_levels": 20,
+        "temporal_convolutions": True,
+    },
 }
 CLIPS, STEPS = 24, 12
 
@@ -83,7 +83,7 @@ of step 0 at every step, the first two have 4 % and 3 % less energy in the seams
 0.2 % each is chance. Interpolation, without positions over time, has no seam either way."""
 
 
-@pytest.mark.parametrize("stage, cut, axis, others", CASES, ids=("vsr time", "vsr space", "interpolation time"))
+@pytest.mark.parametrize(("stage", "cut", "axis", "others"), CASES, ids=("vsr time", "vsr space", "interpolation time"))
 def test_random_weights_leave_no_seam(stage, cut, axis, others):
     sampler, axes = random_sampler(stage), whole(others)
     undivided = sample(sampler, [*axes[:cut], *whole([axis.length]), *axes[cut:]])

@@ -30,7 +30,9 @@ class Pointwise(nn.Module):
         self.calls = []
 
     def forward(self, sample, timestep, text, *, low_res, noise_level=None, num_images=0):
-        assert num_images == 0 and low_res.shape[2:] == sample.shape[2:] and timestep.dtype == torch.int64
+        assert num_images == 0
+        assert low_res.shape[2:] == sample.shape[2:]
+        assert timestep.dtype == torch.int64
         assert (noise_level is None) == (not self.config.num_noise_levels)
         self.calls.append((sample.clone(), low_res.clone(), noise_level))
         rows = (timestep / 1000 + text.mean(dim=(1, 2, 3)) / 10)[:, None, None, None, None]
@@ -51,15 +53,16 @@ def frames(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (*shape, 3), np.uint8)
 
 
-FEW = dict(num_inference_steps=3, scheduler="ddpm")
+FEW = {"num_inference_steps": 3, "scheduler": "ddpm"}
 
 
-@pytest.mark.parametrize("keys, interval", [(2, 4), (3, 4), (4, 3)])
+@pytest.mark.parametrize(("keys", "interval"), [(2, 4), (3, 4), (4, 3)])
 def test_interpolation_fills_the_time_between_key_frames(keys, interval):
     stage = interpolator(interval)
     clip = frames(2, keys, 8, 12)
     result = stage(clip, ["red", "a blue thing"], **FEW)
-    assert result.shape == (2, (keys - 1) * interval + 1, 8, 12, 3) and result.dtype == np.uint8
+    assert result.shape == (2, (keys - 1) * interval + 1, 8, 12, 3)
+    assert result.dtype == np.uint8
     latents = encode(stage.autoencoder, clip, torch.device("cpu"))
     for _, low_res, _ in stage.network.calls:  # clean, the same in both branches of guidance
         assert torch.equal(low_res, spread_key_frames(latents, interval).repeat(2, 1, 1, 1, 1))
@@ -71,15 +74,19 @@ def test_super_resolution_is_conditioned_on_noised_pixels():
     stage = resolver()
     clip = frames(1, 3, 6, 10)
     result = stage(clip, ["red"], noise_level=7, **FEW)
-    assert result.shape == (1, 3, 24, 40, 3) and result.dtype == np.uint8
+    assert result.shape == (1, 3, 24, 40, 3)
+    assert result.dtype == np.uint8
     clean = torch.tensor(clip).permute(0, 4, 1, 2, 3) / 127.5 - 1
     (sample, first, level), *others = stage.network.calls
-    assert sample.shape == (2, 6, 3, 6, 10) and level.tolist() == [7, 7]
-    assert torch.equal(first[0], first[1]) and all(torch.equal(first, low_res) for _, low_res, _ in others)
+    assert sample.shape == (2, 6, 3, 6, 10)
+    assert level.tolist() == [7, 7]
+    assert torch.equal(first[0], first[1])
+    assert all(torch.equal(first, low_res) for _, low_res, _ in others)
     # x = a clean + s noise, with a^2 + s^2 = 1 and s from the upscaler's schedule
     s = float((1 - NoiseSchedule.of_low_resolution().alphas_cumprod[7]).sqrt())
     noise = (first[:1] - (1 - s**2) ** 0.5 * clean) / s
-    assert float(noise.std()) == pytest.approx(1, abs=0.1) and abs(float(noise.mean())) < 0.1
+    assert float(noise.std()) == pytest.approx(1, abs=0.1)
+    assert abs(float(noise.mean())) < 0.1
 
 
 def test_sequential_guidance_is_the_batched_one():
@@ -115,7 +122,7 @@ def test_each_window_is_conditioned_as_a_clip_of_its_own():
         assert torch.equal(low_res, spread_key_frames(low_res[:, :, ::4], 4))
 
 
-@pytest.mark.parametrize("make", (interpolator, resolver))
+@pytest.mark.parametrize("make", [interpolator, resolver])
 def test_a_clip_depends_on_seed_and_index_not_on_its_batch(make):
     clip = frames(3, 3, 4, 8)
     together = make()(clip, ["red", "green", "blue"], seed=3, **FEW)
@@ -136,7 +143,7 @@ def test_frames_survive_the_patch_autoencoder_in_any_tiling():
 
 
 @pytest.mark.parametrize(
-    "call, message",
+    ("call", "message"),
     [
         (lambda: interpolator()(frames(1, 1, 4, 4), ["a"]), "key frames: got 1"),
         (lambda: interpolator()(frames(1, 3, 4, 4), ["a", "b"]), "got 2 prompts and 1 clips"),

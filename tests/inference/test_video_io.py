@@ -73,7 +73,7 @@ def test_mp4_pads_odd_sides(tmp_path):
     assert np.abs(decoded[:, :131, :145].astype(int) - frames).mean() < 2
 
 
-@pytest.mark.parametrize("height, width, factor", [(32, 48, 4), (100, 300, 2), (128, 128, 1), (1, 1, 128)])
+@pytest.mark.parametrize(("height", "width", "factor"), [(32, 48, 4), (100, 300, 2), (128, 128, 1), (1, 1, 128)])
 def test_small_clips_are_enlarged(tmp_path, height, width, factor):
     frames = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
     write_mp4(tmp_path / "a.mp4", frames, 8, min_side=128)

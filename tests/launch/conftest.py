@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.slurm import Cluster, lacking
+from tests.launch.slurm import SlurmCluster, lacking
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster() -> Iterator[SlurmCluster]:
     """Two idle nodes of a real SLURM; skips where it is not installed."""
     if reason := lacking():
         pytest.skip(reason)
-    cluster = Cluster()
+    cluster = SlurmCluster()
     try:
         cluster.start()
         yield cluster

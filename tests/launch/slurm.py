@@ -81,7 +81,7 @@ def wait_until(
         time.sleep(every)
 
 
-class Cluster:
+class SlurmCluster:
     """Start it with `start`, and call `stop` whatever happens."""
 
     def __init__(self) -> None:
@@ -186,7 +186,7 @@ class Cluster:
 class Job:
     """A job of a cluster, with the file that its output goes to."""
 
-    cluster: Cluster
+    cluster: SlurmCluster
     number: int
     path: Path
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from lavie.training import stop
-from tests.launch.slurm import ROOT, Cluster, Job, wait_until
+from tests.launch.slurm import ROOT, Job, SlurmCluster, wait_until
 
 
 @pytest.fixture(scope="module")
-def path(cluster: Cluster) -> dict[str, str]:
+def path(cluster: SlurmCluster) -> dict[str, str]:
     """An environment in which `python train.py` is the stand-in."""
     folder = cluster.folder / "bin"
     folder.mkdir()
@@ -25,7 +25,7 @@ def path(cluster: Cluster) -> dict[str, str]:
 
 
 @pytest.fixture
-def submit(cluster: Cluster, path: dict[str, str], output: Path):
+def submit(cluster: SlurmCluster, path: dict[str, str], output: Path):
     """Submits base.slurm with the stand-in, and cancels the job when the test is over."""
     jobs: list[Job] = []
 
@@ -251,7 +251,7 @@ def test_another_config_may_be_named(submit, cluster, path, output):
     assert "configs/base_quality.yaml" in json.loads((output / f"arguments-{job.number}-0.json").read_text())
 
 
-def chain(cluster: Cluster, path: dict[str, str], folder: Path, *changes: str) -> list[Job]:
+def chain(cluster: SlurmCluster, path: dict[str, str], folder: Path, *changes: str) -> list[Job]:
     """The jobs of the three stages that stages.sh submits."""
     environment = cluster.environment
     cluster.environment = environment | path

@@ -17,7 +17,7 @@ from lavie.config.load import load_config
 from lavie.config.train import TrainConfig
 from lavie.data.prepare.synthetic import demo_set
 from lavie.testing import run_distributed
-from tests.launch.slurm import Cluster, Job, wait_until
+from tests.launch.slurm import Job, SlurmCluster, wait_until
 
 CYCLES = int(os.environ.get("LAVIE_SLURM_CYCLES", 2))
 STEPS = 10 + 10 * CYCLES
@@ -84,7 +84,7 @@ def test_two_jobs_on_two_nodes_train_as_two_ranks_do_without_slurm(cluster, chan
 class Interruption:
     """One way to interrupt a job whose ranks run, at the `cycle`-th time."""
 
-    def __init__(self, cluster: Cluster, job: Job, output: Path, cycle: int):
+    def __init__(self, cluster: SlurmCluster, job: Job, output: Path, cycle: int):
         self.cluster, self.job, self.output, self.cycle = cluster, job, output, cycle
 
     def _some_steps(self) -> None:

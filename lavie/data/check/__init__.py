@@ -1,4 +1,4 @@
-"""What `lavie data check` finds in a dataset.
+"""The check of a dataset, `lavie data check`: what keeps samples from training, and what is worth a look.
 
-Imports media, shards, decoders and prepare; training imports none of it.
+Imports media, shards, decoders and prepare; nothing that trains imports it.
 """

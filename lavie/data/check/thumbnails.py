@@ -1,6 +1,6 @@
-"""A few small frames of a medium, to be looked at.
+"""Small copies of a few frames of a video or an image.
 
-This module is light to import, because it runs in the child process of `lavie.data.prepare.sandbox`.
+This module runs in the child process of `lavie.data.prepare.sandbox`, so it imports nothing heavy.
 """
 
 from collections.abc import Sequence
@@ -11,19 +11,23 @@ from PIL import Image
 from ..media.decode import decode_frames, decode_image
 
 SIDE = 256
-"""Pixels of the longer side."""
+"""Most pixels along the longer side: enough to see what a frame shows, and small in a report."""
 
 
 def thumbnails(data: bytes, indices: Sequence[int] | None) -> np.ndarray:
-    """The frames at `indices` of a video, or an image where it is None: uint8 (F, H, W, 3), SIDE pixels at most."""
-    return small(decode_image(data)[None] if indices is None else decode_frames(data, indices))
+    """Decode the frames of a video at the ascending `indices`, or an image if `indices` is None, and shrink them.
+
+    Returns:
+        uint8 (F, H, W, 3), RGB, with at most SIDE pixels along the longer side.
+    """
+    return _shrink(decode_image(data)[None] if indices is None else decode_frames(data, indices))
 
 
-def small(frames: np.ndarray) -> np.ndarray:
-    """Frames uint8 (F, H, W, 3), made SIDE pixels along the longer side where they are larger."""
+def _shrink(frames: np.ndarray) -> np.ndarray:
+    """Scale frames, uint8 (F, H, W, 3), to SIDE pixels along the longer side, unless they are smaller."""
     height, width = frames.shape[1:3]
     factor = min(1.0, SIDE / max(height, width))
-    size = max(1, round(width * factor)), max(1, round(height * factor))
     if factor == 1:
         return frames
-    return np.stack([np.asarray(Image.fromarray(f).resize(size, Image.Resampling.BOX)) for f in frames])
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX)) for frame in frames])

@@ -1,4 +1,4 @@
-"""Making datasets: media and captions into shards with indices.
+"""The making of datasets, before training: media and captions become shards with indices.
 
-Imports media and shards; training imports none of it.
+Imports media and shards; nothing that trains imports it.
 """

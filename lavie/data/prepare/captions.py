@@ -1,20 +1,25 @@
-"""A caption is one line of clean UTF-8 text."""
+"""The rules for captions: one line of clean UTF-8 text, neither empty nor far too long."""
 
 from ...errors import DataError
 
 MAX_CAPTION = 4096
-"""Characters. CLIP reads 77 tokens; more than this is a wrong column or a wrong file."""
+"""Most characters of a caption. CLIP reads 77 tokens, so a longer text comes from a wrong column or a wrong file."""
 MAX_BYTES = 1 << 16
-"""Of a caption's file: what is larger is not read."""
+"""Most bytes of a caption's file: 64 KiB, far more than MAX_CAPTION characters need. Larger files are not read."""
 
 
 def clean_caption(raw: bytes | str) -> str:
-    """One line, white space as single blanks. Raises DataError if it is not UTF-8, empty or far too long."""
+    """Return a caption as one line: unprintable characters and runs of white space become single blanks.
+
+    Raises:
+        DataError: the caption is not UTF-8, is empty, or has more than MAX_CAPTION characters.
+    """
     try:
         text = raw if isinstance(raw, str) else raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"the caption is not UTF-8: {error}") from None
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    text = " ".join(printable.split())
     if not text:
         raise DataError("the caption is empty")
     if len(text) > MAX_CAPTION:

@@ -1,4 +1,4 @@
-"""A shard holds no GIF, whose decoders are few and slow: it becomes an mp4, or a png if it is one picture."""
+"""The conversion of GIFs, which shards do not hold because decoders for them are few and slow."""
 
 import io
 
@@ -9,7 +9,14 @@ from ..media.encode import encode_mp4
 
 
 def convert_gif(data: bytes, frames: int, fps: float, vfr: bool) -> bytes:
-    """The mp4 (H.264, bit-exact frames, the same times) or png that stands for a GIF, given what `probe` found."""
+    """Convert a GIF to a lossless H.264 mp4 whose frames are shown at the same times, or to a png if it has one frame.
+
+    Args:
+        data: the bytes of the GIF.
+        frames: its number of frames, as `probe` found it; so too the next two.
+        fps: its average frames per second.
+        vfr: whether its frame rate varies.
+    """
     if frames == 1:
         file = io.BytesIO()
         Image.fromarray(decode_frames(data, [0])[0]).save(file, "png")

@@ -1,8 +1,12 @@
-"""Indices for shards that others have made: every file is decoded once, no tar is written to.
+"""Indices for shards that other tools have made: every file is decoded once, and no tar is written to.
 
-A shard is one task: its index is written whole or not at all, so an interrupted run goes on where it stopped, and a
-shard whose index fits it is kept. Tasks run in processes, and under `mpirun` on ranks: rank r takes shards r, r + size
-and so on.
+Each shard is a task of its own:
+
+1. A shard whose index is newer and fits its bytes is kept.
+2. Otherwise the shard is read, and its index is written whole or not at all, so an interrupted run can be repeated.
+3. A shard that cannot be read is reported, and stops no other.
+
+Tasks run in processes. Under `mpirun` or `srun`, rank r of n takes the shards r, r + n, r + 2 n and so on.
 """
 
 import json
@@ -22,43 +26,65 @@ from ..shards.index_file import REMOTE_REMEDY, SUFFIX, Rejected, fingerprint, in
 from ..shards.remote import is_url, redact
 from .scan import index_shard
 
+REJECTED_LIST = "index.rejected.jsonl"
+"""Name of the file beside the indices that lists what was left out of them."""
+
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What became of one shard."""
+    """The result for one shard."""
 
     tar: str
+    """Path of the shard."""
     kept: bool = False
-    """Whether its index was there and fits."""
+    """Whether an index that fits was found, and nothing was decoded."""
     videos: int = 0
+    """Number of videos in the index."""
     images: int = 0
+    """Number of images in the index."""
     rejected: tuple[Rejected, ...] = ()
+    """Members that were left out of the index."""
     fault: str | None = None
-    """Why it has no index."""
+    """Why the shard has no index; None if it has one."""
 
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What became of all shards."""
+    """The results for all shards of all ranks."""
 
     shards: tuple[ShardReport, ...]
+    """One report per shard, in the order of the paths that were given."""
     orphans: tuple[str, ...]
-    """Indices whose shards are gone."""
+    """Paths of indices whose shards are gone."""
 
     @property
     def damaged(self) -> list[ShardReport]:
-        """The shards that have no index now."""
-        return [s for s in self.shards if s.fault is not None]
+        """The reports of the shards that have no index."""
+        return [shard for shard in self.shards if shard.fault is not None]
 
     @property
     def rejected(self) -> list[Rejected]:
-        """What was left out of the others, named as `00000.tar:x.mp4`."""
-        return [Rejected(f"{Path(s.tar).name}:{r.name}", r.reason, r.detail) for s in self.shards for r in s.rejected]
+        """The members that were left out, named by shard and member as in `00000.tar:x.mp4`."""
+        rejected = []
+        for shard in self.shards:
+            shard_name = Path(shard.tar).name
+            rejected += [Rejected(f"{shard_name}:{item.name}", item.reason, item.detail) for item in shard.rejected]
+        return rejected
 
     @property
     def reasons(self) -> Counter[str]:
-        """How many were rejected for each reason."""
-        return Counter(r.reason for r in self.rejected)
+        """The number of rejected members by reason."""
+        return Counter(item.reason for item in self.rejected)
+
+    @property
+    def faults(self) -> list[str]:
+        """One sentence for each shard without an index and for each index without a shard; empty if all is well."""
+        faults = [shard.fault for shard in self.damaged if shard.fault]
+        return faults + [f"{path}: its shard is gone: copy it again, or delete the index" for path in self.orphans]
+
+
+Done = Callable[[ShardReport, int, int], None]
+"""A listener, called after each shard of a rank with its report, the number of shards done, and their total."""
 
 
 def make_indices(
@@ -66,52 +92,63 @@ def make_indices(
     *,
     out: Path | None = None,
     workers: int = 1,
-    done: Callable[[ShardReport, int, int], None] = lambda report, number, total: None,
+    done: Done = lambda report, number, total: None,
 ) -> IndexReport | None:
-    """Index the shards of folders, or single tars, beside them or into the folder `out`; see the module.
+    """Index shards beside them, or into the folder `out`; the module says how. What was left out is listed beside them.
 
-    workers: processes of this rank; 1 works in this one. `done` hears of each shard of this rank, how many are done,
-    and of how many. What was left out is listed in `index.rejected.jsonl` beside the indices. Under `mpirun` rank 0
-    returns the report of all and the others None. Raises DataError if a path holds no shards, or if two shards would
-    share an index.
+    Args:
+        paths: folders of shards, or single tars.
+        out: a folder for the indices, where those of the shards cannot be written.
+        workers: processes of this rank; 1 works in the calling process.
+        done: called after each shard of this rank.
+
+    Returns:
+        The report of all ranks on rank 0, and None on the others.
+
+    Raises:
+        DataError: a path holds no shards, or two shards would share an index.
     """
-    tars = _tars([Path(p) for p in paths], out)
-    world = _mpi()
+    tars = _find_tars([Path(path) for path in paths], out)
+    world = _mpi_world()
     if world is None:
-        return _report(list(_each(tars, out, workers, done)), tars, out)
+        return _finish(list(_index_each(tars, out, workers, done)), tars, out)
     try:
-        mine = list(_each(tars[world.rank :: world.size], out, workers, done))
-        everyone = world.gather(mine)
-        return None if everyone is None else _report([s for some in everyone for s in some], tars, out)
+        reports = list(_index_each(tars[world.rank :: world.size], out, workers, done))
+        reports_of_ranks = world.gather(reports)
+        if reports_of_ranks is None:
+            return None
+        return _finish([report for rank_reports in reports_of_ranks for report in rank_reports], tars, out)
     except BaseException:
+        # The other ranks would wait for this one in `gather` for ever.
         traceback.print_exc()
-        world.Abort(1)  # the other ranks would wait for this one for ever
+        world.Abort(1)
         raise
 
 
-def _tars(paths: list[Path], out: Path | None) -> list[Path]:
+def _find_tars(paths: list[Path], out: Path | None) -> list[Path]:
+    """Return the shards of `paths` without repetitions, and make the folder `out`."""
     tars: list[Path] = []
     for path in paths:
         if is_url(str(path)):
             raise DataError(f"SRC {redact(str(path))}: a URL. {REMOTE_REMEDY}")
         found = [path] if path.is_file() and path.suffix == ".tar" else sorted(path.glob("*.tar"))
+        # A folder of indices alone is taken, so that its orphans are reported.
         if not (found or list(path.glob(f"*{SUFFIX}"))):
             raise DataError(f"SRC {path}: wanted a .tar file or a folder that holds some")
         tars += found
-    taken: dict[Path, Path] = {}
+
+    owner: dict[Path, Path] = {}
     for tar in tars:
-        other = taken.setdefault(index_path(tar, out), tar)
+        other = owner.setdefault(index_path(tar, out), tar)
         if other != tar:
             raise DataError(f"{other} and {tar} would share the index {index_path(tar, out)}: give each its own --out")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    return list(taken.values())
+    return list(owner.values())
 
 
-def _each(
-    tars: Sequence[Path], out: Path | None, workers: int, done: Callable[[ShardReport, int, int], None]
-) -> Iterator[ShardReport]:
-    """The reports of `tars`, as they come."""
+def _index_each(tars: Sequence[Path], out: Path | None, workers: int, done: Done) -> Iterator[ShardReport]:
+    """Index `tars` and yield their reports as they are finished."""
     reports = (_index_one(tar, out) for tar in tars) if workers == 1 else _in_processes(tars, out, workers)
     for number, report in enumerate(reports, start=1):
         done(report, number, len(tars))
@@ -119,18 +156,22 @@ def _each(
 
 
 def _in_processes(tars: Sequence[Path], out: Path | None, workers: int) -> Iterator[ShardReport]:
-    """A process that dies takes its pool with it: what was left then goes through one by one, to find the culprit."""
+    """Index `tars` in `workers` processes and yield their reports as they are finished.
+
+    A process that dies takes the whole pool with it and does not say which shard it had. The shards without a report
+    then get a process each, one after the other, so that the one that kills its process is found.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # torch and av are imported once, not by every process
-    left = dict.fromkeys(tars)
+    unfinished = dict.fromkeys(tars)
     try:
         with ProcessPoolExecutor(workers, context) as pool:
             for future in as_completed([pool.submit(_index_one, tar, out) for tar in tars]):
                 report = future.result()
-                del left[Path(report.tar)]
+                del unfinished[Path(report.tar)]
                 yield report
     except BrokenProcessPool:
-        for tar in left:
+        for tar in unfinished:
             with ProcessPoolExecutor(1, context) as pool:
                 try:
                     yield pool.submit(_index_one, tar, out).result()
@@ -143,7 +184,7 @@ def _index_one(tar: Path, out: Path | None) -> ShardReport:
     """Keep or make the index of one shard."""
     path = index_path(tar, out)
     try:
-        if kept := _fitting(tar, path, out):
+        if kept := _kept(tar, path, out):
             return kept
         # A stale index of the same size would pass for this shard's.
         path.unlink(missing_ok=True)
@@ -151,70 +192,81 @@ def _index_one(tar: Path, out: Path | None) -> ShardReport:
         write_index(tar, samples, rejected, out)
     except (DataError, OSError) as error:
         return ShardReport(str(tar), fault=str(error))
-    videos = sum(s.kind == "video" for s in samples)
+    videos = sum(sample.kind == "video" for sample in samples)
     return ShardReport(str(tar), False, videos, len(samples) - videos, tuple(rejected))
 
 
-def _fitting(tar: Path, path: Path, out: Path | None) -> ShardReport | None:
-    """The report of an index that is newer than its tar and made for the same bytes, as far as sizes and ends tell."""
-    there = tar.stat()
+def _kept(tar: Path, path: Path, out: Path | None) -> ShardReport | None:
+    """Return the report of the index at `path` if it fits the shard, else None.
+
+    It fits if it is not older than the tar and was made for a tar of this place, this size and these first and last
+    bytes. A change in the middle that leaves all of these is not noticed; `lavie data check` finds it.
+    """
+    tar_facts = tar.stat()
     try:
-        if path.stat().st_mtime_ns < there.st_mtime_ns:
+        if path.stat().st_mtime_ns < tar_facts.st_mtime_ns:
             return None
         header = read_header(path)
     except (OSError, DataError):
         return None
-    expected = (None if out is None else str(tar.resolve()), there.st_size)
+    expected = (None if out is None else str(tar.resolve()), tar_facts.st_size)
     if (header.tar, header.tar_bytes) != expected or header.ends != fingerprint(tar):
         return None
     return ShardReport(str(tar), True, header.videos, header.images, header.rejected)
 
 
-def _report(shards: list[ShardReport], tars: list[Path], out: Path | None) -> IndexReport:
-    """The whole, with the rejected listed in each folder of indices."""
-    order = {str(tar): number for number, tar in enumerate(tars)}
-    shards.sort(key=lambda s: order[s.tar])
+def _finish(reports: list[ShardReport], tars: list[Path], out: Path | None) -> IndexReport:
+    """Return the report of all shards in the order of `tars`; write each folder's list of rejected members."""
+    position = {str(tar): number for number, tar in enumerate(tars)}
+    reports.sort(key=lambda report: position[report.tar])
     folders = dict.fromkeys(index_path(tar, out).parent for tar in tars)
+    orphans: list[str] = []
     for folder in folders:
-        some = [s for s in shards if index_path(Path(s.tar), out).parent == folder]
-        _list_rejected(folder / "index.rejected.jsonl", IndexReport(tuple(some), ()).rejected)
-    return IndexReport(tuple(shards), tuple(str(p) for folder in folders for p in _orphans(folder)))
+        in_folder = [report for report in reports if index_path(Path(report.tar), out).parent == folder]
+        _list_rejected(folder / REJECTED_LIST, IndexReport(tuple(in_folder), ()).rejected)
+        orphans += map(str, _orphans(folder))
+    return IndexReport(tuple(reports), tuple(orphans))
 
 
 def _list_rejected(path: Path, rejected: list[Rejected]) -> None:
+    """Write one JSON line per rejected member; remove an earlier list if there is none."""
     if rejected:
-        path.write_text("".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in rejected), encoding="utf-8")
+        lines = [json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in rejected]
+        path.write_text("".join(lines), encoding="utf-8")
     else:
         path.unlink(missing_ok=True)
 
 
 def _orphans(folder: Path) -> Iterator[Path]:
+    """Yield the indices in `folder` whose shard is gone. An index that cannot be read belongs to the tar beside it."""
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
-            elsewhere = read_header(path).tar
+            named_tar = read_header(path).tar
         except DataError:
-            elsewhere = None
-        tar = Path(elsewhere) if elsewhere else path.with_name(path.name.removesuffix(SUFFIX) + ".tar")
+            named_tar = None
+        tar = Path(named_tar) if named_tar else path.with_name(path.name.removesuffix(SUFFIX) + ".tar")
         if not tar.is_file():
             yield path
 
 
 def several_ranks() -> bool:
-    """Whether `mpirun` or `srun` started this process as one of several."""
+    """Whether `mpirun` or `srun` started this process as one of several, which then share the shards."""
     launched = launched_rank()
     return launched.launcher in ("mpi", "slurm") and launched.world_size > 1
 
 
-def _mpi() -> Any:
-    """The communicator of all ranks, or None where there is but one."""
+def _mpi_world() -> Any:
+    """Return MPI's communicator of all ranks, or None if this process is not one of several."""
     if not several_ranks():
         return None
     try:
         from mpi4py import MPI
     except ImportError as error:
         raise DataError(f"`lavie data index` on several ranks needs mpi4py, `pip install mpi4py`: {error}") from None
+
+    # With an MPI of another make every process would be rank 0 of 1, and index all shards.
     launched, world = launched_rank(), MPI.COMM_WORLD
-    if world.size != launched.world_size:  # each process would index all shards
+    if world.size != launched.world_size:
         raise DataError(
             f"{launched.world_size} processes were started, but mpi4py sees {world.size}: use the mpirun that mpi4py "
             "was built for, or, with srun, --mpi=pmix"

@@ -1,8 +1,7 @@
-"""Captioned media into shards: every file is decoded in full once, here, so that training meets no surprise.
+"""The packing of captioned media into shards.
 
-Media bytes are kept as they are. Only GIFs change: a shard holds no GIF (its decoders are few and slow), so an animated
-one becomes an H.264 mp4 with bit-exact frames and the same times, and one of a single frame becomes a png.
-What cannot train is left out, counted, and listed with its reason in `rejected.jsonl`.
+Every file is decoded in full here, once, so that training meets no surprise. Media bytes are kept as they are, except
+those of GIFs (see `gif`). What cannot train is left out, counted, and listed with its reason in `rejected.jsonl`.
 """
 
 import json
@@ -27,19 +26,23 @@ from .writer import SHARD_BYTES, ShardWriter
 
 @dataclass(frozen=True)
 class PackReport:
-    """What became of the input."""
+    """The result of packing one source."""
 
     videos: int
+    """Number of videos packed."""
     images: int
+    """Number of images packed."""
     converted: tuple[str, ...]
-    """Names of the GIFs that were stored in another format."""
+    """Names of the GIFs that were stored as mp4 or png."""
     rejected: tuple[Rejected, ...]
+    """Files that were left out, in the order of the source."""
     shards: tuple[Path, ...]
+    """Paths of the shards, in order."""
 
     @property
     def reasons(self) -> Counter[str]:
-        """How many were rejected for each reason."""
-        return Counter(r.reason for r in self.rejected)
+        """The number of rejected files by reason."""
+        return Counter(item.reason for item in self.rejected)
 
 
 def pack(
@@ -51,11 +54,18 @@ def pack(
     frame_stride: int | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> PackReport:
-    """Write the captioned media of `src` as shards with indices into the folder `out`.
+    """Write the captioned media of a folder, table or set of shards as shards with indices.
 
-    src: see `lavie.data.prepare.sources`. Videos that hold no clip of `num_frames` frames at `fps`, or at every
-    `frame_stride`-th frame, are rejected. Raises DataError if src is no source, if out holds shards already, or if
-    nothing is left.
+    Args:
+        src: the source, in one of the shapes of `lavie.data.prepare.sources`.
+        out: the folder for the shards, made if need be.
+        num_frames: frames of a training clip. Videos that hold no clip of so many frames are rejected.
+        fps: frames per second of a training clip; either this or the next is given.
+        frame_stride: a training clip takes every so many-th frame.
+        shard_bytes: size in bytes at which a shard is closed.
+
+    Raises:
+        DataError: `src` is no source, `out` holds shards already, or nothing is left to pack.
     """
     if not Path(src).exists():
         raise DataError(f"SRC {src}: no such file or folder")
@@ -65,7 +75,7 @@ def pack(
 
 
 def pack_files(
-    entries: Iterable[CaptionedFile | Rejected],
+    files: Iterable[CaptionedFile | Rejected],
     out: str | Path,
     *,
     num_frames: int,
@@ -73,55 +83,74 @@ def pack_files(
     frame_stride: int | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> PackReport:
-    """`pack` for entries from anywhere."""
+    """Write captioned files, wherever they come from, as `pack` writes those of a source.
+
+    Args:
+        files: the files in the order in which they are packed. Those that are rejected already join the report.
+        out: as for `pack`, like the other arguments.
+    """
     out = Path(out)
     if any(out.glob("*.tar")):
         raise DataError(f"OUT {out}: holds shards already; give another folder, or delete them first")
+
     counts: Counter[str] = Counter()
     converted: list[str] = []
     rejected: list[Rejected] = []
     with ShardWriter(out, shard_bytes) as writer:
-        for number, entry in enumerate(entries):
-            if isinstance(entry, Rejected):
-                rejected.append(entry)
+        for number, file in enumerate(files):
+            if isinstance(file, Rejected):
+                rejected.append(file)
                 continue
             try:
-                caption, data, info = _check(entry, num_frames, fps, frame_stride)
-            except _Unfit as fault:
-                rejected.append(Rejected(entry.name, *fault.args))
+                caption, data, info = _checked(file, num_frames, fps, frame_stride)
+            except _Unfit as unfit:
+                rejected.append(Rejected(file.name, unfit.reason, unfit.detail))
                 continue
             if info.format == "gif":
                 data = run_sandboxed(convert_gif, data, info.frames, info.fps, info.vfr)
                 info = probe(data)
-                converted.append(entry.name)
-            key = f"{number:09d}-{re.sub('[^A-Za-z0-9_-]+', '_', entry.stem)[:60]}"
-            writer.add(key, data, info, caption, {"original": entry.name})
+                converted.append(file.name)
+            # The number makes keys unique; the stem, reduced to harmless characters, lets a person find the file.
+            key = f"{number:09d}-{re.sub('[^A-Za-z0-9_-]+', '_', file.stem)[:60]}"
+            writer.add(key, data, info, caption, {"original": file.name})
             counts[info.kind] += 1
+
     if rejected:
-        lines = [json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in rejected]
+        lines = [json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in rejected]
         (out / "rejected.jsonl").write_text("".join(lines), encoding="utf-8")
     if not counts:
-        if not rejected:
-            raise DataError("nothing to pack: SRC is empty; wanted videos and images with captions, a table, or shards")
-        first = f"{rejected[0].name}: {rejected[0].reason}. {rejected[0].detail}"
-        raise DataError(f"nothing to pack: no entry can train, {len(rejected)} rejected; first: {first}")
+        raise DataError(_nothing_to_pack(rejected))
     return PackReport(counts["video"], counts["image"], tuple(converted), tuple(rejected), tuple(writer.shards))
 
 
+def _nothing_to_pack(rejected: list[Rejected]) -> str:
+    """Return the message for a source without a usable file."""
+    if not rejected:
+        return "nothing to pack: SRC is empty; wanted videos and images with captions, a table, or shards"
+    first = f"{rejected[0].name}: {rejected[0].reason}. {rejected[0].detail}"
+    return f"nothing to pack: no entry can train, {len(rejected)} rejected; first: {first}"
+
+
 class _Unfit(Exception):
-    """(reason, detail)"""
+    """A file that cannot train."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
 
 
-def _check(
-    entry: CaptionedFile, num_frames: int, fps: float | None, frame_stride: int | None
+def _checked(
+    file: CaptionedFile, num_frames: int, fps: float | None, frame_stride: int | None
 ) -> tuple[str, bytes, MediaInfo]:
-    """The entry's clean caption, its bytes and what they hold; `_Unfit` if it cannot train."""
+    """Return a file's clean caption, its bytes and what they hold; raise `_Unfit` if it cannot train."""
     try:
-        caption = clean_caption(entry.caption)
+        caption = clean_caption(file.caption)
     except DataError as error:
         raise _Unfit("unusable caption", str(error)) from None
+
+    # Only videos of variable frame rate need their own timestamps, which cost a call of the sandbox.
     try:
-        data = entry.load()
+        data = file.load()
         info = probe(data)
         if info.kind == "image" or (info.format == "gif" and info.frames == 1):
             return caption, data, info
@@ -131,6 +160,7 @@ def _check(
             times = np.arange(info.frames) / info.fps
     except DataError as error:
         raise _Unfit("undecodable", str(error)) from None
+
     try:
         clip_indices(times, num_frames, fps=fps, frame_stride=frame_stride, u=0)
     except DataError as error:

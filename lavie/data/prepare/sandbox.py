@@ -1,8 +1,13 @@
-"""Untrusted media is decoded in a child process that can be killed: a crash, a hang or a bomb costs one sample.
+"""The decoding of untrusted media in a child process, so that a crash, a hang or a bomb costs one sample.
 
-One child serves all calls of a process, one after the other, and is started anew when it dies. While it decodes it can
-open no file and no socket (RLIMIT_NOFILE), write to none (RLIMIT_FSIZE), and takes limited memory and time. Requests
-and replies are JSON and arrays without objects: nothing that the child sends can run code here.
+One child serves all calls of a process, one after the other, and is started anew when it dies. While it decodes:
+
+1. it can open no file and no socket (RLIMIT_NOFILE), and write to no file (RLIMIT_FSIZE);
+2. its memory (RLIMIT_AS) and its processor time (RLIMIT_CPU) are limited;
+3. the parent stops it after PATIENCE times the processor time.
+
+Requests and replies are JSON, bytes, and arrays without Python objects: nothing that the child sends can run code in
+the parent.
 """
 
 import atexit
@@ -29,58 +34,78 @@ from ...errors import DataError
 from ..media import decode
 
 SECONDS = 300.0
-"""Of processor time for one call: a 1080p video of `decode.MAX_FRAMES` frames takes about 100."""
+"""Default limit of one call in seconds of processor time; a 1080p video of `decode.MAX_FRAMES` takes about 100."""
 PATIENCE = 4
-"""The wall clock allows this many times the processor time: machines are shared."""
+"""Limit of one call in wall-clock time, as a multiple of its processor time: machines are shared."""
 START_SECONDS = 300.0
-"""A child imports its libraries in half a second, from a busy network file system in a minute."""
+"""Limit for the start of a child. It imports its libraries in half a second, from a busy network disk in a minute."""
 MEMORY = 4 << 30
-"""Bytes of address space: a member of `index.MAX_MEMBER` twice, and 8K frames with their references."""
+"""Default limit of the address space, 4 GiB: twice a member of `scan.MAX_MEMBER`, and 8K frames with references."""
 MAX_REPLY = 1 << 30
+"""Most bytes of a reply, 1 GiB; a longer one counts as a crash."""
 
 _HEAD = struct.Struct("<cQ")
-"""Of every message: what it is, and the bytes that follow. J: JSON, A: .npy, B: bytes, E: DataError, X: other error."""
+"""The head of every message: a letter for its kind, and the number of bytes that follow.
+
+J: JSON, A: an array as .npy, B: bytes, E: the message of a DataError, X: the message of another error.
+"""
 
 
 def probe(data: bytes, *, seconds: float = SECONDS) -> decode.MediaInfo:
-    """`decode.probe` in the child. Raises DataError as it does, and if the child dies or reaches a limit."""
+    """Find out what media bytes hold, as `decode.probe` does, but in the child.
+
+    Raises:
+        DataError: the media is damaged, or the child died or reached a limit.
+    """
     return decode.MediaInfo(**run_sandboxed(probe_as_mapping, data, seconds=seconds))
 
 
 def probe_as_mapping(data: bytes) -> dict[str, Any]:
-    """`decode.probe` as a mapping, which travels."""
+    """Return the result of `decode.probe` as a mapping, which travels as JSON; runs in the child."""
     return asdict(decode.probe(data))
 
 
 def run_sandboxed(function: Callable, data: bytes, *args: Any, seconds: float = SECONDS) -> Any:
-    """`function(data, *args)`, run in this process's child.
+    """Return `function(data, *args)`, run in the child that belongs to this process.
 
-    function: at the top of an importable module; args: what JSON can hold. It returns bytes, an array, or what JSON can
-    hold. Raises DataError with the function's own message, or one that says how the child ended.
+    Args:
+        function: a function at the top of an importable module. It returns bytes, an array, or what JSON can hold.
+        data: the untrusted bytes.
+        args: what JSON can hold.
+        seconds: limit of processor time; the wall clock allows PATIENCE times as much.
+
+    Raises:
+        DataError: with the function's own message, or one that says how the child ended.
     """
     with _lock:
-        child = _sandboxes.get(os.getpid())
-        if child is None:
-            _sandboxes.clear()  # a fork inherits its parent's
-            child = _sandboxes[os.getpid()] = Sandbox()
-    return child.call(function, data, *args, seconds=seconds)
+        sandbox = _sandboxes.get(os.getpid())
+        if sandbox is None:
+            _sandboxes.clear()  # after a fork, the parent's sandbox is of no use here
+            sandbox = _sandboxes[os.getpid()] = Sandbox()
+    return sandbox.call(function, data, *args, seconds=seconds)
 
 
 class Sandbox:
-    """A child process with limits; `run_sandboxed` keeps one. Calls from several threads wait for each other."""
+    """A child process with limits, of which `run_sandboxed` keeps one. Calls of several threads wait for each other."""
 
     def __init__(self, *, memory: int = MEMORY, prepare: Callable[[], Any] | None = None) -> None:
-        """memory: bytes of address space, -1 for no limit. prepare: run by the child while it can still open files."""
+        """The child is started by the first call.
+
+        Args:
+            memory: limit of its address space in bytes, -1 for none.
+            prepare: a function at the top of an importable module, which the child runs once while it can still open
+                files.
+        """
         self._memory = memory
         self._prepare = f"{prepare.__module__}:{prepare.__qualname__}" if prepare else ""
         self._lock = threading.Lock()
         self._process: subprocess.Popen | None = None
         self._socket: socket.socket | None = None
         self.starts = 0
-        """Children started so far."""
+        """Number of children started so far."""
 
     def call(self, function: Callable, data: bytes, *args: Any, seconds: float = SECONDS) -> Any:
-        """See `run_sandboxed`."""
+        """Return `function(data, *args)`, run in the child; see `run_sandboxed`."""
         request = json.dumps(
             {"module": function.__module__, "name": function.__qualname__, "args": args, "seconds": seconds}
         )
@@ -97,7 +122,7 @@ class Sandbox:
             except (OSError, EOFError):
                 raise DataError(self._cause(seconds)) from None
             except BaseException:
-                self._end()  # its reply would answer the next call
+                self._end()  # a late reply would answer the next call
                 raise
         return _unpacked(kind, reply)
 
@@ -107,21 +132,26 @@ class Sandbox:
             self._end()
 
     def _started(self) -> socket.socket:
+        """Return the connection to the child, which is started if there is none or it has ended."""
         if self._socket is not None and self._process is not None and self._process.poll() is None:
             return self._socket
         self._end()
-        self._socket, theirs = socket.socketpair()
+
+        # The child finds what this process finds, but not what lies in the current folder (-P).
         path = os.pathsep.join(sys.path)
-        with theirs:
+        self._socket, child_socket = socket.socketpair()
+        with child_socket:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), str(self._memory), self._prepare],
+                [sys.executable, "-P", "-m", __name__, str(child_socket.fileno()), str(self._memory), self._prepare],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[child_socket.fileno()],
                 env=os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
             )
         self.starts += 1
+
+        # Its first message says that it has imported all that it needs.
         try:
             _receive(self._socket, time.monotonic() + START_SECONDS)
         except (OSError, EOFError, TimeoutError):
@@ -130,7 +160,7 @@ class Sandbox:
         return self._socket
 
     def _cause(self, seconds: float) -> str:
-        """How the child ended."""
+        """Return how the child ended, for the message of the error."""
         assert self._process is not None
         try:
             code = self._process.wait(timeout=10)
@@ -144,6 +174,7 @@ class Sandbox:
         return f"the decoder ended with exit code {code}"
 
     def _end(self) -> None:
+        """Kill the child, if there is one; the caller holds the lock."""
         if self._socket is not None:
             self._socket.close()
         if self._process is not None:
@@ -153,26 +184,29 @@ class Sandbox:
 
 
 _sandboxes: dict[int, Sandbox] = {}
-"""By process id: a fork must not share the socket."""
+"""The sandbox of this process, by its process id: after a fork the two processes must not share a socket."""
 _lock = threading.Lock()
 
 
 @atexit.register
 def _close() -> None:
-    child = _sandboxes.pop(os.getpid(), None)
-    if child is not None:
-        child.close()
+    """End this process's child when the process ends."""
+    sandbox = _sandboxes.pop(os.getpid(), None)
+    if sandbox is not None:
+        sandbox.close()
 
 
 def _send(connection: socket.socket, kind: bytes, data: bytes, deadline: float | None = None) -> None:
+    """Send one message; raise TimeoutError after `deadline`, a reading of the monotonic clock."""
     for part in (_HEAD.pack(kind, len(data)), data):
         rest = memoryview(part)
         while rest:
-            connection.settimeout(_left(deadline))
+            connection.settimeout(_seconds_until(deadline))
             rest = rest[connection.send(rest) :]
 
 
 def _receive(connection: socket.socket, deadline: float | None = None) -> tuple[bytes, bytearray]:
+    """Return the kind and the bytes of the next message; a parent, which gives a deadline, limits their number."""
     kind, size = _HEAD.unpack(_exactly(connection, _HEAD.size, deadline))
     if deadline is not None and size > MAX_REPLY:
         raise EOFError
@@ -180,10 +214,11 @@ def _receive(connection: socket.socket, deadline: float | None = None) -> tuple[
 
 
 def _exactly(connection: socket.socket, size: int, deadline: float | None) -> bytearray:
+    """Receive `size` bytes; raise EOFError if the other side closes before."""
     data = bytearray(size)
     rest = memoryview(data)
     while rest:
-        connection.settimeout(_left(deadline))
+        connection.settimeout(_seconds_until(deadline))
         count = connection.recv_into(rest)
         if not count:
             raise EOFError
@@ -191,16 +226,18 @@ def _exactly(connection: socket.socket, size: int, deadline: float | None) -> by
     return data
 
 
-def _left(deadline: float | None) -> float | None:
+def _seconds_until(deadline: float | None) -> float | None:
+    """Return the seconds until `deadline`, None if there is no deadline; raise TimeoutError if it has passed."""
     if deadline is None:
         return None
-    left = deadline - time.monotonic()
-    if left <= 0:
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
         raise TimeoutError
-    return left
+    return seconds
 
 
 def _unpacked(kind: bytes, reply: bytearray) -> Any:
+    """Return the result that a reply holds; an error, of either kind, is raised as a DataError."""
     if kind == b"B":
         return bytes(reply)
     if kind == b"A":
@@ -211,6 +248,7 @@ def _unpacked(kind: bytes, reply: bytearray) -> Any:
 
 
 def _packed(result: Any) -> tuple[bytes, bytes]:
+    """Return the kind and the bytes of the reply that carries a result."""
     if isinstance(result, bytes):
         return b"B", result
     if isinstance(result, np.ndarray):
@@ -221,22 +259,30 @@ def _packed(result: Any) -> tuple[bytes, bytes]:
 
 
 def _serve(number: int, memory: int, prepare: str) -> None:
-    """The child: answer until the parent closes its end or is gone."""
-    _warm_up()
+    """Run the child: answer calls until the parent closes its end or is gone.
+
+    Args:
+        number: file descriptor of the socket to the parent.
+        memory: limit of the address space in bytes, -1 for none.
+        prepare: `module:function` to run while files can still be opened, or an empty text.
+    """
+    _import_late_modules()
     if prepare:
         module, _, name = prepare.partition(":")
         getattr(importlib.import_module(module), name)()
+
     # The socket comes right after the standard streams, so that no descriptor is free below the limit.
-    fixed = 3
-    os.dup2(number, fixed)
-    os.closerange(fixed + 1, 256)
-    connection = socket.socket(fileno=fixed)
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    processor = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    socket_number = 3
+    os.dup2(number, socket_number)
+    os.closerange(socket_number + 1, 256)
+    connection = socket.socket(fileno=socket_number)
+    most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most_seconds = resource.getrlimit(resource.RLIMIT_CPU)[1]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     _send(connection, b"J", b"")
+
     while True:
         try:
             request = json.loads(_receive(connection)[1])
@@ -245,12 +291,15 @@ def _serve(number: int, memory: int, prepare: str) -> None:
             return
         except MemoryError:
             os._exit(1)
+
+        # Processor time is counted over the life of a process, so each call's limit starts from what is used.
         used = time.process_time()
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used + request["seconds"]) + 1, processor))
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used + request["seconds"]) + 1, most_seconds))
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+            # The function's module may have to be imported; after that no file can be opened.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
             function = getattr(importlib.import_module(request["module"]), request["name"])
-            resource.setrlimit(resource.RLIMIT_NOFILE, (fixed + 1, most))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (socket_number + 1, most_files))
             kind, reply = _packed(function(data, *request["args"]))
         except DataError as error:
             kind, reply = b"E", str(error).encode(errors="replace")
@@ -262,8 +311,8 @@ def _serve(number: int, memory: int, prepare: str) -> None:
         _send(connection, kind, reply)
 
 
-def _warm_up() -> None:
-    """Import what the decoders import late, as at the first subtitle stream: no file can be opened afterwards."""
+def _import_late_modules() -> None:
+    """Import what decoders import only when they need it, such as PyAV's subtitles: later no file can be opened."""
     import av
     from PIL import Image
 

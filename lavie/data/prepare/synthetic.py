@@ -1,7 +1,11 @@
-"""An endless captioned dataset that a small network learns in minutes: coloured shapes that move, drawn by formula.
+"""A rendered dataset that a small network learns in minutes: coloured shapes that move on dark grounds.
 
-Every clip is described in full by its caption ("a red circle moving right"), so what a trained network draws for a
-prompt can be judged by looking. Some combinations are never drawn for training: they show whether the words compose.
+A caption such as "a red circle moving right" says all that matters about its clip, so the clip that a trained network
+draws for a prompt can be judged by its pixels. Some combinations of words are never drawn for training: prompts of
+them show whether the network has learnt the words or only whole captions.
+
+Lengths are in units of the frame's side and angles in radians unless said otherwise. All randomness comes from the
+seed, the purpose and the number of a clip, so a set is the same every time.
 """
 
 import io
@@ -25,23 +29,34 @@ COLOURS = {
     "magenta": (220, 50, 220),
     "cyan": (40, 220, 230),
 }
-"""RGB, uint8."""
+"""Name -> (red, green, blue), each 0 to 255."""
 SHAPES = ("circle", "square", "triangle")
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-"""In image coordinates, (across, down)."""
-MOTIONS = tuple(f"moving {d}" for d in DIRECTIONS) + ("growing", "shrinking", "turning")
+"""Name -> unit vector (across, down), as the axes of an image point."""
+MOTIONS = (*(f"moving {direction}" for direction in DIRECTIONS), "growing", "shrinking", "turning")
+"""The words for motion in captions: the first four move across the frame, the others stay where they are."""
 
 TRAVEL = 0.58, 0.66
-"""How far shapes move in a clip unless told otherwise, in units of the frame."""
-
+"""Least and most distance that shapes move in a clip by default: more than half of the frame, which is plain to see."""
 FARTHEST = 0.66
-"""From about the centre, farther would leave the frame."""
+"""Most distance that shapes may be made to move: they pass the centre, and farther they would leave the frame."""
 
-HELD_OUT = tuple((tuple(COLOURS)[i % 6], SHAPES[(i + i // 6) % 3], tuple(DIRECTIONS)[i % 4]) for i in range(12))
-"""(colour, shape, direction) never drawn for training: each colour 2, each shape 4, each direction 3 times."""
+
+def _held_out() -> tuple[tuple[str, str, str], ...]:
+    """Return twelve (colour, shape, direction) in which all colours occur equally often, and so shapes and directions.
+
+    Colours and directions go round with periods of 6 and 4, so number i has the same two again only after 12. The three
+    shapes would always meet the same colours, 3 being a divisor of 6, so they are moved on by one after six numbers.
+    """
+    colours, directions = tuple(COLOURS), tuple(DIRECTIONS)
+    return tuple((colours[i % 6], SHAPES[(i + i // 6) % 3], directions[i % 4]) for i in range(12))
+
+
+HELD_OUT = _held_out()
+"""(colour, shape, direction) never drawn for training: each colour 2 times, each shape 4, each direction 3."""
 
 Combination = tuple[str, str, str]
-"""(colour, shape, motion)."""
+"""(colour, shape, motion), the words of a clip's caption."""
 
 _HELD_OUT_CLIPS = [(colour, shape, f"moving {direction}") for colour, shape, direction in HELD_OUT]
 _MOVERS: list[Combination] = [c for c in itertools.product(COLOURS, SHAPES, MOTIONS[:4]) if c not in _HELD_OUT_CLIPS]
@@ -54,12 +69,12 @@ _OTHERS: list[Combination] = [
 
 
 def clip_caption(colour: str, shape: str, motion: str) -> str:
-    """As in "a red circle moving right"."""
+    """Return the caption of a clip, such as "a red circle moving right"."""
     return f"a {colour} {shape} {motion}"
 
 
 def image_caption(colour: str, shape: str) -> str:
-    """As in "a red circle"."""
+    """Return the caption of an image, such as "a red circle"."""
     return f"a {colour} {shape}"
 
 
@@ -73,15 +88,32 @@ def render_clip(
     size: int = 64,
     travel: tuple[float, float] = TRAVEL,
 ) -> np.ndarray:
-    """uint8 (frames, size, size, 3): one shape on a dark, unsaturated ground.
+    """Draw a clip of one shape on a dark, unsaturated ground.
 
-    The shape is 30 to 45 % of the width across, at most 40 % if it moves. Movers travel a share of the frame between
-    `travel` at constant speed through about the centre, at a random distance to the side; others grow or shrink by a
-    factor of about 2.2, or turn by a quarter to a third of a circle.
+    1. A moving shape is 33 to 40 % of the frame across. It moves at constant speed and is near the middle of its way at
+       half time, on a line that passes the centre at a random distance.
+    2. A growing or shrinking shape changes its size by a factor of 2.2; at its largest it is 38 to 45 % across.
+    3. A turning shape, 38 to 45 % across, turns by a quarter to a third of a circle in either direction.
+
+    All shapes are tilted a little, by 0.1 radians at most.
+
+    Args:
+        colour: a name in COLOURS.
+        shape: one of SHAPES.
+        motion: one of MOTIONS.
+        rng: the source of everything that the caption leaves open.
+        frames: number of frames; the motion fills them all.
+        size: height and width in pixels.
+        travel: least and most distance that a moving shape moves.
+
+    Returns:
+        uint8 (frames, size, size, 3), RGB.
     """
+    # Time runs from -0.5 to 0.5, so that positions and angles are given for the middle of the clip.
     t = np.linspace(-0.5, 0.5, frames) if frames > 1 else np.zeros(1)
     angle = np.full(frames, rng.uniform(-0.1, 0.1))
     if motion.startswith("moving "):
+        # The line of motion lies aside of the centre, by half of what the frame has to spare at most.
         direction = np.array(DIRECTIONS[motion.removeprefix("moving ")], float)
         radius = np.full(frames, rng.uniform(0.165, 0.20))
         aside = rng.uniform(-1, 1) * (0.5 - radius[0]) * 0.5
@@ -94,13 +126,13 @@ def render_clip(
         if motion == "turning":
             angle = angle + (t + 0.5) * rng.choice([-1, 1]) * rng.uniform(np.pi / 2, np.pi / 1.5)
         else:
-            grown = t + 0.5 if motion == "growing" else 0.5 - t
-            radius = largest * (0.45 + 0.55 * grown)
+            share = t + 0.5 if motion == "growing" else 0.5 - t
+            radius = largest * (0.45 + 0.55 * share)
     return _draw(colour, shape, centre, radius, angle, _background(size, rng))
 
 
 def render_image(colour: str, shape: str, *, rng: np.random.Generator, size: int = 64) -> np.ndarray:
-    """uint8 (size, size, 3): one shape at rest, anywhere, on the same grounds."""
+    """Draw an image of one shape, anywhere within the frame, on a ground as in clips: uint8 (size, size, 3)."""
     radius = rng.uniform(0.165, 0.225, 1)
     centre = rng.uniform(radius, 1 - radius, (1, 2))
     return _draw(colour, shape, centre, radius, rng.uniform(-0.1, 0.1, 1), _background(size, rng))[0]
@@ -117,18 +149,31 @@ def demo_set(
     seed: int = 0,
     travel: tuple[float, float] = TRAVEL,
 ) -> tuple[PackReport, PackReport]:
-    """Write `out/train` and `out/validation` as any dataset is packed: H.264 mp4 and jpg in shards with indices.
+    """Write the folders `out/train` and `out/validation`: H.264 mp4 and jpg in shards with indices, as `pack` writes.
 
-    Of the training clips, 80 % move in the four directions. Validation holds two clips and one image of each held-out
-    combination. `size` must be even; for `travel` see `render_clip`.
+    Of the training clips, 80 % move in one of the four directions. The validation set has two clips and one image of
+    each held-out combination.
+
+    Args:
+        out: the folder of both sets.
+        clips: number of training clips.
+        images: number of training images.
+        size: height and width in pixels; even, as H.264 wants it.
+        frames: frames of a clip.
+        fps: frames per second of a clip.
+        seed: another seed gives other clips of the same captions.
+        travel: least and most distance that moving shapes move, as for `render_clip`.
+
+    Returns:
+        The reports of packing the training and the validation set.
     """
     train = itertools.chain(
-        _clip_entries(_training_combinations(clips, seed), "train", size, frames, fps, seed, travel),
-        _image_entries(list(itertools.product(COLOURS, SHAPES)), images, "train", size, seed),
+        _clip_files(_training_combinations(clips, seed), "train", size, frames, fps, seed, travel),
+        _image_files(list(itertools.product(COLOURS, SHAPES)), images, "train", size, seed),
     )
     validation = itertools.chain(
-        _clip_entries(_HELD_OUT_CLIPS * 2, "validation", size, frames, fps, seed, travel),
-        _image_entries([c[:2] for c in _HELD_OUT_CLIPS], len(HELD_OUT), "validation", size, seed),
+        _clip_files(_HELD_OUT_CLIPS * 2, "validation", size, frames, fps, seed, travel),
+        _image_files([c[:2] for c in _HELD_OUT_CLIPS], len(HELD_OUT), "validation", size, seed),
     )
     return (
         pack_files(train, Path(out, "train"), num_frames=frames, fps=fps),
@@ -137,14 +182,18 @@ def demo_set(
 
 
 def _training_combinations(clips: int, seed: int) -> list[Combination]:
-    """Each mover as often as any other, and so each of the rest; in every ten clips, eight movers."""
+    """Return the combinations of the training clips, as evenly as their number allows.
+
+    Of every ten clips the first eight move and the other two grow, shrink or turn. Within both kinds the combinations
+    come round in a fixed random order, so that each occurs as often as any other, or once more.
+    """
     rng = numpy_generator(seed, "demo order")
     movers = itertools.cycle([_MOVERS[i] for i in rng.permutation(len(_MOVERS))])
     others = itertools.cycle([_OTHERS[i] for i in rng.permutation(len(_OTHERS))])
     return [next(movers if i % 10 < 8 else others) for i in range(clips)]
 
 
-def _clip_entries(
+def _clip_files(
     combinations: list[Combination],
     split: str,
     size: int,
@@ -153,30 +202,33 @@ def _clip_entries(
     seed: int,
     travel: tuple[float, float],
 ) -> Iterator[CaptionedFile]:
+    """Yield one mp4 per combination; `split` (train or validation) tells the random numbers of the two sets apart."""
     for number, combination in enumerate(combinations):
         rng = numpy_generator(seed, f"demo {split} clip", number)
         media = encode_mp4(render_clip(*combination, rng=rng, frames=frames, size=size, travel=travel), fps)
         stem = "_".join(combination).replace(" ", "_")
-        yield _entry(f"clip {number}", stem, media, clip_caption(*combination))
+        yield _in_memory(f"clip {number}", stem, media, clip_caption(*combination))
 
 
-def _image_entries(
+def _image_files(
     combinations: list[tuple[str, str]], count: int, split: str, size: int, seed: int
 ) -> Iterator[CaptionedFile]:
+    """Yield `count` jpgs that go round the combinations of colour and shape."""
     for number in range(count):
         colour, shape = combinations[number % len(combinations)]
         rng = numpy_generator(seed, f"demo {split} image", number)
         file = io.BytesIO()
         Image.fromarray(render_image(colour, shape, rng=rng, size=size)).save(file, "jpeg", quality=95, subsampling=0)
-        yield _entry(f"image {number}", f"{colour}_{shape}", file.getvalue(), image_caption(colour, shape))
+        yield _in_memory(f"image {number}", f"{colour}_{shape}", file.getvalue(), image_caption(colour, shape))
 
 
-def _entry(name: str, stem: str, media: bytes, caption: str) -> CaptionedFile:
+def _in_memory(name: str, stem: str, media: bytes, caption: str) -> CaptionedFile:
+    """Return a captioned file whose bytes are at hand. A function of its own, so that each file keeps its own bytes."""
     return CaptionedFile(name, stem, lambda: media, caption)
 
 
 def _background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """float (size, size, 3) in [0, 1]: nearly grey, dark, with a faint gradient."""
+    """Draw a ground that is dark and nearly grey, with a faint gradient: float64 (size, size, 3) in [0, 1]."""
     y, x = _grid(size)
     angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.04)
     level = rng.uniform(0.05, 0.22) + strength * ((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle))
@@ -186,28 +238,41 @@ def _background(size: int, rng: np.random.Generator) -> np.ndarray:
 def _draw(
     colour: str, shape: str, centre: np.ndarray, radius: np.ndarray, angle: np.ndarray, background: np.ndarray
 ) -> np.ndarray:
-    """Blend the shape over the background by how much of each pixel it covers, from its signed distance.
+    """Draw a shape over a ground, with smooth edges.
 
-    centre (F, 2) as (across, down), radius (F,), both in units of the frame; angle (F,) in radians. Squares and
-    triangles have about the width of the circle.
+    Args:
+        colour: a name in COLOURS.
+        shape: one of SHAPES; squares and triangles are made about as wide as the circle.
+        centre: float64 (F, 2), (across, down).
+        radius: float64 (F,), of the circle.
+        angle: float64 (F,), radians; positive turns clockwise.
+        background: float64 (size, size, 3) in [0, 1], the same for all frames.
+
+    Returns:
+        uint8 (F, size, size, 3), RGB.
     """
+    # Coordinates of the pixels as seen from the shape: moved to its centre and turned back by its angle.
     size = len(background)
     y, x = _grid(size)
     dx, dy = x - centre[:, 0, None, None], y - centre[:, 1, None, None]
     cos, sin, r = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None], radius[:, None, None]
     dx, dy = cos * dx + sin * dy, cos * dy - sin * dx
+
+    # The signed distance to the edge, negative inside. |dx| stands for the left and the right edge at once.
     if shape == "circle":
         distance = np.hypot(dx, dy) - r
     elif shape == "square":
         distance = np.maximum(abs(dx), abs(dy)) - 0.9 * r
     else:
         distance = np.maximum(dy, abs(dx) * np.sin(np.pi / 3) - dy * np.cos(np.pi / 3)) - 0.58 * r
+
+    # A pixel whose centre lies half a pixel inside the edge is covered in full, half a pixel outside not at all.
     covered = np.clip(0.5 - distance * size, 0, 1)[..., None]
     picture = background * (1 - covered) + np.array(COLOURS[colour]) / 255 * covered
     return np.round(picture * 255).astype(np.uint8)
 
 
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels' centres, down and across, in units of the frame."""
+    """Return the pixels' centres as two arrays, float64 (size, size): how far down, and how far across."""
     ticks = (np.arange(size) + 0.5) / size
     return np.meshgrid(ticks, ticks, indexing="ij")

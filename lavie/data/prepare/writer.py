@@ -1,4 +1,4 @@
-"""Shards are written whole or not at all, with an index beside each."""
+"""The writing of shards, each whole or not at all, with an index beside it."""
 
 import json
 import os
@@ -12,22 +12,25 @@ from ..shards.index_file import write_index
 from .scan import index_shard
 
 SHARD_BYTES = 256 << 20
-"""Default size at which a shard is closed: large enough for sequential disks, small enough to copy again."""
+"""Bytes at which a shard is closed by default: large enough for sequential disks, small enough to copy again."""
 
 
 class ShardWriter:
-    """Writes `00000.tar`, `00001.tar`, ... and their indices into a folder; the same input gives the same bytes.
+    """Writes the shards `00000.tar`, `00001.tar` and so on with their indices into a folder.
 
-    A shard appears under its name only when it is complete, so an interrupted run leaves no half shard.
+    The same input gives the same bytes. A shard gets its name only when it is complete, so an interrupted run leaves no
+    half shard. Use it in a `with` block, whose end closes the last shard.
     """
 
     def __init__(self, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
+        """Make the folder `out`; a shard is closed before the sample that would make it larger than `shard_bytes`."""
         self._out, self._limit = out, shard_bytes
         self._known: dict[str, MediaInfo] = {}
+        """What the media of the unfinished shard holds, by key: the index is made without decoding it again."""
         self._file: Any = None
         self._tar: Any = None
         self.shards: list[Path] = []
-        """The finished ones."""
+        """Paths of the finished shards."""
         out.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> Self:
@@ -42,7 +45,7 @@ class ShardWriter:
             self._partial.unlink()
 
     def add(self, key: str, media: bytes, info: MediaInfo, caption: str, notes: dict[str, Any]) -> None:
-        """Append one sample: `{key}.{info.format}`, `{key}.txt`, and `notes` as `{key}.json`."""
+        """Append one sample: members `{key}.{info.format}` and `{key}.txt`, and `notes` as `{key}.json`."""
         if self._file and self._file.tell() + len(media) > self._limit:
             self._finish()
         if not self._file:
@@ -58,21 +61,28 @@ class ShardWriter:
 
     @property
     def _path(self) -> Path:
+        """The name of the unfinished shard once it is finished."""
         return self._out / f"{len(self.shards):05d}.tar"
 
     @property
     def _partial(self) -> Path:
+        """The name of the unfinished shard until then."""
         return self._path.with_suffix(".tar.partial")
 
     def _finish(self) -> None:
+        """Close the shard, give it its name, and write its index; nothing if no sample was added since the last."""
         if not self._file:
             return
+
+        # The bytes must be on the disk before the name promises them.
         self._tar.close()
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         path = self._path
         os.replace(self._partial, path)
+
+        # The index is made from the shard as it was written, not from what should be in it.
         samples, rejected = index_shard(path, self._known)
         if rejected:
             raise AssertionError(f"wrote {path} and cannot read it back: {rejected[:3]}")

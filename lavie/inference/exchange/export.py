@@ -133,7 +133,7 @@ def export_released(run: str | Path, out: str | Path, *, raw: Raw | None = None,
         ConfigError: `out` is taken.
     """
     folder, out = find_stage(run), Path(out)
-    if out.is_dir() or out.is_file() and not overwrite:
+    if out.is_dir() or (out.is_file() and not overwrite):
         raise ConfigError(f"OUT {out} exists: give another file name, as lavie_base.pt" + _or_overwrite(out.is_file()))
     network, constants = _network(folder, raw)
     stage = About.of(folder).stage

@@ -152,15 +152,15 @@ def _run_config(stage: Stage, model: UNetConfig) -> dict[str, Any]:
     sampling = SETTINGS[stage.name]().model_dump(mode="json", include=set(SamplingConfig.model_fields))
     if "noise_level" in sampling:
         sampling["noise_level"] = min(sampling["noise_level"], model.highest_noise_level)
-    return dict(
-        stage=stage.name,
-        output_dir=HERE,
-        model=model.model_dump(mode="json"),
-        autoencoder=dict(type="diffusers"),
-        text_encoder=dict(type="clip"),
-        data=asdict(stage.released_clip) | dict(train=[], num_images=IMAGES if stage.joins_images else 0),
-        sampling=sampling,
-        pretrained_model_name_or_path=HERE,
-        prediction_type=stage.prediction_type,
-        max_train_steps=1,
-    )
+    return {
+        "stage": stage.name,
+        "output_dir": HERE,
+        "model": model.model_dump(mode="json"),
+        "autoencoder": {"type": "diffusers"},
+        "text_encoder": {"type": "clip"},
+        "data": asdict(stage.released_clip) | {"train": [], "num_images": IMAGES if stage.joins_images else 0},
+        "sampling": sampling,
+        "pretrained_model_name_or_path": HERE,
+        "prediction_type": stage.prediction_type,
+        "max_train_steps": 1,
+    }

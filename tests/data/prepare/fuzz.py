@@ -1,8 +1,12 @@
-"""Hostile and broken data by formula, and what must hold for each case.
+"""Cases of hostile and broken data, and the promises that must hold for each.
 
-A case puts one bad sample, or one fault of the archive, among four good ones and reads the shard. Nothing may crash,
-hang, run, be written, or be opened; every drop has a name; the good samples keep their order and bytes.
-`python -m tests.data.prepare.fuzz --cases 2000` counts them per class.
+A case puts one bad sample, or one fault of the archive, among four good samples, and reads the shard:
+
+1. Nothing crashes or hangs, no code of the data runs, no file is written, and no connection is opened.
+2. Whatever is left out is named.
+3. The good samples keep their order and their bytes.
+
+`python -m tests.data.prepare.fuzz --cases 2000` counts the outcomes of each class.
 """
 
 import argparse
@@ -31,30 +35,34 @@ from tests.data.prepare.hostile import (
     Traps,
     archive,
     good,
-    good_entries,
+    good_members,
 )
 
 SLOWEST = 60.0
-"""Seconds that one case may take; a hang takes longer."""
+"""Seconds that one case may take: many times what the slowest needs, and far less than the sandbox's own limit."""
 AFTER = "tar: flipped bits after the index was made"
 ALL = (*CLASSES, *WHOLE, AFTER)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case."""
+    """The result of one case."""
 
     name: str
+    """Its class, one of ALL."""
     became: str
+    """rejected, kept or refused."""
     faults: tuple[str, ...]
-    """What of the promises did not hold; empty if all did."""
+    """The promises that did not hold; empty if all did."""
     seconds: float
+    """Time to read the shard."""
 
 
 class Field:
-    """A folder with traps, in which cases are run. It must not exist, and must be alone in its parent."""
+    """A folder with traps in which cases are run; it must not exist before, and must be alone in its parent folder."""
 
     def __init__(self, folder: Path) -> None:
+        """Set the traps, and read a shard of the good samples alone, with which every case is compared."""
         self.folder = folder
         folder.mkdir()
         (folder / "secret.mp4").write_bytes(good("mp4"))
@@ -62,18 +70,20 @@ class Field:
         self.listener.setblocking(False)
         port = self.listener.getsockname()[1]
         self.traps = Traps(folder / "canary", str(folder / "secret.mp4"), f"http://127.0.0.1:{port}/x.mp4", port)
-        before, after = good_entries()
+        before, after = good_members()
         self.before, self.after = before, after
         (folder / "good.tar").write_bytes(archive(before + after))
         self.good, rejected = index_shard(folder / "good.tar")
-        assert not rejected and len(self.good) == 4
+        assert not rejected
+        assert len(self.good) == 4
         self.contents = {s.key: (s.sha256, s.caption) for s in self.good}
 
     def close(self) -> None:
+        """Stop listening for connections."""
         self.listener.close()
 
     def run(self, number: int) -> Outcome:
-        """Case `number`: its class is ALL[number % len(ALL)]."""
+        """Run case `number`, whose class is ALL[number % len(ALL)]."""
         name = ALL[number % len(ALL)]
         rng = numpy_generator(0, "fuzz", number)
         tar = self.folder / f"{number}.tar"
@@ -104,7 +114,7 @@ class Field:
         return Outcome(name, became, tuple(faults), seconds)
 
     def _kept(self, samples: list[Sample], names: list[str]) -> list[str]:
-        """The good ones are as without the bad one, and that is kept or named."""
+        """Return the faults of a shard with a bad sample, which must be kept or named, the good ones unchanged."""
         faults = []
         others = [s for s in samples if s.key not in self.contents]
         if [s.key for s in samples if s.key in self.contents] != [s.key for s in self.good]:
@@ -119,7 +129,7 @@ class Field:
         return faults
 
     def _whole(self, content: bytes, samples: list[Sample], names: list[str]) -> list[str]:
-        """Every sample of the good archive is there or named, those there lie where the index says."""
+        """Return the faults of a damaged archive: samples must be found or named, and lie where the index says."""
         faults = []
         found = {s.key for s in samples}
         lost = [k for k in self.contents if k not in found and not any(k in name for name in names)]
@@ -133,6 +143,7 @@ class Field:
         return faults
 
     def _after_the_index(self, tar: Path, rng: Rng) -> Outcome:
+        """Run a case where a bit of one sample turns after the index was made: that sample alone must be refused."""
         content = bytearray(archive(self.before + self.after))
         tar.write_bytes(content)
         samples, _ = index_shard(tar)
@@ -156,10 +167,11 @@ class Field:
         return Outcome(AFTER, REJECTED, tuple(faults), seconds)
 
     def _listing(self) -> list[str]:
-        """Everything in and beside the folder."""
+        """Return the paths of everything in and beside the folder."""
         return sorted(str(p) for p in [*self.folder.parent.iterdir(), *self.folder.rglob("*")])
 
     def _quiet(self, listing: list[str], seconds: float) -> list[str]:
+        """Return the faults that any case may have: code ran, files were written, time passed, a socket was opened."""
         faults = []
         if self.traps.canary.exists():
             faults.append("code ran: the canary exists")
@@ -176,6 +188,7 @@ class Field:
 
 
 def main() -> None:
+    """Run the cases that the command line asks for, print every fault and the counts, and exit with 1 at any fault."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cases", type=int, default=2000)
     count = parser.parse_args().cases

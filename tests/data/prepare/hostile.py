@@ -1,6 +1,7 @@
-"""What hostile and broken data looks like: CLASSES of bad samples and WHOLE archives, built by formula.
+"""Hostile and broken data, built by formula: CLASSES of bad samples, and WHOLE archives that are damaged.
 
-`tests/data/prepare/fuzz.py` puts them among good samples and says what must hold.
+`tests/data/prepare/fuzz.py` puts the samples among good ones and says what must hold. All randomness comes from the
+generator that a function is given, so a case is the same every time.
 """
 
 import gzip
@@ -34,7 +35,7 @@ def _pixels(frames: int = 4) -> np.ndarray:
 
 @cache
 def good(kind: str) -> bytes:
-    """A small file of each kind."""
+    """Return a small sound file: mp4, webm, or a format of Pillow."""
     if kind == "mp4":
         return encode_mp4(_pixels(), 8)
     file = io.BytesIO()
@@ -53,7 +54,7 @@ def good(kind: str) -> bytes:
 
 @cache
 def large_mp4() -> bytes:
-    """Two frames of 8192 x 8192, one colour: a few kB that decode to 400 MB."""
+    """Return an mp4 with two frames of 8192 x 8192 and one colour: a few kB that decode to 400 MB."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=8, options={"preset": "ultrafast"})
@@ -70,7 +71,7 @@ def large_mp4() -> bytes:
 
 
 def flips(data: bytes, rng: Rng) -> bytes:
-    """One to eight bits turned."""
+    """Return data with one to eight bits turned."""
     out = bytearray(data)
     for place in rng.integers(0, len(out), rng.integers(1, 9)):
         out[place] ^= 1 << rng.integers(8)
@@ -78,25 +79,25 @@ def flips(data: bytes, rng: Rng) -> bytes:
 
 
 def cut(data: bytes, rng: Rng) -> bytes:
-    """The end is missing."""
+    """Return data without its end."""
     return data[: rng.integers(1, len(data))]
 
 
 def zeroed(data: bytes, rng: Rng) -> bytes:
-    """A run of zeros somewhere."""
+    """Return data with a run of zeros somewhere."""
     start = int(rng.integers(0, len(data)))
     count = min(int(rng.integers(1, 600)), len(data) - start)
     return data[:start] + bytes(count) + data[start + count :]
 
 
 def spliced(data: bytes, rng: Rng) -> bytes:
-    """A piece of it repeated inside."""
+    """Return data with a piece repeated, so that all that follows lies elsewhere."""
     a, b = sorted(rng.integers(0, len(data), 2).tolist())
     return data[:b] + data[a:]
 
 
 def header_edit(data: bytes, rng: Rng) -> bytes:
-    """Four bytes of the box or element headers become an extreme number."""
+    """Return a file in which four bytes of a box or element header are an extreme number."""
     tags = [
         i for t in (b"moov", b"stsz", b"stts", b"stsc", b"avcC", b"tkhd", b"mdhd", b"ctts") if (i := data.find(t)) > 0
     ]
@@ -106,18 +107,19 @@ def header_edit(data: bytes, rng: Rng) -> bytes:
 
 
 def many_frames(data: bytes, rng: Rng) -> bytes:
-    """An mp4 whose tables announce millions of frames."""
+    """Return an mp4 whose tables announce millions of frames."""
     place = data.index(b"stsz")
     return data[: place + 12] + struct.pack(">I", int(rng.integers(1 << 22, 1 << 31))) + data[place + 16 :]
 
 
 def wide_mp4(data: bytes, rng: Rng) -> bytes:
-    """An mp4 whose sample entry announces 65535 x 65535."""
+    """Return an mp4 whose header announces 65535 x 65535 pixels."""
     place = data.index(b"avc1", data.index(b"stsd")) + 28
     return data[:place] + struct.pack(">HH", 65535, 65535) + data[place + 4 :]
 
 
 def wide_jpg(data: bytes, rng: Rng) -> bytes:
+    """Return a jpg whose header announces 65500 x 65500 pixels."""
     place = data.index(b"\xff\xc0") + 5
     return data[:place] + struct.pack(">HH", 65500, 65500) + data[place + 4 :]
 
@@ -127,19 +129,19 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def wide_png(data: bytes, rng: Rng) -> bytes:
-    """Sound in itself, but of 60000 x 60000 pixels."""
+    """Return a png that is sound in itself, but has up to 60000 x 60000 pixels."""
     side = int(rng.integers(20_000, 60_000))
     head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return data[:8] + _chunk(b"IHDR", head) + _chunk(b"IDAT", zlib.compress(bytes(10_000_000))) + _chunk(b"IEND", b"")
 
 
 def text_png(data: bytes, rng: Rng) -> bytes:
-    """A compressed text chunk of 64 MB."""
+    """Return a png with a compressed text of 64 MB."""
     return data[:33] + _chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(64 << 20))) + data[33:]
 
 
 def external_mp4(data: bytes, rng: Rng) -> bytes:
-    """An mp4 whose frames are said to lie in another file."""
+    """Return an mp4 whose frames are said to lie in another file."""
     place = data.index(b"url ")
     return data[: place + 4] + bytes(4) + data[place + 8 :]
 
@@ -147,58 +149,66 @@ def external_mp4(data: bytes, rng: Rng) -> bytes:
 # --- files that are something else
 
 
-def playlist(where: "Traps", rng: Rng) -> bytes:
-    line = rng.choice([where.file, where.url, f"file:{where.file}", f"concat:{where.file}|{where.file}"])
+def playlist(traps: "Traps", rng: Rng) -> bytes:
+    """Return an HLS playlist that names a local file or a URL."""
+    line = rng.choice([traps.file, traps.url, f"file:{traps.file}", f"concat:{traps.file}|{traps.file}"])
     return f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{line}\n#EXT-X-ENDLIST\n".encode()
 
 
-def ffconcat(where: "Traps", rng: Rng) -> bytes:
-    return f"ffconcat version 1.0\nfile '{rng.choice([where.file, where.url])}'\nduration 1\n".encode()
+def ffconcat(traps: "Traps", rng: Rng) -> bytes:
+    """Return a list of FFmpeg's concat demuxer that names a local file or a URL."""
+    return f"ffconcat version 1.0\nfile '{rng.choice([traps.file, traps.url])}'\nduration 1\n".encode()
 
 
-def sdp(where: "Traps", rng: Rng) -> bytes:
-    return f"v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video {where.port} RTP/AVP 96\n".encode()
+def sdp(traps: "Traps", rng: Rng) -> bytes:
+    """Return a session description that makes a player listen to a port."""
+    return f"v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video {traps.port} RTP/AVP 96\n".encode()
 
 
-def disguised_playlist(where: "Traps", rng: Rng) -> bytes:
-    return b"\0\0\0\x10ftypisom" + bytes(4) + playlist(where, rng)
+def disguised_playlist(traps: "Traps", rng: Rng) -> bytes:
+    """Return a playlist behind the first bytes of an mp4."""
+    return b"\0\0\0\x10ftypisom" + bytes(4) + playlist(traps, rng)
 
 
-def pickled(where: "Traps", rng: Rng) -> bytes:
-    """Loading it would make the canary file; written by hand, in the text protocol or a binary one."""
-    call = f"__import__('pathlib').Path({str(where.canary)!r}).touch()"
+def pickled(traps: "Traps", rng: Rng) -> bytes:
+    """Return a pickle that makes the canary file when it is loaded, written by hand in one of two protocols."""
+    call = f"__import__('pathlib').Path({str(traps.canary)!r}).touch()"
     if rng.integers(2):
         return f"cbuiltins\neval\n(V{call}\ntR.".encode()
     code = call.encode()
     return b"\x80\x02cbuiltins\neval\nX" + struct.pack("<I", len(code)) + code + b"\x85R."
 
 
-def zipped(where: "Traps", rng: Rng) -> bytes:
+def zipped(traps: "Traps", rng: Rng) -> bytes:
+    """Return a zip that holds a pickle, as torch.save writes."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("data.pkl", pickled(where, rng))
+        archive.writestr("data.pkl", pickled(traps, rng))
     return file.getvalue()
 
 
-def nested_tar(where: "Traps", rng: Rng) -> bytes:
-    return archive([entry("../../inner.mp4", good("mp4"))])
+def nested_tar(traps: "Traps", rng: Rng) -> bytes:
+    """Return a tar whose member's name leads out of its folder."""
+    return archive([member("../../inner.mp4", good("mp4"))])
 
 
-def gzipped(where: "Traps", rng: Rng) -> bytes:
+def gzipped(traps: "Traps", rng: Rng) -> bytes:
+    """Return a compressed mp4."""
     return gzip.compress(good("mp4"), mtime=0)
 
 
-def noise(where: "Traps", rng: Rng) -> bytes:
+def noise(traps: "Traps", rng: Rng) -> bytes:
+    """Return random bytes."""
     return rng.bytes(int(rng.integers(1, 4000)))
 
 
 # --- archives
 
 
-def entry(
+def member(
     name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "", pax: dict | None = None
 ) -> bytes:
-    """The blocks of one member."""
+    """Return the blocks of one member."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.size = kind, link, len(data)
     info.pax_headers = pax or {}
@@ -206,32 +216,35 @@ def entry(
 
 
 def padded(data: bytes) -> bytes:
+    """Return data filled up with zeros to whole blocks."""
     return data + bytes(-len(data) % tarfile.BLOCKSIZE)
 
 
 def resum(header: bytes) -> bytes:
-    """A header with its checksum made right."""
+    """Return a header with its checksum made right."""
     total = sum(header[:148]) + 8 * 32 + sum(header[156:512])
     return header[:148] + b"%06o\0 " % total + header[156:]
 
 
-def patched(blocks: bytes, place: int, value: bytes) -> bytes:
-    """Blocks whose first header has `value` at `place`."""
-    return resum(blocks[:place] + value + blocks[place + len(value) : 512]) + blocks[512:]
+def patched(blocks: bytes, offset: int, value: bytes) -> bytes:
+    """Return blocks whose first header has `value` at `offset`."""
+    return resum(blocks[:offset] + value + blocks[offset + len(value) : 512]) + blocks[512:]
 
 
-def archive(entries: list[bytes], end: bytes = bytes(1024)) -> bytes:
-    return b"".join(entries) + end
+def archive(members: list[bytes], end: bytes = bytes(1024)) -> bytes:
+    """Return a tar of members, each given as its blocks."""
+    return b"".join(members) + end
 
 
-def sample_entries(key: str, extension: str, media: bytes, caption: bytes = b"a bad sample") -> list[bytes]:
-    return [entry(f"{key}.{extension}", media), entry(f"{key}.txt", caption)]
+def sample_members(key: str, extension: str, media: bytes, caption: bytes = b"a bad sample") -> list[bytes]:
+    """Return a media member and its caption's member."""
+    return [member(f"{key}.{extension}", media), member(f"{key}.txt", caption)]
 
 
-def good_entries() -> tuple[list[bytes], list[bytes]]:
-    """Two good samples before the bad one, two after it."""
+def good_members() -> tuple[list[bytes], list[bytes]]:
+    """Return the members of four good samples: of two for before the bad one, of two for after it."""
     kinds = ("mp4", "png", "webm", "jpg")
-    blocks = [sample_entries(f"good{i}", k, good(k), f"a good sample {i}".encode()) for i, k in enumerate(kinds)]
+    blocks = [sample_members(f"good{i}", k, good(k), f"a good sample {i}".encode()) for i, k in enumerate(kinds)]
     return blocks[0] + blocks[1], blocks[2] + blocks[3]
 
 
@@ -240,33 +253,38 @@ def good_entries() -> tuple[list[bytes], list[bytes]]:
 
 @dataclass(frozen=True)
 class Traps:
-    """What hostile data tries to reach."""
+    """The places that hostile data tries to reach."""
 
     canary: Path
+    """A file that does not exist, and that code in the data would make."""
     file: str
+    """Path of a sound mp4 that the data names."""
     url: str
+    """A URL at `port`."""
     port: int
+    """A port on this machine where a test listens for connections."""
 
 
 REJECTED, EITHER, KEPT, REFUSED = "rejected", "either", "kept", "refused"
-"""What must become of the bad sample: left out by name, that or kept, kept; or the shard is refused as a whole."""
+"""What must become of the bad sample: it is left out by name; it may be left out or kept; it is kept; or the shard is
+refused as a whole."""
 Build = Callable[[Rng, Traps], list[bytes]]
 CLASSES: dict[str, tuple[str, Build]] = {}
-"""Name -> (what must become of it, the blocks of the bad sample, whose key is `bad`)."""
+"""Name of a class -> (what must become of the bad sample, a function that builds its members; its key is `bad`)."""
 WHOLE: dict[str, tuple[str, Callable[[bytes, Rng, Traps], bytes]]] = {}
-"""Name -> (what must become of it, the damaged archive from the good one)."""
+"""Name of a class -> (what must become of the archive, a function that makes the damaged one from the good one)."""
 
 
 def _media(name: str, expected: str, extension: str, change: Callable[[bytes, Rng], bytes]) -> None:
-    CLASSES[name] = expected, lambda rng, traps: sample_entries("bad", extension, change(good(extension), rng))
+    CLASSES[name] = expected, lambda rng, traps: sample_members("bad", extension, change(good(extension), rng))
 
 
 def _other(name: str, extension: str, make: Callable[[Traps, Rng], bytes]) -> None:
-    CLASSES[name] = REJECTED, lambda rng, traps: sample_entries("bad", extension, make(traps, rng))
+    CLASSES[name] = REJECTED, lambda rng, traps: sample_members("bad", extension, make(traps, rng))
 
 
 def _caption(name: str, expected: str, make: Callable[[Rng], bytes]) -> None:
-    CLASSES[name] = expected, lambda rng, traps: sample_entries("bad", "png", good("png"), make(rng))
+    CLASSES[name] = expected, lambda rng, traps: sample_members("bad", "png", good("png"), make(rng))
 
 
 def _blocks(name: str, expected: str, make: Build) -> None:
@@ -309,46 +327,46 @@ _caption("caption: a pickle", KEPT, lambda rng: b"cos\nsystem\n(S'true'\ntR.")
 
 def _pickle_members(rng: Rng, traps: Traps) -> list[bytes]:
     extension = rng.choice(["pkl", "pickle", "pyd", "pth", "pt", "npy", "npz", "ten", "cbor", "mp", "gz", "py", "so"])
-    return [entry(f"bad.{extension}", pickled(traps, rng))]
+    return [member(f"bad.{extension}", pickled(traps, rng))]
 
 
 def _json_sidecar(rng: Rng, traps: Traps) -> list[bytes]:
     text = rng.choice([b"[" * 100_000, b"1" * 100_000, b"\xff\xfe", b"{", pickled(traps, rng)])
-    return [*sample_entries("bad", "png", good("png")), entry("bad.json", bytes(text))]
+    return [*sample_members("bad", "png", good("png")), member("bad.json", bytes(text))]
 
 
 def _link(kind: bytes) -> Build:
     return lambda rng, traps: [
-        entry("bad.mp4", kind=kind, link=str(rng.choice([traps.file, "good0.mp4", "/dev/zero"])))
+        member("bad.mp4", kind=kind, link=str(rng.choice([traps.file, "good0.mp4", "/dev/zero"])))
     ]
 
 
 def _named(*names: str) -> Build:
-    return lambda rng, traps: [entry(str(rng.choice(names)), good("png"))]
+    return lambda rng, traps: [member(str(rng.choice(names)), good("png"))]
 
 
 def _sized(*fields: bytes) -> Build:
-    """A member whose size field is one of `fields`."""
-    return lambda rng, traps: [patched(entry("bad.mp4", good("mp4")), 124, fields[rng.integers(len(fields))])]
+    """Build a member whose size field is one of `fields`."""
+    return lambda rng, traps: [patched(member("bad.mp4", good("mp4")), 124, fields[rng.integers(len(fields))])]
 
 
 def _pax(**records: str) -> Build:
-    return lambda rng, traps: [entry("bad.png", good("png"), pax=records)]
+    return lambda rng, traps: [member("bad.png", good("png"), pax=records)]
 
 
 def _extended(kind: bytes, *texts: bytes) -> Build:
-    """A member after an extended header that holds one of `texts`."""
-    return lambda rng, traps: [entry("x", texts[rng.integers(len(texts))], kind=kind), entry("bad.png", good("png"))]
+    """Build a member after an extended header that holds one of `texts`."""
+    return lambda rng, traps: [member("x", texts[rng.integers(len(texts))], kind=kind), member("bad.png", good("png"))]
 
 
 def _chain(rng: Rng, traps: Traps) -> list[bytes]:
-    """Thousands of long names for one member: tarfile recurses at each."""
-    return [entry("x", b"bad.png\0", kind=b"L")] * 3000 + [entry("y", good("png"))]
+    """Build a member with thousands of long names: tarfile recurses at each of them."""
+    return [member("x", b"bad.png\0", kind=b"L")] * 3000 + [member("y", good("png"))]
 
 
 def _sparse(rng: Rng, traps: Traps) -> list[bytes]:
-    """A GNU sparse file of 8 GiB in one block."""
-    blocks = patched(entry("bad.mp4", kind=b"S"), 386, b"%011o\0%011o\0" % (0, 0))
+    """Build a GNU sparse file of 8 GiB in one block."""
+    blocks = patched(member("bad.mp4", kind=b"S"), 386, b"%011o\0%011o\0" % (0, 0))
     return [patched(blocks, 483, b"%011o\0" % (1 << 32))]
 
 
@@ -360,13 +378,13 @@ _blocks("device", REJECTED, _link(tarfile.CHRTYPE))
 _blocks("pipe", REJECTED, _link(tarfile.FIFOTYPE))
 _blocks("sparse file", REJECTED, _sparse)
 _blocks(
-    "unknown type", REJECTED, lambda rng, traps: [entry("bad.mp4", good("mp4"), kind=rng.choice([b"V", b"M", b"z"]))]
+    "unknown type", REJECTED, lambda rng, traps: [member("bad.mp4", good("mp4"), kind=rng.choice([b"V", b"M", b"z"]))]
 )
 _blocks("traversal", REJECTED, _named("../bad.png", "a/../../bad.png", "../../../../tmp/bad.png", "..\\bad.png"))
 _blocks("absolute name", REJECTED, _named("/bad.png", "//bad.png", "/etc/bad.png"))
 _blocks("control characters in a name", REJECTED, _named("bad\x1b[2J.png", "bad\n.png", "\u202ebad.png", "bad\x7f.png"))
 _blocks("name that is not UTF-8", REJECTED, _named("bad\udcff.png", "\udce9\udcff bad.png"))
-_blocks("name of 60 kB", EITHER, lambda rng, traps: sample_entries("bad" + "x" * 60_000, "png", good("png")))
+_blocks("name of 60 kB", EITHER, lambda rng, traps: sample_members("bad" + "x" * 60_000, "png", good("png")))
 _blocks("pax: traversal", REJECTED, _pax(path="../../bad.png"))
 _blocks("pax: sparse", REJECTED, _pax(**{"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}))
 _blocks("pax: size", REFUSED, _extended(b"x", b"13 size=-512\n", b"22 size=9999999999999\n", b"12 size=1e9\n"))
@@ -378,18 +396,18 @@ _blocks("pax: 10 MB", REFUSED, _extended(b"x", b"9" * 10_000_000))
 _blocks("chain of long names", REJECTED, _chain)
 _blocks("size: huge", REFUSED, _sized(b"77777777777\0", b"\x80" + b"\0" * 3 + b"\xff" * 8))
 _blocks("size: negative", REFUSED, _sized(b"\xff" * 12, b"\xff" * 11 + b"\0", b"-0000001000\0"))
-_blocks("duplicate member", REJECTED, lambda rng, traps: [entry("good0.txt", noise(traps, rng))])
+_blocks("duplicate member", REJECTED, lambda rng, traps: [member("good0.txt", noise(traps, rng))])
 _blocks(
     "two media of one key",
     REJECTED,
-    lambda rng, traps: [*sample_entries("bad", "mp4", good("mp4")), entry("bad.png", good("png"))],
+    lambda rng, traps: [*sample_members("bad", "mp4", good("mp4")), member("bad.png", good("png"))],
 )
-_blocks("no caption", REJECTED, lambda rng, traps: [entry("bad.mp4", good("mp4"))])
-_blocks("caption alone", REJECTED, lambda rng, traps: [entry("bad.txt", b"a bad sample")])
+_blocks("no caption", REJECTED, lambda rng, traps: [member("bad.mp4", good("mp4"))])
+_blocks("caption alone", REJECTED, lambda rng, traps: [member("bad.txt", b"a bad sample")])
 
 
 def header_bytes(tar: bytes, rng: Rng) -> bytes:
-    """Four bytes within a header are others."""
+    """Return a tar in which four bytes of a header are others."""
     headers = [i for i in range(0, len(tar), 512) if tar[i + 257 : i + 262] == b"ustar"]
     place = int(rng.choice(headers) + rng.integers(508))
     return tar[:place] + rng.bytes(4) + tar[place + 4 :]

@@ -1,4 +1,4 @@
-"""The child that decodes: the same answers, and an end to whatever does not give one."""
+"""The sandbox gives the same answers as decoding without it, and ends whatever crashes, hangs or grows."""
 
 import io
 import os
@@ -43,7 +43,7 @@ FUNCTIONS = """
 
 @pytest.fixture
 def hostile(tmp_path, monkeypatch):
-    """Functions that misbehave, importable here and in the child."""
+    """Return a module of functions that misbehave, importable here and in the child."""
     import importlib
 
     (tmp_path / "hostile_functions.py").write_text(textwrap.dedent(FUNCTIONS))
@@ -60,12 +60,14 @@ def child():
 
 
 def image(format: str, mode: str = "RGB", **options) -> bytes:
+    """Return an image of noise, 24 x 16 pixels, in a format and mode of Pillow."""
     file = io.BytesIO()
     Image.effect_noise((24, 16), 90).convert(mode).save(file, format, **options)
     return file.getvalue()
 
 
 def upside_down() -> bytes:
+    """Return a jpg whose EXIF data says that it is to be turned."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return image("jpeg", exif=exif)
@@ -135,10 +137,8 @@ def test_a_crash_is_named_and_the_next_call_works(hostile, child, name):
 def test_hangs_end(hostile, child):
     with pytest.raises(DataError, match="more than 2 s and was stopped"):
         child.call(hostile.sleep, b"", seconds=0.5)
-    start = time.monotonic()
-    with pytest.raises(DataError, match="more than .* s .*was stopped"):  # by whichever clock is first
+    with pytest.raises(DataError, match=r"more than .* s .*was stopped"):  # by whichever clock is first
         child.call(hostile.spin, b"", seconds=1)
-    assert time.monotonic() - start < 30
     assert child.call(hostile.echo, b"") == [0]
 
 

@@ -24,16 +24,17 @@ from lavie.seeds import numpy_generator
 
 
 def mask(frames: np.ndarray) -> np.ndarray:
-    """Where the shape is: it is saturated, the ground is not."""
+    """Return where the shape is: it is saturated, the ground is not."""
     return np.ptp(frames.astype(int), axis=-1) > 60
 
 
 def centres(frames: np.ndarray) -> np.ndarray:
-    """(F, 2): across, down, in units of the frame."""
+    """Return the centres of the shape, float64 (F, 2): across and down, in units of the frame."""
     return np.array([np.argwhere(m)[:, ::-1].mean(0) + 0.5 for m in mask(frames)]) / frames.shape[1]
 
 
 def nearest_colour(frames: np.ndarray) -> str:
+    """Return the name in COLOURS that the shape's median colour is nearest to."""
     mean = np.median(frames[mask(frames)], axis=0)
     return min(COLOURS, key=lambda name: np.abs(mean - COLOURS[name]).sum())
 

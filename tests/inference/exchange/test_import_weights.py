@@ -138,7 +138,8 @@ def test_imports_can_be_completed_later(released, pretrained, tmp_path):
     assert same(read_folder(tmp_path / "whole/unet"), read_folder(tmp_path / "bare/unet"))
     pipeline, _ = load_stage(tmp_path / "whole")
     clip = pipeline(["a fox"], num_frames=2, height=16, width=16, num_inference_steps=2)
-    assert clip.shape == (1, 2, 16, 16, 3) and clip.dtype == np.uint8
+    assert clip.shape == (1, 2, 16, 16, 3)
+    assert clip.dtype == np.uint8
     with pytest.raises(CheckpointError, match="is an exported folder of stage base: give --stage base, no --config"):
         import_stage(tmp_path / "bare", tmp_path / "out", "vsr")
 
@@ -151,33 +152,33 @@ def flat_unet(folder, **changes):
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
-    values = dict(
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(32, 64),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        attention_head_dim=1,
-        cross_attention_dim=32,
-        norm_num_groups=8,
-    )
+    values = {
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": (32, 64),
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "layers_per_block": 1,
+        "attention_head_dim": 1,
+        "cross_attention_dim": 32,
+        "norm_num_groups": 8,
+    }
     network = UNet2DConditionModel(**values | changes)
     network.save_pretrained(folder / "unet")
     return network
 
 
-UPSCALER = dict(
-    in_channels=7,
-    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    only_cross_attention=(True, False),
-    num_class_embeds=1000,
-    use_linear_projection=True,
-)
+UPSCALER = {
+    "in_channels": 7,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "only_cross_attention": (True, False),
+    "num_class_embeds": 1000,
+    "use_linear_projection": True,
+}
 
 
-@pytest.mark.parametrize("stage, changes", [("base", {}), ("interpolation", {}), ("vsr", UPSCALER)])
+@pytest.mark.parametrize(("stage", "changes"), [("base", {}), ("interpolation", {}), ("vsr", UPSCALER)])
 def test_flat_networks_are_inflated(tmp_path, stage, changes):
     flat = flat_unet(tmp_path / "sd", **changes).state_dict()
     import_stage(tmp_path / "sd", tmp_path / "out", stage)
@@ -185,10 +186,12 @@ def test_flat_networks_are_inflated(tmp_path, stage, changes):
     own = network.state_dict()
     if stage == "interpolation":
         condition = own["conv_in.weight"][:, 4:]
-        assert condition.shape[1] == 4 and not condition.any()
+        assert condition.shape[1] == 4
+        assert not condition.any()
         own["conv_in.weight"] = own["conv_in.weight"][:, :4]
     assert same({name: own[name] for name in flat}, flat)
-    assert all(is_temporal(name) for name in own.keys() - flat.keys()) and network.config.norm_statistics == "separate"
+    assert all(is_temporal(name) for name in own.keys() - flat.keys())
+    assert network.config.norm_statistics == "separate"
     assert network.config.max_noise_level == (350 if stage == "vsr" else None)
     import_stage(tmp_path / "sd", tmp_path / "again", stage)
     assert same(read_folder(tmp_path / "again/unet"), read_folder(tmp_path / "out/unet"))
@@ -226,21 +229,21 @@ def test_pickles_do_not_execute(tmp_path):
 def test_a_file_of_another_stage_or_size_is_refused(released, tmp_path):
     file, config = released("base")
     for stage, given in (("vsr", None), ("base", None), ("interpolation", config)):
-        with pytest.raises(CheckpointError, match="does not fit the network.*check --stage and --config"):
+        with pytest.raises(CheckpointError, match=r"does not fit the network.*check --stage and --config"):
             import_stage(file, tmp_path / "out", stage, config=given)
     config.write_text('{"in_channels": 4}')
     with pytest.raises(
-        CheckpointError, match="base.json: key out_channels is missing: wanted a config in diffusers' style"
+        CheckpointError, match=r"base.json: key out_channels is missing: wanted a config in diffusers' style"
     ):
         import_stage(file, tmp_path / "out", "base", config=config)
     assert not (tmp_path / "out").exists()
 
 
 def test_other_folders_are_refused(cascade_folder, tmp_path):
-    with pytest.raises(CheckpointError, match="is a run: `lavie export .*base OUT`"):
+    with pytest.raises(CheckpointError, match=r"is a run: `lavie export .*base OUT`"):
         import_stage(cascade_folder / "base", tmp_path / "out", "base")
     with pytest.raises(
-        CheckpointError, match="wanted a released .pt file, a folder in diffusers' format or an exported"
+        CheckpointError, match=r"wanted a released .pt file, a folder in diffusers' format or an exported"
     ):
         import_stage(tmp_path, tmp_path / "out", "base")
     (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
@@ -261,5 +264,6 @@ def test_the_command(released, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["lavie", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             cli.main()
-        assert stop.value.code in (None, 0) and capsys.readouterr().out.strip() == str(tmp_path / printed)
+        assert stop.value.code in (None, 0)
+        assert capsys.readouterr().out.strip() == str(tmp_path / printed)
     assert same(read_released(tmp_path / "back.pt"), read_released(file))

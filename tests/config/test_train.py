@@ -1,0 +1,118 @@
+"""The configs that ship are the runs they claim to be, and contradictions are told before anything runs."""
+
+import json
+
+import pytest
+
+from lavie.config.load import load_config, merge
+from lavie.config.stages import STAGES
+from lavie.errors import ConfigError
+from lavie.training.deepspeed import resolve_json
+from tests.config.values import BASE, BUCKET, ROOT, faults
+
+SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
+JSONS = sorted((ROOT / "configs").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT)))
+def test_shipped_configs_load_and_agree_with_every_deepspeed_json(path):
+    config = load_config(path)
+    for file in JSONS:
+        resolved = resolve_json(file, config, world_size=3)
+        assert resolved["train_batch_size"] == 3 * config.train_batch_size * config.gradient_accumulation_steps
+        assert "auto" not in json.dumps(resolved)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT)))
+def test_shipped_configs_open_with_their_command(path):
+    opening = path.read_text().split("\n\n")[0]
+    assert all(line.startswith("#") for line in opening.splitlines())
+    assert "train.py" in opening and str(path.relative_to(ROOT)) in opening
+
+
+@pytest.mark.parametrize("name", ["base.yaml", "base_quality.yaml"])
+def test_the_full_size_runs_are_the_papers(name):
+    config = load_config(ROOT / "configs" / name)
+    assert config.model == STAGES["base"].network
+    assert (config.data.num_frames, config.data.num_images, config.data.height, config.data.width) == (16, 4, 320, 512)
+
+
+def test_the_second_run_starts_where_the_first_ends():
+    first, second = (load_config(ROOT / "configs" / name) for name in ("base.yaml", "base_quality.yaml"))
+    assert second.init_weights == f"{first.output_dir}/checkpoint-{first.max_train_steps}"
+    assert second.output_dir != first.output_dir
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"train_batch_size": 0}, ["train_batch_size", "got 0"]),
+        ({"learning_rate": "fast"}, ["learning_rate", "got 'fast'"]),
+        ({"learning_rate": float("inf")}, ["learning_rate", "finite"]),
+        ({"mixed_precision": "fp16"}, ["mixed_precision", "'bf16'", "got 'fp16'"]),
+        ({"data": {"frame_stride": 2}}, ["data", "fps (got 8.0)", "frame_stride (got 2)"]),
+        ({"data": {"fps": None}}, ["data", "fps (got None)", "frame_stride (got None)"]),
+        ({"data": {"height": 30}}, ["data.height", "30 x 32", "multiples of 4"]),
+        (
+            {"data": {"buckets": [BUCKET, BUCKET | {"width": 30}]}},
+            ["data.buckets", "16x32x30", "32 x 30", "multiples of 4"],
+        ),
+        ({"autoencoder": {"type": "diffusers"}}, ["autoencoder.type", "pretrained_model_name_or_path"]),
+        ({"text_encoder": {"type": "clip"}}, ["text_encoder.type", "pretrained_model_name_or_path"]),
+        ({"autoencoder": {"coefficients": 17}}, ["autoencoder", "coefficients is 17", "4^2"]),
+        (
+            {"autoencoder": {"type": "patch", "coefficients": 3, "scaling_factor": [1, 2]}},
+            ["scaling_factor is [1.0, 2.0]", "3"],
+        ),
+        ({"autoencoder": {"scaling_factor": [1, 2]}}, ["scaling_factor is [1.0, 2.0]", "one number"]),
+        ({"rescale_betas_zero_snr": True}, ["rescale_betas_zero_snr", "prediction_type", "v_prediction"]),
+        ({"model": {"cross_attention": [True]}}, ["cross_attention has 1", "block_out_channels has 4"]),
+        ({"model": {"num_attention_heads": [8, 8]}}, ["num_attention_heads has 2", "block_out_channels has 4"]),
+        ({"model": {"num_attention_heads": 7}}, ["320", "num_attention_heads 7"]),
+        ({"model": {"norm_num_groups": 48}}, ["320", "norm_num_groups 48"]),
+        ({"model": {"rotary_dim": 42}}, ["rotary_dim 42", "head dim 40"]),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_was_got_and_wanted(change, words):
+    message = faults(merge(BASE, change))
+    assert message.startswith("run.yaml: ") and len(message.splitlines()) == 1
+    for word in words:
+        assert word in message
+
+
+def test_the_full_size_networks_are_the_released_ones_but_for_what_the_configs_argue():
+    vsr = load_config(ROOT / "configs/vsr.yaml").model
+    assert vsr == STAGES["vsr"].network
+    changed = {
+        key
+        for key, value in load_config(ROOT / "configs/interpolation.yaml").model
+        if value != getattr(STAGES["interpolation"].network, key)
+    }
+    assert changed == {"spatial_attention", "temporal_order", "rotary_dim"}
+
+
+STAGE_FAULTS = (
+    ("interpolation", {"data.num_frames": 60}, r"data.num_frames is 60: .* n \* 4 \+ 1 frames"),
+    ("interpolation", {"data.buckets": [BUCKET]}, r"data.buckets: num_frames of 16x32x32 is 16: .* n \* 4 \+ 1 frames"),
+    ("interpolation", {"data.num_images": 2}, "data.num_images is 2: stage interpolation trains on clips alone"),
+    ("interpolation", {"model.in_channels": 4}, "stage interpolation with an autoencoder of 4 channels needs 8 and 4"),
+    ("interpolation", {"validation_prompts": ["x"]}, "validation_prompts are for stage base"),
+    ("vsr", {"model.in_channels": 8}, "stage vsr with an autoencoder of 4 channels needs 7 and 4"),
+    ("vsr", {"model.num_noise_levels": 0, "model.max_noise_level": None}, "model.num_noise_levels is 0"),
+    ("vsr", {"degradation.scale": 2}, "degradation.scale is 2: .* must be the autoencoder's 4"),
+    ("vsr", {"sampling.noise_level": 351}, "sampling.noise_level is 351, above model.max_noise_level 350"),
+    ("vsr", {"degradation.blur": [2, 1]}, r"blur is \[2.0, 1.0\]: wanted a range"),
+    ("vsr", {"data.crop": "cover"}, "moving_images is 0.2: crop cover leaves the camera no room"),
+    (
+        "vsr",
+        {"model.block_out_channels": [256, 512, 512, 1040], "model.norm_num_groups": 16},
+        "1040 is no multiple of 32, the groups of every norm in temporal_convolutions",
+    ),
+)
+
+
+@pytest.mark.parametrize(("stage", "changes", "message"), STAGE_FAULTS)
+def test_faults_of_the_later_stages_are_found_before_anything_runs(stage, changes, message):
+    overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    with pytest.raises(ConfigError, match=message):
+        load_config(ROOT / f"configs/{stage}.yaml", overrides)
