@@ -12,8 +12,6 @@ with g = dy * silu'(z), computed anew from x both times. The second pass over x 
 meet first what the first pass left in the cache.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -152,7 +150,7 @@ def _block_statistics_kernel(
     for start in range(0, count, BLOCK_S):
         v = ahead.to(tl.float32)
         ahead = _tile(x, start + BLOCK_S, count, channels, c, BLOCK_S)
-        at, inside = _places(start, count, channels, c, BLOCK_S)
+        _, inside = _places(start, count, channels, c, BLOCK_S)
         delta = tl.where(inside, v - mean, 0.0)
         mean += delta * (1.0 / (start // BLOCK_S + 1))
         m2 += delta * (v - mean)
@@ -426,25 +424,3 @@ def cost(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Cost:
     """
     parameters, statistics = weight.nbytes + bias.nbytes, 2 * x.shape[0] * groups * 4
     return Cost(3 * x.nbytes + parameters + statistics, 5 * x.nbytes + 2 * parameters + statistics, 0, 0)
-
-
-def _case(dtype: torch.dtype, channels: int, size: tuple[int, int], *settings: Any) -> None:
-    """Forward and backward on meta tensors, with `settings` from frames to silu."""
-    x = torch.empty(sum(settings[:2]), channels, *size, dtype=dtype, device="meta")
-    weight, bias = x.new_empty(2, channels)
-    y, mean, rstd = forward(x, weight, bias, 32, 1e-5, *settings)
-    backward(y, x, weight, bias, mean, rstd, 32, *settings)
-
-
-_SHAPES = {
-    "base level 0, resnet": (torch.bfloat16, 320, (40, 64), 16, 4, False, True),
-    "base level 0, resnet, skip": (torch.bfloat16, 960, (40, 64), 16, 4, False, True),
-    "base level 2, resnet, skip": (torch.bfloat16, 2560, (10, 16), 16, 4, False, True),
-    "base level 0, resnet, pooled with its images": (torch.bfloat16, 320, (40, 64), 16, 4, True, True),
-    "base level 1, transformer": (torch.bfloat16, 640, (20, 32), 1, 0, False, False),
-    "base level 0, resnet, fp32": (torch.float32, 320, (40, 64), 16, 4, False, True),
-    "base level 0, resnet, fp16": (torch.float16, 320, (40, 64), 16, 4, False, True),
-    "interpolation level 2, resnet": (torch.bfloat16, 1280, (10, 16), 61, 0, False, True),
-    "super-resolution level 0, resnet": (torch.bfloat16, 256, (320, 512), 8, 0, False, True),
-}
-CASES: dict[str, Callable[[], None]] = {name: partial(_case, *shape) for name, shape in _SHAPES.items()}
