@@ -31,7 +31,7 @@ PROGRAMS = 16
 MOST_ROWS = 1024
 """Rows of a block at most, so that offsets within a block fit 32 bits."""
 EXTENTS = ["groups", "clips", "frames", "images", "pixels", "rows", "sets", "blocks"]
-"""Arguments that address blocks, not memory: a kernel is not compiled anew where one of them is 1 or a multiple of 16."""
+"""Arguments that address blocks, not memory. A kernel is not compiled anew where one is 1 or a multiple of 16."""
 
 
 @triton.jit
