@@ -80,10 +80,7 @@ def _conv_kernel(
     for i in range(first * STEPS, last * STEPS):
         c = i % STEPS * BLOCK_K
         source = x_tile + (i // STEPS * frame + c)
-        if C_IN % BLOCK_K == 0:
-            x_block = tl.load(source)
-        else:
-            x_block = tl.load(source, mask=(c + k)[None, :] < C_IN, other=0.0)
+        x_block = tl.load(source) if C_IN % BLOCK_K == 0 else tl.load(source, mask=(c + k)[None, :] < C_IN, other=0.0)
         w_block = tl.load(w_tile + i * (BLOCK_K * COLUMNS * BLOCK_N))
         acc = _product(x_block, w_block, acc, PRECISION)
 

@@ -64,7 +64,9 @@ def blocks(page: str) -> list[Block]:
         while lines[number] != "```":
             number += 1
         comment = re.fullmatch(r"<!-- (.*) -->", lines[first - 2]) if first >= 2 else None
-        found.append(Block(page, first, fence[1] or "text", "\n".join(lines[first:number]), comment[1] if comment else ""))
+        found.append(
+            Block(page, first, fence[1] or "text", "\n".join(lines[first:number]), comment[1] if comment else "")
+        )
         number += 1
     return found
 

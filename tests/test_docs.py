@@ -65,7 +65,7 @@ def sandbox(tmp_path_factory, cascade_folder, pretrained) -> Path:
 
 
 def in_sandbox(folder: Path, argv: list[str]) -> str:
-    """Run train.py with `argv` in the sandbox, in this process (a rank of `run_distributed`); return "" or its exit code."""
+    """Run train.py with `argv` in the sandbox, in this process, a rank of `run_distributed`; return "" or its code."""
     os.chdir(folder)
     sys.argv = ["train.py", *argv]
     try:

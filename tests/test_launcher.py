@@ -30,8 +30,8 @@ SLURM = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8"}
 
 
 @pytest.mark.parametrize(
-    ("environment", "expected", "shares_an_index"),
-    [
+    "environment, expected, shares_an_index",
+    (
         ({}, LaunchedRank("none", 0, 1, None), False),
         ({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}, LaunchedRank("torch", 2, 4, 0), False),
         ({"RANK": "0"}, LaunchedRank("torch", 0, 1, None), False),
@@ -43,7 +43,7 @@ SLURM = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8"}
         # srun starts mpirun's daemons, and torchrun too: what started this process last counts.
         (SLURM | OPEN_MPI, LaunchedRank("mpi", 3, 4, 1), True),
         (SLURM | OPEN_MPI | {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, LaunchedRank("torch", 0, 2, 0), False),
-    ],
+    ),
 )
 def test_the_launcher_says_the_rank(monkeypatch, environment, expected, shares_an_index):
     for name, value in environment.items():
@@ -61,12 +61,12 @@ def test_a_number_of_ranks_alone_is_a_plan_and_no_launcher(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("environment", "message"),
-    [
+    "environment, message",
+    (
         ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is '2': wanted 0 to 1"),
         ({"PMI_RANK": "one", "PMI_SIZE": "2"}, "PMI_RANK is 'one': wanted 0 to 1"),
         ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM_PROCID is '': wanted 0 to 1"),
-    ],
+    ),
 )
 def test_a_rank_that_cannot_be(monkeypatch, environment, message):
     for name, value in environment.items():

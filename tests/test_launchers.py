@@ -126,7 +126,7 @@ def test_srun(trained):
 
 
 def test_torchrun_on_two_nodes(trained, cluster):
-    first, second = cluster.nodes
+    first, _second = cluster.nodes
 
     def torchrun(port: int, arguments: list) -> None:
         meeting = ("--nnodes", 2, "--nproc-per-node", 1, "--master-addr", first.address, "--master-port", port)

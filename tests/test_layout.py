@@ -144,7 +144,7 @@ def test_every_part_has_a_floor():
     assert parts <= FLOOR.keys(), f"give a floor to {sorted(parts - FLOOR.keys())}"
 
 
-@pytest.mark.parametrize("check", [climbs, strays, dangers])
+@pytest.mark.parametrize("check", (climbs, strays, dangers))
 def test_product(check):
     faults = list(itertools.chain.from_iterable(check(relative(path), tree(path)) for path in PRODUCT))
     assert not faults, "\n".join(faults)
@@ -178,8 +178,8 @@ def test_the_training_loop_is_short():
 
 
 @pytest.mark.parametrize(
-    ("name", "line"),
-    [
+    "name, line",
+    (
         ("lavie/ops/x.py", "from ..models.unet import VideoUNet"),
         ("lavie/data/x.py", "from ..diffusion import loss"),
         ("lavie/data/x.py", "from .. import models"),
@@ -196,15 +196,15 @@ def test_the_training_loop_is_short():
         ("lavie/inference/x.py", "from ..cli.main import app"),
         ("lavie/kernels/x.py", "from ..ops.attention import attention"),
         ("lavie/ops/x.py", "from ..kernels.bench import harness"),
-    ],
+    ),
 )
 def test_climbing_is_seen(name, line):
     assert len(climbs(name, ast.parse(line))) == 1
 
 
 @pytest.mark.parametrize(
-    ("name", "line"),
-    [
+    "name, line",
+    (
         ("lavie/training/x.py", "from .. import __version__"),
         ("lavie/training/x.py", "from ..models.unet import VideoUNet\nfrom .step import Step"),
         ("lavie/cli/main.py", "from .data import app"),
@@ -217,14 +217,14 @@ def test_climbing_is_seen(name, line):
         ("lavie/ops/x.py", "import torch.nn\nfrom torch import models"),
         ("lavie/ops/x.py", "from ..kernels import temporal_attention"),
         ("lavie/kernels/bench/x.py", "from ...ops.attention import attention\nfrom ..cost import Cost"),
-    ],
+    ),
 )
 def test_descending_is_allowed(name, line):
     assert climbs(name, ast.parse(line)) == []
 
 
 @pytest.mark.parametrize(
-    "line", ["import torchvision.io", "from pickle import loads", "import deepspeed", "from webdataset import x"]
+    "line", ("import torchvision.io", "from pickle import loads", "import deepspeed", "from webdataset import x")
 )
 def test_strays_are_seen(line):
     assert len(strays("lavie/models/x.py", ast.parse(line))) == 1
@@ -232,7 +232,7 @@ def test_strays_are_seen(line):
 
 @pytest.mark.parametrize(
     "line",
-    [
+    (
         "torch.load(path)",
         "torch.load(path, weights_only=False)",
         "torch.load(path, weights_only=flag)",
@@ -242,7 +242,7 @@ def test_strays_are_seen(line):
         "yaml.load(text)",
         "np.load(path, allow_pickle=True)",
         "AutoModel.from_pretrained(name, trust_remote_code=True)",
-    ],
+    ),
 )
 def test_dangers_are_seen(line):
     assert len(dangers("x.py", ast.parse(line))) == 1

@@ -46,12 +46,12 @@ def with_children(folder: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ending", "message"),
-    [
+    "ending, message",
+    (
         ("returns", None),
         ("raises", "rank 1 failed:(?s:.*)its message"),
         ("is killed", "rank 1 failed:\nit died"),
-    ],
+    ),
 )
 def test_nothing_is_left_running(tmp_path, ending, message):
     began = time.monotonic()

@@ -220,10 +220,7 @@ def read_config(folder: Path) -> UNetConfig:
 def read_folder(folder: Path) -> dict[str, Tensor]:
     """Return the tensors of a network's folder in diffusers' format: one safetensors file, or several with an index."""
     index = folder / (WEIGHTS_NAME + ".index.json")
-    if index.is_file():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
-    else:
-        names = [WEIGHTS_NAME]
+    names = sorted(set(read_json(index).get("weight_map", {}).values())) if index.is_file() else [WEIGHTS_NAME]
     state: dict[str, Tensor] = {}
     for name in names:
         file = folder / name

@@ -26,8 +26,8 @@ def count(module):
 
 
 @pytest.mark.parametrize(
-    ("stage", "network", "autoencoder", "text_encoder", "channels"),
-    [("base", 909_124_100, 83_653_863, 123_060_480, 768), ("vsr", 691_036_420, 55_310_000, 340_387_840, 1024)],
+    "stage, network, autoencoder, text_encoder, channels",
+    (("base", 909_124_100, 83_653_863, 123_060_480, 768), ("vsr", 691_036_420, 55_310_000, 340_387_840, 1024)),
 )
 def test_the_networks_have_the_released_sizes(stage, network, autoencoder, text_encoder, channels):
     sampler = bench.random_sampler(stage, torch.device("meta"), torch.bfloat16)

@@ -18,8 +18,8 @@ def test_lavie_exits_with_1_and_no_traceback(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+    "arguments, message",
+    (
         (["sample", "--checkpoint", "nowhere", "--out", "out", "--prompt", "a"], "CheckpointError: nowhere: "),
         (
             ["sample", "--checkpoint", "a", "--out", "b", "--prompt-file", "nowhere"],
@@ -33,7 +33,7 @@ def test_lavie_exits_with_1_and_no_traceback(tmp_path):
             "DataError: --fps 8 and",
         ),
         (["data", "demo", "out", "--size", "33"], "DataError: --size 33: "),
-    ],
+    ),
 )
 def test_lavie_answers_a_mistake_in_one_line(call, monkeypatch, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)

@@ -88,7 +88,7 @@ def test_overrides_may_follow_flags(call):
     assert "seed: 77" in out
 
 
-@pytest.mark.parametrize("flag", ["--deepspeed", "--deepspeed_config"])
+@pytest.mark.parametrize("flag", ("--deepspeed", "--deepspeed_config"))
 def test_launchers_arguments_are_accepted(call, flag):
     code, out = call(train.main, "--local_rank=1", flag, "configs/zero2.json", SMOKE, "--dry-run")
     assert code is None
@@ -96,15 +96,15 @@ def test_launchers_arguments_are_accepted(call, flag):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
+    "arguments, words",
+    (
         ([SMOKE, "learning_rat=1"], ["unknown key learning_rat", "learning_rate?"]),
         ([SMOKE, "train_batch_size=0"], ["train_batch_size", "got 0"]),
         ([SMOKE, "seed"], ["override 'seed'", "key=value"]),
         ([SMOKE, "validation_prompts=a fox"], ["validation_prompts: wanted a list"]),
         (["nowhere.yaml"], ["nowhere.yaml", "cannot be read"]),
         (["--deepspeed", "nowhere.json", SMOKE], ["--deepspeed nowhere.json"]),
-    ],
+    ),
 )
 def test_train_answers_a_mistake_in_one_line(call, arguments, words):
     code, out = call(train.main, "--dry-run", *arguments)

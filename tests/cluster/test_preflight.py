@@ -185,7 +185,7 @@ def test_one_rank_twice(rendered):
 # --- what keeps ranks apart
 
 
-@pytest.mark.parametrize("address", ["no-such-node.invalid", "255.255.255.255"])
+@pytest.mark.parametrize("address", ("no-such-node.invalid", "255.255.255.255"))
 def test_rank_0_is_out_of_reach(address):
     began = time.monotonic()
     with pytest.raises(LostRankError, match=rf"node1 \(rank 1\): MASTER_ADDR {address}:29500 is out of reach"):
@@ -217,7 +217,7 @@ def test_another_program_answers():
 
 
 def test_rank_0_is_elsewhere():
-    with pytest.raises(ClusterError, match="MASTER_ADDR 192.0.2.7 is no address of this node, which has .*127.0.0.1"):
+    with pytest.raises(ClusterError, match=r"MASTER_ADDR 192.0.2.7 is no address of this node, which has .*127.0.0.1"):
         meet(place(0, free_port(), address="192.0.2.7"), timeout=5)
 
 
@@ -266,7 +266,7 @@ def test_a_rank_without_a_number_of_ranks_is_alone(environment):
 def test_tasks_of_srun_are_ranks_of_one_run(environment):
     """And not as many runs that write to one folder."""
     environment(SLURM_PROCID="5", SLURM_LOCALID="1", SLURM_STEP_NUM_TASKS="8")
-    with pytest.raises(ConfigError, match="WORLD_SIZE is 8, but MASTER_ADDR and MASTER_PORT not set: .*srun"):
+    with pytest.raises(ConfigError, match=r"WORLD_SIZE is 8, but MASTER_ADDR and MASTER_PORT not set: .*srun"):
         find_place()
     environment(MASTER_ADDR="n1", MASTER_PORT="29501")
     assert replace(find_place(), node="x") == Place(5, 8, 1, "n1", 29501, "x", False)
@@ -296,14 +296,14 @@ def test_a_launcher_told_the_place(environment):
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
-    [
+    "values, message",
+    (
         ({"RANK": "2"}, "RANK is '2': wanted 0 to 1"),
         ({"RANK": "one"}, "RANK is 'one'"),
         ({"WORLD_SIZE": "-2"}, "WORLD_SIZE is '-2': wanted 1 or more"),
         ({"MASTER_PORT": "99999"}, "MASTER_PORT is '99999': wanted 1 to 65535"),
         ({"MASTER_ADDR": ""}, "WORLD_SIZE is 2, but MASTER_ADDR not set"),
-    ],
+    ),
 )
 def test_a_place_that_cannot_be(environment, values, message):
     environment(**{**dict(RANK="0", LOCAL_RANK="0", WORLD_SIZE="2", MASTER_ADDR="n1", MASTER_PORT="29501"), **values})

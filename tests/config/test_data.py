@@ -17,8 +17,8 @@ def test_a_number_is_a_weight_of_one_knot():
 
 
 @pytest.mark.parametrize(
-    ("path", "name"),
-    [("data/webvid", "webvid"), ("data/webvid/", "webvid"), ("a/00001.tar", "00001"), ("s3://b/my set", "my-set")],
+    "path, name",
+    (("data/webvid", "webvid"), ("data/webvid/", "webvid"), ("a/00001.tar", "00001"), ("s3://b/my set", "my-set")),
 )
 def test_a_dataset_is_named_after_its_path(path, name):
     [dataset] = data(train={"path": path}).train
@@ -40,8 +40,8 @@ def test_validation_is_of_the_one_size_and_without_a_camera():
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
-    [
+    "values, message",
+    (
         (dict(train=[{"path": "x", "wait": 1}]), "unknown key wait of a dataset; valid keys: path, name, weight"),
         (dict(buckets=[dict(frames=1)]), "unknown key frames of a bucket"),
         (
@@ -54,7 +54,7 @@ def test_validation_is_of_the_one_size_and_without_a_camera():
         ),
         (dict(cache="c"), "cuts is null: a cache holds fixed cuts"),
         (dict(moving_images=0.5), "crop cover leaves the camera no room"),
-    ],
+    ),
 )
 def test_faults_are_told(values, message):
     with pytest.raises(ConfigError, match=message):
@@ -62,12 +62,12 @@ def test_faults_are_told(values, message):
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
-    [
+    "values, message",
+    (
         (dict(blur=[-1, 1]), r"blur is \[-1.0, 1.0\]: wanted a range, lowest first, up to 100"),
         (dict(noise=[0, 2]), r"noise is \[0.0, 2.0\]: wanted a range"),
         (dict(jpeg_quality=[0, 100]), r"jpeg_quality is \[0, 100\]: wanted a range"),
-    ],
+    ),
 )
 def test_ranges_of_the_degradation(values, message):
     with pytest.raises(ConfigError, match=message):

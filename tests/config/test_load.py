@@ -13,15 +13,15 @@ from tests.config.values import BASE, SMOKE, faults, write
 
 
 @pytest.mark.parametrize(
-    ("text", "tree"),
-    [
+    "text, tree",
+    (
         ("seed=3", {"seed": 3}),
         ("use_ema=false", {"use_ema": False}),
         ("init_weights=null", {"init_weights": None}),
         ("data.train=[a, b]", {"data": {"train": ["a", "b"]}}),
         ("data.height=64", {"data": {"height": 64}}),
         ("output_dir=a=b", {"output_dir": "a=b"}),
-    ],
+    ),
 )
 def test_overrides_are_yaml(text, tree):
     assert parse_overrides([text]) == tree
@@ -54,7 +54,7 @@ def test_a_wrong_override_is_quoted_beside_the_file():
         load_config(SMOKE, ["seed=x"])
 
 
-@pytest.mark.parametrize("text", ["seed", "=3", "data.train=["])
+@pytest.mark.parametrize("text", ("seed", "=3", "data.train=["))
 def test_malformed_overrides_are_quoted(text):
     with pytest.raises(ConfigError, match="override") as caught:
         parse_overrides([text])
@@ -68,13 +68,13 @@ def test_merge_lays_leaves_over_and_changes_neither():
 
 
 @pytest.mark.parametrize(
-    ("change", "meant"),
-    [
+    "change, meant",
+    (
         ({"learning_rat": 1}, "unknown key learning_rat; did you mean learning_rate?"),
         ({"data": {"heigth": 64}}, "unknown key data.heigth; did you mean data.height?"),
         ({"height": 64}, "unknown key height; did you mean data.height?"),
         ({"model": {"rotary_dims": 32}}, "unknown key model.rotary_dims; did you mean model.rotary_dim?"),
-    ],
+    ),
 )
 def test_an_unknown_key_names_its_place_and_the_nearest_key(change, meant):
     assert faults(merge(BASE, change)) == f"run.yaml: {meant}"
@@ -92,12 +92,12 @@ def test_every_fault_is_told_on_a_line_of_its_own():
     assert len(lines) == 2 and all(line.startswith("run.yaml: ") for line in lines)
 
 
-@pytest.mark.parametrize("content", [None, "{a: [", "[1, 2]", "three"])
+@pytest.mark.parametrize("content", (None, "{a: [", "[1, 2]", "three"))
 def test_a_file_that_is_no_config_is_named(tmp_path, content):
     path = tmp_path / "run.yaml"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(ConfigError, match="run.yaml"):
+    with pytest.raises(ConfigError, match=r"run.yaml"):
         load_config(path)
 
 
@@ -121,8 +121,8 @@ def test_values_that_agree_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("theirs", "key", "ours"),
-    [
+    "theirs, key, ours",
+    (
         ({"train_micro_batch_size_per_gpu": 2}, "train_micro_batch_size_per_gpu is 2", "train_batch_size"),
         ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps is 4", "gradient_accumulation_steps"),
         (
@@ -132,7 +132,7 @@ def test_values_that_agree_are_kept(tmp_path):
         ),
         ({"gradient_clipping": 0.5}, "gradient_clipping is 0.5", "max_grad_norm"),
         ({"bf16": {"enabled": True}}, "bf16.enabled is True", "mixed_precision"),
-    ],
+    ),
 )
 def test_a_contradiction_names_both_places(tmp_path, theirs, key, ours):
     config = load_config(write(tmp_path / "run.yaml", BASE))
@@ -144,12 +144,12 @@ def test_a_contradiction_names_both_places(tmp_path, theirs, key, ours):
 
 
 @pytest.mark.parametrize(
-    ("theirs", "instead"),
-    [
+    "theirs, instead",
+    (
         ({"optimizer": {"type": "AdamW"}}, "learning_rate"),
         ({"scheduler": {"type": "WarmupLR"}}, "lr_warmup_steps"),
         ({"fp16": {"enabled": True}}, "mixed_precision"),
-    ],
+    ),
 )
 def test_what_the_run_decides_is_refused_in_the_json(tmp_path, theirs, instead):
     config = load_config(write(tmp_path / "run.yaml", BASE))
@@ -160,11 +160,11 @@ def test_what_the_run_decides_is_refused_in_the_json(tmp_path, theirs, instead):
 
 
 @pytest.mark.parametrize(
-    ("theirs", "words"),
-    [
+    "theirs, words",
+    (
         ({"bf16": True}, "bf16 is True: wanted an object"),
         ({"zero_optimization": {"stage": "auto"}}, "zero_optimization.stage is 'auto': wanted 0, 1, 2 or 3"),
-    ],
+    ),
 )
 def test_a_json_of_another_shape_is_told_so(tmp_path, theirs, words):
     config = load_config(write(tmp_path / "run.yaml", BASE))
@@ -172,12 +172,12 @@ def test_a_json_of_another_shape_is_told_so(tmp_path, theirs, words):
         resolve_json(write(tmp_path / "ds.json", theirs), config, world_size=1)
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]"])
+@pytest.mark.parametrize("content", (None, "{", "[]"))
 def test_a_json_that_is_none_is_named(tmp_path, content):
     config, path = load_config(write(tmp_path / "run.yaml", BASE)), tmp_path / "ds.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(ConfigError, match="ds.json"):
+    with pytest.raises(ConfigError, match=r"ds.json"):
         resolve_json(path, config, world_size=1)
 
 

@@ -28,15 +28,15 @@ def test_every_section_has_a_table():
 
 
 @pytest.mark.parametrize(
-    ("key", "words"),
-    [
+    "key, words",
+    (
         ("seed", "integer"),
         ("adam_beta1", "number >= 0 and < 1"),
         ("snr_gamma", "number > 0 or null"),
         ("stage", "`base`, `interpolation`, `vsr`"),
         ("validation_prompts", "list of text"),
         ("model", "section"),
-    ],
+    ),
 )
 def test_types_are_told_in_words(key, words):
     field = TrainConfig.model_fields[key]

@@ -33,7 +33,7 @@ WRITTEN_OUT = {
 """The `model` sections of the full-size configs, key by key."""
 
 
-@pytest.mark.parametrize(("name", "section"), WRITTEN_OUT.items())
+@pytest.mark.parametrize("name, section", WRITTEN_OUT.items())
 def test_a_preset_resolves_to_the_section_written_out(name, section):
     config = load_config(CONFIGS / f"{name}.yaml")
     assert config.model == validate(UNetConfig, section, name)
@@ -52,12 +52,12 @@ def test_keys_beside_a_preset_come_first(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
-    [
+    "override, message",
+    (
         ("model.preset=sr", "model: preset is 'sr': wanted one of base, interpolation, vsr"),
         ("model.preset=[vsr]", r"model: preset is \['vsr'\]: wanted one of"),
         ("model.prest=vsr", "unknown key model.prest; did you mean model.preset?"),
-    ],
+    ),
 )
 def test_a_wrong_preset_is_told(override, message):
     with pytest.raises(ConfigError, match=message):

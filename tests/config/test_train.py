@@ -30,7 +30,7 @@ def test_shipped_configs_open_with_their_command(path):
     assert "train.py" in opening and str(path.relative_to(ROOT)) in opening
 
 
-@pytest.mark.parametrize("name", ["base.yaml", "base_quality.yaml"])
+@pytest.mark.parametrize("name", ("base.yaml", "base_quality.yaml"))
 def test_the_full_size_runs_are_the_papers(name):
     config = load_config(ROOT / "configs" / name)
     assert config.model == STAGES["base"].network
@@ -44,8 +44,8 @@ def test_the_second_run_starts_where_the_first_ends():
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
-    [
+    "change, words",
+    (
         ({"train_batch_size": 0}, ["train_batch_size", "got 0"]),
         ({"learning_rate": "fast"}, ["learning_rate", "got 'fast'"]),
         ({"learning_rate": float("inf")}, ["learning_rate", "finite"]),
@@ -71,7 +71,7 @@ def test_the_second_run_starts_where_the_first_ends():
         ({"model": {"num_attention_heads": 7}}, ["320", "num_attention_heads 7"]),
         ({"model": {"norm_num_groups": 48}}, ["320", "norm_num_groups 48"]),
         ({"model": {"rotary_dim": 42}}, ["rotary_dim 42", "head dim 40"]),
-    ],
+    ),
 )
 def test_a_wrong_value_is_told_with_what_was_got_and_wanted(change, words):
     message = faults(merge(BASE, change))
@@ -111,7 +111,7 @@ STAGE_FAULTS = (
 )
 
 
-@pytest.mark.parametrize(("stage", "changes", "message"), STAGE_FAULTS)
+@pytest.mark.parametrize("stage, changes, message", STAGE_FAULTS)
 def test_faults_of_the_later_stages_are_found_before_anything_runs(stage, changes, message):
     overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
     with pytest.raises(ConfigError, match=message):

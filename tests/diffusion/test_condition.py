@@ -13,7 +13,7 @@ def test_the_released_mapping():
     assert [expected.count(k) for k in range(16)] == [3] + [4] * 14 + [2]
 
 
-@pytest.mark.parametrize("interval", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("interval", (2, 3, 4, 5, 8))
 def test_the_nearest_key_frame_the_earlier_of_two(interval):
     frames = 3 * interval + 1
     nearest = [min(range(4), key=lambda k: (abs(k * interval - i), k)) for i in range(frames)]

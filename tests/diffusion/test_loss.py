@@ -66,7 +66,7 @@ def test_refuses_what_does_not_fit():
         joint_loss(output, target[:, :, :2], num_images=1, image_loss_weight=1)
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", ("epsilon", "v_prediction"))
 def test_min_snr_is_the_clamped_loss_on_x0(prediction_type):
     schedule = NoiseSchedule(prediction_type)
     t = torch.tensor([0, 10, 300, 999])

@@ -25,8 +25,8 @@ def test_the_released_schedule():
     assert float(schedule.alphas_cumprod[500]) == pytest.approx(0.078, rel=0.02)
 
 
-@pytest.mark.parametrize(("prediction_type", "zero_snr"), SCHEDULES)
-@pytest.mark.parametrize("shape", [(5, 4, 3, 2, 2), (5, 7), (5,)])
+@pytest.mark.parametrize("prediction_type, zero_snr", SCHEDULES)
+@pytest.mark.parametrize("shape", ((5, 4, 3, 2, 2), (5, 7), (5,)))
 def test_round_trip(prediction_type, zero_snr, shape):
     schedule = NoiseSchedule(prediction_type, zero_snr)
     x0, noise = batch(torch.float64, shape)
@@ -39,8 +39,8 @@ def test_round_trip(prediction_type, zero_snr, shape):
     assert relative_error(schedule.predict_noise(x_t, output, t), noise) < TOLERANCES[torch.float64]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("prediction_type", "zero_snr"), SCHEDULES)
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
+@pytest.mark.parametrize("prediction_type, zero_snr", SCHEDULES)
 def test_low_precision_agrees_with_float64(prediction_type, zero_snr, dtype):
     schedule = NoiseSchedule(prediction_type, zero_snr)
     x0, noise = batch(dtype)
@@ -78,7 +78,7 @@ def test_zero_terminal_snr_is_diffusers():
     assert torch.allclose(zero_terminal_snr(betas), rescale_zero_terminal_snr(betas), atol=TOLERANCES[torch.float64])
 
 
-@pytest.mark.parametrize(("prediction_type", "zero_snr"), SCHEDULES)
+@pytest.mark.parametrize("prediction_type, zero_snr", SCHEDULES)
 def test_noising_and_velocity_are_diffusers(prediction_type, zero_snr):
     from diffusers import DDIMScheduler
 

@@ -39,7 +39,7 @@ def test_plots(tmp_path):
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
 
 
-@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("steps", (1, 2))
 def test_plots_the_first_steps(tmp_path, steps):
     plot_losses(metrics(tmp_path / "metrics.jsonl", steps, images=False), tmp_path / "loss.png")
     assert (tmp_path / "loss.png").stat().st_size > 1000
@@ -63,8 +63,8 @@ def test_smoothing_keeps_a_line_straight_and_a_level():
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [('{"step": 1}\n', "no line has a loss"), ("nonsense\n", "line 1: wanted a JSON object"), ("[1]\n", "line 1")],
+    "text, message",
+    (('{"step": 1}\n', "no line has a loss"), ("nonsense\n", "line 1: wanted a JSON object"), ("[1]\n", "line 1")),
 )
 def test_refusals_name_the_file(tmp_path, text, message):
     path = tmp_path / "metrics.jsonl"

@@ -29,8 +29,8 @@ def noisy(clip, sigma, seed=0):
     return (clip + noise).round().clip(0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("sigma", [0, 25])
-@pytest.mark.parametrize("size", [64, 32])
+@pytest.mark.parametrize("sigma", (0, 25))
+@pytest.mark.parametrize("size", (64, 32))
 def test_rendered_clips(size, sigma):
     pairs = rendered(0) + rendered(1)
     seen = [judge_clip(noisy(resized(clip, size), sigma)) for clip, _ in pairs]
@@ -89,7 +89,7 @@ NOTHING = {
 }
 
 
-@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("size", (32, 64))
 @pytest.mark.parametrize("kind", NOTHING)
 def test_nothing_is_seen_in_nothing(kind, size):
     for seed in range(5):

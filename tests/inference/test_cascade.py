@@ -150,8 +150,8 @@ def test_stopping_early_needs_no_later_stage(cascade_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
+    "overrides, message",
+    (
         ("base.height=15", r"got 15 x 24, wanted positive multiples of 2; change --set base.height="),
         ("base.num_frames=1", r"key frames: got 1.*change --set base.num_frames="),
         ("base.num_frames=5 interpolation.overlap=3", r"window.* 3 .*3.*interpolation.overlap="),
@@ -159,7 +159,7 @@ def test_stopping_early_needs_no_later_stage(cascade_folder, tmp_path):
         ("vsr.window=4 vsr.overlap=4", r"window: got windows of 4 that overlap by 4.*vsr.overlap="),
         ("vsr.guidence_scale=6", r"unknown key vsr.guidence_scale; did you mean vsr.guidance_scale"),
         ("vsr.scheduler=heun", r"vsr.scheduler: .*'unipc'"),
-    ],
+    ),
 )
 def test_refusals_come_first_and_name_the_flag(cascade_folder, overrides, message):
     with pytest.raises(ConfigError, match=message):

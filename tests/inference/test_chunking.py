@@ -12,7 +12,7 @@ CASES = [Axis(*sizes) for sizes in [(61, 8, 2), (61, 8, 5), (97, 61, 13, 4), (9,
 STEPS = range(50)
 
 
-@pytest.mark.parametrize("axis", [*CASES, Axis(7, 8, 2)])
+@pytest.mark.parametrize("axis", (*CASES, Axis(7, 8, 2)))
 def test_windows_cover_the_axis(axis):
     for step in STEPS:
         cuts = axis.windows(step)
@@ -34,7 +34,7 @@ def test_the_first_step_takes_the_fewest_windows_and_no_step_many_more(axis):
     assert max(counts) == axis.count <= fewest + 1
 
 
-@pytest.mark.parametrize("scale", [1, 4])
+@pytest.mark.parametrize("scale", (1, 4))
 @pytest.mark.parametrize("axis", CASES)
 def test_weights_sum_to_one_and_rise_smoothly(axis, scale):
     for step in STEPS[:10]:
@@ -48,7 +48,7 @@ def test_weights_sum_to_one_and_rise_smoothly(axis, scale):
         assert float((total - 1).abs().max()) <= 1e-6
 
 
-@pytest.mark.parametrize("axis", [Axis(61, 8, 2), Axis(97, 33, 9, 4), Axis(160, 64, 16, 8)])
+@pytest.mark.parametrize("axis", (Axis(61, 8, 2), Axis(97, 33, 9, 4), Axis(160, 64, 16, 8)))
 def test_every_place_is_blended_equally_often(axis):
     mixed = torch.full((axis.length,), float(len(STEPS)))
     for step in STEPS:
@@ -59,7 +59,7 @@ def test_every_place_is_blended_equally_often(axis):
     assert float((inside / inside.mean() - 1).abs().max()) <= 0.2
 
 
-@pytest.mark.parametrize(("size", "overlap", "multiple"), [(8, 8, 1), (8, 9, 1), (8, 6, 4), (8, -1, 1), (0, 0, 1)])
+@pytest.mark.parametrize("size, overlap, multiple", ((8, 8, 1), (8, 9, 1), (8, 6, 4), (8, -1, 1), (0, 0, 1)))
 def test_refuses_windows_that_do_not_advance(size, overlap, multiple):
     with pytest.raises(ConfigError, match=f"tile: got windows of {size} that overlap by {overlap}"):
         Axis(20, size, overlap, multiple, "tile")

@@ -50,7 +50,7 @@ def test_kernels_that_cannot_run_are_refused_before_anything_is_drawn(finished_r
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kernels", ["auto", "torch", "triton"])
+@pytest.mark.parametrize("kernels", ("auto", "torch", "triton"))
 def test_sampling_runs_on_the_kernels_of_the_run(finished_run, tmp_path, monkeypatch, kernels):
     asked = set()
 

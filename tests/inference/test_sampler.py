@@ -78,7 +78,7 @@ SIZE = {"num_frames": 3, "height": 4, "width": 6}
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-@pytest.mark.parametrize(("prediction_type", "zero_snr"), SCHEDULES)
+@pytest.mark.parametrize("prediction_type, zero_snr", SCHEDULES)
 def test_recovers_the_clip(name, prediction_type, zero_snr):
     schedule = NoiseSchedule(prediction_type, zero_snr)
     prompts = ["red", "a moving blue thing"]
@@ -104,7 +104,7 @@ def test_guidance_moves_along_the_caption():
     assert np.abs(clips - (0.1 + 3 * 0.1 + 1) * 127.5).max() <= 1
 
 
-@pytest.mark.parametrize("scale", [0, 1])
+@pytest.mark.parametrize("scale", (0, 1))
 def test_no_unconditional_pass_without_guidance(scale):
     schedule = NoiseSchedule()
     network = Oracle(schedule)
@@ -155,14 +155,14 @@ def test_progress_counts_the_steps():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
+    "change, message",
+    (
         ({"height": 0}, "height x width: got 0 x 6"),
         ({"num_frames": 0}, "num_frames: got 0"),
         ({"num_inference_steps": 1}, "cannot take 1 steps"),
         ({"indices": [0, 1]}, "got 1 prompts and 2 indices"),
         ({"scheduler": "heun"}, "scheduler: got 'heun'"),
-    ],
+    ),
 )
 def test_refusals_name_the_setting(change, message):
     with pytest.raises(ConfigError, match=message):

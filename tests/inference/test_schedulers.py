@@ -12,7 +12,7 @@ SCHEDULES = [("epsilon", False), ("v_prediction", False), ("v_prediction", True)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-@pytest.mark.parametrize(("prediction_type", "zero_snr"), SCHEDULES)
+@pytest.mark.parametrize("prediction_type, zero_snr", SCHEDULES)
 def test_holds_our_numbers(name, prediction_type, zero_snr):
     schedule = NoiseSchedule(prediction_type, zero_snr)
     theirs = make_scheduler(name, schedule)
@@ -23,8 +23,8 @@ def test_holds_our_numbers(name, prediction_type, zero_snr):
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-@pytest.mark.parametrize("zero_snr", [False, True])
-@pytest.mark.parametrize("count", [2, 20, 50, 333, 500])
+@pytest.mark.parametrize("zero_snr", (False, True))
+@pytest.mark.parametrize("count", (2, 20, 50, 333, 500))
 def test_timesteps_are_whole_and_start_at_noise(name, zero_snr, count):
     theirs = make_scheduler(name, NoiseSchedule("v_prediction", zero_snr))
     set_timesteps(theirs, count, "cpu")
@@ -42,7 +42,7 @@ def test_fifty_ddim_steps_are_lavies():
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("ddim", 0), ("ddim", 1), ("ddpm", 1000), ("euler", 1), ("dpm++", 1000), ("unipc", 1000)]
+    "name, count", (("ddim", 0), ("ddim", 1), ("ddpm", 1000), ("euler", 1), ("dpm++", 1000), ("unipc", 1000))
 )
 def test_refuses_steps_that_miss_the_noise(name, count):
     with pytest.raises(ConfigError, match=f"cannot take {count} steps"):

@@ -56,7 +56,7 @@ def frames(*shape, seed=0):
 FEW = {"num_inference_steps": 3, "scheduler": "ddpm"}
 
 
-@pytest.mark.parametrize(("keys", "interval"), [(2, 4), (3, 4), (4, 3)])
+@pytest.mark.parametrize("keys, interval", ((2, 4), (3, 4), (4, 3)))
 def test_interpolation_fills_the_time_between_key_frames(keys, interval):
     stage = interpolator(interval)
     clip = frames(2, keys, 8, 12)
@@ -122,7 +122,7 @@ def test_each_window_is_conditioned_as_a_clip_of_its_own():
         assert torch.equal(low_res, spread_key_frames(low_res[:, :, ::4], 4))
 
 
-@pytest.mark.parametrize("make", [interpolator, resolver])
+@pytest.mark.parametrize("make", (interpolator, resolver))
 def test_a_clip_depends_on_seed_and_index_not_on_its_batch(make):
     clip = frames(3, 3, 4, 8)
     together = make()(clip, ["red", "green", "blue"], seed=3, **FEW)
@@ -143,8 +143,8 @@ def test_frames_survive_the_patch_autoencoder_in_any_tiling():
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
-    [
+    "call, message",
+    (
         (lambda: interpolator()(frames(1, 1, 4, 4), ["a"]), "key frames: got 1"),
         (lambda: interpolator()(frames(1, 3, 4, 4), ["a", "b"]), "got 2 prompts and 1 clips"),
         (
@@ -158,7 +158,7 @@ def test_frames_survive_the_patch_autoencoder_in_any_tiling():
         (lambda: resolver(max_noise_level=None)(frames(1, 3, 4, 4), ["a"], noise_level=200), "wanted 0 .. 199"),
         (lambda: resolver()(frames(1, 9, 4, 4), ["a"], overlap=8), "window: got windows of 8"),
         (lambda: resolver()(frames(1, 3, 4, 40), ["a"], tile=(32, 32)), "tile: got windows of 32"),
-    ],
+    ),
 )
 def test_refusals_name_the_setting(call, message):
     with pytest.raises(ConfigError, match=message):

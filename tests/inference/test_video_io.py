@@ -57,7 +57,7 @@ def test_mp4_is_the_same_whatever_memory_holds(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (128, 128, 128), (255, 255, 255)]
+    "colour", ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (128, 128, 128), (255, 255, 255))
 )
 def test_mp4_keeps_colours(tmp_path, colour):
     frames = np.full((2, 128, 128, 3), colour, np.uint8)
@@ -73,14 +73,14 @@ def test_mp4_pads_odd_sides(tmp_path):
     assert np.abs(decoded[:, :131, :145].astype(int) - frames).mean() < 2
 
 
-@pytest.mark.parametrize(("height", "width", "factor"), [(32, 48, 4), (100, 300, 2), (128, 128, 1), (1, 1, 128)])
+@pytest.mark.parametrize("height, width, factor", ((32, 48, 4), (100, 300, 2), (128, 128, 1), (1, 1, 128)))
 def test_small_clips_are_enlarged(tmp_path, height, width, factor):
     frames = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
     write_mp4(tmp_path / "a.mp4", frames, 8, min_side=128)
     assert decode(tmp_path / "a.mp4")[0].shape[1:3] == (height * factor, width * factor)
 
 
-@pytest.mark.parametrize("fps", [7.5, 29.97])
+@pytest.mark.parametrize("fps", (7.5, 29.97))
 def test_fractional_rates(tmp_path, fps):
     write_mp4(tmp_path / "a.mp4", clip(), fps)
     assert float(decode(tmp_path / "a.mp4")[1].rate) == pytest.approx(fps, rel=1e-3)
@@ -115,14 +115,14 @@ def test_sample_of_an_image(tmp_path):
     assert [p.name for p in paths] == ["00007.png", "00007.json"]
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../a", "a/b", "/a", ".a", "a b", "a\n", "a.b", "x" * 65, "-a"])
+@pytest.mark.parametrize("name", ("", ".", "..", "../a", "a/b", "/a", ".a", "a b", "a\n", "a.b", "x" * 65, "-a"))
 def test_sample_refuses_unsafe_names(tmp_path, name):
     with pytest.raises(ValueError, match="wanted letters, digits"):
         write_sample(tmp_path, name, clip(), 8, {})
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("frames", [clip().astype(np.float32), clip()[0], clip()[..., :1], clip()[:0]])
+@pytest.mark.parametrize("frames", (clip().astype(np.float32), clip()[0], clip()[..., :1], clip()[:0]))
 def test_refuses_other_arrays(tmp_path, frames):
     with pytest.raises(DataError, match=r"wanted uint8 \(F, H, W, 3\)"):
         write_mp4(tmp_path / "a.mp4", frames, 8)

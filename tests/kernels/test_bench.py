@@ -16,9 +16,9 @@ from PIL import Image
 
 pytest.importorskip("triton")
 
-from lavie.kernels.bench import harness  # noqa: E402
-from lavie.kernels.bench.report import END, START, renew  # noqa: E402
-from lavie.kernels.cost import Cost  # noqa: E402
+from lavie.kernels.bench import harness
+from lavie.kernels.bench.report import END, START, renew
+from lavie.kernels.cost import Cost
 
 ROOT = Path(__file__).resolve().parents[2]
 OPS = ("temporal_attention", "group_norm_silu", "pseudo3d_conv", "unet")
@@ -41,7 +41,7 @@ def developers_modules() -> set[str]:
     while required:
         requirement = Requirement(required.pop())
         name = canonical(requirement.name)
-        if name in found or requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+        if name in found or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
             continue
         found.add(name)
         try:
@@ -177,5 +177,5 @@ def test_report(tmp_path):
 
 
 def test_a_report_without_results_says_so(tmp_path):
-    with pytest.raises(SystemExit, match="results.csv: no results yet"):
+    with pytest.raises(SystemExit, match=r"results.csv: no results yet"):
         renew(tmp_path / "README.md", tmp_path / "results.csv", tmp_path / "results.png")

@@ -10,12 +10,12 @@ import torch
 
 pytest.importorskip("triton")
 
-from triton.runtime.errors import OutOfResources  # noqa: E402
+from triton.runtime.errors import OutOfResources
 
-from lavie.config.model import UNetConfig  # noqa: E402
-from lavie.kernels.bench import group_norm_silu, harness, pseudo3d_conv, temporal_attention, unet  # noqa: E402
-from lavie.kernels.bench.check import Case, Checker, Way, WrongResult  # noqa: E402
-from lavie.kernels.cost import Cost  # noqa: E402
+from lavie.config.model import UNetConfig
+from lavie.kernels.bench import group_norm_silu, harness, pseudo3d_conv, temporal_attention, unet
+from lavie.kernels.bench.check import Case, Checker, Way, WrongResult
+from lavie.kernels.cost import Cost
 
 CPU = torch.device("cpu")
 
@@ -150,7 +150,7 @@ def run_timed(case, times):
     """run_case without a GPU; times: of each way, called for every run."""
     functions = {way.function: name for name, way in case.ways.items()}
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(harness, "input_sets", lambda *_: [make(CPU, torch.float32)] * 3))
+        stack.enter_context(mock.patch.object(harness, "input_sets", return_value=[make(CPU, torch.float32)] * 3))
         stack.enter_context(mock.patch.object(harness, "time_once", lambda function, *_: times[functions[function]]()))
         return harness.run_case("toy", case, CPU, torch.float32, {"copy_gb_per_s": 1000})
 

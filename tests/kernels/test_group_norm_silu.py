@@ -91,7 +91,7 @@ def test_group_sizes(per_group):
 
 
 @pytest.mark.parametrize(
-    ("shape", "groups"),
+    "shape, groups",
     (((32, 1, 1), 4), ((1, 3, 5), 1), ((7, 1, 9), 1), ((6, 13, 2), 3), ((96, 5, 7), 4), ((130, 3, 3), 1)),
 )
 def test_odd_sizes(shape, groups):
@@ -261,7 +261,7 @@ def test_opcheck():
     leaves = [t.requires_grad_() for t in (x, weight, bias)]
     forward = (*leaves, 1, EPS, 1, 0, False, True, "triton")
     _, mean, rstd = torch.ops.lavie.group_norm_silu(*forward)
-    backward = tuple(t.detach() for t in (dy, *leaves, mean, rstd)) + (1, 1, 0, False, True, "triton")
+    backward = (*tuple(t.detach() for t in (dy, *leaves, mean, rstd)), 1, 1, 0, False, True, "triton")
     check_operation("group_norm_silu", forward, "group_norm_silu_backward", backward)
 
 
@@ -279,7 +279,7 @@ def test_compiles_without_graph_breaks_and_checkpoints():
 
 
 @pytest.mark.parametrize(
-    ("change", "groups", "reason"),
+    "change, groups, reason",
     (
         (dict(dtype=torch.float64), 2, "x is torch.float64, wanted float32, bfloat16 or float16"),
         (dict(parameters=torch.float64), 2, "weight is torch.float64"),
@@ -294,9 +294,9 @@ def test_what_is_unsupported_is_said(change, groups, reason):
 
 
 def test_parameters_that_are_no_contiguous_row_are_refused():
-    x, weight, bias, _ = inputs(1, 0)
+    x, weight, _bias, _ = inputs(1, 0)
     for wrong in (weight[:3], weight[:1].expand(4)):
-        with pytest.raises(KernelError, match="bias of shape .* is not 4 contiguous numbers"):
+        with pytest.raises(KernelError, match=r"bias of shape .* is not 4 contiguous numbers"):
             group_norm_silu(x, weight, wrong, groups=2, eps=EPS, backend="triton")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("triton")
 
-from lavie.kernels.resources import COUNTS, KEYS, OPS, faults, read_table, worse  # noqa: E402
+from lavie.kernels.resources import COUNTS, KEYS, OPS, faults, read_table, worse
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = dict.fromkeys(KEYS, "x") | dict(

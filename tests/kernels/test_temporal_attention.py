@@ -9,11 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 pytest.importorskip("triton")
 
-from lavie.errors import KernelError  # noqa: E402
-from lavie.kernels import temporal_attention as kernels  # noqa: E402
-from lavie.kernels.launch import CHIPS, recording  # noqa: E402
-from lavie.ops.temporal_attention import temporal_attention  # noqa: E402
-from lavie.testing import TOLERANCES, check_operation, relative_error  # noqa: E402
+from lavie.errors import KernelError
+from lavie.kernels import temporal_attention as kernels
+from lavie.kernels.launch import CHIPS, recording
+from lavie.ops.temporal_attention import temporal_attention
+from lavie.testing import TOLERANCES, check_operation, relative_error
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TRUNCATED = 1 if DEVICE == "cuda" else 2

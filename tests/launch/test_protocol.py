@@ -168,7 +168,7 @@ def test_an_error_that_would_come_again_does_not_requeue(submit):
     assert job.field("ExitCode") == "200:0"
 
 
-@pytest.mark.parametrize("code", [1, stop.LOST])
+@pytest.mark.parametrize("code", (1, stop.LOST))
 def test_a_job_that_ran_before_comes_back_however_soon_it_crashes(submit, code):
     """Its command is right, so it is the node, or one that did not come."""
     job = submit("steps=8", "at=5:stop", f"again={code}")
@@ -235,7 +235,7 @@ def test_hostile_overrides_arrive_as_they_are_and_run_nothing(submit, output):
 
 
 @pytest.mark.parametrize(
-    "argument", ["--deepspeed=x", "-h", "$(touch canary)", "a b=1", "", "=1", "a[$(touch canary)]=1"]
+    "argument", ("--deepspeed=x", "-h", "$(touch canary)", "a b=1", "", "=1", "a[$(touch canary)]=1")
 )
 def test_what_is_no_override_is_refused(submit, argument):
     assert "wanted key=value" in submit(argument).ends("FAILED") and not (ROOT / "canary").exists()

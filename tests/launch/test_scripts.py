@@ -53,7 +53,7 @@ def test_exit_codes_are_those_of_the_trainer():
     assert not [path for path in SCRIPTS if re.search(r"\beval\b|\bbash -c\b|\bsh -c\b", path.read_text())]
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGUSR2, stop.STOPPED), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("sent, code", ((signal.SIGUSR2, stop.STOPPED), (signal.SIGTERM, 143)))
 def test_a_rank_gets_the_signals_that_its_shell_gets(tmp_path, sent, code):
     """Where SLURM tracks processes by their cgroup, as most clusters do, it signals only what it started itself."""
     (tmp_path / "rank.py").write_text(RANK)

@@ -67,7 +67,7 @@ def test_networks_with_different_backends_live_side_by_side(calls):
 def test_what_cannot_run_is_refused(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     require_backends("auto", "sdpa", CPU)
-    with pytest.raises(KernelError, match="kernels is triton, but .*; set kernels to auto or torch"):
+    with pytest.raises(KernelError, match=r"kernels is triton, but .*; set kernels to auto or torch"):
         require_backends("triton", "sdpa", CPU)
-    with pytest.raises(KernelError, match="attention is flash-attn, but .*; set attention to sdpa"):
+    with pytest.raises(KernelError, match=r"attention is flash-attn, but .*; set attention to sdpa"):
         require_backends("auto", "flash-attn", CPU)

@@ -106,7 +106,7 @@ def test_clip_features_are_those_of_transformers(folder):
 
 @requires_shared
 def test_clip_of_another_width_is_refused(folder):
-    with pytest.raises(CheckpointError, match="gives 16 features, model.cross_attention_dim is 768: change one"):
+    with pytest.raises(CheckpointError, match=r"gives 16 features, model.cross_attention_dim is 768: change one"):
         build_text_encoder(TextEncoderConfig(), 768, str(folder))
 
 

@@ -126,7 +126,7 @@ def test_failed_loads_change_nothing(tmp_path, released, fresh):
     before = {name: value.clone() for name, value in fresh.state_dict().items()}
     del released["conv_out.bias"]
     torch.save(released, tmp_path / "base.pt")
-    with pytest.raises(CheckpointError, match="conv_out.bias"):
+    with pytest.raises(CheckpointError, match=r"conv_out.bias"):
         initialize(fresh, tmp_path / "base.pt")
     assert same(fresh, before)
 
@@ -188,7 +188,7 @@ def test_stable_diffusion_must_fit(make_2d, damage):
 
 
 def test_temporal_keys_are_unexpected_in_a_2d_model(released):
-    with pytest.raises(CheckpointError, match="unexpected: .*attn_temp"):
+    with pytest.raises(CheckpointError, match=r"unexpected: .*attn_temp"):
         load_stable_diffusion(released, tiny_unet())
 
 
@@ -279,7 +279,7 @@ def test_folders_that_are_something_else_are_refused(tmp_path, stable_diffusion,
     with pytest.raises(CheckpointError, match="_class_name is 'AutoencoderKL', wanted VideoUNet or UNet2D"):
         initialize(fresh, stable_diffusion[0])
     (unet / CONFIG_NAME).write_text("{")
-    with pytest.raises(CheckpointError, match="config.json: wanted JSON"):
+    with pytest.raises(CheckpointError, match=r"config.json: wanted JSON"):
         initialize(fresh, stable_diffusion[0])
 
 
@@ -299,7 +299,7 @@ def test_folders_without_usable_weights_are_refused(tmp_path, network, fresh):
 def test_index_cannot_lead_out_of_the_folder(tmp_path, network, fresh):
     save_network(tmp_path / "unet", network.config, network.state_dict())
     (tmp_path / "unet" / WEIGHTS_NAME).rename(tmp_path / WEIGHTS_NAME)
-    index = {"weight_map": {name: f"../{WEIGHTS_NAME}" for name in network.state_dict()}}
+    index = {"weight_map": dict.fromkeys(network.state_dict(), f"../{WEIGHTS_NAME}")}
     (tmp_path / "unet" / (WEIGHTS_NAME + ".index.json")).write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match=f"../{WEIGHTS_NAME} is missing"):
         initialize(fresh, tmp_path)
@@ -337,7 +337,7 @@ def test_saved_networks_are_checked(tmp_path, network, stable_diffusion):
     state = dict(network.state_dict())
     del state["conv_out.bias"]
     save_network(tmp_path, network.config, state)
-    with pytest.raises(CheckpointError, match="1 missing: conv_out.bias"):
+    with pytest.raises(CheckpointError, match=r"1 missing: conv_out.bias"):
         load_network(tmp_path)
     save_file({**network.state_dict(), "extra": torch.zeros(1)}, tmp_path / WEIGHTS_NAME)
     with pytest.raises(CheckpointError, match="1 unexpected: extra"):
@@ -369,7 +369,7 @@ def test_initialize_from_a_run_takes_its_newest_checkpoint_and_minds_the_config(
     network = VideoUNet(tiny_unet())
     initialize(network, tmp_path)
     assert (network.conv_in.bias == 10).all()
-    with pytest.raises(CheckpointError, match="rotary_dim is 32, this run's model.rotary_dim is 16"):
+    with pytest.raises(CheckpointError, match=r"rotary_dim is 32, this run's model.rotary_dim is 16"):
         initialize(VideoUNet(tiny_unet(rotary_dim=16)), tmp_path)
     with caplog.at_level("INFO", logger="lavie"):
         initialize(VideoUNet(tiny_unet(norm_statistics="pooled")), tmp_path)

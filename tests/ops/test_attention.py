@@ -60,9 +60,9 @@ def test_memory_merges_heads_without_gradients_too(dtype):
 
 def test_flash_attn_that_cannot_run_is_an_error():
     q, k, v = packed(2, 35, 2, 40, count=3).unbind(2)
-    with pytest.raises(KernelError, match="flash-attn.*set attention to sdpa"):
+    with pytest.raises(KernelError, match=r"flash-attn.*set attention to sdpa"):
         attention(q, k, v, backend="flash-attn")
-    with pytest.raises(KernelError, match="flash-attn.*set attention to sdpa"):
+    with pytest.raises(KernelError, match=r"flash-attn.*set attention to sdpa"):
         require_attention("flash-attn", torch.device("cpu"))
     require_attention("sdpa", torch.device("cpu"))
 

@@ -43,9 +43,11 @@ def test_auto_stays_with_torch_on_the_cpu_and_says_so_once(caplog):
 
 def test_triton_on_the_cpu_needs_the_interpreter(monkeypatch, module):
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    with pytest.raises(KernelError, match="x: kernels is triton, but .*TRITON_INTERPRET is not 1; set kernels to auto"):
+    with pytest.raises(
+        KernelError, match=r"x: kernels is triton, but .*TRITON_INTERPRET is not 1; set kernels to auto"
+    ):
         kernels_for("x", "triton", torch.ones(2))
-    with pytest.raises(KernelError, match="kernels is triton, but .*cpu"):
+    with pytest.raises(KernelError, match=r"kernels is triton, but .*cpu"):
         require_kernels("triton", CPU)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert kernels_for("x", "triton", torch.ones(2)) is module

@@ -83,7 +83,7 @@ def test_images_alone():
 
 
 @pytest.mark.parametrize(
-    ("shape", "groups"), (((32, 1, 1), 32), ((7, 1, 9), 1), ((6, 13, 2), 3), ((96, 5, 7), 32), ((40, 8, 8), 8))
+    "shape, groups", (((32, 1, 1), 32), ((7, 1, 9), 1), ((6, 13, 2), 3), ((96, 5, 7), 32), ((40, 8, 8), 8))
 )
 def test_odd_sizes(shape, groups):
     if shape[1:] == (1, 1):  # one pixel a group: its variance comes from the frames
@@ -150,7 +150,7 @@ def test_opcheck(dtype):
     leaves = [t.requires_grad_() for t in (x, weight, bias)]
     forward = (*leaves, 4, EPS, 3, 1, False, True, "torch")
     _, mean, rstd = torch.ops.lavie.group_norm_silu(*forward)
-    backward = tuple(t.detach() for t in (dy, *leaves, mean, rstd)) + (4, 3, 1, False, True, "torch")
+    backward = (*tuple(t.detach() for t in (dy, *leaves, mean, rstd)), 4, 3, 1, False, True, "torch")
     check_operation("group_norm_silu", forward, "group_norm_silu_backward", backward)
 
 

@@ -107,7 +107,7 @@ def test_strided_inputs_and_float32_parameters():
 def test_wrong_shapes_are_named(wrong):
     x, weight, bias, time, residual, _ = inputs(3, 4)
     tensors = {"weight": weight, "bias": bias, "time": time, "residual": residual, **wrong}
-    with pytest.raises(ValueError, match=f"(x|weight|bias|time|residual) .*{tuple(wrong)[0]}|^{tuple(wrong)[0]}"):
+    with pytest.raises(ValueError, match=f"(x|weight|bias|time|residual) .*{next(iter(wrong))}|^{next(iter(wrong))}"):
         pseudo3d_conv(x, **tensors)
 
 

@@ -67,7 +67,7 @@ def test_a_lookup_that_is_wrong_gives_no_wrong_entry(filled):
     assert all("holds another entry than the lookup says" in error for error in errors)
 
 
-@pytest.mark.parametrize("size", [0, 5, 300, -1])
+@pytest.mark.parametrize("size", (0, 5, 300, -1))
 def test_a_truncated_file_is_refused(filled, size):
     folder, index, *_ = filled
     name = shard_names(folder, "clips")[0]

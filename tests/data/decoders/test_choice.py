@@ -14,8 +14,8 @@ from tests.data.decoders.videos import CPU, requires_dali
 
 
 @pytest.mark.parametrize(
-    ("wanted", "device", "faults", "expected", "why"),
-    [
+    "wanted, device, faults, expected, why",
+    (
         ("auto", "cpu", {}, "pyav", "no GPU"),
         ("auto", "cuda", {}, "dali-gpu", "a GPU with a video decoder"),
         ("auto", "cuda", {"missing_dali": "not installed"}, "pyav", "not installed"),
@@ -32,7 +32,7 @@ from tests.data.decoders.videos import CPU, requires_dali
         ("dali", "cuda", {"missing_nvdec": "no libnvcuvid"}, None, "no libnvcuvid"),
         ("dali", "cuda", {"differs": "it fails on a test clip"}, None, "fails on a test clip"),
         ("dali", "cuda", {"degraded": True}, None, "low resolution"),
-    ],
+    ),
 )
 def test_choice(monkeypatch, wanted, device, faults, expected, why):
     monkeypatch.setattr(choice, "missing_dali", lambda: faults.get("missing_dali"))
@@ -57,7 +57,7 @@ def test_the_trial_finds_a_decoder_that_fails_or_differs(monkeypatch):
     assert "fails on a test clip: DALI" in trial(CPU)
 
 
-@pytest.mark.parametrize(("mean", "edge", "same"), [(2.4, 47, True), (2.6, 2.6, False), (0.1, 49, False)])
+@pytest.mark.parametrize("mean, edge, same", ((2.4, 47, True), (2.6, 2.6, False), (0.1, 49, False)))
 def test_disagreement_is_by_the_mean_and_by_the_largest(mean, edge, same):
     a = torch.zeros(2, 3, 64, 64)
     b = torch.full_like(a, mean / 127.5)

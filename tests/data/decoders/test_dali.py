@@ -46,8 +46,8 @@ def assert_same(a: torch.Tensor, b: torch.Tensor, scaled: bool = False) -> None:
 
 
 @requires_dali
-@pytest.mark.parametrize("codec", ["libvpx-vp9", "libvpx"])
-@pytest.mark.parametrize("size", [(48, 64), (34, 46), (33, 47), (48, 47)])
+@pytest.mark.parametrize("codec", ("libvpx-vp9", "libvpx"))
+@pytest.mark.parametrize("size", ((48, 64), (34, 46), (33, 47), (48, 47)))
 def test_dali_shows_the_same_frames(codec, size):
     indices = [0, 3, 4, 11, 19]
     a, b = decode_both(encode(shapes(20, *size), codec), indices)
@@ -57,14 +57,14 @@ def test_dali_shows_the_same_frames(codec, size):
 
 
 @requires_dali
-@pytest.mark.parametrize("gop", [1, 5, 250])
-@pytest.mark.parametrize("indices", [[0], [39], [0, 39], [7, 8, 9, 10], [5, 5, 30]])
+@pytest.mark.parametrize("gop", (1, 5, 250))
+@pytest.mark.parametrize("indices", ([0], [39], [0, 39], [7, 8, 9, 10], [5, 5, 30]))
 def test_any_frames_of_long_and_short_groups(gop, indices):
     assert_same(*decode_both(encode(shapes(40), gop=gop), indices))
 
 
 @requires_dali
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("count", (1, 2, 3))
 def test_short_files(count):
     assert_same(*decode_both(encode(shapes(count)), range(count)))
     assert_same(*decode_both(encode(shapes(count)), [count - 1]))
@@ -80,7 +80,7 @@ def test_hidden_reference_frames_are_not_counted():
 
 
 @requires_dali
-@pytest.mark.parametrize("matrix", [1, 2, 5, 6])
+@pytest.mark.parametrize("matrix", (1, 2, 5, 6))
 def test_colours_follow_the_files_matrix(matrix):
     frames = np.empty((3, 48, 64, 3), np.uint8)
     frames[:, :, :32], frames[:, :, 32:] = (180, 60, 80), (60, 120, 190)
@@ -96,8 +96,8 @@ def test_the_matrix_keeps_grey():
 
 
 @requires_dali
-@pytest.mark.parametrize("crop", ["cover", "patch"])
-@pytest.mark.parametrize(("u", "v"), [(0, 0), (0.3, 0.8), (1, 1)])
+@pytest.mark.parametrize("crop", ("cover", "patch"))
+@pytest.mark.parametrize("u, v", ((0, 0), (0.3, 0.8), (1, 1)))
 def test_the_same_part_is_cut_and_scaled(crop, u, v):
     y, x = np.mgrid[:72, :128]
     smooth = np.stack([128 + 100 * np.sin(x / 9 + i) * np.cos(y / 7) for i in range(4)])

@@ -15,8 +15,8 @@ from tests.data.decoders.videos import encode, encoded, sample, shapes
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
+    "changes, reason",
+    (
         ({}, None),
         ({"codec": "vp9", "width": 4096, "height": 144}, None),
         ({"kind": "image"}, "not a video"),
@@ -27,7 +27,7 @@ from tests.data.decoders.videos import encode, encoded, sample, shapes
         ({"height": 4098}, "longer than 4096"),
         ({"width": 1279}, "odd number"),
         ({"size": (64 << 20) + 1}, "larger than 64 MiB"),
-    ],
+    ),
 )
 def test_the_index_decides_first(changes, reason):
     plain = dataclasses.replace(sample(encode_mp4(shapes(2), 8)), width=1280, height=720, size=1 << 20)
@@ -57,8 +57,8 @@ def announced(data: bytes, width: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "device", "reason"),
-    [
+    "data, device, reason",
+    (
         (announced(encode(shapes(4)), 80), "cpu", "announces 80 x 48"),
         (announced(encode_mp4(shapes(4, 144, 160), 24), 176), "gpu", "announces 176 x 144"),
         (encode_mp4(shapes(4), 24), "cpu", "does not decode h264 on the CPU"),
@@ -67,7 +67,7 @@ def announced(data: bytes, width: int) -> bytes:
         (encode(shapes(4), matrix=9), "cpu", "colour matrix is number 9"),
         (turned(encode_mp4(shapes(4, 144, 160), 24)), "gpu", "turned upright"),
         (encode_mp4(shapes(4, 144, 160), 24, lossless=True), "gpu", "not 8-bit 4:2:0"),
-    ],
+    ),
 )
 def test_files_that_are_not_plain(data, device, reason):
     found = encoded(data, [0, 1], device)

@@ -86,7 +86,7 @@ def assert_same(pyav, dali):
 
 
 @requires_dali
-@pytest.mark.parametrize("num_workers", [0, 1, 2])
+@pytest.mark.parametrize("num_workers", (0, 1, 2))
 def test_the_same_samples_with_any_number_of_workers(shards, num_workers, caplog):
     caplog.set_level(logging.INFO, "lavie")
     pyav, _ = take(config(shards, decoder="pyav"), 8)
@@ -120,7 +120,7 @@ def test_ranks_and_resuming_change_nothing(shards):
 
 
 @requires_dali
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", (0, 1))
 def test_damaged_samples_have_the_same_spares_and_reports(shards, tmp_path, num_workers):
     folder = shutil.copytree(shards, tmp_path / "shards")
     index = load_index((str(folder),))

@@ -34,9 +34,7 @@ def test_a_batch_is_as_documented(demo):
         assert [by_key[k].kind for k in keys] == ["video", "image", "image"]
 
 
-@pytest.mark.parametrize(
-    ("world_size", "batch", "accumulation"), [(1, 2, 4), (2, 4, 1), (2, 2, 2), (4, 2, 1), (8, 1, 1)]
-)
+@pytest.mark.parametrize("world_size, batch, accumulation", ((1, 2, 4), (2, 4, 1), (2, 2, 2), (4, 2, 1), (8, 1, 1)))
 def test_ranks_and_accumulation_do_not_change_the_samples(demo, world_size, batch, accumulation):
     data = config(demo / "train")
     expected = take(data, 4, batch=8)
@@ -44,13 +42,13 @@ def test_ranks_and_accumulation_do_not_change_the_samples(demo, world_size, batc
     assert_same(expected, take(data, 4, world_size=world_size, batch=batch, accumulation=accumulation))
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("num_workers", (1, 2))
 def test_workers_do_not_change_the_samples(demo, num_workers):
     expected = take(config(demo / "train"), 8, batch=2, start_step=1)
     assert_same(expected, take(config(demo / "train", num_workers=num_workers), 8, batch=2, start_step=1))
 
 
-@pytest.mark.parametrize("start_step", [1, 4, 7])
+@pytest.mark.parametrize("start_step", (1, 4, 7))
 def test_a_resumed_run_goes_on_with_the_tail(demo, start_step):
     data = config(demo / "train")
     whole = take(data, 9, batch=4)

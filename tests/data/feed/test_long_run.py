@@ -18,8 +18,8 @@ def folders(tmp_path_factory):
     return datasets(tmp_path_factory.mktemp("long"))
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize("step", [10**6, FAR - 1, FAR + 10**9])
+@pytest.mark.parametrize("num_workers", (0, 2))
+@pytest.mark.parametrize("step", (10**6, FAR - 1, FAR + 10**9))
 def test_any_step_is_reached_at_once(folders, monkeypatch, step, num_workers):
     """The samples are those of the orders there, and what is computed does not depend on how far away it is."""
     permuted = []
@@ -38,8 +38,8 @@ def test_any_step_is_reached_at_once(folders, monkeypatch, step, num_workers):
     ]
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 4])
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("num_workers", (0, 1, 4))
+@pytest.mark.parametrize("ranks", (2, 3, 4))
 def test_a_run_resumed_on_other_ranks_and_workers_goes_on_with_the_tail(folders, ranks, num_workers):
     def rows(batches, steps):
         return [

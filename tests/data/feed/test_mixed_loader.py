@@ -63,8 +63,8 @@ def expected(folders):
     return sequence(config(folders))
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 4])
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("num_workers", (0, 1, 4))
+@pytest.mark.parametrize("ranks", (1, 2, 3, 4))
 def test_ranks_and_workers_do_not_change_the_sequence(folders, expected, ranks, num_workers):
     assert [row[0] for row in expected] == list(range(GLOBAL_BATCH * STEPS))
     clips = Counter(keys[0] for _, keys, _ in expected)
@@ -155,8 +155,8 @@ def test_datasets_that_give_nothing_are_refused(folders):
 
 
 @pytest.mark.parametrize(
-    ("train", "message"),
-    [
+    "train, message",
+    (
         ([{"path": "x", "weigth": 1}], "unknown key weigth of a dataset; valid keys: path, name, weight, image_weight"),
         (
             [{"path": "x", "weight": "much"}],
@@ -167,7 +167,7 @@ def test_datasets_that_give_nothing_are_refused(folders):
         (["a", {"path": "x"}], "names datasets and bare paths: give every path a weight"),
         ([{"path": "x"}, {"path": "y/x/"}], "several datasets of the name x: give each its own name"),
         ([{"weight": 1}], "key train.0.dataset.path is missing"),
-    ],
+    ),
 )
 def test_faulty_datasets_are_named(train, message):
     with pytest.raises(ConfigError, match=message):

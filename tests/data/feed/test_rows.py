@@ -24,7 +24,7 @@ from tests.data.feed.loading import MOVING, assert_same, small, take
 config = partial(small, num_frames=8, num_images=2)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", (0, 1))
 def test_damaged_samples_are_replaced_and_reported_and_others_stay(demo, tmp_path, num_workers):
     shutil.copytree(demo / "train", tmp_path / "train")
     index = load_index((str(tmp_path / "train"),))
@@ -52,7 +52,7 @@ def test_damaged_samples_are_replaced_and_reported_and_others_stay(demo, tmp_pat
     assert all("SHA-256 differs" in d["reason"] and "00000.tar" in d["reason"] for d in reported)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", (0, 1))
 def test_a_dataset_that_is_damaged_as_a_whole_stops_the_run(demo, tmp_path, num_workers):
     shutil.copytree(demo / "train", tmp_path / "train")
     damage(tmp_path / "train", {s.key for s in load_index((str(tmp_path / "train"),))})

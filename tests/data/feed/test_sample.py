@@ -92,7 +92,7 @@ def test_an_image_under_a_moving_camera_is_never_dalis(tmp_path):
     assert torch.equal(plain.tensors["pixels"], dali.tensors["pixels"])
 
 
-@pytest.mark.parametrize(("verify", "found"), [("always", 320), ("never", 0), ("sampled", 20)])
+@pytest.mark.parametrize("verify, found", (("always", 320), ("never", 0), ("sampled", 20)))
 def test_hashes_are_compared_as_often_as_asked(tmp_path, monkeypatch, verify, found):
     """The rule is the same for files, moving images and entries of a cache, and picks the same positions each time."""
     compared = []

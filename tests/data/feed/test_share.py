@@ -5,7 +5,7 @@ import pytest
 from lavie.data.feed.share import Share
 
 
-@pytest.mark.parametrize(("world_size", "accumulation", "batch"), [(1, 1, 1), (2, 3, 2), (4, 1, 3)])
+@pytest.mark.parametrize("world_size, accumulation, batch", ((1, 1, 1), (2, 3, 2), (4, 1, 3)))
 def test_the_ranks_divide_each_step_in_their_order(world_size, accumulation, batch):
     shares = [
         Share(seed=0, train_batch_size=batch, gradient_accumulation_steps=accumulation, rank=r, world_size=world_size)

@@ -57,7 +57,7 @@ def wait_until(condition, seconds=20):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("kill", (signal.SIGKILL, signal.SIGSTOP))
 def test_killed_and_stopped_processes_change_nothing(demo, caplog, kill):
     expected = rows(loader(config(demo / "train", num_workers=0)), 16)
     others = multiprocessing.active_children()
@@ -76,7 +76,7 @@ def test_killed_and_stopped_processes_change_nothing(demo, caplog, kill):
     assert all(f"a worker {what} at position " in line and ", reading " in line for line in lines)
 
 
-@pytest.mark.parametrize("kill", [False, True])
+@pytest.mark.parametrize("kill", (False, True))
 def test_a_sample_that_stops_its_process_twice_is_dropped_for_a_spare(demo, tmp_path, caplog, kill):
     folders = demo / "train", write_lone(tmp_path / "lone")
     data = config(*folders, num_workers=1, timeout=60 if kill else 1)

@@ -50,7 +50,7 @@ def test_the_path_is_a_pure_function_of_its_generator():
     assert path().dtype == np.float64
 
 
-@pytest.mark.parametrize("speed", [0.5, 4.0, 20.0])
+@pytest.mark.parametrize("speed", (0.5, 4.0, 20.0))
 def test_the_root_mean_square_speed_is_the_one_asked_for(speed):
     steps = np.concatenate([np.diff(path(n, speed=speed), axis=0) for n in range(400)])
     assert np.sqrt((steps**2).sum(1).mean()) == pytest.approx(speed, rel=0.05)
@@ -63,8 +63,8 @@ def test_the_camera_wavers_and_does_not_jitter():
     assert kept == pytest.approx(0.9, abs=0.03)
 
 
-@pytest.mark.parametrize("room", [(0, 0), (0, 50), (0.3, 0.01), (5, 5), (40, 7), ROOMY])
-@pytest.mark.parametrize("frames", [1, 16, 61])
+@pytest.mark.parametrize("room", ((0, 0), (0, 50), (0.3, 0.01), (5, 5), (40, 7), ROOMY))
+@pytest.mark.parametrize("frames", (1, 16, 61))
 def test_the_path_stays_in_its_room(room, frames):
     for n in range(40):
         drawn = path(n, frames, 6.0, room)
@@ -79,7 +79,7 @@ def test_starts_reach_the_whole_room():
     assert (starts.max(0) > (95, 27)).all()
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.75])
+@pytest.mark.parametrize("scale", (1.0, 0.75))
 def test_frames_shift_by_what_was_drawn(scale):
     image = smooth_image(260, 300)
     drawn = path(3, frames=8, room=(scale * 300 - 96, scale * 260 - 80))
@@ -97,7 +97,7 @@ def test_whole_pixels_are_the_images_own():
         np.testing.assert_array_equal(frame, image[y : y + 30, x : x + 32])
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.6, 1.5])
+@pytest.mark.parametrize("scale", (1.0, 0.6, 1.5))
 def test_no_border_shows(scale):
     """A flat image stays flat at its very corners: nothing from outside is mixed in."""
     image = np.full((50, 60, 3), (250, 120, 7), np.uint8)

@@ -13,8 +13,8 @@ def grid(frames: int, fps: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("source", "wanted", "expected"),
-    [
+    "source, wanted, expected",
+    (
         (8, 8, [0, 1, 2, 3]),
         (24, 8, [0, 3, 6, 9]),
         (30, 8, [0, 4, 7, 11]),
@@ -22,7 +22,7 @@ def grid(frames: int, fps: float) -> np.ndarray:
         (30000 / 1001, 30, [0, 1, 2, 3]),
         (24000 / 1001, 24, [0, 1, 2, 3]),
         (60, 24, [0, 2, 5, 7]),
-    ],
+    ),
 )
 def test_frames_at_a_rate(source, wanted, expected):
     assert clip_indices(grid(60, source), 4, fps=wanted, u=0).tolist() == expected
@@ -57,7 +57,7 @@ def test_frames_are_shown_at_their_targets():
         assert (following[1:] > target[1:]).all()
 
 
-@pytest.mark.parametrize(("frame_stride", "starts"), [(1, range(5)), (2, range(2)), (3, range(0))])
+@pytest.mark.parametrize("frame_stride, starts", ((1, range(5)), (2, range(2)), (3, range(0))))
 def test_all_feasible_starts_by_stride(frame_stride, starts):
     assert feasible_starts(grid(8, 30), 4, frame_stride=frame_stride).tolist() == list(starts)
 
@@ -74,8 +74,8 @@ def test_last_frame_is_reached_and_never_passed():
 
 
 @pytest.mark.parametrize(
-    ("frames", "source", "wanted", "stride", "ok"),
-    [
+    "frames, source, wanted, stride, ok",
+    (
         (16, 8, 8, None, True),
         (15, 8, 8, None, False),
         (16, 25 / 3, 8, None, True),
@@ -85,7 +85,7 @@ def test_last_frame_is_reached_and_never_passed():
         (16, 30, None, 1, True),
         (30, 30, None, 2, False),
         (31, 30, None, 2, True),
-    ],
+    ),
 )
 def test_what_fits(frames, source, wanted, stride, ok):
     assert fits(frames, source, 16, wanted, stride) is ok
@@ -111,14 +111,14 @@ def test_fit_at_the_same_size_changes_nothing():
     np.testing.assert_array_equal(fit(frames, 10, 12, 0.3, 0.9), frames)
 
 
-@pytest.mark.parametrize(("u", "columns"), [(0, slice(0, 10)), (0.5, slice(5, 15)), (1, slice(10, 20))])
+@pytest.mark.parametrize("u, columns", ((0, slice(0, 10)), (0.5, slice(5, 15)), (1, slice(10, 20))))
 def test_fit_cuts_where_asked(u, columns):
     frames = np.random.default_rng(0).integers(0, 256, (2, 10, 20, 3), dtype=np.uint8)
     np.testing.assert_array_equal(fit(frames, 10, 10, u, 0.5), frames[:, :, columns])
     np.testing.assert_array_equal(fit(frames.swapaxes(1, 2), 10, 10, 0.5, u), frames[:, :, columns].swapaxes(1, 2))
 
 
-@pytest.mark.parametrize("size", [(32, 32), (20, 64), (64, 20), (100, 130), (7, 5)])
+@pytest.mark.parametrize("size", ((32, 32), (20, 64), (64, 20), (100, 130), (7, 5)))
 def test_fit_gives_the_size_and_keeps_a_flat_colour(size):
     frames = np.full((2, 45, 60, 3), (10, 100, 200), np.uint8)
     fitted = fit(frames, *size)
@@ -127,9 +127,7 @@ def test_fit_gives_the_size_and_keeps_a_flat_colour(size):
     assert (fitted == (10, 100, 200)).all()
 
 
-@pytest.mark.parametrize(
-    ("u", "v", "left", "top"), [(0, 0, 0, 0), (0.5, 0.5, 10, 6), (0.47, 0.999, 9, 12), (1, 1, 20, 12)]
-)
+@pytest.mark.parametrize("u, v, left, top", ((0, 0, 0, 0), (0.5, 0.5, 10, 6), (0.47, 0.999, 9, 12), (1, 1, 20, 12)))
 def test_a_patch_is_cut_at_the_sources_own_resolution(u, v, left, top):
     frames = np.random.default_rng(0).integers(0, 256, (2, 24, 36, 3), dtype=np.uint8)
     patch = fit(frames, 12, 16, u, v, "patch")

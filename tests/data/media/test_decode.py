@@ -32,7 +32,7 @@ def reference_frames(data: bytes) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-@pytest.mark.parametrize("level", [16, 60, 128, 180, 235])
+@pytest.mark.parametrize("level", (16, 60, 128, 180, 235))
 def test_colours_are_converted_without_a_bias(level):
     """Flat patches of every luma and of random chroma, stored losslessly, beside BT.601 in float64."""
     rng = np.random.default_rng(level)
@@ -51,7 +51,7 @@ def test_colours_are_converted_without_a_bias(level):
     np.testing.assert_allclose(centres, truth, atol=0.6)
 
 
-@pytest.mark.parametrize("indices", [[0], [19], [0, 19], [3, 4, 5], [1, 6, 6, 17], list(range(20))])
+@pytest.mark.parametrize("indices", ([0], [19], [0, 19], [3, 4, 5], [1, 6, 6, 17], list(range(20))))
 def test_frames_by_number_are_those_of_a_full_decode_through_b_frames(indices):
     source = moving_frames(20)
     data = encode_mp4(source, 24)
@@ -63,7 +63,7 @@ def test_frames_by_number_are_those_of_a_full_decode_through_b_frames(indices):
     np.testing.assert_allclose(frames.astype(float).mean((1, 2, 3)), source[indices].mean((1, 2, 3)), atol=3)
 
 
-@pytest.mark.parametrize("fps", [8, 23.976, 24000 / 1001, 30000 / 1001, 60])
+@pytest.mark.parametrize("fps", (8, 23.976, 24000 / 1001, 30000 / 1001, 60))
 def test_constant_rate_is_found(fps):
     info = probe(encode_mp4(moving_frames(12), fps))
     assert (info.kind, info.format, info.frames, info.vfr) == ("video", "mp4", 12, False)
@@ -114,7 +114,7 @@ def test_audio_alone_is_no_video():
         probe(file.getvalue())
 
 
-@pytest.mark.parametrize(("quarter_turns", "matrix"), [(1, (0, -1, 1, 0)), (2, (-1, 0, 0, -1)), (3, (0, 1, -1, 0))])
+@pytest.mark.parametrize("quarter_turns, matrix", ((1, (0, -1, 1, 0)), (2, (-1, 0, 0, -1)), (3, (0, 1, -1, 0))))
 def test_rotated_video_is_shown_upright(quarter_turns, matrix):
     source = moving_frames(3)
     source[:, :16, :16] = (255, 0, 0)
@@ -140,8 +140,8 @@ def test_indices_must_ascend():
 
 
 @pytest.mark.parametrize(
-    ("data", "message"),
-    [
+    "data, message",
+    (
         (b"", "empty"),
         (b"version https://git-lfs.github.com/spec/v1", "starts with b'version https:"),
         (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "no mp4"),
@@ -151,7 +151,7 @@ def test_indices_must_ascend():
         (b"GIF89a" + bytes(5), "cannot be decoded|no video|wanted 1 to"),
         (b"\xff\xd8\xff" + bytes(50), "cannot be decoded"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "cannot be decoded"),
-    ],
+    ),
 )
 def test_what_is_no_media_is_a_data_error(data, message):
     with pytest.raises(DataError, match=message):
@@ -207,14 +207,14 @@ def test_images_become_upright_rgb():
 
 
 @pytest.mark.parametrize(
-    ("mode", "colour", "rgb"),
-    [
+    "mode, colour, rgb",
+    (
         ("L", 100, (100, 100, 100)),
         ("P", (200, 90, 30), (200, 90, 30)),
         ("1", 1, (255, 255, 255)),
         ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
         ("LA", (100, 255), (100, 100, 100)),
-    ],
+    ),
 )
 def test_other_modes_become_rgb(mode, colour, rgb):
     file = io.BytesIO()
@@ -244,12 +244,12 @@ def test_an_image_is_no_video_and_a_video_no_image():
 
 @requires_shared
 @pytest.mark.parametrize(
-    ("name", "frames", "fps"),
-    [
+    "name, frames, fps",
+    (
         ("videos/bigbuckbunny.mp4", 132, 25),
         ("videos/nasa_13013.mp4", 325, 25),
         ("videos/tears_of_steel.webm", 1691, 24),
-    ],
+    ),
 )
 def test_real_videos(name, frames, fps):
     data = (SHARED / "assets" / name).read_bytes()

@@ -27,7 +27,7 @@ def run(frames, settings, n=0):
     return degrade(frames, settings, numpy_generator(n, "test"))
 
 
-@pytest.mark.parametrize("scale", [2, 4, 8])
+@pytest.mark.parametrize("scale", (2, 4, 8))
 def test_the_box_is_the_exact_average(scale):
     frames = noise_frames()
     low = run(frames, config(scale=scale))
@@ -46,7 +46,7 @@ def test_filters_are_pillows(name):
     assert abs(low - theirs).max() < 0.5 + 1e-4  # the rounding to uint8, and Pillow's float32
 
 
-@pytest.mark.parametrize("sigma", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("sigma", (0.3, 1.0, 3.0))
 def test_the_blur_is_gaussian(sigma):
     """Blur multiplies a wave by the Gaussian's transform exp(-(k sigma)^2 / 2); the box takes its own share."""
     x = np.arange(256)
@@ -59,7 +59,7 @@ def test_the_blur_is_gaussian(sigma):
     np.testing.assert_array_equal(upright.swapaxes(1, 2), run(frames, config(blur=(sigma, sigma))))
 
 
-@pytest.mark.parametrize("blur", [(0, 0), (1.5, 1.5), (10, 10)])
+@pytest.mark.parametrize("blur", ((0, 0), (1.5, 1.5), (10, 10)))
 @pytest.mark.parametrize("name", FILTERS)
 def test_a_flat_colour_stays_to_the_border(name, blur):
     frames = np.full((2, 16, 24, 3), (10, 128, 250), np.uint8)

@@ -18,8 +18,8 @@ def test_lossless_is_bit_exact_at_odd_sizes():
 
 
 # 64 pixels are 4 macroblocks, 160 are 10: both end within the eight that x264's AVX-512 code takes at once.
-@pytest.mark.parametrize("size", [64, 160])
-@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("size", (64, 160))
+@pytest.mark.parametrize("lossless", (False, True))
 def test_encoding_gives_the_same_bytes_whatever_memory_holds(size, lossless):
     frames = drawn_frames(size)
     found = set()
@@ -29,7 +29,7 @@ def test_encoding_gives_the_same_bytes_whatever_memory_holds(size, lossless):
     assert len(found) == 1
 
 
-@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("lossless", (False, True))
 def test_encoding_gives_the_same_bytes_without_vector_instructions(lossless, monkeypatch):
     expected = encode_mp4(drawn_frames(64), 12, lossless=lossless)
     for options in (encode.X264, encode.LOSSLESS):

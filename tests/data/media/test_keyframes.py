@@ -99,7 +99,7 @@ def encoded_or_skipped(encoder) -> bytes:
         pytest.skip(f"this FFmpeg does not encode it: {error}")
 
 
-@pytest.mark.parametrize("name", [*CLOSED, *OTHER])
+@pytest.mark.parametrize("name", (*CLOSED, *OTHER))
 def test_any_clip_is_that_of_a_full_decode(name):
     data = encoded_or_skipped((CLOSED | OTHER)[name])
     frames = probe(data).frames
@@ -130,8 +130,8 @@ def test_a_count_that_is_not_the_packets_means_the_start():
     assert decoding_starts(encoded_or_skipped(CLOSED["h264, B-frames"]), COUNT - 1) == [0] * (COUNT - 1)
 
 
-@pytest.mark.parametrize("wrong", [1, 7, 13, 30])
-@pytest.mark.parametrize("name", ["h264, B-frames", "vp9", "h264, open groups"])
+@pytest.mark.parametrize("wrong", (1, 7, 13, 30))
+@pytest.mark.parametrize("name", ("h264, B-frames", "vp9", "h264, open groups"))
 def test_a_late_decoder_that_shows_something_else_begins_again(monkeypatch, name, wrong):
     data = encoded_or_skipped((CLOSED | OTHER)[name])
     whole = decode_frames(data, range(COUNT))
@@ -190,7 +190,7 @@ def test_damage_before_the_clip_is_left_to_the_checksum():
 
 
 @requires_shared
-@pytest.mark.parametrize("name", ["bigbuckbunny.mp4", "flower.mp4", "friday.mp4", "frog.mp4", "nasa_13013.mp4"])
+@pytest.mark.parametrize("name", ("bigbuckbunny.mp4", "flower.mp4", "friday.mp4", "frog.mp4", "nasa_13013.mp4"))
 def test_clips_of_real_videos(name):
     data = (SHARED / "assets/videos" / name).read_bytes()
     frames = len(frame_times(data))

@@ -90,8 +90,8 @@ def expected(folders):
     return sequence(config(folders))
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 4])
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("num_workers", (0, 1, 4))
+@pytest.mark.parametrize("ranks", (1, 2, 3, 4))
 def test_ranks_and_workers_do_not_change_the_sequence(folders, expected, ranks, num_workers):
     assert [row[0] for row in expected] == list(range(GLOBAL_BATCH * STEPS))
     assert sequence(config(folders, num_workers=num_workers), ranks=ranks) == expected
@@ -367,8 +367,8 @@ def test_a_step_without_weights_is_refused(folders):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+    "changes, message",
+    (
         ({"buckets": [BUCKETS[0], BUCKETS[1], BUCKETS[0]]}, "buckets has 4x16x24 twice: leave one out"),
         ({"buckets": [{**BUCKETS[0], "weight": 1}, BUCKETS[1]]}, "1 of 2 have a weight: give one to all, or to none"),
         (
@@ -382,7 +382,7 @@ def test_a_step_without_weights_is_refused(folders):
             {"buckets": BUCKETS, "moving_images": 1, "crop": "patch"},
             "have no weight, and at moving_images 1 there are no",
         ),
-    ],
+    ),
 )
 def test_faulty_buckets_are_named(changes, message):
     with pytest.raises(ConfigError, match=message):

@@ -93,7 +93,7 @@ def test_counts_far_out_agree_with_counting_on_from_there():
         assert mix.counts(start + 1000) == counts
 
 
-@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.7, 0.2, 0.1), (0.99, 0.01), (1 / 3, 1 / 3, 1 / 3)])
+@pytest.mark.parametrize("shares", ((0.5, 0.5), (0.7, 0.2, 0.1), (0.99, 0.01), (1 / 3, 1 / 3, 1 / 3)))
 def test_every_window_holds_the_shares(shares):
     mix = mixture(*([(0, w)] for w in shares), seed=5)
     for length in (1, 2, 5, 10, 100, 1000, 100_000):

@@ -52,7 +52,7 @@ def test_each_epoch_holds_every_sample_once():
     assert picked[:7] != picked[7:14]
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4, 8])
+@pytest.mark.parametrize("world_size", (1, 2, 4, 8))
 def test_ranks_split_each_step_without_gap_or_overlap(world_size):
     taken = [p for step in range(5) for rank in range(world_size) for p in positions(step, 8, rank, world_size)]
     assert taken == list(range(40))
@@ -75,7 +75,7 @@ def test_spares_differ_by_attempt_and_lie_inside():
     assert spares == [spare_at(3, attempt, 1000, seed=0) for attempt in range(1, 21)]
 
 
-@pytest.mark.parametrize("i", [-1, 5])
+@pytest.mark.parametrize("i", (-1, 5))
 def test_places_outside_are_refused(i):
     with pytest.raises(IndexError):
         Permutation(5, 0, 0)(i)

@@ -7,8 +7,8 @@ from lavie.errors import DataError
 
 
 @pytest.mark.parametrize(
-    ("raw", "clean"),
-    [(b"\xef\xbb\xbfa  dog\r\n", "a dog"), ("ein Bär", "ein Bär"), ("a\x00b\x1b[31m\tc", "a b [31m c")],
+    "raw, clean",
+    ((b"\xef\xbb\xbfa  dog\r\n", "a dog"), ("ein Bär", "ein Bär"), ("a\x00b\x1b[31m\tc", "a b [31m c")),
 )
 def test_captions_become_one_clean_line(raw, clean):
     assert clean_caption(raw) == clean

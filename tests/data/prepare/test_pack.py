@@ -116,7 +116,7 @@ def test_an_interrupted_run_leaves_no_half_shard(tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize("stem", ["../../etc/passwd", "-rf", "$(touch x)", "é" * 300, "a.b c", "CON", ""])
+@pytest.mark.parametrize("stem", ("../../etc/passwd", "-rf", "$(touch x)", "é" * 300, "a.b c", "CON", ""))
 def test_keys_are_harmless_whatever_the_name(tmp_path, stem):
     pack_files([CaptionedFile("n", stem, lambda: MP4, "x")], tmp_path, num_frames=16, fps=8)
     (sample,) = load_index((str(tmp_path),))
@@ -126,7 +126,7 @@ def test_keys_are_harmless_whatever_the_name(tmp_path, stem):
 
 
 @requires_shared
-@pytest.mark.parametrize(("folder", "videos", "images"), [("videos", 6, 0), ("clips_16f", 11, 0), ("images", 0, 8)])
+@pytest.mark.parametrize("folder, videos, images", (("videos", 6, 0), ("clips_16f", 11, 0), ("images", 0, 8)))
 def test_real_files_pack(tmp_path, folder, videos, images):
     report, index = packed(SHARED / "assets" / folder, tmp_path)
     assert (report.videos, report.images, report.rejected) == (videos, images, ())

@@ -124,7 +124,7 @@ def test_arrays_bytes_and_json_come_back(hostile, child):
     assert child.starts == 1
 
 
-@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGKILL"])
+@pytest.mark.parametrize("name", ("SIGSEGV", "SIGABRT", "SIGKILL"))
 def test_a_crash_is_named_and_the_next_call_works(hostile, child, name):
     with pytest.raises(DataError, match=f"crashed with {name}"):
         child.call(hostile.die, b"", int(signal.Signals[name]))

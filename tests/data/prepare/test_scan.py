@@ -32,8 +32,8 @@ def test_dots_in_names_stay_in_the_key(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("members", "name", "reason"),
-    [
+    "members, name, reason",
+    (
         ([("x.mp4", MP4)], "x.mp4", "no caption"),
         ([("x.txt", b"text")], "x", "caption without media"),
         ([("x.mp4", MP4), ("x.png", png()), ("x.txt", b"text")], "x", "several media members"),
@@ -56,7 +56,7 @@ def test_dots_in_names_stay_in_the_key(tmp_path):
         ([(special("x.mp4", tarfile.LNKTYPE, "a.mp4"), b"")], "x.mp4", "link, device or sparse file"),
         ([(special("x.mp4", tarfile.CHRTYPE), b"")], "x.mp4", "link, device or sparse file"),
         ([(special("x.mp4", tarfile.FIFOTYPE), b"")], "x.mp4", "link, device or sparse file"),
-    ],
+    ),
 )
 def test_each_defect_is_named_and_the_rest_stays(tmp_path, members, name, reason):
     samples, rejected = index_shard(make_tar(tmp_path / "0.tar", GOOD + members))

@@ -42,8 +42,8 @@ def test_a_folder_of_media_with_texts(tmp_path):
     assert not (tmp_path / "out" / "rejected.jsonl").exists()
 
 
-@pytest.mark.parametrize("media_column", ["path", "file_path", "video_path", "video", "image", "file_name"])
-@pytest.mark.parametrize("caption_column", ["text", "caption", "cap"])
+@pytest.mark.parametrize("media_column", ("path", "file_path", "video_path", "video", "image", "file_name"))
+@pytest.mark.parametrize("caption_column", ("text", "caption", "cap"))
 def test_tables_by_each_column_name(tmp_path, media_column, caption_column):
     src = write(tmp_path / "src", {"media/a.png": image()})
     row = {media_column: "media/a.png", caption_column: 'a "quoted", café', "other": "1"}
@@ -57,7 +57,7 @@ def test_tables_by_each_column_name(tmp_path, media_column, caption_column):
         assert captions(index) == ['a "quoted", café']
 
 
-@pytest.mark.parametrize("table", ["captions.jsonl", "metadata.jsonl", "captions.csv", "metadata.csv"])
+@pytest.mark.parametrize("table", ("captions.jsonl", "metadata.jsonl", "captions.csv", "metadata.csv"))
 def test_a_folder_with_a_table(tmp_path, table):
     src = write(tmp_path / "src", {"a.mp4": MP4, "extra.mp4": MP4, "LICENSE": "text"})
     write(src, {table: "path,text\na.mp4,one\n" if table.endswith("csv") else '{"path": "a.mp4", "text": "one"}\n'})
@@ -90,8 +90,8 @@ def test_shards_of_another_tool_are_packed_anew(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row", "name", "reason"),
-    [
+    "row, name, reason",
+    (
         ({"text": "x"}, "t.jsonl, line 2", "no media path"),
         ({"path": "a.mp4"}, "a.mp4", "no caption"),
         ({"path": "a.mp4", "text": 5}, "a.mp4", "no caption"),
@@ -99,7 +99,7 @@ def test_shards_of_another_tool_are_packed_anew(tmp_path):
         ({"path": "gone.mp4", "text": "x"}, "gone.mp4", "missing file"),
         ({"path": "https://example.com/a.mp4", "text": "x"}, "https://example.com/a.mp4", "missing file"),
         ({"path": "a.avi", "text": "x"}, "a.avi", "unknown extension"),
-    ],
+    ),
 )
 def test_rows_of_a_table_that_cannot_be_used(tmp_path, row, name, reason):
     src = write(tmp_path / "src", {"good.mp4": MP4, "a.mp4": MP4, "a.avi": b""})
@@ -110,7 +110,7 @@ def test_rows_of_a_table_that_cannot_be_used(tmp_path, row, name, reason):
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("t.jsonl", '{"path": 1}\n{"pa'), ("t.jsonl", "{}\n[1]"), ("t.csv", 'path,text\n"a,b')]
+    "name, text", (("t.jsonl", '{"path": 1}\n{"pa'), ("t.jsonl", "{}\n[1]"), ("t.csv", 'path,text\n"a,b'))
 )
 def test_a_broken_table_is_an_error_with_its_line(tmp_path, name, text):
     src = write(tmp_path, {name: text})

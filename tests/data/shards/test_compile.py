@@ -38,7 +38,7 @@ def test_a_changed_shard_makes_the_table_anew(train_copy, on_disk):
         load_index((str(train_copy),))
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: b"", lambda data: data[:500] + data[700:]])
+@pytest.mark.parametrize("damage", (lambda data: data[:-1], lambda data: b"", lambda data: data[:500] + data[700:]))
 def test_a_damaged_table_is_made_anew(train_copy, on_disk, damage):
     expected = list(load_index((str(train_copy),)))
     table = train_copy / "index.table"

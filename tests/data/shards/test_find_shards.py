@@ -19,11 +19,11 @@ def cut_tar(tar: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
-    [
+    "damage, message",
+    (
         (remove_index, "no index 00000.index.jsonl beside it"),
         (cut_tar, "cut short or replaced"),
-    ],
+    ),
 )
 def test_a_shard_that_does_not_fit_its_index_is_an_error_with_a_remedy(train_copy, damage, message):
     damage(train_copy / "00000.tar")
@@ -47,7 +47,7 @@ def test_a_lost_shard_is_named(train_copy):
         load_index((str(train_copy),))
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/train", "https://host/0.tar", "pipe:cat 0.tar", "file:///data"])
+@pytest.mark.parametrize("url", ("s3://bucket/train", "https://host/0.tar", "pipe:cat 0.tar", "file:///data"))
 def test_only_local_paths_are_read(url):
     with pytest.raises(DataError, match="only local paths"):
         load_index((url,))

@@ -59,15 +59,15 @@ def test_names_inside_an_index_open_nothing(web, served_folder, tmp_path):
 
 
 @pytest.mark.parametrize("key", UNSAFE)
-@pytest.mark.parametrize("served", [True, False])
+@pytest.mark.parametrize("served", (True, False))
 def test_unsafe_keys_are_refused(web, served_folder, key, served):
     relabel(served_folder / "00000.index.jsonl", [key])
     with pytest.raises(DataError, match=r"00000.index.jsonl, line 2: the key .* an unsafe name"):
         load_index((f"{web.url}/set" if served else str(served_folder),), remote=True)
 
 
-@pytest.mark.parametrize("tar", [*LURES, "/etc/passwd", "../../etc/passwd"])
-@pytest.mark.parametrize("served", [True, False])
+@pytest.mark.parametrize("tar", (*LURES, "/etc/passwd", "../../etc/passwd"))
+@pytest.mark.parametrize("served", (True, False))
 def test_the_tar_that_an_index_names_is_no_url_and_no_other_file(web, served_folder, tar, served):
     path = served_folder / "00000.index.jsonl"
     header, *lines = path.read_text().splitlines()

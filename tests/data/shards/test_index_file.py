@@ -30,12 +30,12 @@ def lose_a_field(index: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
-    [
+    "damage, message",
+    (
         (lose_last_line, r"videos and \d+ images, its header says 24 and 10"),
         (cut_last_line, "line 35: "),
         (lose_a_field, "line 5: wanted the keys"),
-    ],
+    ),
 )
 def test_a_damaged_index_is_an_error_with_a_remedy(train_copy, damage, message):
     damage(train_copy / "00000.index.jsonl")
@@ -52,8 +52,8 @@ def test_write_index_leaves_no_partial_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "fault"),
-    [
+    "changes, fault",
+    (
         ({"codec": 264}, "wanted text"),
         ({"caption": "another one"}, "the caption differs from its SHA-256"),
         ({"key": "../clip", "member": "../clip.mp4"}, "an unsafe name"),
@@ -70,7 +70,7 @@ def test_write_index_leaves_no_partial_file(tmp_path):
         ({"size": 1 << 40}, "do not lie inside the tar"),
         ({"caption_offset": 1 << 40}, "do not lie inside the tar"),
         ({"sha256": "ab"}, "wanted 64 hexadecimal digits"),
-    ],
+    ),
 )
 def test_a_line_that_cannot_be_true_is_an_error(train_copy, changes, fault):
     path = train_copy / "00000.index.jsonl"

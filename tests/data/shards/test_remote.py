@@ -27,7 +27,7 @@ def described_at(samples, url):
     return [(s.key, s.offset, s.sha256, f"{url}/{Path(s.shard).name}") for s in samples]
 
 
-@pytest.mark.parametrize("scheme", ["memory", "file", "http"])
+@pytest.mark.parametrize("scheme", ("memory", "file", "http"))
 def test_every_member_is_read_by_its_range(web, served_folder, scheme):
     import fsspec
 
@@ -49,7 +49,7 @@ def test_a_process_that_was_forked_has_its_own_connection(web):
         assert pool.map_async(read_member, [sample] * 6).get(60) == [expected] * 6
 
 
-@pytest.mark.parametrize("fault", [refuse(503), refuse(429), cut, delay(3)])
+@pytest.mark.parametrize("fault", (refuse(503), refuse(429), cut, delay(3)))
 def test_faults_that_pass_change_nothing(web, fault):
     samples = load_index((f"{web.url}/set",), remote=True)[:2]
     expected = [read_member(s) for s in samples]
@@ -97,7 +97,7 @@ def test_ranges_that_are_cut_short_are_errors(web, served_folder):
 
 @pytest.mark.parametrize(
     "url",
-    [
+    (
         "pipe:cat 0.tar",
         "pipe://cat 0.tar",
         "reference://x",
@@ -106,7 +106,7 @@ def test_ranges_that_are_cut_short_are_errors(web, served_folder):
         "s3:bucket",
         "https://",
         "ssh://host/x",
-    ],
+    ),
 )
 def test_commands_and_chains_are_refused_even_where_urls_are_allowed(url):
     with pytest.raises(DataError, match=r"wanted a local path, or a URL of http://, .*never read"):
@@ -121,12 +121,12 @@ def test_urls_are_refused_unless_the_configuration_allows_them(web):
 
 @pytest.mark.parametrize(
     "url",
-    [
+    (
         "https://ann:s3cret@host/set",
         "https://s3cret@host/set",
         "https://host/set?sig=s3cret",
         "s3://b/set#s3cret?s3cret",
-    ],
+    ),
 )
 def test_credentials_in_urls_are_refused_and_not_repeated(url):
     with pytest.raises(DataError, match="with credentials or a query") as error:

@@ -21,7 +21,7 @@ def fetches(web):
     return sum(method == "GET" and path.endswith(".jsonl") for method, path, _ in web.requests)
 
 
-@pytest.mark.parametrize("in_memory", [1000, 0])
+@pytest.mark.parametrize("in_memory", (1000, 0))
 def test_indices_are_fetched_again_only_when_they_changed(web, served_folder, tmp_path, monkeypatch, in_memory):
     monkeypatch.setattr(compile_module, "IN_MEMORY", in_memory)
     url = f"{web.url}/set"
@@ -52,15 +52,15 @@ def test_ranks_of_a_node_fetch_an_index_once(web):
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
-    [
+    "damage, message",
+    (
         (lambda f: (f / "00001.index.jsonl").unlink(), r"shard http://.*/set/00001.tar: no index beside it"),
         (lambda f: (f / "00001.tar").unlink(), r"1 of its shards are gone.*first: http://.*/00001.index.jsonl"),
         (lambda f: (f / "00001.tar").write_bytes(bytes(512)), r"00001.tar: 512 bytes, its index was made for"),
         (lambda f: (f / "00001.index.jsonl").write_text("{}"), r"index http://.*/00001.index.jsonl: cannot be read"),
         (lambda f: [p.unlink() for p in f.iterdir()], r"no .tar shards are listed there.*name every shard"),
         (shutil.rmtree, r"set: no such file"),
-    ],
+    ),
 )
 def test_a_folder_that_is_no_dataset_is_named_with_its_url(web, served_folder, damage, message):
     damage(served_folder)

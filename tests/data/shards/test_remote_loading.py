@@ -31,7 +31,7 @@ def sequence(path, steps=3, start_step=0, **changes):
     return [(b["keys"], b["positions"].tolist(), b["dropped"]) for b in taken], torch.cat([b["pixels"] for b in taken])
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", (0, 2))
 def test_samples_and_pixels_are_those_of_the_same_shards_on_a_disk(web, served_folder, num_workers):
     expected, pixels = sequence(served_folder, steps=9)  # 72 positions of 24 videos: three epochs
     found, same = sequence(f"{web.url}/set", steps=9, num_workers=num_workers)
@@ -46,14 +46,14 @@ def test_samples_and_pixels_are_those_of_the_same_shards_on_a_disk(web, served_f
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"),
-    [
+    "fault, reason",
+    (
         (refuse(503), "3 attempts in .* s, the last: ClientResponseError: 503"),
         (cut, "3 attempts in .* s, the last: ClientPayloadError"),
         (delay(3), "3 attempts in .* s, the last: no answer within 1 s"),
         (refuse(403), "ClientResponseError: 403"),
         (refuse(404), "ClientResponseError: 404"),
-    ],
+    ),
 )
 def test_a_sample_that_stays_out_of_reach_is_dropped_for_a_spare_and_named(web, served_folder, fault, reason):
     expected, pixels = sequence(served_folder)
@@ -79,7 +79,7 @@ def test_a_sample_that_stays_out_of_reach_is_dropped_for_a_spare_and_named(web, 
     assert torch.equal(others[same], pixels[same])
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", (0, 1))
 def test_a_store_that_no_longer_answers_stops_the_run(web, num_workers):
     url = f"{web.url}/set"
     load_index((url,), remote=True)

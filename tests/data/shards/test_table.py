@@ -24,7 +24,7 @@ def with_description(table: bytes, change) -> bytes:
 
 @pytest.mark.parametrize(
     "damage",
-    [
+    (
         lambda table: b"",
         lambda table: table[:-1],
         lambda table: table[100:],
@@ -33,7 +33,7 @@ def with_description(table: bytes, change) -> bytes:
         lambda table: with_description(table, lambda description: description | {"video": "many"}),
         lambda table: with_description(table, lambda description: description | {"texts": 0}),
         lambda table: with_description(table, lambda description: []),
-    ],
+    ),
 )
 def test_a_damaged_table_is_refused(train_copy, on_disk, damage):
     index = list(load_index((str(train_copy),)))

@@ -178,7 +178,7 @@ UPSCALER = {
 }
 
 
-@pytest.mark.parametrize(("stage", "changes"), [("base", {}), ("interpolation", {}), ("vsr", UPSCALER)])
+@pytest.mark.parametrize("stage, changes", (("base", {}), ("interpolation", {}), ("vsr", UPSCALER)))
 def test_flat_networks_are_inflated(tmp_path, stage, changes):
     flat = flat_unet(tmp_path / "sd", **changes).state_dict()
     import_stage(tmp_path / "sd", tmp_path / "out", stage)
