@@ -12,8 +12,6 @@ with g = dy * silu'(z), computed anew from x both times. The second pass over x 
 meet first what the first pass left in the cache.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -33,12 +31,12 @@ PROGRAMS = 16
 MOST_ROWS = 1024
 """Rows of a block at most, so that offsets within a block fit 32 bits."""
 EXTENTS = ["groups", "clips", "frames", "images", "pixels", "rows", "sets", "blocks"]
-"""Numbers that address blocks, not memory: a kernel is not compiled anew where one of them is 1 or a multiple of 16."""
+"""Arguments that address blocks, not memory. A kernel is not compiled anew where one is 1 or a multiple of 16."""
 
 
 @triton.jit
 def _block(channels, clips, frames, pixels, rows, BLOCK_C: tl.constexpr, REVERSED: tl.constexpr):
-    """This program's block and channels: the slabs of a block follow one another.
+    """Find this program's block and channels: the slabs of a block follow one another.
 
     Returns the block's index, the offset and number of its rows, the first image of its segment, and the channels [C].
     """
@@ -62,7 +60,7 @@ def _block(channels, clips, frames, pixels, rows, BLOCK_C: tl.constexpr, REVERSE
 
 @triton.jit
 def _set(index, clips, frames, images, pixels, rows):
-    """Set `index` of those that share statistics: a clip, which `images` of its own may join, or an image by itself.
+    """Find set `index` of rows that share statistics: a clip, which its images may join, or an image by itself.
 
     Returns, for its own segment and then for each image that joins it, the first block and the number of blocks, and
     for both the first image and the number of images.
@@ -81,13 +79,13 @@ def _set(index, clips, frames, images, pixels, rows):
 
 @triton.jit
 def _segment(k, block, blocks, block_joined, image_blocks):
-    """The first block and the number of blocks of segment k of a set."""
+    """Return the first block and the number of blocks of segment k of a set."""
     return tl.where(k == 0, block, block_joined + (k - 1) * image_blocks), tl.where(k == 0, blocks, image_blocks)
 
 
 @triton.jit
 def _store_per_image(table_a, a, table_b, b, group, groups, image, own, image_joined, joined, BLOCK_N: tl.constexpr):
-    """table_a[n, group] = a and table_b[n, group] = b for all images n of a set."""
+    """Store table_a[n, group] = a and table_b[n, group] = b for all images n of a set."""
     i = tl.arange(0, BLOCK_N)
     at = tl.where(i < own, image + i, image_joined + i - own) * groups + group
     tl.store(table_a + at, tl.zeros([BLOCK_N], tl.float32) + a, mask=i < own + joined)
@@ -96,7 +94,7 @@ def _store_per_image(table_a, a, table_b, b, group, groups, image, own, image_jo
 
 @triton.jit
 def _places(start, count, channels, c, BLOCK_S: tl.constexpr):
-    """Offsets in the block of its rows from `start`, at channels c [C], and which of them are inside: [S, C] each."""
+    """Return the offsets in a block of its rows from `start`, at channels c [C], and which are inside: [S, C] each."""
     s = tl.arange(0, BLOCK_S)
     at = start * channels + s[:, None] * channels + c[None, :]
     return at, (start + s < count)[:, None] & (c < channels)[None, :]
@@ -104,21 +102,24 @@ def _places(start, count, channels, c, BLOCK_S: tl.constexpr):
 
 @triton.jit
 def _tile(x, start, count, channels, c, BLOCK_S: tl.constexpr):
-    """Rows from `start` of the block at x, at channels c [C]: [S, C]. Loops load one tile ahead of the one they use."""
+    """Load the rows from `start` of the block at x, at channels c [C]: [S, C].
+
+    Loops load one tile ahead of the one that they use, so that memory is never idle.
+    """
     at, inside = _places(start, count, channels, c, BLOCK_S)
     return tl.load(x + at, mask=inside, other=0.0)
 
 
 @triton.jit
 def _of_groups(table, image, c, channels, groups):
-    """Entries of an image (N, groups) at the groups of channels c [C], as [1, C]."""
+    """Load the entries of an image, of a table (N, groups), at the groups of channels c [C], as [1, C]."""
     at = image * groups + c // (channels // groups)
     return tl.load(table + at, mask=c < channels, other=0.0)[None, :]
 
 
 @triton.jit
 def _affine(weight, bias, mean, rstd, image, c, channels, groups):
-    """Per channel c, [1, C] each: mean, rstd, and scale and bias of the map of x - mean."""
+    """Load for each channel c, [1, C] each: mean, rstd, and scale and bias of the map of x - mean."""
     weight_c = tl.load(weight + c, mask=c < channels, other=0.0).to(tl.float32)[None, :]
     bias_c = tl.load(bias + c, mask=c < channels, other=0.0).to(tl.float32)[None, :]
     rstd_c = _of_groups(rstd, image, c, channels, groups)
@@ -127,7 +128,7 @@ def _affine(weight, bias, mean, rstd, image, c, channels, groups):
 
 @triton.jit
 def _gradient(dy, z, SILU: tl.constexpr):
-    """dy * silu'(z), or dy."""
+    """Return dy * silu'(z), or dy without SiLU."""
     if SILU:
         sigmoid = 1.0 / (1.0 + tl.exp(-z))
         y = z * sigmoid
@@ -142,7 +143,7 @@ def _gradient(dy, z, SILU: tl.constexpr):
 def _block_statistics_kernel(
     x, block_mean, block_m2, channels, clips, frames, pixels, rows, BLOCK_S: tl.constexpr, BLOCK_C: tl.constexpr
 ):
-    """x (N, S, C) -> block_mean and block_m2 (blocks, C): a block's mean, and its squared deviations from that mean."""
+    """Write each block's mean and its sum of squared deviations from it: x (N, S, C) -> two tables (blocks, C)."""
     index, offset, count, _, c = _block(channels, clips, frames, pixels, rows, BLOCK_C, False)
     x += offset
     # Welford's recurrence in every place of the tile, over the tiles of the block: nothing cancels.
@@ -152,7 +153,7 @@ def _block_statistics_kernel(
     for start in range(0, count, BLOCK_S):
         v = ahead.to(tl.float32)
         ahead = _tile(x, start + BLOCK_S, count, channels, c, BLOCK_S)
-        at, inside = _places(start, count, channels, c, BLOCK_S)
+        _, inside = _places(start, count, channels, c, BLOCK_S)
         delta = tl.where(inside, v - mean, 0.0)
         mean += delta * (1.0 / (start // BLOCK_S + 1))
         m2 += delta * (v - mean)
@@ -170,7 +171,7 @@ def _statistics_kernel(
     block_mean, block_m2, mean, rstd, eps, channels, groups, clips, frames, images, pixels, rows,
     BLOCK_P: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """block_mean and block_m2 (blocks, C) -> mean and rstd (N, groups); `images` are those that join each clip."""
+    """Reduce block_mean and block_m2 (blocks, C) to mean and rstd (N, groups); `images` join each clip."""
     group = tl.program_id(0) % groups
     block, blocks, image, own, block_joined, image_blocks, image_joined, joined = _set(
         tl.program_id(0) // groups, clips, frames, images, pixels, rows
@@ -199,7 +200,7 @@ def _statistics_kernel(
     size = (own + joined) * pixels.to(tl.float32) * (channels // groups)
     weight = tl.where(of_group, seen, 0.0)
     mean_g = tl.sum(tl.sum(mean_p * weight, 1), 0) / size
-    mean_g += tl.sum(tl.sum((mean_p - mean_g) * weight, 1), 0) / size  # as before
+    mean_g += tl.sum(tl.sum((mean_p - mean_g) * weight, 1), 0) / size  # what rounding took, as for a block
     apart = mean_p - mean_g
     variance = tl.sum(tl.sum(m2_p + weight * apart * apart, 1), 0) / size
     rstd_g = tl.rsqrt(variance + eps)
@@ -211,7 +212,7 @@ def _apply_kernel(
     x, y, weight, bias, mean, rstd, channels, groups, clips, frames, pixels, rows,
     SILU: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """x (N, S, C), weight and bias (C,), mean and rstd (N, groups) -> y like x."""
+    """Write y like x (N, S, C), from weight and bias (C,), mean and rstd (N, groups)."""
     _, offset, count, image, c = _block(channels, clips, frames, pixels, rows, BLOCK_C, True)
     x, y = x + offset, y + offset
     mean_c, _, scale, bias_c = _affine(weight, bias, mean, rstd, image, c, channels, groups)
@@ -234,7 +235,10 @@ def _block_sums_kernel(
     x, dy, weight, bias, mean, rstd, block_g, block_gx, channels, groups, clips, frames, pixels, rows,
     SILU: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """x, dy (N, S, C), weight, bias (C,), mean, rstd (N, groups) -> sums of g and of g * x_hat (blocks, C)."""
+    """Write each block's sums of g and of g * x_hat, (blocks, C).
+
+    x, dy (N, S, C), weight, bias (C,), mean, rstd (N, groups).
+    """
     index, offset, count, image, c = _block(channels, clips, frames, pixels, rows, BLOCK_C, False)
     x, dy = x + offset, dy + offset
     mean_c, rstd_c, scale, bias_c = _affine(weight, bias, mean, rstd, image, c, channels, groups)
@@ -260,7 +264,8 @@ def _sums_kernel(
     channels, groups, sets, blocks, clips, frames, images, pixels, rows,
     BLOCK_P: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """block_g and block_gx (blocks, C) -> means of g * weight and g * x_hat * weight (N, groups), dweight, dbias (C,).
+    """Reduce block_g and block_gx (blocks, C) to the means of g * weight and g * x_hat * weight (N, groups), and to
+    dweight and dbias (C,).
 
     The first sets * groups programs take a group of a set each, the others BLOCK_G channels over all blocks.
     """
@@ -301,7 +306,7 @@ def _input_gradient_kernel(
     x, dy, dx, weight, bias, mean, rstd, mean_g, mean_gx, channels, groups, clips, frames, pixels, rows,
     SILU: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """x, dy (N, S, C), weight, bias (C,), the four statistics (N, groups) -> dx like x."""
+    """Write dx like x, from x, dy (N, S, C), weight, bias (C,) and the four statistics (N, groups)."""
     _, offset, count, image, c = _block(channels, clips, frames, pixels, rows, BLOCK_C, True)
     x, dy, dx = x + offset, dy + offset, dx + offset
     mean_c, rstd_c, scale, bias_c = _affine(weight, bias, mean, rstd, image, c, channels, groups)
@@ -426,25 +431,3 @@ def cost(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Cost:
     """
     parameters, statistics = weight.nbytes + bias.nbytes, 2 * x.shape[0] * groups * 4
     return Cost(3 * x.nbytes + parameters + statistics, 5 * x.nbytes + 2 * parameters + statistics, 0, 0)
-
-
-def _case(dtype: torch.dtype, channels: int, size: tuple[int, int], *settings: Any) -> None:
-    """Forward and backward on meta tensors, with `settings` from frames to silu."""
-    x = torch.empty(sum(settings[:2]), channels, *size, dtype=dtype, device="meta")
-    weight, bias = x.new_empty(2, channels)
-    y, mean, rstd = forward(x, weight, bias, 32, 1e-5, *settings)
-    backward(y, x, weight, bias, mean, rstd, 32, *settings)
-
-
-_SHAPES = {
-    "base level 0, resnet": (torch.bfloat16, 320, (40, 64), 16, 4, False, True),
-    "base level 0, resnet, skip": (torch.bfloat16, 960, (40, 64), 16, 4, False, True),
-    "base level 2, resnet, skip": (torch.bfloat16, 2560, (10, 16), 16, 4, False, True),
-    "base level 0, resnet, pooled with its images": (torch.bfloat16, 320, (40, 64), 16, 4, True, True),
-    "base level 1, transformer": (torch.bfloat16, 640, (20, 32), 1, 0, False, False),
-    "base level 0, resnet, fp32": (torch.float32, 320, (40, 64), 16, 4, False, True),
-    "base level 0, resnet, fp16": (torch.float16, 320, (40, 64), 16, 4, False, True),
-    "interpolation level 2, resnet": (torch.bfloat16, 1280, (10, 16), 61, 0, False, True),
-    "super-resolution level 0, resnet": (torch.bfloat16, 256, (320, 512), 8, 0, False, True),
-}
-CASES: dict[str, Callable[[], None]] = {name: partial(_case, *shape) for name, shape in _SHAPES.items()}

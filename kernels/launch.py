@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class Chip(NamedTuple):
-    """What a configuration may depend on."""
+    """What a kernel's configuration may depend on."""
 
     capability: tuple[int, int]
     multiprocessors: int
@@ -64,7 +64,7 @@ def recording(chip: Chip) -> Iterator[Recording]:
 
 
 def chip_of(tensor: Tensor) -> Chip:
-    """The chip that kernels on `tensor` run on."""
+    """Return the chip that kernels on `tensor` run on."""
     noted = _recording.get()
     if noted is not None:
         return noted.chip
@@ -80,7 +80,7 @@ def _cuda_chip(index: int) -> Chip:
 def launch(
     kernel: Any, grid: tuple[int, ...], *args: Any, num_warps: int = 4, num_stages: int = 1, **constants: Any
 ) -> None:
-    """kernel[grid](*args, **constants): `args` are the tensors and numbers, `constants` the tl.constexpr parameters."""
+    """Run kernel[grid](*args, **constants), or note it: `constants` are the tl.constexpr parameters."""
     noted = _recording.get()
     if noted is not None:
         noted.launches.append(Launch(kernel, grid, args, constants, num_warps, num_stages))

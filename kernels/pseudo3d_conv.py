@@ -4,7 +4,6 @@ Nothing is unfolded or padded: a program owns a tile of positions of one frame, 
 whose frame exists, times the input channels. The input's gradient is the same kernel with other weights.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,12 +15,12 @@ from .cost import Cost
 from .launch import chip_of, launch
 
 EXTENTS = ("B", "F", "S", "splits")
-"""Numbers on whose values no machine code depends."""
+"""Arguments that a kernel is not compiled anew for, whatever their values."""
 
 
 @triton.jit
 def _product(a, b, acc, PRECISION: tl.constexpr):
-    """acc + a b."""
+    """Return acc + a b."""
     if PRECISION == "interpreted":  # the interpreter would multiply the bits of bfloat16
         return tl.dot(a.to(tl.float32), b.to(tl.float32), acc)
     else:
@@ -39,10 +38,10 @@ def _conv_kernel(
     B,
     F,
     S,
-    x_b,
+    x_b,  # strides of x
     x_f,
     x_s,
-    r_b,
+    r_b,  # strides of residual
     r_f,
     r_s,
     C_IN: tl.constexpr,
@@ -54,6 +53,10 @@ def _conv_kernel(
     PARTS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
+    """Write y: a program takes BLOCK_M positions of one frame and BLOCK_N output channels.
+
+    Three phases: find the program's tile; add up the products over taps and blocks of input channels; finish the tile.
+    """
     STEPS: tl.constexpr = (C_IN + BLOCK_K - 1) // BLOCK_K
     COLUMNS: tl.constexpr = (C_OUT + BLOCK_N - 1) // BLOCK_N
     # Neighbours in time, and the column tiles of one frame, run together: they read the same tiles of x from L2.
@@ -95,7 +98,7 @@ def _conv_kernel(
 
 @triton.jit
 def _quarter(tile, which: tl.constexpr):
-    """A quarter of a tile's columns, counted from the left."""
+    """Return a quarter of a tile's columns, counted from the left."""
     quarters = tile.reshape(tile.shape[0], 2, 2, tile.shape[1] // 4).permute(0, 3, 1, 2)
     even, odd = quarters.split()
     left, right = (even if which % 2 == 0 else odd).split()
@@ -104,7 +107,7 @@ def _quarter(tile, which: tl.constexpr):
 
 @triton.jit
 def _finish(acc, bias, time, residual, y, b, image, block, column, S, r_s, C_OUT: tl.constexpr):
-    """Adds what is to be added to a tile, and stores it."""
+    """Add bias, time embedding and residual to a tile, as far as there are any, and store it."""
     ROWS: tl.constexpr = acc.shape[0]
     co = column + tl.arange(0, acc.shape[1])
     s = block * ROWS + tl.arange(0, ROWS)
@@ -115,7 +118,8 @@ def _finish(acc, bias, time, residual, y, b, image, block, column, S, r_s, C_OUT
         acc += tl.load(time + b * C_OUT + co, mask=co < C_OUT, other=0.0).to(tl.float32)[None, :]
     if residual is not None:
         acc += tl.load(residual + s.to(tl.int64)[:, None] * r_s + co[None, :], mask=mask, other=0.0).to(tl.float32)
-    tl.store(y + (image * S + s)[:, None] * C_OUT + co[None, :], acc.to(y.dtype.element_ty), mask=mask)
+    stored = acc.to(y.dtype.element_ty)
+    tl.store(y + (image * S + s)[:, None] * C_OUT + co[None, :], stored, mask=mask)
 
 
 @triton.jit(do_not_specialize=EXTENTS)
@@ -130,7 +134,7 @@ def _weight_gradient_kernel(
     x_b,
     x_f,
     x_s,
-    dy_b,
+    dy_b,  # strides of dy
     dy_f,
     dy_s,
     C_IN: tl.constexpr,
@@ -142,6 +146,10 @@ def _weight_gradient_kernel(
     EVEN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
+    """Write partial sums: a program takes one tap, a tile of channels and one of `splits` ranges of rows.
+
+    Two phases: find tap, tile and range; add up x^T dy over the range's blocks of BLOCK_S positions.
+    """
     INPUTS: tl.constexpr = (C_IN + BLOCK_I - 1) // BLOCK_I
     OUTPUTS: tl.constexpr = (C_OUT + BLOCK_O - 1) // BLOCK_O
     # All taps and tiles of one range of rows run together, and share the rows in L2.
@@ -171,9 +179,9 @@ def _weight_gradient_kernel(
             x_block = tl.load(x_source)
             dy_block = tl.load(dy_source)
         else:
-            there = (s + rows < S)[:, None]
-            x_block = tl.load(x_source, mask=there & (ci < C_IN)[None, :], other=0.0)
-            dy_block = tl.load(dy_source, mask=there & (co < C_OUT)[None, :], other=0.0)
+            inside = (s + rows < S)[:, None]
+            x_block = tl.load(x_source, mask=inside & (ci < C_IN)[None, :], other=0.0)
+            dy_block = tl.load(dy_source, mask=inside & (co < C_OUT)[None, :], other=0.0)
         acc = _product(tl.trans(x_block), dy_block, acc, PRECISION)
     entry = partial + (split * TAPS + tap).to(tl.int64) * (C_IN * C_OUT)
     tl.store(entry + ci[:, None] * C_OUT + co[None, :], acc, mask=(ci < C_IN)[:, None] & (co < C_OUT)[None, :])
@@ -195,7 +203,7 @@ DEEP = 1536
 
 
 def conv_tile(x: Tensor, outputs: int, taps: int) -> Tile:
-    """The forward kernel's tile."""
+    """Return the forward kernel's tile."""
     positions, depth = x.shape[2], taps * x.shape[3]
     if x.dtype == torch.float32:
         return Tile(64, 64, 32, 1, 4, 3) if positions <= 64 else Tile(128, 64, 32, 1, 8, 3)
@@ -209,7 +217,7 @@ def conv_tile(x: Tensor, outputs: int, taps: int) -> Tile:
 
 
 def weight_gradient_tile(x: Tensor, outputs: int) -> Tile:
-    """The weight gradient's tile: `m` input channels, `n` output channels, `k` positions."""
+    """Return the weight gradient's tile: `m` input channels, `n` output channels, `k` positions."""
     if x.dtype == torch.float32:
         return Tile(64, 64, 32, 1, 4, 1)
     if min(x.shape[3], outputs) <= 64:
@@ -220,7 +228,10 @@ def weight_gradient_tile(x: Tensor, outputs: int) -> Tile:
 
 
 def choose_splits(tiles: int, steps: int, multiprocessors: int) -> int:
-    """Into how many ranges the rows of the weight gradient go: those that fill whole waves of programs soonest."""
+    """Return into how many ranges the rows of the weight gradient are cut, so that it is done soonest.
+
+    Programs run in waves of one for each multiprocessor; a range is as long as the rows of one program.
+    """
     overhead = 16  # of a program, in steps: filling its pipeline, writing its partial sum and reading that back
 
     def duration(splits: int) -> int:
@@ -230,7 +241,7 @@ def choose_splits(tiles: int, steps: int, multiprocessors: int) -> int:
 
 
 def unsupported(x: Tensor, *others: Tensor | None) -> str | None:
-    """Why the kernels cannot run on these, or None."""
+    """Return why the kernels cannot run on these tensors, or None."""
     if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"x is {x.dtype}, wanted float32, bfloat16 or float16"
     devices = {t.device for t in others if t is not None}
@@ -281,7 +292,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, time: Tensor | None,
 
 
 def weight_gradient(dy: Tensor, x: Tensor, taps: int) -> Tensor:
-    """dy (B, F, S, C_out), x (B, F, S, C_in) -> (C_out, C_in, taps) float32."""
+    """Return the weight's gradient (C_out, C_in, taps) float32, from dy (B, F, S, C_out) and x (B, F, S, C_in)."""
     batch, frames, positions, inputs = x.shape
     outputs = dy.shape[3]
     x, dy = _unit_channels(x), _unit_channels(dy)
@@ -317,16 +328,17 @@ def weight_gradient(dy: Tensor, x: Tensor, taps: int) -> Tensor:
 
 
 def _precision(x: Tensor) -> str:
+    """Return how `_product` multiplies; float32 as three products of TF32 numbers on tensor cores."""
     return "interpreted" if x.is_cpu else "tf32x3"
 
 
 def _unit_channels(x: Tensor) -> Tensor:
-    """x as it is if its channels are neighbours; an expanded gradient becomes a copy."""
+    """Return x if its channels are neighbours in memory, else a copy, as of an expanded gradient."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _pack(weight: Tensor, tile: Tile) -> Tensor:
-    """(C_out, C_in, k) -> (k, C_in, C_out), the channels rounded up to whole blocks with zeros."""
+    """Permute a weight (C_out, C_in, k) to (k, C_in, C_out), its channels rounded up to whole blocks with zeros."""
     outputs, inputs, _ = weight.shape
     padding = (0, -outputs % tile.n, 0, -inputs % tile.k)
     packed = weight.permute(2, 1, 0)
@@ -336,7 +348,7 @@ def _pack(weight: Tensor, tile: Tile) -> Tensor:
 def cost(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, time: Tensor | None = None, residual: Tensor | None = None
 ) -> Cost:
-    """Floors of the temporal convolution and of all its gradients. Products with absent frames are not counted."""
+    """Return the floors of the convolution and of all its gradients. Products with absent frames are not counted."""
     batch, frames, positions, inputs = x.shape
     outputs, _, taps = weight.shape[:3]
     pairs = sum(max(frames - abs(tap - taps // 2), 0) for tap in range(taps))  # of an output and an input frame
@@ -350,44 +362,3 @@ def cost(
         forward_flops=flops,
         backward_flops=2 * flops,
     )
-
-
-def _case(
-    dtype: torch.dtype, taps: int, inputs: int, outputs: int, shape: tuple[int, int, int], epilogue: str
-) -> Callable[[], None]:
-    def run() -> None:
-        def empty(*size: int) -> Tensor:
-            return torch.empty(size, dtype=dtype, device="meta")
-
-        batch = shape[0]
-        x, dy, weight = empty(*shape, inputs), empty(*shape, outputs), empty(outputs, inputs, taps)
-        time = empty(batch, outputs) if "time" in epilogue else None
-        residual = empty(*shape, outputs) if "residual" in epilogue else None
-        forward(x, weight, empty(outputs), time, residual)
-        forward(dy, weight.transpose(0, 1).flip(2), None, None, None)
-        weight_gradient(dy, x, taps)
-
-    return run
-
-
-def _cases() -> dict[str, Callable[[], None]]:
-    """The super-resolution network's convolutions of 8 frames, by taps, channels and what is added; and odd sizes."""
-    bf16, fp16, fp32 = torch.bfloat16, torch.float16, torch.float32
-    rows = (
-        (bf16, 5, 256, 256, (1, 8, 320 * 512), "time"),
-        (bf16, 3, 256, 256, (1, 8, 320 * 512), "residual"),
-        (bf16, 5, 512, 512, (2, 8, 320 * 512), "time"),
-        (bf16, 3, 1024, 1024, (1, 8, 40 * 64), "residual"),
-        (bf16, 3, 24, 40, (1, 5, 99), "time residual"),
-        (fp16, 3, 512, 512, (1, 8, 160 * 256), "residual"),
-        (fp32, 3, 512, 512, (1, 8, 160 * 256), "time residual"),
-    )
-    return {
-        f"{str(dtype).removeprefix('torch.')} k{taps} {inputs}-{outputs} {epilogue}": _case(
-            dtype, taps, inputs, outputs, shape, epilogue
-        )
-        for dtype, taps, inputs, outputs, shape, epilogue in rows
-    }
-
-
-CASES = _cases()

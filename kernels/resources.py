@@ -14,9 +14,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from .cases import CASES
 from .launch import CHIPS, Chip, Launch, recording
 
 TABLE = Path(__file__).with_name("resources.csv")
-OPS = ("temporal_attention", "group_norm_silu", "pseudo3d_conv")
+OPS = tuple(CASES)
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
 TYPES |= {torch.int32: "i32", torch.int64: "i64"}
 NVIDIA = Path(triton.__file__).parent / "backends/nvidia/bin"
@@ -39,7 +39,7 @@ Row = dict[str, Any]
 
 
 def compile_launch(launch: Launch, chip: Chip) -> Any:
-    """The launch's kernel, compiled as Triton's just-in-time compiler would specialise it."""
+    """Return the launch's kernel, compiled as Triton's just-in-time compiler would specialise it."""
     names = launch.kernel.arg_names
     values = {**dict(zip(names, launch.args, strict=False)), **launch.constants}
     constexpr = {p.name for p in launch.kernel.params if p.is_constexpr}
@@ -64,13 +64,13 @@ def compile_launch(launch: Launch, chip: Chip) -> Any:
 
 
 def variant(launch: Launch) -> str:
-    """A launch's configuration in words: constants, warps, stages, and the type of its first tensor."""
+    """Return a launch's configuration in words: constants, warps, stages, and the type of its first tensor."""
     constants = [f"{name}={value}" for name, value in launch.constants.items()]
     return " ".join([TYPES[launch.args[0].dtype], *constants, f"w{launch.num_warps}", f"s{launch.num_stages}"])
 
 
 def read_machine_code(compiled: Any) -> Row:
-    """Counts from the resource table and the instructions of a compiled kernel.
+    """Return counts from the resource table and the instructions of a compiled kernel.
 
     `wide`: 128-bit accesses of global memory (loads, stores, asynchronous copies) of all `accesses`.
     """
@@ -97,10 +97,9 @@ def _tool(name: str, *arguments: str) -> str:
 
 
 def measure(op: str, chip: Chip, most: int | None = None) -> list[Row]:
-    """A row per kernel and configuration that the op's CASES, at most so many, launch on the chip."""
-    cases: dict[str, Callable[[], Any]] = import_module(f".{op}", __package__).CASES
+    """Return a row per kernel and configuration that the op's CASES, at most so many, launch on the chip."""
     rows: dict[tuple[str, ...], Row] = {}
-    for case, run in itertools.islice(cases.items(), most):
+    for case, run in itertools.islice(CASES[op].items(), most):
         with recording(chip) as noted:
             run()
         for launch in noted.launches:
@@ -118,20 +117,20 @@ def measure(op: str, chip: Chip, most: int | None = None) -> list[Row]:
 
 
 def measure_all(ops: tuple[str, ...], quick: bool) -> Iterator[Row]:
-    """The rows of several ops on all CHIPS, compiled in as many processes as there are cores."""
+    """Yield the rows of several ops on all CHIPS, compiled in as many processes as there are cores."""
     parts = [(op, chip, 1 if quick and chip.capability == (8, 0) else None) for op in ops for chip in CHIPS.values()]
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from itertools.chain.from_iterable(pool.map(measure, *zip(*parts, strict=True)))
 
 
 def faults(row: Row) -> list[str]:
-    """What no shipped kernel may do."""
+    """Return what the kernel of a row does that no shipped kernel may do."""
     name = " ".join(str(row[k]) for k in KEYS)
     return [f"{name}: {what}" for what, wrong in (("spills", row["stack"] or row["local"]),) if wrong]
 
 
 def worse(row: Row, before: Row) -> list[str]:
-    """Where `row` takes more than the committed row, or accesses memory in narrower pieces."""
+    """Return where `row` takes more than the committed row, or accesses memory in narrower pieces."""
     name = " ".join(str(row[k]) for k in KEYS)
     more = [f"{name}: {k} {before[k]} -> {row[k]}" for k in ("registers", "shared") if row[k] > before[k]]
     if row["wide"] * before["accesses"] < before["wide"] * row["accesses"]:
@@ -142,7 +141,7 @@ def worse(row: Row, before: Row) -> list[str]:
 
 
 def read_table() -> tuple[str, dict[tuple[str, ...], Row]]:
-    """The Triton version that made resources.csv, and its rows by key."""
+    """Return the Triton version that made resources.csv, and its rows by key."""
     with TABLE.open(newline="") as file:
         rows = list(csv.DictReader(file))
     table = {tuple(row[k] for k in KEYS): {**row, **{k: int(row[k]) for k in COUNTS}} for row in rows}
@@ -150,6 +149,7 @@ def read_table() -> tuple[str, dict[tuple[str, ...], Row]]:
 
 
 def write_table(rows: list[Row]) -> None:
+    """Write resources.csv anew."""
     with TABLE.open("w", newline="") as file:
         writer = csv.DictWriter(file, ["triton", *KEYS, *COUNTS], lineterminator="\n")
         writer.writeheader()
@@ -157,7 +157,7 @@ def write_table(rows: list[Row]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """0 if no kernel spills and, with the table's own version of Triton, none got worse or has no row."""
+    """Return 0 if no kernel spills and, with the table's own version of Triton, none got worse or has no row."""
     ops = tuple(a for a in arguments if not a.startswith("-")) or OPS
     rows, problems, quick = [], [], "--quick" in arguments
     for row in measure_all(ops, quick):

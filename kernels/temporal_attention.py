@@ -10,8 +10,6 @@ walked in chunks, which the backward pass reads again from the cache rather than
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -31,7 +29,7 @@ INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
 @triton.jit
 def _numbers(block, BLOCK: tl.constexpr):
-    """Numbers of a block's sequences: (BLOCK, 1, 1), or a scalar."""
+    """Return the numbers of a block's sequences: (BLOCK, 1, 1), or a scalar where BLOCK is 1."""
     if BLOCK == 1:
         return block
     else:
@@ -40,14 +38,17 @@ def _numbers(block, BLOCK: tl.constexpr):
 
 @triton.jit
 def _frames(block, ROWS: tl.constexpr):
-    """0 to ROWS - 1, (ROWS, 1). `block >> 31` is 0, but not to a compiler, which therefore does not move everything
-    that depends on frames out of the loop over blocks, into some fifty registers for as long as the loop runs."""
+    """Return the frame indices 0 to ROWS - 1, (ROWS, 1).
+
+    `block >> 31` is 0, which a compiler cannot know: so it does not move everything that depends on frames out of the
+    loop over blocks, into some fifty registers for as long as the loop runs.
+    """
     return (tl.arange(0, ROWS) + (block >> 31))[:, None]
 
 
 @triton.jit
 def _rows(n, frame, stride_b, stride_f, stride_s, HEAD_STRIDE: tl.constexpr, positions, HEADS: tl.constexpr):
-    """Offsets (.., ROWS, 1) of the frames of sequences n: 64 bits, for a clip may have more than 2^31 elements."""
+    """Return the offsets (.., ROWS, 1) of the frames of sequences n, in 64 bits: a clip may have over 2^31 elements."""
     position = n // HEADS
     start = (position // positions).to(tl.int64) * stride_b + (position % positions).to(tl.int64) * stride_s
     return start + n % HEADS * HEAD_STRIDE + frame.to(tl.int64) * stride_f
@@ -55,7 +56,7 @@ def _rows(n, frame, stride_b, stride_f, stride_s, HEAD_STRIDE: tl.constexpr, pos
 
 @triton.jit
 def _pairs(h, frame, ROWS: tl.constexpr):
-    """Offsets (.., ROWS, ROWS) into (heads, ROWS, ROWS)."""
+    """Return the offsets (.., ROWS, ROWS) of all pairs of frames into (heads, ROWS, ROWS)."""
     return (h * ROWS + frame) * ROWS + tl.arange(0, ROWS)
 
 
@@ -64,7 +65,7 @@ def _pairs(h, frame, ROWS: tl.constexpr):
 
 @triton.jit
 def _load(x, rows, inside, start, WIDTH: tl.constexpr, HEAD_DIM: tl.constexpr):
-    """Head dims start to start + WIDTH of each row; zeros beyond the head."""
+    """Load the head dims from start to start + WIDTH of each row, with zeros beyond the head."""
     dim = start + tl.arange(0, WIDTH)
     mask = inside if HEAD_DIM % WIDTH == 0 else inside & (dim < HEAD_DIM)
     return tl.load(x + (rows + dim), mask=mask, other=0.0)
@@ -72,6 +73,7 @@ def _load(x, rows, inside, start, WIDTH: tl.constexpr, HEAD_DIM: tl.constexpr):
 
 @triton.jit
 def _store(x, tile, rows, inside, start, WIDTH: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """Store the head dims from start to start + WIDTH of each row."""
     dim = start + tl.arange(0, WIDTH)
     mask = inside if HEAD_DIM % WIDTH == 0 else inside & (dim < HEAD_DIM)
     tl.store(x + (rows + dim), tile.to(x.dtype.element_ty), mask=mask)
@@ -79,6 +81,7 @@ def _store(x, tile, rows, inside, start, WIDTH: tl.constexpr, HEAD_DIM: tl.const
 
 @triton.jit
 def _zeros(BLOCK: tl.constexpr, ROWS: tl.constexpr):
+    """Return zero scores, (.., ROWS, ROWS)."""
     if BLOCK == 1:
         return tl.zeros((ROWS, ROWS), tl.float32)
     else:
@@ -87,6 +90,7 @@ def _zeros(BLOCK: tl.constexpr, ROWS: tl.constexpr):
 
 @triton.jit
 def _transposed(x):
+    """Exchange the last two axes."""
     if len(x.shape) == 3:
         return tl.permute(x, (0, 2, 1))
     else:
@@ -95,6 +99,7 @@ def _transposed(x):
 
 @triton.jit
 def _dot(a, b, accumulator=None):
+    """Return the matrix product a b, plus the accumulator, in float32."""
     if INTERPRETED:  # the interpreter would multiply the bits of bfloat16
         return tl.dot(a.to(tl.float32), b.to(tl.float32), accumulator)
     else:  # float32 as three products of TF32 numbers on tensor cores: relative errors of 1e-6
@@ -106,7 +111,7 @@ def _dot(a, b, accumulator=None):
 
 @triton.jit
 def _split(x):
-    """(.., ROWS, width) -> its even and its odd dims."""
+    """Split a tile (.., ROWS, width) into its even and its odd dims."""
     if len(x.shape) == 3:
         return tl.split(tl.reshape(x, (x.shape[0], x.shape[1], x.shape[2] // 2, 2)))
     else:
@@ -115,6 +120,7 @@ def _split(x):
 
 @triton.jit
 def _join(even, odd):
+    """Undo `_split`."""
     pairs = tl.join(even, odd)
     if len(pairs.shape) == 4:
         return tl.reshape(pairs, (pairs.shape[0], pairs.shape[1], 2 * pairs.shape[2]))
@@ -124,13 +130,13 @@ def _join(even, odd):
 
 @triton.jit
 def _load_turn(turn, frame, FRAMES: tl.constexpr, ROTARY: tl.constexpr):
-    """Cosines and sines, (ROWS, ROTARY / 2) each, of complex numbers (F, ROTARY / 2)."""
+    """Load the cosines and sines of each frame, (ROWS, ROTARY / 2) each, from complex numbers (F, ROTARY / 2)."""
     return _split(tl.load(turn + frame * ROTARY + tl.arange(0, ROTARY), mask=frame < FRAMES, other=0.0))
 
 
 @triton.jit
 def _load_turned(x, rows, inside, cos, sin, ROTARY: tl.constexpr, HEAD_DIM: tl.constexpr):
-    """The even and the odd rotary dims of each row, turned by its frame."""
+    """Load the even and the odd rotary dims of each row, turned by its frame."""
     tile = _load(x, rows, inside, 0, ROTARY, HEAD_DIM)
     even, odd = _split(tile.to(tl.float32))
     return (even * cos - odd * sin).to(tile.dtype), (odd * cos + even * sin).to(tile.dtype)
@@ -145,7 +151,11 @@ def _probabilities(
     FRAMES: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    """softmax(scale q k^T + bias), (.., ROWS, ROWS)."""
+    """Return softmax(scale q k^T + bias), (.., ROWS, ROWS).
+
+    Three phases: the product over RoPE's dims, which are turned first; the product over the other dims, in chunks; and
+    the softmax, in powers of two, without the columns beyond the last frame.
+    """
     scores = _zeros(BLOCK, ROWS)
     if ROTARY > 0:
         cos, sin = _load_turn(turn, frame, FRAMES, ROTARY)
@@ -169,12 +179,21 @@ def _probabilities(
 
 @triton.jit
 def temporal_attention_forward(
-    q, k, v, o, bias, turn,
-    x_b, x_f, x_s, o_b, o_f, o_s, positions, sequences, scale,
+    q, k, v,  # (B, F, S, heads, D)
+    o,  # (B, F, S, heads, D), contiguous
+    bias,  # (heads, ROWS, ROWS), contiguous, or None
+    turn,  # (F, ROTARY / 2, 2): cosines and sines, or None
+    x_b, x_f, x_s, o_b, o_f, o_s,  # strides of q, k, v and of o
+    positions,  # S
+    sequences,  # B * S * heads
+    scale,
     X_HEAD: tl.constexpr, HEADS: tl.constexpr, FRAMES: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    """q, k, v with strides (x_b, x_f, x_s, X_HEAD, 1), o with (o_b, o_f, o_s, HEAD_DIM, 1). A block per program."""
+    """Write the attention of a block of sequences for each program: the probabilities, then their product with v.
+
+    q, k, v have strides (x_b, x_f, x_s, X_HEAD, 1), o has (o_b, o_f, o_s, HEAD_DIM, 1).
+    """
     n, frame = _numbers(tl.program_id(0), BLOCK), _frames(tl.program_id(0), ROWS)
     inside = (n < sequences) & (frame < FRAMES)
     rows = _rows(n, frame, x_b, x_f, x_s, X_HEAD, positions, HEADS)
@@ -194,7 +213,7 @@ def _store_product(
     dx, ds, x, turn, rows, g_rows, inside, frame, scale,
     FRAMES: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    """scale ds x, where x is turned before the product and the product is turned back."""
+    """Write scale ds x to dx, where RoPE's dims of x are turned before the product and turned back after it."""
     if ROTARY > 0:
         cos, sin = _load_turn(turn, frame, FRAMES, ROTARY)
         even, odd = _load_turned(x, rows, inside, cos, sin, ROTARY, HEAD_DIM)
@@ -215,7 +234,11 @@ def _backward_block(
     HEADS: tl.constexpr, FRAMES: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    """Writes a block's dq, dk and dv; returns its gradient of the scores, (.., ROWS, ROWS)."""
+    """Write a block's dq, dk and dv; return its gradient of the scores, (.., ROWS, ROWS).
+
+    Four phases: the probabilities again; in chunks of head dims their gradient, and dv; the gradient of the scores
+    through the softmax; and its products with k and q.
+    """
     n, frame = _numbers(block, BLOCK), _frames(block, ROWS)
     inside = (n < sequences) & (frame < FRAMES)
     rows = _rows(n, frame, x_b, x_f, x_s, X_HEAD, positions, HEADS)
@@ -251,7 +274,9 @@ def temporal_attention_backward(
     HEADS: tl.constexpr, FRAMES: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    """do with strides (o_b, o_f, o_s, O_HEAD, 1), dq, dk, dv with (g_b, g_f, g_s, HEAD_DIM, 1).
+    """Write the gradients of q, k and v, and partial sums of the gradient of the bias.
+
+    do has strides (o_b, o_f, o_s, O_HEAD, 1), dq, dk, dv have (g_b, g_f, g_s, HEAD_DIM, 1).
 
     Without a bias a program takes one block. With one it takes every num_programs-th, and adds up in registers what it
     writes to dbias (programs * BLOCK, ROWS, ROWS): the host sees to it that each of its slots meets one head only.
@@ -282,15 +307,20 @@ class Config(NamedTuple):
     """How sequences of some length and type run. Chosen for no spills on sm_80 and sm_90, see resources.csv."""
 
     rows: int
+    """Frames of a tile: a power of two, at least 16."""
     block: int
+    """Sequences of a program."""
     num_warps: int
     chunk: int
+    """Head dims that are in registers at a time."""
     unroll: bool
+    """Whether the loop over chunks is unrolled."""
     per_multiprocessor: int
     """Programs that loop over blocks: a multiple of the 3 or 4 (of 64 rows, 1, 2 or 4) that run at a time."""
 
 
 def config_of(q: Tensor, bias: Tensor | None) -> Config:
+    """Return how sequences of q (B, F, S, heads, D) run."""
     rows, half = max(triton.next_power_of_2(q.shape[1]), 16), q.element_size() == 2
     if rows == 16:  # narrow chunks take the fewest registers, but 80 dims spill with them
         return Config(16, 4, 4, 32 if half and q.shape[-1] == 80 else 16, half, 12)
@@ -321,7 +351,7 @@ def forward(qkv: Tensor, bias: Tensor | None, turn: Tensor | None, scale: float)
     bias: (heads, F, F) or None; turn: complex64 (F, rotary_dim / 2), the rotation of each frame, or None.
     """
     q, k, v = _unpacked(qkv)
-    batch, frames, positions, heads, head_dim = q.shape
+    batch, _, positions, heads, head_dim = q.shape
     o = q.new_empty(q.shape)
     config, constants = _constants(q, bias, turn)
     if head_dim % 32 == 0:
@@ -340,7 +370,7 @@ def backward(do: Tensor, qkv: Tensor, bias: Tensor | None, turn: Tensor | None, 
     """Return the gradient of qkv, a contiguous tensor shaped like it, then that of the bias if there is one."""
     q, k, v = _unpacked(qkv)
     do = do if do.stride(-1) == 1 else do.contiguous()  # such as the expanded gradient of a sum
-    batch, frames, positions, heads, head_dim = q.shape
+    batch, frames, positions, heads, _ = q.shape
     gradient = qkv.new_empty(qkv.shape)
     dq, dk, dv = gradient.unbind(3)
     config, constants = _constants(q, bias, turn)
@@ -368,7 +398,7 @@ def _unpacked(qkv: Tensor) -> tuple[Tensor, ...]:
 
 
 def _padded(bias: Tensor | None, rows: int) -> Tensor | None:
-    """(heads, F, F) -> (heads, ROWS, ROWS), contiguous, which is read in wide pieces at any F."""
+    """Pad the bias (heads, F, F) to (heads, ROWS, ROWS), contiguous, which is read in wide pieces at any F."""
     if bias is None:
         return None
     beyond = rows - bias.shape[-1]
@@ -376,10 +406,12 @@ def _padded(bias: Tensor | None, rows: int) -> Tensor | None:
 
 
 def _real(turn: Tensor | None) -> Tensor | None:
+    """Return complex numbers as pairs of real ones: Triton has no complex type."""
     return None if turn is None else torch.view_as_real(turn)
 
 
 def _constants(q: Tensor, bias: Tensor | None, turn: Tensor | None) -> tuple[Config, dict[str, int | bool]]:
+    """Return how the kernels run, and the compile-time arguments that both have."""
     config = config_of(q, bias)
     _, frames, _, heads, head_dim = q.shape
     return config, {
@@ -408,35 +440,3 @@ def cost(qkv: Tensor, bias: Tensor | None) -> Cost:
     table = 0 if bias is None else bias.numel() * bias.element_size()
     product = 2 * q.numel() * q.shape[1]
     return Cost(4 * tensor + table, 7 * tensor + 2 * table, 2 * product, 5 * product)
-
-
-def _case(
-    size: int, head_dim: int, frames: int, dtype: torch.dtype, rotary_dim: int = 32, bias: bool = True, heads: int = 8
-) -> None:
-    meta = torch.device("meta")
-    qkv = torch.empty(1, frames, size, 3, heads, head_dim, dtype=dtype, device=meta)
-    table = torch.empty(heads, frames, frames, dtype=dtype, device=meta) if bias else None
-    turn = torch.empty(frames, rotary_dim // 2, dtype=torch.complex64, device=meta) if rotary_dim else None
-    o = forward(qkv, table, turn, head_dim**-0.5)
-    backward(o, qkv, table, turn, head_dim**-0.5)
-
-
-BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
-CASES: dict[str, Callable[[], None]] = {
-    "base level 0": partial(_case, 40 * 64, 40, 16, BF16),
-    "base level 1": partial(_case, 20 * 32, 80, 16, BF16),
-    "base level 2": partial(_case, 10 * 16, 160, 16, BF16),
-    "base level 0, fp16": partial(_case, 40 * 64, 40, 16, FP16),
-    "base level 0, fp32": partial(_case, 40 * 64, 40, 16, FP32),
-    "base level 2, fp32": partial(_case, 10 * 16, 160, 16, FP32),
-    "VSR level 1": partial(_case, 160 * 256, 64, 8, BF16),
-    "VSR level 3": partial(_case, 40 * 64, 128, 8, BF16),
-    "VSR level 3, 16 frames": partial(_case, 40 * 64, 128, 16, BF16),
-    "interpolation level 0": partial(_case, 40 * 64, 40, 61, BF16, 0, False),
-    "interpolation level 1": partial(_case, 20 * 32, 80, 61, BF16, 0, False),
-    "interpolation level 2": partial(_case, 10 * 16, 160, 61, BF16, 0, False),
-    "interpolation level 1, fp32": partial(_case, 20 * 32, 80, 61, FP32, 0, False),
-    "61 frames with RoPE and bias": partial(_case, 10 * 16, 160, 61, BF16),
-    "32 frames": partial(_case, 10 * 16, 160, 32, BF16),
-    "smoke": partial(_case, 8 * 8, 32, 8, FP32, heads=2),
-}

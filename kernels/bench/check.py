@@ -20,26 +20,27 @@ class Way:
     """One way to compute a case."""
 
     function: Callable[..., Tensor]
-    """Of the leaves."""
+    """Computes the case from its leaves."""
     compiled: bool = False
-    """Through torch.compile, for one shape."""
+    """Whether it goes through torch.compile, for one shape."""
     orders: tuple[tuple[int, ...] | None, ...] = ()
     """For each of the first leaves the order in which its dimensions lie in memory, outermost first, or None for the
     case's own."""
 
     def ready(self, dry: bool) -> Callable[..., Tensor]:
-        """The function to call; in a dry run, torch.compile only traces."""
+        """Return the function to call; in a dry run, torch.compile only traces."""
         if not self.compiled:
             return self.function
         return torch.compile(self.function, dynamic=False, backend="aot_eager" if dry else "inductor")
 
     def lay(self, leaves: list[Tensor]) -> list[Tensor]:
-        """The leaves as this way has them: copies of those that lie in another order."""
+        """Return the leaves as this way has them: copies of those that lie in another order."""
         orders = (*self.orders, *(None for _ in leaves[len(self.orders) :]))
         return [x if order is None else _lie(x, order) for x, order in zip(leaves, orders, strict=True)]
 
 
 def _lie(x: Tensor, order: tuple[int, ...]) -> Tensor:
+    """Return a copy of x whose dimensions lie in memory in `order`, outermost first."""
     inverse = [order.index(i) for i in range(len(order))]
     return x.detach().permute(order).contiguous().permute(inverse).requires_grad_(x.requires_grad)
 
@@ -56,7 +57,7 @@ class Case:
     reference: Callable[..., Tensor]
     """The definition in plain PyTorch, whatever the device, of the leaves."""
     cost: Cost
-    """Of elements of two bytes."""
+    """Floors for elements of two bytes."""
     roundings: int = 1
     """How many operations deep it is: the tolerance of one grows with the square root."""
 
@@ -67,13 +68,13 @@ class Errors:
 
     output: float
     gradients: float
-    """Of all gradients as one vector."""
+    """The error of all gradients as one vector."""
     each: tuple[float, ...]
-    """Of every gradient alone."""
+    """The error of every gradient alone."""
 
     @property
     def worst(self) -> float:
-        """Of output and gradients."""
+        """The larger of the errors of output and gradients."""
         return max(self.output, self.gradients)
 
 
@@ -88,13 +89,14 @@ class Checker:
         self.plain = self._errors(plain, case.reference)
 
     def errors(self, way: Way, function: Callable[..., Tensor], each: bool = True) -> Errors:
-        """Those of a way whose `ready` function it is.
+        """Return the errors of a way; `function` is what its `ready` returned.
 
         Args:
             each: look at each gradient alone too, for a wrong one can be lost in the norm of all. Not for rivals: a
                 textbook softmax in bfloat16 is right, and six times as far off as ours where a gradient nearly cancels.
 
-        Raises WrongResult if it is not right.
+        Raises:
+            WrongResult: the way is not right.
         """
         errors, plain = self._errors(way, function), self.plain
         compared = [

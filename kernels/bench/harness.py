@@ -112,19 +112,19 @@ def run_case(
             print(f"  {name:28} FAILED: {status}", flush=True)
         elif dry:
             print(f"  {name:28} error {errors[name].worst:.1e}", flush=True)
-        own = [{**common, "part": part, "status": status} for part in PARTS]
+        parts = [{**common, "part": part, "status": status} for part in PARTS]
         if name in samples:
-            for row in own:
+            for row in parts:
                 row |= numbers(case.cost, row["part"], samples[name], samples.get(ours), machine, dtype)
                 row["error"] = f"{errors[name].worst:.1e}"
-            print(f"  {name:28}" + "".join(map(_cell, own)) + f"  {samples[name].peak:.0f} MiB", flush=True)
-        rows += own
+            print(f"  {name:28}" + "".join(map(_cell, parts)) + f"  {samples[name].peak:.0f} MiB", flush=True)
+        rows += parts
     return rows
 
 
 @contextmanager
 def recorded(failures: dict[str, str], *names: str, doing: str = "") -> Iterator[None]:
-    """What goes wrong within becomes the status of the ways `names`, and the memory that it held is free."""
+    """Make of an exception within the block the status of the ways `names`, and free the memory that it holds."""
     try:
         yield
     except Exception as error:
@@ -137,7 +137,7 @@ def recorded(failures: dict[str, str], *names: str, doing: str = "") -> Iterator
 
 
 def numbers(cost: Cost, part: str, sample: Sample, ours: Sample | None, machine: Row, dtype: torch.dtype) -> Row:
-    """The columns of a part that was timed; the ratio stays empty where ours was not."""
+    """Return the columns of a part that was timed; the ratio stays empty where ours was not."""
     ms = getattr(sample, part)
     moved, flops = amounts(cost, part, dtype.itemsize)
     rate = moved / ms / 1e6
@@ -157,7 +157,7 @@ def _cell(row: Row) -> str:
 
 
 def amounts(cost: Cost, part: str, itemsize: int = 2) -> tuple[int, int]:
-    """Floor bytes and FLOPs of a part, with elements of `itemsize` bytes."""
+    """Return the floor bytes and FLOPs of a part, with elements of `itemsize` bytes."""
     moved = {"forward": cost.forward_bytes, "backward": cost.backward_bytes}
     flops = {"forward": cost.forward_flops, "backward": cost.backward_flops}
     parts = ("forward", "backward") if part == "both" else (part,)
@@ -165,7 +165,7 @@ def amounts(cost: Cost, part: str, itemsize: int = 2) -> tuple[int, int]:
 
 
 def input_sets(case: Case, device: torch.device, dtype: torch.dtype) -> list[list[Tensor]]:
-    """Enough sets of leaves to overflow the cache before one comes round again."""
+    """Return enough sets of leaves to overflow the cache before one comes round again."""
     first = case.make(device, dtype)
     size = sum(t.numel() * t.element_size() for t in first)
     cache = torch.cuda.get_device_properties(device).L2_cache_size
@@ -179,7 +179,7 @@ def measure(
     dtype: torch.dtype,
     failures: dict[str, str],
 ) -> dict[str, Sample]:
-    """The median times of ways of a case, and the most memory each took; without those that it adds to `failures`.
+    """Return the median times of a case's ways and the most memory each took, but for ways it adds to `failures`.
 
     The ways take turns, run by run, so that clocks and heat treat them alike.
     """
@@ -199,11 +199,11 @@ def measure(
             if name in failures:
                 for kept in (laid, gradients, samples):
                     kept.pop(name, None)
-    return {name: _median(own) for name, own in samples.items()}
+    return {name: _median(runs) for name, runs in samples.items()}
 
 
 def _median(samples: list[Sample]) -> Sample:
-    """The median of each time, and the largest peak."""
+    """Return the median of each time, and the largest peak."""
     forward, backward, both = (statistics.median(getattr(s, part) for s in samples) for part in PARTS)
     return Sample(forward, backward, both, max(s.peak for s in samples))
 
@@ -230,7 +230,7 @@ def time_once(function: Callable[..., Tensor], leaves: list[Tensor], gradient: T
 
 
 def describe_machine(device: torch.device) -> Row:
-    """GPU, clocks, versions and the rate of a copy on it now."""
+    """Return GPU, clocks, versions and the rate of a copy on it now."""
     query = ["nvidia-smi", "--query-gpu=clocks.sm,clocks.mem", "--format=csv,noheader", f"--id={device.index or 0}"]
     try:
         clocks = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().replace(",", " /")
@@ -247,7 +247,7 @@ def describe_machine(device: torch.device) -> Row:
 
 
 def copy_rate(device: torch.device) -> float:
-    """Bytes read plus written by a copy of 1 GiB, in GB/s."""
+    """Return the bytes read plus written by a copy of 1 GiB, in GB/s."""
     source = torch.empty(2**30, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     times = triton.testing.do_bench(lambda: target.copy_(source), return_mode="median")
@@ -255,12 +255,12 @@ def copy_rate(device: torch.device) -> float:
 
 
 def results_file() -> Path:
-    """results.csv, or the file that LAVIE_BENCH_RESULTS names."""
+    """Return results.csv, or the file that LAVIE_BENCH_RESULTS names."""
     return Path(os.environ.get("LAVIE_BENCH_RESULTS", RESULTS))
 
 
 def append(rows: list[Row]) -> None:
-    """Add rows to the results."""
+    """Add rows to the file of results."""
     path = results_file()
     new = not path.exists()
     with path.open("a", newline="") as file:

@@ -20,7 +20,7 @@ from .temporal import TemporalResnetBlock
 
 
 class Attention(nn.Module):
-    """The projections of multi-head attention, applied packed."""
+    """The projections of multi-head attention: layers with the same input are applied as one product."""
 
     def __init__(self, channels: int, heads: int, context_channels: int | None = None):
         super().__init__()
@@ -32,42 +32,48 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def project(self, x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
-        """x (..., C) through several layers in one product -> a (..., heads, head_dim) view for each."""
+        """Apply several layers to x (..., C) in one product; return a view (..., heads, head_dim) for each."""
         packed = F.linear(x, torch.cat([layer.weight for layer in layers]))
         return packed.unflatten(-1, (len(layers), self.heads, -1)).unbind(-3)
 
     def out(self, heads: Tensor) -> Tensor:
-        """(..., heads, head_dim) -> (..., C)."""
+        """Merge the heads and project them: (..., heads, head_dim) -> (..., C)."""
         return self.to_out[0](heads.flatten(-2))
 
 
 class FrameAttention(UsesAttention, Attention):
-    """Attention whose queries are the positions of a frame."""
+    """Attention whose queries are the positions of single frames."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q (N, S, heads, D), k and v (N, L, heads, D) -> (N, S, C)."""
+        """Attend from q (N, S, heads, D) to k and v (N, L, heads, D), and project: (N, S, C)."""
         return self.out(attention(q, k, v, backend=self.attention_backend))
 
 
 class SelfAttention(FrameAttention):
-    """Within each frame."""
+    """Attention within each frame."""
 
     def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
-        """(B * F, S, C) -> (B * F, S, C); the text is not read."""
+        """Map x (B * F, S, C) to a tensor like it; the text is not read."""
         return self.attend(*self.project(x, self.to_q, self.to_k, self.to_v))
 
 
 class FirstAndPreviousAttention(SelfAttention):
-    """From each frame of a clip to the clip's first frame and the one before it; an image reads itself."""
+    """Attention from each frame of a clip to the clip's first frame and to the frame before it.
+
+    An image reads itself.
+    """
 
     def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
-        """(B * F, S, C) -> (B * F, S, C)."""
+        """Map x (B * F, S, C) to a tensor like it; the text is not read."""
         q, k, v = self.project(x, self.to_q, self.to_k, self.to_v)
         return self.attend(q, _first_and_previous(k, frames), _first_and_previous(v, frames))
 
 
 def _first_and_previous(x: Tensor, frames: Frames) -> Tensor:
-    """(B * F, S, heads, D) -> (B * F, 2 S, heads, D); frame 0 and images have themselves twice."""
+    """Put what each frame reads one behind the other: (B * F, S, heads, D) -> (B * F, 2 S, heads, D).
+
+    Frame 0 and images have themselves twice.
+    """
     clips, images = frames.split(x)
     first = clips[:, :1]
     previous = torch.cat([first, clips[:, :-1]], 1)
@@ -76,10 +82,13 @@ def _first_and_previous(x: Tensor, frames: Frames) -> Tensor:
 
 
 class TextAttention(FrameAttention):
-    """From each frame to its text."""
+    """Attention from each frame to its text."""
 
     def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
-        """x (B * F, S, C), text (B, 1 + images, L, D): the first entry serves the clip, the others an image each."""
+        """Map x (B * F, S, C) to a tensor like it.
+
+        text: (B, 1 + images, L, D): the first entry serves the clip, the others an image each.
+        """
         q = self.to_q(x).unflatten(-1, (self.heads, -1))
         k, v = self.project(text, self.to_k, self.to_v)
         if frames.images == 0:  # one text for all frames: the frames are just more queries
@@ -89,13 +98,13 @@ class TextAttention(FrameAttention):
 
 
 def _per_frame(text: Tensor, frames: Frames) -> Tensor:
-    """(B, 1 + images, ...) -> (B * F, ...): the first entry for each frame of the clips, then an entry per image."""
+    """Repeat the clips' text for each of their frames: (B, 1 + images, ...) -> (B * F, ...); images have one each."""
     clip, images = text.split([1, frames.images], 1)
     return frames.join(clip.expand(-1, frames.video, *clip.shape[2:]), images)
 
 
 class TemporalAttention(UsesKernels, Attention):
-    """Over the clip's frames at each position (paper, section 4.1); starts as the exact zero map."""
+    """Attention over the clip's frames at each position (paper, section 4.1). It starts as the exact zero map."""
 
     def __init__(self, channels: int, heads: int, rotary_dim: int, relative_bias: bool):
         super().__init__(channels, heads)
@@ -105,7 +114,7 @@ class TemporalAttention(UsesKernels, Attention):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, F, S, C) -> (B, F, S, C)."""
+        """Map x (B, F, S, C) to a tensor like it."""
         qkv = F.linear(x, torch.cat([layer.weight for layer in (self.to_q, self.to_k, self.to_v)]))
         bias = self.time_rel_pos_bias(x.shape[1]) if self.time_rel_pos_bias is not None else None
         qkv = qkv.unflatten(-1, (3, self.heads, -1))
@@ -114,7 +123,7 @@ class TemporalAttention(UsesKernels, Attention):
 
 
 class GEGLU(nn.Module):
-    """Linear, then values times GELU of gates (Shazeer, 2020)."""
+    """A linear layer to values and gates, then values times GELU of gates (Shazeer, 2020)."""
 
     def __init__(self, channels: int, inner: int):
         super().__init__()
@@ -126,7 +135,7 @@ class GEGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """GEGLU of four times the width, then back."""
+    """A GEGLU of four times the width, then a linear layer back."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -138,7 +147,10 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """self -> text -> temporal -> feed-forward, each pre-normed and residual; the last two may change places."""
+    """Four layers on tokens: self-attention, text attention, temporal attention and feed-forward.
+
+    Each is pre-normed and residual. With temporal_order "after_feed_forward" the last two change places.
+    """
 
     def __init__(self, config: UNetConfig, channels: int, heads: int, only_cross_attention: bool):
         super().__init__()
@@ -158,7 +170,7 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(channels)
 
     def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
-        """x (B * F, S, C), text (B, 1 + images, L, D)."""
+        """Map x (B * F, S, C) to a tensor like it; text: (B, 1 + images, L, D)."""
         x = x + self.attn1(self.norm1(x), text, frames)
         x = x + self.attn2(self.norm2(x), text, frames)
         if self.temporal_last:
@@ -167,7 +179,7 @@ class TransformerBlock(nn.Module):
         return x + self.ff(self.norm3(x))
 
     def temporal(self, x: Tensor, frames: Frames) -> Tensor:
-        """Temporal attention over the clips; images pass by."""
+        """Apply temporal attention to the clips; images pass by."""
         if not frames.video:
             return x
         clips, images = frames.split(x)
@@ -175,9 +187,9 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """norm, projection in, one transformer block on the tokens, projection out, plus the input.
+    """A residual layer: norm, projection in, one transformer block on the tokens, projection out.
 
-    With temporal convolutions a temporal residual block comes before all of it.
+    With temporal convolutions a temporal residual block comes before it.
     """
 
     def __init__(self, config: UNetConfig, level: int, only_cross_attention: bool):
@@ -193,7 +205,7 @@ class SpatialTransformer(nn.Module):
         self.proj_out = nn.Linear(channels, channels) if self.linear else nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
-        """x (B * F, C, H, W), text (B, 1 + images, L, D)."""
+        """Map x (B * F, C, H, W) to a tensor like it; text: (B, 1 + images, L, D)."""
         if self.resblock_temporal is not None and frames.video:
             x = self.resblock_temporal(x, frames)
         h = self.norm(x)

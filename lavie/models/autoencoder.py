@@ -1,4 +1,4 @@
-"""Between pixels and latents, behind one interface: diffusers' AutoencoderKL, or a patch transform without weights.
+"""Autoencoders between pixels and latents, behind one interface: diffusers', or a patch transform without weights.
 
 pixels: float (B, 3, H, W) in [-1, 1]. latents: float (B, channels, H / stride, W / stride), multiplied by the scaling
 factor.
@@ -20,30 +20,33 @@ class Autoencoder(Protocol):
     """What training and sampling need of an autoencoder."""
 
     stride: int
+    """Pixels per latent, along both axes."""
     channels: int
+    """Channels of the latents."""
 
     def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(mean, std) of the latents, each float32 and scaled; std is None where the latents are certain."""
+        """Return mean and std of the latents, each float32 and scaled; std is None where the latents are certain."""
         ...
 
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Latents: mean + std * noise of the posterior (noise shaped like the latents), or its mean without noise."""
+        """Return latents: mean + std * noise, with noise shaped like them, or the mean without noise."""
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pixels, not clamped."""
+        """Return pixels, not clamped."""
         ...
 
 
 def sample_posterior(mean: Tensor, std: Tensor | None, noise: Tensor | None) -> Tensor:
-    """mean + std * noise, or the mean where std or noise is None; all of one shape."""
+    """Return mean + std * noise, or the mean where std or noise is None; all of one shape."""
     return mean if std is None or noise is None else mean + std * noise
 
 
 class PatchAutoencoder(nn.Module):
-    """An orthonormal cosine transform of each patch, colour by colour: weight-free, and lossless with all coefficients.
+    """An orthonormal cosine transform of each patch, colour by colour; it has no weights.
 
-    Fewer coefficients keep the lowest frequencies: a low-pass filter. Patch size 1 is the identity.
+    With all coefficients it is lossless. Fewer coefficients keep the lowest frequencies: a low-pass filter. Patch
+    size 1 is the identity.
     """
 
     def __init__(self, patch_size: int, coefficients: int, scaling_factor: float | Sequence[float] = 1.0):
@@ -68,7 +71,7 @@ class PatchAutoencoder(nn.Module):
 
 
 def cosine_basis(size: int) -> Tensor:
-    """The size^2 orthonormal 2-D DCT-II functions, (size^2, size, size) float32, from low to high frequencies."""
+    """Return the size^2 orthonormal 2-D DCT-II functions, (size^2, size, size) float32, low frequencies first."""
     place, frequency = torch.arange(size, dtype=torch.float64) + 0.5, torch.arange(size, dtype=torch.float64)[:, None]
     rows = torch.cos(math.pi / size * frequency * place) * math.sqrt(2 / size)
     rows[0] /= math.sqrt(2)
@@ -77,7 +80,7 @@ def cosine_basis(size: int) -> Tensor:
 
 
 class KLAutoencoder(nn.Module):
-    """Stable Diffusion's autoencoder, a few frames at a time."""
+    """Stable Diffusion's autoencoder, run on a few frames at a time to bound its memory."""
 
     def __init__(self, vae: Any, scaling_factor: float, frames_per_call: int):
         super().__init__()
@@ -100,13 +103,23 @@ class KLAutoencoder(nn.Module):
         return torch.cat([self.vae.decode(chunk).sample for chunk in self._chunks(scaled)]).float()
 
     def _chunks(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the frames of x in the autoencoder's dtype, as many as one call takes."""
         return iter(x.to(self.vae.dtype).split(self.frames_per_call))
 
 
 def build_autoencoder(
     config: AutoencoderConfig, pretrained: str | None, stride: int = 8
 ) -> PatchAutoencoder | KLAutoencoder:
-    """The autoencoder of a run, frozen. `stride`: the pixels per latent that the network of its stage was made for."""
+    """Return the autoencoder of a run, frozen.
+
+    Args:
+        config: the run's section `autoencoder`.
+        pretrained: the folder that holds vae/, for type diffusers.
+        stride: the pixels per latent that the network of the stage was made for.
+
+    Raises:
+        CheckpointError: there is no such autoencoder, or one of another stride.
+    """
     if config.type == "patch":
         coefficients = config.coefficients or config.patch_size**2
         return PatchAutoencoder(config.patch_size, coefficients, config.scaling_factor or 1.0)

@@ -10,11 +10,11 @@ from .frames import Frames
 from .resnet import Downsample, ResnetBlock, Upsample
 
 Run = Callable[..., Tensor]
-"""Calls a block, with or without gradient checkpointing: run(block, *inputs)."""
+"""What calls a block, with or without gradient checkpointing: run(block, *inputs) is block(*inputs)."""
 
 
 class DownBlock(nn.Module):
-    """One level on the way down."""
+    """One level on the way down: residual blocks, transformers if the level attends to text, and a downsampler."""
 
     def __init__(self, resnets: list[ResnetBlock], attentions: list[SpatialTransformer], downsample: Downsample | None):
         super().__init__()
@@ -23,7 +23,7 @@ class DownBlock(nn.Module):
         self.downsamplers = nn.ModuleList([downsample] if downsample else [])
 
     def forward(self, x: Tensor, time: Tensor, text: Tensor, frames: Frames, run: Run) -> list[Tensor]:
-        """All outputs in order, for the skip connections; the last one goes on."""
+        """Return the outputs of all layers in order, for the skip connections; the last one goes on down."""
         outputs = []
         for i, resnet in enumerate(self.resnets):
             x = run(resnet, x, time, frames)
@@ -68,7 +68,12 @@ class UpBlock(nn.Module):
         frames: Frames,
         run: Run,
     ) -> Tensor:
-        """skips: one per residual block, the deepest last; size: the height and width to upsample to, if it does."""
+        """Map x (B * F, C, H, W) to the input of the next level up.
+
+        Args:
+            skips: one per residual block, the deepest last.
+            size: the height and width to upsample to, if the level has an upsampler.
+        """
         for i, (resnet, skip) in enumerate(zip(self.resnets, reversed(skips), strict=True)):
             x = run(resnet, torch.cat([x, skip], dim=1), time, frames)
             if self.attentions:

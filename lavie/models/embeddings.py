@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def sinusoid(timestep: Tensor, channels: int) -> Tensor:
-    """(B,) timesteps -> (B, channels) float32: cosines, then sines, of wavelengths from 2 pi to 20000 pi."""
+    """Embed timesteps (B,) as (B, channels) float32: cosines, then sines, of wavelengths from 2 pi to 20000 pi."""
     half = channels // 2
     frequency = torch.exp(-math.log(10000.0) / half * torch.arange(half, dtype=torch.float32, device=timestep.device))
     angle = timestep.float()[:, None] * frequency
@@ -27,10 +27,11 @@ class TimestepEmbedding(nn.Module):
 
 
 BUCKETS, MAX_DISTANCE = 32, 32
+"""Buckets of relative distance, and the distance in frames from which all share the last one."""
 
 
 def distance_buckets(frames: int) -> Tensor:
-    """(F, F) int64: the bucket of key frame j seen from query frame i, as in T5 (bidirectional).
+    """Return the bucket of key frame j seen from query frame i, (F, F) int64, as in T5 (bidirectional).
 
     Distances below 8 have a bucket each, larger ones share logarithmic buckets; later keys use the upper half.
     """
@@ -50,7 +51,7 @@ class RelativeBias(nn.Module):
         nn.init.zeros_(self.relative_attention_bias.weight)
 
     def forward(self, frames: int) -> Tensor:
-        """-> (heads, F, F)."""
+        """Return the bias of each head and pair of frames, (heads, F, F)."""
         # Without waiting for the GPU: a few kB of pageable memory are read before the call returns.
         buckets = distance_buckets(frames).to(self.relative_attention_bias.weight.device, non_blocking=True)
         return self.relative_attention_bias(buckets).permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""What tells one frozen encoder from another, without loading it: the bytes of its files, and its options."""
+"""The identity of frozen encoders, told without loading them: the bytes of their files, and their options."""
 
 import hashlib
 from pathlib import Path
@@ -8,13 +8,14 @@ from ..config.train import TrainConfig
 from ..errors import CheckpointError
 
 SUFFIXES = (".json", ".txt", ".safetensors")
-"""Files that autoencoder, text encoder and tokenizer are loaded from."""
+"""Endings of the files that autoencoder, text encoder and tokenizer are loaded from."""
 
 
 def encoder_identity(config: TrainConfig) -> dict[str, Any]:
-    """All that latents and text features depend on beside the data, each by the key or folder that decides it.
+    """Return all that latents and text features depend on beside the data, by the key or folder that decides it.
 
-    Raises CheckpointError if a folder of the pretrained encoders is missing.
+    Raises:
+        CheckpointError: a folder of the pretrained encoders is missing.
     """
     autoencoder, text = config.autoencoder, config.text_encoder
     identity: dict[str, Any] = {
@@ -40,7 +41,7 @@ def encoder_identity(config: TrainConfig) -> dict[str, Any]:
 
 
 def _hash(folder: Path) -> str:
-    """SHA-256 of the names and contents of a folder's files."""
+    """Return the SHA-256 of the names and contents of a folder's files."""
     files = sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
     if not files:
         raise CheckpointError(

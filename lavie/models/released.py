@@ -23,11 +23,11 @@ ROTARY = ".rotary_emb.freqs"
 RENAMED = (("attn_temp.", "attn_temporal."), ("norm_temp.", "norm_temporal."))
 """Our names, and those of the released super-resolution network, where they differ."""
 STAGE_KEYS = ("spatial_attention", "temporal_order", "temporal_convolutions", "rotary_dim", "relative_bias")
-"""What tells the stages apart and no released config says."""
+"""Keys in which the stages differ, and which no released config has."""
 
 
 def unet_config(stage: str, config: Mapping[str, Any], source: str = "config") -> UNetConfig:
-    """The UNetConfig of a diffusers-style `config` dict, whose attention_head_dim is the NUMBER of heads.
+    """Return the UNetConfig of a diffusers-style `config` dict, whose attention_head_dim is the NUMBER of heads.
 
     GroupNorm statistics are pooled, as the released networks have them.
 
@@ -80,7 +80,7 @@ def require_released_kind(stage: str, config: UNetConfig) -> None:
 
 
 def to_released(network: VideoUNet, state: StateDict, constants: StateDict | None = None) -> dict[str, Tensor]:
-    """The released names of a `state` dict of the network.
+    """Return the network's `state` dict under its released names, with the rotary frequencies.
 
     Args:
         network: says which names there are; may be on the meta device.
@@ -98,9 +98,10 @@ def to_released(network: VideoUNet, state: StateDict, constants: StateDict | Non
 def from_released(
     network: VideoUNet, state: StateDict, source: str, advice: str = "the section model"
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Our names of a released `state` dict, and its rotary frequencies, every tensor as it was.
+    """Return a released `state` dict under our names, and its rotary frequencies; every tensor stays as it was.
 
-    Raises CheckpointError if a key is missing, unexpected, or of another shape, or a frequency is not RoPE's.
+    Raises:
+        CheckpointError: a key is missing, unexpected, or of another shape, or a frequency is not RoPE's.
     """
     rotary = _rotary_names(network)
     constants = {name: value for name, value in state.items() if name in rotary}
@@ -118,9 +119,10 @@ def from_released(
 
 
 def read_released(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a released .pt file. Only plain tensors are read: nothing in the file is run.
+    """Return the state dict in a released .pt file. Only plain tensors are read: nothing in the file is run.
 
-    Raises CheckpointError for any other file.
+    Raises:
+        CheckpointError: the file is none of these.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -133,19 +135,19 @@ def read_released(path: str | Path) -> dict[str, Tensor]:
 
 
 def write_released(path: str | Path, state: StateDict) -> None:
-    """A .pt file as the released ones are: the state dict under "ema"."""
+    """Write a .pt file as the released ones are: the state dict under "ema"."""
     torch.save({"ema": dict(state)}, path)
 
 
 def _released_name(name: str, network: VideoUNet) -> str:
-    """What the released file of the network's kind calls a parameter."""
+    """Return what the released file of the network's kind calls a parameter."""
     for ours, theirs in RENAMED if network.config.temporal_convolutions else ():
         name = name.replace(ours, theirs)
     return name
 
 
 def _rotary_names(network: VideoUNet) -> set[str]:
-    """The keys of the rotary frequencies in the network's released file."""
+    """Return the keys of the rotary frequencies in the network's released file."""
     if not network.config.rotary_dim:
         return set()
     attentions = [name for name, _ in network.named_modules() if name.endswith(".attn_temp")]

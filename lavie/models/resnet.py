@@ -12,13 +12,14 @@ from .backends import UsesKernels
 from .frames import Frames
 
 SINGLE = Frames(1, 0)
-"""Each frame by itself."""
+"""The grouping in which each frame stands by itself."""
 
 
 class GroupNorm(UsesKernels, nn.GroupNorm):
     """GroupNorm over single frames, or pooled over the frames of a clip."""
 
     def forward(self, x: Tensor, frames: Frames = SINGLE, silu: bool = False) -> Tensor:
+        """Normalise x (B * F, C, H, W), and apply SiLU if `silu`."""
         return group_norm_silu(
             x,
             self.weight,
@@ -34,7 +35,10 @@ class GroupNorm(UsesKernels, nn.GroupNorm):
 
 
 class ResnetBlock(nn.Module):
-    """norm-SiLU-conv, plus the time embedding, norm-SiLU-conv, plus the input. Norms pool over a clip's frames."""
+    """A spatial residual block: norm-SiLU-conv, plus the time embedding, norm-SiLU-conv, plus the input.
+
+    Norms pool over a clip's frames.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, time_channels: int, groups: int, eps: float = 1e-5):
         super().__init__()
@@ -46,7 +50,7 @@ class ResnetBlock(nn.Module):
         self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
     def forward(self, x: Tensor, time: Tensor, frames: Frames) -> Tensor:
-        """x (B * F, C, H, W), time (B, T): one timestep for a clip and its images."""
+        """Map x (B * F, C, H, W) to the output channels; time: (B, T), one timestep for a clip and its images."""
         h = self.conv1(self.norm1(x, frames, silu=True))
         time = self.time_emb_proj(F.silu(time))[:, None, :, None, None]
         if frames.images == 0:
@@ -58,7 +62,7 @@ class ResnetBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the height and width."""
+    """A convolution that halves height and width."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -69,7 +73,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour to a given height and width, then a convolution."""
+    """Nearest-neighbour enlargement to a given height and width, then a convolution."""
 
     def __init__(self, channels: int):
         super().__init__()

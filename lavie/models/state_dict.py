@@ -1,4 +1,4 @@
-"""What a state dict must hold to be a network's: every parameter in its shape, and nothing else."""
+"""The check that a state dict is a network's: it holds every parameter in its shape, and nothing else."""
 
 from collections.abc import Mapping
 
@@ -10,15 +10,19 @@ StateDict = Mapping[str, Tensor]
 
 
 def shapes(state: StateDict) -> dict[str, Size]:
-    """The shape of each tensor."""
+    """Return the shape of each tensor."""
     return {name: value.shape for name, value in state.items()}
 
 
 def require_fit(state: StateDict, wanted: Mapping[str, Size], source: str, advice: str = "the section model") -> None:
-    """Return if `state` has the `wanted` names and shapes, else raise CheckpointError with the first names that differ.
+    """Check that `state` has the `wanted` names and shapes, no more and no fewer.
 
     Args:
+        source: where the state dict comes from, for the message.
         advice: where the sizes of the network come from, for the message.
+
+    Raises:
+        CheckpointError: it names the first four keys that are missing, unexpected or of another shape.
     """
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     differ = [

@@ -14,13 +14,14 @@ from .frames import Frames
 from .resnet import GroupNorm, ResnetBlock
 
 EPS = 1e-6
-"""Of every norm here."""
+"""The epsilon of every norm in these blocks."""
 
 
 class TemporalResnetBlock(UsesKernels, nn.Module):
-    """norm-SiLU-conv, plus the time embedding if it takes one, norm-SiLU-conv, plus the input; over time.
+    """A temporal residual block: norm-SiLU-conv, plus the time embedding, norm-SiLU-conv, plus the input.
 
-    One operation reads the weights of all its layers, so under ZeRO-3 the block must be gathered as a whole.
+    The convolutions run over frames; a block without time_channels takes no time embedding. One operation reads the
+    weights of all its layers, so under ZeRO-3 the block must be gathered as a whole.
     """
 
     def __init__(self, channels: int, kernels: tuple[int, int], time_channels: int | None = None):
@@ -38,7 +39,7 @@ class TemporalResnetBlock(UsesKernels, nn.Module):
         return self
 
     def forward(self, x: Tensor, frames: Frames, time: Tensor | None = None) -> Tensor:
-        """x (B * F, C, H, W), time (B, T) if the block takes one."""
+        """Map x (B * F, C, H, W) to a tensor like it; time: (B, T), if the block takes one."""
         if frames.images:
             clips, alone = frames.split(x)
             return frames.join(self(clips.flatten(0, 1), frames.clip, time).unflatten(0, clips.shape[:2]), alone)
@@ -56,12 +57,13 @@ class TemporalResnetBlock(UsesKernels, nn.Module):
 
 
 def _parameters(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return the weight and the bias of a layer."""
     weight, bias = layer.parameters()
     return weight, bias
 
 
 class TemporalModule(nn.Module):
-    """x + conv1x1(spatial block(temporal block(x))), the 1x1 convolution zero at the start."""
+    """The residual module x + conv1x1(spatial block(temporal block(x))); its 1x1 convolution starts at zero."""
 
     def __init__(self, channels: int, time_channels: int):
         super().__init__()
@@ -72,7 +74,7 @@ class TemporalModule(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, time: Tensor, frames: Frames) -> Tensor:
-        """x (B * F, C, H, W), time (B, T)."""
+        """Map x (B * F, C, H, W) to a tensor like it; time: (B, T)."""
         if frames.images:
             clips, alone = frames.split(x)
             return frames.join(self(clips.flatten(0, 1), time, frames.clip).unflatten(0, clips.shape[:2]), alone)

@@ -1,4 +1,4 @@
-"""From captions to features (n, L, D), behind one interface: CLIP's text model, or a fixed vector per word."""
+"""Text encoders, from captions to features (n, L, D): CLIP's text model, or a fixed vector per word."""
 
 import math
 import re
@@ -13,9 +13,9 @@ from ..seeds import torch_generator
 
 
 class HashTextEncoder(nn.Module):
-    """Each word is a fixed random vector, keyed by its letters, plus a sinusoid of its place: no weights, no download.
+    """A text encoder without weights: each word is a fixed random vector plus a sinusoid of its place.
 
-    Captions longer than `max_length` words are cut.
+    The vector is drawn from a seed made of the word's letters. Captions longer than `max_length` words are cut.
     """
 
     place: Tensor
@@ -30,7 +30,7 @@ class HashTextEncoder(nn.Module):
         self.words: dict[str, Tensor] = {}
 
     def forward(self, captions: list[str]) -> Tensor:
-        """n captions -> (n, max_length, channels) float32, zero past the last word."""
+        """Return the features of n captions, (n, max_length, channels) float32, zero past the last word."""
         features = self.place.new_zeros(len(captions), self.max_length, self.channels)
         for row, caption in zip(features, captions, strict=True):
             words = ["<start>", *re.findall(r"\w+", caption.lower())][: self.max_length]
@@ -39,6 +39,7 @@ class HashTextEncoder(nn.Module):
         return features
 
     def _vector(self, word: str) -> Tensor:
+        """Return the vector (channels,) of a word."""
         if word not in self.words:
             self.words[word] = torch.randn(self.channels, generator=torch_generator(0, f"word/{word}"))
         return self.words[word]
@@ -54,7 +55,7 @@ class ClipTextEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, captions: list[str]) -> Tensor:
-        """n captions -> (n, max_length, channels) float32; longer captions are cut."""
+        """Return the features of n captions, (n, max_length, channels) float32; longer captions are cut."""
         tokens = self.tokenizer(
             captions, padding="max_length", max_length=self.max_length, truncation=True, return_tensors="pt"
         )
@@ -64,7 +65,16 @@ class ClipTextEncoder(nn.Module):
 def build_text_encoder(
     config: TextEncoderConfig, channels: int, pretrained: str | None
 ) -> HashTextEncoder | ClipTextEncoder:
-    """The text encoder of a run, frozen; `channels` is the cross_attention_dim of the network that reads it."""
+    """Return the text encoder of a run, frozen.
+
+    Args:
+        config: the run's section `text_encoder`.
+        channels: the cross_attention_dim of the network that reads the features.
+        pretrained: the folder that holds text_encoder/ and tokenizer/, for type clip.
+
+    Raises:
+        CheckpointError: the folder lacks one of them, or they do not fit one another or the network.
+    """
     if config.type == "hash":
         return HashTextEncoder(channels, config.max_length)
     assert pretrained is not None, "TrainConfig refuses clip without it"

@@ -6,6 +6,7 @@ spatial layers see images, temporal layers see views of the same memory. Images 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,15 +89,21 @@ class VideoUNet(nn.Module):
         noise_level: Tensor | None = None,
         num_images: int = 0,
     ) -> Tensor:
-        """sample (B, C, F, H, W), timestep (B,) -> (B, out_channels, F, H, W).
+        """Predict from noisy latents: (B, C, F, H, W) -> (B, out_channels, F, H, W).
 
-        encoder_hidden_states: (B, L, D), or (B, 1 + num_images, L, D) where the last `num_images` of the F frames are
-        independent images with their own text: they pass by the temporal layers.
-        low_res: conditioning frames (B, in_channels - C, F, H, W), joined to the sample's channels.
-        noise_level: int64 (B,), of low_res; wanted if and only if the network embeds noise levels.
+        Args:
+            sample: noisy latents (B, C, F, H, W).
+            timestep: (B,).
+            encoder_hidden_states: text features (B, L, D), or (B, 1 + num_images, L, D) where the last `num_images` of
+                the F frames are independent images with their own text: they pass by the temporal layers.
+            low_res: conditioning frames (B, in_channels - C, F, H, W), joined to the sample's channels.
+            noise_level: int64 (B,), of low_res; wanted if and only if the network embeds noise levels.
+            num_images: independent images behind the frames of each clip.
 
-        Raises ValueError if shapes do not fit the network or one another.
+        Raises:
+            ValueError: shapes do not fit the network or one another.
         """
+        # One text for a clip, and one for each image; the timestep and the noise level become one embedding.
         total = sample.shape[2]
         text = encoder_hidden_states if encoder_hidden_states.ndim == 4 else encoder_hidden_states[:, None]
         self._check(sample, low_res, noise_level, text, encoder_hidden_states.shape, num_images)
@@ -105,6 +112,7 @@ class VideoUNet(nn.Module):
         if self.class_embedding is not None:
             time = time + self.class_embedding(noise_level)
 
+        # Down, keeping the output of every layer for the skip connections, then through the coarsest level.
         x = self.conv_in(frames.fold(sample if low_res is None else torch.cat([sample, low_res], 1)))
         skips = [x]
         for level, down in enumerate(self.down_blocks):
@@ -113,6 +121,8 @@ class VideoUNet(nn.Module):
             x = self._temporal("down_temporal_blocks", level, outputs[-1], time, frames)
         x = self.mid_block(x, time, text, frames, self._run)
         x = self._temporal("mid_temporal_block", None, x, time, frames)
+
+        # Up, each level taking back the skips of its counterpart.
         per_level = self.config.layers_per_block + 1
         for level, up in enumerate(self.up_blocks):
             # Handed over as a slice: ZeRO-3 copies lists on their way into a module, so a block cannot pop from ours.
@@ -122,13 +132,22 @@ class VideoUNet(nn.Module):
         return frames.unfold(self.conv_out(self.conv_norm_out(x, frames, silu=True)))
 
     def _temporal(self, name: str, level: int | None, x: Tensor, time: Tensor, frames: Frames) -> Tensor:
-        """The temporal module that follows a level, if the network has them."""
+        """Apply the temporal module that follows a level, if the network has them."""
         if not self.config.temporal_convolutions or not frames.video:
             return x
         module = getattr(self, name)
         return self._run(module if level is None else module[level], x, time, frames)
 
-    def _check(self, sample, low_res, noise_level, text, text_shape, num_images: int) -> None:
+    def _check(
+        self,
+        sample: Tensor,
+        low_res: Tensor | None,
+        noise_level: Tensor | None,
+        text: Tensor,
+        text_shape: torch.Size,
+        num_images: int,
+    ) -> None:
+        """Raise ValueError if the inputs do not fit the network; `text_shape` is that of the text as it was given."""
         batch, channels, total = sample.shape[:3]
         text_channels = self.config.cross_attention_dim
         fits = text.ndim == 4 and text.shape[:2] == (batch, 1 + num_images) and text.shape[3] == text_channels
@@ -150,8 +169,8 @@ class VideoUNet(nn.Module):
         if (noise_level is None) != (self.class_embedding is None):
             raise ValueError(f"noise_level is {noise_level}, the network embeds {self.config.num_noise_levels} levels")
 
-    def _run(self, block: nn.Module, *inputs) -> Tensor:
-        """One residual block or transformer; with gradient checkpointing its activations are recomputed in backward."""
+    def _run(self, block: nn.Module, *inputs: Any) -> Tensor:
+        """Run a residual block or a transformer; gradient checkpointing computes its activations again in backward."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)

@@ -27,14 +27,17 @@ WEIGHTS_NAME, CONFIG_NAME = "diffusion_pytorch_model.safetensors", "config.json"
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Names of parameters by what became of them."""
+    """What loading did with each parameter, by name."""
 
     source: str
+    """The file or folder that was read."""
     loaded: tuple[str, ...]
+    """Parameters that have the values of the source."""
     fresh: tuple[str, ...]
     """Parameters of the network that keep their initial values: the temporal path of an inflated 2-D UNet."""
     unused: tuple[str, ...]
-    """Keys of the source without a place here: constants, checked to be equal, and a bias that is left out."""
+    """Keys of the source that the network has no parameter for: constants, checked to be equal, and a bias that is left
+    out."""
 
     def __str__(self) -> str:
         return f"{self.source}: {len(self.loaded)} tensors loaded, {len(self.fresh)} fresh, {len(self.unused)} unused"
@@ -76,7 +79,7 @@ def load_official(
 
 
 def to_official(stage: str, network: VideoUNet) -> dict[str, Tensor]:
-    """The state dict with the released names, rotary frequencies included."""
+    """Return the network's state dict under the released names, rotary frequencies included."""
     require_stage(stage)
     return to_released(network, network.state_dict())
 
@@ -102,7 +105,7 @@ def load_stable_diffusion(
 def load_released(
     network: VideoUNet, state_dict: StateDict, source: str = "released weights", advice: str = "the section model"
 ) -> LoadReport:
-    """Copy a released state dict into the network: it holds every parameter, and else only rotary frequencies."""
+    """Copy a released state dict, which holds every parameter and the rotary frequencies, into the network."""
     weights, constants = from_released(network, state_dict, source, advice)
     _tell_statistics(network, "pooled", source)
     return LoadReport(source, _copy(network, weights, set(weights), source), (), tuple(sorted(constants)))
@@ -123,9 +126,10 @@ def inflate(network: VideoUNet, state_dict: StateDict, source: str = "2-D UNet")
 
 
 def extend(network: VideoUNet, state_dict: StateDict, source: str = "base network") -> LoadReport:
-    """Copy a network without condition channels into one with them: the new channels of conv_in start at zero, so that
-    the condition is ignored at first (as released, for interpolation from the base network).
+    """Copy a network without condition channels into one with them.
 
+    The new channels of conv_in start at zero, so that the condition is ignored at first, as the released interpolation
+    network started from the base network.
     A relative bias that the network does not have is left out: it was learned for another frame rate and length.
     """
     weights = _with_condition(network, state_dict, source)
@@ -135,7 +139,7 @@ def extend(network: VideoUNet, state_dict: StateDict, source: str = "base networ
 
 
 def _with_condition(network: VideoUNet, state: StateDict, source: str) -> dict[str, Tensor]:
-    """`state` with zeros as the kernel of the input channels that it does not have."""
+    """Return `state` with zeros as the kernel of the input channels that it does not have."""
     first, kernel = network.conv_in.weight, state.get("conv_in.weight")
     if kernel is None or kernel.shape[:1] + kernel.shape[2:] != first.shape[:1] + first.shape[2:]:
         raise CheckpointError(
@@ -146,12 +150,15 @@ def _with_condition(network: VideoUNet, state: StateDict, source: str) -> dict[s
 
 
 def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
-    """Start `network` from what lies at `path`, told by its form:
+    """Start `network` from the weights at `path`, which may be one of three things:
 
-    a released LaVie .pt (a dict with key "ema", or a plain state dict); a run's folder, one of its checkpoints, an
-    exported folder or a network folder (config.json with our class), with fewer input channels too; a Stable Diffusion
-    folder in diffusers' format, or its unet/ folder.
-    Raises CheckpointError where the file is anything else or does not fit.
+    1. a released LaVie .pt file: a dict with key "ema", or a plain state dict;
+    2. a run's folder, one of its checkpoints, an exported folder or a network folder (config.json with our class); a
+       network of fewer input channels is extended;
+    3. a Stable Diffusion folder in diffusers' format, or its unet/ folder.
+
+    Raises:
+        CheckpointError: the path holds anything else, or weights that do not fit.
     """
     path = Path(path)
     if path.is_file():
@@ -195,7 +202,7 @@ def save_network(folder: str | Path, config: UNetConfig, state: StateDict) -> No
 def load_network(
     folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> VideoUNet:
-    """The network that `save_network` wrote."""
+    """Return the network that `save_network` wrote."""
     folder = Path(folder)
     network = VideoUNet(read_config(folder))
     _copy(network, read_folder(folder), set(network.state_dict()), str(folder))
@@ -203,7 +210,7 @@ def load_network(
 
 
 def read_config(folder: Path) -> UNetConfig:
-    """The config of the network that `save_network` wrote into `folder`."""
+    """Return the config of the network that `save_network` wrote into `folder`."""
     values = read_json(folder / CONFIG_NAME)
     if values.pop("_class_name", None) != VideoUNet.__name__:
         raise CheckpointError(f"{folder / CONFIG_NAME}: wanted _class_name {VideoUNet.__name__}")
@@ -211,7 +218,7 @@ def read_config(folder: Path) -> UNetConfig:
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a network's folder in diffusers' format, in one safetensors file or several with an index."""
+    """Return the tensors of a network's folder in diffusers' format: one safetensors file, or several with an index."""
     index = folder / (WEIGHTS_NAME + ".index.json")
     if index.is_file():
         names = sorted(set(read_json(index).get("weight_map", {}).values()))
@@ -230,7 +237,11 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; CheckpointError if there is none."""
+    """Return the object in a JSON file.
+
+    Raises:
+        CheckpointError: there is no such file, or something else in it.
+    """
     try:
         content = json.loads(file.read_text())
     except (OSError, ValueError) as error:
@@ -241,16 +252,17 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _tell_statistics(network: VideoUNet, trained: str, source: str) -> None:
-    own = network.config.norm_statistics
-    if own != trained:
-        log.info(f"{source}: trained with norm_statistics {trained}, goes on with {own}: joint outputs change")
+    """Log if the network's norms pool their statistics otherwise than the weights were trained with."""
+    wanted = network.config.norm_statistics
+    if wanted != trained:
+        log.info(f"{source}: trained with norm_statistics {trained}, goes on with {wanted}: joint outputs change")
 
 
 def _copy(network: VideoUNet, state: StateDict, wanted: set[str], source: str) -> tuple[str, ...]:
     """Copy exactly the `wanted` tensors of `state`; a missing, unexpected or misshapen one is an error naming it."""
-    own = network.state_dict()
-    require_fit(state, {name: shape for name, shape in shapes(own).items() if name in wanted}, source)
+    parameters = network.state_dict()
+    require_fit(state, {name: shape for name, shape in shapes(parameters).items() if name in wanted}, source)
     with torch.no_grad():
         for name in wanted:
-            own[name].copy_(state[name])
+            parameters[name].copy_(state[name])
     return tuple(sorted(wanted))

@@ -1,1 +1,1 @@
-"""What a tensor operation computes: a public function each, and its plain PyTorch definition."""
+"""The tensor operations of the networks: a public function each, and its definition in plain PyTorch."""

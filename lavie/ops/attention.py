@@ -1,6 +1,6 @@
 """Spatial self-attention and cross-attention on packed, unpermuted tensors.
 
-`sdpa` is PyTorch's scaled_dot_product_attention, which picks the best kernel of its own; `flash-attn` is the package
+`sdpa` is PyTorch's scaled_dot_product_attention, which picks the best of its kernels; `flash-attn` is the package
 of that name (Dao, 2023), for half-precision tensors on a GPU.
 """
 
@@ -27,11 +27,18 @@ def require_attention(backend: AttentionBackend, device: torch.device) -> None:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, *, backend: AttentionBackend = "sdpa") -> Tensor:
-    """q (N, S, heads, head_dim), k and v (N, L, heads, head_dim), strided views welcome -> (N, S, heads, head_dim).
+    """Attend from each query to all keys, without a mask, with the scale head_dim ** -0.5.
 
-    Scale head_dim ** -0.5, no mask. The output's memory is (N, S, heads, head_dim), so merging the heads is free.
+    Args:
+        q: (N, S, heads, head_dim); strided views are welcome here and below.
+        k, v: (N, L, heads, head_dim).
+        backend: "sdpa" or "flash-attn".
 
-    Raises KernelError if flash-attn is asked for and missing, or the tensors are no fp16 or bf16 on a GPU.
+    Returns:
+        (N, S, heads, head_dim), contiguous, so that merging the heads is free.
+
+    Raises:
+        KernelError: flash-attn is asked for and missing, or the tensors are no fp16 or bf16 on a GPU.
     """
     if backend == "sdpa":
         return F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
@@ -47,6 +54,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, backend: AttentionBackend = "s
 
 
 def _require_flash_attn(device: torch.device) -> None:
+    """Raise KernelError if flash-attn is not installed, or the device is no GPU."""
     reason = None
     if importlib.util.find_spec("flash_attn") is None:
         reason = "the package flash-attn is not installed (pip install 'lavie[flash]')"

@@ -1,6 +1,6 @@
 """Which implementation of an operation runs: its plain PyTorch definition or its Triton kernels.
 
-`auto` takes the kernels wherever they run, and says once per operation why they do not. `triton` insists on them.
+`auto` takes the kernels wherever they run, and logs once per operation why they do not. `triton` insists on them.
 """
 
 import importlib.util
@@ -18,6 +18,7 @@ Backend = Literal["auto", "torch", "triton"]
 
 log = logging.getLogger("lavie")
 _said: set[tuple[str, str]] = set()
+"""(operation, reason) of what was logged."""
 
 
 def require_kernels(backend: Backend, device: torch.device) -> None:
@@ -32,15 +33,19 @@ def require_kernels(backend: Backend, device: torch.device) -> None:
 
 
 def kernels_for(op: str, backend: str, *args: Any) -> ModuleType | None:
-    """The module of the op's kernels if they are to run on `args`, or None for plain PyTorch.
+    """Return the module of an operation's kernels if they are to run on `args`, or None for plain PyTorch.
 
-    The first argument is a tensor, or a list of them.
+    Args:
+        op: the operation, which is also the name of its module in kernels/.
+        backend: "auto", "torch" or "triton".
+        args: what the module's `unsupported` is asked about; the first is a tensor on the device to run on.
 
-    Raises KernelError with the reason if kernels were asked for and cannot run.
+    Raises:
+        KernelError: kernels were asked for and cannot run, with the reason.
     """
     if backend == "torch":
         return None
-    reason = _missing(_device(args[0]), backend)
+    reason = _missing(args[0].device, backend)
     if reason is None:
         module = importlib.import_module(f"..kernels.{op}", __package__)
         reason = module.unsupported(*args)
@@ -54,17 +59,14 @@ def kernels_for(op: str, backend: str, *args: Any) -> ModuleType | None:
     return None
 
 
-def _device(argument: Any) -> torch.device:
-    return (argument[0] if isinstance(argument, (list, tuple)) else argument).device
-
-
 @lru_cache
 def _installed() -> bool:
-    return importlib.util.find_spec("triton") is not None  # looks at the disk: once, not at every operation
+    """Return whether Triton is installed. Looking at the disk is done once, not at every operation."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def _missing(device: torch.device, wanted: str) -> str | None:
-    """Why no Triton kernel can run on the device, or None."""
+    """Return why no Triton kernel can run on the device, or None."""
     if not _installed():
         return "the package triton is not installed"
     if device.type != "cuda":

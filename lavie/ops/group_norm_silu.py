@@ -6,6 +6,8 @@ statistics of its clip (`pool_images`, as the released network has it).
 Statistics and the affine map are computed in float32 (float64 for float64), centred before squaring.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -25,9 +27,24 @@ def group_norm_silu(
     silu: bool = True,
     backend: str = "auto",
 ) -> Tensor:
-    """GroupNorm of x (B * (frames + images), C, H, W) with affine parameters (C,), then SiLU if `silu`.
+    """Normalise x over groups of channels, and apply SiLU if `silu`. Differentiable in x, weight and bias.
 
-    Returns a tensor like x, channels last. Deterministic, differentiable in x, weight and bias.
+    Args:
+        x: (B * (frames + images), C, H, W).
+        weight, bias: (C,), the affine map of each channel.
+        groups: groups of neighbouring channels that share statistics.
+        eps: added to the variance.
+        frames: frames of each clip, whose statistics are pooled; 1: no pooling.
+        images: independent images of each clip.
+        pool_images: whether images share the statistics of their clip.
+        silu: whether SiLU follows.
+        backend: which implementation runs, see `kernels_for`.
+
+    Returns:
+        A tensor like x, channels last. The same bits on every run.
+
+    Raises:
+        ValueError: x cannot be cut into such groups or clips.
     """
     if x.shape[1] % groups or x.shape[0] % (frames + images):
         raise ValueError(
@@ -50,6 +67,7 @@ def norm_forward(
     silu: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the result of `group_norm_silu`, and the mean and rstd (N, groups) of each image."""
     kernels = kernels_for("group_norm_silu", backend, x, weight, bias, groups)
     if kernels is not None:
         return kernels.forward(x, weight, bias, groups, eps, frames, images, pool_images, silu)
@@ -66,7 +84,7 @@ def norm_forward(
 
 
 @norm_forward.register_fake
-def _(x, weight, bias, groups, eps, frames, images, pool_images, silu, backend):
+def _(x: Tensor, weight: Tensor, bias: Tensor, groups: int, *_others: Any) -> tuple[Tensor, Tensor, Tensor]:
     stats = x.new_empty(x.shape[0], groups, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
     return torch.empty_like(x, memory_format=torch.channels_last), stats, torch.empty_like(stats)
 
@@ -86,6 +104,7 @@ def norm_backward(
     silu: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of x, weight and bias from that of the output, dy; mean and rstd are (N, groups)."""
     kernels = kernels_for("group_norm_silu", backend, x, weight, bias, groups)
     if kernels is not None:
         return kernels.backward(dy, x, weight, bias, mean, rstd, groups, frames, images, pool_images, silu)
@@ -103,18 +122,20 @@ def norm_backward(
 
 
 @norm_backward.register_fake
-def _(dy, x, weight, bias, mean, rstd, groups, frames, images, pool_images, silu, backend):
+def _(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *_others: Any) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(x, memory_format=torch.channels_last), torch.empty_like(weight), torch.empty_like(bias)
 
 
-def _setup_context(ctx, inputs, output):
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """Keep x, the parameters and the statistics for the backward pass."""
     x, weight, bias, ctx.groups, _, ctx.frames, ctx.images, ctx.pool_images, ctx.silu, ctx.backend = inputs
     _, mean, rstd = output
     ctx.set_materialize_grads(False)  # the statistics get no gradient: build no zeros for them
     ctx.save_for_backward(x, weight, bias, mean, rstd)
 
 
-def _backward(ctx, dy, _dmean, _drstd):
+def _backward(ctx: Any, dy: Tensor, _dmean: None, _drstd: None) -> tuple[Tensor | None, ...]:
+    """Return the gradients in the order of the operation's arguments."""
     gradients = norm_backward(
         dy, *ctx.saved_tensors, ctx.groups, ctx.frames, ctx.images, ctx.pool_images, ctx.silu, ctx.backend
     )
@@ -136,7 +157,7 @@ def _unrows(v: Tensor, like: Tensor) -> Tensor:
 
 
 def _per_channel(stats: Tensor, v: Tensor) -> Tensor:
-    """(N, groups) -> (N, 1, C)."""
+    """Repeat the statistics of groups for each of their channels: (N, groups) -> (N, 1, C)."""
     return stats.repeat_interleave(v.shape[2] // stats.shape[1], dim=1).unsqueeze(1)
 
 
@@ -145,7 +166,7 @@ def _pool(stats: Tensor, frames: int, images: int, pool_images: bool) -> Tensor:
     if frames + images * pool_images <= 1:
         return stats
     batch = len(stats) // (frames + images)
-    clips, alone = (part.unflatten(0, (batch, -1)) for part in stats.split([batch * frames, batch * images]))
-    shared = (torch.cat([clips, alone], 1) if pool_images else clips).mean(1, keepdim=True)
-    alone = shared.expand_as(alone) if pool_images else alone
-    return torch.cat([shared.expand_as(clips).flatten(0, 1), alone.flatten(0, 1)])
+    clips, stills = (part.unflatten(0, (batch, -1)) for part in stats.split([batch * frames, batch * images]))
+    shared = (torch.cat([clips, stills], 1) if pool_images else clips).mean(1, keepdim=True)
+    stills = shared.expand_as(stills) if pool_images else stills
+    return torch.cat([shared.expand_as(clips).flatten(0, 1), stills.flatten(0, 1)])

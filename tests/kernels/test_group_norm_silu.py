@@ -226,11 +226,11 @@ def test_offsets_of_blocks_are_64_bit():
 CAPTURED = dict(check=True, capture_output=True, text=True)
 COMPILE = """
 import torch
-from lavie.kernels import group_norm_silu as kernels
+from lavie.kernels import cases
 from lavie.kernels.launch import CHIPS, recording
 from lavie.kernels.resources import compile_launch
 with recording(CHIPS[9, 0]) as noted:
-    kernels._case(torch.bfloat16, 512, (320, 512), 32, 0, False, True)
+    cases._group_norm_silu(torch.bfloat16, 512, (320, 512), 32, 0, False, True)
 for launch in noted.launches:
     print("===", launch.kernel.__name__)
     print(compile_launch(launch, CHIPS[9, 0]).asm["ptx"])

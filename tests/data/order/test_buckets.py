@@ -1,6 +1,5 @@
 """Buckets: every sample in the one that suits it, one size a step, and a sequence as exact as without them."""
 
-import io
 import itertools
 import shutil
 from collections import Counter, defaultdict
@@ -11,7 +10,6 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from lavie.config.data import BucketConfig, DataConfig, DegradationConfig
 from lavie.config.load import dump_yaml, validate
@@ -26,26 +24,10 @@ from lavie.data.order.sample_order import image_order, video_order
 from lavie.data.prepare.pack import pack_files
 from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
-from lavie.errors import ConfigError, DataError
+from lavie.errors import ConfigError
+from tests.data.order.sized import write_sized
 
 GLOBAL_BATCH, STEPS = 12, 8
-
-
-def write(out, **media):
-    """Videos `v...` as (width, height, frames) at 8 a second, and images `i...` as (width, height); noise."""
-    rng = np.random.default_rng(0)
-
-    def encoded(name, width, height, frames=0):
-        pixels = rng.integers(0, 256, (max(1, frames), height, width, 3), dtype=np.uint8)
-        if name.startswith("v"):
-            return encode_mp4(pixels, 8)
-        file = io.BytesIO()
-        Image.fromarray(pixels[0]).save(file, "png")
-        return file.getvalue()
-
-    files = {name: encoded(name, *size) for name, size in media.items()}
-    entries = (CaptionedFile(name, name, lambda data=data: data, name) for name, data in files.items())
-    pack_files(entries, out, num_frames=1, fps=8)
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +36,9 @@ def folders(tmp_path_factory):
     out = tmp_path_factory.mktemp("buckets")
     wide = {f"v{i}": (32, 20, 9 if i % 3 else 5) for i in range(10)}
     mixed = {f"v{i}": (20, 32, 6) if i % 2 else (36, 20, 10) for i in range(20, 27)}
-    write(out / "wide", **wide, **{f"i{i}": (32, 18) if i % 2 else (20, 30) for i in range(7)})
-    write(out / "mixed", **mixed, i20=(40, 24), i21=(24, 40))
-    write(out / "tall", **{f"v{i}": (20, 30, 12) for i in range(40, 43)})
+    write_sized(out / "wide", **wide, **{f"i{i}": (32, 18) if i % 2 else (20, 30) for i in range(7)})
+    write_sized(out / "mixed", **mixed, i20=(40, 24), i21=(24, 40))
+    write_sized(out / "tall", **{f"v{i}": (20, 30, 12) for i in range(40, 43)})
     return out
 
 
@@ -315,9 +297,6 @@ def test_what_becomes_of_a_picture(source_height, source_width, height, width, c
     assert cut == pytest.approx(1 - kept / (source_width * source_height), abs=1e-12)
 
 
-# --- what is refused, and what is left out
-
-
 def test_variable_rates_are_taken_for_constant_ones(tmp_path):
     pixels = np.zeros((6, 16, 24, 3), np.uint8)
     long, short = ([0, 0.1, 0.3, 0.35, 0.5, 0.625], [0, 0.05, 0.1, 0.12, 0.2, 0.25])
@@ -335,27 +314,6 @@ def test_variable_rates_are_taken_for_constant_ones(tmp_path):
     assert homes == {"4x16x24": ["short"], "6x16x24": ["long", "v"]}
 
 
-def test_short_videos_are_refused_or_left_out_as_told(folders, tmp_path, caplog):
-    write(tmp_path, v1=(24, 16, 3), v2=(24, 16, 4), v3=(24, 16, 9), i1=(24, 16))
-    one = config(folders, train=str(tmp_path), buckets=BUCKETS[:2], num_images=1)
-    message = (
-        r"1 of 3 videos hold no clip of 4 frames at 8 fps \(first: .*v1\)\. Change the shortest of data\.buckets, .*"
-    )
-    with pytest.raises(DataError, match=message + r"data\.drop_short=true.*--num-frames 4 --fps 8"):
-        load_buckets(one, one.train, 0)
-    told = one.model_copy(update={"drop_short": True})
-    with caplog.at_level("INFO", "lavie"):
-        buckets = load_buckets(told, told.train, 0)
-    note = r"1 of 3 videos are left out, which hold no clip of 4 frames at 8 fps (first: "
-    assert note in caplog.text and note in buckets.all[0].datasets[0].left_out[0]
-    assert [[s.caption for s in b.datasets[0].index] for b in buckets.all] == [["v2", "i1"], ["v3", "i1"]]
-    alone = told.model_copy(update={"buckets": (), "num_frames": 9})
-    assert [s.caption for s in load_buckets(alone, alone.train, 0).all[0].datasets[0].index] == ["v3", "i1"]
-    none = told.model_copy(update={"buckets": (), "num_frames": 99})
-    with pytest.raises(DataError, match="no videos among 1 samples"):
-        load_buckets(none, none.train, 0)
-
-
 def test_a_bucket_whose_turn_comes_must_hold_something(folders):
     wide = {"num_frames": 4, "height": 8, "width": 64}
     data = config(folders, buckets=[*BUCKETS, wide])
@@ -363,7 +321,7 @@ def test_a_bucket_whose_turn_comes_must_hold_something(folders):
     assert steps.counts(10_000)[3] == 0
     weighed = [{**bucket, "weight": 1} for bucket in (*BUCKETS, wide)]
     with pytest.raises(
-        ConfigError, match="data.buckets: 4x8x64 has a weight, but no video belongs there: leave it out"
+        ConfigError, match=r"data.buckets: 4x8x64 has a weight, but no video belongs there: leave it out"
     ):
         load_buckets(config(folders, buckets=weighed), data.train, 0)
     tall = config(folders, train=str(folders / "tall"), num_images=0, buckets=BUCKETS[2:])
@@ -371,7 +329,7 @@ def test_a_bucket_whose_turn_comes_must_hold_something(folders):
 
 
 def test_images_join_every_bucket_that_suits_them(tmp_path):
-    write(tmp_path, v1=(24, 16, 4), v2=(48, 32, 2), v3=(16, 24, 2), i1=(24, 16), i2=(48, 32), i3=(30, 16))
+    write_sized(tmp_path, v1=(24, 16, 4), v2=(48, 32, 2), v3=(16, 24, 2), i1=(24, 16), i2=(48, 32), i3=(30, 16))
     sizes = [(4, 16, 24), (2, 16, 24), (2, 32, 48), (2, 24, 16)]
     buckets = [dict(zip(("num_frames", "height", "width"), size, strict=True)) for size in sizes]
     data = DataConfig(train=str(tmp_path), fps=8, num_images=1, height=8, width=8, buckets=buckets)
@@ -389,11 +347,11 @@ def test_images_join_every_bucket_that_suits_them(tmp_path):
 def test_a_step_without_weights_is_refused(folders):
     gone = [[0, 1], [40, 0], [50, 1]]
     data = config(folders, buckets=[{**bucket, "weight": gone} for bucket in BUCKETS])
-    with pytest.raises(ConfigError, match="data.buckets: at step 40 the weights of all buckets are 0"):
+    with pytest.raises(ConfigError, match=r"data.buckets: at step 40 the weights of all buckets are 0"):
         load_buckets(data, data.train, 0)
     train = [{"path": str(folders / name), "weight": gone} for name in ("wide", "tall")]
     data = config(folders, train=train)
-    with pytest.raises(ConfigError, match="data.train: at step 40 the weights of all datasets with videos are 0"):
+    with pytest.raises(ConfigError, match=r"data.train: at step 40 the weights of all datasets with videos are 0"):
         load_buckets(data, data.train, 0)
     # A bucket's only dataset may go, if the bucket goes with it; and may not, if it stays.
     train = [{"path": str(folders / "wide"), "weight": 1}, {"path": str(folders / "tall"), "weight": [[0, 1], [40, 0]]}]

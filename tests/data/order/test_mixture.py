@@ -49,25 +49,27 @@ def test_counts_are_those_of_counting(each, per_step, seed, purpose):
     st.integers(0, 2**64),
     st.data(),
 )
-def test_with_a_clock_counts_are_those_of_its_steps(turns, each, per_step, seed, data):
+def test_with_a_step_count_counts_are_those_of_its_steps(turns, each, per_step, seed, data):
     turns, each = [[(0, 0.5)], *turns], [[(0, 0.5)], *each]
     steps = mixture(*turns, per_step=1, seed=seed, purpose="buckets")
     chosen = data.draw(st.sets(st.integers(0, len(turns) - 1), min_size=1))
     step_count = StepCount(steps, tuple(chosen))
     mix = Mixture(each, [f"d{i}" for i in range(len(each))], per_step, seed, "videos", step_count)
-    counts, ticks = [0] * len(each), 0
+    counts, counted = [0] * len(each), 0
     for step in range(70):
-        assert step_count.before(step) == ticks and mix.counts(step * per_step) == counts
+        assert step_count.before(step) == counted and mix.counts(step * per_step) == counts
         assert step_count.share(step) == pytest.approx(sum(steps.shares(step)[c] for c in chosen))
-        ticks += (own := steps.at(step)[0] in chosen)
-        for position in range(step * per_step, (step + 1) * per_step if own else 0):
+        if steps.at(step)[0] not in chosen:
+            continue
+        counted += 1
+        for position in range(step * per_step, (step + 1) * per_step):
             dataset, place = mix.at(position)
             assert place == counts[dataset]
-            assert weight_at(each[dataset], step) > 0  # the weight of the run's step, not of the step_count's
+            assert weight_at(each[dataset], step) > 0  # the weight of the run's step, not of its number in the count
             counts[dataset] += 1
 
 
-def test_a_clock_that_stops_needs_no_weights_afterwards():
+def test_a_step_count_that_stops_needs_no_weights_afterwards():
     steps = mixture([(0, 1.0)], [(0, 1.0), (300, 0.0)], per_step=1)
     step_count = StepCount(steps, (1,), " in bucket b")
     mix = Mixture([[(0, 1.0), (300, 0.0)]], ["d"], 4, 0, "videos", step_count)

@@ -3,34 +3,20 @@
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from lavie.cli.data import app
-from lavie.config.data import BucketConfig, DataConfig
-from lavie.data.media.encode import encode_mp4
 from lavie.data.order.buckets import load_buckets
 from lavie.data.order.datasets import load_datasets
 from lavie.data.order.plan import check_global_batch, make_plan
-from lavie.data.order.plan_report import BUCKET_COLOURS, draw_plan, notices, plan_text
+from lavie.data.order.plan_report import notices
 from lavie.data.order.sample_order import image_order, video_order
-from lavie.data.prepare.pack import pack_files
-from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index
-from lavie.errors import ConfigError, DataError
+from lavie.errors import ConfigError
+from tests.data.order.plans import bucketed, config
 
 SMOKE = Path(__file__).resolve().parents[3] / "configs/smoke/base.yaml"
-
-
-def config(demo, **changes) -> DataConfig:
-    train = [
-        {"path": str(demo / "train"), "name": "first", "weight": [[0, 1.0], [40, 0.2]]},
-        {"path": str(demo / "validation"), "name": "second", "weight": [[0, 0.0], [40, 1.0]]},
-    ]
-    values = {"train": train, "num_frames": 4, "num_images": 2, "height": 16, "width": 16, "fps": 8}
-    return DataConfig(**{**values, **changes})
 
 
 def test_counts_are_those_of_the_run(demo):
@@ -64,19 +50,6 @@ def test_moving_images_and_frame_strides(demo):
     assert by_kind == {"videos": 600, "moving images": 200, "images": 0}
     fps = load_index((str(demo / "train"),)).videos[0].fps
     assert plan.hours == pytest.approx(600 * 4 * 2 / fps / 3600)
-
-
-def bucketed(demo, out, **changes) -> DataConfig:
-    """The demo's square clips and wide ones, some of which are small."""
-    pixels = np.zeros((8, 20, 40, 3), np.uint8)
-    files = {f"w{i}": encode_mp4(pixels[:, : 10 if i < 2 else 20, : 20 if i < 2 else 40], 8) for i in range(6)}
-    pack_files(
-        (CaptionedFile(n, n, lambda media=media: media, n) for n, media in files.items()), out, num_frames=1, fps=8
-    )
-    train = config(demo).model_dump()["train"]
-    train[1]["path"] = [str(out), str(demo / "validation")]
-    buckets = [{"num_frames": 4, "height": 16, "width": 16}, {"num_frames": 8, "height": 16, "width": 24}]
-    return config(demo, **{"train": train, "buckets": buckets, **changes})
 
 
 def test_what_the_buckets_hold_and_take_is_that_of_the_run(demo, tmp_path):
@@ -120,27 +93,6 @@ def test_buckets_leave_the_datasets_their_weights(demo, tmp_path):
         assert one.taken[-1] == pytest.approx(other.taken[-1], abs=16)
 
 
-def test_what_may_not_be_wanted_is_noticed(demo, tmp_path):
-    data = bucketed(demo, tmp_path, num_images=0)
-    words = plan_text(make_plan(data, seed=0, steps=1000, global_batch=8))
-    assert "bucket 8x16x24 holds 6 videos, fewer than the clips of a step" in words
-    assert "left out: nothing" in words
-    paths = data.model_copy(update={"train": (str(tmp_path), str(demo / "train"))})
-    few = make_plan(paths, seed=0, steps=1, global_batch=6)
-    assert "bucket 8x16x24 is never taken in so few steps: its 6 videos are not shown" in notices(few)
-    idle = data.model_copy(update={"buckets": (*data.buckets, BucketConfig(num_frames=2, height=4, width=40))})
-    assert "bucket 2x4x40 is never taken: no video belongs there" in notices(
-        make_plan(idle, seed=0, steps=100, global_batch=6)
-    )
-    short = data.model_copy(
-        update={"num_frames": 9, "buckets": (), "drop_short": True, "train": (str(demo / "train"),)}
-    )
-    with pytest.raises(DataError, match="no videos among"):
-        make_plan(short, seed=0, steps=10, global_batch=6)
-    short = short.model_copy(update={"train": (str(tmp_path), str(demo / "train")), "min_size": 15, "num_frames": 8})
-    assert "left out: " in plan_text(make_plan(short, seed=0, steps=10, global_batch=6))
-
-
 def test_impossible_plans_are_refused(demo):
     idle = config(demo).model_dump()["train"]
     idle[1]["weight"] = [[0, 0], [50, 0], [51, 1]]
@@ -151,37 +103,9 @@ def test_impossible_plans_are_refused(demo):
     assert make_plan(config(demo, train=idle), seed=0, steps=1, global_batch=1).by_dataset[1].taken == [0, 0]
     with pytest.raises(ConfigError, match=r"first: \d+ videos are taken of 24: .* epochs, above --max-epochs 2\."):
         make_plan(config(demo), seed=0, steps=50, global_batch=6, max_epochs=2)
-    with pytest.raises(ConfigError, match="of 100 clips does not divide among 8 ranks with train_batch_size 3.*24"):
+    with pytest.raises(ConfigError, match=r"of 100 clips does not divide among 8 ranks with train_batch_size 3.*24"):
         check_global_batch(100, 3, 8)
     assert check_global_batch(96, 3, 8) == 4
-
-
-def test_the_plot_shows_every_dataset_in_its_colour(demo, tmp_path):
-    draw_plan(make_plan(config(demo), seed=0, steps=50, global_batch=6), tmp_path / "plan.png")
-    with Image.open(tmp_path / "plan.png") as image:
-        colours = dict((colour, count) for count, colour in image.convert("RGB").getcolors(1 << 24))
-    assert image.size == (1320, 840)
-    # Opacity 0.85 on white.
-    for colour in ((31, 59, 115), (224, 138, 30)):
-        assert colours[colour] > 500
-        assert any(
-            count > 5000 and all(abs(a - (0.85 * b + 0.15 * 255)) < 2 for a, b in zip(c, colour, strict=True))
-            for c, count in colours.items()
-        )
-
-
-def test_the_plot_shows_every_bucket(demo, tmp_path):
-    draw_plan(make_plan(bucketed(demo, tmp_path / "wide"), seed=0, steps=50, global_batch=6), tmp_path / "plan.png")
-    with Image.open(tmp_path / "plan.png") as image:
-        colours = dict((colour, count) for count, colour in image.convert("RGB").getcolors(1 << 24))
-    assert image.size == (1320, 1560)
-    shown = [tuple(round(0.85 * int(c[i : i + 2], 16) + 0.15 * 255) for i in (1, 3, 5)) for c in BUCKET_COLOURS[:2]]
-    for colour in shown:
-        assert any(
-            n > 5000 and max(abs(a - b) for a, b in zip(c, colour, strict=True)) <= 1 for c, n in colours.items()
-        )
-    assert colours[42, 157, 143] > 5000  # cut away
-    assert colours[224, 138, 30] > 1000  # enlarged, and the second dataset
 
 
 def test_the_command(demo, tmp_path):

@@ -1,0 +1,100 @@
+"""Clips that DALI cannot show exactly never reach it."""
+
+import contextlib
+import dataclasses
+import struct
+
+import numpy as np
+import pytest
+
+from lavie.data.decoders.clip import EncodedClip
+from lavie.data.decoders.dali_rules import clip_for_dali, dali_serves
+from lavie.data.media.encode import encode_mp4
+from lavie.errors import DataError
+from tests.data.decoders.videos import encode, encoded, sample, shapes
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"codec": "vp9", "width": 4096, "height": 144}, None),
+        ({"kind": "image"}, "not a video"),
+        ({"codec": "av1"}, "does not decode av1 on the GPU"),
+        ({"vfr": True}, "varies"),
+        ({"fps": None}, "varies"),
+        ({"width": 142}, "shorter than 144"),
+        ({"height": 4098}, "longer than 4096"),
+        ({"width": 1279}, "odd number"),
+        ({"size": (64 << 20) + 1}, "larger than 64 MiB"),
+    ],
+)
+def test_the_index_decides_first(changes, reason):
+    plain = dataclasses.replace(sample(encode_mp4(shapes(2), 8)), width=1280, height=720, size=1 << 20)
+    found = dali_serves(dataclasses.replace(plain, **changes), "gpu")
+    assert found is None if reason is None else reason in found
+
+
+def turned(data: bytes) -> bytes:
+    """Return an MP4 file whose header says that frames are to be turned by 180 degrees."""
+    data = bytearray(data)
+    place = data.index(b"tkhd") + 4 + 40
+    data[place : place + 36] = struct.pack(">9i", -65536, 0, 0, 0, -65536, 0, 0, 0, 1 << 30)
+    return bytes(data)
+
+
+def announced(data: bytes, width: int) -> bytes:
+    """Return a video, WebM of 64 x 48 or MP4 of 160 x 144 pixels, whose header says that it has another width."""
+    data = bytearray(data)
+    if data[4:8] == b"ftyp":
+        place = data.index(b"avc1", data.index(b"stsd")) + 28
+        assert data[place : place + 4] == struct.pack(">2H", 160, 144)
+        data[place : place + 2] = struct.pack(">H", width)
+    else:
+        place = data.index(b"\xb0\x81\x40\xba\x81\x30")  # PixelWidth and PixelHeight of Matroska
+        data[place + 2] = width
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "device", "reason"),
+    [
+        (announced(encode(shapes(4)), 80), "cpu", "announces 80 x 48"),
+        (announced(encode_mp4(shapes(4, 144, 160), 24), 176), "gpu", "announces 176 x 144"),
+        (encode_mp4(shapes(4), 24), "cpu", "does not decode h264 on the CPU"),
+        (encode(shapes(4), times=[0, 40, 90, 300]), "cpu", "varies"),
+        (encode(shapes(4), extra=1), "cpu", "several video streams"),
+        (encode(shapes(4), matrix=9), "cpu", "colour matrix is number 9"),
+        (turned(encode_mp4(shapes(4, 144, 160), 24)), "gpu", "turned upright"),
+        (encode_mp4(shapes(4, 144, 160), 24, lossless=True), "gpu", "not 8-bit 4:2:0"),
+    ],
+)
+def test_files_that_are_not_plain(data, device, reason):
+    found = encoded(data, [0, 1], device)
+    assert isinstance(found, str) and reason in found
+
+
+def test_plain_h264_with_b_frames_goes_to_the_gpu():
+    assert isinstance(encoded(encode_mp4(shapes(20, 144, 160), 24), [0, 9, 19], "gpu"), EncodedClip)
+
+
+def test_a_file_whose_packets_are_not_its_frames():
+    data = encode(shapes(6))
+    more = dataclasses.replace(sample(data), frames=7)
+    assert "not every packet" in clip_for_dali(more, data, np.array([0]), 0, 0, "cpu")
+    other = dataclasses.replace(sample(data), width=60)
+    assert "the size that the index says" in clip_for_dali(other, data, np.array([0]), 0, 0, "cpu")
+
+
+def test_every_truncation_and_mutation_is_found_by_the_check_or_opens():
+    """The check itself never crashes; DALI sees only what passed it."""
+    data = encode(shapes(6))
+    info, rng = sample(data), np.random.default_rng(0)
+    damaged = [data[:end] for end in range(0, len(data), 41)]
+    for _ in range(100):
+        mutant = bytearray(data)
+        mutant[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        damaged.append(bytes(mutant))
+    for bad in damaged:
+        with contextlib.suppress(DataError):
+            clip_for_dali(info, bad, np.array([0, 5]), 0, 0, "cpu")

@@ -1,0 +1,59 @@
+"""The report of a plan says what may not be wanted, and its plot shows every dataset and bucket."""
+
+import pytest
+from PIL import Image
+
+from lavie.config.data import BucketConfig
+from lavie.data.order.plan import make_plan
+from lavie.data.order.plan_report import BUCKET_COLOURS, draw_plan, notices, plan_text
+from lavie.errors import DataError
+from tests.data.order.plans import bucketed, config
+
+
+def test_what_may_not_be_wanted_is_noticed(demo, tmp_path):
+    data = bucketed(demo, tmp_path, num_images=0)
+    words = plan_text(make_plan(data, seed=0, steps=1000, global_batch=8))
+    assert "bucket 8x16x24 holds 6 videos, fewer than the clips of a step" in words
+    assert "left out: nothing" in words
+    paths = data.model_copy(update={"train": (str(tmp_path), str(demo / "train"))})
+    few = make_plan(paths, seed=0, steps=1, global_batch=6)
+    assert "bucket 8x16x24 is never taken in so few steps: its 6 videos are not shown" in notices(few)
+    idle = data.model_copy(update={"buckets": (*data.buckets, BucketConfig(num_frames=2, height=4, width=40))})
+    assert "bucket 2x4x40 is never taken: no video belongs there" in notices(
+        make_plan(idle, seed=0, steps=100, global_batch=6)
+    )
+    short = data.model_copy(
+        update={"num_frames": 9, "buckets": (), "drop_short": True, "train": (str(demo / "train"),)}
+    )
+    with pytest.raises(DataError, match="no videos among"):
+        make_plan(short, seed=0, steps=10, global_batch=6)
+    short = short.model_copy(update={"train": (str(tmp_path), str(demo / "train")), "min_size": 15, "num_frames": 8})
+    assert "left out: " in plan_text(make_plan(short, seed=0, steps=10, global_batch=6))
+
+
+def test_the_plot_shows_every_dataset_in_its_colour(demo, tmp_path):
+    draw_plan(make_plan(config(demo), seed=0, steps=50, global_batch=6), tmp_path / "plan.png")
+    with Image.open(tmp_path / "plan.png") as image:
+        colours = {colour: count for count, colour in image.convert("RGB").getcolors(1 << 24)}
+    assert image.size == (1320, 840)
+    # Opacity 0.85 on white.
+    for colour in ((31, 59, 115), (224, 138, 30)):
+        assert colours[colour] > 500
+        assert any(
+            count > 5000 and all(abs(a - (0.85 * b + 0.15 * 255)) < 2 for a, b in zip(c, colour, strict=True))
+            for c, count in colours.items()
+        )
+
+
+def test_the_plot_shows_every_bucket(demo, tmp_path):
+    draw_plan(make_plan(bucketed(demo, tmp_path / "wide"), seed=0, steps=50, global_batch=6), tmp_path / "plan.png")
+    with Image.open(tmp_path / "plan.png") as image:
+        colours = {colour: count for count, colour in image.convert("RGB").getcolors(1 << 24)}
+    assert image.size == (1320, 1560)
+    shown = [tuple(round(0.85 * int(c[i : i + 2], 16) + 0.15 * 255) for i in (1, 3, 5)) for c in BUCKET_COLOURS[:2]]
+    for colour in shown:
+        assert any(
+            n > 5000 and max(abs(a - b) for a, b in zip(c, colour, strict=True)) <= 1 for c, n in colours.items()
+        )
+    assert colours[42, 157, 143] > 5000  # cut away
+    assert colours[224, 138, 30] > 1000  # enlarged, and the second dataset
