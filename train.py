@@ -25,9 +25,9 @@ def main() -> None:
     try:
         config = load_config(path, overrides)
         if args.dry_run:
-            from lavie.training.dry_run import describe
+            from lavie.training.dry_run import dry_run_text
 
-            print(describe(config, args.deepspeed))
+            print(dry_run_text(config, args.deepspeed))
             return
         from lavie.inference.generate import validation_sampler
         from lavie.training.trainer import Trainer

@@ -27,7 +27,8 @@ def cache_command(
     """
     import torch
 
-    from ..training.make_cache import cache_data, own_device
+    from ..training.entry_encoders import encoding_device
+    from ..training.make_cache import cache_data
 
     # On a terminal every kind of entry gets a progress bar; in a log, where bars are noise, progress gets lines.
     run = load_config(config, overrides or [])
@@ -44,7 +45,9 @@ def cache_command(
             if plain:
                 print(f"rank {rank}: {number} of {total} {kind}", flush=True)
 
-        report = cache_data(run, out, device=own_device(device), dtype=getattr(torch, dtype), batch=batch, done=done)
+        report = cache_data(
+            run, out, device=encoding_device(device), dtype=getattr(torch, dtype), batch=batch, done=done
+        )
     rows = [
         ("entries of the configuration", report.wanted),
         ("there already, kept", report.kept),

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -30,51 +31,75 @@ from .deepspeed import training_dtype
 from .ema import EMA, gathered_weights
 
 MUST_MATCH = ("stage", "model", "trainable", "use_ema")
-"""What a resumed run has in common with its checkpoint."""
+"""Keys whose values a resumed run must have in common with its checkpoint."""
 MOVES_DATA = ("seed", "train_batch_size", "gradient_accumulation_steps", "data")
-"""What decides the order of the data: a resumed run with another value goes on with other samples."""
+"""Keys that decide the order of the data: a resumed run with another value goes on with other samples."""
 FULL = 2**20
-"""Bytes free on a disk to which no checkpoint can be written."""
+"""Free bytes up to which a disk counts as full, whatever error the writing ended with."""
 
 
-def save(engine, ema: EMA | None, config: TrainConfig, step: int) -> Path:
-    """Write `checkpoint-<step>/` after `step` steps, then drop the oldest past checkpoints_total_limit. Collective."""
+def save(engine: Any, ema: EMA | None, config: TrainConfig, step: int) -> Path:
+    """Write `checkpoint-<step>/`, then delete the oldest checkpoints past checkpoints_total_limit. Collective.
+
+    Args:
+        engine: DeepSpeed's engine around the network.
+        ema: the average of its weights, if the run keeps one.
+        config: the run.
+        step: how many steps are done.
+
+    Returns:
+        The folder of the checkpoint.
+
+    Raises:
+        TrainingError: the disk is full.
+    """
     final = checkpoint_folder(config.output_dir, step)
     partial = final.with_name(f".{final.name}.partial")
+
+    # A save that was cut short, of whatever step, leaves a folder as large as a checkpoint.
     if is_main():
-        for left in final.parent.glob(".checkpoint-*"):  # by a save that was cut short, of whatever step
-            shutil.rmtree(left, ignore_errors=True)
+        for leftover in final.parent.glob(".checkpoint-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir(parents=True)
     barrier()
-    _free(engine.module)
-    with _room(partial):
+
+    # Every rank writes its part of DeepSpeed's state.
+    _empty_stand_ins(engine.module)
+    with _require_room(partial):
         engine.save_checkpoint(str(partial), tag="state", save_latest=False)
+
+    # The network is gathered by all ranks and written by one. The manifest, which makes a checkpoint of it, comes last.
     weights = gathered_weights(engine.module, ema)
     if is_main():
-        with _room(partial):
+        with _require_room(partial):
             save_network(partial / NETWORK, config.model, {name: w.cpu() for name, w in weights.items()})
             (partial / RUN_CONFIG).write_text(dump_yaml(config), encoding="utf-8")
             manifest = {"step": step, "world_size": world_size(), "lavie": __version__, "torch": torch.__version__}
-            manifest |= {"zero_stage": engine.zero_optimization_stage(), "dtype": _dtype(config)}
+            manifest |= {"zero_stage": engine.zero_optimization_stage(), "dtype": _dtype_name(config)}
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     barrier()
+
+    # A folder of the same step is from before this run was resumed. Later checkpoints are of another try, and stay.
     if is_main():
-        replaced = _aside(final) if final.exists() else None  # of the same step, from before this run was resumed
+        obsolete = [_rename_away(final)] if final.exists() else []
         os.replace(partial, final)
-        limit = config.checkpoints_total_limit
-        past = [p for p in checkpoints(final.parent) if step_of(p) <= step]  # later ones are of another try
-        dropped = past[:-limit] if limit else []
-        for old in [*([replaced] if replaced else []), *map(_aside, dropped)]:
-            shutil.rmtree(old, ignore_errors=True)
+        if limit := config.checkpoints_total_limit:
+            up_to_step = [folder for folder in checkpoints(final.parent) if step_of(folder) <= step]
+            for folder in up_to_step[:-limit]:
+                obsolete.append(_rename_away(folder))
+        for folder in obsolete:
+            shutil.rmtree(folder, ignore_errors=True)
     barrier()
     log.info(f"saved {final}")
     return final
 
 
 @contextmanager
-def _room(folder: Path) -> Iterator[None]:
-    """A TrainingError in place of what a full disk makes of writing there: torch and safetensors have errors of their
-    own for it, without errno."""
+def _require_room(folder: Path) -> Iterator[None]:
+    """Turn the errors of writing into `folder` on a full disk into a TrainingError, and delete the folder.
+
+    torch and safetensors raise errors of their own for a full disk, without errno: the free bytes tell them apart.
+    """
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -87,16 +112,16 @@ def _room(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _aside(folder: Path) -> Path:
-    """The folder under a name that is no checkpoint's: half deleted, it must not look like one."""
+def _rename_away(folder: Path) -> Path:
+    """Give a folder a name that is no checkpoint's, and return its path: half deleted, it must not look like one."""
     return folder.rename(folder.with_name(f".{folder.name}.old"))
 
 
 @torch.no_grad()
-def _free(module: torch.nn.Module) -> None:
-    """Empty the stand-ins of weights that ZeRO-3 shares, as a new engine has them.
+def _empty_stand_ins(module: torch.nn.Module) -> None:
+    """Empty the tensors that stand for weights which ZeRO-3 shares among the ranks, as they are in a new engine.
 
-    DeepSpeed leaves one element in those of leaf modules after a step, and would not load what it saved of that.
+    After a step, DeepSpeed leaves one element in those of leaf modules. A state that was saved so, it would not load.
     """
     from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
@@ -106,52 +131,101 @@ def _free(module: torch.nn.Module) -> None:
 
 
 def find(config: TrainConfig, zero_stage: int) -> tuple[Path | None, int]:
-    """The checkpoint that `resume_from_checkpoint` names and its step; None and 0 if it is not set. Collective.
+    """Return the checkpoint that resume_from_checkpoint names, and its step. Collective.
 
-    So too if it is "auto" and the run has none yet. Else raises CheckpointError if there is nothing to load, or it
-    belongs to another network, number of ranks, dtype or kind of ZeRO stage.
+    That is None and 0 if the key is not set, or if it is "auto" and the run has no checkpoint yet.
+
+    Args:
+        config: the run.
+        zero_stage: the ZeRO stage of this run's DeepSpeed settings.
+
+    Raises:
+        CheckpointError: there is nothing to load, or it belongs to another network, number of ranks, dtype or kind of
+            ZeRO stage.
     """
     if config.resume_from_checkpoint is None:
         return None, 0
-    found = broadcast_object(_named(config) if is_main() else None)  # a shared disk may show each rank something else
+
+    # Rank 0 looks for all: a shared disk may show each rank something else.
+    found = broadcast_object(_named(config) if is_main() else None)
     if isinstance(found, CheckpointError):
         raise found
     if found is None:
         log.info(f"resume_from_checkpoint is auto, and {config.output_dir} has no checkpoint: starts at step 0")
         return None, 0
+
     manifest = json.loads((found / MANIFEST).read_text())
-    if manifest["world_size"] != world_size():
-        raise CheckpointError(
-            f"{found} was saved by {manifest['world_size']} ranks, this run has {world_size()}: start as many"
-        )
-    stage = manifest.get("zero_stage", zero_stage)
-    if stage != zero_stage and {stage, zero_stage} != {1, 2}:  # these two keep their states alike
-        raise CheckpointError(
-            f"{found} was saved under ZeRO stage {stage}, this run's --deepspeed says {zero_stage}: give a file of "
-            f"stage {stage}, or set init_weights to {found} to go on from its weights alone"
-        )
-    if (dtype := manifest.get("dtype", _dtype(config))) != _dtype(config):
-        raise CheckpointError(
-            f"{found} was saved in {dtype}, this run trains in {_dtype(config)}: set mixed_precision to "
-            + ("bf16" if dtype == "bfloat16" else "no")
-        )
-    saved = load_config(found / RUN_CONFIG)
-    for key in MUST_MATCH:
-        was, now = getattr(saved, key), getattr(config, key)
-        if key == "model":  # of which one line tells what differs
-            key, was, now = next(
-                ((f"model.{k}", v, getattr(now, k)) for k, v in was if v != getattr(now, k)), (key, was, now)
-            )
-        if was != now:
-            raise CheckpointError(f"{found}: {key} was {was}, this run's config says {now}: set {key} to {was}")
-    for key in MOVES_DATA:
-        if getattr(saved, key) != getattr(config, key):
-            log.warning(f"{found}: {key} differs from the checkpoint's: the data goes on in another order")
+    _require_same_engine(found, manifest, config, zero_stage)
+    _require_same_config(found, config)
     return found, manifest["step"]
 
 
-def load(engine, ema: EMA | None, folder: Path) -> None:
-    """Restore the weights, the optimizer and the averages from what `find` found. Collective."""
+def _named(config: TrainConfig) -> Path | CheckpointError | None:
+    """Return the checkpoint that resume_from_checkpoint names, why there is none, or None where "auto" finds none."""
+    asked = config.resume_from_checkpoint
+    if asked == "auto" and not checkpoints(config.output_dir):
+        return None
+    try:
+        return newest_checkpoint(config.output_dir if asked in (None, "auto", "latest") else asked)
+    except CheckpointError as error:
+        return CheckpointError(f"resume_from_checkpoint is {asked}: {error}. Set it to null to start at step 0")
+
+
+def _require_same_engine(checkpoint: Path, manifest: dict[str, Any], config: TrainConfig, zero_stage: int) -> None:
+    """Raise CheckpointError unless an engine of this run can load the state that a checkpoint's manifest tells of."""
+    if manifest["world_size"] != world_size():
+        raise CheckpointError(
+            f"{checkpoint} was saved by {manifest['world_size']} ranks, this run has {world_size()}: start as many"
+        )
+
+    # Stages 1 and 2 keep their states alike. What a manifest does not say is taken to be as in this run.
+    saved_stage = manifest.get("zero_stage", zero_stage)
+    if saved_stage != zero_stage and {saved_stage, zero_stage} != {1, 2}:
+        raise CheckpointError(
+            f"{checkpoint} was saved under ZeRO stage {saved_stage}, this run's --deepspeed says {zero_stage}: give a "
+            f"file of stage {saved_stage}, or set init_weights to {checkpoint} to go on from its weights alone"
+        )
+    saved_dtype, dtype = manifest.get("dtype", _dtype_name(config)), _dtype_name(config)
+    if saved_dtype != dtype:
+        raise CheckpointError(
+            f"{checkpoint} was saved in {saved_dtype}, this run trains in {dtype}: set mixed_precision to "
+            + ("bf16" if saved_dtype == "bfloat16" else "no")
+        )
+
+
+def _require_same_config(checkpoint: Path, config: TrainConfig) -> None:
+    """Raise CheckpointError if a key of MUST_MATCH differs from the checkpoint's; warn of one of MOVES_DATA."""
+    saved = load_config(checkpoint / RUN_CONFIG)
+    for key in MUST_MATCH:
+        name, was, now = _difference(key, saved, config)
+        if was != now:
+            raise CheckpointError(f"{checkpoint}: {name} was {was}, this run's config says {now}: set {name} to {was}")
+    for key in MOVES_DATA:
+        if getattr(saved, key) != getattr(config, key):
+            log.warning(f"{checkpoint}: {key} differs from the checkpoint's: the data goes on in another order")
+
+
+def _difference(key: str, saved: TrainConfig, config: TrainConfig) -> tuple[str, Any, Any]:
+    """Return a key's name and its values in two configs; of `model`, only the first option that differs, if any."""
+    was, now = getattr(saved, key), getattr(config, key)
+    if key == "model":
+        for option, value in was:
+            if value != getattr(now, option):
+                return f"model.{option}", value, getattr(now, option)
+    return key, was, now
+
+
+def load(engine: Any, ema: EMA | None, folder: Path) -> None:
+    """Restore the weights, the optimizer and the averages from a checkpoint. Collective.
+
+    Args:
+        engine: DeepSpeed's engine around the network.
+        ema: the average of its weights, if the run keeps one.
+        folder: the checkpoint, as `find` returns it.
+
+    Raises:
+        CheckpointError: the state of this rank, or an average, is missing.
+    """
     path, _ = engine.load_checkpoint(str(folder), tag="state", load_lr_scheduler_states=False)
     if path is None:
         raise CheckpointError(f"{folder}: DeepSpeed found no state/ of this rank to load")
@@ -160,15 +234,6 @@ def load(engine, ema: EMA | None, folder: Path) -> None:
     log.info(f"resumed from {folder}")
 
 
-def _dtype(config: TrainConfig) -> str:
+def _dtype_name(config: TrainConfig) -> str:
+    """Return the name of the dtype that the network computes in, as "bfloat16"."""
     return str(training_dtype(config)).removeprefix("torch.")
-
-
-def _named(config: TrainConfig) -> Path | CheckpointError | None:
-    asked = config.resume_from_checkpoint
-    if asked == "auto" and not checkpoints(config.output_dir):
-        return None
-    try:
-        return newest_checkpoint(config.output_dir if asked in (None, "auto", "latest") else asked)
-    except CheckpointError as error:
-        return CheckpointError(f"resume_from_checkpoint is {asked}: {error}. Set it to null to start at step 0")

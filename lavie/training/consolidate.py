@@ -1,7 +1,8 @@
-"""The raw weights of a checkpoint, whole and in float32, from what each rank wrote: ZeRO stages 0 to 3, any ranks.
+"""The raw weights of a checkpoint, whole and in float32, from what each of its ranks wrote under any ZeRO stage.
 
-DeepSpeed's own consolidation does stages 1 to 3. It does not know the frozen parameters of stage 1, nor stage 0 at all;
-both are in the network's own state dict, beside which stage 0 under bf16 keeps the float32 masters.
+1. DeepSpeed's own consolidation gives the parameters of stages 1 to 3, but for the frozen ones of stage 1.
+2. Those, and all parameters of stage 0, are in the network's own state dict.
+3. Where stage 0 trains in bf16, the float32 masters beside that state dict take the place of what trains.
 """
 
 import io
@@ -25,19 +26,25 @@ WHOLE = "mp_rank_00_model_states.pt"
 
 
 def raw_weights(checkpoint: str | Path) -> dict[str, Tensor]:
-    """The weights that a checkpoint-<step> folder would resume with, not averaged: float32, on the CPU, by name.
+    """Return the weights that a run would resume with, not averaged: float32, on the CPU, by name.
 
     Frozen parameters have the precision in which the run held them. Reading unpickles DeepSpeed's files, as resuming
     does: use it on checkpoints of your own.
 
-    Raises CheckpointError if `state/` is missing, incomplete, or of another network.
+    Args:
+        checkpoint: a folder checkpoint-<step>.
+
+    Raises:
+        CheckpointError: `state/` is missing, incomplete, or of another network.
     """
+    # The network on the meta device: its names in order, and which of them train.
     folder = Path(checkpoint) / STATE
     config = load_config(Path(checkpoint) / RUN_CONFIG)
     with torch.device("meta"):
         network = VideoUNet(config.model)
     set_trainable(network, config.trainable)
     trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+
     try:
         weights = _read(folder, trained)
     except Exception as error:  # DeepSpeed and torch raise whatever a damaged pickle leads to
@@ -50,14 +57,21 @@ def raw_weights(checkpoint: str | Path) -> dict[str, Tensor]:
 
 
 def _read(folder: Path, trained: list[str]) -> dict[str, Tensor]:
-    """Every parameter, with the float32 master where it trains."""
+    """Return every parameter by name, with its float32 master where it trains.
+
+    Args:
+        folder: DeepSpeed's folder in a checkpoint.
+        trained: the names of the parameters that train, in the network's order.
+    """
     weights: dict[str, Tensor] = {}
     if (folder / WHOLE).is_file():
         saved = torch.load(folder / WHOLE, map_location="cpu", weights_only=True, mmap=True)
         weights = dict(saved["module"])
         if saved["param_shapes"] is None:  # stage 0
-            masters = saved["optimizer"].get("fp32_groups", [])  # under bf16; in the network's order
-            return weights | dict(zip(trained, (m for group in masters for m in group), strict=bool(masters)))
+            groups = saved["optimizer"].get("fp32_groups", [])  # masters under bf16 alone, in the network's order
+            masters = [master for group in groups for master in group]
+            return weights | dict(zip(trained, masters, strict=bool(groups)))
+
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it prints its progress

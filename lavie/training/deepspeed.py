@@ -22,22 +22,26 @@ from ..models.temporal import TemporalResnetBlock
 from .optim import build_optimizer
 
 FAREWELL = 5.0
-"""Seconds for leaving a process group: nothing keeps that up but a collective that waits for another rank."""
+"""Seconds for leaving a process group: nothing delays it but a collective that waits for another rank."""
 
 
 def init_distributed(store: dist.Store | None = None) -> torch.device:
-    """Join the process group (of one rank, where no launcher is) and return this rank's device.
+    """Join the process group, which has one rank where no launcher is, and return this rank's device.
 
-    The ranks meet at `store`, as `preflight` leaves it; by default at one of their own.
+    Args:
+        store: where the ranks meet, as `preflight` leaves it; by default one of their own.
     """
-    if (tools := str(Path(sys.executable).parent)) not in os.environ.get("PATH", os.defpath).split(os.pathsep):
-        # Over ssh no environment is active, and DeepSpeed compiles its operations with the ninja that is in PATH.
-        os.environ["PATH"] = os.pathsep.join([tools, os.environ.get("PATH", os.defpath)])
+    # Over ssh no environment is active, and DeepSpeed compiles its operations with the ninja that is in PATH.
+    tools, path = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)
+    if tools not in path.split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join([tools, path])
     import deepspeed
     from deepspeed.constants import default_pg_timeout
 
     # DeepSpeed calls collectives by names that PyTorch has begun to rename; nobody who trains can act on it.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+
+    # Without a GPU, DeepSpeed must be told so before it looks for one.
     cuda = torch.cuda.is_available()
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -45,6 +49,8 @@ def init_distributed(store: dist.Store | None = None) -> torch.device:
     device = torch.device("cuda", place.local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
+
+    # torch's process group comes first, so that DeepSpeed takes this one rather than make its own.
     if not dist.is_initialized():
         store = store or meet(place, start_timeout())[0]
         store.set_timeout(default_pg_timeout)
@@ -61,14 +67,21 @@ def init_distributed(store: dist.Store | None = None) -> torch.device:
 
 
 def end_distributed(patience: float = FAREWELL) -> bool:
-    """Leave the process group of `init_distributed`, if there is one. False if that takes more than `patience` seconds.
+    """Leave the process group of `init_distributed`, if there is one.
 
-    Where a rank fails alone, a collective of its own may still wait for the others, and ending the group for that: the
-    wait is then left to a thread, and the others learn of the failure as soon as this process has ended.
+    Where a rank fails alone, a collective of its own may still wait for the others, and the end of the group for that
+    collective. The wait is then left to a thread, and the others learn of the failure as soon as this process ends.
+
+    Args:
+        patience: the most seconds to wait.
+
+    Returns:
+        Whether the group has been left in that time.
     """
     import deepspeed
 
     def end() -> None:
+        """Destroy the group, by DeepSpeed if it knows of one."""
         if deepspeed.comm.is_initialized():
             deepspeed.comm.destroy_process_group()
         elif dist.is_initialized():
@@ -81,16 +94,23 @@ def end_distributed(patience: float = FAREWELL) -> bool:
 
 
 def training_dtype(config: TrainConfig) -> torch.dtype:
-    """What the network computes in."""
+    """Return the dtype that the network computes in."""
     if config.mixed_precision == "auto":
         return torch.bfloat16 if torch.cuda.is_available() else torch.float32
     return torch.bfloat16 if config.mixed_precision == "bf16" else torch.float32
 
 
 def resolve_json(path: str | Path, config: TrainConfig, world_size: int) -> dict[str, Any]:
-    """DeepSpeed's settings from a JSON file, its "auto" and absent values filled from the run's config.
+    """Return DeepSpeed's settings from a JSON file, its "auto" and absent values filled from the run's config.
 
-    Raises ConfigError, naming both places, where the two contradict each other.
+    Args:
+        path: the file that --deepspeed names.
+        config: the run.
+        world_size: the number of ranks.
+
+    Raises:
+        ConfigError: the file holds no settings, asks for what is not supported, or contradicts the config; the message
+            then names both places.
     """
     try:
         settings = json.loads(Path(path).read_text())
@@ -98,12 +118,16 @@ def resolve_json(path: str | Path, config: TrainConfig, world_size: int) -> dict
         raise ConfigError(f"--deepspeed {path}: no JSON file: {error}") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"--deepspeed {path}: wanted a JSON object, got {type(settings).__name__}")
+
+    # The optimizer and its schedule are built from the run's config alone.
     for section, keys in (
         ("optimizer", "learning_rate, adam_beta1, adam_beta2, adam_epsilon, adam_weight_decay"),
         ("scheduler", "lr_scheduler, lr_warmup_steps"),
     ):
         if section in settings:
             raise ConfigError(f"{path}: remove the section {section!r}: the run's config decides it ({keys})")
+
+    # What is read below must have the right shape.
     for section in ("fp16", "bf16", "zero_optimization"):
         if not isinstance(settings.get(section, {}), dict):
             raise ConfigError(f"{path}: {section} is {settings[section]!r}: wanted an object")
@@ -113,6 +137,7 @@ def resolve_json(path: str | Path, config: TrainConfig, world_size: int) -> dict
     if settings.pop("fp16", {}).get("enabled") not in (None, False, "auto"):
         raise ConfigError(f"{path}: fp16.enabled is true: training in fp16 is not supported, use mixed_precision: bf16")
 
+    # What both sides say must agree.
     micro, accumulation = config.train_batch_size, config.gradient_accumulation_steps
     for key, value, source in (
         ("train_micro_batch_size_per_gpu", micro, "train_batch_size"),
@@ -130,11 +155,23 @@ def resolve_json(path: str | Path, config: TrainConfig, world_size: int) -> dict
 
 
 def zero_stage(settings: dict[str, Any]) -> int:
-    """The ZeRO stage, 0 to 3, of DeepSpeed's settings."""
+    """Return the ZeRO stage, 0 to 3, of DeepSpeed's settings."""
     return settings.get("zero_optimization", {}).get("stage", 0)
 
 
 def _fill(settings: dict[str, Any], key: str, value: Any, source: str, path: str | Path) -> None:
+    """Set one of DeepSpeed's settings to what the run's config says.
+
+    Args:
+        settings: changed in place.
+        key: the setting, with dots between the names of its sections.
+        value: what the config says.
+        source: the keys of the config that say so, for the message.
+        path: the file of `settings`, for the message.
+
+    Raises:
+        ConfigError: the setting has another value already.
+    """
     *sections, leaf = key.split(".")
     for section in sections:
         settings = settings.setdefault(section, {})
@@ -146,15 +183,26 @@ def _fill(settings: dict[str, Any], key: str, value: Any, source: str, path: str
     settings[leaf] = value
 
 
-def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, Any]):
-    """The DeepSpeed engine around `network`, which it takes over."""
+def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, Any]) -> Any:
+    """Return a DeepSpeed engine around a network, which it takes over.
+
+    Args:
+        network: the run's network on its device, with the parameters frozen that do not train.
+        config: the run.
+        settings: DeepSpeed's, as `resolve_json` returns them.
+
+    Returns:
+        A deepspeed.DeepSpeedEngine, a type that DeepSpeed does not declare for type checkers. Under stage 0 in bf16,
+        the parameters of its module have their float32 masters as the attribute fp32_master.
+    """
     import deepspeed
 
+    # Some blocks are gathered and released whole: a TransformerBlock multiplies with several layers' weights at once,
+    # and all kinds hold too little for a round of communication per layer to pay.
     if zero_stage(settings) == 3:
-        # Gathered and released whole: a TransformerBlock multiplies with several layers' weights at once, and both
-        # kinds hold too little for a round of communication per layer to pay.
         deepspeed.utils.set_z3_leaf_modules(network, [TransformerBlock, ResnetBlock, TemporalResnetBlock])
     engine, *_ = deepspeed.initialize(model=network, optimizer=build_optimizer(network, config), config=settings)
+
     # In bf16 without ZeRO, DeepSpeed keeps float32 masters that no parameter leads to.
     if masters := getattr(engine.optimizer, "fp32_groups", None):
         for group in zip(engine.optimizer.fp16_groups, masters, strict=True):

@@ -11,31 +11,44 @@ from .partition import Slice, gather, local_slice
 
 
 class EMA:
-    """An exponential moving average of the parameters that train: w <- d w + (1 - d) p after every step.
+    """An exponential moving average w of the parameters p that train: w <- d w + (1 - d) p after every step.
 
     The decay d rises as (1 + step) / (10 + step) until it reaches `decay`: it is 2/11 = 0.18 after the first step. So
     the average forgets its random start early on.
+
+    Attributes:
+        decay: the highest d, 0 to 1.
+        parameters: the parameters that train, by name.
+        shadow: this rank's slice of the average of each, 1-D float32, by name.
     """
 
-    def __init__(self, module: nn.Module, decay: float):
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        """Begin an average at the present weights of a DeepSpeed engine's module."""
         self.decay = decay
         self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.shadow = {name: local_slice(p).values.clone() for name, p in self.parameters.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Fold in the weights after `step` (counted from 1)."""
+        """Fold in the weights after a step, counted from 1."""
         decay = min(self.decay, (1 + step) / (10 + step))
         current = [local_slice(p).values for p in self.parameters.values()]
         torch._foreach_lerp_(list(self.shadow.values()), current, 1 - decay)
 
     def slices(self) -> dict[str, Slice]:
-        """The averages as slices, by parameter name."""
-        held = {name: local_slice(p) for name, p in self.parameters.items()}
-        return {name: Slice(s.shape, s.start, self.shadow[name], s.replicated) for name, s in held.items()}
+        """Return this rank's slices of the averages, by parameter name."""
+        averages = {}
+        for name, parameter in self.parameters.items():
+            weights = local_slice(parameter)
+            averages[name] = Slice(weights.shape, weights.start, self.shadow[name], weights.replicated)
+        return averages
 
     def load(self, file: Path) -> None:
-        """Take this rank's slices out of whole averages in a safetensors file, on any number of ranks."""
+        """Take this rank's slices out of the whole averages in a safetensors file, written by any number of ranks.
+
+        Raises:
+            CheckpointError: the file lacks a parameter that trains.
+        """
         with safe_open(file, framework="pt") as whole:
             missing = sorted(set(self.shadow) - set(whole.keys()))
             if missing:
@@ -48,6 +61,9 @@ class EMA:
 
 
 def gathered_weights(module: nn.Module, ema: EMA | None) -> dict[str, Tensor]:
-    """Whole float32 weights by name, averaged where an average is kept. All ranks call it together."""
+    """Return the whole weights of a DeepSpeed engine's module, float32, by name, on every rank. Collective.
+
+    They are the averages where `ema` has one of a parameter, else the present values.
+    """
     averages = ema.slices() if ema else {}
     return {name: gather(averages.get(name) or local_slice(p)) for name, p in module.named_parameters()}

@@ -1,11 +1,13 @@
 """From a batch of pixels and captions to the joint loss. Every random number comes from (seed, purpose, position)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..config.stages import STAGES
 from ..config.train import TrainConfig
 from ..data.feed.batches import Batch
 from ..diffusion.condition import spread_key_frames
@@ -17,16 +19,16 @@ from ..seeds import torch_generator, uniform
 
 
 class Inputs(NamedTuple):
-    """What the network reads and what it should say."""
+    """What the network reads and what it should output, for B clips of F frames with N images each."""
 
     sample: Tensor
     """Noisy latents (B, C, F + N, h, w)."""
     timestep: Tensor
     """int64 (B,): one for a clip and its images."""
     text: Tensor
-    """(B, 1 + N, L, D)."""
+    """Text features (B, 1 + N, L, D): the clip's, then each image's."""
     target: Tensor
-    """Like `sample`."""
+    """What the network should output, with the shape of `sample`."""
     low_res: Tensor | None = None
     """The condition of the later stages: the key frames' latents spread over the clip, or low-resolution pixels."""
     noise_level: Tensor | None = None
@@ -43,21 +45,31 @@ class Objective:
     schedule: NoiseSchedule
     device: torch.device
     dtype: torch.dtype
+    """What the network computes in."""
     low_resolution_schedule: NoiseSchedule = field(default_factory=NoiseSchedule.of_low_resolution)
+    """The schedule of the noise in the low-resolution pixels of super-resolution."""
     empty_text: Tensor | None = None
     """(L, D): the empty caption's features in data.cache, if the run has one."""
 
-    def loss(self, network, inputs: Inputs) -> JointLoss:
-        """Run the network (an engine or a module) on `inputs`."""
+    def loss(self, network: Any, inputs: Inputs) -> JointLoss:
+        """Return the loss of a network on `inputs`.
+
+        Args:
+            network: DeepSpeed's engine, a VideoUNet, or whatever is called as one.
+            inputs: as `training_inputs` or `validation_inputs` return them.
+        """
         config, images = self.config, inputs.text.shape[1] - 1
         sample, text = inputs.sample.to(self.dtype), inputs.text.to(self.dtype)
         # ZeRO-3 lets go of a block's weights when the gradient reaches the block's input. So every block, the first and
         # frozen ones too, needs an input that a gradient reaches.
         sample.requires_grad_(torch.is_grad_enabled())
-        condition = {}
+
+        # A network without a condition does not get the names of one: an engine passes on what it is given.
+        condition: dict[str, Any] = {}
         if inputs.low_res is not None:
-            condition = dict(low_res=inputs.low_res.to(self.dtype), noise_level=inputs.noise_level)
+            condition = {"low_res": inputs.low_res.to(self.dtype), "noise_level": inputs.noise_level}
         output = network(sample, inputs.timestep, text, **condition, num_images=images)
+
         weight = None
         if config.snr_gamma is not None:
             weight = min_snr_weight(self.schedule.snr(inputs.timestep), config.snr_gamma, config.prediction_type)
@@ -66,33 +78,58 @@ class Objective:
         )
 
     def training_inputs(self, batch: Batch) -> Inputs:
-        """Timesteps uniform over the schedule, captions dropped one by one with probability caption_dropout."""
-        seed, positions = self.config.seed, batch["positions"].tolist()
-        steps = self.schedule.num_train_timesteps
-        timestep = torch.tensor([int(uniform(seed, "timestep", p) * steps) for p in positions])
-        captions = [
-            ["" if uniform(seed, "caption", p, i) < self.config.caption_dropout else c for i, c in enumerate(row)]
-            for p, row in zip(positions, batch["captions"], strict=True)
-        ]
+        """Return the inputs of a training step for one micro-batch.
+
+        Timesteps are uniform over the schedule. Captions, the clip's and the images', are dropped one by one with
+        probability caption_dropout.
+        """
+        positions = batch["positions"].tolist()
+        timestep = self._draw("timestep", self.schedule.num_train_timesteps, positions)
+        captions = []
+        for position, row in zip(positions, batch["captions"], strict=True):
+            captions.append([self._drop_caption(caption, position, i) for i, caption in enumerate(row)])
         return self._inputs(batch, timestep, captions, purpose="")
 
     def validation_inputs(self, batch: Batch, timestep: int) -> Inputs:
-        """One given timestep, every caption kept, and noise that no training step sees."""
+        """Return inputs at one given timestep, with every caption kept, and with noise that no training step sees."""
         rows = batch["captions"]
         return self._inputs(batch, torch.full((len(rows),), timestep), rows, purpose="validation-")
 
+    def _drop_caption(self, caption: str, position: int, i: int) -> str:
+        """Return caption number i of the row at a position, or the empty caption with probability caption_dropout."""
+        dropped = uniform(self.config.seed, "caption", position, i) < self.config.caption_dropout
+        return "" if dropped else caption
+
+    def _draw(self, purpose: str, below: int, positions: list[int]) -> Tensor:
+        """Return an integer of 0 .. below - 1 for each position, all equally likely: int64, on the CPU."""
+        return torch.tensor([int(uniform(self.config.seed, purpose, position) * below) for position in positions])
+
+    def _normal(self, shape: Sequence[int], purpose: str, positions: list[int]) -> Tensor:
+        """Return standard normal noise of a shape for each position, stacked: float32, on the CPU."""
+        rows = []
+        for position in positions:
+            rows.append(torch.randn(shape, generator=torch_generator(self.config.seed, purpose, position)))
+        return torch.stack(rows)
+
     @torch.no_grad()
     def _inputs(self, batch: Batch, timestep: Tensor, captions: list[list[str]], purpose: str) -> Inputs:
-        seed, positions = self.config.seed, batch["positions"].tolist()
+        """Return the inputs for a batch.
+
+        Args:
+            batch: pixels and captions, or entries of a cache.
+            timestep: int64 (B,), on any device.
+            captions: the captions of `batch`, some of them perhaps replaced by the empty one.
+            purpose: what tells this noise from that of other inputs: "" in training, or "validation-".
+        """
+        positions = batch["positions"].tolist()
+
+        # Latents drawn from the autoencoder's posterior, and noise of the same shape; frames become the third axis.
         mean, std = self._posterior(batch)
-        posterior, noise = (
-            torch.stack(
-                [torch.randn(mean.shape[1:], generator=torch_generator(seed, purpose + k, p)) for p in positions]
-            )
-            for k in ("posterior", "noise")
-        )
-        latents = sample_posterior(mean, std, posterior.to(self.device)).transpose(1, 2)
-        noise, timestep = noise.to(self.device).transpose(1, 2), timestep.to(self.device)
+        posterior = self._normal(mean.shape[1:], purpose + "posterior", positions).to(self.device)
+        noise = self._normal(mean.shape[1:], purpose + "noise", positions).to(self.device).transpose(1, 2)
+        latents = sample_posterior(mean, std, posterior).transpose(1, 2)
+        timestep = timestep.to(self.device)
+
         return Inputs(
             self.schedule.add_noise(latents, noise, timestep),
             timestep,
@@ -102,7 +139,10 @@ class Objective:
         )
 
     def _posterior(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Mean and std of the latents, float32 (B, F + N, C, h, w), from pixels or from the cache."""
+        """Return mean and std of the latents, float32 (B, F + N, C, h, w), from pixels or from the cache.
+
+        There is no std where the latents are certain.
+        """
         if "mean" in batch:
             std = batch["std"].to(self.device).float() if "std" in batch else None
             return batch["mean"].to(self.device).float(), std
@@ -113,37 +153,46 @@ class Objective:
         return mean.unflatten(0, rows), None if std is None else std.unflatten(0, rows)
 
     def _text(self, batch: Batch, captions: list[list[str]]) -> Tensor:
-        """The features (B, 1 + N, L, D) of `captions`, which are those of the batch or empty."""
+        """Return the features (B, 1 + N, L, D) of `captions`, which are those of the batch or empty."""
         if "text" not in batch:
             flat = [caption for row in captions for caption in row]
             return self.text_encoder(flat).unflatten(0, (len(captions), -1)).to(self.device)
+
+        # The cache has the features of the captions of the batch. A dropped caption gets those of the empty one.
         assert self.empty_text is not None
-        kept = [[a == b for a, b in zip(*rows, strict=True)] for rows in zip(captions, batch["captions"], strict=True)]
+        kept = []
+        for row, batch_row in zip(captions, batch["captions"], strict=True):
+            kept.append([caption == original for caption, original in zip(row, batch_row, strict=True)])
         mask = torch.tensor(kept, device=self.device)[..., None, None]
         return torch.where(mask, batch["text"].to(self.device), self.empty_text.to(self.device)).float()
 
     def _condition(self, batch: Batch, latents: Tensor, purpose: str) -> tuple[Tensor | None, Tensor | None]:
-        """(low_res, noise_level) of the later stages; in validation clean key frames, and the level of sampling."""
+        """Return low_res and noise_level of `Inputs`.
+
+        1. Key frames are clean, or in training have the noise of up to condition_noise_steps timesteps.
+        2. Low-resolution pixels have the noise of any level in training, and of the level of sampling in validation.
+
+        Args:
+            batch: has "low_res" if the stage is given a low resolution.
+            latents: (B, C, F + N, h, w), clean.
+            purpose: as for `_inputs`.
+        """
         config, positions, validating = self.config, batch["positions"].tolist(), bool(purpose)
-
-        def draw(kind: str, below: int) -> Tensor:
-            return torch.tensor([int(uniform(config.seed, kind, p) * below) for p in positions], device=self.device)
-
-        def noise_like(x: Tensor) -> Tensor:
-            shape = x.shape[1:]
-            generators = [torch_generator(config.seed, purpose + "condition noise", p) for p in positions]
-            return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(x.device)
-
-        if config.stage == "interpolation":
-            keys = latents[:, :, :: config.keyframe_interval]
+        condition = STAGES[config.stage].condition
+        if condition == "key_frames":
+            key_frames = latents[:, :, :: config.keyframe_interval]
             if config.condition_noise_steps and not validating:
-                steps = draw("condition timestep", config.condition_noise_steps)
-                keys = self.schedule.add_noise(keys, noise_like(keys), steps)
-            return spread_key_frames(keys, config.keyframe_interval), None
-        if config.stage == "vsr":
+                steps = self._draw("condition timestep", config.condition_noise_steps, positions).to(self.device)
+                noise = self._normal(key_frames.shape[1:], purpose + "condition noise", positions).to(key_frames.device)
+                key_frames = self.schedule.add_noise(key_frames, noise, steps)
+            return spread_key_frames(key_frames, config.keyframe_interval), None
+
+        if condition == "low_resolution":
             pixels = to_float(batch["low_res"].to(self.device)).transpose(1, 2)
             level = torch.full((len(positions),), config.sampling.noise_level, device=self.device)
             if not validating:
-                level = draw("noise level", config.model.highest_noise_level + 1)
-            return self.low_resolution_schedule.add_noise(pixels, noise_like(pixels), level), level
+                level = self._draw("noise level", config.model.highest_noise_level + 1, positions).to(self.device)
+            noise = self._normal(pixels.shape[1:], purpose + "condition noise", positions).to(pixels.device)
+            return self.low_resolution_schedule.add_noise(pixels, noise, level), level
+
         return None, None

@@ -9,7 +9,7 @@ from ..config.train import TrainConfig
 
 
 def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW over the parameters that train; fused on a GPU."""
+    """Return AdamW over the parameters that train; fused on a GPU."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     return torch.optim.AdamW(
         parameters,
@@ -22,7 +22,11 @@ def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Opti
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """The rate of the step with index `step` (from 0): linear warm-up, then constant, or cosine to 0 at the end."""
+    """Return the learning rate of a step, counted from 0.
+
+    1. Over lr_warmup_steps it rises linearly to learning_rate.
+    2. Then it is constant, or falls as a half cosine to 0 at max_train_steps.
+    """
     warmup = config.lr_warmup_steps
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup

@@ -22,15 +22,19 @@ from ..run_folder import checkpoints, step_of
 TRIES = 10
 """Restarts of a job from one step, after which it is given up."""
 RECORD = "restarts.json"
+"""The file that says which job started from which step, and how often SLURM had restarted it before."""
 LOCK = "run.lock"
-_held: dict[Path, TextIO] = {}
-"""The locks of this process: a lock ends when its file is closed."""
+"""The file that a run locks, and in which it says who it is."""
+# Hidden state: the locks of this process, by their paths. A lock ends when its file is closed.
+_locks: dict[Path, TextIO] = {}
 
 
 def claim(output_dir: str | Path) -> None:
     """Make `output_dir` and let it be this run's alone. Collective.
 
-    Raises ConfigError if a rank cannot write there, and TrainingError, naming the other run, where that still does.
+    Raises:
+        ConfigError: a rank cannot write there.
+        TrainingError: another run, which the message names, is using the folder.
     """
     for obstacle in gather_objects(_obstacle(Path(output_dir))):
         if obstacle:
@@ -41,7 +45,16 @@ def claim(output_dir: str | Path) -> None:
 
 
 def require_own(config: TrainConfig, start: int) -> None:
-    """Raise CheckpointError if a run begun at step 0 would mix with another's checkpoints in output_dir. Collective."""
+    """Check that a run does not mix with an earlier one's checkpoints in its output_dir. Collective.
+
+    Args:
+        config: the run.
+        start: how many of its steps are done.
+
+    Raises:
+        CheckpointError: checkpoints of later steps lie there, and the run was not asked to resume. One that was asked
+            gets a warning.
+    """
     later = broadcast_object(_later(config, start) if is_main() else None)
     if later and config.resume_from_checkpoint is None:
         raise CheckpointError(
@@ -53,6 +66,7 @@ def require_own(config: TrainConfig, start: int) -> None:
 
 
 def _obstacle(folder: Path) -> str | None:
+    """Make a folder, and return why this rank cannot write there; None if it can."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -63,53 +77,74 @@ def _obstacle(folder: Path) -> str | None:
 
 
 def _lock(folder: Path) -> str | None:
-    """Why the folder cannot be had, or None."""
+    """Lock a folder for this process, and return why another run has it; None if this one has it now."""
     path = (folder / LOCK).resolve()
-    if path in _held:
+    if path in _locks:
         return None
-    me, job = f"process {os.getpid()} on {socket.gethostname()}", os.environ.get("SLURM_JOB_ID")
-    mine = f"SLURM job {job}, " if job else ""
+    this_process, job = f"process {os.getpid()} on {socket.gethostname()}", os.environ.get("SLURM_JOB_ID")
+    this_job = f"SLURM job {job}, " if job else ""
+
+    # The file says whose lock it is. An earlier start of this job, on a node that has died, is no other run: a file
+    # server may keep its lock.
     file = path.open("a+")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         file.seek(0)
         other = file.read().strip() or "another run"
-        if not mine or not other.startswith(mine):
+        if not this_job or not other.startswith(this_job):
             return (
                 f"output_dir {folder} is in use by {other}: wait for it, or set another output_dir. If it is gone, its "
                 f"node may have died with the lock: delete {path}"
             )
-        # An earlier start of this job, on a node that has died: a file server may keep the lock for it.
     except OSError as error:
         log.warning(f"{path} cannot be locked ({error.strerror}): two runs in one output_dir would not be found out")
+
     file.truncate(0)
-    file.write(f"{mine}{me}\n")
+    file.write(f"{this_job}{this_process}\n")
     file.flush()
-    _held[path] = file
+    _locks[path] = file
     return None
 
 
 def _later(config: TrainConfig, start: int) -> list[Path]:
+    """Return the checkpoints in output_dir of steps after `start`, oldest step first."""
     return [p for p in checkpoints(config.output_dir) if step_of(p) > start]
 
 
 def require_progress(output_dir: str | Path, step: int) -> None:
-    """Raise TrainingError if this SLURM job starts from `step` after TRIES restarts that saved nothing. Collective."""
+    """Check that the restarts of a SLURM job get on. Collective.
+
+    Args:
+        output_dir: the folder of the run, which keeps the count.
+        step: how many steps are done at this start.
+
+    Raises:
+        TrainingError: this job starts from `step` after TRIES restarts that saved nothing.
+    """
     refusal = broadcast_object(_stuck(Path(output_dir) / RECORD, step) if is_main() else None)
     if refusal:
         raise TrainingError(refusal)
 
 
 def _stuck(path: Path, step: int) -> str | None:
+    """Return why a job that starts from `step` is given up; None if it is not.
+
+    Args:
+        path: the file RECORD: written at the first start of a job from a step.
+        step: how many steps are done.
+    """
     job, restarts = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT", 0))
     if not job:
         return None
+
+    # Another job, or another step: the count begins here.
     before = json.loads(path.read_text()) if path.exists() else {}
     if (before.get("job"), before.get("step")) != (job, step):
         with replacing(path) as partial:
             partial.write_text(json.dumps({"job": job, "step": step, "restarts": restarts}))
         return None
+
     tries = restarts - before["restarts"]
     if tries < TRIES:
         return None

@@ -1,4 +1,4 @@
-"""A parameter as this rank holds it under ZeRO stage 0 to 3: the slice of its float32 master, and back to the whole.
+"""The slice of a parameter's float32 master that this rank holds under ZeRO stage 0 to 3, and back to the whole.
 
 Stage 3 cuts every parameter into equal slices, one a rank. Stages 1 and 2 cut the flattened parameters at arbitrary
 places. Stage 0 leaves every rank the whole.
@@ -25,28 +25,35 @@ class Slice:
 
 
 def local_slice(parameter: Any) -> Slice:
-    """What this rank holds of a parameter of a DeepSpeed engine's module, with the attributes `build_engine` gave it.
+    """Return the slice that this rank holds of a parameter, which may be empty.
 
-    Possibly nothing.
+    Args:
+        parameter: a parameter of a DeepSpeed engine's module. DeepSpeed and `build_engine` have given it attributes
+            that torch.nn.Parameter does not declare.
     """
+    # Stage 3: equal slices, of which the last ones hold padding.
     if hasattr(parameter, "ds_id"):
         from deepspeed.utils import safe_get_local_fp32_param
 
         values = safe_get_local_fp32_param(parameter) if parameter.requires_grad else parameter.ds_tensor
         start = dist.get_rank() * values.numel()
-        length = min(values.numel(), max(parameter.ds_numel - start, 0))  # the last slices hold padding
+        length = min(values.numel(), max(parameter.ds_numel - start, 0))
         return Slice(parameter.ds_shape, start, values.flatten()[:length], replicated=False)
+
+    # Stages 1 and 2: a fragment of what trains, or none where it lies with other ranks.
     if parameter.requires_grad and hasattr(parameter, "_hp_mapping"):
         mapping = parameter._hp_mapping
         if mapping is None:
             return Slice(parameter.shape, 0, parameter.new_empty(0, dtype=torch.float32), replicated=False)
         return Slice(parameter.shape, mapping.lp_fragment_address.start, mapping.hp_fragment, replicated=False)
+
+    # Stage 0, and what does not train under stages 1 and 2.
     whole = getattr(parameter, "fp32_master", parameter)
     return Slice(parameter.shape, 0, whole.detach().flatten(), replicated=True)
 
 
 def gather(piece: Slice) -> Tensor:
-    """The whole tensor, float32, on every rank. All ranks call it together, for the same parameter."""
+    """Return the whole tensor, float32, on every rank. Collective: all ranks call it for the same parameter."""
     if piece.replicated:
         return piece.values.float().view(piece.shape)
     # Integers add exactly: the owner's bits plus zeros, whatever the float is.

@@ -1,8 +1,8 @@
 """How a process of a run leaves: its exit code, and the request to stop, SIGUSR2.
 
-A scheduler sends it before a job's time is up or its nodes are taken away. The signal is blocked and asked for between
-steps: it interrupts no save and no collective. The processes that a rank starts (decoding workers, compilers) inherit
-the mask, so a signal to a whole job ends none of them either. It is USR2, for NCCL may take USR1 for itself.
+A scheduler sends the signal before a job's time is up or its nodes are taken away. The signal is blocked and asked for
+between steps: it interrupts no save and no collective. The processes that a rank starts (decoding workers, compilers)
+inherit the mask, so a signal to a whole job ends none of them either. It is USR2, for NCCL may take USR1 for itself.
 """
 
 import atexit
@@ -19,24 +19,30 @@ if TYPE_CHECKING:
     import torch
 
 SIGNAL = signal.SIGUSR2
+"""The request to stop."""
 STOPPED = 85
 """Exit code of a run that was asked to stop, and is to be started again. launch/env.sh knows this code and FAILED."""
 LOST = 199
-"""Exit code of a rank that has lost a peer. It is below FAILED because srun reports the largest code of all ranks, and
-the peer's own says more."""
+"""Exit code of a rank that has lost another. It is below FAILED because srun reports the largest code of all ranks, and
+the code of the rank that was lost says more."""
 FAILED = 200
 """Exit code of a run that would fail again: another LavieError. Larger than that of the ranks which are ended because
 of it, 128 + SIGTERM."""
 
 
 def listen() -> None:
-    """From now on the signal waits to be asked for. Call it before torch is imported, whose threads must inherit it."""
+    """Block the signal, so that it waits to be asked for. To be called before torch is imported.
+
+    The threads of torch inherit the mask.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, {SIGNAL})
 
 
 def exit_code(error: Exception) -> int:
-    """The code with which a rank leaves after this error: 1, as Python's own, if it is none that the user can mend."""
-    return LOST if isinstance(error, LostRankError) else FAILED if isinstance(error, LavieError) else 1
+    """Return the code with which a rank leaves after an error: 1, as Python's own, if the user cannot mend it."""
+    if isinstance(error, LostRankError):
+        return LOST
+    return FAILED if isinstance(error, LavieError) else 1
 
 
 def report(error: Exception) -> int:
@@ -49,7 +55,7 @@ def report(error: Exception) -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process with an exit code, and the process group before, if it is in one.
+    """Leave the process group, if this process is in one, and end the process with an exit code.
 
     All that was registered for the exit is done and all output written, but a process that was in a group does without
     the interpreter's finalization. Its collectives ran in C++ threads, and ending the group does not end those: hooks
@@ -71,13 +77,14 @@ def leave(code: int) -> NoReturn:
 
 
 def _in_group() -> bool:
+    """Return whether this process is in a process group. Imports torch."""
     from ..distributed import initialized
 
     return initialized()
 
 
 def requested(device: "torch.device") -> bool:
-    """Whether any rank has got the signal: the same answer on all. Collective.
+    """Return whether any rank has got the signal, the same on all ranks. Collective.
 
     After a yes, SIGTERM is ignored. It has nothing to add while the last step is saved, and SLURM sends it to all ranks
     as soon as the first one has left with an exit code that is not 0.

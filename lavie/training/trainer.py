@@ -1,4 +1,4 @@
-"""The training run. `fit` is the order of events; the modules beside this one say how each is done."""
+"""The training run: `Trainer.fit` is the order of events, and the modules beside this one say how each is done."""
 
 import json
 import math
@@ -31,20 +31,20 @@ from ..models.unet import VideoUNet
 from ..models.weights import initialize
 from ..run_folder import RUN_CONFIG, SAMPLES
 from .checkpoint import find, load, save
+from .cost import forward_flops, peak_flops, peak_memory_gib
 from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype, zero_stage
 from .dry_run import plan_of
 from .ema import EMA, gathered_weights
-from .make_cache import open_caches
-from .metrics import Metrics, forward_flops, peak_flops, peak_memory_gib
+from .metrics import Metrics
 from .objective import Objective
+from .open_caches import open_caches
 from .optim import learning_rate
 from .output_dir import claim, require_own, require_progress
 from .stop import requested
 from .validate import validation_loss
 
 DrawSamples = Callable[[VideoUNet, Objective, Path], None]
-"""Draws the validation prompts with a network, the objective's encoders and its schedule, into a folder. All ranks call
-it together."""
+"""Draws the validation prompts with a network, the objective's encoders and its schedule, into a folder. Collective."""
 
 
 class Trainer:
@@ -113,7 +113,12 @@ class Trainer:
             self._begun = begun.pop_all()
 
     def _build_networks(self, settings: dict[str, Any], caches: dict[str, Cache] | None) -> None:
-        """Build the frozen encoders, the engine around the network, its average, and the objective."""
+        """Build the frozen encoders, the engine around the network, its average, and the objective.
+
+        Args:
+            settings: DeepSpeed's, complete.
+            caches: the caches of the run by the names of their sizes, or None.
+        """
         config, dtype = self.config, training_dtype(self.config)
         pretrained = config.pretrained_model_name_or_path
         autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride).to(self.device, dtype)
@@ -142,7 +147,10 @@ class Trainer:
         self._begun.close()
 
     def fit(self) -> bool:
-        """Train to max_train_steps. False if the run was asked to stop before; all its steps are saved then, too."""
+        """Train to max_train_steps, and return whether it came so far.
+
+        A run that is asked to stop before saves the steps that it has done.
+        """
         config, stopped = self.config, False
         if self.start >= config.max_train_steps:
             log.info(f"nothing to do: step {self.start} is done, and max_train_steps is {config.max_train_steps}")
@@ -174,7 +182,7 @@ class Trainer:
         return not stopped
 
     def _share(self) -> Share:
-        """Which part of the data this rank reads."""
+        """Return which part of the data this rank reads."""
         return Share(
             seed=self.config.seed,
             train_batch_size=self.config.train_batch_size,
@@ -184,11 +192,12 @@ class Trainer:
         )
 
     def _set_learning_rate(self, step: int) -> None:
+        """Give the optimizer the learning rate of a step, counted from 1."""
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, step - 1)
 
     def _next_batch(self) -> tuple[Batch, float]:
-        """The next micro-batch, and the seconds spent waiting for it. Replaced samples are written down."""
+        """Return the next micro-batch, and the seconds spent waiting for it. Replaced samples are written down."""
         began = time.perf_counter()
         batch = next(self.batches)
         if batch["dropped"]:
@@ -224,26 +233,27 @@ class Trainer:
         samples = self.config.train_batch_size * self.config.gradient_accumulation_steps
         bucket = self.buckets.at(step - 1).name
         flops, peak = self.flops[bucket] * samples / seconds, peak_flops(self.device)
-        record: dict[str, Any] = dict(
-            step=step,
-            loss=total,
-            loss_video=video,
-            loss_image=image,
-            grad_norm=float(self.engine.get_global_grad_norm() or 0.0),
-            lr=learning_rate(self.config, step - 1),
-            samples_per_s=samples * world_size() / seconds,
-            tflops=flops / 1e12,
-            mfu=flops / peak if peak else None,
-            data_wait_s=waited,
-            dropped=round(dropped_share * world_size() * len(micro_batches)),
-            skipped=self.engine.skipped_steps,
-            memory=peak_memory_gib(self.device),
-        )
+        record: dict[str, Any] = {
+            "step": step,
+            "loss": total,
+            "loss_video": video,
+            "loss_image": image,
+            "grad_norm": float(self.engine.get_global_grad_norm() or 0.0),
+            "lr": learning_rate(self.config, step - 1),
+            "samples_per_s": samples * world_size() / seconds,
+            "tflops": flops / 1e12,
+            "mfu": flops / peak if peak else None,
+            "data_wait_s": waited,
+            "dropped": round(dropped_share * world_size() * len(micro_batches)),
+            "skipped": self.engine.skipped_steps,
+            "memory": peak_memory_gib(self.device),
+        }
         if self.config.data.buckets:
             record["bucket"] = bucket
         self.metrics.log(record)
 
     def _validation_batches(self) -> list[Batch]:
+        """Return this rank's batches of held-out clips, the same at every validation; none without data.validation."""
         data = self.config.data.held_out
         if not data.validation:
             return []
@@ -256,14 +266,20 @@ class Trainer:
         )
 
     def _validate(self, step: int) -> None:
-        """Held-out loss and samples of the averaged network, which every rank holds whole for the while."""
+        """Record the held-out loss and draw the samples of the averaged network. Collective.
+
+        `step` is the one just done, counted from 1. Every rank holds the network whole for the while.
+        """
         if not self.validation_batches and not self.config.validation_prompts:
             return
+
+        # Built on the meta device: its random start is never drawn.
         with torch.device("meta"):
             network = VideoUNet(self.config.model).to(self.objective.dtype)
         set_backends(network, kernels=self.config.kernels, attention=self.config.attention)
         network = network.to_empty(device=self.device).requires_grad_(False).eval()
         network.load_state_dict(gathered_weights(self.engine.module, self.ema))
+
         if self.validation_batches:
             losses = validation_loss(network, self.objective, self.validation_batches)
             if self.metrics:
@@ -285,8 +301,11 @@ def require_sources(config: TrainConfig) -> None:
 
 
 def build_network(config: TrainConfig) -> VideoUNet:
-    """The run's network: drawn from its seed, then started from init_weights or the pretrained folder."""
-    torch.manual_seed(config.seed)  # the same draw on every rank
+    """Return the run's network: drawn from its seed, then started from init_weights or the pretrained folder.
+
+    The draw is the same on every rank. Parameters that do not train are frozen.
+    """
+    torch.manual_seed(config.seed)
     network = VideoUNet(config.model)
     source = config.init_weights or config.pretrained_model_name_or_path
     if source:

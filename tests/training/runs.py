@@ -1,4 +1,4 @@
-"""Small training runs, what they record, and the same run in plain PyTorch: shared by the tests of training."""
+"""Small training runs, what they record, and the same run in plain PyTorch."""
 
 import hashlib
 import json
@@ -12,45 +12,54 @@ from lavie.config.train import TrainConfig
 from lavie.errors import CheckpointError, ConfigError, TrainingError
 
 STEPS = 20
+"""The steps of a run, unless a test asks for others."""
 
 
 def make_config(folder: Path, output: Path, **changes: Any) -> TrainConfig:
-    values: dict[str, Any] = dict(
-        output_dir=str(output),
-        model=dict(
-            in_channels=3,
-            out_channels=3,
-            block_out_channels=(16, 32),
-            cross_attention=(True, False),
-            layers_per_block=1,
-            num_attention_heads=1,
-            cross_attention_dim=16,
-            norm_num_groups=4,
-            rotary_dim=8,
-        ),
-        autoencoder=dict(type="patch", patch_size=4, coefficients=1, scaling_factor=0.25),
-        text_encoder=dict(type="hash", max_length=6),
-        data=dict(
-            train=str(folder / "train"),
-            num_frames=4,
-            num_images=2,
-            height=32,
-            width=32,
-            frame_stride=1,
-            num_workers=0,
-        ),
-        max_train_steps=STEPS,
-        train_batch_size=2,
-        learning_rate=1e-3,
-        lr_warmup_steps=3,
-        ema_decay=0.9,
-        max_grad_norm=0.5,
-    )
+    """Return a small run of stage base: clips of 4 frames of 32 x 32 with 2 images, latents of 3 channels of 8 x 8.
+
+    Args:
+        folder: holds the dataset train/.
+        output: the run's output_dir.
+        changes: keys of the config with other values; those in `data` are merged one by one.
+    """
+    values: dict[str, Any] = {
+        "output_dir": str(output),
+        "model": {
+            "in_channels": 3,
+            "out_channels": 3,
+            "block_out_channels": (16, 32),
+            "cross_attention": (True, False),
+            "layers_per_block": 1,
+            "num_attention_heads": 1,
+            "cross_attention_dim": 16,
+            "norm_num_groups": 4,
+            "rotary_dim": 8,
+        },
+        "autoencoder": {"type": "patch", "patch_size": 4, "coefficients": 1, "scaling_factor": 0.25},
+        "text_encoder": {"type": "hash", "max_length": 6},
+        "data": {
+            "train": str(folder / "train"),
+            "num_frames": 4,
+            "num_images": 2,
+            "height": 32,
+            "width": 32,
+            "frame_stride": 1,
+            "num_workers": 0,
+        },
+        "max_train_steps": STEPS,
+        "train_batch_size": 2,
+        "learning_rate": 1e-3,
+        "lr_warmup_steps": 3,
+        "ema_decay": 0.9,
+        "max_grad_norm": 0.5,
+    }
     values["data"] |= changes.pop("data", {})
     return TrainConfig.model_validate(values | changes)
 
 
 def deepspeed_json(folder: Path, stage: int) -> Path:
+    """Write DeepSpeed's settings for a ZeRO stage into a folder, and return the path of the file."""
     path = folder / f"zero{stage}.json"
     # Nothing stays resident between uses: the hardest case for whatever reads the weights of stage 3.
     zero = {"stage": stage} | ({"stage3_param_persistence_threshold": 0} if stage == 3 else {})
@@ -59,7 +68,13 @@ def deepspeed_json(folder: Path, stage: int) -> Path:
 
 
 def train(config: TrainConfig, settings: Path, sample_with: Any = None) -> tuple[list[dict], dict[str, str]]:
-    """Rank 0's records, and hashes of what lies in the last checkpoint's unet/. Runs inside each rank."""
+    """Train a run on this rank, and return rank 0's records and the hashes of the last checkpoint's weights.
+
+    Args:
+        config: the run.
+        settings: the file of DeepSpeed's settings.
+        sample_with: draws the validation prompts, as Trainer's `sample`.
+    """
     from lavie.training.trainer import Trainer
 
     Trainer(config, settings, sample_with).fit()
@@ -67,7 +82,7 @@ def train(config: TrainConfig, settings: Path, sample_with: Any = None) -> tuple
 
 
 def fails(config: TrainConfig, settings: Path) -> str:
-    """The message of the error that building or running the trainer ends with."""
+    """Return the message of the error that building or running the trainer ends with on this rank; "" without one."""
     from lavie.training.trainer import Trainer
 
     try:
@@ -78,23 +93,31 @@ def fails(config: TrainConfig, settings: Path) -> str:
 
 
 def records(config: TrainConfig) -> list[dict]:
+    """Return the records in a run's metrics.jsonl, those of validation among them."""
     return [json.loads(line) for line in (Path(config.output_dir) / "metrics.jsonl").read_text().splitlines()]
 
 
 def losses(config: TrainConfig) -> list[float]:
+    """Return the training loss of each recorded step of a run."""
     return [r["loss"] for r in records(config) if "loss" in r]
 
 
 def weights(config: TrainConfig, step: int) -> dict[str, torch.Tensor]:
+    """Return the network's weights in the checkpoint of a step, by name."""
     return load_file(Path(config.output_dir) / f"checkpoint-{step}" / "unet" / "diffusion_pytorch_model.safetensors")
 
 
 def weight_hashes(config: TrainConfig, step: int) -> dict[str, str]:
+    """Return the SHA-256 of each weight's bytes in the checkpoint of a step, by name."""
     return {name: hashlib.sha256(w.numpy().tobytes()).hexdigest() for name, w in weights(config, step).items()}
 
 
 def plain_pytorch(config: TrainConfig) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """The same run in one process without DeepSpeed: torch's AdamW on the whole global batch; and a float64 average."""
+    """Train a run in one process without DeepSpeed, by torch's AdamW on the whole global batch.
+
+    Returns:
+        The losses of all steps, and the average of the weights, which is kept in float64.
+    """
     from lavie.data.feed.loader import build_loader
     from lavie.data.feed.share import Share
     from lavie.diffusion.schedule import NoiseSchedule
@@ -104,22 +127,25 @@ def plain_pytorch(config: TrainConfig) -> tuple[list[float], dict[str, torch.Ten
     from lavie.training.optim import build_optimizer, learning_rate
     from lavie.training.trainer import build_network
 
+    # The parts of the run, as the trainer builds them.
     torch.set_num_threads(1)
     autoencoder = build_autoencoder(config.autoencoder, None)
     text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, None)
     network = build_network(config)
-    step = Objective(
+    objective = Objective(
         config, autoencoder, text_encoder, NoiseSchedule.from_config(config), torch.device("cpu"), torch.float32
     )
     optimizer = build_optimizer(network, config)
     share = Share(seed=config.seed, train_batch_size=config.train_batch_size)
     batches = build_loader(config.data, config.data.train, share)
     average = {name: p.detach().double() for name, p in network.named_parameters()}
+
+    # Steps are counted from 0 here, and from 1 in the decay of EMA.
     values = []
     for index in range(config.max_train_steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, index)
-        loss = step.loss(network, step.training_inputs(next(batches)))
+        loss = objective.loss(network, objective.training_inputs(next(batches)))
         optimizer.zero_grad()
         loss.total.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
@@ -131,27 +157,28 @@ def plain_pytorch(config: TrainConfig) -> tuple[list[float], dict[str, torch.Ten
 
 
 def make_vsr_config(folder: Path, output: Path, **changes: Any) -> TrainConfig:
-    model = dict(
-        in_channels=51,
-        out_channels=48,
-        block_out_channels=(32, 32),
-        cross_attention=(False, True),
-        only_cross_attention=(True, False),
-        layers_per_block=1,
-        num_attention_heads=1,
-        cross_attention_dim=16,
-        norm_num_groups=4,
-        linear_projection=True,
-        num_noise_levels=100,
-        temporal_convolutions=True,
-    )
-    data = dict(num_images=0, height=16, width=16, crop="patch", moving_images=0.5)
-    autoencoder = dict(type="patch", patch_size=4)
+    """Return a small run of stage vsr, on patches of 16 x 16; arguments as for `make_config`."""
+    model = {
+        "in_channels": 51,
+        "out_channels": 48,
+        "block_out_channels": (32, 32),
+        "cross_attention": (False, True),
+        "only_cross_attention": (True, False),
+        "layers_per_block": 1,
+        "num_attention_heads": 1,
+        "cross_attention_dim": 16,
+        "norm_num_groups": 4,
+        "linear_projection": True,
+        "num_noise_levels": 100,
+        "temporal_convolutions": True,
+    }
+    data = {"num_images": 0, "height": 16, "width": 16, "crop": "patch", "moving_images": 0.5}
+    autoencoder = {"type": "patch", "patch_size": 4}
     return make_config(folder, output, stage="vsr", model=model, data=data, autoencoder=autoencoder, **changes)
 
 
-def draw_nothing(network, step, folder: Path) -> None:
-    """Stands for sampling: says which rank came by."""
+def draw_nothing(network: Any, objective: Any, folder: Path) -> None:
+    """Stand for the sampling of validation prompts: leave a file named after this rank in the folder."""
     from lavie.distributed import rank
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from lavie.data.feed.loader import build_loader
 from lavie.data.feed.share import Share
 from lavie.data.prepare.synthetic import demo_set
 from lavie.testing import LOSS_RTOL, run_distributed
-from lavie.training.metrics import forward_flops
+from lavie.training.cost import forward_flops
 from tests.training.objectives import build_objective
 from tests.training.runs import (
     deepspeed_json,
@@ -32,13 +32,13 @@ def data(rendered, tmp_path_factory) -> dict[str, Any]:
     """Clips of two lengths, in about equal numbers, for two sizes; and images for both."""
     short = tmp_path_factory.mktemp("short")
     demo_set(short, clips=20, images=0, size=24, frames=4)
-    buckets = [dict(num_frames=3, height=16, width=16), dict(num_frames=5, height=24, width=24)]
-    return dict(train=[str(rendered / "train"), str(short / "train")], buckets=buckets)
+    buckets = [{"num_frames": 3, "height": 16, "width": 16}, {"num_frames": 5, "height": 24, "width": 24}]
+    return {"train": [str(rendered / "train"), str(short / "train")], "buckets": buckets}
 
 
 def test_ranks_and_resuming_do_not_change_a_run(rendered, data, tmp_path):
     settings = deepspeed_json(tmp_path, 3)
-    common = dict(max_train_steps=STEPS, checkpointing_steps=3, data=data | dict(num_workers=1))
+    common = {"max_train_steps": STEPS, "checkpointing_steps": 3, "data": data | {"num_workers": 1}}
     one = make_config(rendered, tmp_path / "one", train_batch_size=4, **common)
     two = make_config(rendered, tmp_path / "two", train_batch_size=2, **common)
     run_distributed(train, 1, one, settings)
@@ -53,7 +53,8 @@ def test_ranks_and_resuming_do_not_change_a_run(rendered, data, tmp_path):
         assert record["tflops"] * 1e12 / record["samples_per_s"] == pytest.approx(flops[record["bucket"]])
     middle = two.model_copy(update={"resume_from_checkpoint": f"{two.output_dir}/checkpoint-3"})
     run_distributed(train, 2, middle, settings)
-    assert losses(middle) == [r["loss"] for r in whole] and weight_hashes(middle, STEPS) == hashes
+    assert losses(middle) == [r["loss"] for r in whole]
+    assert weight_hashes(middle, STEPS) == hashes
 
 
 def build_nothing(config: TrainConfig, settings: Path) -> str:
@@ -75,16 +76,16 @@ def test_a_plan_that_cannot_be_is_refused_before_there_is_a_network(rendered, da
 
 @pytest.mark.parametrize("stage", ["interpolation", "vsr"])
 def test_the_later_stages_take_every_size(rendered, data, tmp_path, stage):
-    values = data | dict(num_images=0, num_frames=5)
+    values = data | {"num_images": 0, "num_frames": 5}
     if stage == "vsr":
-        values |= dict(crop="patch", moving_images=0.5)
+        values |= {"crop": "patch", "moving_images": 0.5}
         config = make_vsr_config(rendered, tmp_path)
         config = TrainConfig.model_validate(config.model_dump() | {"data": config.data.model_dump() | values})
     else:
-        model = make_config(rendered, tmp_path).model.model_dump() | dict(in_channels=6, relative_bias=False)
+        model = make_config(rendered, tmp_path).model.model_dump() | {"in_channels": 6, "relative_bias": False}
         config = make_config(rendered, tmp_path, stage=stage, model=model, keyframe_interval=2, data=values)
     torch.manual_seed(0)
-    step = build_objective(config)
+    objective = build_objective(config)
     from lavie.training.trainer import build_network
 
     network, seen = build_network(config), set()
@@ -95,9 +96,9 @@ def test_the_later_stages_take_every_size(rendered, data, tmp_path, stage):
         degradation=config.low_resolution,
     )
     for batch, _ in zip(batches, range(6), strict=False):
-        inputs = step.training_inputs(batch)
+        inputs = objective.training_inputs(batch)
         assert inputs.low_res.shape[2:] == inputs.sample.shape[2:]
         with torch.no_grad():
-            assert step.loss(network, inputs).total.isfinite()
+            assert objective.loss(network, inputs).total.isfinite()
         seen.add(tuple(batch["pixels"].shape[1:4]))
     assert seen == {(3, 16, 16), (5, 24, 24)}

@@ -29,7 +29,7 @@ from tests.training.cached import (
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-@pytest.mark.parametrize("kind", ("patch", "diffusers"))
+@pytest.mark.parametrize("kind", ["patch", "diffusers"])
 def test_inputs_from_the_cache_are_those_of_online_training(rendered, pretrained, tmp_path, kind):
     config = make_config(rendered, pretrained if kind == "diffusers" else None)
     online = inputs(config)
@@ -43,13 +43,15 @@ def test_inputs_from_the_cache_are_those_of_online_training(rendered, pretrained
             assert torch.equal(a.timestep, b.timestep)
             for field in ("sample", "target", "text"):
                 got, expected = getattr(a, field), getattr(b, field)
-                assert got.dtype == torch.float32 and got.shape == expected.shape
+                assert got.dtype == torch.float32
+                assert got.shape == expected.shape
                 assert relative_error(got, expected) <= TOLERANCES[dtype], (dtype, field)
                 if kind == "patch" and dtype == torch.float32:
                     assert torch.equal(got, expected), field
     empty = make_objective(config).text_encoder([""])[0]
     dropped = torch.stack([(i.text == empty).all(-1).all(-1) for i in online])
-    assert 0.1 < dropped.float().mean() < 0.6 and online[0].sample.shape[2] == 6
+    assert 0.1 < dropped.float().mean() < 0.6
+    assert online[0].sample.shape[2] == 6
 
 
 def test_the_noise_of_the_posterior_is_drawn_anew_at_each_visit(rendered, pretrained, tmp_path):
@@ -64,9 +66,11 @@ def test_the_noise_of_the_posterior_is_drawn_anew_at_each_visit(rendered, pretra
             if t < 300:  # later, solving loses digits
                 seen.setdefault(keys[0], []).append(((row - m) / s)[:4])
     noises = [torch.stack(visits) for visits in seen.values() if len(visits) > 1]
-    assert len(noises) > 3 and all((a[0] - a[1]).abs().mean() > 0.5 for a in noises)
+    assert len(noises) > 3
+    assert all((a[0] - a[1]).abs().mean() > 0.5 for a in noises)
     everything = torch.cat([n.flatten() for n in noises])
-    assert abs(float(everything.mean())) < 0.1 and float(everything.std()) == pytest.approx(1, abs=0.1)
+    assert abs(float(everything.mean())) < 0.1
+    assert float(everything.std()) == pytest.approx(1, abs=0.1)
 
 
 def train(config: TrainConfig, settings: Path) -> list[float]:
@@ -105,10 +109,11 @@ def test_losses_from_the_cache_are_those_of_online_training(rendered, pretrained
     )
     got, _ = run_distributed(train, 2, run, settings)
     expected = plain_online(config)
-    assert len(got) == 4 and got == pytest.approx(expected, rel=LOSS_RTOL)
+    assert len(got) == 4
+    assert got == pytest.approx(expected, rel=LOSS_RTOL)
 
 
-@pytest.mark.parametrize("kind", ("patch", "diffusers"))
+@pytest.mark.parametrize("kind", ["patch", "diffusers"])
 def test_processes_and_ranks_do_not_change_what_comes_from_the_cache(rendered, pretrained, tmp_path, kind):
     config = cached(make_config(rendered, pretrained if kind == "diffusers" else None), tmp_path, dtype=torch.bfloat16)
     whole = batches(config, 3)
@@ -125,26 +130,30 @@ def test_processes_and_ranks_do_not_change_what_comes_from_the_cache(rendered, p
 
 
 def test_interpolation_trains_from_a_cache(rendered, tmp_path):
-    model = make_config(rendered).model.model_dump() | dict(in_channels=12)
-    data = dict(num_frames=5, num_images=0)
+    model = make_config(rendered).model.model_dump() | {"in_channels": 12}
+    data = {"num_frames": 5, "num_images": 0}
     config = make_config(rendered, stage="interpolation", model=model, data=data, condition_noise_steps=50)
     run = cached(config, tmp_path, dtype=torch.float32)
     for a, b in zip(without_encoders(run, 3), inputs(config, 3), strict=True):
-        assert torch.equal(a.low_res, b.low_res) and torch.equal(a.sample, b.sample)
+        assert torch.equal(a.low_res, b.low_res)
+        assert torch.equal(a.sample, b.sample)
 
 
 def test_every_bucket_has_a_cache(rendered, tmp_path):
     demo_set(tmp_path / "short", clips=20, images=0, size=24, frames=4)
-    data = dict(
-        train=[str(rendered / "train"), str(tmp_path / "short" / "train")],
-        buckets=[dict(num_frames=3, height=16, width=16), dict(num_frames=5, height=24, width=24)],
-    )
+    data = {
+        "train": [str(rendered / "train"), str(tmp_path / "short" / "train")],
+        "buckets": [{"num_frames": 3, "height": 16, "width": 16}, {"num_frames": 5, "height": 24, "width": 24}],
+    }
     config = make_config(rendered, data=data)
     run = cached(config, tmp_path / "out", dtype=torch.float32)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"3x16x16", "5x24x24"}
     from_cache, online = without_encoders(run, 8), inputs(config, 8)
     assert {i.sample.shape[2:] for i in online} == {(5, 4, 4), (7, 6, 6)}
     for a, b in zip(from_cache, online, strict=True):
-        assert torch.equal(a.sample, b.sample) and torch.equal(a.target, b.target) and torch.equal(a.text, b.text)
+        assert torch.equal(a.sample, b.sample)
+        assert torch.equal(a.target, b.target)
+        assert torch.equal(a.text, b.text)
     again = cache_data(config, tmp_path / "out", device=CPU, dtype=torch.float32)
-    assert again.kept == again.wanted and not again.encoded
+    assert again.kept == again.wanted
+    assert not again.encoded

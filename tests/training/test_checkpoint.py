@@ -46,16 +46,18 @@ def test_newest_is_by_step_and_skips_what_is_not_finished(tmp_path):
 
 def test_a_new_run_leaves_another_runs_folder_alone(rendered, tmp_path):
     settings = deepspeed_json(tmp_path, 3)
-    common = dict(checkpointing_steps=1, checkpoints_total_limit=2)
+    common = {"checkpointing_steps": 1, "checkpoints_total_limit": 2}
     config = make_config(rendered, tmp_path / "run", max_train_steps=3, **common)
     run_distributed(train, 1, config, settings)
     metrics = (tmp_path / "run" / "metrics.jsonl").read_text()
     [message] = run_distributed(fails, 1, config, settings)
-    assert "checkpoint-3" in message and "resume_from_checkpoint=latest" in message and "output_dir" in message
+    assert "checkpoint-3" in message
+    assert "resume_from_checkpoint=latest" in message
+    assert "output_dir" in message
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == metrics
     # From an earlier step: what is written is kept, though later steps lie there.
     again = config.model_copy(
-        update=dict(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"), checkpoints_total_limit=1)
+        update={"resume_from_checkpoint": str(tmp_path / "run" / "checkpoint-2"), "checkpoints_total_limit": 1}
     )
     shutil.copytree(tmp_path / "run" / "checkpoint-3", tmp_path / "run" / "checkpoint-9")
     run_distributed(train, 1, again, settings)
@@ -69,12 +71,15 @@ def test_weights_that_are_not_there_are_told_at_the_start(tmp_path, key):
 
 
 @pytest.mark.parametrize(
-    "free, error",
+    ("free", "error"),
     [(0, RuntimeError("unexpected pos 64")), (2**40, OSError(errno.ENOSPC, "No space left on device"))],
 )
 def test_a_full_disk_is_named(tmp_path, monkeypatch, free, error):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
-    with pytest.raises(TrainingError, match="no room for another checkpoint"), checkpoint._room(tmp_path / "partial"):
+    with (
+        pytest.raises(TrainingError, match="no room for another checkpoint"),
+        checkpoint._require_room(tmp_path / "partial"),
+    ):
         raise error
-    with pytest.raises(ValueError), checkpoint._room(tmp_path / "partial"):
-        raise ValueError
+    with pytest.raises(ValueError, match="another"), checkpoint._require_room(tmp_path / "partial"):
+        raise ValueError("another")

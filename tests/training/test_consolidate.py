@@ -16,7 +16,7 @@ from lavie.training.consolidate import raw_weights
 from tests.training.runs import deepspeed_json, make_config
 
 STAGES = (0, 1, 2, 3)
-TEMPORAL = dict(mixed_precision="bf16", trainable="temporal")
+TEMPORAL = {"mixed_precision": "bf16", "trainable": "temporal"}
 """The hardest case: float32 masters beside bf16 weights, and parameters that no optimizer holds."""
 
 
@@ -45,7 +45,11 @@ def train_all(cases: list) -> None:
 def runs(rendered, tmp_path_factory):
     """A folder with runs RANKS-STAGE, of the hardest case, and 2-whole: float32, everything trains, ZeRO-0."""
     root = tmp_path_factory.mktemp("runs")
-    common = dict(max_train_steps=2, train_batch_size=1, data=dict(num_frames=2, num_images=0, height=16, width=16))
+    common = {
+        "max_train_steps": 2,
+        "train_batch_size": 1,
+        "data": {"num_frames": 2, "num_images": 0, "height": 16, "width": 16},
+    }
     for ranks in (1, 2):
         cases = [
             (make_config(rendered, root / f"{ranks}-{stage}", **common, **TEMPORAL), deepspeed_json(root, stage))
@@ -63,7 +67,8 @@ def test_raw_weights_are_what_the_ranks_held(runs, run):
     weights = raw_weights(runs / run / "checkpoint-2")
     assert weights.keys() == expected.keys()
     for name, value in expected.items():
-        assert weights[name].dtype == torch.float32 and torch.equal(weights[name], value), name
+        assert weights[name].dtype == torch.float32, name
+        assert torch.equal(weights[name], value), name
     averaged = read_folder(runs / run / "checkpoint-2" / "unet")
     trained = {name for name in averaged if not torch.equal(averaged[name], weights[name])}
     rounded = {name for name in averaged if torch.equal(weights[name], weights[name].bfloat16().float())}
@@ -89,5 +94,6 @@ def test_the_command_exports_raw_weights(runs, tmp_path, monkeypatch):
     assert stop.value.code in (None, 0)
     expected = load_file(runs / "2-3" / "held.safetensors")
     got = read_folder(tmp_path / "out" / "unet")
-    assert got.keys() == expected.keys() and all(torch.equal(got[name], expected[name]) for name in got)
+    assert got.keys() == expected.keys()
+    assert all(torch.equal(got[name], expected[name]) for name in got)
     assert "| weights | those of the last step, not averaged |" in (tmp_path / "out" / "README.md").read_text()

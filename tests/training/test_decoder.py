@@ -42,7 +42,7 @@ def with_decoder(folder: Path, decoder: str) -> TrainConfig:
     return make_config(
         folder,
         folder / decoder,
-        data=dict(num_images=0, frame_stride=2, num_workers=1, decoder=decoder),
+        data={"num_images": 0, "frame_stride": 2, "num_workers": 1, "decoder": decoder},
         prediction_type="v_prediction",  # its target holds the clip
         max_train_steps=STEPS,
         lr_warmup_steps=0,

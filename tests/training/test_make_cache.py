@@ -28,7 +28,9 @@ from lavie.data.shards.index_file import read_header, write_index
 from lavie.errors import CheckpointError, ConfigError, DataError
 from lavie.launcher import launched_rank
 from lavie.testing import TOLERANCES, relative_error
-from lavie.training.make_cache import cache_data, open_caches, own_device
+from lavie.training.entry_encoders import encoding_device
+from lavie.training.make_cache import cache_data
+from lavie.training.open_caches import open_caches
 from tests.training.cached import CPU, batches, cached, inputs, make_config, with_cache, without_encoders
 
 
@@ -67,7 +69,8 @@ def test_killed_caching_goes_on_and_gives_the_same_bytes(rendered, pretrained, t
     whole = cache_data(config, tmp_path / "whole", device=CPU, shard_bytes=SMALL, batch=3)
     expected = files(tmp_path / "whole")
     shards = [name for name in expected if name.endswith(".safetensors") and "empty" not in name]
-    assert whole.wanted == whole.encoded == 2 * (24 + 12) and len(shards) > 8
+    assert whole.wanted == whole.encoded == 2 * (24 + 12)
+    assert len(shards) > 8
     for kill in (1, 5):
         process = get_context("forkserver").Process(target=die_after, args=(config, tmp_path / "killed", kill))
         process.start()
@@ -78,10 +81,12 @@ def test_killed_caching_goes_on_and_gives_the_same_bytes(rendered, pretrained, t
     there = [name for name in files(tmp_path / "killed") if name in shards]
     assert len(there) == 6
     report = cache_data(config, tmp_path / "killed", device=CPU, shard_bytes=SMALL, batch=3)
-    assert 0 < report.encoded < report.wanted and report.kept + report.encoded == report.wanted
+    assert 0 < report.encoded < report.wanted
+    assert report.kept + report.encoded == report.wanted
     assert files(tmp_path / "killed") == expected
     again = cache_data(config, tmp_path / "killed", device=CPU)
-    assert (again.kept, again.encoded) == (again.wanted, 0) and files(tmp_path / "killed") == expected
+    assert (again.kept, again.encoded) == (again.wanted, 0)
+    assert files(tmp_path / "killed") == expected
 
 
 def as_rank(monkeypatch, rank: int, ranks: int, config: TrainConfig, out: Path, names=("RANK", "WORLD_SIZE"), **kwargs):
@@ -119,7 +124,7 @@ def test_more_cuts_are_added_and_fewer_are_served(rendered, tmp_path):
     config = make_config(rendered)
     two = cached(config, tmp_path / "out")
     three = make_config(rendered, data={"cuts": 3})
-    with pytest.raises(DataError, match="36 of 108 entries are missing .*data.cuts 3 is more than were made"):
+    with pytest.raises(DataError, match=r"36 of 108 entries are missing .*data\.cuts 3 is more than were made"):
         batches(with_cache(three, tmp_path / "out"), 1)
     report = cache_data(three, tmp_path / "out", device=CPU)
     assert (report.kept, report.encoded) == (72, 36)
@@ -184,8 +189,8 @@ def test_other_encoders_and_pixels_are_refused_by_name(rendered, pretrained, tmp
         with pytest.raises(DataError, match=problem):
             open_caches(run)
         path.write_bytes(original)
-    with pytest.raises(DataError, match="made for something else: vae/.* into a new folder"):
-        path.write_bytes(bytes(content))
+    path.write_bytes(bytes(content))
+    with pytest.raises(DataError, match=r"made for something else: vae/.* into a new folder"):
         cache_data(config, tmp_path / "out", device=CPU)
     path.write_bytes(original)
     assert open_caches(run)
@@ -215,18 +220,18 @@ def test_a_cache_cannot_hold_what_is_drawn_at_each_visit(rendered, tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             cache_data(make_config(rendered, data=changes), tmp_path, device=CPU)
-    vsr = dict(
-        stage="vsr",
-        model=dict(in_channels=9, num_noise_levels=10),
-        degradation=dict(scale=4),
-        sampling=dict(noise_level=3),
-        data=dict(num_images=0),
-    )
+    vsr = {
+        "stage": "vsr",
+        "model": {"in_channels": 9, "num_noise_levels": 10},
+        "degradation": {"scale": 4},
+        "sampling": {"noise_level": 3},
+        "data": {"num_images": 0},
+    }
     with pytest.raises(ConfigError, match="stage vsr degrades the pixels of each visit"):
         cache_data(make_config(rendered, **vsr), tmp_path, device=CPU)
     for device in ("gpu", "cuda:99"):
         with pytest.raises(ConfigError, match=f"--device {device}: "):
-            own_device(device)
+            encoding_device(device)
     assert not list(tmp_path.iterdir())
 
 
@@ -243,7 +248,8 @@ def test_what_cannot_be_decoded_is_left_out_and_named_and_is_a_spare_in_training
     tar.write_bytes(content)
     report = cache_data(config, tmp_path / "out", device=CPU, dtype=torch.float32, shard_bytes=SMALL)
     assert {(line["key"], line["cut"]) for line in report.failed} == {(key, cut) for key in bad for cut in range(2)}
-    assert all("SHA-256 differs" in line["reason"] for line in report.failed) and report.encoded == 68
+    assert all("SHA-256 differs" in line["reason"] for line in report.failed)
+    assert report.encoded == 68
     (folder,) = (tmp_path / "out").iterdir()
     lines = (folder / "failed-rank0.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == report.failed
@@ -252,7 +258,8 @@ def test_what_cannot_be_decoded_is_left_out_and_named_and_is_a_spare_in_training
     assert "4 entries could not be decoded" in caplog.text
     assert [b["keys"] for b in from_cache] == [b["keys"] for b in online]
     drops = [[(d["key"], d["position"]) for b in some for d in b["dropped"]] for some in (online, from_cache)]
-    assert drops[0] == drops[1] and {key for key, _ in drops[0]} == bad
+    assert drops[0] == drops[1]
+    assert {key for key, _ in drops[0]} == bad
     assert all("SHA-256 differs from the index" in d["reason"] for b in from_cache for d in b["dropped"])
     # Mended, they are made.
     shutil.copyfile(rendered / "train" / "00000.tar", tar)
@@ -264,7 +271,8 @@ def test_what_cannot_be_decoded_is_left_out_and_named_and_is_a_spare_in_training
 def test_features_past_the_range_of_the_dtype_are_failures(rendered, tmp_path):
     config = make_config(rendered, autoencoder={"scaling_factor": 1e5})
     report = cache_data(config, tmp_path / "half", device=CPU, dtype=torch.float16)
-    assert report.failed and "past the range of torch.float16 (--dtype)" in report.failed[0]["reason"]
+    assert report.failed
+    assert "past the range of torch.float16 (--dtype)" in report.failed[0]["reason"]
     (folder,) = (tmp_path / "half").iterdir()
     assert len(Lookup.load(folder, "clips")) + len(Lookup.load(folder, "images")) == report.encoded
     assert not cache_data(config, tmp_path / "whole", device=CPU, dtype=torch.bfloat16).failed
@@ -281,15 +289,18 @@ def test_a_damaged_entry_is_a_spare_and_its_shard_is_made_again(rendered, tmp_pa
     offset = length + header["mean"]["data_offsets"][0]
     path.write_bytes(before[:offset] + bytes([before[offset] ^ 1]) + before[offset + 1 :])
     dropped = [d for b in batches(run, 24) for d in b["dropped"]]
-    assert dropped and {d["reason"].split(": ")[0] for d in dropped} == {f"{path}, row 0"}
+    assert dropped
+    assert {d["reason"].split(": ")[0] for d in dropped} == {f"{path}, row 0"}
     assert not any(b["dropped"] for b in batches(with_cache(run, tmp_path, verify="never"), 24))
     sampled = [d for b in batches(with_cache(run, tmp_path, verify="sampled"), 96) for d in b["dropped"]]
     assert len(sampled) < 2 * len(dropped)
     path.unlink()
     report = cache_data(config, tmp_path, device=CPU, shard_bytes=SMALL, dtype=torch.float32)
-    assert report.encoded == header["mean"]["shape"][0] and path.read_bytes() == before
+    assert report.encoded == header["mean"]["shape"][0]
+    assert path.read_bytes() == before
     left = [sum(len(b["dropped"]) for b in batches(run, 24)) for _ in range(2)]
-    assert left[0] <= 1 and left[1] == 0  # this process may hold the old file open, up to its next error
+    assert left[0] <= 1  # this process may hold the old file open, up to its next error
+    assert left[1] == 0
 
 
 def test_the_command(rendered, tmp_path):
@@ -308,7 +319,8 @@ def test_the_command(rendered, tmp_path):
     ]
     first, again = (CliRunner().invoke(app, call, catch_exceptions=False) for _ in range(2))
     assert first.exit_code == again.exit_code == 0
-    assert "rank 0: 48 of 48 clips" in first.output and f"data.cache={tmp_path}/out" in first.output
+    assert "rank 0: 48 of 48 clips" in first.output
+    assert f"data.cache={tmp_path}/out" in first.output
     counts = [[line.split()[-2] for line in run.output.splitlines() if "│" in line] for run in (first, again)]
     assert counts == [["48", "0", "48", "0"], ["48", "48", "0", "0"]]
     run = with_cache(make_config(rendered, data={"num_images": 0}), tmp_path / "out")
@@ -316,4 +328,5 @@ def test_the_command(rendered, tmp_path):
         without_encoders(run, 1)[0].sample, inputs(make_config(rendered, data={"num_images": 0}), 1)[0].sample
     )
     refused = CliRunner().invoke(app, [*call[:4], "data.cuts=null"])
-    assert isinstance(refused.exception, ConfigError) and "cuts is null" in str(refused.exception)
+    assert isinstance(refused.exception, ConfigError)
+    assert "cuts is null" in str(refused.exception)

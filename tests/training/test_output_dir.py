@@ -26,7 +26,7 @@ def other(tmp_path, monkeypatch):
 
     def start(**environment: str) -> subprocess.Popen:
         command = [sys.executable, "-c", OTHER, str(tmp_path)]
-        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         started.append(subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, **pipes))
         assert started[0].stdout.readline() == "up\n"
         return started[0]
@@ -97,7 +97,7 @@ def test_restarts_that_save_may_be_many(start):
         start(restarts // TRIES, restarts=restarts)
 
 
-@pytest.mark.parametrize("first", (0, 7))
+@pytest.mark.parametrize("first", [0, 7])
 def test_restarts_from_one_step_are_limited(start, first):
     start(3, restarts=first)
     start(4, restarts=first)

@@ -43,7 +43,7 @@ def test_all_ranks_leave_after_the_same_step_and_the_run_goes_on_bit_for_bit(ren
     settings = Path("configs/zero3.json").resolve()  # as users have it: its leaf modules need care when saved
     whole = make_config(rendered, tmp_path / "whole", max_train_steps=STEPS, checkpointing_steps=4)
     assert run_distributed(stoppable, 2, whole, settings, "never", 0) == [(True, False)] * 2
-    config = whole.model_copy(update=dict(output_dir=str(tmp_path / "run"), resume_from_checkpoint="auto"))
+    config = whole.model_copy(update={"output_dir": str(tmp_path / "run"), "resume_from_checkpoint": "auto"})
     saved: list[int] = []
     for when, rank, step in (("init", 0, None), ("step 2", 1, 2), ("save", 0, 4), (f"step {STEPS}", 1, STEPS)):
         finished = when == f"step {STEPS}"  # too late to leave before it

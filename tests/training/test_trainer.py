@@ -32,7 +32,7 @@ def reference(rendered: Path, tmp_path_factory: pytest.TempPathFactory):
     return plain_pytorch(config)
 
 
-@pytest.mark.parametrize("stage, ranks", [(3, 2), (3, 1), (2, 2), (1, 2), (0, 2)])
+@pytest.mark.parametrize(("stage", "ranks"), [(3, 2), (3, 1), (2, 2), (1, 2), (0, 2)])
 def test_same_losses_and_average_as_plain_pytorch(reference, rendered, tmp_path, stage, ranks):
     expected, average = reference
     config = make_config(rendered, tmp_path / "run", train_batch_size=4 // ranks)
@@ -106,7 +106,8 @@ def test_never_starts_from_zero_when_resume_was_asked_for(rendered, tmp_path):
     config = make_config(rendered, tmp_path / "run", max_train_steps=1)
     for asked in ("latest", str(tmp_path / "nothing")):
         [message] = run_distributed(fails, 1, config.model_copy(update={"resume_from_checkpoint": asked}), settings)
-        assert "resume_from_checkpoint" in message and "null" in message
+        assert "resume_from_checkpoint" in message
+        assert "null" in message
     run_distributed(train, 1, config, settings)
     resumed = config.model_copy(update={"resume_from_checkpoint": "latest", "max_train_steps": 2})
     messages = run_distributed(fails, 2, resumed, settings)
@@ -115,10 +116,12 @@ def test_never_starts_from_zero_when_resume_was_asked_for(rendered, tmp_path):
     [message] = run_distributed(fails, 1, other, settings)
     assert "model.relative_bias was True" in message
     [message] = run_distributed(fails, 1, resumed, deepspeed_json(tmp_path, 2))
-    assert "ZeRO stage 3" in message and "--deepspeed says 2" in message
+    assert "ZeRO stage 3" in message
+    assert "--deepspeed says 2" in message
     bf16 = resumed.model_copy(update={"mixed_precision": "bf16"})
     [message] = run_distributed(fails, 1, bf16, settings)
-    assert "float32" in message and "mixed_precision to no" in message
+    assert "float32" in message
+    assert "mixed_precision to no" in message
 
 
 def moved_by_the_temporal_set(make: Callable[..., TrainConfig], rendered: Path, folder: Path, steps: int) -> set[str]:
@@ -126,7 +129,7 @@ def moved_by_the_temporal_set(make: Callable[..., TrainConfig], rendered: Path, 
     settings = deepspeed_json(folder, 3)
     first = make(rendered, folder / "first", max_train_steps=1)
     run_distributed(train, 2, first, settings)
-    begin = dict(trainable="temporal", init_weights=f"{first.output_dir}/checkpoint-1")
+    begin = {"trainable": "temporal", "init_weights": f"{first.output_dir}/checkpoint-1"}
     second = make(rendered, folder / "second", max_train_steps=steps, **begin)
     run_distributed(train, 2, second, settings)
     before, after = weights(first, 1), weights(second, steps)
@@ -136,7 +139,8 @@ def moved_by_the_temporal_set(make: Callable[..., TrainConfig], rendered: Path, 
 
 def test_the_temporal_set_leaves_spatial_weights_alone(rendered, tmp_path):
     changed = moved_by_the_temporal_set(make_config, rendered, tmp_path, steps=3)
-    assert changed and all(is_temporal(name) for name in changed)
+    assert changed
+    assert all(is_temporal(name) for name in changed)
 
 
 def test_super_resolution_trains_its_temporal_part_alone(rendered, tmp_path):
@@ -151,8 +155,8 @@ def test_interpolation_starts_from_base_weights(rendered, tmp_path):
     settings = deepspeed_json(tmp_path, 3)
     base = make_config(rendered, tmp_path / "base", max_train_steps=1)
     run_distributed(train, 1, base, settings)
-    data = dict(num_frames=5, num_images=0)
-    model = base.model.model_dump() | dict(in_channels=6, relative_bias=False)
+    data = {"num_frames": 5, "num_images": 0}
+    model = base.model.model_dump() | {"in_channels": 6, "relative_bias": False}
     config = make_config(
         rendered,
         tmp_path / "run",
@@ -164,7 +168,8 @@ def test_interpolation_starts_from_base_weights(rendered, tmp_path):
     )
     run_distributed(train, 2, config, settings)
     start, end = weights(base, 1), weights(config, 2)
-    assert end["conv_in.weight"].shape[1] == 6 and end["conv_in.weight"][:, 3:].any()
+    assert end["conv_in.weight"].shape[1] == 6
+    assert end["conv_in.weight"][:, 3:].any()
     assert {n for n in start if n not in end} == {n for n in start if "time_rel_pos_bias" in n}
     # Two small steps away from where it started: the base network's weights, not a fresh draw.
     assert all((end[n][:, :3] - start[n][:, :3]).abs().max() < 0.1 for n in ("conv_in.weight",))
@@ -188,7 +193,8 @@ def test_validation_is_entered_by_all_ranks_and_does_not_disturb_training(render
     assert losses(busy) == losses(quiet)
     assert sorted(p.name for p in (tmp_path / "busy" / "samples" / "step-000002").iterdir()) == ["rank0", "rank1"]
     scores = {r["step"]: r["validation_loss"] for r in records(busy) if "validation_loss" in r}
-    assert scores.keys() == {2, 4} and scores[4] != scores[2]
+    assert scores.keys() == {2, 4}
+    assert scores[4] != scores[2]
 
     alone = make_config(
         rendered,
@@ -214,7 +220,9 @@ def test_records_hold_every_field(rendered, tmp_path):
             *("data_wait_s", "dropped", "skipped", "memory"),
         ]
         assert record["loss"] == pytest.approx(record["loss_video"] + record["loss_image"])
-        assert record["grad_norm"] > 0 and record["tflops"] > 0 and record["memory"] > 0
+        assert record["grad_norm"] > 0
+        assert record["tflops"] > 0
+        assert record["memory"] > 0
 
 
 def test_a_loss_that_is_not_finite_stops_every_rank(rendered, tmp_path):
