@@ -49,7 +49,17 @@ class Block(nn.Module):
         return self.transformer(self.resnet(x, time, frames), text, frames)
 
 
-def released_group_norm(x: Tensor, weight: Tensor, bias: Tensor, *, groups, eps, frames=1, images=0, silu=True, **_):
+def released_group_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    groups: int,
+    eps: float,
+    frames: int = 1,
+    silu: bool = True,
+    **_: Any,
+) -> Tensor:
     """GroupNorm of (B, C, F, H, W), contiguous, as PyTorch has it."""
     if frames > 1:
         clips = x.unflatten(0, (-1, frames)).transpose(1, 2).contiguous()
@@ -59,7 +69,7 @@ def released_group_norm(x: Tensor, weight: Tensor, bias: Tensor, *, groups, eps,
     return F.silu(y) if silu else y
 
 
-def released_temporal_attention(qkv: Tensor, *, rotary_dim: int, bias: Tensor | None = None, **_) -> Tensor:
+def released_temporal_attention(qkv: Tensor, *, rotary_dim: int, bias: Tensor | None = None, **_: Any) -> Tensor:
     """(B, F, S, 3, heads, D): frames brought together, RoPE by its textbook form, attention written out."""
     q, k, v = qkv.permute(3, 0, 2, 4, 1, 5).contiguous()  # (B, S, heads, F, D)
     frames = q.shape[-2]
@@ -92,7 +102,17 @@ def released(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def plain(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """What torch.compile gets: the released operations without their copies, traceable to the last one."""
 
-    def group_norm(x: Tensor, weight: Tensor, bias: Tensor, *, groups, eps, frames=1, images=0, silu=True, **_):
+    def group_norm(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        *,
+        groups: int,
+        eps: float,
+        frames: int = 1,
+        silu: bool = True,
+        **_: Any,
+    ) -> Tensor:
         v = x.permute(0, 2, 3, 1).unflatten(0, (-1, frames)).unflatten(-1, (groups, -1))
         v = (v - v.float().mean((1, 2, 3, 5), keepdim=True)) * (
             v.float().var((1, 2, 3, 5), keepdim=True, unbiased=False) + eps

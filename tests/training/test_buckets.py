@@ -74,7 +74,7 @@ def test_a_plan_that_cannot_be_is_refused_before_there_is_a_network(rendered, da
     assert "dataset b is taken at none of the 5 steps" in message
 
 
-@pytest.mark.parametrize("stage", ["interpolation", "vsr"])
+@pytest.mark.parametrize("stage", ("interpolation", "vsr"))
 def test_the_later_stages_take_every_size(rendered, data, tmp_path, stage):
     values = data | {"num_images": 0, "num_frames": 5}
     if stage == "vsr":

@@ -29,7 +29,7 @@ from tests.training.cached import (
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-@pytest.mark.parametrize("kind", ["patch", "diffusers"])
+@pytest.mark.parametrize("kind", ("patch", "diffusers"))
 def test_inputs_from_the_cache_are_those_of_online_training(rendered, pretrained, tmp_path, kind):
     config = make_config(rendered, pretrained if kind == "diffusers" else None)
     online = inputs(config)
@@ -113,7 +113,7 @@ def test_losses_from_the_cache_are_those_of_online_training(rendered, pretrained
     assert got == pytest.approx(expected, rel=LOSS_RTOL)
 
 
-@pytest.mark.parametrize("kind", ["patch", "diffusers"])
+@pytest.mark.parametrize("kind", ("patch", "diffusers"))
 def test_processes_and_ranks_do_not_change_what_comes_from_the_cache(rendered, pretrained, tmp_path, kind):
     config = cached(make_config(rendered, pretrained if kind == "diffusers" else None), tmp_path, dtype=torch.bfloat16)
     whole = batches(config, 3)

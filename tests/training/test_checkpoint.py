@@ -64,15 +64,15 @@ def test_a_new_run_leaves_another_runs_folder_alone(rendered, tmp_path):
     assert [p.name for p in checkpoints(tmp_path / "run")] == ["checkpoint-3", "checkpoint-9"]
 
 
-@pytest.mark.parametrize("key", ["pretrained_model_name_or_path", "init_weights"])
+@pytest.mark.parametrize("key", ("pretrained_model_name_or_path", "init_weights"))
 def test_weights_that_are_not_there_are_told_at_the_start(tmp_path, key):
     with pytest.raises(CheckpointError, match=f"{key} is nowhere: no such file"):
         require_sources(make_config(tmp_path, tmp_path, **{key: "nowhere"}))
 
 
 @pytest.mark.parametrize(
-    ("free", "error"),
-    [(0, RuntimeError("unexpected pos 64")), (2**40, OSError(errno.ENOSPC, "No space left on device"))],
+    "free, error",
+    ((0, RuntimeError("unexpected pos 64")), (2**40, OSError(errno.ENOSPC, "No space left on device"))),
 )
 def test_a_full_disk_is_named(tmp_path, monkeypatch, free, error):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))

@@ -31,12 +31,12 @@ def left(config: TrainConfig, settings: Path) -> tuple[str, list[str], int, bool
 
 
 @pytest.mark.parametrize(
-    ("changes", "end"),
-    [
+    "changes, end",
+    (
         ({}, "done"),
         ({"init_weights": "an empty folder"}, "CheckpointError"),  # after the loader's processes have started
         ({"learning_rate": 1e30, "max_train_steps": 9}, "TrainingError"),
-    ],
+    ),
 )
 def test_nothing_is_left(rendered, tmp_path, changes, end):
     if "init_weights" in changes:

@@ -49,7 +49,7 @@ def test_timesteps_are_uniform_and_noise_is_normal():
     assert abs(float(noise.std()) - 1) < 5e-3
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("share", (0.0, 0.3, 1.0))
 def test_captions_are_dropped_one_by_one(share):
     objective = make_objective(caption_dropout=share)
     text = torch.cat([objective.training_inputs(make_batch(list(range(i, i + 50)))).text for i in range(0, 500, 50)])
@@ -134,7 +134,7 @@ def test_super_resolution_is_told_the_noise_in_its_condition():
     assert objective.validation_inputs(batch, 10).noise_level.tolist() == [3, 3]
 
 
-@pytest.mark.parametrize("stage", ["interpolation", "vsr"])
+@pytest.mark.parametrize("stage", ("interpolation", "vsr"))
 def test_conditions_do_not_depend_on_the_batch(stage):
     objective = make_stage(stage, condition_noise_steps=50)
     whole = objective.training_inputs(stage_batch([3, 4, 5, 6]))

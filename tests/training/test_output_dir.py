@@ -97,7 +97,7 @@ def test_restarts_that_save_may_be_many(start):
         start(restarts // TRIES, restarts=restarts)
 
 
-@pytest.mark.parametrize("first", [0, 7])
+@pytest.mark.parametrize("first", (0, 7))
 def test_restarts_from_one_step_are_limited(start, first):
     start(3, restarts=first)
     start(4, restarts=first)

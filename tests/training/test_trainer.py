@@ -32,7 +32,7 @@ def reference(rendered: Path, tmp_path_factory: pytest.TempPathFactory):
     return plain_pytorch(config)
 
 
-@pytest.mark.parametrize(("stage", "ranks"), [(3, 2), (3, 1), (2, 2), (1, 2), (0, 2)])
+@pytest.mark.parametrize("stage, ranks", ((3, 2), (3, 1), (2, 2), (1, 2), (0, 2)))
 def test_same_losses_and_average_as_plain_pytorch(reference, rendered, tmp_path, stage, ranks):
     expected, average = reference
     config = make_config(rendered, tmp_path / "run", train_batch_size=4 // ranks)
@@ -73,7 +73,7 @@ def test_kernels_follow_plain_pytorch(rendered, tmp_path):
     assert values["triton"] != values["torch"]
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", (2, 3))
 def test_bf16_follows_float32(reference, rendered, tmp_path, stage):
     config = make_config(rendered, tmp_path / "run", mixed_precision="bf16", max_train_steps=5)
     run_distributed(train, 2, config, deepspeed_json(tmp_path, stage))
@@ -81,7 +81,7 @@ def test_bf16_follows_float32(reference, rendered, tmp_path, stage):
     assert losses(config) != pytest.approx(reference[0][:5], rel=LOSS_RTOL)
 
 
-@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True, "data": {"num_workers": 1}}])
+@pytest.mark.parametrize("changes", ({}, {"gradient_checkpointing": True, "data": {"num_workers": 1}}))
 def test_resumed_run_equals_uninterrupted_run_bit_for_bit(rendered, tmp_path, changes):
     settings = deepspeed_json(tmp_path, 3)
     common = dict(max_train_steps=6, checkpointing_steps=2, **changes)
