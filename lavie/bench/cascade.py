@@ -167,17 +167,19 @@ def bench(
     failures: dict[str, str],
     vsr_frames: int = VSR_FRAMES,
 ) -> Iterator[Measurement]:
-    """Measure stages of the cascade one by one.
+    """Yield a measurement of each stage in turn: one clip sampled with random weights, in a process of its own.
 
     Args:
-        stages: their names.
-        size: key frames, height, width and denoising steps.
-        guidance: scale of all stages; default: each one's own.
-        failures: gets an entry, stage -> what went wrong, for each stage that yields no measurement.
-        vsr_frames: the most frames that super-resolution is given.
+        stages: the names of the stages to measure.
+        size: key frames, height and width of the base stage's clip, and the denoising steps of every stage.
+        guidance: scale of all stages; None takes each stage's default.
+        device: where the stages sample.
+        failures: filled in by this function. A stage whose sampling raises an error, such as out of memory, yields no
+            measurement; it gets an entry with the error's text, under its name.
+        vsr_frames: the most frames that super-resolution samples, to bound its time and memory.
 
     Raises:
-        ConfigError: the cascade cannot sample at this size.
+        ConfigError: the cascade cannot sample at this size; raised when the first measurement is asked for.
     """
     # Sizes and estimates come first, on tensors without data: a size that cannot be is refused before any work.
     frames, height, width, steps = size

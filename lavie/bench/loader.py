@@ -178,7 +178,10 @@ def data_wait(metrics: Path, samples_per_step: int) -> float:
 
 
 def main() -> None:
-    """Parse the command line, and time every folder of shards."""
+    """Parse the command line; print the frames per second of all contestants on every folder of shards.
+
+    With --metrics, print instead the share of a finished run's time that it waited for data.
+    """
     parser = argparse.ArgumentParser(prog="python -m lavie.bench.loader", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("shards", nargs="*", type=Path, help="folders of shards; default: rendered clips")
     parser.add_argument("--clips", type=int, default=12, help="delivered per contestant and round")

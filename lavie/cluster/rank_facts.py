@@ -60,7 +60,17 @@ def gather_facts(place: Place, config: TrainConfig, deepspeed_json: str | Path, 
 
 
 def differences(ranks: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what differs between the facts of some ranks: a message each, with the nodes and what to do."""
+    """Compare the facts of a run's ranks, and return a message for each difference; none if all agree.
+
+    A message names what differs, its values, the nodes that have each of them, and what to do.
+
+    1. Environment, config and DeepSpeed's settings are compared over all ranks, key by key. A key that a rank lacks
+       has the value "absent".
+    2. Code and shards are compared over the first ranks of the nodes, which alone report them.
+
+    Args:
+        ranks: what `gather_facts` returned on each rank.
+    """
     messages: list[str] = []
     for section, prefix, remedy in (
         ("environment", "", "install and start the run alike on every node"),

@@ -70,7 +70,10 @@ class About(Strict):
 
     @classmethod
     def of(cls, folder: Path) -> "About":
-        """Return what an exported folder or a checkpoint folder holds: averaged weights where the run keeps them."""
+        """Describe an exported folder, by its export.json, or a checkpoint folder, by its config. Reads no weights.
+
+        A checkpoint of a run that keeps an average is described by its averaged weights, "ema"; any other by "raw".
+        """
         if is_export(folder):
             return validate(cls, read_json(folder / EXPORT), str(folder / EXPORT))
         config = validate(TrainConfig, read_yaml(folder / RUN_CONFIG), str(folder / RUN_CONFIG))
