@@ -1,4 +1,4 @@
-"""Seconds and memory of every stage at full size, with random weights: nothing is downloaded, nothing is drawn.
+"""Measure seconds and memory of every stage at full size, with random weights, so that nothing is downloaded.
 
     python -m lavie.bench.cascade [--stage base] [--frames 16] [--height 320] [--width 512] [--steps 50] ...
 
@@ -51,7 +51,7 @@ VSR_FRAMES = 16
 
 @dataclass(frozen=True)
 class Measurement:
-    """One stage, measured: a line of the results file."""
+    """The measurement of one stage: a line of the results file."""
 
     date: str
     """Day of the measurement, YYYY-MM-DD."""
@@ -242,7 +242,7 @@ def append(rows: list[Measurement], path: Path) -> None:
 
 
 def table(rows: list[Measurement]) -> Table:
-    """Return the rows beside the paper's numbers, which are of the paper's sizes."""
+    """Return a table of the rows beside the paper's numbers, which are of the paper's sizes."""
     columns = ["stage", "clip", "steps", "s", "s/step", "paper: s", "GiB", "dry run", "paper: GB"]
     result = Table(*columns, title=f"{rows[0].device}, {rows[0].dtype}, torch {rows[0].torch}")
     for row in rows:
@@ -264,6 +264,7 @@ def main(
     results: Annotated[Path, typer.Option(help="The CSV file that rows are appended to.")] = RESULTS,
 ) -> None:
     """Time the full-size cascade with random weights, and weigh its memory, on the GPU or else on the CPU."""
+    # Sizes that were not given are those of the device: a CPU takes hours for the paper's.
     device = default_device()
     defaults = GPU_SIZE if device.type == "cuda" else CPU_SIZE
     asked = (frames, height, width, steps)
@@ -271,6 +272,8 @@ def main(
     unknown = set(stage or []) - set(STAGES)
     if unknown:
         raise typer.BadParameter(f"--stage: got {', '.join(sorted(unknown))}, wanted {', '.join(STAGES)}")
+
+    # Each row is written as soon as it is measured, so that an interrupted call keeps what it has.
     rows: list[Measurement] = []
     failures: dict[str, str] = {}
     try:
@@ -280,6 +283,8 @@ def main(
             rows.append(row)
     except LavieError as error:
         raise typer.BadParameter(str(error)) from None
+
+    # Failures come after the table, and decide the exit code.
     if rows:
         Console().print(table(rows))
     if failures:

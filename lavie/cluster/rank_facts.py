@@ -196,7 +196,7 @@ def list_some(names: Sequence[str]) -> str:
 
 
 def name_ranks(ranks: Sequence[int]) -> str:
-    """Return "rank 3", "ranks 8 to 15", or some of several ranks that are no such range."""
+    """Return some ranks in words: "rank 3", "ranks 8 to 15", or the first few where they are no such range."""
     if len(ranks) == 1:
         return f"rank {ranks[0]}"
     if list(ranks) == list(range(ranks[0], ranks[-1] + 1)):
@@ -239,7 +239,7 @@ def _paths(config: TrainConfig) -> list[str]:
 
 
 def _fingerprint(path: Path) -> str:
-    """Return the bytes of a tar, or the bytes and the hashed start of an index."""
+    """Return the size of a tar in bytes, or the size of an index with the hash of its start."""
     size = path.stat().st_size
     if path.suffix == ".tar":
         return f"{size} bytes"
