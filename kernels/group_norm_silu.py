@@ -153,7 +153,7 @@ def _block_statistics_kernel(
     for start in range(0, count, BLOCK_S):
         v = ahead.to(tl.float32)
         ahead = _tile(x, start + BLOCK_S, count, channels, c, BLOCK_S)
-        _, inside = _places(start, count, channels, c, BLOCK_S)
+        _offsets, inside = _places(start, count, channels, c, BLOCK_S)  # no `_`: the loop would carry that one on
         delta = tl.where(inside, v - mean, 0.0)
         mean += delta * (1.0 / (start // BLOCK_S + 1))
         m2 += delta * (v - mean)
