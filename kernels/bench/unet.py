@@ -46,6 +46,7 @@ class Block(nn.Module):
         self.transformer = SpatialTransformer(config, level, config.text_only[level])
 
     def forward(self, x: Tensor, time: Tensor, text: Tensor, frames: Frames) -> Tensor:
+        """Map x (B * F, C, H, W) to a tensor like it; time: (B, T), text: (B, 1, L, D)."""
         return self.transformer(self.resnet(x, time, frames), text, frames)
 
 
@@ -60,7 +61,7 @@ def released_group_norm(
     silu: bool = True,
     **_: Any,
 ) -> Tensor:
-    """GroupNorm of (B, C, F, H, W), contiguous, as PyTorch has it."""
+    """Run PyTorch's GroupNorm on contiguous clips (B, C, F, H, W), as the released code does."""
     if frames > 1:
         clips = x.unflatten(0, (-1, frames)).transpose(1, 2).contiguous()
         y = F.group_norm(clips, groups, weight, bias, eps).transpose(1, 2).flatten(0, 1)
@@ -70,13 +71,17 @@ def released_group_norm(
 
 
 def released_temporal_attention(qkv: Tensor, *, rotary_dim: int, bias: Tensor | None = None, **_: Any) -> Tensor:
-    """(B, F, S, 3, heads, D): frames brought together, RoPE by its textbook form, attention written out."""
+    """Attend as the released code does: frames brought together, RoPE by its textbook form, attention written out.
+
+    qkv is (B, F, S, 3, heads, D), and the result (B, F, S, heads, D).
+    """
     q, k, v = qkv.permute(3, 0, 2, 4, 1, 5).contiguous()  # (B, S, heads, F, D)
     frames = q.shape[-2]
     angle = torch.arange(frames, device=q.device)[:, None] * rotary_frequencies(rotary_dim).float().to(q.device)
     cosines, sines = (t.repeat_interleave(2, -1).to(q.dtype) for t in (angle.cos(), angle.sin()))
 
     def turn(x: Tensor) -> Tensor:
+        """Turn the first `rotary_dim` dims of x (B, S, heads, F, D) by RoPE."""
         turning, rest = x[..., :rotary_dim], x[..., rotary_dim:]
         a, b = turning.unflatten(-1, (-1, 2)).unbind(-1)
         return torch.cat([turning * cosines + torch.stack([-b, a], -1).flatten(-2) * sines, rest], -1)
@@ -87,9 +92,10 @@ def released_temporal_attention(qkv: Tensor, *, rotary_dim: int, bias: Tensor | 
 
 
 def released(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`function` of (x, ...) with the operations of the released code, on contiguous x."""
+    """Return `function` of (x, ...) with the operations of the released code, on contiguous x."""
 
     def run(x: Tensor, *leaves: Tensor) -> Tensor:
+        """Call the function with its operations exchanged."""
         with (
             mock.patch.object(resnet_module, "group_norm_silu", released_group_norm),
             mock.patch.object(attention_module, "temporal_attention", released_temporal_attention),
@@ -100,7 +106,7 @@ def released(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def plain(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """What torch.compile gets: the released operations without their copies, traceable to the last one."""
+    """Return what torch.compile gets: the released operations without their copies, traceable to the last one."""
 
     def group_norm(
         x: Tensor,
@@ -113,6 +119,7 @@ def plain(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         silu: bool = True,
         **_: Any,
     ) -> Tensor:
+        """Compute GroupNorm of x (N, C, H, W), pooled over `frames` rows, by its formula."""
         v = x.permute(0, 2, 3, 1).unflatten(0, (-1, frames)).unflatten(-1, (groups, -1))
         v = (v - v.float().mean((1, 2, 3, 5), keepdim=True)) * (
             v.float().var((1, 2, 3, 5), keepdim=True, unbiased=False) + eps
@@ -121,6 +128,7 @@ def plain(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return F.silu(y) if silu else y
 
     def run(*leaves: Tensor) -> Tensor:
+        """Call the function with its operations exchanged."""
         with (
             mock.patch.object(resnet_module, "group_norm_silu", group_norm),
             mock.patch.object(attention_module, "temporal_attention", released_temporal_attention),
@@ -131,13 +139,16 @@ def plain(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def block_case(config: UNetConfig, level: int, batch: int, frames: int, size: tuple[int, int], length: int) -> Case:
+    """Return the case of a block of a network's level, on clips of `size` and texts of `length` tokens."""
     layout, channels = Frames(frames, 0), config.block_out_channels[level]
     blocks = {backend: on_meta(lambda: Block(config, level), backend) for backend in BACKENDS}
 
     def run(backend: Backend, x: Tensor, time: Tensor, text: Tensor, *parameters: Tensor) -> Tensor:
+        """Call the block with its operations on a backend."""
         return call(blocks[backend], parameters, x, time, text, layout)
 
     def make(device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+        """Return the block's inputs, then its parameters."""
         x = torch.randn(batch * frames, *size, channels, device=device, dtype=dtype).permute(0, 3, 1, 2)
         time = torch.randn(batch, 4 * config.block_out_channels[0], device=device, dtype=dtype)
         text = torch.randn(batch, 1, length, config.cross_attention_dim, device=device, dtype=dtype)
@@ -157,12 +168,15 @@ def block_case(config: UNetConfig, level: int, batch: int, frames: int, size: tu
 def network_case(
     config: UNetConfig, batch: int, size: tuple[int, int], length: int, clip: int = CLIP, images: int = IMAGES
 ) -> Case:
+    """Return the case of a training pass of a network, on joint batches of clips and images with a text each."""
     networks = {backend: on_meta(lambda: VideoUNet(config), backend) for backend in BACKENDS}
 
     def run(backend: Backend, sample: Tensor, timestep: Tensor, text: Tensor, *parameters: Tensor) -> Tensor:
+        """Call the network with its operations on a backend."""
         return call(networks[backend], parameters, sample, timestep, text, num_images=images)
 
     def make(device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+        """Return the network's inputs, then its parameters."""
         sample = torch.randn(batch, clip + images, *size, config.in_channels, device=device, dtype=dtype)
         text = torch.randn(batch, 1 + images, length, config.cross_attention_dim, device=device, dtype=dtype)
         timestep = torch.full((batch,), 500, device=device)
@@ -175,7 +189,7 @@ def network_case(
 
 
 def on_meta(build: Callable[[], nn.Module], backend: Backend) -> nn.Module:
-    """A module without memory, for `call`, whose operations run on `backend`."""
+    """Build a module without memory, for `call`, whose operations run on `backend`."""
     with torch.device("meta"):
         module = build()
     set_backends(module, kernels=backend)
@@ -183,13 +197,13 @@ def on_meta(build: Callable[[], nn.Module], backend: Backend) -> nn.Module:
 
 
 def call(module: nn.Module, parameters: Sequence[Tensor], *inputs: Any, **settings: Any) -> Tensor:
-    """module(*inputs, **settings) with `parameters` in the place of its own, in their order."""
+    """Return module(*inputs, **settings) with `parameters` in the place of its own, in their order."""
     names = [name for name, _ in module.named_parameters()]
     return functional_call(module, dict(zip(names, parameters, strict=True)), inputs, settings)
 
 
 def parameters_of(module: nn.Module, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """Fresh random parameters of a module's shapes; convolution weights channels last."""
+    """Draw parameters of a module's shapes; convolution weights channels last."""
     result = []
     for parameter in module.parameters():
         scale = parameter.shape[1:].numel() ** -0.5 if parameter.ndim > 1 else 0.1
@@ -201,7 +215,10 @@ def parameters_of(module: nn.Module, device: torch.device, dtype: torch.dtype) -
 
 
 def cost_of(run: Callable[..., Tensor], make: Callable[..., list[Tensor]]) -> Cost:
-    """FLOPs counted on meta tensors; bytes of the leaves and the output, far below what a deep network must move."""
+    """Return a floor: FLOPs counted on meta tensors, and the bytes of leaves and output alone.
+
+    A deep network must move far more bytes, which its definition does not tell.
+    """
     meta = torch.device("meta")
     leaves = make(meta, torch.bfloat16)
     with FlopCounterMode(display=False) as counter:
@@ -212,6 +229,7 @@ def cost_of(run: Callable[..., Tensor], make: Callable[..., list[Tensor]]) -> Co
 
 
 def cases(tiny: bool) -> Iterator[Case]:
+    """Yield a block of each level of the base network, then its training pass; in a dry run (`tiny`) small ones."""
     if tiny:
         config = UNetConfig(
             block_out_channels=(32, 64),

@@ -45,7 +45,7 @@ def test_plain_pytorch_is_right_where_gradients_nearly_cancel(block):
     way = block.case.ways["torch"]
     errors = block.errors(way, way.function)
     assert errors == block.plain
-    assert max(errors.each) > block.tolerance > 2 * errors.worst  # the worst gradient alone says nothing
+    assert max(errors.by_gradient) > block.tolerance > 2 * errors.worst  # the worst gradient alone says nothing
 
 
 def test_the_released_operations_are_right(block):
