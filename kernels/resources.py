@@ -165,7 +165,16 @@ def write_table(rows: list[Row]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Return 0 if no kernel spills and, with the table's own version of Triton, none got worse or has no row."""
+    """Compile the kernels, print a line for each and then the problems, and return 1 if there are any, else 0.
+
+    1. A kernel that spills registers is a problem in every run.
+    2. A run over all ops compares with the table if the installed Triton is the version that made it: a kernel that
+       got worse (see `worse`), a kernel without a row, or, without --quick, a row without a kernel is a problem.
+    3. With --write the table is written anew and nothing is compared.
+
+    Args:
+        arguments: names of ops, all if there are none; --quick or --write, as the module describes them.
+    """
     ops = tuple(a for a in arguments if not a.startswith("-")) or OPS
     rows, problems, quick = [], [], "--quick" in arguments
     for row in measure_all(ops, quick):

@@ -47,7 +47,7 @@ def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def broadcast_object(value: Any) -> Any:
-    """Return rank 0's `value` on every rank. It is pickled."""
+    """Return rank 0's `value`, which is pickled, on every rank."""
     if not initialized():
         return value
     box = [value]
@@ -56,7 +56,7 @@ def broadcast_object(value: Any) -> Any:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """Return every rank's `value`, by rank, on every rank. They are pickled."""
+    """Return the list of every rank's `value`, by rank, on every rank. The values are pickled."""
     if not initialized():
         return [value]
     values: list[Any] = [None] * world_size()

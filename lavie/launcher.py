@@ -121,10 +121,10 @@ def planned_world_size() -> int:
 
 
 def find_place() -> Place:
-    """Return this process's place in the run, and set RANK and its like in os.environ where they are missing.
+    """Return this process's place in the run, and set the variables of torch.distributed where they are missing.
 
-    PyTorch and DeepSpeed read RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT there. Under mpirun all ranks
-    call it together, and MPI is finalised afterwards.
+    PyTorch and DeepSpeed read RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT from os.environ. Under mpirun
+    all ranks call this function together, and MPI is finalised afterwards.
 
     Raises:
         ConfigError: what the launcher has set makes no sense.

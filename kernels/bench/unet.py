@@ -37,7 +37,7 @@ BACKENDS: tuple[Backend, ...] = ("triton", "torch")
 
 
 class Block(nn.Module):
-    """A residual block, then the transformer of its level."""
+    """A residual block of the UNet, followed by the transformer of its level."""
 
     def __init__(self, config: UNetConfig, level: int):
         super().__init__()
@@ -61,7 +61,20 @@ def released_group_norm(
     silu: bool = True,
     **_: Any,
 ) -> Tensor:
-    """Run PyTorch's GroupNorm on contiguous clips (B, C, F, H, W), as the released code does."""
+    """Stand in for `group_norm_silu` with the released code's way: PyTorch's GroupNorm on contiguous clips.
+
+    Args:
+        x: (B F, C, H, W); if F > 1, the frames of each clip are copied to (B, C, F, H, W) first.
+        weight: (C,).
+        bias: (C,).
+        groups: number of groups of channels.
+        eps: added to the variance.
+        frames: F, the frames of a clip, over which statistics are taken together.
+        silu: whether SiLU follows.
+
+    Returns:
+        The shape of `x`. Other arguments of `group_norm_silu` are ignored.
+    """
     if frames > 1:
         clips = x.unflatten(0, (-1, frames)).transpose(1, 2).contiguous()
         y = F.group_norm(clips, groups, weight, bias, eps).transpose(1, 2).flatten(0, 1)
@@ -71,9 +84,19 @@ def released_group_norm(
 
 
 def released_temporal_attention(qkv: Tensor, *, rotary_dim: int, bias: Tensor | None = None, **_: Any) -> Tensor:
-    """Attend as the released code does: frames brought together, RoPE by its textbook form, attention written out.
+    """Stand in for `temporal_attention` with the released code's way: every step is an operation of its own.
 
-    qkv is (B, F, S, 3, heads, D), and the result (B, F, S, heads, D).
+    1. Copies bring the frames of each place of the picture together.
+    2. Queries and keys are rotated by their frame (RoPE), in the first `rotary_dim` features.
+    3. Scores, softmax and the sum of values are computed one after the other, so the scores are held in memory.
+
+    Args:
+        qkv: (B, F, S, 3, heads, D): F frames, S places, D features of a head; the axis of 3 holds q, k, v.
+        rotary_dim: features that are rotated, even.
+        bias: (heads, F, F), added to the scores.
+
+    Returns:
+        (B, F, S, heads, D), contiguous. Other arguments of `temporal_attention` are ignored.
     """
     q, k, v = qkv.permute(3, 0, 2, 4, 1, 5).contiguous()  # (B, S, heads, F, D)
     frames = q.shape[-2]
@@ -92,7 +115,7 @@ def released_temporal_attention(qkv: Tensor, *, rotary_dim: int, bias: Tensor | 
 
 
 def released(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return `function` of (x, ...) with the operations of the released code, on contiguous x."""
+    """Return `function` with the operations of the released code in place of ours, on its first argument contiguous."""
 
     def run(x: Tensor, *leaves: Tensor) -> Tensor:
         """Call the function with its operations exchanged."""
@@ -106,7 +129,7 @@ def released(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def plain(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return what torch.compile gets: the released operations without their copies, traceable to the last one."""
+    """Return `function` as torch.compile gets it: the released operations, all traceable, GroupNorm without copies."""
 
     def group_norm(
         x: Tensor,
@@ -139,7 +162,7 @@ def plain(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def block_case(config: UNetConfig, level: int, batch: int, frames: int, size: tuple[int, int], length: int) -> Case:
-    """Return the case of a block of a network's level, on clips of `size` and texts of `length` tokens."""
+    """Return the case of one block of the UNet at a level, with the ways to run it that are compared."""
     layout, channels = Frames(frames, 0), config.block_out_channels[level]
     blocks = {backend: on_meta(lambda: Block(config, level), backend) for backend in BACKENDS}
 
@@ -168,7 +191,7 @@ def block_case(config: UNetConfig, level: int, batch: int, frames: int, size: tu
 def network_case(
     config: UNetConfig, batch: int, size: tuple[int, int], length: int, clip: int = CLIP, images: int = IMAGES
 ) -> Case:
-    """Return the case of a training pass of a network, on joint batches of clips and images with a text each."""
+    """Return the case of a training pass of the whole network, with our kernels and with plain PyTorch."""
     networks = {backend: on_meta(lambda: VideoUNet(config), backend) for backend in BACKENDS}
 
     def run(backend: Backend, sample: Tensor, timestep: Tensor, text: Tensor, *parameters: Tensor) -> Tensor:
@@ -189,7 +212,7 @@ def network_case(
 
 
 def on_meta(build: Callable[[], nn.Module], backend: Backend) -> nn.Module:
-    """Build a module without memory, for `call`, whose operations run on `backend`."""
+    """Build a module on the meta device, so without memory, for `call`; its operations run on `backend`."""
     with torch.device("meta"):
         module = build()
     set_backends(module, kernels=backend)
@@ -197,13 +220,13 @@ def on_meta(build: Callable[[], nn.Module], backend: Backend) -> nn.Module:
 
 
 def call(module: nn.Module, parameters: Sequence[Tensor], *inputs: Any, **settings: Any) -> Tensor:
-    """Return module(*inputs, **settings) with `parameters` in the place of its own, in their order."""
+    """Return module(*inputs, **settings), computed with `parameters` in place of the module's own, in their order."""
     names = [name for name, _ in module.named_parameters()]
     return functional_call(module, dict(zip(names, parameters, strict=True)), inputs, settings)
 
 
 def parameters_of(module: nn.Module, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """Draw parameters of a module's shapes; convolution weights channels last."""
+    """Return fresh random parameters of the shapes of a module's own; weights of convolutions are channels last."""
     result = []
     for parameter in module.parameters():
         scale = parameter.shape[1:].numel() ** -0.5 if parameter.ndim > 1 else 0.1
@@ -215,9 +238,9 @@ def parameters_of(module: nn.Module, device: torch.device, dtype: torch.dtype) -
 
 
 def cost_of(run: Callable[..., Tensor], make: Callable[..., list[Tensor]]) -> Cost:
-    """Return a floor: FLOPs counted on meta tensors, and the bytes of leaves and output alone.
+    """Return the cost of a pass: FLOPs counted on meta tensors, bytes of the inputs, parameters and output.
 
-    A deep network must move far more bytes, which its definition does not tell.
+    A deep network must move far more bytes than these, since intermediate results are left out.
     """
     meta = torch.device("meta")
     leaves = make(meta, torch.bfloat16)
@@ -229,7 +252,7 @@ def cost_of(run: Callable[..., Tensor], make: Callable[..., list[Tensor]]) -> Co
 
 
 def cases(tiny: bool) -> Iterator[Case]:
-    """Yield a block of each level of the base network, then its training pass; in a dry run (`tiny`) small ones."""
+    """Yield the cases to time: blocks of three levels and the network at full size, or miniatures if `tiny`."""
     if tiny:
         config = UNetConfig(
             block_out_channels=(32, 64),

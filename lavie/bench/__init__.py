@@ -1,1 +1,1 @@
-"""Benchmarks of whole paths: the loader, the index and the cascade. Those of single kernels are in kernels/bench."""
+"""Benchmarks of whole paths: the loader, the index and the cascade. Single kernels have theirs in kernels/bench."""

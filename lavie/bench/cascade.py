@@ -1,4 +1,4 @@
-"""Seconds and memory of every stage at full size, with random weights: nothing is downloaded, nothing is drawn.
+"""Measure seconds and memory of every stage at full size, with random weights, so that nothing is downloaded.
 
     python -m lavie.bench.cascade [--stage base] [--frames 16] [--height 320] [--width 512] [--steps 50] ...
 
@@ -51,7 +51,7 @@ VSR_FRAMES = 16
 
 @dataclass(frozen=True)
 class Measurement:
-    """One stage, measured: a line of the results file."""
+    """The measurement of one stage: a line of the results file."""
 
     date: str
     """Day of the measurement, YYYY-MM-DD."""
@@ -167,17 +167,19 @@ def bench(
     failures: dict[str, str],
     vsr_frames: int = VSR_FRAMES,
 ) -> Iterator[Measurement]:
-    """Measure stages of the cascade one by one.
+    """Yield a measurement of each stage in turn: one clip sampled with random weights, in a process of its own.
 
     Args:
-        stages: their names.
-        size: key frames, height, width and denoising steps.
-        guidance: scale of all stages; default: each one's own.
-        failures: gets an entry, stage -> what went wrong, for each stage that yields no measurement.
-        vsr_frames: the most frames that super-resolution is given.
+        stages: the names of the stages to measure.
+        size: key frames, height and width of the base stage's clip, and the denoising steps of every stage.
+        guidance: scale of all stages; None takes each stage's default.
+        device: where the stages sample.
+        failures: filled in by this function. A stage whose sampling raises an error, such as out of memory, yields no
+            measurement; it gets an entry with the error's text, under its name.
+        vsr_frames: the most frames that super-resolution samples, to bound its time and memory.
 
     Raises:
-        ConfigError: the cascade cannot sample at this size.
+        ConfigError: the cascade cannot sample at this size; raised when the first measurement is asked for.
     """
     # Sizes and estimates come first, on tensors without data: a size that cannot be is refused before any work.
     frames, height, width, steps = size
@@ -240,7 +242,7 @@ def append(rows: list[Measurement], path: Path) -> None:
 
 
 def table(rows: list[Measurement]) -> Table:
-    """Return the rows beside the paper's numbers, which are of the paper's sizes."""
+    """Return a table of the rows beside the paper's numbers, which are of the paper's sizes."""
     columns = ["stage", "clip", "steps", "s", "s/step", "paper: s", "GiB", "dry run", "paper: GB"]
     result = Table(*columns, title=f"{rows[0].device}, {rows[0].dtype}, torch {rows[0].torch}")
     for row in rows:
@@ -262,6 +264,7 @@ def main(
     results: Annotated[Path, typer.Option(help="The CSV file that rows are appended to.")] = RESULTS,
 ) -> None:
     """Time the full-size cascade with random weights, and weigh its memory, on the GPU or else on the CPU."""
+    # Sizes that were not given are those of the device: a CPU takes hours for the paper's.
     device = default_device()
     defaults = GPU_SIZE if device.type == "cuda" else CPU_SIZE
     asked = (frames, height, width, steps)
@@ -269,6 +272,8 @@ def main(
     unknown = set(stage or []) - set(STAGES)
     if unknown:
         raise typer.BadParameter(f"--stage: got {', '.join(sorted(unknown))}, wanted {', '.join(STAGES)}")
+
+    # Each row is written as soon as it is measured, so that an interrupted call keeps what it has.
     rows: list[Measurement] = []
     failures: dict[str, str] = {}
     try:
@@ -278,6 +283,8 @@ def main(
             rows.append(row)
     except LavieError as error:
         raise typer.BadParameter(str(error)) from None
+
+    # Failures come after the table, and decide the exit code.
     if rows:
         Console().print(table(rows))
     if failures:

@@ -1,4 +1,4 @@
-"""The cost of a table of many samples: `python -m lavie.bench.index [ROWS] [READS]`.
+"""Measure what a table of many samples costs: `python -m lavie.bench.index [ROWS] [READS]`.
 
 Writes a table of made-up samples (25 million, about 4 GB, by default) to a temporary folder, reads samples at random
 positions, selects by a column, and prints times and the peak of the memory that is resident.
@@ -28,10 +28,13 @@ def write(path: Path, rows: int) -> None:
     # Every number of a row follows from its position, so that a reader can check what it finds.
     images = rows // IMAGES
     rng = np.random.default_rng(0)
+
     with open(path, "wb") as file:
         writer = TableWriter(file, rows - images, images)
         codecs = {"video": writer.code(writer.codecs, "h264"), "image": writer.code(writer.codecs, "jpg")}
         names = {"video": writer.code(writer.extensions, "mp4"), "image": writer.code(writer.extensions, "jpg")}
+
+        # Rows are made in chunks, as all of them fill gigabytes: videos first, then images, the order of a table.
         for kind, first, end in (("video", 0, rows - images), ("image", rows - images, rows)):
             for start in range(first, end, CHUNK):
                 n = min(CHUNK, end - start)
@@ -47,6 +50,7 @@ def write(path: Path, rows: int) -> None:
                 chunk["text"], chunk["key_bytes"] = length * np.arange(n), 14
                 chunk["caption_bytes"] = length - 14
                 writer.add(kind, chunk, b"".join([TEXT % i for i in numbers]))
+
         writer.close([f"{i:05d}.tar" for i in range(-(-rows // 5000))], None)
 
 

@@ -65,7 +65,8 @@ def render(folder: Path, clips: int, kind: str) -> Path:
 
 
 def ours(folder: Path, workers: int, clips: int, decoder: Wanted = "pyav") -> float:
-    """Return the frames per second of the loader, with DALI on the GPU if there is one."""
+    """Return the frames per second of our loader with a decoder; DALI decodes on the GPU if there is one."""
+    # Clips without images beside them: what the other contestants deliver too.
     data = DataConfig(
         train=(str(folder),),
         num_frames=FRAMES,
@@ -76,6 +77,8 @@ def ours(folder: Path, workers: int, clips: int, decoder: Wanted = "pyav") -> fl
         num_workers=workers,
         decoder=decoder,
     )
+
+    # The loader has threads and processes, which must end before the next contestant begins.
     loader = build_loader(
         data,
         data.train,
@@ -89,7 +92,7 @@ def ours(folder: Path, workers: int, clips: int, decoder: Wanted = "pyav") -> fl
 
 
 def plain(folder: Path, workers: int, clips: int) -> float:
-    """Return the frames per second of the usual loop.
+    """Return the frames per second of the usual loop: webdataset under PyTorch's DataLoader.
 
     webdataset reads the tars in order, and clips are decoded by random access, as with decord.
     """
@@ -178,7 +181,10 @@ def data_wait(metrics: Path, samples_per_step: int) -> float:
 
 
 def main() -> None:
-    """Parse the command line, and time every folder of shards."""
+    """Parse the command line; print the frames per second of all contestants on every folder of shards.
+
+    With --metrics, print instead the share of a finished run's time that it waited for data.
+    """
     parser = argparse.ArgumentParser(prog="python -m lavie.bench.loader", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("shards", nargs="*", type=Path, help="folders of shards; default: rendered clips")
     parser.add_argument("--clips", type=int, default=12, help="delivered per contestant and round")

@@ -48,10 +48,12 @@ def demo_command(
     seed: Annotated[int, typer.Option(help="Another seed gives other clips.")] = 0,
 ) -> None:
     """Draw a small captioned dataset of coloured shapes that move."""
+    # Options that typer's own ranges cannot check.
     if size % 2:
         raise DataError(f"--size {size}: wanted an even number, for H.264")
     if not 0 <= travel[0] <= travel[1] <= FARTHEST:
         raise DataError(f"--travel {travel[0]:g} {travel[1]:g}: wanted least and most, within 0 .. {FARTHEST}")
+
     train, validation = demo_set(
         out, clips=clips, images=images, size=size, frames=frames, fps=fps, seed=seed, travel=travel
     )

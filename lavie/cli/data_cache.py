@@ -39,6 +39,7 @@ def cache_command(
         tasks: dict[str, TaskID] = {}
 
         def done(kind: str, number: int, total: int) -> None:
+            """Show how many entries of a kind are done: on the kind's bar, or as a line of a log."""
             if kind not in tasks:
                 tasks[kind] = progress.add_task(kind)
             progress.update(tasks[kind], completed=number, total=total)

@@ -53,7 +53,7 @@ def check_command(
 
 
 def _show(report: CheckReport, files: list[Path]) -> None:
-    """Print the counts, the first findings, and the paths of the report's files, of which the first lists them all."""
+    """Print the counts, the first findings, and the paths of the report's files; the first file lists all findings."""
     console = Console()
     console.print(_table(report))
 

@@ -33,6 +33,7 @@ def index_command(
         task = progress.add_task("indexing", total=None)
 
         def done(report: ShardReport, number: int, total: int) -> None:
+            """Show that one more shard is done: on the bar, or as a line of a log."""
             progress.update(task, completed=number, total=total)
             if plain:
                 print(f"{number} of {total}: {_line(report)}", flush=True)

@@ -23,11 +23,14 @@ def plan_command(
     out: Annotated[Path, typer.Option(help="The plot, a PNG.")] = Path("plan.png"),
 ) -> None:
     """Tell what a run will see: shares, repeats, bytes and hours of each dataset. Impossible plans are refused."""
+    # The global batch of the config, or that of a run to continue, which is reached by accumulation.
     run = load_config(config, overrides or [])
     accumulation = run.gradient_accumulation_steps
     if global_batch is not None:
         accumulation = check_global_batch(global_batch, run.train_batch_size, world_size)
     total = run.train_batch_size * accumulation * world_size
+
+    # The plot is written before the text is printed, which names it.
     plan = make_plan(run.data, seed=run.seed, steps=run.max_train_steps, global_batch=total, max_epochs=max_epochs)
     draw_plan(plan, out)
     batch = f"{run.train_batch_size} x {accumulation} x {world_size} = {total}"

@@ -68,6 +68,7 @@ def generate(
         tasks = {name: progress.add_task(name, start=False, total=None) for name in stages.stages}
 
         def advance(stage: str, done: int, total: int) -> None:
+            """Move the bar of a stage."""
             progress.start_task(tasks[stage])
             progress.update(tasks[stage], completed=done, total=total)
 

@@ -1,4 +1,4 @@
-"""Before a run of several ranks builds anything: do the nodes reach one another, and are they set up alike?
+"""The preflight of a run of several ranks: whether its nodes reach one another and are set up alike, before all else.
 
 1. Every rank leaves its facts in the store where the ranks meet: what it would run, and with which config. One rank of
    each node, its leader, adds the node's code and the shards that it sees.
@@ -29,7 +29,7 @@ from .rendezvous import PATIENCE, meet, start_timeout
 LATE = 10.0
 """Seconds between the first node and a late one that are worth a warning."""
 SKEW = 1.0
-"""Seconds between two clocks that are worth a warning: times in logs and of files no longer say what came first."""
+"""Seconds between two clocks that are worth a warning: times in logs and of files then hide what came first."""
 ROUNDS = 3
 """Exchanges of time with each node. The fastest one counts, as its error is the smallest."""
 FAREWELL = 5.0
@@ -38,7 +38,7 @@ FAREWELL = 5.0
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about the nodes that is not as it should be."""
+    """One thing about the nodes of a run that is not as it should be."""
 
     message: str
     """What differs, on which nodes, and what to do."""
@@ -50,7 +50,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Node:
-    """One node, as rank 0 saw it."""
+    """One node of a run, as rank 0 saw it."""
 
     name: str
     """The host name."""
@@ -66,7 +66,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Report:
-    """What the preflight found."""
+    """What the preflight found: the nodes of the run, and all that is wrong with them."""
 
     nodes: tuple[Node, ...]
     """The nodes whose leader came, by rank."""
@@ -79,7 +79,7 @@ class Report:
         return [finding.message for finding in self.findings if finding.fatal]
 
     def require_agreement(self) -> None:
-        """Return if no finding is fatal.
+        """Raise an error if a finding is fatal.
 
         Raises:
             LostRankError: ranks are missing, and nothing else is wrong.
@@ -140,12 +140,15 @@ def examine(
     """
     text = json.dumps(facts)
     try:
+        # The first process to leave facts for a rank has that rank; a second one finds the facts of the first.
         stored = store.compare_set(f"facts/{place.rank}", "", text).decode()
         if stored != text:
             raise ClusterError(
                 f"{place}: another process, on {json.loads(stored)['node']}, is rank {place.rank} too: two nodes have "
                 "the same node rank, or two runs share the MASTER_PORT"
             )
+
+        # Rank 0 answers the others by its verdict, which they wait for.
         if place.rank == 0:
             return _lead(store, place.world_size, timeout, patience, clock)
         if facts["leads"]:
@@ -156,6 +159,7 @@ def examine(
         raise LostRankError(
             f"{place}: rank 0 at {place.endpoint} was lost ({str(error).splitlines()[0]}): look at its output"
         ) from None
+
     return Report(
         tuple(Node(**node) for node in verdict["nodes"]), tuple(Finding(**finding) for finding in verdict["findings"])
     )
@@ -242,7 +246,7 @@ def _collect(
 def _ask_time(
     store: dist.Store, leaders: list[int], patience: float, clock: Callable[[], float]
 ) -> tuple[dict[int, tuple[float, float]], list[int]]:
-    """Compare each leader's clock with this one, over the store; the counterpart of `_tell_time`.
+    """Compare each leader's clock with that of rank 0, over the store; the counterpart of `_tell_time`.
 
     Returns:
         By rank, the seconds that a leader's clock is ahead of this one, and by how much that may be wrong; and the
@@ -268,7 +272,7 @@ def _ask_time(
 
 
 def _tell_time(store: dist.Store, rank: int, clock: Callable[[], float]) -> None:
-    """Do a leader's part of `_ask_time`, or nothing where rank 0 gives its verdict without it."""
+    """Answer `_ask_time` as a leader, or do nothing where rank 0 gives its verdict without comparing clocks."""
     while not store.check(["clocks"]):
         if store.check(["verdict"]):
             return

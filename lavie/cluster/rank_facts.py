@@ -60,7 +60,17 @@ def gather_facts(place: Place, config: TrainConfig, deepspeed_json: str | Path, 
 
 
 def differences(ranks: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what differs between the facts of some ranks: a message each, with the nodes and what to do."""
+    """Compare the facts of a run's ranks, and return a message for each difference; none if all agree.
+
+    A message names what differs, its values, the nodes that have each of them, and what to do.
+
+    1. Environment, config and DeepSpeed's settings are compared over all ranks, key by key. A key that a rank lacks
+       has the value "absent".
+    2. Code and shards are compared over the first ranks of the nodes, which alone report them.
+
+    Args:
+        ranks: what `gather_facts` returned on each rank.
+    """
     messages: list[str] = []
     for section, prefix, remedy in (
         ("environment", "", "install and start the run alike on every node"),
@@ -186,7 +196,7 @@ def list_some(names: Sequence[str]) -> str:
 
 
 def name_ranks(ranks: Sequence[int]) -> str:
-    """Return "rank 3", "ranks 8 to 15", or some of several ranks that are no such range."""
+    """Return some ranks in words: "rank 3", "ranks 8 to 15", or the first few where they are no such range."""
     if len(ranks) == 1:
         return f"rank {ranks[0]}"
     if list(ranks) == list(range(ranks[0], ranks[-1] + 1)):
@@ -229,7 +239,7 @@ def _paths(config: TrainConfig) -> list[str]:
 
 
 def _fingerprint(path: Path) -> str:
-    """Return the bytes of a tar, or the bytes and the hashed start of an index."""
+    """Return the size of a tar in bytes, or the size of an index with the hash of its start."""
     size = path.stat().st_size
     if path.suffix == ".tar":
         return f"{size} bytes"

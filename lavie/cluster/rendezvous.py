@@ -75,12 +75,19 @@ def meet(place: Place, timeout: float, patience: float = PATIENCE) -> tuple[dist
 
 
 def _open_store(place: Place, serves: bool, patience: float) -> dist.Store:
-    """The store at MASTER_ADDR:MASTER_PORT, by a thread: TCPStore waits forever for an answer of what is no store."""
-    came: list[dist.Store | str] = []
+    """Return the store at MASTER_ADDR:MASTER_PORT.
+
+    A thread opens it, for TCPStore waits forever for the answer of a program that is no store.
+
+    Raises:
+        LostRankError: what answers there is not rank 0 of this run.
+    """
+    answers: list[dist.Store | str] = []
 
     def connect() -> None:
+        """Open the store, and leave it in `answers`, or the first line of what went wrong."""
         try:
-            came.append(
+            answers.append(
                 dist.TCPStore(
                     place.address,
                     place.port,
@@ -90,15 +97,18 @@ def _open_store(place: Place, serves: bool, patience: float) -> dist.Store:
                 )
             )
         except RuntimeError as error:  # what torch.distributed raises derives from it
-            came.append(str(error).splitlines()[0])
+            answers.append(str(error).splitlines()[0])
 
     thread = threading.Thread(target=connect, daemon=True, name="meet")
     thread.start()
     thread.join(patience + 5)
-    found = came[0] if came else "it says nothing"
+
+    # A thread that still waits must end before Python does.
+    found = answers[0] if answers else "it says nothing"
     if thread.is_alive():
         _hang_up(place.port)
         thread.join(patience)
+
     if isinstance(found, str):
         raise LostRankError(
             f"{place}: something answers at {place.endpoint}, but it is not rank 0 of this run ({found}): MASTER_PORT "
@@ -182,6 +192,8 @@ def _reach(place: Place, timeout: float, patience: float) -> float:
             refused, reason = True, error.strerror
         except OSError as error:  # no such name, no route, no answer
             refused, reason = False, error.strerror or str(error)
+
+        # An address that is out of reach is wrong; a node that refuses may be waiting for its rank 0.
         waited = time.monotonic() - began
         if not refused and waited > patience:
             raise LostRankError(
@@ -191,6 +203,8 @@ def _reach(place: Place, timeout: float, patience: float) -> float:
         if refused and waited > patience and not warned:
             warned = True
             log.warning(f"{place}: nobody listens at {place.endpoint} yet: rank 0 is late, or has another MASTER_PORT")
+
+        # A loopback address leads every node to itself, where nobody may ever listen.
         if waited > timeout:
             loopback = place.address.startswith("127.") or place.address == "localhost"
             raise LostRankError(
@@ -199,6 +213,7 @@ def _reach(place: Place, timeout: float, patience: float) -> float:
                 + (", or is on another node: there, this address would be that node's own" if loopback else "")
                 + ". LAVIE_START_TIMEOUT is the limit in seconds"
             )
+
         time.sleep(PAUSE)
 
 

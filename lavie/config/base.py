@@ -1,4 +1,4 @@
-"""What every section of the configuration is made of."""
+"""The base class of every section of the configuration, and a type that several sections use."""
 
 from typing import Annotated, ClassVar
 

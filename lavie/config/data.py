@@ -90,7 +90,7 @@ class BucketConfig(Strict):
     @model_validator(mode="before")
     @classmethod
     def _keys(cls, values: Any) -> Any:
-        """Name an unknown key."""
+        """Refuse a bucket with an unknown key, and name the key."""
         if isinstance(values, Mapping):
             _known(cls, values, "a bucket")
         return values
@@ -261,8 +261,10 @@ Filter = Literal["box", "bilinear", "bicubic", "lanczos"]
 
 
 class DegradationConfig(Strict):
-    """How the low resolution of a super-resolution pair is made from the high one: filter, blur, noise and quality are
-    drawn for each clip. The paper says nothing of it; the defaults are mild."""
+    """How the low resolution of a super-resolution pair is made from the high one.
+
+    Filter, blur, noise and quality are drawn for each clip. The paper says nothing of it; the defaults are mild.
+    """
 
     scale: int = Field(4, ge=2)
     """Pixels of the high resolution per pixel of the low one, along both axes; the autoencoder's pixels per latent, as

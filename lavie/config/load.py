@@ -78,7 +78,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
 
 
 def validate(model: type[Strict], values: Mapping[str, Any], source: str) -> Any:
-    """Return `values` as a `model`.
+    """Return plain values as a section of the configuration, checked by its type.
 
     Args:
         model: the type of the section.

@@ -108,6 +108,7 @@ class UNetConfig(Strict):
     @model_validator(mode="after")
     def _check(self) -> "UNetConfig":
         """Check that every list has an entry for each level, and that groups, heads and RoPE divide the channels."""
+        # Lists by level: block_out_channels sets the number of levels.
         levels = len(self.block_out_channels)
         if len(self.cross_attention) != levels:
             raise ValueError(
@@ -116,10 +117,16 @@ class UNetConfig(Strict):
             )
         if len(self.text_only) != levels:
             raise ValueError(f"only_cross_attention has {len(self.text_only)} entries, block_out_channels has {levels}")
+
+        # A noise level has an embedding, or the network cannot be asked for it.
         if self.max_noise_level is not None and not 0 <= self.max_noise_level < max(1, self.num_noise_levels):
             raise ValueError(f"max_noise_level is {self.max_noise_level}: wanted 0 .. {self.num_noise_levels - 1}")
+
+        # Heads by level, after a single number has been repeated for all of them.
         if len(self.heads) != levels:
             raise ValueError(f"num_attention_heads has {len(self.heads)} entries, block_out_channels has {levels}")
+
+        # The channels of every level: groups and heads divide them, and RoPE turns no more than a head has.
         attention = (*self.cross_attention[:-1], True)  # the middle block attends at the width of the last level
         for channels, heads, attends in zip(self.block_out_channels, self.heads, attention, strict=True):
             if channels % self.norm_num_groups:
@@ -180,7 +187,7 @@ class AutoencoderConfig(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> "AutoencoderConfig":
-        """Check that the coefficients fit the patch, and the scaling factors the coefficients."""
+        """Check that a patch has the coefficients asked for, and that there are as many scaling factors, or one."""
         if self.coefficients is not None and self.coefficients > self.patch_size**2:
             raise ValueError(f"coefficients is {self.coefficients}, a patch has {self.patch_size}^2 of them")
         if isinstance(self.scaling_factor, tuple):

@@ -135,8 +135,8 @@ def _keys(model: type[Strict]) -> Iterator[tuple[str, str, str, str]]:
 
 def _row(cells: tuple[str, str, str, str]) -> str:
     """Return a line of a Markdown table, with the key in code."""
-    name, *others = (cell.replace("|", "\\|") for cell in cells)
-    return f"| `{name}` | {' | '.join(others)} |"
+    name, *descriptions = (cell.replace("|", "\\|") for cell in cells)
+    return f"| `{name}` | {' | '.join(descriptions)} |"
 
 
 if __name__ == "__main__":

@@ -50,12 +50,12 @@ class Stage:
 
     @property
     def draws_from_prompt(self) -> bool:
-        """Whether a prompt alone is enough to sample: validation_prompts and `lavie sample` apply."""
+        """Whether a prompt alone is enough to sample the stage, so that validation_prompts and `lavie sample` apply."""
         return self.condition == "none"
 
     @property
     def cacheable(self) -> bool:
-        """Whether a cache of latents serves it: a low resolution is made from the pixels of each visit."""
+        """Whether a cache of latents serves the stage: a low resolution is made anew from the pixels of each visit."""
         return self.condition != "low_resolution"
 
     def condition_channels(self, latent_channels: int) -> int:

@@ -39,7 +39,7 @@ def _unquoted_no(value: Any) -> Any:
 
 
 class TrainConfig(Strict):
-    """One training run."""
+    """The whole configuration of one training run."""
 
     stage: StageName = "base"
     """What the network learns: a clip from text (base), the frames between key frames (interpolation), or four times
@@ -159,11 +159,14 @@ class TrainConfig(Strict):
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":
         """Check what sections ask of one another: encoders of weights, the network of channels, sizes of the stride."""
+        # The noise schedule: a timestep without signal teaches nothing to a network that predicts the noise.
         if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
             raise ValueError(
                 "rescale_betas_zero_snr leaves no signal at the last timestep, where prediction_type epsilon has "
                 "nothing to learn: set prediction_type to v_prediction"
             )
+
+        # Encoders with weights need a folder to read them from.
         if self.pretrained_model_name_or_path is None:
             for section in ("autoencoder", "text_encoder"):
                 kind = getattr(self, section).type
@@ -172,6 +175,8 @@ class TrainConfig(Strict):
                         f"{section}.type {kind} needs pretrained_model_name_or_path: "
                         "a Stable Diffusion 1.4 folder in diffusers' format"
                     )
+
+        # The network takes the latents and the stage's condition, and gives latents.
         channels = self.latent_channels
         wanted = (channels + STAGES[self.stage].condition_channels(channels), channels)
         if (self.model.in_channels, self.model.out_channels) != wanted:
@@ -179,7 +184,11 @@ class TrainConfig(Strict):
                 f"model.in_channels and model.out_channels are {self.model.in_channels} and {self.model.out_channels}, "
                 f"but stage {self.stage} with an autoencoder of {channels} channels needs {wanted[0]} and {wanted[1]}"
             )
+
+        # What the stage asks of all sections.
         self._check_stage()
+
+        # Every size of a clip must be a whole number of latents.
         for size in (self.data.size, *self.data.buckets):
             if size.height % self.latent_stride or size.width % self.latent_stride:
                 keys = "data.height x data.width"
@@ -192,19 +201,29 @@ class TrainConfig(Strict):
     def _check_stage(self) -> None:
         """Raise ValueError at a setting that the stage cannot use, or that contradicts its condition."""
         stage, data = STAGES[self.stage], self.data
+
+        # Some stages train on clips without images beside them.
         if data.num_images and not stage.joins_images:
             raise ValueError(
                 f"data.num_images is {data.num_images}: stage {self.stage} trains on clips alone, set it to 0"
             )
+
+        # Prompts are drawn by a stage that needs nothing but a prompt.
         if self.validation_prompts and not stage.draws_from_prompt:
             raise ValueError(f"validation_prompts are for stage base: stage {self.stage} is judged by `lavie score`")
+
+        # Clips of every size begin and end with a key frame, where the stage fills the time between key frames.
         for size in (data.size, *data.buckets):
             key = f"data.buckets: num_frames of {size.name}" if size in data.buckets else "data.num_frames"
             stage.require_frames(size.num_frames, self.keyframe_interval, key)
+
+        # A cache holds latents, and a low resolution is made from pixels.
         if data.cache is not None and not stage.cacheable:
             raise ValueError(
                 f"data.cache is {data.cache}: stage {self.stage} degrades the pixels of each visit, set it to null"
             )
+
+        # A low resolution has a noise level that the network knows, and as many pixels as the latents have positions.
         if stage.condition == "low_resolution":
             if not self.model.num_noise_levels:
                 raise ValueError(

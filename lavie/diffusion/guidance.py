@@ -1,4 +1,4 @@
-"""Classifier-free guidance: away from what the network predicts without the caption."""
+"""Classifier-free guidance: predictions are moved away from what the network predicts without the caption."""
 
 from torch import Tensor
 

@@ -53,9 +53,12 @@ class NoiseSchedule:
                 "rescale_betas_zero_snr is true and prediction_type is epsilon: the last timestep is pure noise, from "
                 "which no x_0 follows; set prediction_type to v_prediction"
             )
+
         self.prediction_type = prediction_type
         self.rescale_betas_zero_snr = rescale_betas_zero_snr
         self.beta_schedule = beta_schedule
+
+        # A scaled_linear schedule is linear in the square roots of the betas.
         power = 1.0 if beta_schedule == "linear" else 2.0
         ends = BETA_START ** (1 / power), BETA_END ** (1 / power)
         betas = torch.linspace(*ends, NUM_TRAIN_TIMESTEPS, dtype=torch.float64) ** power
@@ -64,6 +67,7 @@ class NoiseSchedule:
         alphas_cumprod = (1 - betas).cumprod(0)
         self.betas = betas.float()
         self.alphas_cumprod = alphas_cumprod.float()
+
         # From float64: in float32, 1 - alphas_cumprod keeps only four digits at the first timesteps.
         self._signal_and_noise = torch.stack([alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()])
         self._by_device: dict[torch.device, Tensor] = {}
@@ -75,8 +79,10 @@ class NoiseSchedule:
 
     @classmethod
     def of_low_resolution(cls) -> "NoiseSchedule":
-        """Return the schedule of the noise that super-resolution adds to its condition, that of Stable Diffusion's x4
-        upscaler. A noise level is a timestep of this schedule."""
+        """Return the schedule of the noise that super-resolution adds to its condition.
+
+        It is that of Stable Diffusion's x4 upscaler. A noise level is a timestep of this schedule.
+        """
         return cls(beta_schedule="scaled_linear")
 
     @property

@@ -65,11 +65,16 @@ def score_base(
         seed: of the initial noise.
         track: shows the progress over batches of prompts.
     """
+    # Every case is a prompt with what the judge should see: an image has no direction.
     clips = [(clip_caption(c, s, f"moving {d}"), Verdict(c, d)) for _ in range(num_per_prompt) for c, s, d in HELD_OUT]
     images = [(image_caption(c, s), Verdict(c, None)) for c in COLOURS for s in SHAPES]
+
+    # The empty negative prompt for every run, so that the scores of runs with different ones compare.
     settings = BaseSettings.of(config, seed=seed, negative_prompt="")
     out.mkdir(parents=True, exist_ok=True)
     scores = {}
+
+    # One kind of samples after the other: the caller can show the first verdicts while the second kind is drawn.
     for name, cases, num_frames in (("clips", clips, settings.num_frames), ("images", images, 1)):
         prompts, truths = zip(*cases, strict=True)
         drawn = _draw(
@@ -80,6 +85,8 @@ def score_base(
         samples = JudgedSet(prompts, verdicts, truths)
         scores[name] = samples.accuracies
         yield name, samples
+
+    # The file appears only when both kinds are judged, so that a score that was cut short leaves none.
     with replacing(out / "score.json") as file:
         file.write_text(json.dumps(scores, indent=2) + "\n")
 
@@ -87,7 +94,7 @@ def score_base(
 def _draw(
     sampler: TextToVideo, prompts: Sequence[str], settings: BaseSettings, track: Track, what: str
 ) -> list[np.ndarray]:
-    """Return a clip uint8 (F, H, W, 3) for each prompt, whose noise is that of its number."""
+    """Return a clip uint8 (F, H, W, 3) for each prompt, whose noise is decided by the number of the prompt."""
     batches = [range(start, min(start + BATCH, len(prompts))) for start in range(0, len(prompts), BATCH)]
     drawn: list[np.ndarray] = []
     for batch in track(batches, what):

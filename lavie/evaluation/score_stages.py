@@ -1,4 +1,4 @@
-"""The score of the later stages: PSNR against held-out clips whose every pixel is known, beside doing without them."""
+"""The score of the later stages: PSNR against held-out clips, compared with simple ways without a network."""
 
 import json
 from collections.abc import Callable
@@ -30,12 +30,12 @@ SHOWN = 3
 
 
 class Rivals(NamedTuple):
-    """One clip as it was, as the network makes it, and as it comes out without one; uint8 (F, H, W, 3) each."""
+    """One clip as it was, as the network makes it, and as simple ways without a network make it; uint8 (F, H, W, 3)."""
 
     caption: str
     truth: np.ndarray
     ours: np.ndarray
-    others: dict[str, np.ndarray]
+    alternatives: dict[str, np.ndarray]
     """By the name of the way to do without the network."""
 
 
@@ -83,12 +83,12 @@ def score_stage(
     cases = cases[:num]
 
     scores = {"network": float(np.mean([psnr(case.ours, case.truth) for case in cases]))}
-    for name in cases[0].others:
-        scores[name] = float(np.mean([psnr(case.others[name], case.truth) for case in cases]))
+    for name in cases[0].alternatives:
+        scores[name] = float(np.mean([psnr(case.alternatives[name], case.truth) for case in cases]))
 
     rows = []
     for case in cases[:SHOWN]:
-        rows += [(f"{case.caption}: as it was", case.truth), ("by the network", case.ours), *case.others.items()]
+        rows += [(f"{case.caption}: as it was", case.truth), ("by the network", case.ours), *case.alternatives.items()]
     write_sheet(out / f"{config.stage}.png", rows)
     with replacing(out / f"score-{config.stage}.json") as file:
         file.write_text(json.dumps({"clips": len(cases), "psnr_db": scores}, indent=2) + "\n")
@@ -125,16 +125,18 @@ def _interpolated(sampler: Any, config: TrainConfig, batch: Batch, settings: dic
     truth = decode(sampler.autoencoder, encode(sampler.autoencoder, batch["pixels"].numpy(), sampler.device))
     keys = truth[:, ::interval]
     ours = sampler(keys, captions, indices=batch["positions"].tolist(), **settings)
-    others = [{"key frames repeated": repeat(k, interval), "key frames blended": blend(k, interval)} for k in keys]
-    return [Rivals(*case) for case in zip(captions, truth, ours, others, strict=True)]
+    alternatives = [
+        {"key frames repeated": repeat(k, interval), "key frames blended": blend(k, interval)} for k in keys
+    ]
+    return [Rivals(*case) for case in zip(captions, truth, ours, alternatives, strict=True)]
 
 
 def _enlarged(sampler: Any, config: TrainConfig, batch: Batch, settings: dict[str, Any]) -> list[Rivals]:
     """Return a batch's clips beside those that the network, and bicubic enlargement, make of their low resolution."""
     captions, low_res = [row[0] for row in batch["captions"]], batch["low_res"].numpy()
     ours = sampler(low_res, captions, indices=batch["positions"].tolist(), **settings)
-    others = [{"bicubic": bicubic(frames, config.degradation.scale)} for frames in low_res]
-    return [Rivals(*case) for case in zip(captions, batch["pixels"].numpy(), ours, others, strict=True)]
+    alternatives = [{"bicubic": bicubic(frames, config.degradation.scale)} for frames in low_res]
+    return [Rivals(*case) for case in zip(captions, batch["pixels"].numpy(), ours, alternatives, strict=True)]
 
 
 RIVALS: dict[str, Callable[[Any, TrainConfig, Batch, dict[str, Any]], list[Rivals]]] = {

@@ -8,5 +8,5 @@ Track = Callable[[Sequence[Any], str], Iterable[Any]]
 
 
 def untracked(items: Sequence[Any], what: str) -> Iterable[Any]:
-    """Give the items and show nothing."""
+    """Return the items as they are, for a loop that shows no progress."""
     return items

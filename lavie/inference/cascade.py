@@ -41,7 +41,7 @@ class CascadeClip:
 
 
 class Cascade:
-    """The stages one after the other, with tensors between them and the true prompt everywhere."""
+    """The stages of the cascade one after the other: each gets the tensors of the one before, and the true prompt."""
 
     def __init__(
         self,
@@ -66,11 +66,15 @@ class Cascade:
         stages = {"base": base, "interpolation": interpolation, "vsr": vsr}
         if vsr is not None and interpolation is None:
             raise ConfigError("the cascade has a vsr stage and no interpolation stage, from which vsr takes its frames")
+
+        # A cascade may end early: a stage that was not given is no stage of it.
         self.stages: dict[str, Any] = {name: stage for name, stage in stages.items() if stage is not None}
         self.settings = settings or CascadeSettings()
         self.device = torch.device(device or base.device)
         self.offload = offload
         self.sources = dict(sources or {})
+
+        # With offload, a stage comes to the device only while it runs.
         for stage in self.stages.values():
             stage.to("cpu" if offload else self.device)
 
@@ -105,6 +109,8 @@ class Cascade:
         stages: dict[str, Any] = {}
         defaults: dict[str, Any] = {}
         sources: dict[str, str] = {}
+
+        # Each stage brings the settings of its own run as its defaults.
         for stage in _until(stop_after):
             stage_folder = Path(folder) / stage
             if not stage_folder.is_dir():
@@ -112,6 +118,8 @@ class Cascade:
                     f"--cascade {folder}: no folder {stage}/ in it; wanted {', '.join(STAGES)}, or --stop-after an "
                     "earlier stage"
                 )
+
+            # An offloaded stage waits on the CPU, in the dtype of the device that it will run on.
             checkpoint = find_stage(stage_folder)
             home = torch.device("cpu") if offload and device != META else device
             stages[stage], config = load_stage(checkpoint, device=home, dtype=dtype or dtype_on(device), runs_on=device)
@@ -119,6 +127,8 @@ class Cascade:
                 raise CheckpointError(f"{checkpoint} is of stage {config.stage}, wanted {stage}: move it there")
             defaults[stage] = run_defaults(config)
             sources[stage] = _fingerprint(checkpoint)
+
+        # Overrides come last, when the stages that run are known: a setting of any other stage is refused.
         settings = resolve(defaults, _of_stages(overrides, stages), seed=seed)
         return cls(**stages, settings=settings, device=device, offload=offload and device != META, sources=sources)
 
@@ -191,6 +201,7 @@ class Cascade:
                 def advance(
                     step: int, steps: int, done: int = done, count: int = len(missing), name: str = stage
                 ) -> None:
+                    """Tell the progress over all missing clips of the stage."""
                     if progress:
                         progress(name, done * steps + step, count * steps)
 

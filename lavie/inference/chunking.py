@@ -136,14 +136,14 @@ Axes = Sequence[Axis]
 
 
 def whole(shape: Sequence[int]) -> list[Axis]:
-    """Return axes of one window each."""
+    """Return the axes of a tensor that is not cut: each has a single window."""
     return [Axis(length, length) for length in shape]
 
 
 def windowed(
     predict: Callable[[Region], Tensor], axes: Axes, *, step: int = 0, scales: Sequence[int] | None = None
 ) -> Tensor:
-    """Return the outputs of `predict` for all windows, blended into one tensor; a single window's stays untouched.
+    """Return the outputs of `predict` for all windows, blended into one tensor; a single output stays untouched.
 
     Args:
         predict: (region) -> (..., its lengths, times `scales`).

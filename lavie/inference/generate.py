@@ -78,13 +78,14 @@ def generate(
     for done, (index, prompt) in enumerate(share):
 
         def advance(step: int, steps: int, done: int = done) -> None:
+            """Tell the progress over all clips of this rank."""
             if progress:
                 progress(done * steps + step, len(share) * steps)
 
         [clips[index]] = sampler([prompt], indices=[index], progress=advance, **arguments(settings))
 
     # Rank 0 collects and writes all of them.
-    clips = {index: frames for others in gather_objects(clips) for index, frames in others.items()}
+    clips = {index: frames for rank_clips in gather_objects(clips) for index, frames in rank_clips.items()}
     if not is_main():
         return []
     values = settings.model_dump(include=set(SIDECAR))

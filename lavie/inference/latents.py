@@ -84,6 +84,7 @@ def decode(autoencoder: Autoencoder, latents: Tensor, tile: int = DECODE_TILE) -
     axes = tiles(latents.shape[3], latents.shape[4], tile)
 
     def decoded(chunk: Tensor, region: Region) -> Tensor:
+        """Return the pixels of a region, which is given in latents."""
         return autoencoder.decode(within(chunk, region)).float()
 
     frames = []

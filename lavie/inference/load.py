@@ -1,4 +1,4 @@
-"""A stage of the cascade from the folder that its training run left, or from an exported one."""
+"""Load a stage of the cascade from the folder that its training run left, or from an exported folder."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def default_device() -> torch.device:
 
 
 def dtype_on(device: torch.device) -> torch.dtype:
-    """Return what networks run in: bfloat16 on GPUs, float32 on CPUs; on "meta" as on the default device."""
+    """Return the dtype that networks run in: bfloat16 on GPUs, float32 on CPUs, the default device's on "meta"."""
     runs_on = default_device() if device == META else device
     return torch.bfloat16 if runs_on.type == "cuda" else torch.float32
 
@@ -57,12 +57,15 @@ def load_stage(
         CheckpointError: there is no such folder, or something in it is missing.
         KernelError: the run's `kernels` or `attention` cannot run there.
     """
+    # What cannot run is refused before weights are read, which takes long.
     folder = find_stage(checkpoint)
     config = load_config(folder / RUN_CONFIG)
     device = device or default_device()
     dtype = dtype or dtype_on(device)
     if device != META:  # where operations compute sizes only, on no backend
         require_backends(config.kernels, config.attention, runs_on or device)
+
+    # An estimate needs the sizes of the parts only: on the meta device no weights are read.
     pretrained = encoders_folder(folder, config)
     if device == META:
         network, autoencoder, text_encoder = _sizes(config, dtype, pretrained)
@@ -71,6 +74,8 @@ def load_stage(
         set_backends(network, kernels=config.kernels, attention=config.attention)
         autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride)
         text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained).to(device)
+
+    # An autoencoder that overflows in 16 bits stays in float32.
     autoencoder = autoencoder.to(device, torch.float32 if STAGES[config.stage].autoencoder_float32 else dtype)
     return SAMPLERS[config.stage].of_run(config, network, autoencoder, text_encoder), config
 

@@ -87,7 +87,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 class FusedAttention(TorchFunctionMode):
-    """Makes attention keep no scores: on the meta device PyTorch would choose the kernel that does."""
+    """Makes attention keep no scores: on the meta device PyTorch would choose the kernel that keeps them."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Answer attention with an output of its shape alone; run anything else."""
@@ -156,7 +156,7 @@ def require_fit(
     offload: bool = False,
     sequential_guidance: bool = False,
 ) -> None:
-    """Raise ConfigError if a stage's peak is above a limit, naming the flags with which it would not be.
+    """Raise ConfigError if a stage's peak is above a limit, naming the flags that keep it below.
 
     Args:
         cascade: the one that was estimated, on the meta device.

@@ -146,7 +146,7 @@ class Sampler:
         return next(self.network.parameters()).device
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the network and its encoders, in place."""
+        """Move the network and its encoders to a device, in place."""
         for part in (self.network, self.autoencoder, self.text_encoder):
             if isinstance(part, nn.Module):
                 part.to(device)
@@ -223,6 +223,7 @@ class Sampler:
             copies = len(text) // len(sample)
 
             def repeated(x: Tensor) -> Tensor:
+                """Return a tensor once for each branch, along its first axis."""
                 return x.repeat(copies, *(1,) * (x.dim() - 1))
 
             given: dict[str, Tensor | None] = {}

@@ -17,7 +17,7 @@ from .settings import VsrSettings
 
 
 class SuperResolver(Sampler):
-    """Samples clips whose frames have the autoencoder's stride times as many rows and columns."""
+    """Samples clips whose frames have the autoencoder's stride times as many rows and columns as the frames given."""
 
     network: VideoUNet
     size_flags: ClassVar[str] = (

@@ -33,7 +33,7 @@ class Work:
         return record if self._path(index, stage, ".npy").is_file() else None
 
     def get(self, index: int, stage: str, record: Record) -> np.ndarray | None:
-        """Return the frames that have exactly this record, mapped from the disk; None if there are none."""
+        """Return the frames of clip `index` at a stage, mapped from the disk; None unless their record is this one."""
         if self.record(index, stage) != json.loads(json.dumps(record)):
             return None
         return np.load(self._path(index, stage, ".npy"), mmap_mode="r", allow_pickle=False)

@@ -57,11 +57,17 @@ def raw_weights(checkpoint: str | Path) -> dict[str, Tensor]:
 
 
 def _read(folder: Path, trained: list[str]) -> dict[str, Tensor]:
-    """Return every parameter by name, with its float32 master where it trains.
+    """Read every parameter of a checkpoint by name, on the CPU, by the three rules of this module.
+
+    A parameter that trains has its float32 master, the copy that the optimizer updates. A frozen one has the dtype in
+    which the run held it.
 
     Args:
         folder: DeepSpeed's folder in a checkpoint.
-        trained: the names of the parameters that train, in the network's order.
+        trained: the names of the parameters that train, in the network's order: masters are stored without names.
+
+    Raises:
+        Exception: whatever DeepSpeed or torch raises if files are missing or damaged.
     """
     weights: dict[str, Tensor] = {}
     if (folder / WHOLE).is_file():

@@ -30,7 +30,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Fold in the weights after a step, counted from 1."""
+        """Fold the weights after a step, counted from 1, into the averages."""
         decay = min(self.decay, (1 + step) / (10 + step))
         current = [local_slice(p).values for p in self.parameters.values()]
         torch._foreach_lerp_(list(self.shadow.values()), current, 1 - decay)

@@ -45,7 +45,7 @@ Done = Callable[[str, int, int], None]
 
 @dataclass
 class CacheReport:
-    """What one rank found and did, over all sizes."""
+    """What one rank found and did while a cache was made, over all sizes of clips."""
 
     wanted: int = 0
     """Entries that the configuration asks for: those of all ranks."""

@@ -1,4 +1,7 @@
-"""From a batch of pixels and captions to the joint loss. Every random number comes from (seed, purpose, position)."""
+"""The training objective: a batch of pixels and captions becomes the joint loss.
+
+Every random number comes from (seed, purpose, position).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

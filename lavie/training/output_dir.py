@@ -1,4 +1,4 @@
-"""An output_dir belongs to one run, and the run must get on.
+"""Checks of a run's output_dir: it belongs to one run, and the restarts of that run must make progress.
 
 1. Two runs in one folder would delete each other's checkpoints and mix their records. Rank 0 locks a file in the folder
    for as long as its process lives (`claim`); after a crash, nothing has to be tidied up.
@@ -77,7 +77,7 @@ def _obstacle(folder: Path) -> str | None:
 
 
 def _lock(folder: Path) -> str | None:
-    """Lock a folder for this process, and return why another run has it; None if this one has it now."""
+    """Lock a folder for this process, and return why another run has it; None if this process got it."""
     path = (folder / LOCK).resolve()
     if path in _locks:
         return None
@@ -113,7 +113,7 @@ def _later(config: TrainConfig, start: int) -> list[Path]:
 
 
 def require_progress(output_dir: str | Path, step: int) -> None:
-    """Check that the restarts of a SLURM job get on. Collective.
+    """Check that the restarts of a SLURM job make progress. Collective.
 
     Args:
         output_dir: the folder of the run, which keeps the count.

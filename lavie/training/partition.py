@@ -1,4 +1,4 @@
-"""The slice of a parameter's float32 master that this rank holds under ZeRO stage 0 to 3, and back to the whole.
+"""The slice of a parameter's float32 master that this rank holds under any ZeRO stage, and the way back.
 
 Stage 3 cuts every parameter into equal slices, one a rank. Stages 1 and 2 cut the flattened parameters at arbitrary
 places. Stage 0 leaves every rank the whole.

@@ -31,9 +31,9 @@ of it, 128 + SIGTERM."""
 
 
 def listen() -> None:
-    """Block the signal, so that it waits to be asked for. To be called before torch is imported.
+    """Block SIGUSR2, so that the signal waits until `requested` asks for it.
 
-    The threads of torch inherit the mask.
+    Call this before torch is imported: the threads of torch inherit the mask.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {SIGNAL})
 
@@ -84,7 +84,7 @@ def _in_group() -> bool:
 
 
 def requested(device: "torch.device") -> bool:
-    """Return whether any rank has got the signal, the same on all ranks. Collective.
+    """Return whether any rank has got SIGUSR2, with the same answer on all ranks. Collective.
 
     After a yes, SIGTERM is ignored. It has nothing to add while the last step is saved, and SLURM sends it to all ranks
     as soon as the first one has left with an exit code that is not 0.

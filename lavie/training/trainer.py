@@ -147,20 +147,23 @@ class Trainer:
         self._begun.close()
 
     def fit(self) -> bool:
-        """Train to max_train_steps, and return whether it came so far.
+        """Train to max_train_steps, and return whether the run came so far.
 
-        A run that is asked to stop before saves the steps that it has done.
+        A run that is asked to stop earlier saves the steps that it has done.
         """
         config, stopped = self.config, False
         if self.start >= config.max_train_steps:
             log.info(f"nothing to do: step {self.start} is done, and max_train_steps is {config.max_train_steps}")
         self.engine.train()
         for step in range(self.start + 1, config.max_train_steps + 1):
+            # A request to stop is heard between steps only, where all that is to be saved is whole.
             if stopped := requested(self.device):
                 if step - 1 > self.start and (step - 1) % config.checkpointing_steps:
                     save(self.engine, self.ema, config, step - 1)
                 log.info(f"asked to stop: ends after step {step - 1} of {config.max_train_steps}")
                 break
+
+            # One step of the optimizer, on the mean loss of its micro-batches.
             began, waited, losses = time.perf_counter(), 0.0, []
             self._set_learning_rate(step)
             for _ in range(config.gradient_accumulation_steps):
@@ -170,14 +173,19 @@ class Trainer:
                 self.engine.step()
                 losses.append((loss, len(batch["dropped"])))
                 waited += seconds
+
+            # The average follows before the record, so that a step's seconds include it.
             if self.ema:
                 self.ema.update(step)
             self._log(step, losses, time.perf_counter() - began, waited)
+
+            # The checkpoint comes first: a validation that fails loses no steps.
             last = step == config.max_train_steps
             if last or step % config.checkpointing_steps == 0:
                 save(self.engine, self.ema, config, step)
             if last or step % config.validation_steps == 0:
                 self._validate(step)
+
         self.close()
         return not stopped
 

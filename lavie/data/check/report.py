@@ -99,6 +99,8 @@ class CheckReport:
         images = sum(shard["images"] for shard in self.shards)
         captions = len(self.words)
         counts = self.counts
+
+        # Without videos or captions, undefined medians and shares are given as zeros, which JSON can hold.
         return {
             "usable": self.usable,
             "videos": videos,

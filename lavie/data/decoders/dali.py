@@ -92,8 +92,8 @@ class DaliDecoder:
             inputs = {
                 "data": [np.frombuffer(c.data, np.uint8) for c in clips],
                 "frames": [c.indices.astype(np.int32) for c in clips],
-                "start": [np.array([top, left], np.float32) for left, top, _, _ in boxes],
-                "end": [np.array([bottom, right], np.float32) for _, _, right, bottom in boxes],
+                "start": [np.array([y, x], np.float32) for x, y, _, _ in boxes],
+                "end": [np.array([y, x], np.float32) for _, _, x, y in boxes],
                 "matrix": [matrix / np.float32(127.5) for matrix in colours],
             }
             for name, values in inputs.items():

@@ -31,7 +31,10 @@ class BucketRows:
         degradation: DegradationConfig | None = None,
         dali: Device | None = None,
     ) -> None:
+        """Make the rows of every bucket; the arguments are those of the class."""
         self._steps, self._global_batch = buckets.steps, global_batch
+
+        # Every bucket numbers the steps that are its own, so that its samples follow each other without a gap.
         self._by_bucket = [
             ClipRows(
                 bucket.datasets,
@@ -46,6 +49,8 @@ class BucketRows:
             )
             for bucket in buckets.all
         ]
+
+        # One size of slot serves the rows of all buckets.
         self.row_bytes = max(rows.row_bytes for rows in self._by_bucket)
 
     def row(self, position: int, unreadable: Mapping[str, str] | None = None, announce: Announce | None = None) -> Row:

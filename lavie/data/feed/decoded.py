@@ -128,8 +128,8 @@ class DecodedBatches(Iterator[Batch]):
         position = int(batch["positions"][row])
         remade = self._remake(position)
         batch["captions"][row], batch["keys"][row] = remade["captions"], remade["keys"]
-        others = [dropped for dropped in batch["dropped"] if dropped["position"] != position]
-        batch["dropped"] = sorted(others + remade["dropped"], key=lambda dropped: dropped["position"])
+        other_dropped = [dropped for dropped in batch["dropped"] if dropped["position"] != position]
+        batch["dropped"] = sorted(other_dropped + remade["dropped"], key=lambda dropped: dropped["position"])
         return to_float(remade["pixels"].to(self._device))
 
     def _log_counts(self) -> None:

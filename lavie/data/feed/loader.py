@@ -93,6 +93,7 @@ def build_loader(
         return batches
 
     def decoder(frames: int, height: int, width: int) -> DaliDecoder:
+        """Return a decoder of clips of one size, of which a run of several buckets has several."""
         return DaliDecoder(frames, height, width, data.crop, device=device, batch_size=share.train_batch_size)
 
     return DecodedBatches(batches, decoder, rows_of(dali=None).row, device)

@@ -149,6 +149,7 @@ class ClipRows:
         cache: Cache | None = None,
         dali: Device | None = None,
     ) -> None:
+        """Choose the readers and the orders of the samples; the arguments are those of the class."""
         self._data, self._seed, self._degradation = data, seed, degradation
         self._cuts = None if centred else data.cuts
         self.row_bytes = cache.row_bytes if cache else _row_bytes(datasets, data, degradation, dali)

@@ -1,4 +1,4 @@
-"""From one sample of a shard to its frames: three readers, among which a run chooses once.
+"""The three readers that turn one sample of a shard into frames or latents; a run chooses among them once.
 
     PixelReader          decodes the clip of a video, or an image, and cuts it to the size of the batch
     CacheReader          finds in a cache what the frozen encoders made of the sample

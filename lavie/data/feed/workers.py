@@ -48,7 +48,7 @@ START_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """From the trainer to a process: make a row."""
+    """The trainer's message to a process that it is to make a row."""
 
     position: int
     slot: int
@@ -59,12 +59,12 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Started:
-    """From a process to the trainer: its imports are done."""
+    """A process's message to the trainer that its imports are done."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """From a process to the trainer: it is about to read a sample."""
+    """A process's message to the trainer that it is about to read a sample."""
 
     sample: str
     """The sample's address."""
@@ -72,7 +72,7 @@ class _Reading:
 
 @dataclass(frozen=True, slots=True)
 class _PackedRow:
-    """From a process to the trainer: a row, its large parts in the slot, one after another."""
+    """A process's message to the trainer that brings a row, whose large parts lie in the slot one after another."""
 
     row: Row
     """The row without its tensors, and without the file of its clip."""
@@ -103,6 +103,7 @@ class _Task:
     """How often the process ended or hung, by the sample that it was at."""
 
     def request(self) -> _Request:
+        """Return the message that asks a process for this row."""
         return _Request(self.position, self.slot, self.unreadable)
 
 
@@ -131,9 +132,17 @@ class Workers(Iterator[Row]):
 
     The tensors of a row are valid until the next row is asked for. `close` ends the processes, and so does the end of
     this object's life.
+
+    Args:
+        rows: makes the row of a position; a copy goes to every process.
+        positions: the global positions of the rows, in order.
+        num_workers: the number of processes, from 1.
+        ahead: most rows that are made or queued per process, from 1; AHEAD at most.
+        timeout: seconds of silence after which a process counts as hung (data.timeout).
     """
 
     def __init__(self, rows: Rows, positions: Iterator[int], num_workers: int, *, ahead: int, timeout: float) -> None:
+        """Start the processes and request the first rows; the arguments are those of the class."""
         self._rows, self._positions, self._timeout = rows, positions, timeout
         # Forked from a small server: a fork of the trainer would copy the locks of its threads (gloo, CUDA, FFmpeg).
         self._context = multiprocessing.get_context("forkserver")
@@ -160,6 +169,7 @@ class Workers(Iterator[Row]):
         self._dispatch()
 
     def __next__(self) -> Row:
+        """Return the next row, and wait until it is made. Raises the error that kept it from being made."""
         # The last row's tensors are no longer valid: its slot is free for another.
         if self._slot_in_use is not None:
             self._free.append(self._slot_in_use)

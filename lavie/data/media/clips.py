@@ -88,8 +88,8 @@ def cut_box(
     scale = cut_scale(source_height, source_width, height, width, crop)
     if scale == 1:
         spare_x, spare_y = source_width - width, source_height - height
-        left, top = min(int(u * (spare_x + 1)), spare_x), min(int(v * (spare_y + 1)), spare_y)
-        return left, top, left + width, top + height
+        box_x, box_y = min(int(u * (spare_x + 1)), spare_x), min(int(v * (spare_y + 1)), spare_y)
+        return box_x, box_y, box_x + width, box_y + height
     box_width, box_height = min(width / scale, source_width), min(height / scale, source_height)
     x, y = u * (source_width - box_width), v * (source_height - box_height)
     return x, y, x + box_width, y + box_height
@@ -115,8 +115,8 @@ def fit(
     for frame in frames:
         box = cut_box(frame.shape[0], frame.shape[1], height, width, u, v, crop)
         if box[2] - box[0] == width and box[3] - box[1] == height:
-            left, top = int(box[0]), int(box[1])
-            fitted.append(frame[top : top + height, left : left + width].copy())
+            x, y = int(box[0]), int(box[1])
+            fitted.append(frame[y : y + height, x : x + width].copy())
         else:
             fitted.append(np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC, box)))
     return np.stack(fitted)

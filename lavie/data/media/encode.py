@@ -32,16 +32,23 @@ def encode_mp4(
     """Encode frames as H.264 in an mp4, and return the file's bytes, the same on every run and processor.
 
     Args:
-        frames: uint8 (F, H, W, 3), RGB. H and W must be even unless `lossless`.
+        frames: uint8 (F, H, W, 3), RGB; taken one by one, at least one. H and W must be even unless `lossless`.
         fps: frames per second, for a constant rate.
         times: when each frame is shown, in seconds from 0, for a variable rate; kept to 0.1 ms. Excludes `fps`.
         lossless: store RGB, bit for bit, instead of 4:2:0 at crf 12.
         gop: frames from one keyframe to the next.
+
+    Raises:
+        ValueError: both or neither of `fps` and `times` are given.
     """
     if (fps is None) == (times is None):
         raise ValueError("exactly one of fps and times")
+
+    # With a variable rate, a frame's number does not tell its time: it is counted in ticks of a fine clock.
     rate = Fraction(fps).limit_denominator(1001) if fps else Fraction(TICKS)
     ticks = None if times is None else [round(time * rate) for time in times]
+
+    # Conversion and encoding take one thread each, since the bytes must not depend on the number of cores.
     file, reformatter = io.BytesIO(), VideoReformatter()
     with av.open(file, "w", format="mp4") as container:
         for number, pixels in enumerate(frames):
@@ -64,10 +71,13 @@ def encode_mp4(
 
 
 def encode_vp9(frames: Iterable[np.ndarray], fps: float, gop: int = 12) -> bytes:
-    """Encode frames as VP9, 4:2:0, in a webm, quickly rather than well, and return the file's bytes.
+    """Encode frames as VP9, with 4:2:0 chroma, in a webm, and return the file's bytes.
+
+    DALI decodes VP9 on a CPU, and H.264 only on a GPU: the test clip that decides about DALI on a CPU, and some of the
+    benchmark's clips, are made here. The encoder's fastest setting is taken, so the quality is low for the size.
 
     Args:
-        frames: uint8 (F, H, W, 3), RGB.
+        frames: uint8 (F, H, W, 3), RGB; taken one by one, at least one, all of one size.
         fps: frames per second.
         gop: frames from one keyframe to the next.
     """

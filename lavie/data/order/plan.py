@@ -313,9 +313,11 @@ def _sum(group: list[Exposure]) -> Exposure:
     samples = sum(exposure.samples for exposure in group)
 
     def common(values: set[str]) -> str:
+        """Return the one value of a set, or an empty text if it has several."""
         return values.pop() if len(values) == 1 else ""
 
     def mean(value: Callable[[Exposure], float]) -> float:
+        """Return the mean of a value over the samples of the group."""
         return sum(value(exposure) * exposure.samples for exposure in group) / samples
 
     return Exposure(

@@ -97,7 +97,16 @@ def draw_plan(plan: DataPlan, png: str | Path) -> None:
 def _draw_shares(
     axes: "Axes", steps: list[int], shares: list[list[float]], labels: list[str], colours: list[str], title: str
 ) -> None:
-    """Draw shares that sum to 1 as areas on top of each other, over the steps."""
+    """Draw shares of datasets or buckets, which sum to 1 at every step, as areas on top of each other.
+
+    Args:
+        axes: where to draw.
+        steps: the steps of the plan, the horizontal axis.
+        shares: for each dataset or bucket, its share at each step.
+        labels: name of each in the legend.
+        colours: colour of each.
+        title: label of the vertical axis.
+    """
     from matplotlib.ticker import PercentFormatter
 
     axes.stackplot(steps, shares, labels=labels, colors=colours, alpha=0.85)
@@ -110,7 +119,15 @@ def _draw_shares(
 def _draw_epochs(
     axes: "Axes", steps: list[int], exposures: list[Exposure], labels: list[str], colours: list[str]
 ) -> None:
-    """Draw how often samples have come as curves over the steps, with the last value in the legend."""
+    """Draw a curve for each exposure: how often each of its samples has come, in the mean, up to each step.
+
+    Args:
+        axes: where to draw.
+        steps: the steps of the plan, the horizontal axis.
+        exposures: one for each curve, of a dataset or a bucket; its `epochs` has a value for each of `steps`.
+        labels: name of each curve in the legend, where its last value is added.
+        colours: colour of each curve.
+    """
     for exposure, colour, label in zip(exposures, colours, labels, strict=True):
         last = exposure.epochs[-1]
         label += f": {last:.3g} at the end" if last < 100 else f": {last:,.0f} at the end"

@@ -108,10 +108,13 @@ def make_indices(
     Raises:
         DataError: a path holds no shards, or two shards would share an index.
     """
+    # A process without ranks beside it does all shards, and needs no mpi4py.
     tars = _find_tars([Path(path) for path in paths], out)
     world = _mpi_world()
     if world is None:
         return _finish(list(_index_each(tars, out, workers, done)), tars, out)
+
+    # Of several ranks each takes every n-th shard, and rank 0 puts the reports together.
     try:
         reports = list(_index_each(tars[world.rank :: world.size], out, workers, done))
         reports_of_ranks = world.gather(reports)

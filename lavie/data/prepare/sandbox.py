@@ -75,7 +75,8 @@ def run_sandboxed(function: Callable, data: bytes, *args: Any, seconds: float = 
         seconds: limit of processor time; the wall clock allows PATIENCE times as much.
 
     Raises:
-        DataError: with the function's own message, or one that says how the child ended.
+        DataError: the function raised an error, whose message it has; or the child crashed, reached a limit, or did
+            not start.
     """
     with _lock:
         sandbox = _sandboxes.get(os.getpid())
@@ -105,7 +106,15 @@ class Sandbox:
         """Number of children started so far."""
 
     def call(self, function: Callable, data: bytes, *args: Any, seconds: float = SECONDS) -> Any:
-        """Return `function(data, *args)`, run in the child; see `run_sandboxed`."""
+        """Return `function(data, *args)`, run in this sandbox's child, which is started if none lives.
+
+        The arguments are those of `run_sandboxed`. After a crash or a limit the child has ended, and the next call
+        starts another.
+
+        Raises:
+            DataError: the function raised an error, whose message it has; or the child crashed, reached a limit, or
+                did not start.
+        """
         request = json.dumps(
             {"module": function.__module__, "name": function.__qualname__, "args": args, "seconds": seconds}
         )

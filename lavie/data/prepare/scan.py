@@ -42,6 +42,7 @@ def index_shard(tar: Path, known: Mapping[str, MediaInfo] | None = None) -> tupl
     with open(tar, "rb") as file:
 
         def read(member: Member) -> bytes:
+            """Return the bytes of a member of the tar."""
             file.seek(member.offset)
             return file.read(member.size)
 

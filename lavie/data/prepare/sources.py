@@ -189,6 +189,7 @@ def _captioned_file(name: str, path: Path, caption: bytes | str) -> CaptionedFil
     """Return a captioned file whose bytes are read when they are asked for."""
 
     def load() -> bytes:
+        """Return the bytes of the file. Raises DataError if it is too large or cannot be read."""
         try:
             if path.stat().st_size > MAX_MEMBER:
                 raise DataError(f"{path.stat().st_size} bytes: at most {MAX_MEMBER} are read, split it into clips")

@@ -112,6 +112,8 @@ def render_clip(
     # Time runs from -0.5 to 0.5, so that positions and angles are given for the middle of the clip.
     t = np.linspace(-0.5, 0.5, frames) if frames > 1 else np.zeros(1)
     angle = np.full(frames, rng.uniform(-0.1, 0.1))
+
+    # Random numbers are drawn in a fixed order within each kind of motion: another order would draw other clips.
     if motion.startswith("moving "):
         # The line of motion lies aside of the centre, by half of what the frame has to spare at most.
         direction = np.array(DIRECTIONS[motion.removeprefix("moving ")], float)
@@ -128,6 +130,8 @@ def render_clip(
         else:
             share = t + 0.5 if motion == "growing" else 0.5 - t
             radius = largest * (0.45 + 0.55 * share)
+
+    # The ground is drawn last, so that it takes the random numbers that follow those of the motion.
     return _draw(colour, shape, centre, radius, angle, _background(size, rng))
 
 
@@ -167,6 +171,7 @@ def demo_set(
     Returns:
         The reports of packing the training and the validation set.
     """
+    # Clips and images are yielded one by one, so that a large set is never in memory as a whole.
     train = itertools.chain(
         _clip_files(_training_combinations(clips, seed), "train", size, frames, fps, seed, travel),
         _image_files(list(itertools.product(COLOURS, SHAPES)), images, "train", size, seed),
@@ -175,6 +180,8 @@ def demo_set(
         _clip_files(_HELD_OUT_CLIPS * 2, "validation", size, frames, fps, seed, travel),
         _image_files([c[:2] for c in _HELD_OUT_CLIPS], len(HELD_OUT), "validation", size, seed),
     )
+
+    # The packer checks every clip as it checks clips of strangers, here against the set's own length and rate.
     return (
         pack_files(train, Path(out, "train"), num_frames=frames, fps=fps),
         pack_files(validation, Path(out, "validation"), num_frames=frames, fps=fps),
@@ -189,8 +196,8 @@ def _training_combinations(clips: int, seed: int) -> list[Combination]:
     """
     rng = numpy_generator(seed, "demo order")
     movers = itertools.cycle([_MOVERS[i] for i in rng.permutation(len(_MOVERS))])
-    others = itertools.cycle([_OTHERS[i] for i in rng.permutation(len(_OTHERS))])
-    return [next(movers if i % 10 < 8 else others) for i in range(clips)]
+    stationary = itertools.cycle([_OTHERS[i] for i in rng.permutation(len(_OTHERS))])
+    return [next(movers if i % 10 < 8 else stationary) for i in range(clips)]
 
 
 def _clip_files(

@@ -118,6 +118,7 @@ def write_index(
         rejected: what of the shard is no sample.
         out: the folder for the index; None: beside the shard.
     """
+    # The header lets a reader tell whether the tar has changed since; a tar elsewhere is found by its full path.
     videos = sum(sample.kind == "video" for sample in samples)
     header = Header(
         format=FORMAT,
@@ -128,6 +129,8 @@ def write_index(
         images=len(samples) - videos,
         rejected=tuple(rejected),
     )
+
+    # The lines do not name the shard, which may move together with its index.
     path = index_path(tar, out)
     with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(json.dumps(asdict(header), ensure_ascii=False) + "\n")

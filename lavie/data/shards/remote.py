@@ -101,6 +101,7 @@ def list_folder(url: str) -> list[RemoteFile]:
     """Return the files that lie directly in a folder, by name. Raises StoreError if it cannot be listed."""
 
     def list_in_store(store: Any, path: str) -> list[dict[str, Any]]:
+        """Return what the store says of each file of the folder now, not what it said at an earlier call."""
         store.invalidate_cache()
         return store.ls(path + "/" if _is_web(url) else path, detail=True)
 
@@ -139,6 +140,7 @@ def read_range(url: str, offset: int, size: int, seconds: float) -> bytes:
     """
 
     def read_from_store(store: Any, path: str) -> bytes:
+        """Return the bytes in one attempt. Raises OSError if fewer come."""
         if not _is_web(url):
             data = store.cat_file(path, start=offset, end=offset + size)
         else:
@@ -176,8 +178,10 @@ def _call(url: str, function: Callable[[Any, str], Result], seconds: float) -> R
     Raises:
         StoreError: all attempts failed, or one failed in a way that another attempt would only repeat.
     """
+    # A store that is down gets one attempt, so that each sample there costs one time limit and not three.
     start, store = time.monotonic(), url[: len(url) - len(urlsplit(url).path)]
     attempts = 1 if store in _down else ATTEMPTS
+
     for attempt in range(1, attempts + 1):
         try:
             result = _limited(lambda: function(*_open_store(url)), seconds)
@@ -196,6 +200,7 @@ def _call(url: str, function: Callable[[Any, str], Result], seconds: float) -> R
                     f"{redact(url)}: {attempt} attempts in {time.monotonic() - start:.0f} s, the last: "
                     f"{_reason(error, seconds)}"
                 ) from None
+
         # Workers that failed at the same moment ask again at different ones.
         time.sleep(PAUSE * 2 ** (attempt - 1) * (0.5 + uniform(0, f"pause {url}", attempt)))
     raise AssertionError("the last attempt has returned or raised")
@@ -210,6 +215,7 @@ def _limited(function: Callable[[], Result], seconds: float) -> Result:
     future: Future[Result] = Future()
 
     def run() -> None:
+        """Call `function`, and hand its result or error to the thread that waits."""
         try:
             future.set_result(function())
         except BaseException as error:

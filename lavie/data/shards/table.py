@@ -159,6 +159,8 @@ class Table:
         try:
             if isinstance(self.source, Path):
                 self._file = OffsetFile(self.source)
+
+            # The trailer at the end tells the length of the description before it.
             size = len(self.source) if isinstance(self.source, bytes) else self._file.size()
             length, magic = TRAILER.unpack(self._read(size - TRAILER.size, TRAILER.size))
             if magic != MAGIC or length > size:
@@ -167,6 +169,8 @@ class Table:
             description = json.loads(self._description)
             if description["version"] != VERSION:
                 raise ValueError(f"version {description['version']}, wanted {VERSION}")
+
+            # The description is checked against the size of the file, since a table may have been cut off.
             self.videos, self.images = int(description["video"]), int(description["image"])
             self.codecs, self.extensions = tuple(description["codecs"]), tuple(description["extensions"])
             self.names = tuple(map(str, description["shards"]))
@@ -209,6 +213,8 @@ class Table:
             key_bytes = int(row["key_bytes"])
             text = self._read(self._texts_start + int(row["text"]), key_bytes + int(row["caption_bytes"]))
             key, caption = text[:key_bytes].decode(), text[key_bytes:].decode()
+
+            # The values leave as Python's own types, as those of a Sample from an index do.
             return {
                 "shard": self.shards[row["shard"]],
                 "key": key,

@@ -70,7 +70,10 @@ class About(Strict):
 
     @classmethod
     def of(cls, folder: Path) -> "About":
-        """Return what an exported folder or a checkpoint folder holds: averaged weights where the run keeps them."""
+        """Describe an exported folder, by its export.json, or a checkpoint folder, by its config. Reads no weights.
+
+        A checkpoint of a run that keeps an average is described by its averaged weights, "ema"; any other by "raw".
+        """
         if is_export(folder):
             return validate(cls, read_json(folder / EXPORT), str(folder / EXPORT))
         config = validate(TrainConfig, read_yaml(folder / RUN_CONFIG), str(folder / RUN_CONFIG))
@@ -187,20 +190,27 @@ def write_stage(
         CheckpointError: an encoder is missing or does not fit.
         ConfigError: `out` is taken, or `values` make no run.
     """
+    # The config is checked before the folder is begun, in the form in which the folder will hold it.
     values = portable(values)
     if pretrained is not None:
         values["pretrained_model_name_or_path"] = HERE
     config = validate(TrainConfig, values, f"config of {about.source}")
+
     with _new_folder(Path(out), overwrite) as folder:
+        # Encoders first: if one is missing or does not fit, little has been written in vain.
         for part in encoder_parts(config) if pretrained is not None else ():
             _copy_part(pretrained / part, folder / part)  # type: ignore[operator]
         if pretrained is not None:
             _check_encoders(pretrained, folder, config)
+
+        # The network and its scheduler, in the layout that diffusers reads.
         save_network(folder / NETWORK, config.model, state)
         if constants:
             save_file({name: value.clone() for name, value in constants.items()}, folder / NETWORK / CONSTANTS)
         scheduler = make_scheduler(config.sampling.scheduler, NoiseSchedule.from_config(config))
         scheduler.save_pretrained(folder / "scheduler")
+
+        # What only this project reads, and the model card.
         (folder / RUN_CONFIG).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
         (folder / EXPORT).write_text(json.dumps(about.model_dump(), indent=2) + "\n")
         (folder / "README.md").write_text(model_card(config, about.model_dump()), encoding="utf-8")

@@ -41,7 +41,7 @@ def import_stage(
     config: str | Path | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write what lies at `src` as the exported folder `out` of a stage.
+    """Write the network that lies at `src` as the exported folder `out` of a stage.
 
     Args:
         src: a released LaVie .pt, kept bit for bit; a folder with a 2-D UNet in diffusers' format, whose temporal part
