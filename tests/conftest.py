@@ -1,5 +1,6 @@
 """What every test has: one core per process, Triton's interpreter where there is no GPU, and the shared fixtures."""
 
+import itertools
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: pytest-xdist keeps every core busy
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from lavie.launcher import MPI_NUMBERS, SLURM_NUMBERS
 from lavie.testing import start_rank_server
 from tests.nodes import TwoNodes
 
@@ -36,6 +38,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
     cluster = TwoNodes(tmp_path_factory.mktemp("cluster"))
     yield cluster
     cluster.close()
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Provide a function that sets variables, in an environment where nobody launched this process."""
+    launchers = ("TORCHELASTIC_USE_AGENT_STORE", *itertools.chain(*MPI_NUMBERS), *SLURM_NUMBERS.values())
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", *launchers):
+        monkeypatch.setenv(name, "")  # restored afterwards, whatever find_place sets
+        monkeypatch.delenv(name)
+    return lambda **values: [monkeypatch.setenv(name, value) for name, value in values.items()]
 
 
 @pytest.fixture(scope="session")
