@@ -9,7 +9,12 @@ DEFAULT = "configs/base.yaml"
 
 
 def main() -> None:
-    stop.listen()
+    """Read the command line and run the training, or print what it would run.
+
+    The process leaves with 0 when the training is done, else with a code of lavie/training/stop.py, which says whether
+    it stopped as asked or failed, and whether to try again.
+    """
+    stop.listen()  # first, so that a request to stop during the imports is not lost
     parser = argparse.ArgumentParser(description=__doc__, epilog="Every key of the configs can be overridden.")
     parser.add_argument(
         "run", nargs="*", metavar="CONFIG.yaml key=value", help=f"the run (default: {DEFAULT}) and its changes"

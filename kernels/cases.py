@@ -77,6 +77,7 @@ def _pseudo3d_conv(
     """Launch a convolution, and the gradients of its input and of its weight."""
 
     def empty(*size: int) -> Tensor:
+        """Return a tensor on the meta device."""
         return torch.empty(size, dtype=dtype, device="meta")
 
     x, dy, weight = empty(*shape, inputs), empty(*shape, outputs), empty(outputs, inputs, taps)

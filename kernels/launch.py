@@ -20,6 +20,7 @@ class Chip(NamedTuple):
     """What a kernel's configuration may depend on."""
 
     capability: tuple[int, int]
+    """CUDA's compute capability, major and minor."""
     multiprocessors: int
 
 
@@ -31,7 +32,7 @@ INTERPRETED = Chip((9, 0), 2)
 
 @dataclass(frozen=True)
 class Launch:
-    """One noted launch."""
+    """One noted launch: what `launch` was called with."""
 
     kernel: Any
     grid: tuple[int, ...]
@@ -54,7 +55,7 @@ _recording: ContextVar[Recording | None] = ContextVar("recording", default=None)
 
 @contextmanager
 def recording(chip: Chip) -> Iterator[Recording]:
-    """Within it `launch` only takes notes, and `chip_of` answers `chip`."""
+    """Let `launch` only take notes within the block, and `chip_of` answer `chip`."""
     noted = Recording(chip)
     token = _recording.set(noted)
     try:
@@ -73,6 +74,7 @@ def chip_of(tensor: Tensor) -> Chip:
 
 @lru_cache
 def _cuda_chip(index: int) -> Chip:
+    """Return what a GPU is; asked for once, not at every launch."""
     properties = torch.cuda.get_device_properties(index)
     return Chip((properties.major, properties.minor), properties.multi_processor_count)
 

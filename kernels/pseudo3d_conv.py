@@ -61,7 +61,7 @@ def _conv_kernel(
     COLUMNS: tl.constexpr = (C_OUT + BLOCK_N - 1) // BLOCK_N
     # Neighbours in time, and the column tiles of one frame, run together: they read the same tiles of x from L2.
     pid = tl.program_id(0)
-    n = pid % COLUMNS
+    n = pid % COLUMNS  # the tile of output channels
     f = pid // COLUMNS % F
     block = pid // (COLUMNS * F)
     blocks = tl.cdiv(S, BLOCK_M)
@@ -74,6 +74,8 @@ def _conv_kernel(
     frame = tl.full((), x_f, tl.int64)
     x_tile = x + b * x_b + (f - TAPS // 2) * frame + s[:, None] * x_s + k[None, :]
     w_tile = w + k[:, None] * (COLUMNS * BLOCK_N) + (n * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
+
+    # Only taps whose frame exists: the rows of w for the others are skipped, and nothing is padded.
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     first = tl.maximum(TAPS // 2 - f, 0)
     last = tl.minimum(F + TAPS // 2 - f, TAPS)
@@ -84,6 +86,7 @@ def _conv_kernel(
         w_block = tl.load(w_tile + i * (BLOCK_K * COLUMNS * BLOCK_N))
         acc = _product(x_block, w_block, acc, PRECISION)
 
+    # What is added to the product, while it is still in registers and float32.
     image = b * F + f
     if residual is not None:
         residual += b * r_b + f.to(tl.int64) * r_f
@@ -98,8 +101,8 @@ def _quarter(tile, which: tl.constexpr):
     """Return a quarter of a tile's columns, counted from the left."""
     quarters = tile.reshape(tile.shape[0], 2, 2, tile.shape[1] // 4).permute(0, 3, 1, 2)
     even, odd = quarters.split()
-    left, right = (even if which % 2 == 0 else odd).split()
-    return left if which < 2 else right
+    near, far = (even if which % 2 == 0 else odd).split()
+    return near if which < 2 else far
 
 
 @triton.jit
@@ -123,12 +126,12 @@ def _finish(acc, bias, time, residual, y, b, image, block, column, S, r_s, C_OUT
 def _weight_gradient_kernel(
     x,  # (B, F, S, C_IN)
     dy,  # (B, F, S, C_OUT)
-    partial,  # (splits, TAPS, C_IN, C_OUT) float32
+    partial,  # (splits, TAPS, C_IN, C_OUT) float32, contiguous, written
     B,
     F,
     S,
     splits,
-    x_b,
+    x_b,  # strides of x
     x_f,
     x_s,
     dy_b,  # strides of dy
@@ -156,6 +159,7 @@ def _weight_gradient_kernel(
     tap = pid // (OUTPUTS * INPUTS) % TAPS
     split = pid // (OUTPUTS * INPUTS * TAPS)
 
+    # The rows of this tap: positions of the frames that it can shift, in blocks, and this program's share of them.
     shift = tap - TAPS // 2
     frames = F - tl.abs(shift)  # for how many the shifted frame exists; may be negative
     blocks = tl.cdiv(S, BLOCK_S)
@@ -164,6 +168,7 @@ def _weight_gradient_kernel(
     rows = tl.arange(0, BLOCK_S)
     x_tile = x + shift.to(tl.int64) * x_f + rows.to(tl.int64)[:, None] * x_s + ci[None, :]
     dy_tile = dy + rows.to(tl.int64)[:, None] * dy_s + co[None, :]
+
     acc = tl.zeros((BLOCK_I, BLOCK_O), tl.float32)
     for step in range(split * share, tl.minimum(split * share + share, steps)):
         # Frames vary fastest: taps that read the same frame do so at about the same time.
@@ -180,6 +185,7 @@ def _weight_gradient_kernel(
             x_block = tl.load(x_source, mask=inside & (ci < C_IN)[None, :], other=0.0)
             dy_block = tl.load(dy_source, mask=inside & (co < C_OUT)[None, :], other=0.0)
         acc = _product(tl.trans(x_block), dy_block, acc, PRECISION)
+
     entry = partial + (split * TAPS + tap).to(tl.int64) * (C_IN * C_OUT)
     tl.store(entry + ci[:, None] * C_OUT + co[None, :], acc, mask=(ci < C_IN)[:, None] & (co < C_OUT)[None, :])
 
@@ -232,6 +238,7 @@ def choose_splits(tiles: int, steps: int, multiprocessors: int) -> int:
     overhead = 16  # of a program, in steps: filling its pipeline, writing its partial sum and reading that back
 
     def duration(splits: int) -> int:
+        """Return how long that many ranges take, in steps: waves, times the steps of a program."""
         return triton.cdiv(tiles * splits, multiprocessors) * (triton.cdiv(steps, splits) + overhead)
 
     return min(range(1, min(steps, 64) + 1), key=duration, default=1)
@@ -254,11 +261,15 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, time: Tensor | None,
     """
     batch, frames, positions, inputs = x.shape
     outputs, _, taps = weight.shape
+
+    # The kernel takes any strides but those of channels.
     x = _unit_channels(x)
     residual = None if residual is None else _unit_channels(residual)
     y = x.new_empty(batch, frames, positions, outputs)
     if y.numel() == 0:
         return y
+
+    # One program for each tile of positions and of output channels, of each frame.
     tile = conv_tile(x, outputs, taps)
     launch(
         _conv_kernel,
@@ -293,11 +304,14 @@ def weight_gradient(dy: Tensor, x: Tensor, taps: int) -> Tensor:
     batch, frames, positions, inputs = x.shape
     outputs = dy.shape[3]
     x, dy = _unit_channels(x), _unit_channels(dy)
+
+    # The weight alone has too few tiles for the chip, so each range of rows is summed by itself, and then their sums.
     tile = weight_gradient_tile(x, outputs)
     tiles = taps * triton.cdiv(inputs, tile.m) * triton.cdiv(outputs, tile.n)
     steps = batch * frames * triton.cdiv(positions, tile.k)
     splits = choose_splits(tiles, steps, chip_of(x).multiprocessors)
     partial = x.new_empty(splits, taps, inputs, outputs, dtype=torch.float32)
+
     launch(
         _weight_gradient_kernel,
         (splits * tiles,),

@@ -39,11 +39,17 @@ Row = dict[str, Any]
 
 
 def compile_launch(launch: Launch, chip: Chip) -> Any:
-    """Return the launch's kernel, compiled as Triton's just-in-time compiler would specialise it."""
+    """Return the launch's kernel, compiled as Triton's just-in-time compiler would specialise it.
+
+    Three kinds of arguments: compile-time constants, None and 1 among them; tensors, whose addresses are multiples of
+    16; and numbers, of which multiples of 16 are noted unless the kernel is not to be specialised for them.
+    """
     names = launch.kernel.arg_names
     values = {**dict(zip(names, launch.args, strict=False)), **launch.constants}
     constexpr = {p.name for p in launch.kernel.params if p.is_constexpr}
     general = {p.name for p in launch.kernel.params if p.do_not_specialize}
+
+    # What the just-in-time compiler would find out about each argument.
     signature, constants, attributes = {}, {}, {}
     for i, name in enumerate(names):
         value = values[name]
@@ -58,6 +64,7 @@ def compile_launch(launch: Launch, chip: Chip) -> Any:
                 attributes[(i,)] = [["tt.divisibility", 16]]
         else:
             signature[name] = "fp32"
+
     target = GPUTarget("cuda", 10 * chip.capability[0] + chip.capability[1], 32)
     options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
     return triton.compile(ASTSource(launch.kernel, signature, constants, attributes), target=target, options=options)
@@ -93,6 +100,7 @@ def read_machine_code(compiled: Any) -> Row:
 
 
 def _tool(name: str, *arguments: str) -> str:
+    """Return what one of the CUDA tools that come with Triton prints."""
     return subprocess.run([NVIDIA / name, *arguments], check=True, capture_output=True, text=True).stdout
 
 
@@ -126,7 +134,7 @@ def measure_all(ops: tuple[str, ...], quick: bool) -> Iterator[Row]:
 def faults(row: Row) -> list[str]:
     """Return what the kernel of a row does that no shipped kernel may do."""
     name = " ".join(str(row[k]) for k in KEYS)
-    return [f"{name}: {what}" for what, wrong in (("spills", row["stack"] or row["local"]),) if wrong]
+    return [f"{name}: spills"] if row["stack"] or row["local"] else []
 
 
 def worse(row: Row, before: Row) -> list[str]:

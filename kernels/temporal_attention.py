@@ -10,7 +10,6 @@ walked in chunks, which the backward pass reads again from the cache rather than
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +19,12 @@ from torch import Tensor
 
 from .cost import Cost
 from .launch import chip_of, launch
+from .temporal_attention_config import Config, config_of
 
 LOG2_E = tl.constexpr(math.log2(math.e))
+"""Turns powers of e into powers of two, which the hardware computes."""
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+"""Whether kernels run in Triton's interpreter."""
 
 # --- where things are
 
@@ -147,7 +149,9 @@ def _load_turned(x, rows, inside, cos, sin, ROTARY: tl.constexpr, HEAD_DIM: tl.c
 
 @triton.jit
 def _probabilities(
-    q, k, bias, turn, rows, inside, h, frame, scale,
+    q, k, bias, turn,  # as in temporal_attention_forward
+    rows, inside,  # (.., ROWS, 1): offsets into q and k, and which rows exist
+    h, frame, scale,  # heads of the sequences, frame indices (ROWS, 1), factor of the scores
     FRAMES: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
@@ -157,17 +161,21 @@ def _probabilities(
     the softmax, in powers of two, without the columns beyond the last frame.
     """
     scores = _zeros(BLOCK, ROWS)
-    if ROTARY > 0:
+    if ROTARY > 0:  # even and odd dims apart: their order does not matter to the product
         cos, sin = _load_turn(turn, frame, FRAMES, ROTARY)
         q_even, q_odd = _load_turned(q, rows, inside, cos, sin, ROTARY, HEAD_DIM)
         k_even, k_odd = _load_turned(k, rows, inside, cos, sin, ROTARY, HEAD_DIM)
         scores = _dot(q_odd, _transposed(k_odd), _dot(q_even, _transposed(k_even)))
+
+    # In chunks, for a whole head does not fit into registers beside the scores.
     if ROTARY < HEAD_DIM:
         factor: tl.constexpr = (HEAD_DIM - ROTARY + CHUNK - 1) // CHUNK if UNROLL else 1
         for start in tl.range(ROTARY, HEAD_DIM, CHUNK, num_stages=1, disable_licm=True, loop_unroll_factor=factor):
             q_tile = _load(q, rows, inside, start, CHUNK, HEAD_DIM)
             k_tile = _load(k, rows, inside, start, CHUNK, HEAD_DIM)
             scores = _dot(q_tile, _transposed(k_tile), scores)
+
+    # Rows beyond the last frame hold zeros and stay finite; they are not stored.
     scores *= scale * LOG2_E
     if bias is not None:
         scores += tl.load(bias + _pairs(h, frame, ROWS)).to(tl.float32) * LOG2_E
@@ -184,9 +192,7 @@ def temporal_attention_forward(
     bias,  # (heads, ROWS, ROWS), contiguous, or None
     turn,  # (F, ROTARY / 2, 2): cosines and sines, or None
     x_b, x_f, x_s, o_b, o_f, o_s,  # strides of q, k, v and of o
-    positions,  # S
-    sequences,  # B * S * heads
-    scale,
+    positions, sequences, scale,  # S; B * S * heads; factor of the scores
     X_HEAD: tl.constexpr, HEADS: tl.constexpr, FRAMES: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
@@ -198,10 +204,13 @@ def temporal_attention_forward(
     inside = (n < sequences) & (frame < FRAMES)
     rows = _rows(n, frame, x_b, x_f, x_s, X_HEAD, positions, HEADS)
     o_rows = _rows(n, frame, o_b, o_f, o_s, HEAD_DIM, positions, HEADS)
+
+    # Rounded to the dtype of v, for the product on tensor cores.
     p = _probabilities(
         q, k, bias, turn, rows, inside, n % HEADS, frame, scale,
         FRAMES, HEAD_DIM, ROTARY, BLOCK, ROWS, CHUNK, UNROLL,
     ).to(v.dtype.element_ty)  # fmt: skip
+
     factor: tl.constexpr = (HEAD_DIM + CHUNK - 1) // CHUNK if UNROLL else 1
     for start in tl.range(0, HEAD_DIM, CHUNK, num_stages=1, disable_licm=True, loop_unroll_factor=factor):
         tile = _dot(p, _load(v, rows, inside, start, CHUNK, HEAD_DIM))
@@ -210,7 +219,11 @@ def temporal_attention_forward(
 
 @triton.jit
 def _store_product(
-    dx, ds, x, turn, rows, g_rows, inside, frame, scale,
+    dx,  # dq or dk, written
+    ds,  # (.., ROWS, ROWS): the gradient of the scores, for dk transposed
+    x, turn,  # k for dq, q for dk; and the rotations
+    rows, g_rows, inside,  # (.., ROWS, 1): offsets into x and dx, and which rows exist
+    frame, scale,
     FRAMES: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     """Write scale ds x to dx, where RoPE's dims of x are turned before the product and turned back after it."""
@@ -228,7 +241,8 @@ def _store_product(
 
 @triton.jit
 def _backward_block(
-    block, q, k, v, do, dq, dk, dv, bias, turn,
+    block,  # which block of sequences
+    q, k, v, do, dq, dk, dv, bias, turn,  # these and below: as in temporal_attention_backward
     x_b, x_f, x_s, o_b, o_f, o_s, g_b, g_f, g_s, positions, sequences, scale,
     X_HEAD: tl.constexpr, O_HEAD: tl.constexpr,
     HEADS: tl.constexpr, FRAMES: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY: tl.constexpr,
@@ -244,10 +258,14 @@ def _backward_block(
     rows = _rows(n, frame, x_b, x_f, x_s, X_HEAD, positions, HEADS)
     o_rows = _rows(n, frame, o_b, o_f, o_s, O_HEAD, positions, HEADS)
     g_rows = _rows(n, frame, g_b, g_f, g_s, HEAD_DIM, positions, HEADS)
+
+    # Computed again: to keep them from the forward pass would cost more memory than q, k and v.
     p = _probabilities(
         q, k, bias, turn, rows, inside, n % HEADS, frame, scale,
         FRAMES, HEAD_DIM, ROTARY, BLOCK, ROWS, CHUNK, UNROLL,
     )  # fmt: skip
+
+    # dp = do v^T and dv = p^T do, one chunk of do serving both.
     p_transposed = _transposed(p.to(v.dtype.element_ty))
     dp = _zeros(BLOCK, ROWS)
     factor: tl.constexpr = (HEAD_DIM + CHUNK - 1) // CHUNK if UNROLL else 1
@@ -255,21 +273,29 @@ def _backward_block(
         do_tile = _load(do, o_rows, inside, start, CHUNK, HEAD_DIM)
         dp = _dot(do_tile, _transposed(_load(v, rows, inside, start, CHUNK, HEAD_DIM)), dp)
         _store(dv, _dot(p_transposed, do_tile), g_rows, inside, start, CHUNK, HEAD_DIM)
+
+    # Through the softmax, then dq = ds k and dk = ds^T q, in the dtype of tensor cores' operands.
     ds = p * (dp - tl.sum(dp * p, -1, keep_dims=True))
-    left = ds.to(q.dtype.element_ty)
+    rounded = ds.to(q.dtype.element_ty)
     _store_product(
-        dq, left, k, turn, rows, g_rows, inside, frame, scale, FRAMES, HEAD_DIM, ROTARY, CHUNK, UNROLL
+        dq, rounded, k, turn, rows, g_rows, inside, frame, scale, FRAMES, HEAD_DIM, ROTARY, CHUNK, UNROLL
     )  # fmt: skip
     _store_product(
-        dk, _transposed(left), q, turn, rows, g_rows, inside, frame, scale, FRAMES, HEAD_DIM, ROTARY, CHUNK, UNROLL
+        dk, _transposed(rounded), q, turn, rows, g_rows, inside, frame, scale, FRAMES, HEAD_DIM, ROTARY, CHUNK, UNROLL
     )  # fmt: skip
     return ds
 
 
 @triton.jit
 def temporal_attention_backward(
-    q, k, v, do, dq, dk, dv, bias, dbias, turn,
-    x_b, x_f, x_s, o_b, o_f, o_s, g_b, g_f, g_s, positions, sequences, scale,
+    q, k, v,  # (B, F, S, heads, D)
+    do,  # (B, F, S, heads, D): the gradient of o
+    dq, dk, dv,  # (B, F, S, heads, D), written
+    bias,  # (heads, ROWS, ROWS), contiguous, or None
+    dbias,  # (programs * BLOCK, ROWS, ROWS) float32, contiguous, written; None without a bias
+    turn,  # (F, ROTARY / 2, 2): cosines and sines, or None
+    x_b, x_f, x_s, o_b, o_f, o_s, g_b, g_f, g_s,  # strides of q, k, v, of do, and of dq, dk, dv
+    positions, sequences, scale,  # S; B * S * heads; factor of the scores
     X_HEAD: tl.constexpr, O_HEAD: tl.constexpr,
     HEADS: tl.constexpr, FRAMES: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
@@ -278,8 +304,9 @@ def temporal_attention_backward(
 
     do has strides (o_b, o_f, o_s, O_HEAD, 1), dq, dk, dv have (g_b, g_f, g_s, HEAD_DIM, 1).
 
-    Without a bias a program takes one block. With one it takes every num_programs-th, and adds up in registers what it
-    writes to dbias (programs * BLOCK, ROWS, ROWS): the host sees to it that each of its slots meets one head only.
+    1. Without a bias a program takes one block of sequences.
+    2. With one it takes every num_programs-th block, and adds up in registers what it writes to its BLOCK entries of
+       dbias. The host chooses as many programs as make each entry meet the sequences of one head only.
     """
     first = tl.program_id(0)
     if bias is None:
@@ -288,7 +315,9 @@ def temporal_attention_backward(
             x_b, x_f, x_s, o_b, o_f, o_s, g_b, g_f, g_s, positions, sequences, scale,
             X_HEAD, O_HEAD, HEADS, FRAMES, HEAD_DIM, ROTARY, BLOCK, ROWS, CHUNK, UNROLL,
         )  # fmt: skip
+
     else:
+        # The sum over all blocks, per entry: no atomics, so that results are deterministic.
         total = _zeros(BLOCK, ROWS)
         blocks = tl.cdiv(sequences, BLOCK)
         for block in tl.range(first, blocks, tl.num_programs(0), num_stages=1, disable_licm=True):
@@ -301,34 +330,6 @@ def temporal_attention_backward(
 
 
 # --- launches
-
-
-class Config(NamedTuple):
-    """How sequences of some length and type run. Chosen for no spills on sm_80 and sm_90, see resources.csv."""
-
-    rows: int
-    """Frames of a tile: a power of two, at least 16."""
-    block: int
-    """Sequences of a program."""
-    num_warps: int
-    chunk: int
-    """Head dims that are in registers at a time."""
-    unroll: bool
-    """Whether the loop over chunks is unrolled."""
-    per_multiprocessor: int
-    """Programs that loop over blocks: a multiple of the 3 or 4 (of 64 rows, 1, 2 or 4) that run at a time."""
-
-
-def config_of(q: Tensor, bias: Tensor | None) -> Config:
-    """Return how sequences of q (B, F, S, heads, D) run."""
-    rows, half = max(triton.next_power_of_2(q.shape[1]), 16), q.element_size() == 2
-    if rows == 16:  # narrow chunks take the fewest registers, but 80 dims spill with them
-        return Config(16, 4, 4, 32 if half and q.shape[-1] == 80 else 16, half, 12)
-    if not half:
-        return Config(rows, 1, rows // 8, 16, False, 4)
-    if rows == 64 and bias is not None:
-        return Config(64, 1, 8, 32, False, 4)
-    return Config(rows, 1, 4, 32, True, 4)
 
 
 def unsupported(qkv: Tensor, bias: Tensor | None, rotary_dim: int) -> str | None:
@@ -356,6 +357,7 @@ def forward(qkv: Tensor, bias: Tensor | None, turn: Tensor | None, scale: float)
     config, constants = _constants(q, bias, turn)
     if head_dim % 32 == 0:
         constants["CHUNK"] = 32  # no gradients: registers to spare
+
     sequences = batch * positions * heads
     launch(
         temporal_attention_forward, (triton.cdiv(sequences, config.block),),
@@ -374,6 +376,8 @@ def backward(do: Tensor, qkv: Tensor, bias: Tensor | None, turn: Tensor | None, 
     gradient = qkv.new_empty(qkv.shape)
     dq, dk, dv = gradient.unbind(3)
     config, constants = _constants(q, bias, turn)
+
+    # With a bias, few programs that loop, for few partial sums, and such a number that each sum meets one head only.
     sequences = batch * positions * heads
     programs, dbias = triton.cdiv(sequences, config.block), None
     if bias is not None:
@@ -381,12 +385,15 @@ def backward(do: Tensor, qkv: Tensor, bias: Tensor | None, turn: Tensor | None, 
         programs = min(programs, chip_of(q).multiprocessors * config.per_multiprocessor)
         programs = max(programs // of_all_heads, 1) * of_all_heads
         dbias = q.new_empty((programs * config.block, config.rows, config.rows), dtype=torch.float32)
+
     launch(
         temporal_attention_backward, (programs,),
         q, k, v, do, dq, dk, dv, _padded(bias, config.rows), dbias, _real(turn),
         *q.stride()[:3], *do.stride()[:3], *dq.stride()[:3], positions, sequences, scale,
         X_HEAD=q.stride(3), O_HEAD=do.stride(3), **constants, num_warps=config.num_warps,
     )  # fmt: skip
+
+    # The partial sums in a fixed order, without the rows and columns that pad the table.
     if bias is None or dbias is None:
         return [gradient]
     return [gradient, dbias.unflatten(0, (-1, heads))[..., :frames, :frames].sum(0).to(bias.dtype)]
@@ -424,9 +431,6 @@ def _constants(q: Tensor, bias: Tensor | None, turn: Tensor | None) -> tuple[Con
         "CHUNK": config.chunk,
         "UNROLL": config.unroll,
     }
-
-
-# --- what it costs
 
 
 def cost(qkv: Tensor, bias: Tensor | None) -> Cost:

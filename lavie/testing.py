@@ -44,20 +44,20 @@ KERNEL_LOSS_RTOL = 1e-4
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    """Relative L2 distance, in float64."""
+    """Return the L2 distance relative to the norm of `expected`, in float64."""
     expected = expected.double()
     return float((actual.double() - expected).norm() / expected.norm().clamp_min(1e-300))
 
 
 def check_operation(name: str, arguments: tuple, backward: str, backward_arguments: tuple) -> None:
-    """torch.library.opcheck of the operation lavie::name, and of its backward, which has no gradient of its own."""
+    """Run torch.library.opcheck on the operation lavie::name, and on its backward, which has no gradient of its own."""
     torch.library.opcheck(getattr(torch.ops.lavie, name).default, arguments)
     utils = ("test_schema", "test_faketensor")
     torch.library.opcheck(getattr(torch.ops.lavie, backward).default, backward_arguments, test_utils=utils)
 
 
 def tiny_unet(**changes: Any) -> UNetConfig:
-    """A base network of about 1 M parameters: two levels, every kind of block."""
+    """Return the config of a base network of about 1 M parameters: two levels, every kind of block."""
     values = {
         "block_out_channels": (32, 64),
         "cross_attention": (True, False),
@@ -75,7 +75,7 @@ M_PERTURB = -6
 
 @contextmanager
 def memory_filled_with(byte: int) -> Iterator[None]:
-    """Whoever reads memory before writing it reads `byte`, 1 to 254, or its complement: bugs of C code show."""
+    """Fill memory with `byte`, 1 to 254, or its complement, as long as nobody has written it: bugs of C code show."""
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(M_PERTURB, byte)
     try:
@@ -85,7 +85,7 @@ def memory_filled_with(byte: int) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on."""
+    """Return a TCP port that nobody listens on."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
@@ -125,13 +125,16 @@ def run_distributed(function: Callable, world_size: int, *args: Any, timeout: fl
     waiting: dict[Any, int] = {}
     results: dict[int, Any] = {}
     deadline = time.monotonic() + timeout
+
     try:
+        # A pipe per rank: its result comes through it, and its end without one says that the rank has died.
         for rank in range(world_size):
             receiver, sender = context.Pipe(duplex=False)
             ranks.append(context.Process(target=_rank_main, args=(sender, rank, world_size, port, function, args)))
             ranks[-1].start()
             sender.close()  # so that the rank's end is the only one, and its death the end of the file
             waiting[receiver] = rank
+
         while waiting:
             ready = wait(list(waiting), timeout=max(0.0, deadline - time.monotonic()))
             assert ready, f"ranks {sorted(waiting.values())} gave no result within {timeout} s"
@@ -143,6 +146,7 @@ def run_distributed(function: Callable, world_size: int, *args: Any, timeout: fl
                     error = "it died without a word"
                 assert error is None, f"rank {rank} failed:\n{error}"
     finally:
+        # After a failure the others wait for the dead one, in vain.
         for process in ranks:
             _end(process, patience=10 if not waiting and len(results) == world_size else 0)
     return [results[rank] for rank in range(world_size)]
@@ -159,6 +163,7 @@ def _end(process: Any, patience: float) -> None:
 
 
 def _rank_main(sender: Any, rank: int, world_size: int, port: int, function: Callable, args: tuple) -> None:
+    """Be one rank: set what torch.distributed reads, run the function and send (result, None) or (None, traceback)."""
     os.setsid()  # what a rank starts (loader workers, their fork server) belongs to its group
     os.environ.update(
         RANK=str(rank),
@@ -169,6 +174,7 @@ def _rank_main(sender: Any, rank: int, world_size: int, port: int, function: Cal
         MASTER_PORT=str(port),
     )
     torch.set_num_threads(1)
+
     try:
         sender.send((function(*args), None))
     except BaseException:

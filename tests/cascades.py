@@ -76,9 +76,9 @@ def stage_config(stage, **changes):
 
 @pytest.fixture(scope="session")
 def cascade_folder(tmp_path_factory):
-    """A folder with base/, interpolation/ and vsr/, each the folder of a run with a checkpoint-3.
+    """Provide a folder with base/, interpolation/ and vsr/, each the folder of a run with a checkpoint-3.
 
-    They make 3 frames of 16 x 24 pixels, then 9, then 9 of 64 x 96.
+    The three stages make 3 frames of 16 x 24 pixels, then 9, then 9 of 64 x 96.
     """
     root = tmp_path_factory.mktemp("cascade")
     for seed, stage in enumerate(STAGE_MODELS):
@@ -92,7 +92,7 @@ def cascade_folder(tmp_path_factory):
 
 @pytest.fixture
 def without_sampling(cascade_folder, tmp_path):
-    """A folder with the networks of `cascade_folder`, whose config.yaml files have no section `sampling`."""
+    """Provide a folder with the networks of `cascade_folder`, whose config.yaml files have no section `sampling`."""
     for stage in STAGE_MODELS:
         source, folder = cascade_folder / stage / "checkpoint-3", tmp_path / "released" / stage
         folder.mkdir(parents=True)
@@ -109,10 +109,10 @@ def without_sampling(cascade_folder, tmp_path):
 
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory):
-    """A function that makes a folder as Stable Diffusion's, in diffusers' format, for a stride of the autoencoder.
+    """Provide a function from an autoencoder's stride to a folder like Stable Diffusion's, in diffusers' format.
 
-    It holds a tiny random autoencoder of that stride and a tiny random CLIP of 32 features, beside files that no one
-    should copy.
+    The folder holds a tiny random autoencoder of that stride and a tiny random CLIP of 32 features, beside files that
+    no one should copy.
     """
     if not SHARED.is_dir():
         pytest.skip(f"no reference data at {SHARED}")
@@ -121,6 +121,7 @@ def pretrained(tmp_path_factory):
 
     @cache
     def make(stride=8):
+        """Make the folder of a stride, once in a session."""
         torch.manual_seed(0)
         root, levels = tmp_path_factory.mktemp("pretrained"), stride.bit_length()
         AutoencoderKL(
@@ -132,6 +133,7 @@ def pretrained(tmp_path_factory):
             norm_num_groups=4,
             scaling_factor=0.25,
         ).save_pretrained(root / "vae")
+
         sizes = {
             "hidden_size": 32,
             "intermediate_size": 32,
@@ -141,6 +143,8 @@ def pretrained(tmp_path_factory):
         }
         CLIPTextModel(CLIPTextConfig(**sizes)).save_pretrained(root / "text_encoder")
         shutil.copytree(SHARED / "assets/clip_tokenizer", root / "tokenizer", copy_function=shutil.copyfile)
+
+        # What no one should copy.
         (root / "vae/diffusion_pytorch_model.fp16.safetensors").write_bytes(b"half as precise")
         (root / "text_encoder/pytorch_model.bin").write_bytes(b"a pickle")
         return root

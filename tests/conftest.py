@@ -1,3 +1,6 @@
+"""What every test has: one core per process, Triton's interpreter where there is no GPU, and the shared fixtures."""
+
+import itertools
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: pytest-xdist keeps every core busy
@@ -8,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from lavie.launcher import MPI_NUMBERS, SLURM_NUMBERS
 from lavie.testing import start_rank_server
 from tests.nodes import TwoNodes
 
@@ -17,30 +21,41 @@ if not torch.cuda.is_available():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long tests first: none of them is left for one process when the others have nothing to do."""
+    """Put the long tests first: none of them remains for one process when the others have nothing to do."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def rank_server(request):
-    """Before any test, for a loader's workers would start a server without what the ranks need."""
+    """Start the ranks' fork server before any test: a loader's workers would start one without what ranks need."""
     if any(hasattr(getattr(item, "module", None), "run_distributed") for item in request.session.items):
         start_rank_server()
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
-    """Two nodes on this machine."""
+    """Provide two nodes on this machine, for all tests of a module."""
     cluster = TwoNodes(tmp_path_factory.mktemp("cluster"))
     yield cluster
     cluster.close()
 
 
+@pytest.fixture
+def environment(monkeypatch):
+    """Provide a function that sets variables, in an environment where nobody launched this process."""
+    launchers = ("TORCHELASTIC_USE_AGENT_STORE", *itertools.chain(*MPI_NUMBERS), *SLURM_NUMBERS.values())
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", *launchers):
+        monkeypatch.setenv(name, "")  # restored afterwards, whatever find_place sets
+        monkeypatch.delenv(name)
+    return lambda **values: [monkeypatch.setenv(name, value) for name, value in values.items()]
+
+
 @pytest.fixture(scope="session")
 def make_vae() -> Callable[[float], Any]:
-    """Scaling factor -> a tiny random AutoencoderKL of diffusers, of 8 pixels per latent."""
+    """Provide a function from a scaling factor to a tiny random AutoencoderKL of diffusers, of 8 pixels per latent."""
 
     def make(scaling_factor: float) -> Any:
+        """Return the same random weights every time."""
         from diffusers import AutoencoderKL
 
         torch.manual_seed(0)
@@ -59,9 +74,11 @@ def make_vae() -> Callable[[float], Any]:
 
 @pytest.fixture
 def poison(monkeypatch):
-    """Call it, and from then on fresh memory holds NaN: torch.empty and its kin here, allocations of ATen's own too."""
+    """Provide a function after whose call fresh memory holds NaN: that of torch.empty and its kin, and ATen's own."""
 
     def poisoned(function):
+        """Return `function` with a result full of NaN, where its dtype has one."""
+
         def call(*args, **kwargs):
             tensor = function(*args, **kwargs)
             return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
@@ -69,6 +86,7 @@ def poison(monkeypatch):
         return call
 
     def start():
+        """Exchange the functions that Python calls, and let ATen fill what it allocates itself."""
         for name in ("empty", "empty_like", "empty_strided"):
             monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))
         for name in ("new_empty", "new_empty_strided"):

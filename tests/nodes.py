@@ -24,20 +24,20 @@ SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's environment for a command of the checkout, with nothing in it that makes it a rank."""
+    """Return this process's environment for a command of the checkout, without what would make it a rank."""
     kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")}
     path = f"{BIN}:{kept['PATH']}:/usr/sbin:/sbin"
     return kept | {"OMP_NUM_THREADS": "1", "PATH": path, "PYTHONPATH": python_path(ROOT)} | changes
 
 
 def python_path(tree: Path) -> str:
-    """A PYTHONPATH that finds `lavie` in a checkout, and what this process finds."""
+    """Return a PYTHONPATH that finds `lavie` in a checkout, and what this process finds."""
     rest = [p for p in os.environ.get("PYTHONPATH", "").split(":") if p and Path(p) != ROOT]
     return ":".join([str(tree), *rest])
 
 
 def may_have_namespaces() -> bool:
-    """Whether this process may make network namespaces and cables between them."""
+    """Return whether this process may make network namespaces and cables between them."""
     if not shutil.which("unshare") or not shutil.which("ip"):
         return False
     # A bridge would do: what is asked is whether the kernel lets us.
@@ -69,7 +69,7 @@ class Node:
         )
 
     def listens(self, port: int) -> bool:
-        """Whether a process of this node waits for connections at a TCP port."""
+        """Return whether a process of this node waits for connections at a TCP port."""
         tables = [Path(f"/proc/{self.pid or 'self'}/net/{family}").read_text() for family in ("tcp", "tcp6")]
         return any(re.search(rf":{port:04X} \S+ 0A ", table) for table in tables)
 
@@ -85,6 +85,8 @@ class TwoNodes:
         self.folder, self.separate = folder, may_have_namespaces()
         self.started: list[subprocess.Popen] = []
         self.ssh_port = 22
+
+        # Each in namespaces of its own, joined by a virtual cable; or two addresses of the loopback.
         if self.separate:
             inits = [self._init() for _ in range(2)]
             self.nodes = [Node(f"n{i}", f"10.77.0.{i}", init) for i, init in enumerate(inits, 1)]
@@ -101,6 +103,7 @@ class TwoNodes:
             self.nodes = [Node(socket.gethostname(), f"127.0.0.{i}", None) for i in (1, 2)]
 
     def _init(self) -> subprocess.Popen:
+        """Start the first process of a node in new namespaces, which lives as long as its standard input is open."""
         command = ["unshare", *NAMESPACES, "--fork", "--mount-proc", "--kill-child", "sh", "-c", "echo up; cat"]
         init = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -110,10 +113,11 @@ class TwoNodes:
         return init
 
     def serve_ssh(self) -> Path:
-        """A real sshd on each node; returns a folder with an `ssh` that finds them, to be put first in PATH."""
+        """Start a real sshd on each node; return a folder with an `ssh` that finds them, to be put first in PATH."""
         folder = self.folder / "ssh"
         folder.mkdir()
         os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # sshd wants this folder, and nothing else outside
+
         for name in ("host", "user"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
         shutil.copy(folder / "user.pub", folder / "authorized_keys")
@@ -125,6 +129,8 @@ class TwoNodes:
                 "PasswordAuthentication no\nPrintMotd no\n"
             )
             self.started.append(node.start(SSHD, "-D", "-e", "-f", config))
+
+        # It reads no configuration of this machine's user, and accepts the keys made above.
         ssh = folder / "ssh"
         options = f"-p {self.ssh_port} -i {folder}/user -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
         ssh.write_text(f'#!/bin/sh\nexec /usr/bin/ssh -q -F none {options} "$@"\n')
@@ -134,6 +140,7 @@ class TwoNodes:
         return folder
 
     def _answers(self, ssh: Path, node: Node) -> bool:
+        """Return whether a command on the first node reaches a node by `ssh`."""
         asked = self.nodes[0].start(ssh, node.address, "true")
         asked.communicate(timeout=30)
         return asked.returncode == 0
@@ -161,7 +168,7 @@ class TwoNodes:
 
 
 def finish(process: subprocess.Popen, timeout: float = 240, succeeds: bool = True) -> str:
-    """Wait for a command and return what it printed; whatever happens, it ends."""
+    """Wait for a command and return what it printed; whatever happens, the command ends."""
     try:
         printed, _ = process.communicate(timeout=timeout)
     finally:
@@ -178,14 +185,14 @@ def end(process: subprocess.Popen) -> None:
 
 
 def free_port() -> int:
-    """A port that is free on every address of this machine."""
+    """Return a port that is free on every address of this machine."""
     with socket.socket() as s:
         s.bind(("", 0))
         return s.getsockname()[1]
 
 
 def wait_until(true, what: str, seconds: float = 20) -> None:
-    """Wait for something to become true."""
+    """Wait until `true()` is true; AssertionError naming `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"{what}: not after {seconds} s"
@@ -193,6 +200,7 @@ def wait_until(true, what: str, seconds: float = 20) -> None:
 
 
 def _tree(pid: int) -> list[psutil.Process]:
+    """Return a process and all that it started; none if it has ended."""
     try:
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
@@ -201,9 +209,11 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 
 def _kill(process: psutil.Process) -> None:
+    """Kill a process, unless it has ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.kill()
 
 
 def _only_child(pid: int) -> int:
+    """Return the child of a process: of `unshare`, the first process of the new namespaces."""
     return psutil.Process(pid).children()[0].pid

@@ -1,4 +1,4 @@
-"""Reading the commands that README and docs show: fenced blocks of the language bash, and the mark in front of each."""
+"""The reader of the commands that README and docs show: fenced blocks of bash, and the mark in front of each."""
 
 import re
 import shlex
@@ -45,13 +45,13 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """The commands of a block of shell: its lines without comments, a continued line joined."""
+        """The commands of a block of shell: its lines without comments, continued lines joined."""
         joined = self.text.replace("\\\n", " ")
         return [line.strip() for line in joined.splitlines() if shlex.split(line, comments=True)]
 
 
 def blocks(page: str) -> list[Block]:
-    """The fenced blocks of a page, in order."""
+    """Return the fenced blocks of a page, in order."""
     lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
     found = []
     number = 0
@@ -60,6 +60,8 @@ def blocks(page: str) -> list[Block]:
         number += 1
         if not fence:
             continue
+
+        # Up to the closing fence; the mark, if any, is the line before the opening one.
         first = number
         while lines[number] != "```":
             number += 1
@@ -72,7 +74,7 @@ def blocks(page: str) -> list[Block]:
 
 
 def excused(block: Block) -> bool:
-    """Whether a block's mark says that it is not run here; AssertionError for a mark that says nothing known."""
+    """Return whether a block's mark says that it is not run here; AssertionError for an unknown mark."""
     if not block.mark:
         return False
     for mark, pattern in MARKS.items():

@@ -1,10 +1,15 @@
-"""Which rank a process is, by what each launcher leaves in the environment."""
+"""Which rank a process is, and where it meets the others, by what each launcher leaves in the environment."""
 
 import itertools
 import os
+import socket
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from lavie import launcher
 from lavie.data.prepare.indexing import several_ranks
 from lavie.errors import ConfigError
 from lavie.launcher import (
@@ -12,6 +17,8 @@ from lavie.launcher import (
     MPI_NUMBERS,
     SLURM_NUMBERS,
     LaunchedRank,
+    Place,
+    find_place,
     launched_rank,
     planned_world_size,
 )
@@ -73,3 +80,56 @@ def test_a_rank_that_cannot_be(monkeypatch, environment, message):
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=message):
         launched_rank()
+
+
+def test_a_rank_without_a_number_of_ranks_is_alone(environment):
+    environment(RANK="0")
+    assert find_place().world_size == 1
+
+
+def test_tasks_of_srun_are_ranks_of_one_run(environment):
+    """And not as many runs that write to one folder."""
+    environment(SLURM_PROCID="5", SLURM_LOCALID="1", SLURM_STEP_NUM_TASKS="8")
+    with pytest.raises(ConfigError, match=r"WORLD_SIZE is 8, but MASTER_ADDR and MASTER_PORT not set: .*srun"):
+        find_place()
+    environment(MASTER_ADDR="n1", MASTER_PORT="29501")
+    assert replace(find_place(), node="x") == Place(5, 8, 1, "n1", 29501, "x", False)
+
+
+def test_an_mpi_that_knows_nothing_of_mpirun_is_found(environment, monkeypatch):
+    """mpi4py for another MPI takes every process for a run of its own."""
+    alone = SimpleNamespace(COMM_WORLD=SimpleNamespace(rank=0, size=1))
+    monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=alone))
+    environment(PMI_RANK="1", PMI_SIZE="2")
+    with pytest.raises(ConfigError, match="mpirun started 2 processes, but mpi4py sees 1"):
+        find_place()
+
+
+def test_others_are_told_the_address_of_this_nodes_name(monkeypatch):
+    monkeypatch.setattr(launcher, "node_addresses", lambda loopback: ["172.17.0.1", "10.0.0.5"])
+    for named, told in (("10.0.0.5", "10.0.0.5"), ("127.0.1.1", "172.17.0.1")):
+        monkeypatch.setattr(socket, "gethostbyname", lambda name, named=named: named)
+        assert launcher._known_address() == told
+
+
+def test_a_launcher_told_the_place(environment):
+    environment(RANK="3", LOCAL_RANK="1", WORLD_SIZE="4", MASTER_ADDR="n1", MASTER_PORT="29501")
+    assert replace(find_place(), node="x") == Place(3, 4, 1, "n1", 29501, "x", False)
+    environment(TORCHELASTIC_USE_AGENT_STORE="True")
+    assert find_place().hosted
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    (
+        ({"RANK": "2"}, "RANK is '2': wanted 0 to 1"),
+        ({"RANK": "one"}, "RANK is 'one'"),
+        ({"WORLD_SIZE": "-2"}, "WORLD_SIZE is '-2': wanted 1 or more"),
+        ({"MASTER_PORT": "99999"}, "MASTER_PORT is '99999': wanted 1 to 65535"),
+        ({"MASTER_ADDR": ""}, "WORLD_SIZE is 2, but MASTER_ADDR not set"),
+    ),
+)
+def test_a_place_that_cannot_be(environment, values, message):
+    environment(**{**dict(RANK="0", LOCAL_RANK="0", WORLD_SIZE="2", MASTER_ADDR="n1", MASTER_PORT="29501"), **values})
+    with pytest.raises(ConfigError, match=message):
+        find_place()

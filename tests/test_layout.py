@@ -46,6 +46,8 @@ HOMES = {
 BANNED = ("torchvision", "decord", "xformers", "pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve")
 RUNS_TEXT = ("eval", "exec", "compile", "__import__", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load")
 LONGEST_FILE, LONGEST_TRAIN, LONGEST_FIT = 450, 60, 50
+LONGEST_UNTESTED = 150
+"""Lines of a module from which on it has a test file of its name."""
 
 
 def relative(path: Path) -> str:
@@ -139,6 +141,29 @@ def dangers(name: str, code: ast.AST) -> list[str]:
     return faults
 
 
+def untested(lengths: dict[str, int], tests: set[str]) -> list[str]:
+    """Return the modules that are too long to have no test file of their name.
+
+    Args:
+        lengths: the lines of each module, by its path in the repository.
+        tests: the names of the test files, without their folders.
+    """
+    long = [name for name, lines in lengths.items() if lines > LONGEST_UNTESTED]
+    return [name for name in long if f"test_{name.split('/')[-1]}" not in tests]
+
+
+def borrows(name: str, code: ast.AST) -> list[str]:
+    """Return the imports of a file under tests/ that are from a test file: what tests share lives in helper modules."""
+    faults = []
+    for dotted in imports(name, code):
+        names = dotted.split(".")
+        if names[0] != "tests" and not names[0].startswith("test_"):
+            continue
+        if any(n.startswith("test_") for n in names):
+            faults.append(f"{name} imports {dotted}, which is in a test file")
+    return faults
+
+
 def test_every_part_has_a_floor():
     parts = {part_of_file(relative(path)) for path in PRODUCT}
     assert parts <= FLOOR.keys(), f"give a floor to {sorted(parts - FLOOR.keys())}"
@@ -160,6 +185,16 @@ def test_files_are_short():
     lengths = {relative(path): len(path.read_text().splitlines()) for path in EVERYTHING}
     assert {name: n for name, n in lengths.items() if n > LONGEST_FILE} == {}
     assert lengths["train.py"] <= LONGEST_TRAIN
+
+
+def test_long_modules_have_a_test_file_of_their_name():
+    lengths = {relative(path): len(path.read_text().splitlines()) for path in PRODUCT if path != ROOT / "train.py"}
+    assert untested(lengths, {path.name for path in (ROOT / "tests").rglob("test_*.py")}) == []
+
+
+def test_nothing_is_imported_from_a_test_file():
+    tests = sorted((ROOT / "tests").rglob("*.py"))
+    assert [fault for path in tests for fault in borrows(relative(path), tree(path))] == []
 
 
 def test_the_training_loop_is_short():
@@ -251,3 +286,28 @@ def test_dangers_are_seen(line):
 def test_harmless_calls_are_allowed():
     code = "network.eval(); yaml.safe_load(t); torch.load(p, weights_only=True); re.compile(x); run(a, shell=False)"
     assert dangers("x.py", ast.parse(code)) == []
+
+
+def test_a_long_module_without_a_test_file_is_seen():
+    lengths = {"lavie/ops/long.py": 151, "lavie/ops/other.py": 151, "lavie/ops/short.py": 150}
+    assert untested(lengths, {"test_other.py"}) == ["lavie/ops/long.py"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    (
+        "from tests.ops.test_x import helper",
+        "from tests.ops import test_x",
+        "import tests.ops.test_x",
+        "from .test_x import helper",
+        "from test_x import helper",
+        "def f():\n    from ..models.test_x import helper",
+    ),
+)
+def test_imports_from_a_test_file_are_seen(line):
+    assert len(borrows("tests/ops/test_y.py", ast.parse(line))) == 1
+
+
+def test_imports_from_helpers_are_allowed():
+    code = "from tests.ops.helpers import values\nfrom .helpers import values\nfrom lavie.testing import tiny_unet"
+    assert borrows("tests/ops/test_y.py", ast.parse(code)) == []

@@ -1,4 +1,4 @@
-"""Whether a way computes what the definition does: its output and its gradients, against the definition in float32."""
+"""The check that a way computes what the definition does: output and gradients, against the definition in float32."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -64,12 +64,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Errors:
-    """Relative L2 errors."""
+    """Relative L2 errors of a way."""
 
     output: float
+    """The error of the output."""
     gradients: float
     """The error of all gradients as one vector."""
-    each: tuple[float, ...]
+    by_gradient: tuple[float, ...]
     """The error of every gradient alone."""
 
     @property
@@ -98,14 +99,16 @@ class Checker:
         Raises:
             WrongResult: the way is not right.
         """
+        # Plain PyTorch's own errors in the dtype say how much rounding excuses.
         errors, plain = self._errors(way, function), self.plain
         compared = [
             ("output", errors.output, OF_PLAIN * plain.output),
             ("all gradients", errors.gradients, OF_PLAIN * plain.gradients),
         ]
         if each:
-            for i, (error, of_plain) in enumerate(zip(errors.each, plain.each, strict=True)):
-                compared.append((f"gradient {i + 1} of {len(plain.each)}", error, OF_PLAIN_EACH * of_plain))
+            for i, (error, of_plain) in enumerate(zip(errors.by_gradient, plain.by_gradient, strict=True)):
+                compared.append((f"gradient {i + 1} of {len(plain.by_gradient)}", error, OF_PLAIN_EACH * of_plain))
+
         faults = [
             f"{name} off by {error:.1e}, limit {max(self.tolerance, limit):.1e}"
             for name, error, limit in compared
@@ -117,11 +120,12 @@ class Checker:
         return errors
 
     def _leaves(self) -> list[Tensor]:
+        """Make the same random leaves every time."""
         torch.manual_seed(0)
         return self.case.make(self.device, self.dtype)
 
     def _results(self, way: Way, function: Callable[..., Tensor], leaves: list[Tensor]) -> Iterator[Tensor]:
-        """The output, and the gradient of each leaf that wants one, for a fixed gradient of the output."""
+        """Yield the output, and the gradient of each leaf that wants one, for a fixed gradient of the output."""
         y = function(*leaves)
         torch.manual_seed(1)
         dy = torch.randn(y.shape, device=self.device).to(self.dtype).to(y.dtype)
@@ -129,8 +133,9 @@ class Checker:
         yield from torch.autograd.grad(y, [t for t in leaves if t.requires_grad], dy)
 
     def _errors(self, way: Way, function: Callable[..., Tensor]) -> Errors:
+        """Return the errors of a way against the expected results, which come to the device one at a time."""
         results = self._results(way, function, way.lay(self._leaves()))
-        # (difference, size) of each.
+        # The norms of the difference from each expected result, and of that result.
         norms = [
             (_norm(a.float() - e), _norm(e))
             for a, e in ((a, e.to(self.device)) for a, e in zip(results, self.expected, strict=True))
@@ -143,16 +148,18 @@ class WrongResult(Exception):
 
 
 def _widen(tensor: Tensor) -> Any:
+    """Return a tensor in float32, with or without a gradient as before; integers stay."""
     if not tensor.is_floating_point():
         return tensor
     return tensor.detach().float().requires_grad_(tensor.requires_grad)
 
 
 def _norm(x: Tensor) -> float:
+    """Return the L2 norm, summed in float64."""
     return float(torch.linalg.vector_norm(x, dtype=torch.float64))
 
 
 def _ratio(norms: list[tuple[float, float]]) -> float:
-    """The relative error of vectors put one behind the other, from (norm of the difference, norm) of each."""
+    """Return the relative error of vectors put one behind the other, from (norm of the difference, norm) of each."""
     differences, sizes = (sum(x * x for x in column) ** 0.5 for column in zip(*norms, strict=True))
     return differences / max(sizes, 1e-300)

@@ -24,27 +24,32 @@ GROUPS = 32
 
 
 class Norm(NamedTuple):
-    """One norm: its channels, its images, and whether it pools over a clip and ends in SiLU, as resnets' do."""
+    """One norm of a network, and the clips that it normalises."""
 
     name: str
+    """The level of a network that has it."""
     batch: int
+    """Clips."""
     frames: int
     channels: int
     height: int
     width: int
     resnet: bool
+    """Whether it is a resnet's, over a clip and with SiLU, or a transformer's, over a frame and without."""
 
     @property
     def pooled(self) -> int:
+        """The frames that share statistics."""
         return self.frames if self.resnet else 1
 
     @property
     def eps(self) -> float:
+        """The epsilon of the network's norms of this kind."""
         return 1e-5 if self.resnet else 1e-6
 
 
 def make(norm: Norm, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """x, weight and bias."""
+    """Return x (B, F, C, H, W), channels last, and weight and bias (C,)."""
     x = torch.randn(norm.batch, norm.frames, norm.height, norm.width, norm.channels, device=device).to(dtype)
     x = x.movedim(-1, 2)
     weight, bias = (1 + 0.1 * torch.randn(2, norm.channels, device=device)).to(dtype)
@@ -52,6 +57,7 @@ def make(norm: Norm, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
 
 
 def ours(x: Tensor, weight: Tensor, bias: Tensor, norm: Norm, backend: Backend) -> Tensor:
+    """Run `lavie.ops.group_norm_silu` on a backend."""
     y = group_norm_silu(
         x.flatten(0, 1),
         weight,
@@ -66,7 +72,7 @@ def ours(x: Tensor, weight: Tensor, bias: Tensor, norm: Norm, backend: Backend) 
 
 
 def plain(x: Tensor, weight: Tensor, bias: Tensor, norm: Norm) -> Tensor:
-    """The formula, for a compiler."""
+    """Compute the formula in plain PyTorch, for a compiler."""
     v = x.float().unflatten(2, (GROUPS, -1))
     over = (1, 3, 4, 5) if norm.resnet else (3, 4, 5)
     centred = v - v.mean(over, keepdim=True)
@@ -76,18 +82,20 @@ def plain(x: Tensor, weight: Tensor, bias: Tensor, norm: Norm) -> Tensor:
 
 
 def torch_norm(x: Tensor, weight: Tensor, bias: Tensor, norm: Norm) -> Tensor:
+    """Run PyTorch's GroupNorm on x (N, C, ...), and SiLU if the norm has it."""
     y = F.group_norm(x, GROUPS, weight, bias, norm.eps)
     return F.silu(y) if norm.resnet else y
 
 
 def library(x: Tensor, weight: Tensor, bias: Tensor, norm: Norm) -> Tensor:
-    """PyTorch's kernels. In our memory they see channels last, of three dimensions where a clip is pooled."""
+    """Run PyTorch's kernels. In our memory they see channels last, of three dimensions where a clip is pooled."""
     if norm.resnet:
         return torch_norm(x.transpose(1, 2), weight, bias, norm).transpose(1, 2)
     return torch_norm(x.flatten(0, 1), weight, bias, norm).unflatten(0, x.shape[:2])
 
 
 def case(norm: Norm) -> Case:
+    """Return the case of a norm: ours, the released network's way, a compiler, and PyTorch's kernels on our memory."""
     x = torch.empty(
         norm.batch * norm.frames, norm.channels, norm.height, norm.width, dtype=torch.bfloat16, device="meta"
     )
@@ -106,7 +114,10 @@ def case(norm: Norm) -> Case:
 
 
 def cases(tiny: bool) -> Iterator[Case]:
-    """Those of the base network at 16 frames and the largest of super-resolution; or two for the interpreter."""
+    """Yield the norms of the base network at 16 frames and the largest of super-resolution.
+
+    In a dry run (`tiny`) two small norms, for the interpreter.
+    """
     if tiny:
         yield case(Norm("tiny", 1, 2, 64, 3, 5, True))
         yield case(Norm("tiny", 1, 2, 64, 3, 5, False))

@@ -1,4 +1,4 @@
-"""Times an operation's ways against one another, on the GPU, in one run: checked first, then timed.
+"""Time an operation's ways against one another, on the GPU, in one run: checked first, then timed.
 
     python -m lavie.kernels.bench.<op> [--dtype bf16|fp16|fp32] [--only TEXT] [--dry-run]
 
@@ -60,7 +60,7 @@ class Sample(NamedTuple):
 
 
 def main(op: str, cases: Callable[[bool], Iterator[Case]]) -> None:
-    """The command line of a benchmark."""
+    """Run the command line of a benchmark."""
     parser = argparse.ArgumentParser(description=f"Benchmark of {op}.")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name contains it")
@@ -71,6 +71,8 @@ def main(op: str, cases: Callable[[bool], Iterator[Case]]) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.allow_tf32 = False  # a reference in float32 is meant to be that
     machine = {} if args.dry_run else describe_machine(device)
+
+    # Rows are appended case by case, so that a run that is cut short keeps what it has.
     failed = []
     for case in cases(args.dry_run):
         if args.only in case.name:
@@ -93,6 +95,8 @@ def run_case(
     torch.compiler.reset()
     functions = {name: way.ready(dry) for name, way in case.ways.items()}
     ours = next(iter(functions))
+
+    # First whether each way is right, then how long those that are right take.
     failures: dict[str, str] = {}
     errors: dict[str, Errors] = {}
     samples: dict[str, Sample] = {}
@@ -104,6 +108,7 @@ def run_case(
     if errors and not dry:
         with recorded(failures, *errors):
             samples = measure(case, {name: functions[name] for name in errors}, device, dtype, failures)
+
     rows = []
     for name in functions:
         common = {**machine, "op": op, "case": case.name, "dtype": str(dtype).removeprefix("torch."), "way": name}
@@ -152,6 +157,7 @@ def numbers(cost: Cost, part: str, sample: Sample, ours: Sample | None, machine:
 
 
 def _cell(row: Row) -> str:
+    """Return a part of a printed line: time, ratio to ours, share of a copy's rate."""
     ratio = f" x{row['ratio']}" if row["ratio"] else ""
     return f"  {row['part']} {row['ms']} ms{ratio} ({float(row['share_of_copy']):.0%} of copy)"
 
@@ -183,10 +189,13 @@ def measure(
 
     The ways take turns, run by run, so that clocks and heat treat them alike.
     """
+    # By way: its input sets in the layout that it wants, the output's gradient, and the runs so far.
     sets = input_sets(case, device, dtype)
     laid: dict[str, list[list[Tensor]]] = {}
     gradients: dict[str, Tensor] = {}
     samples: dict[str, list[Sample]] = {name: [] for name in functions}
+
+    # Runs below 0 warm up. A way that fails leaves the rotation, and its memory with it.
     for run in range(-WARM_UP, RUNS):
         for name in [*samples]:
             with recorded(failures, name):
@@ -199,6 +208,7 @@ def measure(
             if name in failures:
                 for kept in (laid, gradients, samples):
                     kept.pop(name, None)
+
     return {name: _median(runs) for name, runs in samples.items()}
 
 
@@ -209,11 +219,12 @@ def _median(samples: list[Sample]) -> Sample:
 
 
 def time_once(function: Callable[..., Tensor], leaves: list[Tensor], gradient: Tensor) -> Sample:
-    """Run forward and backward once, on the GPU's own clock."""
+    """Run forward and backward once, timed on the GPU's own clock."""
     wanted = [t for t in leaves if t.requires_grad]
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
+
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
     # Sleeps that outlast the host's work, so that launches queue up behind them and no gap is timed.
     torch.cuda._sleep(HOST_CYCLES)
@@ -225,12 +236,13 @@ def time_once(function: Callable[..., Tensor], leaves: list[Tensor], gradient: T
     torch.autograd.grad(y, wanted, gradient)
     marks[3].record()
     torch.cuda.synchronize()
+
     forward, backward = marks[0].elapsed_time(marks[1]), marks[2].elapsed_time(marks[3])
     return Sample(forward, backward, forward + backward, (torch.cuda.max_memory_allocated() - before) / 2**20)
 
 
 def describe_machine(device: torch.device) -> Row:
-    """Return GPU, clocks, versions and the rate of a copy on it now."""
+    """Return the columns that all rows of a run share: date, GPU, clocks, versions, and the rate of a copy now."""
     query = ["nvidia-smi", "--query-gpu=clocks.sm,clocks.mem", "--format=csv,noheader", f"--id={device.index or 0}"]
     try:
         clocks = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().replace(",", " /")

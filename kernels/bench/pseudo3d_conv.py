@@ -41,6 +41,7 @@ class Conv(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The convolution in a line of results."""
         return f"k{self.taps} C={self.channels}, {self.height}x{self.width}, B={self.batch}"
 
 
@@ -54,16 +55,17 @@ class Block(NamedTuple):
 
 
 def clips_of(x: Tensor) -> Tensor:
-    """(B, C, F, H, W) -> (B, F, S, C), a view."""
+    """Return the view (B, F, S, C) of clips (B, C, F, H, W)."""
     return x.flatten(3).permute(0, 2, 3, 1)
 
 
 def folded_of(x: Tensor) -> Tensor:
-    """(B, C, F, H, W) -> (B * F, C, H, W), a view for one clip."""
+    """Fold clips (B, C, F, H, W) to frames (B * F, C, H, W); a view for one clip."""
     return x.transpose(1, 2).flatten(0, 1)
 
 
 def random(device: torch.device, dtype: torch.dtype, *size: int, scale: float = 1.0) -> Tensor:
+    """Draw normal numbers times `scale`."""
     return (scale * torch.randn(size, device=device)).to(dtype)
 
 
@@ -71,10 +73,11 @@ def random(device: torch.device, dtype: torch.dtype, *size: int, scale: float = 
 
 
 def make_conv(conv: Conv, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """x, weight, bias, and the time embedding or the residual."""
+    """Return x, weight, bias, and the time embedding or the residual."""
     draw = partial(random, device, dtype)
 
     def clip() -> Tensor:
+        """Draw clips (B, F, S, C)."""
         return draw(conv.batch, FRAMES, conv.height * conv.width, conv.channels)
 
     weight = draw(conv.channels, conv.channels, conv.taps, 1, 1, scale=(conv.channels * conv.taps) ** -0.5)
@@ -83,12 +86,13 @@ def make_conv(conv: Conv, device: torch.device, dtype: torch.dtype) -> list[Tens
 
 
 def ours_conv(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor, conv: Conv, backend: Backend) -> Tensor:
+    """Run `lavie.ops.pseudo3d_conv` on a backend."""
     time, residual = (added, None) if conv.first else (None, added)
     return pseudo3d_conv(x, weight, bias, time=time, residual=residual, backend=backend)
 
 
 def eager_conv(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor, conv: Conv) -> Tensor:
-    """The released way, of clips that lie in memory as (B, C, F, S)."""
+    """Convolve as the released network does, clips that lie in memory as (B, C, F, S)."""
     x, added = (
         v if v.ndim == 2 else v.permute(RELEASED_CLIPS).unflatten(-1, (conv.height, conv.width)) for v in (x, added)
     )
@@ -97,7 +101,7 @@ def eager_conv(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor, conv: Con
 
 
 def conv3d(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor, conv: Conv) -> Tensor:
-    """cuDNN's 3-D convolution on our memory."""
+    """Run cuDNN's 3-D convolution on our memory."""
     x = x.unflatten(2, (conv.height, conv.width)).permute(0, 4, 1, 2, 3)
     weight = weight.contiguous(memory_format=torch.channels_last_3d)
     y = F.conv3d(x, weight, bias, padding=(conv.taps // 2, 0, 0)).permute(0, 2, 3, 4, 1).flatten(2, 3)
@@ -105,16 +109,18 @@ def conv3d(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor, conv: Conv) -
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor, conv: Conv) -> Tensor:
-    """cuDNN's 2-D convolution over (F, S) with a kernel (k, 1), on our memory."""
+    """Run cuDNN's 2-D convolution over (F, S) with a kernel (k, 1), on our memory."""
     return conv_over_time(x, weight, bias) + (added[:, None, None] if conv.first else added)
 
 
 def conv_over_time(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Convolve x (B, F, S, C) over F, with a weight (C_out, C_in, k, 1, 1), by cuDNN's 2-D convolution."""
     weight = weight[..., 0].contiguous(memory_format=torch.channels_last)
     return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=(weight.shape[2] // 2, 0)).permute(0, 2, 3, 1)
 
 
 def conv_case(conv: Conv) -> Case:
+    """Return the case of a convolution: ours, the released network's way, a compiler, and cuDNN's in two forms."""
     x = torch.empty(conv.batch, FRAMES, conv.height * conv.width, conv.channels, dtype=torch.bfloat16, device="meta")
     weight, bias = x.new_empty(conv.channels, conv.channels, conv.taps), x.new_empty(conv.channels)
     time, residual = (x.new_empty(conv.batch, conv.channels), None) if conv.first else (None, x)
@@ -136,6 +142,7 @@ def conv_case(conv: Conv) -> Case:
 
 
 def old_cudnn() -> bool:
+    """Return whether this machine's cuDNN is too old for a 3-D convolution worth timing."""
     return torch.cuda.is_available() and (torch.backends.cudnn.version() or 0) < CUDNN_FLOOR
 
 
@@ -143,7 +150,7 @@ def old_cudnn() -> bool:
 
 
 def make_block(block: Block, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """x, then norm1, conv1, norm2, conv2 (weight and bias each), and the time embedding."""
+    """Return x, then weight and bias of norm1, conv1, norm2 and conv2 each, and the time embedding."""
     draw = partial(random, device, dtype)
     c = block.channels
     x = draw(FRAMES, block.height, block.width, c).permute(0, 3, 1, 2)
@@ -155,6 +162,7 @@ def make_block(block: Block, device: torch.device, dtype: torch.dtype) -> list[T
 
 
 def ours_block(x: Tensor, *tensors: Tensor, backend: Backend) -> Tensor:
+    """Run `lavie.ops.pseudo3d_block` on a backend; `tensors` are those of `make_block` behind x."""
     w1, b1, k1, c1, w2, b2, k2, c2, time = tensors
     settings = dict(frames=FRAMES, groups=GROUPS, eps=EPS, time=time, backend=backend)
     return pseudo3d_block(x, (w1, b1), (k1, c1), (w2, b2), (k2, c2), **settings)  # type: ignore[arg-type]
@@ -167,7 +175,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def separate_block(x: Tensor, *tensors: Tensor) -> Tensor:
-    """The fused norm and cuDNN, one after the other."""
+    """Run the fused norm and cuDNN, one after the other."""
     w1, b1, k1, c1, w2, b2, k2, c2, time = tensors
     settings = dict(groups=GROUPS, eps=EPS, frames=FRAMES, backend="triton")
     h = convolve(group_norm_silu(x, w1, b1, **settings), k1, c1) + time[:, :, None, None]  # type: ignore[arg-type]
@@ -175,10 +183,11 @@ def separate_block(x: Tensor, *tensors: Tensor) -> Tensor:
 
 
 def plain_block(x: Tensor, *tensors: Tensor) -> Tensor:
-    """The formula, for a compiler."""
+    """Compute the formula in plain PyTorch, for a compiler."""
     w1, b1, k1, c1, w2, b2, k2, c2, time = tensors
 
     def normalise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Compute silu(norm(x)) of the frames (F, C, H, W) of one clip."""
         v = x.float().unflatten(1, (GROUPS, -1))
         centred = v - v.mean((0, 2, 3, 4), keepdim=True)
         y = (centred * (centred.square().mean((0, 2, 3, 4), keepdim=True) + EPS).rsqrt()).flatten(1, 2)
@@ -193,6 +202,7 @@ def eager_block(x: Tensor, *tensors: Tensor) -> Tensor:
     w1, b1, k1, c1, w2, b2, k2, c2, time = tensors
 
     def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Convolve clips (B, C, F, H, W) over F."""
         return F.conv3d(x, weight, bias, padding=(weight.shape[2] // 2, 0, 0))
 
     v = x.unflatten(0, (1, FRAMES)).transpose(1, 2)
@@ -201,7 +211,7 @@ def eager_block(x: Tensor, *tensors: Tensor) -> Tensor:
 
 
 def block_cost(block: Block) -> Cost:
-    """The input, what the backward pass keeps, and the output, once each; both convolutions."""
+    """Return the floors of a block: the input, what the backward pass keeps and the output once each; both products."""
     c, positions = block.channels, block.height * block.width
     x = torch.empty(1, FRAMES, positions, c, dtype=torch.bfloat16, device="meta")
     flops = parameters = 0
@@ -213,6 +223,7 @@ def block_cost(block: Block) -> Cost:
 
 
 def block_case(block: Block) -> Case:
+    """Return the case of a block: ours, the released network's way, a compiler, and our norm with cuDNN."""
     definition = partial(ours_block, backend="torch")
     ways = {
         "triton": Way(partial(ours_block, backend="triton")),
@@ -225,7 +236,10 @@ def block_case(block: Block) -> Case:
 
 
 def cases(tiny: bool) -> Iterator[Case]:
-    """Eight frames of the super-resolution network's convolutions and blocks; or tiny ones for the interpreter."""
+    """Yield the super-resolution network's convolutions and blocks at 8 frames.
+
+    In a dry run (`tiny`) small ones, for the interpreter.
+    """
     if tiny:
         yield conv_case(Conv(3, 32, 2, 3, False))
         yield conv_case(Conv(5, 32, 2, 3, True, batch=2))

@@ -1,4 +1,4 @@
-"""Turns results.csv into the table of kernels/README.md and the plot beside it: python -m lavie.kernels.bench.report"""
+"""Turn results.csv into the table of kernels/README.md and the plot beside it: python -m lavie.kernels.bench.report"""
 
 import csv
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ Key = tuple[str, ...]
 
 
 def newest(rows: Iterable[Row]) -> dict[Key, dict[str, dict[str, Row]]]:
-    """(gpu, op, case, dtype) -> way -> part -> row, a later row in place of an earlier one."""
+    """Return the newest rows, by (gpu, op, case, dtype), by way and by part: a later row replaces an earlier one."""
     cases: dict[Key, dict[str, dict[str, Row]]] = {}
     for row in rows:
         key = (row["gpu"], row["op"], row["case"], row["dtype"])
@@ -24,24 +24,26 @@ def newest(rows: Iterable[Row]) -> dict[Key, dict[str, dict[str, Row]]]:
 
 
 def table(cases: dict[Key, dict[str, dict[str, Row]]]) -> str:
-    """Markdown: a section for each GPU, a row for each case; every rival as how many times our time it takes.
+    """Return Markdown: a section for each GPU, a row for each case, and every rival as a multiple of our time.
 
-    What failed is listed below with its reason.
+    What failed is listed below the table with its reason.
     """
     lines = []
     for gpu in dict.fromkeys(key[0] for key in cases):
-        here = {key: ways for key, ways in cases.items() if key[0] == gpu}
-        ours = [next(iter(ways.values()))["both"] for ways in here.values()]
+        of_gpu = {key: ways for key, ways in cases.items() if key[0] == gpu}
+        ours = [next(iter(ways.values()))["both"] for ways in of_gpu.values()]
         versions = sorted({f"torch {row['torch']}, triton {row['triton']}, {row['date']}" for row in ours})
         lines += [f"### {gpu}", "", f"{'; '.join(versions)}.", ""]
         lines += [
             "| op | case | forward | backward | both, rivals as multiples of ours |",
             "| --- | --- | --- | --- | --- |",
         ]
+
+        # The first way is ours.
         failed = []
-        for (_, op, case, dtype), ways in here.items():
-            (_, mine), *rivals = ways.items()
-            shares = [_share(mine[part]) for part in PARTS[:2]]
+        for (_, op, case, dtype), ways in of_gpu.items():
+            (_, ours_by_part), *rivals = ways.items()
+            shares = [_share(ours_by_part[part]) for part in PARTS[:2]]
             ratios = ", ".join(f"{name} {_ratio(parts['both'])}" for name, parts in rivals)
             lines.append(f"| {op} | {case}, {dtype} | {shares[0]} | {shares[1]} | {ratios} |")
             failed += [
@@ -49,31 +51,34 @@ def table(cases: dict[Key, dict[str, dict[str, Row]]]) -> str:
                 for name, parts in ways.items()
                 if parts["both"]["status"] != OK
             ]
+
         lines += ["", f"Failed: {len(failed)}.", "", *failed] if failed else []
         lines.append("")
     return "\n".join(lines)
 
 
 def _share(row: Row) -> str:
+    """Return a cell of our times: milliseconds, share of a copy's rate, TFLOP/s."""
     if row["status"] != OK:
         return "failed"
     return f"{row['ms']} ms, {float(row['share_of_copy']):.0%} of copy, {row['tflop_per_s']} TFLOP/s"
 
 
 def _ratio(row: Row) -> str:
-    """How many times our time a rival takes; its time where ours failed."""
+    """Return how many times our time a rival takes, or its time where ours failed."""
     if row["status"] != OK:
         return "failed"
     return row["ratio"] or f"{row['ms']} ms"
 
 
 def plot(cases: dict[Key, dict[str, dict[str, Row]]], path: Path) -> None:
-    """A dot per rival and case: how many times our time it takes, forward and backward together."""
+    """Draw a dot per rival and case: how many times our time it takes, forward and backward together."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    # One row of the plot per case, one colour per rival.
     labels = [" · ".join((op, case)) for _, op, case, _ in cases]
     names = list(dict.fromkeys(name for ways in cases.values() for name in list(ways)[1:]))
     figure, axes = plt.subplots(figsize=(11, 1.5 + 0.28 * len(labels)), layout="constrained")
@@ -81,6 +86,7 @@ def plot(cases: dict[Key, dict[str, dict[str, Row]]], path: Path) -> None:
         ratios = [(w[name]["both"]["ratio"], i) for i, w in enumerate(cases.values()) if name in w]
         points = [(float(ratio), i) for ratio, i in ratios if ratio]  # none where one of the two failed
         axes.scatter([x for x, _ in points], [y for _, y in points], label=name, s=28)
+
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
     axes.set_yticks(range(len(labels)), labels, fontsize=7)

@@ -6,8 +6,8 @@ Leaves are the packed product (B, F, S, 3, heads, head_dim) and, where the netwo
 (heads, F, F) and RoPE's cosines and sines.
 
 The cases "beside attention alone" set ours, RoPE included, against libraries that neither rotate nor permute: they
-start from q, k and v that lie as they like best. There q and k are zero in the dims
-that RoPE turns, so that all compute the same.
+start from q, k and v that lie as they like best. In these cases q and k are zero in the dims that RoPE turns, so that
+all compute the same.
 """
 
 from collections.abc import Iterator
@@ -45,11 +45,12 @@ class Shape(NamedTuple):
 
     @property
     def rotary_dim(self) -> int:
+        """Dims of a head that RoPE turns."""
         return 32 if self.positional else 0
 
 
 def make(shape: Shape, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """The packed product; bias, cosines and sines."""
+    """Return the packed product, and where the network has them the bias, cosines and sines."""
     size = (shape.batch, shape.frames, shape.positions, 3, shape.heads, shape.head_dim)
     qkv = torch.randn(size, device=device).to(dtype).requires_grad_()
     if not shape.positional:
@@ -60,23 +61,25 @@ def make(shape: Shape, device: torch.device, dtype: torch.dtype) -> list[Tensor]
 
 
 def make_bias(shape: Shape, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Draw a bias (heads, F, F) that wants a gradient."""
     return torch.randn(shape.heads, shape.frames, shape.frames, device=device).to(dtype).requires_grad_()
 
 
 def ours(qkv: Tensor, bias: Tensor | None = None, *_angles: Tensor, shape: Shape, backend: Backend) -> Tensor:
+    """Run `lavie.ops.temporal_attention` on a backend; it computes the angles itself."""
     return temporal_attention(qkv, bias=bias, rotary_dim=shape.rotary_dim, backend=backend)
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RoPE as it is usually written: slice, turn pairs by a quarter, multiply, add, concatenate."""
-    left, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
-    first, second = left.unflatten(-1, (-1, 2)).unbind(-1)
+    """Apply RoPE as it is usually written: slice, turn pairs by a quarter, multiply, add, concatenate."""
+    turning, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
+    first, second = turning.unflatten(-1, (-1, 2)).unbind(-1)
     quarter = torch.stack([-second, first], -1).flatten(-2)
-    return torch.cat([(left * cos + quarter * sin).to(x.dtype), rest], -1)
+    return torch.cat([(turning * cos + quarter * sin).to(x.dtype), rest], -1)
 
 
 def eager(qkv: Tensor, bias: Tensor | None = None, *angles: Tensor, shape: Shape) -> Tensor:
-    """The released network's way, one operation after the other."""
+    """Attend as the released network does, one operation after the other."""
     q, k, v = (x.permute(SEQUENCES).flatten(0, 2) for x in qkv.unbind(3))
     q = q * shape.head_dim**-0.5
     if angles:
@@ -99,6 +102,7 @@ def fused(qkv: Tensor, bias: Tensor | None = None, *angles: Tensor) -> Tensor:
 
 
 def case(shape: Shape) -> Case:
+    """Return the case of a shape with all that the network does there: ours, the released way, and a compiler."""
     definition = partial(ours, shape=shape, backend="torch")
     ways = {
         "triton": Way(partial(ours, shape=shape, backend="triton")),
@@ -110,6 +114,7 @@ def case(shape: Shape) -> Case:
 
 
 def floor(shape: Shape) -> Cost:
+    """Return the least that a shape costs."""
     meta = torch.device("meta")
     qkv, *rest = make(shape, meta, torch.bfloat16)
     return cost(qkv, rest[0] if rest else None)
@@ -133,6 +138,7 @@ class Packed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return the packed tensor, from the strides of q and the distance of k from it."""
         batch, frames, positions, heads, head_dim = q.shape
         size = (batch, frames, positions, 3, heads, head_dim)
         strides = (*q.stride()[:3], k.storage_offset() - q.storage_offset(), *q.stride()[3:])
@@ -140,6 +146,7 @@ class Packed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradients of q, k and v, views of the packed one."""
         return gradient.unbind(3)
 
 
@@ -154,7 +161,7 @@ def definition_apart(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """scaled_dot_product_attention of contiguous (B * S, heads, F, D)."""
+    """Run PyTorch's scaled_dot_product_attention on contiguous (B * S, heads, F, D)."""
     batch = len(q)
     q, k, v = (x.permute(SEQUENCES).flatten(0, 1) for x in (q, k, v))
     o = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
@@ -162,7 +169,7 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """flash-attn's kernels on contiguous (B * S, F, heads, D)."""
+    """Run flash-attn's kernels on contiguous (B * S, F, heads, D)."""
     from flash_attn import flash_attn_func
 
     laid = (x.permute(POSITIONS).flatten(0, 1) for x in (q, k, v))
@@ -170,6 +177,7 @@ def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def case_alone(shape: Shape) -> Case:
+    """Return the case of a shape beside attention alone: ours, PyTorch's library, and flash-attn where it can run."""
     ways = {
         "triton": Way(partial(ours_apart, shape=shape)),
         "sdpa": Way(sdpa, orders=(SEQUENCES,) * 3),
@@ -183,7 +191,10 @@ def case_alone(shape: Shape) -> Case:
 
 
 def shapes(tiny: bool) -> Iterator[Shape]:
-    """The base network, interpolation, and super-resolution at 8 frames; or two shapes for the interpreter."""
+    """Yield the shapes of the base network, of interpolation, and of super-resolution at 8 frames.
+
+    In a dry run (`tiny`) two small shapes, for the interpreter.
+    """
     if tiny:
         yield Shape("tiny", 2, 4, 3, 2, 40, True)
         yield Shape("tiny, 20 frames, no RoPE or bias", 1, 20, 2, 2, 40, False)
@@ -199,6 +210,7 @@ def shapes(tiny: bool) -> Iterator[Shape]:
 
 
 def cases(tiny: bool) -> Iterator[Case]:
+    """Yield both cases of each of the `shapes`."""
     for shape in shapes(tiny):
         yield case(shape)
         yield case_alone(shape)

@@ -46,6 +46,7 @@ class Block(nn.Module):
         self.transformer = SpatialTransformer(config, level, config.text_only[level])
 
     def forward(self, x: Tensor, time: Tensor, text: Tensor, frames: Frames) -> Tensor:
+        """Map x (B * F, C, H, W) to a tensor like it; time: (B, T), text: (B, 1, L, D)."""
         return self.transformer(self.resnet(x, time, frames), text, frames)
 
 
@@ -103,6 +104,7 @@ def released_temporal_attention(qkv: Tensor, *, rotary_dim: int, bias: Tensor | 
     cosines, sines = (t.repeat_interleave(2, -1).to(q.dtype) for t in (angle.cos(), angle.sin()))
 
     def turn(x: Tensor) -> Tensor:
+        """Turn the first `rotary_dim` dims of x (B, S, heads, F, D) by RoPE."""
         turning, rest = x[..., :rotary_dim], x[..., rotary_dim:]
         a, b = turning.unflatten(-1, (-1, 2)).unbind(-1)
         return torch.cat([turning * cosines + torch.stack([-b, a], -1).flatten(-2) * sines, rest], -1)
@@ -116,6 +118,7 @@ def released(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return `function` with the operations of the released code in place of ours, on its first argument contiguous."""
 
     def run(x: Tensor, *leaves: Tensor) -> Tensor:
+        """Call the function with its operations exchanged."""
         with (
             mock.patch.object(resnet_module, "group_norm_silu", released_group_norm),
             mock.patch.object(attention_module, "temporal_attention", released_temporal_attention),
@@ -139,6 +142,7 @@ def plain(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         silu: bool = True,
         **_: Any,
     ) -> Tensor:
+        """Compute GroupNorm of x (N, C, H, W), pooled over `frames` rows, by its formula."""
         v = x.permute(0, 2, 3, 1).unflatten(0, (-1, frames)).unflatten(-1, (groups, -1))
         v = (v - v.float().mean((1, 2, 3, 5), keepdim=True)) * (
             v.float().var((1, 2, 3, 5), keepdim=True, unbiased=False) + eps
@@ -147,6 +151,7 @@ def plain(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return F.silu(y) if silu else y
 
     def run(*leaves: Tensor) -> Tensor:
+        """Call the function with its operations exchanged."""
         with (
             mock.patch.object(resnet_module, "group_norm_silu", group_norm),
             mock.patch.object(attention_module, "temporal_attention", released_temporal_attention),
@@ -162,9 +167,11 @@ def block_case(config: UNetConfig, level: int, batch: int, frames: int, size: tu
     blocks = {backend: on_meta(lambda: Block(config, level), backend) for backend in BACKENDS}
 
     def run(backend: Backend, x: Tensor, time: Tensor, text: Tensor, *parameters: Tensor) -> Tensor:
+        """Call the block with its operations on a backend."""
         return call(blocks[backend], parameters, x, time, text, layout)
 
     def make(device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+        """Return the block's inputs, then its parameters."""
         x = torch.randn(batch * frames, *size, channels, device=device, dtype=dtype).permute(0, 3, 1, 2)
         time = torch.randn(batch, 4 * config.block_out_channels[0], device=device, dtype=dtype)
         text = torch.randn(batch, 1, length, config.cross_attention_dim, device=device, dtype=dtype)
@@ -188,9 +195,11 @@ def network_case(
     networks = {backend: on_meta(lambda: VideoUNet(config), backend) for backend in BACKENDS}
 
     def run(backend: Backend, sample: Tensor, timestep: Tensor, text: Tensor, *parameters: Tensor) -> Tensor:
+        """Call the network with its operations on a backend."""
         return call(networks[backend], parameters, sample, timestep, text, num_images=images)
 
     def make(device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+        """Return the network's inputs, then its parameters."""
         sample = torch.randn(batch, clip + images, *size, config.in_channels, device=device, dtype=dtype)
         text = torch.randn(batch, 1 + images, length, config.cross_attention_dim, device=device, dtype=dtype)
         timestep = torch.full((batch,), 500, device=device)

@@ -130,6 +130,7 @@ class GEGLU(nn.Module):
         self.proj = nn.Linear(channels, 2 * inner)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x (..., channels) to (..., inner)."""
         value, gate = self.proj(x).chunk(2, dim=-1)
         return value * F.gelu(gate)
 
@@ -143,6 +144,7 @@ class FeedForward(nn.Module):
         self.net = nn.Sequential(GEGLU(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x (..., C) to a tensor like it."""
         return self.net(x)
 
 
@@ -153,6 +155,7 @@ class TransformerBlock(nn.Module):
     """
 
     def __init__(self, config: UNetConfig, channels: int, heads: int, only_cross_attention: bool):
+        """Take the kind of the first attention from the config; `only_cross_attention`: it reads the text as well."""
         super().__init__()
         text_channels = config.cross_attention_dim
         self.temporal_last = config.temporal_order == "after_feed_forward"
@@ -193,6 +196,7 @@ class SpatialTransformer(nn.Module):
     """
 
     def __init__(self, config: UNetConfig, level: int, only_cross_attention: bool):
+        """Take width, heads and kind of the layers from the config's level."""
         super().__init__()
         channels, heads = config.block_out_channels[level], config.heads[level]
         self.resblock_temporal = None
@@ -219,5 +223,5 @@ class SpatialTransformer(nn.Module):
 
     @staticmethod
     def _tokens(x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, H * W, C), a view of channels-last memory."""
+        """Return x (N, C, H, W) as tokens (N, H * W, C), a view of channels-last memory."""
         return x.permute(0, 2, 3, 1).flatten(1, 2)

@@ -50,7 +50,7 @@ class PatchAutoencoder(nn.Module):
     """
 
     def __init__(self, patch_size: int, coefficients: int, scaling_factor: float | Sequence[float] = 1.0):
-        """scaling_factor: one for all coefficients, or one for each."""
+        """Take the pixels per patch along each axis, the coefficients to keep, and one factor for all or for each."""
         super().__init__()
         self.stride, self.channels = patch_size, 3 * coefficients
         # No buffers: they stay float32 where the network is bf16.
@@ -58,13 +58,16 @@ class PatchAutoencoder(nn.Module):
         self.basis = cosine_basis(patch_size)[:coefficients, None]
 
     def posterior(self, pixels: Tensor) -> tuple[Tensor, None]:
+        """Return the latents, which are certain."""
         return self.encode(pixels), None
 
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Transform each patch of each colour; noise is not read."""
         planes = F.conv2d(pixels.flatten(0, 1)[:, None], self.basis.to(pixels), stride=self.stride)
         return planes.unflatten(0, pixels.shape[:2]).flatten(1, 2) * self.scale.to(pixels)
 
     def decode(self, latents: Tensor) -> Tensor:
+        """Transform the coefficients back; those that were not kept count as zero."""
         planes = (latents / self.scale.to(latents)).unflatten(1, (3, -1))
         pixels = F.conv_transpose2d(planes.flatten(0, 1), self.basis.to(latents), stride=self.stride)
         return pixels.unflatten(0, planes.shape[:2]).flatten(1, 2)
@@ -90,15 +93,18 @@ class KLAutoencoder(nn.Module):
 
     @torch.no_grad()
     def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and std of the latents, float32 and scaled."""
         posteriors = [self.vae.encode(chunk).latent_dist for chunk in self._chunks(pixels)]
         mean, std = (torch.cat([getattr(p, name) for p in posteriors]).float() for name in ("mean", "std"))
         return mean * self.scaling_factor, std * self.scaling_factor
 
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return latents: mean + std * noise, or the mean without noise."""
         return sample_posterior(*self.posterior(pixels), noise)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
+        """Return pixels in float32, not clamped."""
         scaled = latents / self.scaling_factor
         return torch.cat([self.vae.decode(chunk).sample for chunk in self._chunks(scaled)]).float()
 
@@ -123,8 +129,10 @@ def build_autoencoder(
     if config.type == "patch":
         coefficients = config.coefficients or config.patch_size**2
         return PatchAutoencoder(config.patch_size, coefficients, config.scaling_factor or 1.0)
+
     from diffusers import AutoencoderKL
 
+    # An autoencoder of another stride would load, and give latents that the network was not made for.
     try:
         vae = AutoencoderKL.from_pretrained(pretrained, subfolder="vae", local_files_only=True, use_safetensors=True)
     except OSError as error:

@@ -44,6 +44,7 @@ class MidBlock(nn.Module):
         self.resnets = nn.ModuleList(resnets)
 
     def forward(self, x: Tensor, time: Tensor, text: Tensor, frames: Frames, run: Run) -> Tensor:
+        """Map x (B * F, C, H, W) to a tensor like it; time: (B, T), text: (B, 1 + images, L, D)."""
         x = run(self.resnets[0], x, time, frames)
         x = run(self.attentions[0], x, text, frames)
         return run(self.resnets[1], x, time, frames)

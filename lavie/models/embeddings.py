@@ -23,6 +23,7 @@ class TimestepEmbedding(nn.Module):
         self.linear_2 = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, in_channels) to (B, channels)."""
         return self.linear_2(nn.functional.silu(self.linear_1(x)))
 
 

@@ -25,6 +25,8 @@ def encoder_identity(config: TrainConfig) -> dict[str, Any]:
         "text_encoder.max_length": text.max_length,
         "model.cross_attention_dim": config.model.cross_attention_dim,
     }
+
+    # A patch transform is its numbers; what diffusers and transformers load is the bytes of its files.
     folders = []
     if autoencoder.type == "patch":
         identity["autoencoder.scaling_factor"] = autoencoder.scaling_factor or 1.0
@@ -34,6 +36,7 @@ def encoder_identity(config: TrainConfig) -> dict[str, Any]:
         folders += ["vae"]
     if text.type == "clip":
         folders += ["text_encoder", "tokenizer"]
+
     for name in folders:
         assert config.pretrained_model_name_or_path is not None, "TrainConfig refuses these types without it"
         identity[f"{name}/"] = _hash(Path(config.pretrained_model_name_or_path) / name)

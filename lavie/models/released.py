@@ -36,6 +36,8 @@ def unet_config(stage: str, config: Mapping[str, Any], source: str = "config") -
         ConfigError: the values make no network.
     """
     require_stage(stage)
+
+    # By our names, from what diffusers calls the same.
     try:
         levels = config.get("num_class_embeds") or 0
         highest = config.get("max_noise_level")
@@ -58,6 +60,8 @@ def unet_config(stage: str, config: Mapping[str, Any], source: str = "config") -
         raise CheckpointError(
             f"{source}: key {error.args[0]} is missing: wanted a config in diffusers' style"
         ) from None
+
+    # What no released config says, the stage decides.
     return validate(UNetConfig, values | {key: getattr(STAGES[stage].network, key) for key in STAGE_KEYS}, source)
 
 

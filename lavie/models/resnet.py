@@ -69,6 +69,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x (N, C, H, W) to (N, C, H / 2, W / 2), odd sizes rounded up."""
         return self.conv(x)
 
 
@@ -80,4 +81,5 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Map x (N, C, H, W) to (N, C, *size)."""
         return self.conv(F.interpolate(x, size=size, mode="nearest"))

@@ -22,24 +22,28 @@ from .temporal import TemporalModule
 
 
 class VideoUNet(nn.Module):
-    """Predicts the noise (or v) of latents, given the timestep and the text."""
+    """The network that predicts the noise (or v) of latents, given the timestep and the text."""
 
     def __init__(self, config: UNetConfig):
+        """Build the levels that the config names, with fresh weights."""
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
         channels, time_channels = config.block_out_channels, 4 * config.block_out_channels[0]
 
         def resnets(widths: Sequence[int], out: int) -> list[ResnetBlock]:
+            """Build a residual block for each input width."""
             return [ResnetBlock(width, out, time_channels, config.norm_num_groups) for width in widths]
 
         def transformers(level: int, count: int) -> list[SpatialTransformer]:
+            """Build the transformers of a level."""
             return [SpatialTransformer(config, level, config.text_only[level]) for _ in range(count)]
 
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
         self.time_embedding = TimestepEmbedding(channels[0], time_channels)
         self.class_embedding = nn.Embedding(config.num_noise_levels, time_channels) if config.num_noise_levels else None
 
+        # Down: every layer's output is a skip connection, whose width the way up must know.
         levels, depth = len(channels), config.layers_per_block
         self.down_blocks = nn.ModuleList()
         skip_widths = [channels[0]]
@@ -58,6 +62,7 @@ class VideoUNet(nn.Module):
             resnets([channels[-1]] * 2, channels[-1]), SpatialTransformer(config, levels - 1, False)
         )
 
+        # Up: one layer more a level, each with the skip connection of its counterpart beside its input.
         self.up_blocks = nn.ModuleList()
         width = channels[-1]
         for level in reversed(range(levels)):
@@ -156,6 +161,8 @@ class VideoUNet(nn.Module):
                 f"encoder_hidden_states {tuple(text_shape)} does not fit sample {tuple(sample.shape)} "
                 f"with num_images={num_images}: wanted ({batch}, {1 + num_images}, L, {text_channels})"
             )
+
+        # The channels that the sample lacks are those of the condition.
         condition = self.config.in_channels - channels
         wanted = (batch, condition, *sample.shape[2:])
         if condition != (0 if low_res is None else low_res.shape[1]) or (
@@ -166,6 +173,7 @@ class VideoUNet(nn.Module):
                 f"low_res {None if low_res is None else tuple(low_res.shape)}: wanted "
                 + (f"low_res {wanted}" if condition else "no low_res")
             )
+
         if (noise_level is None) != (self.class_embedding is None):
             raise ValueError(f"noise_level is {noise_level}, the network embeds {self.config.num_noise_levels} levels")
 

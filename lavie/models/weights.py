@@ -163,6 +163,8 @@ def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
     path = Path(path)
     if path.is_file():
         return load_released(network, read_released(path), str(path))
+
+    # A run's folder means its newest checkpoint; a folder of several models, the network in it.
     if checkpoints(path):
         path = newest_checkpoint(path)
     folder = path / "unet" if (path / "unet").is_dir() else path
@@ -171,6 +173,8 @@ def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
             f"{path}: wanted a .pt file, a checkpoint folder or a Stable Diffusion folder; "
             f"found no {folder / CONFIG_NAME}"
         )
+
+    # The class in config.json says which of the kinds of folders it is.
     kind = read_json(folder / CONFIG_NAME).get("_class_name")
     state = read_folder(folder)
     if kind == VideoUNet.__name__:

@@ -18,7 +18,7 @@ Backend = Literal["auto", "torch", "triton"]
 
 log = logging.getLogger("lavie")
 _said: set[tuple[str, str]] = set()
-"""(operation, reason) of what was logged."""
+"""What was logged, as (operation, reason): each once in a process."""
 
 
 def require_kernels(backend: Backend, device: torch.device) -> None:

@@ -71,12 +71,15 @@ def norm_forward(
     kernels = kernels_for("group_norm_silu", backend, x, weight, bias, groups)
     if kernels is not None:
         return kernels.forward(x, weight, bias, groups, eps, frames, images, pool_images, silu)
+
+    # Statistics of each image and group, then of all images that share them; centred before squaring.
     v = _rows(x)  # (N, S, C)
     size = v.shape[1] * (v.shape[2] // groups)
     mean = _pool(v.sum(1).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images, pool_images)  # (N, groups)
     centred = v - _per_channel(mean, v)
     variance = _pool((centred * centred).sum(1).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images, pool_images)
     rstd = (variance + eps).rsqrt()
+
     y = torch.addcmul(bias, centred, _per_channel(rstd, v) * weight)
     if silu:
         y = torch.nn.functional.silu(y)
@@ -85,6 +88,7 @@ def norm_forward(
 
 @norm_forward.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor, groups: int, *_others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return empty results of the right shapes, for compilers."""
     stats = x.new_empty(x.shape[0], groups, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
     return torch.empty_like(x, memory_format=torch.channels_last), stats, torch.empty_like(stats)
 
@@ -108,11 +112,15 @@ def norm_backward(
     kernels = kernels_for("group_norm_silu", backend, x, weight, bias, groups)
     if kernels is not None:
         return kernels.backward(dy, x, weight, bias, mean, rstd, groups, frames, images, pool_images, silu)
+
+    # The gradient g in front of SiLU.
     v, g = _rows(x), _rows(dy)
     size = v.shape[1] * (v.shape[2] // groups)
     x_hat = (v - _per_channel(mean, v)) * _per_channel(rstd, v)
     if silu:
         g = torch.ops.aten.silu_backward(g, torch.addcmul(bias, x_hat, weight))
+
+    # dx = (g * weight - mean of g * weight - x_hat * mean of g * x_hat * weight) * rstd, the means over x's own set.
     g_sum, gx_sum = g.sum(1), (g * x_hat).sum(1)  # (N, C)
     mean_g = _pool((g_sum * weight).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images, pool_images)
     mean_gx = _pool((gx_sum * weight).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images, pool_images)
@@ -123,6 +131,7 @@ def norm_backward(
 
 @norm_backward.register_fake
 def _(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *_others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return empty gradients of the right shapes, for compilers."""
     return torch.empty_like(x, memory_format=torch.channels_last), torch.empty_like(weight), torch.empty_like(bias)
 
 
@@ -146,13 +155,13 @@ norm_forward.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _rows(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> contiguous (N, S, C) in the dtype of the statistics: a view of channels-last float32."""
+    """Return x (N, C, H, W) as contiguous (N, S, C) in the dtype of the statistics: a view of channels-last float32."""
     v = x.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
     return v if v.dtype == torch.float64 else v.float()
 
 
 def _unrows(v: Tensor, like: Tensor) -> Tensor:
-    """(N, S, C) -> the shape and dtype of `like` (N, C, H, W), channels last."""
+    """Return v (N, S, C) in the shape and dtype of `like` (N, C, H, W), channels last."""
     return v.to(like.dtype).unflatten(1, like.shape[2:]).permute(0, 3, 1, 2)
 
 

@@ -128,11 +128,13 @@ def _pseudo3d_conv(
 
 @_pseudo3d_conv.register_fake
 def _(x: Tensor, weight: Tensor, *_others: Any) -> Tensor:
+    """Return an empty result of the right shape, for compilers."""
     return x.new_empty(*x.shape[:3], weight.shape[0])
 
 
 @register_flop_formula(torch.ops.lavie.pseudo3d_conv)
 def _(x_shape: torch.Size, weight_shape: torch.Size, *_args: Any, **_kwargs: Any) -> int:
+    """Return the FLOPs: a multiply-add for each position, tap and pair of channels."""
     return 2 * math.prod(x_shape[:3]) * math.prod(weight_shape)
 
 
@@ -146,6 +148,7 @@ def _weight_gradient(dy: Tensor, x: Tensor, weight: Tensor, backend: str) -> Ten
 
 @_weight_gradient.register_fake
 def _(dy: Tensor, x: Tensor, weight: Tensor, backend: str) -> Tensor:
+    """Return an empty gradient of the right shape, for compilers."""
     return torch.empty_like(weight, memory_format=torch.contiguous_format)
 
 
@@ -179,7 +182,7 @@ def _input_gradient(dy: Tensor, weight: Tensor, backend: str) -> Tensor:
 
 
 def convolve(x: Tensor, weight: Tensor) -> Tensor:
-    """x (B, F, S, C_in), weight (C_out, C_in, k) -> (B, F, S, C_out): a matrix product per clip and tap."""
+    """Convolve x (B, F, S, C_in) with weight (C_out, C_in, k): a matrix product per clip and tap, (B, F, S, C_out)."""
     taps = weight.permute(2, 1, 0).to(x.dtype).contiguous()
     y = x.new_zeros(*x.shape[:3], weight.shape[0])
     for tap, (written, read) in zip(taps, _frame_slices(x.shape[1], len(taps)), strict=True):
@@ -190,7 +193,7 @@ def convolve(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def correlate(dy: Tensor, x: Tensor, taps: int) -> Tensor:
-    """dy (B, F, S, C_out), x (B, F, S, C_in) -> (C_out, C_in, taps): the gradient of the weight."""
+    """Return the weight's gradient (C_out, C_in, taps), from dy (B, F, S, C_out) and x (B, F, S, C_in)."""
     gradient = x.new_zeros(taps, dy.shape[3], x.shape[3], dtype=_sum_dtype(x))
     for tap, (written, read) in zip(gradient, _frame_slices(x.shape[1], taps), strict=True):
         for clip, out in zip(x[:, read], dy[:, written], strict=True):
@@ -241,6 +244,7 @@ def _block(
 
 @_block.register_fake
 def _(x: Tensor, _w1: Tensor, _b1: Tensor, conv1_weight: Tensor, *_others: Any) -> tuple[Tensor, Tensor]:
+    """Return empty results of the right shapes, for compilers."""
     middle = (x.shape[0], conv1_weight.shape[0], *x.shape[2:])
     return (
         torch.empty_like(x, memory_format=torch.channels_last),
@@ -261,6 +265,7 @@ def _(
     *_args: Any,
     **_kwargs: Any,
 ) -> int:
+    """Return the FLOPs of both convolutions, from the shapes of x and of their weights."""
     return 2 * x[0] * math.prod(x[2:]) * (math.prod(conv1) + math.prod(conv2))
 
 
@@ -327,9 +332,14 @@ def _(
     frames: int,
     *_others: Any,
 ) -> list[Tensor]:
+    """Return empty gradients of the right shapes, in the order of `_block_backward`, for compilers.
+
+    Two letters are a norm's or a convolution's weight and bias: w1, b1, conv1, c1, then the same of the second half.
+    """
     convs = [
         torch.empty_like(w) if needed else w.new_empty(0) for w, needed in ((conv1, needs_conv1), (conv2, needs_conv2))
     ]
+
     dx = torch.empty_like(x, memory_format=torch.channels_last)
     dtime = x.new_empty(x.shape[0] // frames, conv1.shape[0], dtype=_sum_dtype(x))
     vectors = [torch.empty_like(t) for t in (w1, b1, c1, w2, b2, c2)]
@@ -372,12 +382,12 @@ def _normalised_backward(
 
 
 def _clips(x: Tensor, frames: int) -> Tensor:
-    """(B * frames, C, H, W) -> (B, frames, S, C): a view of channels-last memory."""
+    """Return folded frames (B * frames, C, H, W) as clips (B, frames, S, C), a view of channels-last memory."""
     return x.permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, (-1, frames))
 
 
 def _images(v: Tensor, like: Tensor) -> Tensor:
-    """(B, frames, S, C) -> (B * frames, C, H, W), channels last, with the height and width of `like`."""
+    """Return clips (B, frames, S, C) as folded frames (B * frames, C, H, W), channels last, sized as `like`."""
     return v.flatten(0, 1).unflatten(1, like.shape[2:]).permute(0, 3, 1, 2)
 
 

@@ -60,11 +60,13 @@ def _temporal_attention(
 
 @_temporal_attention.register_fake
 def _(qkv: Tensor, *_others: Any) -> Tensor:
+    """Return an empty result of the right shape, for compilers."""
     return qkv.new_empty(qkv[:, :, :, 0].shape)
 
 
 @register_flop_formula(torch.ops.lavie.temporal_attention)
 def _(qkv_shape: torch.Size, *_args: Any, out_shape: torch.Size, **_kwargs: Any) -> int:
+    """Return the FLOPs of the two matrix products."""
     return 4 * math.prod(out_shape) * out_shape[1]  # two products of two FLOPs, over F frames for each element
 
 
@@ -96,6 +98,7 @@ def _temporal_attention_backward(
 
 @_temporal_attention_backward.register_fake
 def _(do: Tensor, qkv: Tensor, bias: Tensor | None, *_others: Any) -> list[Tensor]:
+    """Return empty gradients of the right shapes, for compilers."""
     return [x.new_empty(x.shape) for x in (qkv, bias) if x is not None]
 
 
@@ -164,12 +167,12 @@ def _probabilities(q: Tensor, k: Tensor, bias: Tensor | None, scale: float, shap
 
 
 def _sequences(x: Tensor) -> Tensor:
-    """(B, F, S, heads, D) -> (B * S * heads, F, D) in the dtype of the softmax."""
+    """Return x (B, F, S, heads, D) as sequences (B * S * heads, F, D) in the dtype of the softmax."""
     x = x if x.dtype == torch.float64 else x.float()
     return x.permute(0, 2, 3, 1, 4).flatten(0, 2)
 
 
 def _unsequences(x: Tensor, shape: torch.Size) -> Tensor:
-    """(B * S * heads, F, D) -> `shape`, (B, F, S, heads, D), a view."""
+    """Return sequences (B * S * heads, F, D) as a view of `shape`, (B, F, S, heads, D)."""
     batch, _, positions, heads, _ = shape
     return x.unflatten(0, (batch, positions, heads)).permute(0, 3, 1, 2, 4)

@@ -1,40 +1,18 @@
 """What the tests of the commands share: a folder without data, a way to call a main, and a rendered set."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from lavie.data.prepare.synthetic import demo_set
+from tests.cli.fixtures import call, folder_of_configs
 
-ROOT = Path(__file__).resolve().parents[2]
+__all__ = ["call", "folder_of_configs"]
 
 
 @pytest.fixture(autouse=True)
-def where_only_configs_are(monkeypatch, tmp_path_factory):
-    """Work in a folder that has the configs alone: what `make demo` has left in the checkout changes nothing."""
-    folder = tmp_path_factory.mktemp("here")
-    (folder / "configs").symlink_to(ROOT / "configs")
-    monkeypatch.chdir(folder)
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a command's main with arguments: its message or exit code (None if it returned), and what it printed."""
-
-    def call(main, *arguments):
-        monkeypatch.setattr(sys, "argv", ["command", *arguments])
-        try:
-            main()
-            code = None
-        except SystemExit as stop:
-            code = stop.code
-        out, error = capsys.readouterr()
-        return error or code, out
-
-    return call
+def where_only_configs_are(folder_of_configs):
+    """Let every test in this folder work where there are configs alone."""
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from lavie.config.load import load_config, merge
 from lavie.config.stages import STAGES
 from lavie.errors import ConfigError
 from lavie.training.deepspeed import resolve_json
-from tests.config.values import BASE, BUCKET, ROOT, faults
+from tests.config.values import BASE, BUCKET, ROOT, assert_told
 
 SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
 JSONS = sorted((ROOT / "configs").glob("*.json"))
@@ -59,25 +59,11 @@ def test_the_second_run_starts_where_the_first_ends():
         ),
         ({"autoencoder": {"type": "diffusers"}}, ["autoencoder.type", "pretrained_model_name_or_path"]),
         ({"text_encoder": {"type": "clip"}}, ["text_encoder.type", "pretrained_model_name_or_path"]),
-        ({"autoencoder": {"coefficients": 17}}, ["autoencoder", "coefficients is 17", "4^2"]),
-        (
-            {"autoencoder": {"type": "patch", "coefficients": 3, "scaling_factor": [1, 2]}},
-            ["scaling_factor is [1.0, 2.0]", "3"],
-        ),
-        ({"autoencoder": {"scaling_factor": [1, 2]}}, ["scaling_factor is [1.0, 2.0]", "one number"]),
         ({"rescale_betas_zero_snr": True}, ["rescale_betas_zero_snr", "prediction_type", "v_prediction"]),
-        ({"model": {"cross_attention": [True]}}, ["cross_attention has 1", "block_out_channels has 4"]),
-        ({"model": {"num_attention_heads": [8, 8]}}, ["num_attention_heads has 2", "block_out_channels has 4"]),
-        ({"model": {"num_attention_heads": 7}}, ["320", "num_attention_heads 7"]),
-        ({"model": {"norm_num_groups": 48}}, ["320", "norm_num_groups 48"]),
-        ({"model": {"rotary_dim": 42}}, ["rotary_dim 42", "head dim 40"]),
     ),
 )
 def test_a_wrong_value_is_told_with_what_was_got_and_wanted(change, words):
-    message = faults(merge(BASE, change))
-    assert message.startswith("run.yaml: ") and len(message.splitlines()) == 1
-    for word in words:
-        assert word in message
+    assert_told(merge(BASE, change), words)
 
 
 def test_the_full_size_networks_are_the_released_ones_but_for_what_the_configs_argue():

@@ -31,6 +31,14 @@ def faults(values: dict) -> str:
     return str(caught.value)
 
 
+def assert_told(values: dict, words: list[str]) -> None:
+    """Assert that these values of a run raise a ConfigError of one line that holds every one of `words`."""
+    message = faults(values)
+    assert message.startswith("run.yaml: ") and len(message.splitlines()) == 1
+    for word in words:
+        assert word in message
+
+
 def write(path: Path, content: object) -> Path:
     """Write `content` as JSON, which is YAML too, and return `path`."""
     path.write_text(json.dumps(content))

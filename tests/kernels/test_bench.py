@@ -1,6 +1,5 @@
-"""The benchmarks run from end to end but for the timing, without the developers' packages, and results are reported."""
+"""The benchmarks run but for the timing, and every module is imported, all without the developers' packages."""
 
-import csv
 import os
 import re
 import runpy
@@ -12,13 +11,11 @@ from unittest import mock
 
 import pytest
 from packaging.requirements import Requirement
-from PIL import Image
 
 pytest.importorskip("triton")
 
 from lavie.kernels.bench import harness
-from lavie.kernels.bench.report import END, START, renew
-from lavie.kernels.cost import Cost
+from tests.kernels.bench.results import row, write_results
 
 ROOT = Path(__file__).resolve().parents[2]
 OPS = ("temporal_attention", "group_norm_silu", "pseudo3d_conv", "unet")
@@ -105,14 +102,6 @@ def test_every_module_is_imported_and_results_are_reported(installed, tmp_path):
     assert "### GPU X" in readme.read_text()
 
 
-def test_without_a_gpu_or_dry_run_it_says_what_to_do():
-    command = [sys.executable, "-m", "lavie.kernels.bench.group_norm_silu"]
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True
-    )
-    assert done.returncode == 2 and "no CUDA device: give --dry-run" in done.stderr
-
-
 def test_make_runs_everything_and_names_what_failed(tmp_path):
     """The target, with a python that only writes down what it is asked for."""
     python, log = tmp_path / "bin/python", tmp_path / "log"
@@ -125,57 +114,3 @@ def test_make_runs_everything_and_names_what_failed(tmp_path):
     assert log.read_text().split() == asked
     assert done.returncode == 2
     assert "bench-gpu: failed: kernels.bench.group_norm_silu kernels.bench.unet\n" in done.stderr
-
-
-def test_parts_add_up():
-    cost = Cost(1, 20, 300, 4000)
-    assert [harness.amounts(cost, part) for part in harness.PARTS] == [(1, 300), (20, 4000), (21, 4300)]
-    assert harness.amounts(cost, "both", itemsize=4) == (42, 4300)
-
-
-def row(way: str, part: str, ms: float, ratio: float | str, case: str = "level 0, B=1") -> dict[str, str]:
-    values = dict(date="2000-01-01", gpu="GPU X", torch="2", triton="3", op="group_norm_silu", case=case)
-    values |= dict(dtype="bfloat16", way=way, part=part, ms=str(ms), ratio=str(ratio), share_of_copy="0.85")
-    return values | dict(tflop_per_s="7.5", status="ok")
-
-
-def failed_row(way: str, part: str, case: str, status: str) -> dict[str, str]:
-    return row(way, part, 0, 0, case) | dict(ms="", ratio="", share_of_copy="", tflop_per_s="", status=status)
-
-
-def write_results(folder: Path, rows: list[dict[str, str]]) -> tuple[Path, Path]:
-    results, readme = folder / "results.csv", folder / "README.md"
-    with results.open("w", newline="") as file:
-        writer = csv.DictWriter(file, harness.FIELDS)
-        writer.writeheader()
-        writer.writerows(rows)
-    readme.write_text(f"Before\n{START}\nold\n{END}\nAfter\n")
-    return results, readme
-
-
-def test_report(tmp_path):
-    rows = []
-    for ms in (9.0, 0.5):  # the later run counts
-        rows += [row("triton", part, ms, 1) for part in harness.PARTS]
-        rows += [row("eager", part, 5.0, 5.0 / ms) for part in harness.PARTS]
-        rows += [failed_row("compile", part, "level 0, B=1", "OutOfMemoryError: too large") for part in harness.PARTS]
-    rows += [failed_row("triton", part, "level 1", "OutOfResources: shared memory") for part in harness.PARTS]
-    rows += [row("eager", part, 7.0, "", "level 1") for part in harness.PARTS]
-    results, readme = write_results(tmp_path, rows)
-    picture = tmp_path / "results.png"
-    renew(readme, results, picture)
-    text = readme.read_text()
-    assert text.startswith("Before\n") and text.endswith("After\n") and "old" not in text
-    assert "| group_norm_silu | level 0, B=1, bfloat16 | 0.5 ms, 85% of copy" in text
-    assert "| eager 10.0, compile failed |" in text
-    assert "| group_norm_silu | level 1, bfloat16 | failed | failed | eager 7.0 ms |" in text
-    assert "Failed: 2.\n\n- group_norm_silu, level 0, B=1, bfloat16, compile: OutOfMemoryError: too large\n" in text
-    assert "- group_norm_silu, level 1, bfloat16, triton: OutOfResources: shared memory\n" in text
-    assert "### GPU X" in text and "(results.png)" in text and Image.open(picture).size[0] > 500
-    renew(readme, results, picture)  # again: nothing piles up
-    assert readme.read_text() == text
-
-
-def test_a_report_without_results_says_so(tmp_path):
-    with pytest.raises(SystemExit, match=r"results.csv: no results yet"):
-        renew(tmp_path / "README.md", tmp_path / "results.csv", tmp_path / "results.png")

@@ -10,7 +10,7 @@ from tests.launch.slurm import SlurmCluster, lacking
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[SlurmCluster]:
-    """Two idle nodes of a real SLURM; skips where it is not installed."""
+    """Provide two idle nodes of a real SLURM; skip where it is not installed."""
     if reason := lacking():
         pytest.skip(reason)
     cluster = SlurmCluster()
@@ -23,5 +23,5 @@ def cluster() -> Iterator[SlurmCluster]:
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    """An output_dir."""
+    """Provide the output_dir of a run, which does not exist yet."""
     return tmp_path / "run"

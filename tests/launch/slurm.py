@@ -64,7 +64,7 @@ PartitionName=urgent Nodes=n1,n2 PriorityTier=2
 
 
 def lacking() -> str:
-    """Why no cluster can run here; empty if it can."""
+    """Return why no cluster can run on this machine, or nothing if one can."""
     missing = [name for name in PROGRAMS if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]
     if missing:
         return f"no {', '.join(missing)} here: apt-get install slurm-wlm munge"
@@ -82,7 +82,7 @@ def wait_until(
 
 
 class SlurmCluster:
-    """Start it with `start`, and call `stop` whatever happens."""
+    """A cluster of two nodes: call `start` before its other methods, and `stop` whatever happens."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="lavie-slurm-"))  # short, for sockets; open to the user munge
@@ -97,7 +97,7 @@ class SlurmCluster:
         }
 
     def start(self) -> None:
-        """Return when both nodes are idle."""
+        """Start the daemons, and return when both nodes are idle."""
         ports = dict(zip(("port", "n1", "n2"), _free_ports(3), strict=True))
         host = socket.gethostname().split(".")[0]
         text = CONFIGURATION.format(folder=self.folder, host=host, first_job=self.first_job, **ports)
@@ -105,6 +105,8 @@ class SlurmCluster:
         (self.folder / "gres.conf").write_text(f"AutoDetect=off\nName=gpu File={self.folder}/gpu[0-7]\n")
         for number in range(8):
             (self.folder / f"gpu{number}").symlink_to("/dev/null")  # a GPU must be a device
+
+        # munged runs as its own user and wants its files to be that user's.
         munge = self.folder / "munge"
         for name in ("state", "n1", "n2", "munge"):
             (self.folder / name).mkdir(mode=0o755)
@@ -112,10 +114,11 @@ class SlurmCluster:
         (munge / "key").chmod(0o400)
         for path in (munge, munge / "key"):
             shutil.chown(path, "munge", "munge")
-        own = [f"--{key}={munge}/{key.split('-')[0]}" for key in ("socket", "key-file", "pid-file", "seed-file")]
+        files = [f"--{key}={munge}/{key.split('-')[0]}" for key in ("socket", "key-file", "pid-file", "seed-file")]
         user = ("setpriv", "--reuid=munge", "--regid=munge", "--clear-groups")
-        self._daemon(*user, "munged", "--foreground", *own, f"--log-file={munge}/log")
+        self._daemon(*user, "munged", "--foreground", *files, f"--log-file={munge}/log")
         wait_until("munged's socket", (munge / "socket").exists, 20)
+
         self._daemon("slurmctld", "-D")
         for node in ("n1", "n2"):
             self._daemon("slurmd", "-D", "-N", node)
@@ -133,10 +136,11 @@ class SlurmCluster:
                 with suppress(ChildProcessError):
                     os.waitpid(pid, 0)
         shutil.rmtree(self.folder, ignore_errors=True)
+
         # DeepSpeed leaves 66 MB for each rank on a CPU, by port.
         for port in range(20_000 + self.first_job, 20_000 + self.first_job + 200):
-            for left in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{port}_*"):
-                left.unlink()
+            for buffer in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{port}_*"):
+                buffer.unlink()
 
     def call(self, *command: object, check: bool = True) -> str:
         """Run a command of SLURM's in the checkout's root and return what it printed."""
@@ -147,14 +151,14 @@ class SlurmCluster:
         return done.stdout + done.stderr
 
     def nodes(self) -> dict[str, str]:
-        """Each node's state."""
+        """Return the state of each node, by its name."""
         lines = self.call("sinfo", "-h", "-N", "-p", "main", "-o", "%N %t", check=False).splitlines()
         return dict(line.split() for line in lines if re.fullmatch(r"n\d \S+", line))
 
     def submit(
         self, script: str, *changes: str, options: tuple[str, ...] = (), environment: Mapping[str, str] | None = None
     ) -> "Job":
-        """`sbatch options launch/<script> changes`, on two nodes with one rank each unless the options differ."""
+        """Run `sbatch options launch/<script> changes`, on two nodes with one rank each unless the options differ."""
         output = self.folder / f"{time.monotonic_ns()}.out"
         command = ["sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", f"--output={output}", *options]
         done = subprocess.run(
@@ -169,15 +173,18 @@ class SlurmCluster:
         return Job(self, int(done.stdout), output)
 
     def _daemon(self, *command: str) -> None:
+        """Start a daemon, with its output in a file of the cluster's folder."""
         with (self.folder / f"daemon{len(self._daemons)}.log").open("w") as log:
             self._daemons.append(
                 subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
             )
 
     def _dead(self) -> bool:
+        """Return whether a daemon has ended."""
         return any(daemon.poll() is not None for daemon in self._daemons)
 
     def _logs(self) -> str:
+        """Return the end of every log of the cluster."""
         logs = sorted(self.folder.glob("*.log"))
         return "".join(f"--- {path.name}\n{path.read_text(errors='replace')[-2000:]}\n" for path in logs)
 
@@ -192,10 +199,11 @@ class Job:
 
     @property
     def output(self) -> str:
+        """What the job has printed so far."""
         return self.path.read_text(errors="replace") if self.path.exists() else ""
 
     def field(self, name: str) -> str:
-        """What `scontrol show job` says of the job under this name."""
+        """Return what `scontrol show job` says of the job under this name."""
         return re.search(rf"\b{name}=(\S*)", self.cluster.call("scontrol", "show", "job", self.number))[1]
 
     def has_started(self, times: int = 1, seconds: float = 60) -> None:
@@ -212,10 +220,11 @@ class Job:
 
     @property
     def state(self) -> str:
+        """What SLURM calls the job's state, such as RUNNING."""
         return self.field("JobState")
 
     def ranks(self) -> dict[int, int]:
-        """The process of each rank that runs now."""
+        """Return the process of each rank that runs now, by rank."""
         mark = f"SLURM_JOB_ID={self.number}".encode()
         conf = f"SLURM_CONF={self.cluster.folder}/slurm.conf".encode()
         found = {}
@@ -228,6 +237,7 @@ class Job:
 
 
 def _free_ports(count: int) -> list[int]:
+    """Return different TCP ports that nobody listens on."""
     ports: set[int] = set()
     while len(ports) < count:
         ports.add(free_port())
@@ -235,10 +245,12 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _processes() -> list[int]:
+    """Return the processes of this machine but for this one."""
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and int(path.name) != os.getpid()]
 
 
 def _environment(pid: int) -> list[bytes]:
+    """Return the environment that a process started with, as NAME=VALUE; none if it has ended."""
     try:
         return (Path("/proc") / str(pid) / "environ").read_bytes().split(b"\0")
     except OSError:
@@ -246,7 +258,7 @@ def _environment(pid: int) -> list[bytes]:
 
 
 def _is_rank(pid: int) -> bool:
-    """Whether the process is `python train.py`, and not what it started."""
+    """Return whether the process is `python train.py`, and not what that started."""
     with suppress(OSError):
         return b"train.py" in (Path("/proc") / str(pid) / "cmdline").read_bytes().split(b"\0")[:3]
     return False

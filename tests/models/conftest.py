@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from lavie.models.unet import VideoUNet
-from lavie.testing import SHARED
+from lavie.testing import SHARED, tiny_unet
 
 
 @cache
@@ -50,6 +50,12 @@ def make_network():
         return network
 
     return make
+
+
+@pytest.fixture
+def network(make_network):
+    """A tiny network with random weights."""
+    return make_network(tiny_unet())
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
-"""Runs become folders that are whole: the same bits and samples anywhere, a card that runs, nothing overwritten."""
+"""Runs become folders that are whole: the same bits and samples anywhere, nothing overwritten."""
 
 import json
-import os
 import re
-import runpy
 import shutil
 import sys
 
@@ -19,7 +17,6 @@ from lavie.diffusion.schedule import NoiseSchedule
 from lavie.errors import CheckpointError, ConfigError
 from lavie.inference.cascade import Cascade
 from lavie.inference.exchange.export import export_released, export_stage
-from lavie.inference.exchange.model_card import model_card
 from lavie.inference.load import load_stage
 from lavie.inference.schedulers import SCHEDULERS, make_scheduler, set_timesteps, take_step
 from lavie.models.released import read_released
@@ -27,16 +24,7 @@ from lavie.models.unet import VideoUNet
 from lavie.models.weights import WEIGHTS_NAME, initialize, load_network, read_folder, save_network
 from lavie.run_folder import EXPORT, MANIFEST, newest_checkpoint
 from lavie.testing import tiny_unet
-
-STAGES = ("base", "interpolation", "vsr")
-
-
-@pytest.fixture
-def exported(cascade_folder, tmp_path):
-    """A folder with an export of each stage of `cascade_folder`."""
-    for stage in STAGES:
-        export_stage(cascade_folder / stage, tmp_path / "exported" / stage)
-    return tmp_path / "exported"
+from tests.inference.exchange.exports import STAGES
 
 
 @pytest.fixture
@@ -163,32 +151,6 @@ def test_no_path_leads_out_of_the_folder(change, tmp_path):
     pipeline, config = load_stage(tmp_path / "moved")
     assert config.data.num_frames == 3
     assert pipeline(["a"], num_frames=1, height=16, width=16).any()
-
-
-def test_the_card_names_every_size_of_training():
-    sizes = "[{num_frames: 16, height: 24, width: 24}, {num_frames: 4, height: 48, width: 24}]"
-    config = load_config("configs/smoke/base.yaml", [f"data.buckets={sizes}"])
-    about = {"step": 7, "lavie": "1", "parameters": 1, "weights": "ema", "source": "a run"}
-    card = model_card(config, about)
-    assert "| clips | 16 frames of 24 x 24 or 4 frames of 48 x 24, frame stride 2, joined by 1 images |" in card
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_the_usage_of_the_card_runs(exported, stage, monkeypatch):
-    card = (exported / stage / "README.md").read_text()
-    head, body = card.removeprefix("---\n").split("---\n", 1)
-    assert yaml.safe_load(head)["library_name"] == "lavie"
-    assert "| training steps | 3 |" in body
-    assert "| weights | averaged over training" in body
-    [code] = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
-    monkeypatch.chdir(exported / stage)
-    (exported / "usage.py").write_text(code)
-    done = runpy.run_path(str(exported / "usage.py"))
-    if stage == "base":
-        assert "00000.mp4" in os.listdir("samples")
-    else:
-        assert done["clip"].shape == (9, 16, 24, 3)
-        assert any(name.endswith(".mp4") for name in os.listdir())
 
 
 def test_exports_resume_nothing(exported):

@@ -1,8 +1,11 @@
 """What a benchmark makes of ways that are right, wrong, or fail: it says so, and goes on."""
 
+import os
+import subprocess
 import sys
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -12,78 +15,27 @@ pytest.importorskip("triton")
 
 from triton.runtime.errors import OutOfResources
 
-from lavie.config.model import UNetConfig
-from lavie.kernels.bench import group_norm_silu, harness, pseudo3d_conv, temporal_attention, unet
-from lavie.kernels.bench.check import Case, Checker, Way, WrongResult
+from lavie.kernels.bench import harness
+from lavie.kernels.bench.check import Case, Way
 from lavie.kernels.cost import Cost
+from tests.kernels.bench.gradients import Scaled
 
+ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
 
 
-class Scaled(torch.autograd.Function):
-    """The identity, with a gradient that is wrong by a factor."""
-
-    @staticmethod
-    def forward(ctx, x, factor):
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * ctx.factor, None
+def test_without_a_gpu_or_dry_run_it_says_what_to_do():
+    command = [sys.executable, "-m", "lavie.kernels.bench.group_norm_silu"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "no CUDA device: give --dry-run" in done.stderr
 
 
-# --- a block of the network, at its real width
-
-
-@pytest.fixture(scope="module")
-def block() -> Checker:
-    return Checker(unet.block_case(UNetConfig(), 0, 1, 4, (4, 6), 8), CPU, torch.bfloat16)
-
-
-def test_plain_pytorch_is_right_where_gradients_nearly_cancel(block):
-    way = block.case.ways["torch"]
-    errors = block.errors(way, way.function)
-    assert errors == block.plain
-    assert max(errors.each) > block.tolerance > 2 * errors.worst  # the worst gradient alone says nothing
-
-
-def test_the_released_operations_are_right(block):
-    way = block.case.ways["released"]
-    block.errors(way, way.function, each=False)
-
-
-NORM = (unet.resnet_module, "group_norm_silu")
-ATTENTION = (unet.attention_module, "temporal_attention")
-
-
-@pytest.mark.parametrize(
-    "operation, argument, factor",
-    (
-        *((NORM, argument, factor) for argument in ("x", "weight", "bias") for factor in (1.1, 0)),
-        (ATTENTION, "qkv", 1.1),
-        (ATTENTION, "qkv", 0),
-        (ATTENTION, "position bias", 0),
-    ),
-)
-def test_a_wrong_gradient_of_one_operation_is_refused(block, operation, argument, factor):
-    right = getattr(*operation)
-
-    def wrong(*tensors, **settings):
-        names = ("x", "weight", "bias") if operation == NORM else ("qkv",)
-        tensors = [Scaled.apply(t, factor) if n == argument else t for n, t in zip(names, tensors, strict=True)]
-        if argument == "position bias":
-            settings["bias"] = Scaled.apply(settings["bias"], factor)
-        return right(*tensors, **settings)
-
-    with mock.patch.object(*operation, wrong), pytest.raises(WrongResult, match="gradient"):
-        block.errors(Way(block.case.reference), block.case.reference)
-
-
-@pytest.mark.parametrize("bench", (group_norm_silu, pseudo3d_conv, temporal_attention, unet))
-def test_cases_of_full_size_are_made(bench):
-    names = [case.name for case in bench.cases(False)]
-    assert len(names) == len({*names}) > 5
+def test_parts_add_up():
+    cost = Cost(1, 20, 300, 4000)
+    assert [harness.amounts(cost, part) for part in harness.PARTS] == [(1, 300), (20, 4000), (21, 4300)]
+    assert harness.amounts(cost, "both", itemsize=4) == (42, 4300)
 
 
 # --- a small case of every fate

@@ -1,0 +1,79 @@
+"""What keeps the ranks of a run from meeting is found, and told with its node."""
+
+import os
+import socket
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from lavie.cluster import rendezvous
+from lavie.cluster.rendezvous import meet, start_timeout
+from lavie.errors import ClusterError, ConfigError, LostRankError
+from lavie.launcher import find_place
+from lavie.testing import free_port
+from tests.cluster.places import place
+
+
+@pytest.mark.parametrize("address", ("no-such-node.invalid", "255.255.255.255"))
+def test_rank_0_is_out_of_reach(address):
+    began = time.monotonic()
+    with pytest.raises(LostRankError, match=rf"node1 \(rank 1\): MASTER_ADDR {address}:29500 is out of reach"):
+        meet(place(1, 29500, address=address), timeout=60, patience=2)
+    assert time.monotonic() - began < 10
+
+
+def test_rank_0_does_not_come():
+    port = free_port()
+    with pytest.raises(LostRankError, match=f"nobody listens at 127.0.0.1:{port} after 1 s.*that node's own"):
+        meet(place(1, port), timeout=1, patience=0.5)
+
+
+def test_the_port_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(
+            ClusterError, match=rf"node0 \(rank 0\): MASTER_PORT {port} is taken by process {os.getpid()}"
+        ):
+            meet(place(0, port), timeout=5)
+
+
+def test_another_program_answers():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ClusterError, match=rf"node1 \(rank 1\): something answers at 127.0.0.1:{port}, but"):
+            meet(place(1, port), timeout=5, patience=1)
+    assert "meet" not in [thread.name for thread in threading.enumerate()], "it would wait in C++ for good"
+
+
+def test_rank_0_is_elsewhere():
+    with pytest.raises(ClusterError, match=r"MASTER_ADDR 192.0.2.7 is no address of this node, which has .*127.0.0.1"):
+        meet(place(0, free_port(), address="192.0.2.7"), timeout=5)
+
+
+def test_a_node_with_ipv6_alone(monkeypatch):
+    interfaces = {
+        "lo": [SimpleNamespace(family=socket.AF_INET6, address="::1")],
+        "ib0": [SimpleNamespace(family=socket.AF_INET6, address=a) for a in ("fe80::1%ib0", "fd00::1")],
+    }
+    monkeypatch.setattr(rendezvous.psutil, "net_if_addrs", lambda: interfaces)
+    with pytest.raises(ClusterError, match="no address of this node, which has ::1, fd00::1"):
+        meet(place(0, free_port(), address="2001:db8::7"), timeout=5)
+
+
+def test_nobody_launched_it(environment):
+    environment()
+    alone = find_place()
+    assert (alone.rank, alone.local_rank, alone.world_size, alone.hosted) == (0, 0, 1, False)
+    store, waited = meet(alone, timeout=1)
+    store.set("works", "yes")
+    assert store.get("works") == b"yes" and waited == 0
+
+
+def test_the_limit_is_a_number_of_seconds(monkeypatch):
+    monkeypatch.setenv("LAVIE_START_TIMEOUT", "7.5")
+    assert start_timeout() == 7.5
+    monkeypatch.setenv("LAVIE_START_TIMEOUT", "soon")
+    with pytest.raises(ConfigError, match="LAVIE_START_TIMEOUT is 'soon': wanted seconds"):
+        start_timeout()

@@ -1,0 +1,65 @@
+"""What is wrong in a block of the network at its real width is refused, gradients too; what is right is not."""
+
+from unittest import mock
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from lavie.config.model import UNetConfig
+from lavie.kernels.bench import group_norm_silu, pseudo3d_conv, temporal_attention, unet
+from lavie.kernels.bench.check import Checker, Way, WrongResult
+from tests.kernels.bench.gradients import Scaled
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def block() -> Checker:
+    return Checker(unet.block_case(UNetConfig(), 0, 1, 4, (4, 6), 8), CPU, torch.bfloat16)
+
+
+def test_plain_pytorch_is_right_where_gradients_nearly_cancel(block):
+    way = block.case.ways["torch"]
+    errors = block.errors(way, way.function)
+    assert errors == block.plain
+    assert max(errors.by_gradient) > block.tolerance > 2 * errors.worst  # the worst gradient alone says nothing
+
+
+def test_the_released_operations_are_right(block):
+    way = block.case.ways["released"]
+    block.errors(way, way.function, each=False)
+
+
+NORM = (unet.resnet_module, "group_norm_silu")
+ATTENTION = (unet.attention_module, "temporal_attention")
+
+
+@pytest.mark.parametrize(
+    "operation, argument, factor",
+    (
+        *((NORM, argument, factor) for argument in ("x", "weight", "bias") for factor in (1.1, 0)),
+        (ATTENTION, "qkv", 1.1),
+        (ATTENTION, "qkv", 0),
+        (ATTENTION, "position bias", 0),
+    ),
+)
+def test_a_wrong_gradient_of_one_operation_is_refused(block, operation, argument, factor):
+    right = getattr(*operation)
+
+    def wrong(*tensors, **settings):
+        names = ("x", "weight", "bias") if operation == NORM else ("qkv",)
+        tensors = [Scaled.apply(t, factor) if n == argument else t for n, t in zip(names, tensors, strict=True)]
+        if argument == "position bias":
+            settings["bias"] = Scaled.apply(settings["bias"], factor)
+        return right(*tensors, **settings)
+
+    with mock.patch.object(*operation, wrong), pytest.raises(WrongResult, match="gradient"):
+        block.errors(Way(block.case.reference), block.case.reference)
+
+
+@pytest.mark.parametrize("bench", (group_norm_silu, pseudo3d_conv, temporal_attention, unet))
+def test_cases_of_full_size_are_made(bench):
+    names = [case.name for case in bench.cases(False)]
+    assert len(names) == len({*names}) > 5

@@ -1,0 +1,83 @@
+"""The dry run tells the sizes, the memory and the data of a run, and what of it is elsewhere."""
+
+import pytest
+
+import train
+from lavie.config.load import load_config
+from lavie.data.prepare.synthetic import demo_set
+from lavie.models.unet import VideoUNet
+
+pytestmark = pytest.mark.usefixtures("folder_of_configs")
+
+SMOKE = "configs/smoke/base.yaml"
+ABSENT = "not here, so not checked:"
+
+
+def test_dry_run_tells_the_sizes(call, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    code, out = call(train.main, "--dry-run", SMOKE, "gradient_accumulation_steps=2")
+    assert code is None
+    assert "ranks: 4; global batch: 8 x 2 x 4 = 64 clips" in out
+    count = sum(p.numel() for p in VideoUNet(load_config(SMOKE).model).parameters())
+    assert f"parameters: {count:,}, of which {count:,} train (all)" in out
+    assert '"train_batch_size": 64' in out
+    assert '"stage": 3' in out
+    assert "gradient_accumulation_steps: 2" in out
+    assert "states in all:" in out
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    code, out = call(train.main, "--dry-run", SMOKE)
+    assert out == ""
+    assert code.startswith("ConfigError: WORLD_SIZE is 'two'")
+
+
+def test_dry_run_of_the_full_size_needs_no_weights(call, monkeypatch):
+    """The states by hand, per parameter: 12 bytes of optimizer, 4 of average, 2 of weights and 2 of gradients."""
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    code, out = call(train.main, "--dry-run", "trainable=temporal")
+    assert code is None
+    total, trained = 909_124_100, 49_603_136  # the released networks' counts, less 16 rotary constants
+    assert f"parameters: {total:,}, of which {trained:,} train (temporal)" in out
+    assert f"states in all: {(total * 2 + trained * (2 + 12 + 4)) / 8 / 2**30:.2f} GiB per rank" in out
+    assert f"a checkpoint: {(total * 6 + trained * 10) / 2**30:.2f} GiB on disk; 5 are kept" in out
+    assert out.splitlines()[-1] == f"{ABSENT} pretrained_model_name_or_path weights/stable-diffusion-v1-4"
+
+
+def test_dry_run_plans_the_data_that_is_there(call, tmp_path):
+    data, bucket = tmp_path / "data", "{num_frames: 4, height: 16, width: 16}"
+    demo_set(data, clips=8, images=4, size=32, frames=8)
+    mixed = f"data.train=[{{path: {data}/train, name: a}}, {{path: {data}/validation, name: b, weight: %s}}]"
+    arguments = ["--dry-run", SMOKE, f"data.validation={data}/validation", "max_train_steps=50", "data.frame_stride=1"]
+    code, out = call(train.main, *arguments, mixed % 3, f"data.buckets=[{bucket}]")
+    assert code is None
+    assert "not here" not in out
+    rows = {tuple(line.split()[:2]): line for line in out.splitlines()}
+    assert "25.0%" in rows["a", "videos"]
+    assert "75.0%" in rows["b", "videos"]
+    assert "100.0%" in rows["4x16x16", "videos"]
+    assert "TFLOP per clip of 4x16x16 with its images" in out
+    code, out = call(train.main, *arguments, mixed % "[[50, 0], [60, 1]]")
+    assert out == ""
+    assert code.startswith("ConfigError: dataset b is taken at none of the 50 steps")
+    code, out = call(train.main, *arguments, mixed % 3, "data.num_frames=9")
+    assert out == ""
+    assert code.startswith(f"DataError: {data}/train: 8 of 8 videos hold no clip of 9 frames")
+    code, out = call(train.main, *arguments, f"data.train={data}/train", "data.fps=8", "data.frame_stride=null")
+    assert code is None
+    assert "left out: nothing" in out
+
+
+def test_dry_run_says_which_data_is_elsewhere(call, tmp_path):
+    demo_set(tmp_path, clips=4, images=4, size=32, frames=12)
+    code, out = call(train.main, "--dry-run", SMOKE, "data.train=[nowhere/a, nowhere/b]", "data.validation=nowhere/c")
+    assert code is None
+    assert out.splitlines()[-2:] == [
+        "not here, so not checked: data.train nowhere/a, nowhere/b",
+        "not here, so not checked: data.validation nowhere/c",
+    ]
+    code, out = call(train.main, "--dry-run", SMOKE, f"data.train={tmp_path}/train", "data.validation=nowhere/c")
+    assert code is None
+    assert "epochs" in out
+    assert out.splitlines()[-1].endswith("data.validation nowhere/c")
+    code, out = call(train.main, "--dry-run", SMOKE, "data.cuts=1", "data.cache=nowhere/d", "init_weights=nowhere/e")
+    assert code is None
+    assert out.splitlines()[-2:] == [f"{ABSENT} init_weights nowhere/e", f"{ABSENT} data.cache nowhere/d"]
