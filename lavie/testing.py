@@ -112,6 +112,10 @@ def start_rank_server() -> None:
             os.environ["DS_ACCELERATOR"] = before
 
 
+CAUSE_SECONDS = 1.0
+"""Seconds that `run_distributed` waits, once a rank has failed, to hear whether another one has died before it."""
+
+
 def run_distributed(function: Callable, world_size: int, *args: Any, timeout: float = 480) -> list[Any]:
     """Run `function(*args)` on `world_size` gloo ranks and return what each returned, by rank.
 
@@ -135,16 +139,24 @@ def run_distributed(function: Callable, world_size: int, *args: Any, timeout: fl
             sender.close()  # so that the rank's end is the only one, and its death the end of the file
             waiting[receiver] = rank
 
+        failures: list[str] = []
         while waiting:
             ready = wait(list(waiting), timeout=max(0.0, deadline - time.monotonic()))
-            assert ready, f"ranks {sorted(waiting.values())} gave no result within {timeout} s"
+            if not ready:
+                break
             for receiver in [r for r in waiting if r in ready]:
                 rank = waiting.pop(receiver)
                 try:
                     results[rank], error = receiver.recv()
                 except EOFError:
-                    error = "it died without a word"
-                assert error is None, f"rank {rank} failed:\n{error}"
+                    # The others fail because of it, and may have been heard of before: it comes first.
+                    failures.insert(0, f"rank {rank} failed:\nit died without a word")
+                else:
+                    failures += [f"rank {rank} failed:\n{error}"] if error else []
+            if failures:
+                deadline = min(deadline, time.monotonic() + CAUSE_SECONDS)
+        assert not failures, failures[0]
+        assert not waiting, f"ranks {sorted(waiting.values())} gave no result within {timeout} s"
     finally:
         # After a failure the others wait for the dead one, in vain.
         for process in ranks:

@@ -93,6 +93,7 @@ def deepspeed(port: int, arguments: list) -> None:
     here(BIN / "deepspeed", "--num_gpus", 2, "--master_port", port, *arguments)
 
 
+@pytest.mark.slow
 def test_one_rank(trained):
     """No launcher, twice the batch: what two ranks compute, but for the order of sums."""
     alone = trained("python", lambda port, arguments: here(PYTHON, *arguments, "train_batch_size=4"))
@@ -125,6 +126,7 @@ def test_srun(trained):
         slurm.stop()
 
 
+@pytest.mark.slow
 def test_torchrun_on_two_nodes(trained, cluster):
     first, _second = cluster.nodes
 

@@ -45,6 +45,7 @@ def with_children(folder: Path, ending: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ending, message",
     (

@@ -57,6 +57,7 @@ def tiny(monkeypatch, cascade_folder):
     monkeypatch.setattr(bench.multiprocessing, "get_context", lambda _: SimpleNamespace(Pool=ThreadPool))
 
 
+@pytest.mark.slow
 def test_rows_of_all_stages(tiny, tmp_path):
     failures = {}
     rows = list(bench.bench([*STAGES], (3, 16, 24, 2), 2.0, CPU, failures, vsr_frames=5))
@@ -83,6 +84,7 @@ def test_refuses_a_size_before_it_builds_anything(tiny):
         list(bench.bench(["base"], (3, 15, 24, 2), None, CPU, {}))
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_is_named_after_the_others(tiny, tmp_path, monkeypatch):
     measure = bench.measure
 

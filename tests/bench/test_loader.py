@@ -25,6 +25,7 @@ def test_the_rivals_random_access_finds_the_same_frames(monkeypatch):
         np.testing.assert_allclose(found.astype(int).mean((1, 2, 3)), expected.astype(int).mean((1, 2, 3)), atol=2.5)
 
 
+@pytest.mark.slow
 def test_every_part_of_the_contest_runs(tmp_path):
     folder = bench.render(tmp_path / "short-h264", 2, "short-h264")
     assert bench.ours(folder, 0, 2) > 0

@@ -6,6 +6,7 @@ from lavie.cli import main as cli
 from tests.cli.commands import run
 
 
+@pytest.mark.slow
 def test_lavie_exits_with_1_and_no_traceback(tmp_path):
     done = run(
         "-m", "lavie.cli", "sample", "--checkpoint", str(tmp_path), "--out", str(tmp_path / "out"), "--prompt", "a"

@@ -42,6 +42,7 @@ def other_checkout(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_doctor_names_every_difference(cluster, data, tmp_path):
     """Other code, another config, other shards, a late start and a wrong clock on the second node, all at once."""
     changed = other_checkout(tmp_path / "checkout")
@@ -78,6 +79,7 @@ def test_the_doctor_names_every_difference(cluster, data, tmp_path):
         assert re.search(rf"warning: {two} \(rank 1\): its clock is {AHEAD}\.0 s ahead of that of {one}", printed)
 
 
+@pytest.mark.slow
 def test_a_run_does_not_start_where_rank_0_is_out_of_reach(cluster, data, tmp_path):
     if not cluster.separate:
         pytest.skip("network namespaces are not permitted here, and a loopback reaches every address")
@@ -93,6 +95,7 @@ def test_a_run_does_not_start_where_rank_0_is_out_of_reach(cluster, data, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_does_not_start_where_the_port_is_taken(cluster, tmp_path):
     node, port = cluster.nodes[0], free_port()
     listen = f"import socket, time; s = socket.create_server(('', {port})); print('up', flush=True); time.sleep(300)"

@@ -143,6 +143,7 @@ def test_a_rank_that_does_not_come(rendered):
     assert exit_code(one) == LOST
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_lost_while_the_clocks_are_compared(rendered):
     """The others are told which one, and soon."""
     port, size = free_port(), 3

@@ -39,6 +39,7 @@ def test_the_port_is_taken():
             meet(place(0, port), timeout=5)
 
 
+@pytest.mark.slow
 def test_another_program_answers():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

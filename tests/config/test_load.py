@@ -152,6 +152,7 @@ CONFIGS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(values=CONFIGS)
 def test_a_dumped_config_loads_as_itself(tmp_path_factory, values):

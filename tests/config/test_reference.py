@@ -15,6 +15,7 @@ def test_the_page_is_up_to_date():
     assert PAGE.read_text(encoding="utf-8") == render(), "run: python -m lavie.config.reference > docs/configuration.md"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [model for _, model in SECTIONS])
 def test_every_key_is_explained(model):
     assert field_docs(model).keys() == model.model_fields.keys()

@@ -46,6 +46,7 @@ def test_one_prompt_becomes_a_large_clip(cascade_folder):
     assert seen == [(stage, step, 3) for stage in clips for step in (1, 2, 3)]
 
 
+@pytest.mark.slow
 def test_a_clip_depends_on_prompt_seed_and_index_not_on_its_batch(cascade_folder):
     cascade = Cascade.from_pretrained(cascade_folder, stop_after="interpolation")
     _, together = cascade(["red", "blue"])
@@ -86,6 +87,7 @@ def test_a_runs_own_settings_come_first_and_overrides_before_them(cascade_folder
     assert (settings.base.seed, settings.interpolation.seed, settings.vsr.seed) == (9, 2, 9)
 
 
+@pytest.mark.slow
 def test_a_finished_stage_is_not_made_again(cascade_folder, count, tmp_path):
     folder = {"folder": cascade_folder}
     cascade = Cascade.from_pretrained(**folder)

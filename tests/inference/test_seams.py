@@ -83,6 +83,7 @@ of step 0 at every step, the first two have 4 % and 3 % less energy in the seams
 0.2 % each is chance. Interpolation, without positions over time, has no seam either way."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage, cut, axis, others", CASES, ids=("vsr time", "vsr space", "interpolation time"))
 def test_random_weights_leave_no_seam(stage, cut, axis, others):
     sampler, axes = random_sampler(stage), whole(others)

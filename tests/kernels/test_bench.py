@@ -93,6 +93,7 @@ assert list(cascade.bench([], (2, 64, 64, 2), None, torch.device("cpu"), {{}})) 
 """
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_and_results_are_reported(installed, tmp_path):
     files = [*(ROOT / "lavie").rglob("*.py"), *(ROOT / "kernels").rglob("*.py"), ROOT / "train.py"]
     names = [path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for path in files]

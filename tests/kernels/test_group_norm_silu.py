@@ -73,6 +73,7 @@ def check(tensors, groups, frames=1, images=0, pool_images=False, silu=True):
         assert relative_error(a, e) <= TOLERANCES[tensors[0].dtype], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images,pool_images", ((0, False), (2, False), (2, True)))
 @pytest.mark.parametrize("frames", (1, 5, 16))
 def test_sets_of_frames_and_images(frames, images, pool_images):
@@ -90,6 +91,7 @@ def test_group_sizes(per_group):
     check(inputs(2, 0, (2 * per_group, 2, 3)), 2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape, groups",
     (((32, 1, 1), 4), ((1, 3, 5), 1), ((7, 1, 9), 1), ((6, 13, 2), 3), ((96, 5, 7), 4), ((130, 3, 3), 1)),
@@ -98,6 +100,7 @@ def test_odd_sizes(shape, groups):
     check(inputs(3, 1, shape), groups, 3, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool_images", (False, True))
 def test_many_blocks(monkeypatch, pool_images):
     """Clips and images of several blocks of several tiles each, the last of them ragged."""
@@ -110,6 +113,7 @@ def test_many_blocks(monkeypatch, pool_images):
     check(tensors, 2, 2, 1, pool_images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool_images", (False, True))
 def test_more_blocks_than_a_tile_of_the_second_kernel(monkeypatch, pool_images):
     monkeypatch.setattr(kernels, "TILE", 64)
@@ -212,6 +216,7 @@ def test_programs_are_on_the_first_axis():
     assert all(len(launch.grid) == 1 for launch in noted) and min(launch.grid[0] for launch in noted) > 65_535
 
 
+@pytest.mark.slow
 def test_offsets_of_blocks_are_64_bit():
     """The rows of a super-resolution batch times their channels exceed 2^31: the machine code multiplies in 64 bits."""
     code = subprocess.run(
@@ -256,6 +261,7 @@ def test_more_than_65535_programs():
 # --- as a part of torch
 
 
+@pytest.mark.slow
 def test_opcheck():
     x, weight, bias, dy = inputs(1, 0)
     leaves = [t.requires_grad_() for t in (x, weight, bias)]
@@ -265,6 +271,7 @@ def test_opcheck():
     check_operation("group_norm_silu", forward, "group_norm_silu_backward", backward)
 
 
+@pytest.mark.slow
 def test_compiles_without_graph_breaks_and_checkpoints():
     tensors = inputs(2, 1)
     call = dict(groups=2, eps=EPS, frames=2, images=1, backend="triton")
@@ -311,6 +318,7 @@ def test_cost_counts_tensors():
     assert (cost.forward_flops, cost.backward_flops) == (0, 0) and counter.get_total_flops() == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     frames=st.integers(1, 3),

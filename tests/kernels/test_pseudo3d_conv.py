@@ -63,6 +63,7 @@ def check(tensors, function=triton, exact=definition, depth=1):
     return actual
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("added", ("", EVERYTHING))
 @pytest.mark.parametrize("frames", (1, 2, 5, 8, 16))
 @pytest.mark.parametrize("taps", (3, 5))
@@ -134,6 +135,7 @@ def test_float32_parameters_over_low_precision_activations():
         assert a.dtype == dtype and relative_error(a, e) <= TOLERANCES[x.dtype]
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     taps=st.sampled_from((1, 3, 5)),
@@ -159,6 +161,7 @@ def test_nothing_to_convolve(size):
 # The block
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taps", ((3, 3), (5, 3)))
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
 def test_block_equals_its_modules_in_float64(taps, dtype):
@@ -240,6 +243,7 @@ def test_splits_fill_the_chip():
     assert kernels.choose_splits(1000, 4, 132) == 1
 
 
+@pytest.mark.slow
 def test_opcheck():
     x, weight, bias, time, residual, dy = inputs(3, 2)
     leaves = [t.requires_grad_() for t in (x, weight, bias, time, residual)]

@@ -221,6 +221,7 @@ def test_checkpointing_changes_no_bit(bias):
         assert torch.equal(a, e)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", (True, False))
 def test_opcheck(bias):
     qkv, table, do = inputs(5, 32, positions=1, bias=bias, total=7)
@@ -230,6 +231,7 @@ def test_opcheck(bias):
     check_operation("temporal_attention", forward, "temporal_attention_backward", backward)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     frames=st.integers(1, 64),

@@ -87,6 +87,7 @@ def vae(make_vae):
     return make_vae(0.25).eval()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_kl_is_diffusers(vae):
     autoencoder = KLAutoencoder(vae, 0.25, frames_per_call=8)

@@ -45,6 +45,7 @@ def test_shape_and_independence_of_the_batch(channels):
     assert encoder([]).shape == (0, 5, channels)
 
 
+@pytest.mark.slow
 def test_same_features_in_every_instance_and_process():
     caption = "a blue circle moves up, déjà vu"
     here = HashTextEncoder(8, 6)([caption])

@@ -66,6 +66,7 @@ def check(tensors, *settings):
         assert relative_error(a, e) <= TOLERANCES[dtype], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silu", (False, True))
 @pytest.mark.parametrize("images", (0, 2))
 @pytest.mark.parametrize("frames", (1, 5, 16))
@@ -82,6 +83,7 @@ def test_images_alone():
     check(inputs(0, 3), 4, 0, 3, False, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape, groups", (((32, 1, 1), 32), ((7, 1, 9), 1), ((6, 13, 2), 3), ((96, 5, 7), 32), ((40, 8, 8), 8))
 )
@@ -144,6 +146,7 @@ def test_results_do_not_depend_on_fresh_memory_and_repeat(poison):
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
 def test_opcheck(dtype):
     x, weight, bias, dy = inputs(3, 1, dtype=dtype)

@@ -54,6 +54,7 @@ def check(tensors, function=conv, exact=definition):
         assert relative_error(a, e) <= TOLERANCES[dtype], i
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epilogue", ("", "bias", "bias time", "bias residual", "time residual"))
 @pytest.mark.parametrize("frames", (1, 2, 5, 16))
 @pytest.mark.parametrize("taps", (3, 5))
@@ -61,6 +62,7 @@ def test_equals_the_definition(taps, frames, epilogue):
     check(inputs(taps, frames, epilogue=epilogue))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", ((1, 1), (1, 5), (24, 40)))
 @pytest.mark.parametrize("batch,positions", ((1, 1), (3, 130)))
 def test_odd_sizes(channels, batch, positions):
@@ -119,6 +121,7 @@ def test_results_do_not_depend_on_fresh_memory_and_repeat(poison):
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_opcheck():
     x, weight, bias, time, residual, dy = inputs(3, 4)
     leaves = [t.requires_grad_() for t in (x, weight, bias, time, residual)]

@@ -56,6 +56,7 @@ def check(tensors, rotary_dim=32, **settings):
     return actual
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", (True, False))
 @pytest.mark.parametrize("head_dim", (32, 40, 64, 80))
 @pytest.mark.parametrize("frames", (1, 5, 16, 20, 33, 61))
@@ -134,6 +135,7 @@ def test_results_do_not_depend_on_fresh_memory_and_repeat(poison, bias):
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype,bias", ((torch.float32, True), (torch.float32, False), (torch.bfloat16, True)))
 def test_opcheck(dtype, bias):
     packed, table, do = inputs(5, 32, bias=bias, dtype=dtype, total=7)

@@ -36,6 +36,7 @@ def data(rendered, tmp_path_factory) -> dict[str, Any]:
     return {"train": [str(rendered / "train"), str(short / "train")], "buckets": buckets}
 
 
+@pytest.mark.slow
 def test_ranks_and_resuming_do_not_change_a_run(rendered, data, tmp_path):
     settings = deepspeed_json(tmp_path, 3)
     common = {"max_train_steps": STEPS, "checkpointing_steps": 3, "data": data | {"num_workers": 1}}

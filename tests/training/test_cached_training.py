@@ -98,6 +98,7 @@ def plain_online(config: TrainConfig) -> list[float]:
     return losses
 
 
+@pytest.mark.slow
 def test_losses_from_the_cache_are_those_of_online_training(rendered, pretrained, tmp_path):
     start, settings = tmp_path / "checkpoint-0", tmp_path / "zero.json"
     settings.write_text(json.dumps({"zero_optimization": {"stage": 2}, "zero_allow_untested_optimizer": True}))

@@ -15,6 +15,7 @@ from lavie.training.trainer import require_sources
 from tests.training.runs import deepspeed_json, fails, make_config, train
 
 
+@pytest.mark.slow
 def test_keeps_the_newest_and_leaves_no_partial_folder(rendered, tmp_path):
     settings = deepspeed_json(tmp_path, 3)
     config = make_config(
@@ -44,6 +45,7 @@ def test_newest_is_by_step_and_skips_what_is_not_finished(tmp_path):
     assert newest_checkpoint(tmp_path / "checkpoint-9").name == "checkpoint-9"
 
 
+@pytest.mark.slow
 def test_a_new_run_leaves_another_runs_folder_alone(rendered, tmp_path):
     settings = deepspeed_json(tmp_path, 3)
     common = {"checkpointing_steps": 1, "checkpoints_total_limit": 2}

@@ -61,6 +61,7 @@ def runs(rendered, tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", (*(f"{ranks}-{stage}" for ranks in (1, 2) for stage in STAGES), "2-whole"))
 def test_raw_weights_are_what_the_ranks_held(runs, run):
     expected = load_file(runs / run / "held.safetensors")

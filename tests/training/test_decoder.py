@@ -57,6 +57,7 @@ def losses(folder: Path, decoder: str) -> np.ndarray:
     return np.array([record["loss"] for record in map(json.loads, lines) if "loss" in record])
 
 
+@pytest.mark.slow
 @requires_dali
 def test_losses_are_those_of_pyav(tmp_path):
     entries = (CaptionedFile(f"v{i}", f"v{i}", lambda i=i: encode_vp9(discs(i), 8), f"disc {i}") for i in range(9))

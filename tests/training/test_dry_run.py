@@ -42,6 +42,7 @@ def test_dry_run_of_the_full_size_needs_no_weights(call, monkeypatch):
     assert out.splitlines()[-1] == f"{ABSENT} pretrained_model_name_or_path weights/stable-diffusion-v1-4"
 
 
+@pytest.mark.slow
 def test_dry_run_plans_the_data_that_is_there(call, tmp_path):
     data, bucket = tmp_path / "data", "{num_frames: 4, height: 16, width: 16}"
     demo_set(data, clips=8, images=4, size=32, frames=8)
@@ -66,6 +67,7 @@ def test_dry_run_plans_the_data_that_is_there(call, tmp_path):
     assert "left out: nothing" in out
 
 
+@pytest.mark.slow
 def test_dry_run_says_which_data_is_elsewhere(call, tmp_path):
     demo_set(tmp_path, clips=4, images=4, size=32, frames=12)
     code, out = call(train.main, "--dry-run", SMOKE, "data.train=[nowhere/a, nowhere/b]", "data.validation=nowhere/c")

@@ -31,6 +31,7 @@ def errors_of_the_average(config, settings) -> dict[str, float]:
     return {name: relative_error(final[name], reference[name]) for name in final if reference[name].any()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage, ranks", ((3, 1), (3, 2), (2, 2), (0, 1)))
 def test_equals_a_float64_reference(rendered, tmp_path, stage, ranks):
     config = make_config(rendered, tmp_path / "run", max_train_steps=12, train_batch_size=2 // ranks)

@@ -30,6 +30,7 @@ def left(config: TrainConfig, settings: Path) -> tuple[str, list[str], int, bool
     return end, threads, len(multiprocessing.active_children()), dist.is_initialized()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes, end",
     (
@@ -60,5 +61,6 @@ def alone() -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.slow
 def test_a_rank_that_fails_alone_does_not_wait_for_the_others():
     assert run_distributed(alone, 2)[0] < 3

@@ -64,6 +64,7 @@ SMALL = 1 << 13
 """Bytes of a shard: five clips' entries, or fewer."""
 
 
+@pytest.mark.slow
 def test_killed_caching_goes_on_and_gives_the_same_bytes(rendered, pretrained, tmp_path):
     config = make_config(rendered, pretrained)
     whole = cache_data(config, tmp_path / "whole", device=CPU, shard_bytes=SMALL, batch=3)
@@ -100,6 +101,7 @@ def as_rank(monkeypatch, rank: int, ranks: int, config: TrainConfig, out: Path, 
     return report
 
 
+@pytest.mark.slow
 def test_ranks_share_the_work_in_any_order(rendered, tmp_path, monkeypatch):
     config = make_config(rendered)
     cache_data(config, tmp_path / "one", device=CPU, shard_bytes=SMALL, batch=3)

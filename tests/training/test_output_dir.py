@@ -37,6 +37,7 @@ def other(tmp_path, monkeypatch):
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_on_every_rank(rendered, tmp_path, other):
     process = other(SLURM_JOB_ID="12")
     config = make_config(rendered, tmp_path, max_train_steps=1)
@@ -45,6 +46,7 @@ def test_a_second_run_is_refused_on_every_rank(rendered, tmp_path, other):
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_the_folder_is_free_when_the_other_is_gone(tmp_path, other):
     process = other()
     with pytest.raises(TrainingError, match=f"in use by process {process.pid}"):
@@ -55,6 +57,7 @@ def test_the_folder_is_free_when_the_other_is_gone(tmp_path, other):
     claim(tmp_path)  # a second trainer of this process
 
 
+@pytest.mark.slow
 def test_a_job_that_comes_back_takes_over_what_its_dead_node_held(tmp_path, other, monkeypatch):
     other(SLURM_JOB_ID="12")
     monkeypatch.setenv("SLURM_JOB_ID", "123")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from lavie.config.train import TrainConfig
 from lavie.run_folder import checkpoints
 from lavie.testing import run_distributed
@@ -38,6 +40,7 @@ def stoppable(config: TrainConfig, settings: Path, when: str, rank_asked: int) -
     return finished, signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
+@pytest.mark.slow
 def test_all_ranks_leave_after_the_same_step_and_the_run_goes_on_bit_for_bit(rendered, tmp_path):
     """One run, asked to stop during its start, during a step, during a save and at the last step, by either rank."""
     settings = Path("configs/zero3.json").resolve()  # as users have it: its leaf modules need care when saved

@@ -32,6 +32,7 @@ def reference(rendered: Path, tmp_path_factory: pytest.TempPathFactory):
     return plain_pytorch(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage, ranks", ((3, 2), (3, 1), (2, 2), (1, 2), (0, 2)))
 def test_same_losses_and_average_as_plain_pytorch(reference, rendered, tmp_path, stage, ranks):
     expected, average = reference
@@ -46,6 +47,7 @@ def test_same_losses_and_average_as_plain_pytorch(reference, rendered, tmp_path,
         assert (got[name].double() - value).abs().max() < bound, name
 
 
+@pytest.mark.slow
 def test_gradient_accumulation_equals_one_large_batch(reference, rendered, tmp_path):
     config = make_config(rendered, tmp_path / "run", train_batch_size=1, gradient_accumulation_steps=2)
     run_distributed(train, 2, config, deepspeed_json(tmp_path, 3))
@@ -73,6 +75,7 @@ def test_kernels_follow_plain_pytorch(rendered, tmp_path):
     assert values["triton"] != values["torch"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", (2, 3))
 def test_bf16_follows_float32(reference, rendered, tmp_path, stage):
     config = make_config(rendered, tmp_path / "run", mixed_precision="bf16", max_train_steps=5)
@@ -81,6 +84,7 @@ def test_bf16_follows_float32(reference, rendered, tmp_path, stage):
     assert losses(config) != pytest.approx(reference[0][:5], rel=LOSS_RTOL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", ({}, {"gradient_checkpointing": True, "data": {"num_workers": 1}}))
 def test_resumed_run_equals_uninterrupted_run_bit_for_bit(rendered, tmp_path, changes):
     settings = deepspeed_json(tmp_path, 3)
@@ -101,6 +105,7 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(rendered, tmp_path, ch
     assert weight_hashes(earlier, 6) == weight_hashes(whole, 6)
 
 
+@pytest.mark.slow
 def test_never_starts_from_zero_when_resume_was_asked_for(rendered, tmp_path):
     settings = deepspeed_json(tmp_path, 3)
     config = make_config(rendered, tmp_path / "run", max_train_steps=1)
@@ -137,12 +142,14 @@ def moved_by_the_temporal_set(make: Callable[..., TrainConfig], rendered: Path, 
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
+@pytest.mark.slow
 def test_the_temporal_set_leaves_spatial_weights_alone(rendered, tmp_path):
     changed = moved_by_the_temporal_set(make_config, rendered, tmp_path, steps=3)
     assert changed
     assert all(is_temporal(name) for name in changed)
 
 
+@pytest.mark.slow
 def test_super_resolution_trains_its_temporal_part_alone(rendered, tmp_path):
     """Spatial weights keep every bit, every kind of temporal block moves."""
     changed = moved_by_the_temporal_set(make_vsr_config, rendered, tmp_path, steps=4)
@@ -151,6 +158,7 @@ def test_super_resolution_trains_its_temporal_part_alone(rendered, tmp_path):
         assert any(kind in name for name in changed), kind
 
 
+@pytest.mark.slow
 def test_interpolation_starts_from_base_weights(rendered, tmp_path):
     settings = deepspeed_json(tmp_path, 3)
     base = make_config(rendered, tmp_path / "base", max_train_steps=1)
@@ -176,6 +184,7 @@ def test_interpolation_starts_from_base_weights(rendered, tmp_path):
     assert len(losses(config)) == 2
 
 
+@pytest.mark.slow
 def test_validation_is_entered_by_all_ranks_and_does_not_disturb_training(rendered, tmp_path):
     settings = deepspeed_json(tmp_path, 3)
     quiet = make_config(rendered, tmp_path / "quiet", max_train_steps=4)
@@ -225,6 +234,7 @@ def test_records_hold_every_field(rendered, tmp_path):
         assert record["memory"] > 0
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_every_rank(rendered, tmp_path):
     config = make_config(rendered, tmp_path / "run", learning_rate=1e30, lr_warmup_steps=0, max_grad_norm=0)
     messages = run_distributed(fails, 2, config, deepspeed_json(tmp_path, 3))

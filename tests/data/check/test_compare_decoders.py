@@ -69,6 +69,7 @@ def differ(data, *args):
     return "", "pixels differ"
 
 
+@pytest.mark.slow
 @requires_dali
 def test_what_dali_shows_dies_of_and_does_not_get(comparison, samples, monkeypatch):
     indices = [0, 7, 19]
@@ -93,6 +94,7 @@ def test_without_dali_nothing_is_compared(samples, monkeypatch):
     opened.close()
 
 
+@pytest.mark.slow
 @requires_dali
 def test_damage_that_an_index_accepts_neither_kills_dali_nor_shows_otherwise(comparison, samples):
     """The check of headers and the child are one: what comes through both is what PyAV shows."""
@@ -120,6 +122,7 @@ def test_damage_that_an_index_accepts_neither_kills_dali_nor_shows_otherwise(com
     assert outcomes["not indexed"] > 10, outcomes
 
 
+@pytest.mark.slow
 @requires_dali
 def test_a_machine_where_dali_does_not_run_is_told_once(samples, monkeypatch):
     monkeypatch.setattr(compare, "try_dali", kill)
@@ -133,6 +136,7 @@ def test_a_machine_where_dali_does_not_run_is_told_once(samples, monkeypatch):
     opened.close()
 
 
+@pytest.mark.slow
 @requires_dali
 def test_the_command_reports_it(tar, tmp_path):
     app = typer.Typer()

@@ -95,6 +95,7 @@ def test_the_matrix_keeps_grey():
     np.testing.assert_allclose(TO_BT709 @ np.ones(3), np.ones(3), atol=1e-5)
 
 
+@pytest.mark.slow
 @requires_dali
 @pytest.mark.parametrize("crop", ("cover", "patch"))
 @pytest.mark.parametrize("u, v", ((0, 0), (0.3, 0.8), (1, 1)))
@@ -135,6 +136,7 @@ def test_a_failure_is_a_data_error_and_the_next_call_works():
         assert ((dali([good]) - PyAVDecoder(48, 64)([good])).abs() * 127.5).mean() <= SCALED[0]
 
 
+@pytest.mark.slow
 @requires_dali
 @requires_shared
 def test_a_real_video():

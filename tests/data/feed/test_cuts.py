@@ -3,6 +3,7 @@
 import itertools
 from functools import partial
 
+import pytest
 import torch
 
 from lavie.config.data import DataConfig
@@ -35,6 +36,7 @@ def shown(data, steps, seed=0):
     return found
 
 
+@pytest.mark.slow
 def test_a_sample_has_so_many_cuts_whatever_the_seed(demo):
     data = config(demo / "train", cuts=2)
     first, second = (shown(data, 36, seed) for seed in (0, 1))

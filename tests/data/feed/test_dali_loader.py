@@ -218,6 +218,7 @@ def test_what_dali_cannot_serve_is_refused_or_left_to_pyav(shards, monkeypatch):
     assert not isinstance(loader, DecodedBatches)
 
 
+@pytest.mark.slow
 @requires_dali
 @requires_shared
 def test_real_clips(tmp_path):

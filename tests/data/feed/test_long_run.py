@@ -38,6 +38,7 @@ def test_any_step_is_reached_at_once(folders, monkeypatch, step, num_workers):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", (0, 1, 4))
 @pytest.mark.parametrize("ranks", (2, 3, 4))
 def test_a_run_resumed_on_other_ranks_and_workers_goes_on_with_the_tail(folders, ranks, num_workers):
@@ -58,12 +59,14 @@ def test_a_run_resumed_on_other_ranks_and_workers_goes_on_with_the_tail(folders,
     assert sorted(found) == expected[24:]
 
 
+@pytest.mark.slow
 def test_a_long_run_does_not_grow(folders, monkeypatch):
     """All of it but the decoding. A leak of 90 bytes a step would be seen."""
     rss = measured(folders, 15_000, monkeypatch.setattr)
     assert max(rss[2:]) - rss[1] < 1 << 20, rss
 
 
+@pytest.mark.slow
 def test_processes_do_not_grow(folders):
     others = multiprocessing.active_children()
     batches, _ = loader(folders, batch=8, num_workers=1)

@@ -63,6 +63,7 @@ def expected(folders):
     return sequence(config(folders))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", (0, 1, 4))
 @pytest.mark.parametrize("ranks", (1, 2, 3, 4))
 def test_ranks_and_workers_do_not_change_the_sequence(folders, expected, ranks, num_workers):
@@ -124,6 +125,7 @@ def test_one_pool_of_paths_has_the_order_it_always_had(folders):
     ]
 
 
+@pytest.mark.slow
 def test_a_bad_sample_changes_nothing_but_itself(folders, tmp_path, expected):
     for name in "abc":
         shutil.copytree(folders / name, tmp_path / name)

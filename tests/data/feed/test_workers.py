@@ -57,6 +57,7 @@ def wait_until(condition, seconds=20):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", (signal.SIGKILL, signal.SIGSTOP))
 def test_killed_and_stopped_processes_change_nothing(demo, caplog, kill):
     expected = rows(loader(config(demo / "train", num_workers=0)), 16)
@@ -101,6 +102,7 @@ def test_a_sample_that_stops_its_process_twice_is_dropped_for_a_spare(demo, tmp_
     assert f"at position {dropped[0]['position']}, reading {address(lone)}: it is replaced" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_process_that_is_stopped_while_it_starts_is_noticed_as_soon_as_others_have_started(demo, monkeypatch, caplog):
     start, started = Workers._start, []
 
@@ -219,6 +221,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_stuck_processes_end_with_a_parent_that_is_killed(tmp_path):
     script, folder = tmp_path / "script.py", tmp_path / "processes"
     script.write_text(SCRIPT)

@@ -90,6 +90,7 @@ def expected(folders):
     return sequence(config(folders))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", (0, 1, 4))
 @pytest.mark.parametrize("ranks", (1, 2, 3, 4))
 def test_ranks_and_workers_do_not_change_the_sequence(folders, expected, ranks, num_workers):
@@ -207,6 +208,7 @@ def test_a_bad_sample_is_replaced_by_one_of_its_bucket_and_others_stay(folders, 
         assert (after[0], after[1][1:], after[2]) == (before[0], before[1][1:], before[2])
 
 
+@pytest.mark.slow
 def test_moving_images_and_low_resolution_have_the_buckets_size(folders):
     data = config(folders, **MOVING)
     rows, how = sequence(data, degradation=DegradationConfig()), DegradationConfig()

@@ -152,6 +152,7 @@ def test_all_weights_0_are_refused():
         mixture([(0, 1.0), (20, 0.0)])
 
 
+@pytest.mark.slow
 def test_a_million_steps_take_no_memory():
     mix = mixture([(0, 1.0), (10**6, 0.2)], [(0, 0.0), (10**6, 1.0)], per_step=32)
     mix.at(0)

@@ -45,6 +45,7 @@ def test_the_plot_shows_every_dataset_in_its_colour(demo, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_the_plot_shows_every_bucket(demo, tmp_path):
     draw_plan(make_plan(bucketed(demo, tmp_path / "wide"), seed=0, steps=50, global_batch=6), tmp_path / "plan.png")
     with Image.open(tmp_path / "plan.png") as image:

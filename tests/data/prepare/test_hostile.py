@@ -18,6 +18,7 @@ def test_there_are_classes_enough_and_each_is_tried():
     assert 25 <= len(set(ALL)) == len(ALL) <= CASES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(6))
 def test_each_case_costs_its_own_sample_and_nothing_else(field, part):
     size = CASES // 6

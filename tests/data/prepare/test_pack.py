@@ -125,6 +125,7 @@ def test_keys_are_harmless_whatever_the_name(tmp_path, stem):
     assert len(sample.key) < 80
 
 
+@pytest.mark.slow
 @requires_shared
 @pytest.mark.parametrize("folder, videos, images", (("videos", 6, 0), ("clips_16f", 11, 0), ("images", 0, 8)))
 def test_real_files_pack(tmp_path, folder, videos, images):

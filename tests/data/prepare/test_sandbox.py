@@ -124,6 +124,7 @@ def test_arrays_bytes_and_json_come_back(hostile, child):
     assert child.starts == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ("SIGSEGV", "SIGABRT", "SIGKILL"))
 def test_a_crash_is_named_and_the_next_call_works(hostile, child, name):
     with pytest.raises(DataError, match=f"crashed with {name}"):
@@ -134,6 +135,7 @@ def test_a_crash_is_named_and_the_next_call_works(hostile, child, name):
     assert child.starts == 3
 
 
+@pytest.mark.slow
 def test_hangs_end(hostile, child):
     with pytest.raises(DataError, match="more than 2 s and was stopped"):
         child.call(hostile.sleep, b"", seconds=0.5)
@@ -142,6 +144,7 @@ def test_hangs_end(hostile, child):
     assert child.call(hostile.echo, b"") == [0]
 
 
+@pytest.mark.slow
 def test_processor_time_is_limited(hostile, child, monkeypatch):
     monkeypatch.setattr(sandbox, "PATIENCE", 100)
     with pytest.raises(DataError, match="more than 1 s of processor time"):

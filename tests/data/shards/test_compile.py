@@ -75,6 +75,7 @@ print(len(list(load_index(sys.argv[1:]))))
 """
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_all_read_a_whole_table(train_copy):
     command = [sys.executable, "-c", LOAD, str(train_copy)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]

@@ -41,6 +41,7 @@ def relabel(index: Path, keys) -> None:
     index.write_text("".join(json.dumps(x) + "\n" for x in [header, *lines]))
 
 
+@pytest.mark.slow
 def test_names_inside_an_index_open_nothing(web, served_folder, tmp_path):
     relabel(served_folder / "00000.index.jsonl", [lure.replace("CANARY", str(tmp_path / "canary")) for lure in LURES])
     command = [sys.executable, "-c", WATCH, f"{web.url}/set"]

@@ -49,6 +49,7 @@ def test_a_process_that_was_forked_has_its_own_connection(web):
         assert pool.map_async(read_member, [sample] * 6).get(60) == [expected] * 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", (refuse(503), refuse(429), cut, delay(3)))
 def test_faults_that_pass_change_nothing(web, fault):
     samples = load_index((f"{web.url}/set",), remote=True)[:2]

@@ -31,6 +31,7 @@ def sequence(path, steps=3, start_step=0, **changes):
     return [(b["keys"], b["positions"].tolist(), b["dropped"]) for b in taken], torch.cat([b["pixels"] for b in taken])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", (0, 2))
 def test_samples_and_pixels_are_those_of_the_same_shards_on_a_disk(web, served_folder, num_workers):
     expected, pixels = sequence(served_folder, steps=9)  # 72 positions of 24 videos: three epochs
@@ -45,6 +46,7 @@ def test_samples_and_pixels_are_those_of_the_same_shards_on_a_disk(web, served_f
     assert all(ranges)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault, reason",
     (

@@ -59,6 +59,7 @@ def test_a_table_of_fewer_rows_than_announced_is_no_table():
         writer.close(["0.tar"], None)
 
 
+@pytest.mark.slow
 def test_a_table_of_many_rows_costs_little_memory(tmp_path):
     rows = 300_000
     bench_index.write(tmp_path / "index.table", rows)

@@ -161,6 +161,7 @@ def test_exports_resume_nothing(exported):
 # --- autoencoder and text encoder
 
 
+@pytest.mark.slow
 def test_encoders_come_along(with_encoders, tmp_path):
     expected, _ = load_stage(with_encoders)
     export_stage(with_encoders, tmp_path / "out")

@@ -64,6 +64,7 @@ def equals_golden(stage, folder):
 # --- released files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_released_files_keep_every_bit_both_ways(released, tmp_path, stage):
     file, config = released(stage)
@@ -101,6 +102,7 @@ def test_precision_and_last_bits_of_constants_are_kept(released, tmp_path, stage
     assert same(read_released(tmp_path / "back.pt"), read_released(file))
 
 
+@pytest.mark.slow
 def test_imports_sample_with_the_released_settings(released, pretrained, tmp_path):
     for stage in STAGES:
         file, config = released(stage)

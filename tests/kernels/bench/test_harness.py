@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_without_a_gpu_or_dry_run_it_says_what_to_do():
     command = [sys.executable, "-m", "lavie.kernels.bench.group_norm_silu"]
     done = subprocess.run(
@@ -71,6 +72,7 @@ WAYS = dict(
 )
 
 
+@pytest.mark.slow
 def test_what_fails_is_named_and_the_rest_goes_on(monkeypatch, capsys):
     cases = [toy("all fates", **WAYS), toy("no definition", out_of_memory), toy("the last")]
     monkeypatch.setattr(sys, "argv", ["bench", "--dry-run"])
@@ -107,6 +109,7 @@ def run_timed(case, times):
         return harness.run_case("toy", case, CPU, torch.float32, {"copy_gb_per_s": 1000})
 
 
+@pytest.mark.slow
 def test_a_way_that_fails_while_it_is_timed_leaves_the_others_their_turns(monkeypatch):
     tired = iter([harness.Sample(1, 1, 2, 3)] * 9)  # and then StopIteration
     times = dict(
