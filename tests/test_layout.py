@@ -169,6 +169,7 @@ def test_every_part_has_a_floor():
     assert parts <= FLOOR.keys(), f"give a floor to {sorted(parts - FLOOR.keys())}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", (climbs, strays, dangers))
 def test_product(check):
     faults = list(itertools.chain.from_iterable(check(relative(path), tree(path)) for path in PRODUCT))

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pytest
 import typer
 import typer.testing
 from PIL import Image
@@ -33,6 +34,7 @@ def test_cli_writes_the_report_and_pictures(demo, tmp_path):
         assert picture.max() > 200
 
 
+@pytest.mark.slow
 def test_cli_fails_where_samples_cannot_train(demo, tmp_path):
     shutil.copytree(demo / "train", tmp_path / "train")
     assert run_cli(tmp_path / "train", "--num-frames", 99, "--out", tmp_path / "out").exit_code == 1

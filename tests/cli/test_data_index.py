@@ -29,6 +29,7 @@ def test_the_command_names_a_damaged_shard(folder):
     assert "shards damaged" in result.output
 
 
+@pytest.mark.slow
 def test_the_command_in_processes(folder):
     result = typer.testing.CliRunner().invoke(app, ["data", "index", str(folder), "--workers", "2"])
     assert result.exception is None

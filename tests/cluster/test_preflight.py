@@ -57,6 +57,7 @@ def test_equal_nodes_pass(rendered):
     assert abs(one.nodes[1].skew) <= one.nodes[1].error < 1  # the same clock, and the bound holds
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_wrong_and_a_node_that_is_late(rendered, monkeypatch):
     monkeypatch.setattr(preflight, "LATE", 1.0)
     port = free_port()
@@ -73,6 +74,7 @@ def test_a_clock_that_is_wrong_and_a_node_that_is_late(rendered, monkeypatch):
     assert report.nodes[1].skew == pytest.approx(-100, abs=0.5)
 
 
+@pytest.mark.slow
 def test_rank_0_itself_is_late(rendered, monkeypatch):
     monkeypatch.setattr(preflight, "LATE", 1.0)
     port = free_port()
@@ -83,6 +85,7 @@ def test_rank_0_itself_is_late(rendered, monkeypatch):
     assert finding.message.startswith("node0 (rank 0) started 2 s after the first node")
 
 
+@pytest.mark.slow
 def test_who_is_waited_for_is_told(rendered, caplog):
     port = free_port()
     a, b = place(0, port), place(1, port)
@@ -132,6 +135,7 @@ def test_differences_stop_every_rank(rendered):
     assert exit_code(one) == FAILED
 
 
+@pytest.mark.slow
 def test_a_rank_that_does_not_come(rendered):
     port = free_port()
     a = place(0, port, world_size=4)
@@ -165,6 +169,7 @@ def test_a_rank_that_is_lost_while_the_clocks_are_compared(rendered):
     assert one.nodes[2].skew is not None and time.monotonic() - began < 30
 
 
+@pytest.mark.slow
 def test_one_rank_twice(rendered):
     port = free_port()
     ranks = [place(rank, port, world_size=3, node=node) for rank, node in ((0, "node0"), (1, "node1"), (1, "node2"))]

@@ -16,6 +16,7 @@ from lavie.testing import free_port
 from tests.cluster.places import place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ("no-such-node.invalid", "255.255.255.255"))
 def test_rank_0_is_out_of_reach(address):
     began = time.monotonic()

@@ -29,6 +29,7 @@ def noisy(clip, sigma, seed=0):
     return (clip + noise).round().clip(0, 255).astype(np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", (0, 25))
 @pytest.mark.parametrize("size", (64, 32))
 def test_rendered_clips(size, sigma):

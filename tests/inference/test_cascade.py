@@ -34,6 +34,7 @@ def count(cascade_folder):
     return watch
 
 
+@pytest.mark.slow
 def test_one_prompt_becomes_a_large_clip(cascade_folder):
     cascade, seen = Cascade.from_pretrained(cascade_folder), []
     [clips] = cascade(["red"], progress=lambda *at: seen.append(at))
@@ -151,6 +152,7 @@ def test_stopping_early_needs_no_later_stage(cascade_folder, tmp_path):
         Cascade.from_pretrained(tmp_path, stop_after="interpolation")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides, message",
     (
@@ -186,6 +188,7 @@ def run(monkeypatch, capsys, *arguments):
     return capsys.readouterr().out if stop.value.code in (None, 0) else stop.value.code
 
 
+@pytest.mark.slow
 def test_the_command(cascade_folder, tmp_path, monkeypatch, capsys):
     arguments = "--cascade", cascade_folder, "--prompt", "a/red thing", "--out", tmp_path / "out"
     printed = run(monkeypatch, capsys, *arguments, "--set", "vsr.num_inference_steps=2", "--sequential-guidance")
@@ -208,6 +211,7 @@ def test_the_dry_run_tells_sizes_and_memory(cascade_folder, monkeypatch, capsys)
     assert printed.count("peak, with a margin of 10%") == 3
 
 
+@pytest.mark.slow
 def test_the_dry_run_refuses_what_does_not_fit(cascade_folder, monkeypatch, capsys):
     class Memory(NamedTuple):
         available: int = 2**20

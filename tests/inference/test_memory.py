@@ -36,6 +36,7 @@ def cascade(cascade_folder):
     return Cascade.from_pretrained(cascade_folder, device="meta", dtype=torch.float32)
 
 
+@pytest.mark.slow
 def test_peaks(cascade):
     plain, apart, halved = peaks(cascade), peaks(cascade, offload=True), peaks(cascade, sequential_guidance=True)
     for name, stage in cascade.stages.items():

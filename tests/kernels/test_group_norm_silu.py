@@ -80,6 +80,7 @@ def test_sets_of_frames_and_images(frames, images, pool_images):
     check(inputs(frames, images, batch=2), 2, frames, images, pool_images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool_images", (False, True))
 def test_images_alone(pool_images):
     check(inputs(0, 3), 2, 0, 3, pool_images)
@@ -123,6 +124,7 @@ def test_more_blocks_than_a_tile_of_the_second_kernel(monkeypatch, pool_images):
     check(tensors, 1, 2, 1, pool_images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silu", (False, True))
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16, torch.float16))
 def test_dtypes(dtype, silu):
@@ -156,6 +158,7 @@ def test_extreme_values_give_no_nan():
     check((x, weight * 1e3, bias, dy), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ((4, 3, 5), (4, 1, 5), (4, 3, 1), (4, 1, 1), (1, 3, 5)))
 def test_other_layouts_are_converted(shape):
     x, weight, bias, dy = inputs(5, 2, shape)
@@ -178,6 +181,7 @@ def test_part_of_a_batch():
     check((x[1:5], weight, bias, dy[1:5]), 2, 2)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_fresh_memory_and_repeat(poison):
     tensors = inputs(3, 1, (72, 5, 7))
     first = ours(tensors, 2, 3, 1)

@@ -77,6 +77,7 @@ def test_what_is_added(added):
     check(inputs(3, 3, added=added))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", ((1, 1), (40, 24), (130, 72), (64, 320)))
 @pytest.mark.parametrize("positions", (1, 65))
 def test_sizes_that_are_no_multiple_of_a_tile(positions, channels):
@@ -84,6 +85,7 @@ def test_sizes_that_are_no_multiple_of_a_tile(positions, channels):
     check(inputs(3, 2, positions, channels, batch=1, dtype=torch.bfloat16))
 
 
+@pytest.mark.slow
 def test_the_largest_tile_and_its_epilogue_in_parts():
     tensors = inputs(3, 2, 65, (512, 256), batch=1, dtype=torch.bfloat16)
     assert kernels.conv_tile(tensors[0], 256, 3) == (128, 256, 64, 4, 8, 4)
@@ -95,6 +97,7 @@ def test_whole_tiles_without_masks(positions):
     check(inputs(5, 3, positions, (64, 64), dtype=torch.float16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16, torch.float16))
 @pytest.mark.parametrize("taps", (3, 5))
 def test_dtypes(taps, dtype):
@@ -105,6 +108,7 @@ def test_more_taps_than_any_network_has():
     check(inputs(7, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", (7, 65))
 def test_strided_views_amid_nans(positions):
     """Frames, positions and channels of larger tensors; what lies around them is never used."""
@@ -196,6 +200,7 @@ def test_block_equals_its_modules_in_float64(taps, dtype):
 # How it runs
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_fresh_memory_and_repeat(poison):
     tensors = inputs(5, 3, 65, (24, 40))
     first = run(triton, *tensors)
@@ -251,6 +256,7 @@ def test_opcheck():
     check_operation("pseudo3d_conv", (*leaves, "triton"), "pseudo3d_conv_weight_gradient", backward)
 
 
+@pytest.mark.slow
 def test_compile_and_checkpoint():
     tensors = inputs(3, 2)
     compiled = torch.compile(triton, fullgraph=True, backend="aot_eager")

@@ -80,12 +80,14 @@ def test_other_head_dims(head_dim):
     check(inputs(16, head_dim))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias,rotary_dim", ((True, 0), (False, 32), (False, 64), (True, 128)))
 @pytest.mark.parametrize("frames", (8, 33))
 def test_switches(frames, bias, rotary_dim):
     check(inputs(frames, 136, bias=bias), rotary_dim=rotary_dim, theta=500.0, scale=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16))
 @pytest.mark.parametrize("frames,head_dim", ((16, 40), (16, 160), (20, 80), (61, 40)))
 def test_dtypes(frames, head_dim, dtype):
@@ -97,6 +99,7 @@ def test_float32_bias_over_low_precision():
     check((qkv, bias.float(), do))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch,positions,heads", ((1, 1, 1), (2, 1, 3), (3, 5, 1), (2, 7, 2), (1, 3, 8), (2, 13, 6)))
 def test_batches_positions_and_heads(batch, positions, heads):
     """The last few also have a program add up the biases' gradients of several blocks."""
@@ -127,6 +130,7 @@ def test_expanded_and_permuted_gradients():
             assert torch.equal(a, e)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames,bias", ((16, True), (5, False), (33, True)))
 def test_results_do_not_depend_on_fresh_memory_and_repeat(poison, frames, bias):
     tensors = inputs(frames, 40, bias=bias)

@@ -79,6 +79,7 @@ def test_images_that_join_the_statistics_of_their_clip(frames, images):
     check(inputs(frames, images), 4, frames, images, True, True)
 
 
+@pytest.mark.slow
 def test_images_alone():
     check(inputs(0, 3), 4, 0, 3, False, True)
 
@@ -94,6 +95,7 @@ def test_odd_sizes(shape, groups):
         check(inputs(3, 1, shape), groups, 3, 1, False, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", (torch.float64, torch.bfloat16, torch.float16))
 @pytest.mark.parametrize("frames,images", ((1, 0), (5, 2)))
 def test_dtypes(dtype, frames, images):
@@ -138,6 +140,7 @@ def test_statistics_are_of_the_clip_or_of_the_image():
     assert same.tolist() == [True] * 3 + [False] * 3 + [True, False, True, True]
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_fresh_memory_and_repeat(poison):
     tensors = inputs(5, 2)
     first = ours(tensors, 4, 5, 2, False, True)

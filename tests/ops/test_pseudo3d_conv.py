@@ -69,6 +69,7 @@ def test_odd_sizes(channels, batch, positions):
     check(inputs(3, 4, positions, channels, batch=batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", (torch.float64, torch.bfloat16, torch.float16))
 def test_dtypes(dtype):
     check(inputs(5, 8, 33, (24, 40), dtype=dtype))
@@ -113,6 +114,7 @@ def test_wrong_shapes_are_named(wrong):
         pseudo3d_conv(x, **tensors)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_fresh_memory_and_repeat(poison):
     tensors = inputs(5, 3)
     first = run(conv, *tensors)

@@ -72,6 +72,7 @@ def test_rotary_dims_and_positions(rotary_dim, positions):
     assert relative_error(outputs[0], other) > 0.01  # the rotation does something
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", (torch.float64, torch.bfloat16, torch.float16))
 @pytest.mark.parametrize("bias", (True, False))
 def test_dtypes(dtype, bias):
@@ -126,6 +127,7 @@ def test_frequencies_are_those_of_the_library():
     assert rotary_frequencies(0).shape == (0,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", (True, False))
 def test_results_do_not_depend_on_fresh_memory_and_repeat(poison, bias):
     tensors = inputs(16, 40, bias=bias)

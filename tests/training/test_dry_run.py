@@ -30,6 +30,7 @@ def test_dry_run_tells_the_sizes(call, monkeypatch):
     assert code.startswith("ConfigError: WORLD_SIZE is 'two'")
 
 
+@pytest.mark.slow
 def test_dry_run_of_the_full_size_needs_no_weights(call, monkeypatch):
     """The states by hand, per parameter: 12 bytes of optimizer, 4 of average, 2 of weights and 2 of gradients."""
     monkeypatch.setenv("WORLD_SIZE", "8")

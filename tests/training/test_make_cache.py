@@ -177,6 +177,7 @@ def other_image(size: int) -> bytes:
     return file.getvalue() + bytes(size - len(file.getvalue()))
 
 
+@pytest.mark.slow
 def test_other_encoders_and_pixels_are_refused_by_name(rendered, pretrained, tmp_path):
     folder = tmp_path / "sd"
     shutil.copytree(pretrained, folder)
@@ -237,6 +238,7 @@ def test_a_cache_cannot_hold_what_is_drawn_at_each_visit(rendered, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_what_cannot_be_decoded_is_left_out_and_named_and_is_a_spare_in_training(rendered, tmp_path, caplog):
     shutil.copytree(rendered / "train", tmp_path / "data" / "train")
     config = make_config(tmp_path / "data", data={"num_workers": 1})
@@ -280,6 +282,7 @@ def test_features_past_the_range_of_the_dtype_are_failures(rendered, tmp_path):
     assert not cache_data(config, tmp_path / "whole", device=CPU, dtype=torch.bfloat16).failed
 
 
+@pytest.mark.slow
 def test_a_damaged_entry_is_a_spare_and_its_shard_is_made_again(rendered, tmp_path):
     config = make_config(rendered)
     run = cached(config, tmp_path, shard_bytes=SMALL, dtype=torch.float32)
@@ -305,6 +308,7 @@ def test_a_damaged_entry_is_a_spare_and_its_shard_is_made_again(rendered, tmp_pa
     assert left[1] == 0
 
 
+@pytest.mark.slow
 def test_the_command(rendered, tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(dump_yaml(make_config(rendered)))

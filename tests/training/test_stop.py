@@ -61,6 +61,7 @@ def test_all_ranks_leave_after_the_same_step_and_the_run_goes_on_bit_for_bit(ren
     assert losses(config) == losses(whole)
 
 
+@pytest.mark.slow
 def test_the_signal_waits_even_where_it_was_ignored_before_and_children_are_deaf_to_it():
     """As launch/rank.sh starts it, too; the child ends by its own exit code, not by the signal."""
     code = """

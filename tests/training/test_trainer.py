@@ -220,6 +220,7 @@ def test_validation_is_entered_by_all_ranks_and_does_not_disturb_training(render
     )
 
 
+@pytest.mark.slow
 def test_records_hold_every_field(rendered, tmp_path):
     config = make_config(rendered, tmp_path / "run", max_train_steps=2)
     run_distributed(train, 1, config, deepspeed_json(tmp_path, 2))

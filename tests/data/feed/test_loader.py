@@ -89,6 +89,7 @@ def test_fixed_batches_cut_the_centre(tmp_path):
     assert (batch["pixels"][..., 4:-4, :] > 190).all()
 
 
+@pytest.mark.slow
 def test_fixed_batches_hold_the_low_resolution(demo):
     data = config(demo / "validation", **MOVING)
     share, how = Share(seed=0, train_batch_size=2), DegradationConfig(filters=("box",), scale=2)

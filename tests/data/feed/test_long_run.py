@@ -18,6 +18,7 @@ def folders(tmp_path_factory):
     return datasets(tmp_path_factory.mktemp("long"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", (0, 2))
 @pytest.mark.parametrize("step", (10**6, FAR - 1, FAR + 10**9))
 def test_any_step_is_reached_at_once(folders, monkeypatch, step, num_workers):

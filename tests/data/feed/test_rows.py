@@ -106,6 +106,7 @@ def test_small_sources_are_left_out_and_named(tmp_path, caplog):
         take(config(tmp_path / "mixed", min_size=48), 1)
 
 
+@pytest.mark.slow
 def test_a_share_of_the_rows_are_moving_images(demo):
     data = config(demo / "train", **MOVING, moving_images=0.3)
     rows = take(data, 20, batch=5)

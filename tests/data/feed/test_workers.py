@@ -77,6 +77,7 @@ def test_killed_and_stopped_processes_change_nothing(demo, caplog, kill):
     assert all(f"a worker {what} at position " in line and ", reading " in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", (False, True))
 def test_a_sample_that_stops_its_process_twice_is_dropped_for_a_spare(demo, tmp_path, caplog, kill):
     folders = demo / "train", write_lone(tmp_path / "lone")

@@ -189,6 +189,7 @@ def test_weights_of_buckets_are_shares_of_the_steps(folders):
     assert np.abs(taken[2] - taken[1] - np.array([1, 3, 2]) * 1000 / 6).max() < 3
 
 
+@pytest.mark.slow
 def test_a_bad_sample_is_replaced_by_one_of_its_bucket_and_others_stay(folders, tmp_path, expected):
     for name in ("wide", "mixed", "tall"):
         shutil.copytree(folders / name, tmp_path / name)
@@ -237,6 +238,7 @@ def test_validation_keeps_the_one_size(folders):
 sizes = st.builds(BucketConfig, num_frames=st.integers(1, 64), height=st.integers(1, 40), width=st.integers(1, 40))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(sizes, min_size=1, max_size=5),

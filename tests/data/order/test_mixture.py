@@ -25,6 +25,7 @@ def test_floor_sum_is_the_sum(n, m, a, b):
     assert floor_sum(n, m, a, b) == sum((a * i + b) // m for i in range(n))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(knots, min_size=1, max_size=4), st.integers(1, 9), st.integers(0, 2**64), st.sampled_from(["videos", "i"])
@@ -41,6 +42,7 @@ def test_counts_are_those_of_counting(each, per_step, seed, purpose):
         counts[dataset] += 1
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(knots, min_size=1, max_size=3),

@@ -108,6 +108,7 @@ def test_impossible_plans_are_refused(demo):
     assert check_global_batch(96, 3, 8) == 4
 
 
+@pytest.mark.slow
 def test_the_command(demo, tmp_path):
     out = tmp_path / "plan.png"
     train = f"data.train=[{{path: {demo}/train, name: web}}, {{path: {demo}/validation, name: vimeo, weight: 3}}]"

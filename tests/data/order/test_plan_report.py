@@ -31,6 +31,7 @@ def test_what_may_not_be_wanted_is_noticed(demo, tmp_path):
     assert "left out: " in plan_text(make_plan(short, seed=0, steps=10, global_batch=6))
 
 
+@pytest.mark.slow
 def test_the_plot_shows_every_dataset_in_its_colour(demo, tmp_path):
     draw_plan(make_plan(config(demo), seed=0, steps=50, global_batch=6), tmp_path / "plan.png")
     with Image.open(tmp_path / "plan.png") as image:

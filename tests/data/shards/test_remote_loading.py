@@ -81,6 +81,7 @@ def test_a_sample_that_stays_out_of_reach_is_dropped_for_a_spare_and_named(web, 
     assert torch.equal(others[same], pixels[same])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", (0, 1))
 def test_a_store_that_no_longer_answers_stops_the_run(web, num_workers):
     url = f"{web.url}/set"

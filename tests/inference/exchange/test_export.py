@@ -88,6 +88,7 @@ def test_weights_keep_every_bit_and_start_runs(cascade_folder, exported, stage):
     assert about["parameters"] == sum(w.numel() for w in weights.values())
 
 
+@pytest.mark.slow
 def test_exports_are_a_cascade_with_runs_beside_them(cascade_folder, exported):
     [expected] = Cascade.from_pretrained(cascade_folder)(["red"])
     shutil.rmtree(exported / "interpolation")
@@ -204,6 +205,7 @@ def test_encoders_of_another_stage_are_refused(with_encoders, pretrained, tmp_pa
 # --- released files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_released_file_holds_the_same_network(cascade_folder, exported, tmp_path, stage):
     network = load_network(cascade_folder / stage / "checkpoint-3/unet")

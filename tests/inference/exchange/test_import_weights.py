@@ -82,6 +82,7 @@ def test_released_files_keep_every_bit_both_ways(released, tmp_path, stage):
     assert same(network.state_dict(), read_folder(tmp_path / "two/unet"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_precision_and_last_bits_of_constants_are_kept(released, tmp_path, stage):
     """Half precision, and frequencies that another library rounded otherwise; through an export of the import too."""
@@ -256,6 +257,7 @@ def test_other_folders_are_refused(cascade_folder, tmp_path):
         import_stage(tmp_path, tmp_path / "taken", "base")
 
 
+@pytest.mark.slow
 @requires_shared
 def test_the_command(released, tmp_path, monkeypatch, capsys):
     file, config = released("vsr")

@@ -59,6 +59,7 @@ def test_a_wrong_gradient_of_one_operation_is_refused(block, operation, argument
         block.errors(Way(block.case.reference), block.case.reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bench", (group_norm_silu, pseudo3d_conv, temporal_attention, unet))
 def test_cases_of_full_size_are_made(bench):
     names = [case.name for case in bench.cases(False)]

@@ -138,6 +138,7 @@ def test_a_way_that_fails_while_it_is_timed_leaves_the_others_their_turns(monkey
     assert {*rows[0]} <= {*harness.FIELDS}
 
 
+@pytest.mark.slow
 def test_where_ours_fails_rivals_have_times_and_no_ratio(tmp_path, monkeypatch):
     case = Case("toy", make, {"triton": Way(out_of_memory), "rival": Way(multiply)}, multiply, Cost(2, 4, 6, 8))
     rows = run_timed(case, dict(rival=lambda: harness.Sample(2.0, 4.0, 6.0, 5.0)))

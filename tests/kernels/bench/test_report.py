@@ -10,6 +10,7 @@ from lavie.kernels.bench.report import renew
 from tests.kernels.bench.results import failed_row, row, write_results
 
 
+@pytest.mark.slow
 def test_report(tmp_path):
     rows = []
     for ms in (9.0, 0.5):  # the later run counts
