@@ -102,19 +102,6 @@ class NoiseSchedule:
         a, s = self._coefficients(x0, t)
         return (a * noise - s * x0).to(x0.dtype)
 
-    def predict_x0(self, x_t: Tensor, output: Tensor, t: Tensor) -> Tensor:
-        """Return the x_0 that an output of the network implies: the inverse of `add_noise` given `target`."""
-        a, s = self._coefficients(x_t, t)
-        x0 = (x_t - s * output) / a if self.prediction_type == "epsilon" else a * x_t - s * output
-        return x0.to(x_t.dtype)
-
-    def predict_noise(self, x_t: Tensor, output: Tensor, t: Tensor) -> Tensor:
-        """Return the noise that an output of the network implies."""
-        if self.prediction_type == "epsilon":
-            return output.to(x_t.dtype)
-        a, s = self._coefficients(x_t, t)
-        return (s * x_t + a * output).to(x_t.dtype)
-
     def snr(self, t: Tensor) -> Tensor:
         """Return the signal-to-noise ratio a_t^2 / s_t^2 of timesteps int64 (B,).
 

@@ -15,7 +15,7 @@ from ..config.load import validate
 from ..config.model import UNetConfig
 from ..distributed import log
 from ..errors import CheckpointError
-from ..run_folder import checkpoints, newest_checkpoint
+from ..run_folder import NETWORK, checkpoints, newest_checkpoint
 from .released import from_released, read_released, require_stage, to_released, unet_config
 from .state_dict import StateDict, require_fit, shapes
 from .trainable import is_temporal
@@ -167,7 +167,7 @@ def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
     # A run's folder means its newest checkpoint; a folder of several models, the network in it.
     if checkpoints(path):
         path = newest_checkpoint(path)
-    folder = path / "unet" if (path / "unet").is_dir() else path
+    folder = path / NETWORK if (path / NETWORK).is_dir() else path
     if not (folder / CONFIG_NAME).is_file():
         raise CheckpointError(
             f"{path}: wanted a .pt file, a checkpoint folder or a Stable Diffusion folder; "

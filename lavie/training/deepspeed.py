@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,31 @@ def init_distributed(store: dist.Store | None = None) -> torch.device:
         )
     deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
     return device
+
+
+def wait_for_leavers(patience: float = FAREWELL) -> bool:
+    """Wait until every rank of the group has come to its own end, so that no launcher ends one that has yet to say why.
+
+    An error that the user can mend is found by all ranks together, but not at the same moment, and a launcher sends
+    SIGTERM to the others as soon as the first has left.
+
+    Args:
+        patience: the most seconds to wait: a rank that fails alone waits in vain.
+
+    Returns:
+        Whether all ranks have come to their end in that time.
+    """
+    store = dist.distributed_c10d._get_default_store()
+    ranks, deadline = [f"leaving/{rank}" for rank in range(dist.get_world_size())], time.monotonic() + patience
+    try:
+        store.set(ranks[dist.get_rank()], "1")
+        while not store.check(ranks):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+    except RuntimeError:  # rank 0, which keeps the store, has seen all and is gone
+        pass
+    return True
 
 
 def end_distributed(patience: float = FAREWELL) -> bool:

@@ -57,6 +57,8 @@ def report(error: Exception) -> int:
 def leave(code: int) -> NoReturn:
     """Leave the process group, if this process is in one, and end the process with an exit code.
 
+    With FAILED, the ranks of a group wait for one another first, for a few seconds.
+
     All that was registered for the exit is done and all output written, but a process that was in a group does without
     the interpreter's finalization. Its collectives ran in C++ threads, and ending the group does not end those: hooks
     of DeepSpeed keep the engine for good, and every parameter of ZeRO 3 holds the group. A thread that has still to let
@@ -65,8 +67,10 @@ def leave(code: int) -> NoReturn:
     """
     if "torch" not in sys.modules or not _in_group():  # importing torch takes seconds
         sys.exit(code)
-    from .deepspeed import end_distributed
+    from .deepspeed import end_distributed, wait_for_leavers
 
+    if code == FAILED:
+        wait_for_leavers()
     end_distributed()
     atexit._run_exitfuncs()
     with suppress(OSError, ValueError):  # nobody reads, or somebody has closed them

@@ -6,6 +6,7 @@ import torch
 from lavie.diffusion.loss import joint_loss, min_snr_weight
 from lavie.diffusion.schedule import NoiseSchedule
 from lavie.testing import TOLERANCES
+from tests.diffusion.inverse import predict_x0
 
 
 def pair(frames, dtype=torch.float32):
@@ -74,7 +75,7 @@ def test_min_snr_is_the_clamped_loss_on_x0(prediction_type):
     x0, noise = (torch.randn(4, 50, generator=g, dtype=torch.float64) for _ in range(2))
     target = schedule.target(x0, noise, t)
     output = target + 0.1 * torch.randn(4, 50, generator=g, dtype=torch.float64)
-    on_x0 = (schedule.predict_x0(schedule.add_noise(x0, noise, t), output, t) - x0).square().mean(1)
+    on_x0 = (predict_x0(schedule, schedule.add_noise(x0, noise, t), output, t) - x0).square().mean(1)
     snr = schedule.snr(t).double()
     weighted = min_snr_weight(snr, 5, prediction_type) * (output - target).square().mean(1)
     assert torch.allclose(weighted, snr.clamp(max=5) * on_x0, rtol=TOLERANCES[torch.float32])
