@@ -18,7 +18,7 @@ from tests.launch.slurm import ROOT, Job, SlurmCluster, wait_until
 def path(cluster: SlurmCluster) -> dict[str, str]:
     """An environment in which `python train.py` is the stand-in."""
     folder = cluster.folder / "bin"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/launch/stand_in.py "$@"\n')
     (folder / "python").chmod(0o755)
     return {"PATH": f"{folder}:{cluster.environment['PATH']}", "PYTHONPATH": str(ROOT)}
