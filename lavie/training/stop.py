@@ -65,7 +65,7 @@ def leave(code: int) -> NoReturn:
     go of the last collective's tensors needs the GIL for it. Once the interpreter is being finalized, asking for the
     GIL ends a thread, and to end in a destructor is SIGABRT in place of the exit code (PyTorch's issue 190489).
     """
-    # A launcher ends the ranks that are left as soon as the first is gone: from here on this one's own code is to count.
+    # A launcher ends the others as soon as the first rank has left; from here on, this one's own code is to count.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "torch" not in sys.modules or not _in_group():  # importing torch takes seconds
         sys.exit(code)
