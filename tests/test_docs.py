@@ -140,6 +140,15 @@ def test_every_block_is_run_or_says_why_not(block: Block):
         assert isinstance(yaml.safe_load(block.text), dict)
 
 
+def test_commands_stand_in_fenced_blocks():
+    """A command that is only indented would be neither run nor marked."""
+    for page in PAGES:
+        for line in (ROOT / page).read_text().splitlines():
+            assert not re.match(r" {4}(\$ |lavie |make |python |deepspeed |torchrun |mpirun |sbatch |bash )", line), (
+                page
+            )
+
+
 def test_targets_of_make_exist():
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
     for page in PAGES:
