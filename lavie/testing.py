@@ -70,7 +70,8 @@ def tiny_unet(**changes: Any) -> UNetConfig:
 
 
 M_PERTURB = -6
-"""Of glibc's malloc.h: what mallopt calls the byte that memory is filled with when it is allocated and freed."""
+"""The number by which glibc's mallopt (malloc.h) is told the byte that memory is filled with when it is allocated and
+freed."""
 
 
 @contextmanager

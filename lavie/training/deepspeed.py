@@ -67,7 +67,7 @@ def init_distributed(store: dist.Store | None = None) -> torch.device:
     return device
 
 
-def wait_for_leavers(patience: float = FAREWELL) -> bool:
+def wait_for_leavers(patience: float = FAREWELL) -> None:
     """Wait until every rank of the group has come to its own end, so that no launcher ends one that has yet to say why.
 
     An error that the user can mend is found by all ranks together, but not at the same moment, and a launcher sends
@@ -75,21 +75,15 @@ def wait_for_leavers(patience: float = FAREWELL) -> bool:
 
     Args:
         patience: the most seconds to wait: a rank that fails alone waits in vain.
-
-    Returns:
-        Whether all ranks have come to their end in that time.
     """
     store = dist.distributed_c10d._get_default_store()
     ranks, deadline = [f"leaving/{rank}" for rank in range(dist.get_world_size())], time.monotonic() + patience
     try:
         store.set(ranks[dist.get_rank()], "1")
-        while not store.check(ranks):
-            if time.monotonic() > deadline:
-                return False
+        while not store.check(ranks) and time.monotonic() < deadline:
             time.sleep(0.05)
     except RuntimeError:  # rank 0, which keeps the store, has seen all and is gone
-        pass
-    return True
+        return
 
 
 def end_distributed(patience: float = FAREWELL) -> bool:

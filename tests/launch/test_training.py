@@ -50,7 +50,7 @@ def changes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def expected(changes, tmp_path_factory) -> tuple[list[tuple[int, float]], str]:
-    """Of a run on two ranks that no SLURM started and nothing interrupted."""
+    """Provide the result of a run on two ranks that no SLURM started and nothing interrupted."""
     output = tmp_path_factory.mktemp("expected")
     run_distributed(uninterrupted, 2, load_config(CONFIG, [*changes, f"output_dir={output}"]))
     return result(output)

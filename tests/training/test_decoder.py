@@ -50,7 +50,7 @@ def with_decoder(folder: Path, decoder: str) -> TrainConfig:
 
 
 def losses(folder: Path, decoder: str) -> np.ndarray:
-    """Of a run on one rank."""
+    """Return the losses of a run on one rank, in which this decoder decodes."""
     config = with_decoder(folder, decoder)
     run_distributed(train, 1, config, "configs/zero3.json")
     lines = (Path(config.output_dir) / "metrics.jsonl").read_text().splitlines()
