@@ -5,7 +5,7 @@ import torch
 
 from lavie.config.model import UNetConfig
 from lavie.errors import CheckpointError
-from lavie.models.released import require_released_kind
+from lavie.models.released import read_released, require_released_kind
 from lavie.models.weights import load_official, to_official, unet_config
 from lavie.testing import tiny_unet
 from tests.models.by_hand import random_weights
@@ -176,6 +176,13 @@ def test_other_rotary_frequencies_are_refused(base, change):
     name = "mid_block.attentions.0.transformer_blocks.0" + FREQUENCIES
     with pytest.raises(CheckpointError, match=name):
         load_official("base", {**state, name: change(state[name])}, config)
+
+
+@pytest.mark.parametrize("content", (3, [torch.ones(1)], {"a": torch.ones(1), "b": 3}, {"ema": {1: torch.ones(1)}}))
+def test_files_of_something_else_are_refused(tmp_path, content):
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="wanted a state dict, or a dict with one under"):
+        read_released(tmp_path / "x.pt")
 
 
 def test_unknown_stages_are_refused(base, network):
