@@ -138,6 +138,8 @@ def walk(source: Source, node: ast.AST, wait: bool = False) -> Iterator[Fault]:
             return
         case ast.FunctionDef(name="__repr__" | "__str__") | ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
             return
+        case ast.Subscript(value=ast.Name(id="Literal")):  # a type hint
+            return
         case ast.Call(func=called) if QUIET.match(ast.unparse(called)):
             return
         case ast.Call(func=ast.Name(id="zip")):
