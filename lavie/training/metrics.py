@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..config.train import TrainConfig
+from ..console import make_console
 from ..files import replacing
 from ..run_folder import METRICS
 
@@ -36,7 +36,7 @@ class Metrics:
         self._total, self._start = config.max_train_steps, start_step
         self._every = max(1, config.max_train_steps // PLAIN_LINES)
 
-        console = Console()
+        console = make_console()
         self._progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
