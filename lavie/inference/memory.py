@@ -23,9 +23,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..diffusion.guidance import is_guided
 from ..errors import ConfigError
 from ..models.unet import VideoUNet
-from ..diffusion.guidance import is_guided
 from .cascade import Cascade
 from .latents import FRAMES_AT_ONCE
 from .load import META, dtype_on

@@ -212,8 +212,8 @@ class Sampler:
         guidance_scale, sequential = call.settings.guidance_scale, call.sequential_guidance
         if not guidance_scale >= 0:
             raise ConfigError(
-                f"guidance_scale: got {guidance_scale:g}, wanted 0 or more: 0 draws without the caption, 1 by the caption "
-                "alone, more than 1 away from the negative prompt"
+                f"guidance_scale: got {guidance_scale:g}, wanted 0 or more: 0 draws without the caption, 1 by the "
+                "caption alone, more than 1 away from the negative prompt"
             )
         branches = [list(prompts)]
         if is_guided(guidance_scale):
