@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: pytest-xdist keeps every core busy
 
@@ -30,6 +31,17 @@ def rank_server(request):
     """Start the ranks' fork server before any test: a loader's workers would start one without what ranks need."""
     if any(hasattr(getattr(item, "module", None), "run_distributed") for item in request.session.items):
         start_rank_server()
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """Put back how this process takes signals: train.py's `main` changes it, and what later tests start inherits it."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @pytest.fixture(scope="module")

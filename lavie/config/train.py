@@ -24,7 +24,8 @@ class SamplingConfig(Strict):
     num_inference_steps: int = Field(50, ge=1)
     """Denoising steps. Default: the released code's."""
     guidance_scale: float = Field(7.5, ge=0)
-    """Strength of classifier-free guidance; 1 and less switch it off. Default: the released base stage's."""
+    """Scale s of classifier-free guidance, unconditional + s (conditional - unconditional): 1 switches it off and
+    halves the time, 0 draws without the caption. Default: the released base stage's."""
     negative_prompt: str = ""
     """Prompt of guidance's unconditional branch. Default: the empty caption, with which caption_dropout trains it."""
     prompt_suffix: str = ""

@@ -29,7 +29,8 @@ class StageSettings(Strict):
     num_inference_steps: int = Field(50, ge=1)
     """Denoising steps; the schedulers refuse 1, and more than 500."""
     guidance_scale: float = Field(7.5, ge=0)
-    """Scale of classifier-free guidance. Up to 1 the unconditional prediction is not computed at all."""
+    """Scale of classifier-free guidance: 0 draws by the negative prompt alone, 1 by the prompt alone in half the time,
+    more than 1 away from the negative prompt."""
     scheduler: SamplerName = "ddim"
     """The solver that walks from noise to a clip."""
     seed: int = 0
