@@ -63,8 +63,8 @@ def backward_and_step(engine: Any, loss: torch.Tensor) -> Update | None:
     engine.backward(loss)
     last = engine.is_gradient_accumulation_boundary()
 
-    # Without ZeRO in float32 the optimizer is PyTorch's own, where nothing else looks at the gradient. It is the sum over
-    # the ranks, so all of them skip the same updates.
+    # Without ZeRO in float32 the optimizer is PyTorch's own, where nothing else looks at the gradient. It is the sum
+    # over the ranks, so all of them skip the same updates.
     if last and isinstance(engine.optimizer, torch.optim.Optimizer):
         gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))

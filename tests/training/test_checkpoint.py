@@ -121,8 +121,8 @@ def test_what_a_resumed_run_must_keep_is_refused_by_name(resumed, key, value, wa
         ),
         (
             {"lr_scheduler": "constant", "lr_warmup_steps": 50},
-            "at step 5 is 1e-05, at step 4 it was 0.0001: lr_scheduler was cosine, now constant, lr_warmup_steps was 3, "
-            "now 50",
+            "at step 5 is 1e-05, at step 4 it was 0.0001: lr_scheduler was cosine, now constant, "
+            "lr_warmup_steps was 3, now 50",
         ),
     ),
 )
