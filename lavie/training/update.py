@@ -65,15 +65,17 @@ def backward_and_step(engine: Any, loss: torch.Tensor) -> Update | None:
 
     # Without ZeRO in float32 the optimizer is PyTorch's own, where nothing else looks at the gradient. It is the sum
     # over the ranks, so all of them skip the same updates.
-    if last and isinstance(engine.optimizer, torch.optim.Optimizer):
+    optimizer: Any = engine.optimizer
+    plain = isinstance(optimizer, torch.optim.Optimizer)
+    if last and plain:
         gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
         if math.isfinite(norm):
             engine.step()
             return Update(norm, True)
-        engine.optimizer.step = lambda: None
+        optimizer.step = lambda: None  # the engine's own counts go on
         engine.step()
-        del engine.optimizer.step
+        del optimizer.step
         engine.skipped_steps += 1
         return Update(None, False)
 
