@@ -78,9 +78,9 @@ class TrainConfig(Strict):
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass instead of kept: about a third more work for most of
     their memory. Default: off, as small networks do not need it."""
-    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
-    """What the network computes in: float32 (no), or bfloat16 with float32 masters (bf16). Default: auto, bf16 on a GPU
-    and float32 on a CPU."""
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """What the network computes in: float32 (no), or bfloat16 (bf16) or float16 (fp16) with float32 masters. fp16 is
+    for GPUs without bf16, and scales the loss. Default: auto, float32 on a CPU, and on a GPU bf16 or else fp16."""
     kernels: Literal["auto", "torch", "triton"] = "auto"
     """What computes temporal attention, GroupNorm and temporal convolution: plain PyTorch, or Triton kernels, with an
     error where they cannot run. Default: auto, Triton kernels where they run and PyTorch elsewhere."""
@@ -136,6 +136,9 @@ class TrainConfig(Strict):
     """Whether the noise schedule is rescaled so that its last timestep has no signal (Lin et al., 2024); needs
     v_prediction. Default: no, as the released networks were trained."""
 
+    logging_steps: int = Field(50, ge=1)
+    """Steps between two lines in the log of a run without a terminal, which has at least about one a minute. Every step
+    is in metrics.jsonl. Default: what a reader scrolls through."""
     checkpointing_steps: int = Field(500, ge=1)
     """Steps between checkpoints; the last step is saved too. Default: that of diffusers' training scripts."""
     checkpoints_total_limit: int | None = Field(None, ge=1)
