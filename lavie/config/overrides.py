@@ -72,7 +72,8 @@ def split_command_line(
     Raises:
         ConfigError: an unknown `--key`, or one without a value.
     """
-    plain, overrides = [], []
+    plain: list[str] = []
+    overrides: list[str] = []
     rest = iter(words)
     for word in rest:
         if not word.startswith("--"):
