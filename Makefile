@@ -14,7 +14,7 @@ RANKS ?= $(if $(filter 1,$(GPUS)),1,2)
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-long test test-fast test-slurm check bench bench-gpu bench-data resources fuzz clean
+.PHONY: help install demo demo-long test test-fast test-slurm check bench bench-gpu bench-data resources fuzz mutations clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -132,6 +132,10 @@ resources: $(DEV_STAMP)  ## compile the kernels for sm_80 and sm_90 and compare 
 
 fuzz: $(DEV_STAMP)  ## 2,000 hostile and broken samples: counts per class
 	python -m tests.data.prepare.fuzz --cases 2000
+
+MUTATIONS ?= --count 60
+mutations: $(DEV_STAMP)  ## put faults in on purpose, one at a time, and name those that no test notices: runs/mutations.json
+	python -m tests.mutations.run $(MUTATIONS)
 
 clean:  ## remove .venv, caches and build products; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -259,7 +259,7 @@ def main(
     height: Annotated[int | None, typer.Option(help="Of the base clip; default: 320 on a GPU, 64 on a CPU.")] = None,
     width: Annotated[int | None, typer.Option(help="Of the base clip; default: 512 on a GPU, 64 on a CPU.")] = None,
     steps: Annotated[int | None, typer.Option(help="Of denoising; default: 50 on a GPU, 2 on a CPU.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Of all stages; up to 1 is one network call a step.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Of all stages; 1 is one network call a step.")] = None,
     vsr_frames: Annotated[int, typer.Option(min=2, help="The most that super-resolution is given.")] = VSR_FRAMES,
     results: Annotated[Path, typer.Option(help="The CSV file that rows are appended to.")] = RESULTS,
 ) -> None:

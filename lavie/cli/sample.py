@@ -19,7 +19,10 @@ def sample(
     prompt: Prompt = None,
     prompt_file: PromptFile = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(min=0, help="Scale of classifier-free guidance.")] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(min=0, help="Scale of classifier-free guidance; 1 switches it off, 0 ignores the prompt."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the initial noise.")] = 0,
     scheduler: Annotated[Scheduler | None, typer.Option(help="How noise becomes a video.")] = None,
     frames: Annotated[

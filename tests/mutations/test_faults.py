@@ -1,0 +1,114 @@
+"""The faults that are put in on purpose are the ones that the rules name, in an order that a seed fixes."""
+
+import ast
+import shutil
+import textwrap
+
+import pytest
+
+from tests.mutations import choice, run, trial
+from tests.mutations.faults import Fault, faults_of
+
+
+def changes(code: str, path: str = "x.py") -> set[tuple[str, str]]:
+    """The faults of a piece of code, as (kind, the changed line with the fault)."""
+    return {(fault.kind, fault.now) for fault in faults_of(path, textwrap.dedent(code) + "\n")}
+
+
+@pytest.mark.parametrize(
+    "code, wanted",
+    (
+        ("y = a - b", {("sign flipped", "y = a + b")}),
+        ("y = (a) * b", {("operator", "y = (a) / b")}),
+        ("y = a // b", {("rounded up", "y = -(-(a) // (b))")}),
+        ("y = a < b", {("comparison", "y = a <= b")}),
+        ("y = a not in b", {("condition turned", "y = a in b")}),
+        ("y = x[a:]", {("off by one", "y = x[a + 1:]")}),
+        ("y = 0.5", {("constant", "y = 1.0")}),
+        ("WAIT_SECONDS = 0.5", set()),
+        ("y: int = 3", {("off by one", "y: int = 4")}),
+        ("y = {'a': x, 'b': z}", {("key 'a' lost", "y = {'b': z}"), ("key 'b' lost", "y = {'a': x}")}),
+        ("y = ('a', 'b')", {("element lost", "y = ('b',)"), ("element lost", "y = ('a',)")}),
+        ("y = a if b else c", {("branch", "y = (a)"), ("branch", "y = (c)")}),
+        ("y = [a for a in b if a]", {("filter left out", "y = [a for a in b]")}),
+        ("y = x.sum(dim=d)", {("option dim ignored", "y = x.sum()"), ("mean for sum", "y = x.mean(dim=d)")}),
+        ("if a:\n    raise ValueError('b' + 'c')", {("check removed", "pass")}),
+        ("def f(x: Tensor[1] = None) -> Tensor[2]:\n    '''Say 1 + 1.'''\n    log.info('a', x, 1)", set()),
+        ("assert a < 1, f'{a + 1}'", set()),
+    ),
+)
+def test_rules(code, wanted):
+    assert changes(code) == wanted
+
+
+def test_conditions_and_calls():
+    both = {("and for or", "y = a or b"), ("condition left out", "y = a"), ("condition left out", "y = b")}
+    assert changes("y = a and b") == both
+    assert changes("g(a, b, k=c)") == {
+        ("step left out", "pass"),
+        ("arguments swapped", "g(b, a, k=c)"),
+        ("argument left out", "g(a, k=c)"),
+        ("option k ignored", "g(a, b)"),
+    }
+    loop = "for i in range(n):\n    if i:\n        continue\n    ä = -i\n"
+    assert {fault.now for fault in faults_of("x.py", loop)} == {"for i in range(n - 1):", "pass", "ä = i"}
+
+
+def test_shell():
+    code = 'say "$1 -ge 2"\nif [[ $a -ge 2 || -n $b ]]; then # -ge\n    exit 3\nfi\n#SBATCH --time=24:00:00\n'
+    assert changes(code, "x.sh") == {
+        ("comparison", "if [[ $a -gt 2 || -n $b ]]; then # -ge"),
+        ("off by one", "if [[ $a -ge 3 || -n $b ]]; then # -ge"),
+        ("and for or", "if [[ $a -ge 2 && -n $b ]]; then # -ge"),
+        ("off by one", "exit 4"),
+        ("step left out", "true"),
+        ("off by one", "#SBATCH --time=25:00:00"),
+    }
+
+
+def test_every_package_has_its_turn_and_a_number_stays():
+    files = ["lavie/seeds.py", "lavie/diffusion/guidance.py", "kernels/cases.py", "launch/rank.sh"]
+    order = choice.sequence(1, files)
+    assert {fault.path for fault in order[:4]} == set(files)
+    assert order == choice.sequence(1, files) and order != choice.sequence(2, files)
+    assert sorted(map(repr, order)) == sorted(map(repr, choice.sequence(2, files)))
+    assert {name.split("/")[0] for name in choice.mutated_files()} == {"lavie", "kernels", "launch", "train.py"}
+
+
+def test_the_nearest_tests_come_first():
+    tests = choice.Tests()
+    assert tests.of("lavie/data/order/mixture.py")[0] == "tests/data/order/test_mixture.py"
+    assert "tests/models/test_unet.py" in tests.of("lavie/models/attention.py")
+    assert tests.of("lavie/models/frames.py")[0] == "tests/models/test_frames.py"
+    assert tests.of("kernels/temporal_attention.py") == ["tests/kernels/test_temporal_attention.py"]
+    assert tests.of("launch/env.sh")[0] == "tests/launch/test_scripts.py"
+
+
+def test_equivalent_faults_still_exist():
+    known = run.equivalents()
+    found = {
+        (fault.path, fault.was, fault.now)
+        for path in {path for path, *_ in known}
+        for fault in faults_of(path, (choice.ROOT / path).read_text())
+    }
+    assert not [fault for fault in known if fault not in found], "these lines have changed: argue anew, or remove them"
+    assert all(len(reason.split()) >= 4 for reason in known.values())
+
+
+@pytest.mark.slow
+def test_a_fault_is_noticed_or_survives_in_the_copy_alone(tmp_path, monkeypatch):
+    """The copy is as it was afterwards, and the checkout is never touched."""
+    monkeypatch.setattr(trial, "PASSES", ["not long"])
+    copy = tmp_path / "copy"
+    (copy / "tests").mkdir(parents=True)
+    shutil.copy(choice.ROOT / "pyproject.toml", copy)
+    (copy / "code_.py").write_text("def larger(a, b):\n    return a > b\n")
+    (copy / "tests/test_code.py").write_text("from code_ import larger\ndef test_it():\n    assert larger(2, 1)\n")
+    text = (copy / "code_.py").read_text()
+    weaker = Fault("code_.py", "comparison", 2, "", "", text.index(">"), text.index(">") + 1, ">=")
+    turned = Fault("code_.py", "comparison", 2, "", "", text.index(">"), text.index(">") + 1, "<")
+    assert ast.parse(weaker.applied(text)) and Fault("code_.py", "", 2, "", "", 0, 3, "").applied(text) is None
+    outcomes = [trial.judge(fault, ["tests/test_code.py"], copy, 60) for fault in (weaker, turned)]
+    assert [outcome["outcome"] for outcome in outcomes] == ["SURVIVED", "caught"]
+    assert outcomes[1]["by"] == ["tests/test_code.py::test_it"]
+    assert (copy / "code_.py").read_text() == text and not (copy.parent / "copy-tmp").exists()
