@@ -13,7 +13,8 @@ from typing import Any, Self
 from pydantic import Field
 
 from ..config.base import Strict
-from ..config.load import merge, parse_overrides, validate
+from ..config.load import validate
+from ..config.overrides import merge, parse_overrides
 from ..config.stages import STAGES
 from ..config.train import SamplerName, TrainConfig
 
@@ -198,4 +199,5 @@ def resolve(
         ConfigError: names every key that is unknown or out of range.
     """
     seeds = {} if seed is None else {stage: {"seed": seed} for stage in CascadeSettings.model_fields}
-    return validate(CascadeSettings, merge(merge(defaults, seeds), parse_overrides(overrides)), source)
+    changes = parse_overrides(overrides, CascadeSettings)
+    return validate(CascadeSettings, merge(merge(defaults, seeds), changes), source)
