@@ -78,6 +78,10 @@ def _cell(seen: str | None, wanted: str | None) -> Text:
 
 
 def print_psnr(scored: StageScore) -> None:
-    """Print the mean PSNR of the network and of doing without it."""
+    """Print the mean PSNR of the network and of doing without it, and what makes it say less."""
     line = ", ".join(f"{name} {value:.2f} dB" for name, value in scored.psnr_db.items())
-    typer.echo(f"{scored.stage}: PSNR of {scored.clips} held-out clips: {line}")
+    cut = f"{scored.cuts} cuts of {scored.clips}" if scored.cuts > scored.clips else f"{scored.clips}"
+    frames, height, width = scored.size
+    typer.echo(f"{scored.stage}: PSNR of {cut} held-out clips, {frames} frames of {height} x {width} each: {line}")
+    for note in scored.notes:
+        typer.echo(f"note: {note}", err=True)

@@ -10,8 +10,10 @@ SHOWN = 20
 
 
 def print_counts(console: Console, rows: Iterable[tuple[str, int]], title: str | None = None) -> None:
-    """Print a table with the columns "what" and "count"."""
-    table = Table(title=title, title_justify="left")
+    """Print a table with the columns "what" and "count", under a title on one line, however narrow the table is."""
+    if title is not None:
+        console.print(title, style="italic", soft_wrap=True)
+    table = Table()
     table.add_column("what")
     table.add_column("count", justify="right")
     for what, count in rows:
