@@ -3,7 +3,7 @@
 The launcher is found in this order, because one may have started another:
 
 1. RANK is set: torchrun or deepspeed, or a script that does as they do (launch/rank.sh).
-2. A variable of MPI_NUMBERS is set: mpirun.
+2. The variables of MPI_NUMBERS tell of several ranks, and are not those that srun sets for its own tasks: mpirun.
 3. SLURM says that this process is one of several tasks: srun.
 4. Otherwise nobody launched this process, and it is alone.
 
@@ -76,10 +76,28 @@ def _launcher() -> Launcher:
     """Return what started this process, by the order in the module's docstring."""
     if "RANK" in os.environ:
         return "torch"
-    if any(rank in os.environ for rank, _ in MPI_NUMBERS):
+    if _started_by_mpirun():
         return "mpi"
     # Were the tasks of srun not ranks, each of them would be a run of its own, all in one folder.
     return "slurm" if os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1" else "none"
+
+
+def _started_by_mpirun() -> bool:
+    """Return whether mpirun started this process, as one of several.
+
+    Where SLURM speaks PMI, srun gives PMI_RANK and PMI_SIZE to its own tasks too, also to the one task of
+    `srun --pty bash`. They are then SLURM's numbers. MPICH's mpirun, which may start its daemons by srun, sets
+    MPI_LOCALRANKID as well.
+    """
+    for rank, size in MPI_NUMBERS:
+        if rank not in os.environ:
+            continue
+        if os.environ.get(size) == "1":
+            return False
+        slurm = [os.environ.get(SLURM_NUMBERS[name]) for name in ("RANK", "WORLD_SIZE")]
+        by_srun = rank == "PMI_RANK" and [os.environ[rank], os.environ.get(size)] == slurm
+        return not by_srun or "MPI_LOCALRANKID" in os.environ
+    return False
 
 
 def launched_rank() -> LaunchedRank:
@@ -175,12 +193,16 @@ def _ask_mpi() -> dict[str, str]:
     All ranks call it together. It changes no environment, but starts MPI and finalises it.
 
     Raises:
-        ConfigError: mpi4py is missing, or was built for another MPI than the one of this mpirun.
+        ConfigError: mpi4py is missing, finds no MPI library, or was built for another MPI than the one of this mpirun.
     """
     try:
         from mpi4py import MPI
-    except ImportError as error:
-        raise ConfigError(f"mpirun started this process, but {error}: pip install 'lavie[mpi]'") from None
+    except Exception as error:  # without an MPI library, mpi4py raises RuntimeError
+        names = next(f"{rank} and {size}" for rank, size in MPI_NUMBERS if rank in os.environ)
+        raise ConfigError(
+            f"{names} say that mpirun started this process, but importing mpi4py failed ({type(error).__name__}: "
+            f"{error}): pip install 'lavie[mpi]' with the MPI of this mpirun in PATH, or unset them to run one rank"
+        ) from None
     world = MPI.COMM_WORLD
     started = next((os.environ[size] for _, size in MPI_NUMBERS if size in os.environ), str(world.size))
     if started != str(world.size):

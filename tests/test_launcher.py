@@ -33,6 +33,9 @@ def _nobody_launched_this(monkeypatch):
 
 
 OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+PTY = {"PMI_RANK": "0", "PMI_SIZE": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_STEP_NUM_TASKS": "1"}
+HYDRA = {"SLURM_PROCID": "1", "SLURM_LOCALID": "0", "SLURM_STEP_NUM_TASKS": "2", "MPI_LOCALRANKID": "0"}
+SRUN_PMI = {"PMI_RANK": "5", "PMI_SIZE": "8"}
 SLURM = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8"}
 
 
@@ -45,6 +48,13 @@ SLURM = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8"}
         (OPEN_MPI, LaunchedRank("mpi", 3, 4, 1), True),
         ({"PMI_RANK": "1", "PMI_SIZE": "2"}, LaunchedRank("mpi", 1, 2, None), True),
         ({"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1"}, LaunchedRank("mpi", 1, 2, 1), True),
+        # Where SLURM speaks PMI, srun gives its numbers to its tasks, to the one of `srun --pty bash` too.
+        (SLURM | SRUN_PMI, LaunchedRank("slurm", 5, 8, 1), True),
+        (PTY, LaunchedRank("none", 0, 1, None), False),
+        (SLURM | {"PMI_RANK": "0", "PMI_SIZE": "1"}, LaunchedRank("slurm", 5, 8, 1), True),
+        # MPICH's mpirun has started its daemons by srun: one on each of two nodes, or a rank each.
+        (HYDRA | {"PMI_RANK": "9", "PMI_SIZE": "16"}, LaunchedRank("mpi", 9, 16, 0), True),
+        (HYDRA | {"PMI_RANK": "1", "PMI_SIZE": "2"}, LaunchedRank("mpi", 1, 2, 0), True),
         (SLURM, LaunchedRank("slurm", 5, 8, 1), True),
         (SLURM | {"SLURM_STEP_NUM_TASKS": "1"}, LaunchedRank("none", 0, 1, None), False),
         # srun starts mpirun's daemons, and torchrun too: what started this process last counts.
@@ -102,6 +112,22 @@ def test_an_mpi_that_knows_nothing_of_mpirun_is_found(environment, monkeypatch):
     monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=alone))
     environment(PMI_RANK="1", PMI_SIZE="2")
     with pytest.raises(ConfigError, match="mpirun started 2 processes, but mpi4py sees 1"):
+        find_place()
+
+
+@pytest.mark.parametrize("error", (ModuleNotFoundError("No module named 'mpi4py'"), RuntimeError("cannot load MPI")))
+def test_an_mpi4py_that_cannot_be_imported_is_told(environment, monkeypatch, error):
+    """It raises RuntimeError where it finds no MPI library."""
+
+    class Finder:
+        def find_spec(self, name, *_):
+            if name.startswith("mpi4py"):
+                raise error
+
+    monkeypatch.delitem(sys.modules, "mpi4py", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    environment(PMI_RANK="1", PMI_SIZE="2")
+    with pytest.raises(ConfigError, match=f"PMI_RANK and PMI_SIZE say .*{error}.*pip install 'lavie.mpi.'.*unset"):
         find_place()
 
 

@@ -24,11 +24,11 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from .. import __version__
 from ..config.stages import STAGES
+from ..console import make_console
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import LavieError
 from ..inference.cascade import Cascade
@@ -259,7 +259,7 @@ def main(
     height: Annotated[int | None, typer.Option(help="Of the base clip; default: 320 on a GPU, 64 on a CPU.")] = None,
     width: Annotated[int | None, typer.Option(help="Of the base clip; default: 512 on a GPU, 64 on a CPU.")] = None,
     steps: Annotated[int | None, typer.Option(help="Of denoising; default: 50 on a GPU, 2 on a CPU.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Of all stages; up to 1 is one network call a step.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Of all stages; 1 is one network call a step.")] = None,
     vsr_frames: Annotated[int, typer.Option(min=2, help="The most that super-resolution is given.")] = VSR_FRAMES,
     results: Annotated[Path, typer.Option(help="The CSV file that rows are appended to.")] = RESULTS,
 ) -> None:
@@ -286,7 +286,7 @@ def main(
 
     # Failures come after the table, and decide the exit code.
     if rows:
-        Console().print(table(rows))
+        make_console().print(table(rows))
     if failures:
         raise SystemExit("\n".join(f"stage {name} failed: {reason}" for name, reason in failures.items()))
 

@@ -1,4 +1,4 @@
-"""`lavie export` and `lavie import`: networks between runs, exported folders, released files and diffusers' folders."""
+"""`lavie export` and `lavie import`: networks between runs, exported folders, released files and 2-D UNets."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -66,8 +66,9 @@ def import_command(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="A JSON file in the style of diffusers' unet/config.json, for a network of another size. Default: "
-            "the released size, or what SRC says."
+            help="For a network that is not the released one: the folder of the run or export that the file was made "
+            "of, or a JSON file in the style of diffusers' unet/config.json. Default: the released one, or what SRC "
+            "says."
         ),
     ] = None,
     overwrite: Overwrite = False,

@@ -7,6 +7,7 @@ import typer
 from rich.progress import Progress
 
 from ..config.train import SamplerName as Scheduler
+from ..console import make_console
 from .prompts import Prompt, PromptFile, read_prompts
 
 
@@ -18,7 +19,10 @@ def sample(
     prompt: Prompt = None,
     prompt_file: PromptFile = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(min=0, help="Scale of classifier-free guidance.")] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(min=0, help="Scale of classifier-free guidance; 1 switches it off, 0 ignores the prompt."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the initial noise.")] = 0,
     scheduler: Annotated[Scheduler | None, typer.Option(help="How noise becomes a video.")] = None,
     frames: Annotated[
@@ -48,7 +52,7 @@ def sample(
         width=width,
         negative_prompt=negative_prompt,
     )
-    with Progress(transient=True) as progress:
+    with Progress(transient=True, console=make_console()) as progress:
         task = progress.add_task("sampling")
         paths = generate(
             pipeline,

@@ -1,8 +1,9 @@
-"""The base class of every section of the configuration, and a type that several sections use."""
+"""The base class of every section of the configuration, and types that several sections use."""
 
+import os.path
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class Strict(BaseModel):
@@ -16,3 +17,26 @@ class Strict(BaseModel):
 
 Positive = Annotated[float, Field(gt=0)]
 """A number above 0."""
+
+
+def _expanded(path: str) -> str:
+    """Return a path with the home folder in place of a leading ~; ValueError for an empty path or an unknown user."""
+    if not path:
+        raise ValueError("wanted a path, got nothing")
+    full = os.path.expanduser(path)
+    if full.startswith("~"):
+        raise ValueError(f"there is no user {full.partition('/')[0]}: write ./{full} for a folder of that name")
+    return full
+
+
+def _not_off(path: str) -> str:
+    """Return a path; ValueError for a word by which somebody means that there is none."""
+    if path.lower() in ("none", "false", "off", "no", "0"):
+        raise ValueError(f"{path} would be a path: null stands for none, and ./{path} for a file of that name")
+    return path
+
+
+PathText = Annotated[str, AfterValidator(_expanded)]
+"""The path of a file or folder; a leading ~ is the home folder."""
+OptionalPath = Annotated[str, AfterValidator(_not_off), AfterValidator(_expanded)] | None
+"""The path of a file or folder, or null for none."""

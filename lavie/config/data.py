@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from .base import Strict
+from .base import OptionalPath, PathText, Strict
 
 
 def _as_knots(weight: Any) -> Any:
@@ -38,10 +38,20 @@ def _known(model: type[Strict], values: Mapping[str, Any], what: str) -> None:
         raise ValueError(f"unknown key {unknown[0]} of {what}; valid keys: {', '.join(model.model_fields)}")
 
 
+def _single(path: str, key: str) -> tuple[str]:
+    """Return a single path as a list of one; ValueError if it looks like several, or like none."""
+    if "," in path:
+        several = ", ".join(part.strip() for part in path.split(","))
+        raise ValueError(f"{key} is {path!r}, one path with a comma: for several write [{several}], else ['{path}']")
+    if path.lower() in ("none", "false", "off", "no", "0"):
+        raise ValueError(f"{key} is {path!r}: [] stands for none, and ./{path} for a folder of that name")
+    return (path,)
+
+
 class DatasetConfig(Strict):
     """One dataset of a mixture. Its share of a run's samples is its weight over the sum of all weights."""
 
-    path: tuple[str, ...] = Field(min_length=1)
+    path: tuple[PathText, ...] = Field(min_length=1)
     """Folders of shards, or single .tar files; a single path may stand without a list."""
     name: str = Field("", pattern=r"^[\w.+-]*$")
     """What the dataset's order is seeded by, so that renaming reshuffles it: letters, digits, and _ . + -. Default: the
@@ -61,7 +71,7 @@ class DatasetConfig(Strict):
         _known(cls, values, "a dataset")
         values = dict(values)
         if isinstance(values.get("path"), str):
-            values["path"] = (values["path"],)
+            values["path"] = _single(values["path"], "path")
         if not values.get("name") and values.get("path"):
             last = str(values["path"][0]).rstrip("/").rpartition("/")[2].removesuffix(".tar")
             values["name"] = re.sub(r"[^\w.+-]", "-", last)
@@ -69,7 +79,7 @@ class DatasetConfig(Strict):
 
 
 DatasetOrPath = Annotated[
-    Annotated[str, Tag("path")] | Annotated[DatasetConfig, Tag("dataset")],
+    Annotated[PathText, Tag("path")] | Annotated[DatasetConfig, Tag("dataset")],
     Discriminator(lambda value: "dataset" if isinstance(value, (Mapping, DatasetConfig)) else "path"),
 ]
 
@@ -112,7 +122,7 @@ class DataConfig(Strict):
     train: tuple[DatasetOrPath, ...]
     """Folders of shards, or single .tar files, as one pool; or datasets {path, weight}, mixed by their weights. A
     single entry may stand without a list."""
-    validation: tuple[str, ...] = ()
+    validation: tuple[PathText, ...] = ()
     """Folders of shards, or single .tar files, of held-out clips for the validation loss. Default: none, and no
     validation loss."""
     remote: bool = False
@@ -164,7 +174,7 @@ class DataConfig(Strict):
     """Fixed cuts (clip start and crop) of each sample, of which a visit takes one. They depend on the sample alone, so
     that runs of any seed share them. Not for validation and moving images. Default: null, every visit draws its own,
     which shows the network more."""
-    cache: str | None = None
+    cache: OptionalPath = None
     """A folder that `lavie data cache` made: latents and text features come from it, not from encoders; needs cuts.
     Default: null, everything is encoded as it is read."""
 
@@ -181,7 +191,9 @@ class DataConfig(Strict):
             values = dict(values)
             for key in {"train", "validation"} & values.keys():
                 value = values[key]
-                values[key] = (value,) if isinstance(value, (str, Mapping)) else () if value is None else value
+                if isinstance(value, str):
+                    value = _single(value, key)
+                values[key] = (value,) if isinstance(value, Mapping) else () if value is None else value
         return values
 
     @model_validator(mode="after")

@@ -10,6 +10,8 @@ from .base import Positive, Strict
 TEMPORAL_GROUPS = 32
 """Groups of the norms beside temporal convolutions, whatever norm_num_groups is (as released)."""
 
+BY_LEVEL = ("block_out_channels", "cross_attention", "num_attention_heads", "only_cross_attention")
+"""The keys of UNetConfig whose lists have an entry for each resolution level."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "base": {},
@@ -103,6 +105,15 @@ class UNetConfig(Strict):
         preset = values["preset"]
         if not isinstance(preset, str) or preset not in PRESETS:
             raise ValueError(f"preset is {preset!r}: wanted one of {', '.join(PRESETS)}")
+
+        # Lists that stand beside the preset overrule its own one by one, and all must be of one length.
+        levels = len(PRESETS[preset].get("block_out_channels", cls.model_fields["block_out_channels"].default))
+        for key in BY_LEVEL:
+            if isinstance(given.get(key), (list, tuple)) and len(given[key]) != levels:
+                raise ValueError(
+                    f"preset {preset} is a network of {levels} levels, and {key} beside it has {len(given[key])}: keys "
+                    "that a file gives overrule the preset, so leave either the preset or the sizes out"
+                )
         return PRESETS[preset] | given
 
     @model_validator(mode="after")

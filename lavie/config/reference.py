@@ -37,7 +37,8 @@ OPENING = """\
 
 Every key of a run's YAML, with its type, its default and what it means. Keys of a section are written below it, or as
 `section.key=value` on the command line; an unknown key is an error that names the nearest valid one. A list is written
-as `[a, b]`, "no value" as `null`.
+as `[a, b]`, "no value" as `null`. A key of text takes what is typed as it stands, `#` and `=` included; quotes keep a
+word such as `null` a text, and in a list they keep commas and `#`. In paths a leading `~` is the home folder.
 
 This page is printed by `python -m lavie.config.reference`, from the types in `lavie/config/`.
 """

@@ -4,11 +4,11 @@ Option names are those of the diffusers training scripts where they have one. lo
 reference.py prints them as docs/configuration.md.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from .base import Strict
+from .base import OptionalPath, PathText, Strict
 from .data import DataConfig, DegradationConfig
 from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
 from .stages import STAGES, StageName
@@ -24,7 +24,8 @@ class SamplingConfig(Strict):
     num_inference_steps: int = Field(50, ge=1)
     """Denoising steps. Default: the released code's."""
     guidance_scale: float = Field(7.5, ge=0)
-    """Strength of classifier-free guidance; 1 and less switch it off. Default: the released base stage's."""
+    """Scale s of classifier-free guidance, unconditional + s (conditional - unconditional): 1 switches it off and
+    halves the time, 0 draws without the caption. Default: the released base stage's."""
     negative_prompt: str = ""
     """Prompt of guidance's unconditional branch. Default: the empty caption, with which caption_dropout trains it."""
     prompt_suffix: str = ""
@@ -33,18 +34,13 @@ class SamplingConfig(Strict):
     """vsr only: noise level, 0 .. model.max_noise_level, that the low resolution gets. Default: the released code's."""
 
 
-def _unquoted_no(value: Any) -> Any:
-    """Return "no" for the false that YAML reads where `no` stands without quotes."""
-    return "no" if value is False else value
-
-
 class TrainConfig(Strict):
     """The whole configuration of one training run."""
 
     stage: StageName = "base"
     """What the network learns: a clip from text (base), the frames between key frames (interpolation), or four times
     the height and width (vsr)."""
-    output_dir: str
+    output_dir: PathText
     """The run's folder: config, metrics, checkpoints and validation samples. Created if missing; two runs cannot share
     one."""
     seed: int = 0
@@ -62,10 +58,10 @@ class TrainConfig(Strict):
     sampling: SamplingConfig = SamplingConfig()
     """How the network is sampled."""
 
-    pretrained_model_name_or_path: str | None = None
+    pretrained_model_name_or_path: OptionalPath = None
     """A Stable Diffusion 1.4 folder in diffusers' format (for stage vsr, of the x4 upscaler): the frozen autoencoder
     and text encoder, and the network's spatial weights. Default: none, which needs encoders without weights."""
-    init_weights: str | None = None
+    init_weights: OptionalPath = None
     """Where the network's weights come from instead of the folder above: a released LaVie .pt, an exported folder, a
     run's folder or one of its checkpoints. Default: null, the folder above; without it a fresh network."""
     trainable: Literal["all", "temporal"] = "all"
@@ -82,9 +78,9 @@ class TrainConfig(Strict):
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass instead of kept: about a third more work for most of
     their memory. Default: off, as small networks do not need it."""
-    mixed_precision: Annotated[Literal["auto", "no", "bf16"], BeforeValidator(_unquoted_no)] = "auto"
-    """What the network computes in: float32 (no), or bfloat16 with float32 masters (bf16). Default: auto, bf16 on a GPU
-    and float32 on a CPU."""
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """What the network computes in: float32 (no), or bfloat16 (bf16) or float16 (fp16) with float32 masters. fp16 is
+    for GPUs without bf16, and scales the loss. Default: auto, float32 on a CPU, and on a GPU bf16 or else fp16."""
     kernels: Literal["auto", "torch", "triton"] = "auto"
     """What computes temporal attention, GroupNorm and temporal convolution: plain PyTorch, or Triton kernels, with an
     error where they cannot run. Default: auto, Triton kernels where they run and PyTorch elsewhere."""
@@ -140,11 +136,14 @@ class TrainConfig(Strict):
     """Whether the noise schedule is rescaled so that its last timestep has no signal (Lin et al., 2024); needs
     v_prediction. Default: no, as the released networks were trained."""
 
+    logging_steps: int = Field(50, ge=1)
+    """Steps between two lines in the log of a run without a terminal, which has at least about one a minute. Every step
+    is in metrics.jsonl. Default: what a reader scrolls through."""
     checkpointing_steps: int = Field(500, ge=1)
     """Steps between checkpoints; the last step is saved too. Default: that of diffusers' training scripts."""
     checkpoints_total_limit: int | None = Field(None, ge=1)
     """Checkpoints that are kept, the newest ones. Default: null, all."""
-    resume_from_checkpoint: str | None = None
+    resume_from_checkpoint: OptionalPath = None
     """"latest", or a checkpoint folder: where the run goes on, or an error if nothing can be resumed. "auto" is
     "latest", but starts at step 0 where output_dir has no checkpoint: for jobs that a scheduler starts again. Default:
     null, a run from step 0."""

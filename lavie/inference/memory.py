@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..diffusion.guidance import is_guided
 from ..errors import ConfigError
 from ..models.unet import VideoUNet
 from .cascade import Cascade
@@ -223,7 +224,7 @@ def _peak(cascade: Cascade, name: str, offload: bool, sequential: bool) -> Peak:
         activations.append(live_bytes(lambda: autoencoder.encode(pixels)))
 
     # Guidance doubles the rows of the network's call, unless its two predictions go one after the other.
-    rows = 2 if settings.guidance_scale > 1 and not sequential else 1
+    rows = 2 if is_guided(settings.guidance_scale) and not sequential else 1
     return Peak(
         sizes,
         weights=weights[name] if offload else sum(weights.values()),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config.train import TrainConfig
-from ..diffusion.guidance import guided
+from ..diffusion.guidance import guided, is_guided
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import ConfigError
 from ..models.autoencoder import Autoencoder
@@ -210,8 +210,13 @@ class Sampler:
         """
         parameter = next(self.network.parameters())
         guidance_scale, sequential = call.settings.guidance_scale, call.sequential_guidance
+        if not guidance_scale >= 0:
+            raise ConfigError(
+                f"guidance_scale: got {guidance_scale:g}, wanted 0 or more: 0 draws without the caption, 1 by the "
+                "caption alone, more than 1 away from the negative prompt"
+            )
         branches = [list(prompts)]
-        if guidance_scale > 1:
+        if is_guided(guidance_scale):
             branches.insert(0, [call.settings.negative_prompt] * len(prompts))
         # Text is the clip's, then one per image: an image alone has no clip, but the clip's place stays.
         texts = [self.text_encoder(b).to(parameter)[:, None].expand(-1, 1 + num_images, -1, -1) for b in branches]

@@ -13,7 +13,8 @@ from typing import Any, Self
 from pydantic import Field
 
 from ..config.base import Strict
-from ..config.load import merge, parse_overrides, validate
+from ..config.load import validate
+from ..config.overrides import merge, parse_overrides
 from ..config.stages import STAGES
 from ..config.train import SamplerName, TrainConfig
 
@@ -29,7 +30,8 @@ class StageSettings(Strict):
     num_inference_steps: int = Field(50, ge=1)
     """Denoising steps; the schedulers refuse 1, and more than 500."""
     guidance_scale: float = Field(7.5, ge=0)
-    """Scale of classifier-free guidance. Up to 1 the unconditional prediction is not computed at all."""
+    """Scale of classifier-free guidance: 0 draws by the negative prompt alone, 1 by the prompt alone in half the time,
+    more than 1 away from the negative prompt."""
     scheduler: SamplerName = "ddim"
     """The solver that walks from noise to a clip."""
     seed: int = 0
@@ -197,4 +199,5 @@ def resolve(
         ConfigError: names every key that is unknown or out of range.
     """
     seeds = {} if seed is None else {stage: {"seed": seed} for stage in CascadeSettings.model_fields}
-    return validate(CascadeSettings, merge(merge(defaults, seeds), parse_overrides(overrides)), source)
+    changes = parse_overrides(overrides, CascadeSettings)
+    return validate(CascadeSettings, merge(merge(defaults, seeds), changes), source)

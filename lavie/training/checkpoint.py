@@ -27,13 +27,16 @@ from ..distributed import barrier, broadcast_object, is_main, log, world_size
 from ..errors import CheckpointError, TrainingError
 from ..models.weights import WEIGHTS_NAME, save_network
 from ..run_folder import MANIFEST, NETWORK, RUN_CONFIG, checkpoint_folder, checkpoints, newest_checkpoint, step_of
-from .deepspeed import training_dtype
 from .ema import EMA, gathered_weights
+from .optim import learning_rate
+from .precision import training_dtype
 
 MUST_MATCH = ("stage", "model", "trainable", "use_ema")
 """Keys whose values a resumed run must have in common with its checkpoint."""
 MOVES_DATA = ("seed", "train_batch_size", "gradient_accumulation_steps", "data")
 """Keys that decide the order of the data: a resumed run with another value goes on with other samples."""
+SCHEDULE = ("learning_rate", "lr_scheduler", "lr_warmup_steps", "max_train_steps")
+"""Keys that decide the learning rate of a step: with another value it may jump where a run is resumed."""
 FULL = 2**20
 """Free bytes up to which a disk counts as full, whatever error the writing ended with."""
 
@@ -156,7 +159,7 @@ def find(config: TrainConfig, zero_stage: int) -> tuple[Path | None, int]:
 
     manifest = json.loads((found / MANIFEST).read_text())
     _require_same_engine(found, manifest, config, zero_stage)
-    _require_same_config(found, config)
+    _require_same_config(found, config, manifest["step"])
     return found, manifest["step"]
 
 
@@ -189,12 +192,16 @@ def _require_same_engine(checkpoint: Path, manifest: dict[str, Any], config: Tra
     if saved_dtype != dtype:
         raise CheckpointError(
             f"{checkpoint} was saved in {saved_dtype}, this run trains in {dtype}: set mixed_precision to "
-            + ("bf16" if saved_dtype == "bfloat16" else "no")
+            + {"bfloat16": "bf16", "float16": "fp16"}.get(saved_dtype, "no")
         )
 
 
-def _require_same_config(checkpoint: Path, config: TrainConfig) -> None:
-    """Raise CheckpointError if a key of MUST_MATCH differs from the checkpoint's; warn of one of MOVES_DATA."""
+def _require_same_config(checkpoint: Path, config: TrainConfig, step: int) -> None:
+    """Compare a run's config with that of the checkpoint of a step, from which it is to go on.
+
+    Raises:
+        CheckpointError: a key of MUST_MATCH differs. Of one of MOVES_DATA, and of rates that change, the log warns.
+    """
     saved = load_config(checkpoint / RUN_CONFIG)
     for key in MUST_MATCH:
         name, was, now = _difference(key, saved, config)
@@ -203,6 +210,27 @@ def _require_same_config(checkpoint: Path, config: TrainConfig) -> None:
     for key in MOVES_DATA:
         if getattr(saved, key) != getattr(config, key):
             log.warning(f"{checkpoint}: {key} differs from the checkpoint's: the data goes on in another order")
+    if warning := _schedule_change(saved, config, step):
+        log.warning(f"{checkpoint}: {warning}")
+
+
+def _schedule_change(saved: TrainConfig, config: TrainConfig, step: int) -> str | None:
+    """Return how the learning rate changes where a run of config `saved` goes on after `step` with `config`, if at all.
+
+    A run of a constant rate that only becomes longer changes nothing.
+    """
+    last = max(step, config.max_train_steps - 1)
+    ahead = {step, (step + last) // 2, last}
+    if all(learning_rate(saved, index) == learning_rate(config, index) for index in ahead):
+        return None
+    changes = []
+    for key in SCHEDULE:
+        if getattr(saved, key) != getattr(config, key):
+            changes.append(f"{key} was {getattr(saved, key)}, now {getattr(config, key)}")
+    return (
+        f"learning_rate at step {step + 1} is {learning_rate(config, step):.3g}, at step {step} it was "
+        f"{learning_rate(saved, step - 1):.3g}: {', '.join(changes)}"
+    )
 
 
 def _difference(key: str, saved: TrainConfig, config: TrainConfig) -> tuple[str, Any, Any]:

@@ -1,5 +1,7 @@
 """What a step costs: floating-point operations, the rate of the GPU that they are measured against, and memory."""
 
+import platform
+import re
 import resource
 
 import torch
@@ -9,8 +11,23 @@ from ..config.data import BucketConfig
 from ..config.train import TrainConfig
 from ..models.unet import VideoUNet
 
-PEAK_BF16_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
-"""Dense bf16 FLOP/s by a part of the device's name (vendor data sheets, SXM)."""
+PEAK_FLOPS = {
+    # Hopper and Blackwell: data sheets of HGX B200 and B300, GB200, H100 (SXM, NVL, PCIe), H200, H20.
+    **{"GB200": 2500e12, "GB300": 2500e12, "B200": 2250e12, "B300": 2250e12},
+    **{"H100 NVL": 835e12, "H200 NVL": 835e12, "H100 PCIe": 756e12},
+    **{"GH200": 989e12, "H200": 989e12, "H100": 989e12, "H800": 989e12, "H20": 148e12},
+    # Ampere and Ada: data sheets of A100, A30, A40, A10, RTX A6000, L40S, L40, L4, RTX 6000 Ada; A10G: AWS' G5 page.
+    **{"A100": 312e12, "A800": 312e12, "A30": 165e12, "A40": 149.7e12, "RTX A6000": 154.8e12},
+    **{"A10G": 70e12, "A10": 125e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12, "RTX 6000 Ada": 364.2e12},
+    # GeForce: white papers of GA102, AD102 and RTX Blackwell. With sums in float32 these cards reach half of the rate.
+    **{"RTX 5090": 209.5e12, "RTX 4090": 165.2e12, "RTX 4080": 97.5e12, "RTX 3090 Ti": 80e12, "RTX 3090": 71e12},
+    # Volta and Turing compute no bf16: fp16, data sheets of V100, V100S, T4; white paper of TU102.
+    **{"V100S": 130e12, "V100-PCIE": 112e12, "V100": 125e12, "T4": 65e12, "RTX 2080 Ti": 53.8e12},
+}
+"""Dense FLOP/s in bf16 or fp16 with sums in float32, by words of the device's name; the first that occur there count.
+
+Data sheets often tell the rate with sparsity, which is twice this one.
+"""
 
 
 def forward_flops(config: TrainConfig, size: BucketConfig) -> int:
@@ -30,14 +47,17 @@ def forward_flops(config: TrainConfig, size: BucketConfig) -> int:
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """Return the dense bf16 FLOP/s of a GPU in PEAK_BF16_FLOPS; None for any other device."""
-    if device.type != "cuda":
-        return None
-    device_name = torch.cuda.get_device_name(device)
-    for model, flops in PEAK_BF16_FLOPS.items():
-        if model in device_name:
+    """Return the rate of a GPU in PEAK_FLOPS; None for any other device."""
+    name = device_name(device) if device.type == "cuda" else ""
+    for words, flops in PEAK_FLOPS.items():
+        if re.search(rf"\b{re.escape(words)}\b", name):
             return flops
     return None
+
+
+def device_name(device: torch.device) -> str:
+    """Return what the vendor calls a GPU, or a CPU with its architecture, as "cpu (x86_64)"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
 
 
 def peak_memory_gib(device: torch.device) -> float:

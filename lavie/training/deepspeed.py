@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from ..models.attention import TransformerBlock
 from ..models.resnet import ResnetBlock
 from ..models.temporal import TemporalResnetBlock
 from .optim import build_optimizer
+from .precision import fill_accumulation, training_dtype
 
 FAREWELL = 5.0
 """Seconds for leaving a process group: nothing delays it but a collective that waits for another rank."""
@@ -113,13 +116,6 @@ def end_distributed(patience: float = FAREWELL) -> bool:
     return not thread.is_alive()
 
 
-def training_dtype(config: TrainConfig) -> torch.dtype:
-    """Return the dtype that the network computes in."""
-    if config.mixed_precision == "auto":
-        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    return torch.bfloat16 if config.mixed_precision == "bf16" else torch.float32
-
-
 def resolve_json(path: str | Path, config: TrainConfig, world_size: int) -> dict[str, Any]:
     """Return DeepSpeed's settings from a JSON file, its "auto" and absent values filled from the run's config.
 
@@ -154,10 +150,9 @@ def resolve_json(path: str | Path, config: TrainConfig, world_size: int) -> dict
     stage = zero_stage(settings)
     if stage not in (0, 1, 2, 3):
         raise ConfigError(f"{path}: zero_optimization.stage is {stage!r}: wanted 0, 1, 2 or 3")
-    if settings.pop("fp16", {}).get("enabled") not in (None, False, "auto"):
-        raise ConfigError(f"{path}: fp16.enabled is true: training in fp16 is not supported, use mixed_precision: bf16")
 
     # What both sides say must agree.
+    dtype = training_dtype(config)
     micro, accumulation = config.train_batch_size, config.gradient_accumulation_steps
     for key, value, source in (
         ("train_micro_batch_size_per_gpu", micro, "train_batch_size"),
@@ -168,9 +163,13 @@ def resolve_json(path: str | Path, config: TrainConfig, world_size: int) -> dict
             f"train_batch_size x gradient_accumulation_steps x {world_size} ranks",
         ),
         ("gradient_clipping", config.max_grad_norm, "max_grad_norm"),
-        ("bf16.enabled", training_dtype(config) == torch.bfloat16, "mixed_precision"),
+        ("bf16.enabled", dtype == torch.bfloat16, "mixed_precision"),
+        ("fp16.enabled", dtype == torch.float16, "mixed_precision"),
     ):
         _fill(settings, key, value, source, path)
+    if dtype != torch.float16:
+        del settings["fp16"]  # what else it says is of no use
+    fill_accumulation(settings, config, stage, path)
     return settings
 
 
@@ -212,7 +211,7 @@ def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, An
         settings: DeepSpeed's, as `resolve_json` returns them.
 
     Returns:
-        A deepspeed.DeepSpeedEngine, a type that DeepSpeed does not declare for type checkers. Under stage 0 in bf16,
+        A deepspeed.DeepSpeedEngine, a type that DeepSpeed does not declare for type checkers. Under stage 0 in 16 bits,
         the parameters of its module have their float32 masters as the attribute fp32_master.
     """
     import deepspeed
@@ -221,11 +220,31 @@ def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, An
     # and all kinds hold too little for a round of communication per layer to pay.
     if zero_stage(settings) == 3:
         deepspeed.utils.set_z3_leaf_modules(network, [TransformerBlock, ResnetBlock, TemporalResnetBlock])
-    engine, *_ = deepspeed.initialize(model=network, optimizer=build_optimizer(network, config), config=settings)
+    with _one_optimizer_of_stages_1_and_2() if zero_stage(settings) == 1 else nullcontext():
+        engine, *_ = deepspeed.initialize(model=network, optimizer=build_optimizer(network, config), config=settings)
 
-    # In bf16 without ZeRO, DeepSpeed keeps float32 masters that no parameter leads to.
+    # In 16 bits without ZeRO, DeepSpeed keeps float32 masters that no parameter leads to.
     if masters := getattr(engine.optimizer, "fp32_groups", None):
         for group in zip(engine.optimizer.fp16_groups, masters, strict=True):
             for parameter, master in zip(*group, strict=True):
                 parameter.fp32_master = master
     return engine
+
+
+@contextmanager
+def _one_optimizer_of_stages_1_and_2() -> Iterator[None]:
+    """Let DeepSpeed build for stage 1 the optimizer that it builds for stage 2, which only shares less.
+
+    By itself it takes another one where bf16 gradients add up in float32, whose states neither stage 2 nor the stage 1
+    of other dtypes could load.
+    """
+    from deepspeed.runtime.engine import ZERO_OPTIMIZATION, DeepSpeedEngine
+
+    choose = DeepSpeedEngine._do_optimizer_sanity_check
+    DeepSpeedEngine._do_optimizer_sanity_check = lambda engine, optimizer: (
+        choose(engine, optimizer) and ZERO_OPTIMIZATION
+    )
+    try:
+        yield
+    finally:
+        DeepSpeedEngine._do_optimizer_sanity_check = choose

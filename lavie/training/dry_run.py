@@ -19,8 +19,9 @@ from ..launcher import planned_world_size
 from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
 from .cost import forward_flops
-from .deepspeed import resolve_json, training_dtype, zero_stage
+from .deepspeed import resolve_json, zero_stage
 from .open_caches import open_caches
+from .precision import training_dtype
 
 GIB = 2**30
 

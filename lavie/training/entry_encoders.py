@@ -9,7 +9,7 @@ from ..launcher import launched_rank
 from ..models.autoencoder import build_autoencoder
 from ..models.text_encoder import build_text_encoder
 from ..pixels import to_float
-from .deepspeed import training_dtype
+from .precision import training_dtype
 
 
 def encoding_device(asked: str | None = None) -> torch.device:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..config.data import DataConfig
-from ..config.load import merge, validate
+from ..config.load import validate
+from ..config.overrides import merge
 from ..config.train import TrainConfig
 from ..data.cache.description import write_description
 from ..data.cache.failures import write_failures

@@ -1,7 +1,6 @@
 """The training run: `Trainer.fit` is the order of events, and the modules beside this one say how each is done."""
 
 import json
-import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -21,8 +20,8 @@ from ..data.order.buckets import load_buckets
 from ..data.order.plan_report import notices
 from ..diffusion.loss import JointLoss
 from ..diffusion.schedule import NoiseSchedule
-from ..distributed import barrier, is_main, log, rank, setup_logging, sum_over_ranks, world_size
-from ..errors import CheckpointError, ConfigError, TrainingError
+from ..distributed import barrier, is_main, log, rank, setup_logging, world_size
+from ..errors import CheckpointError, ConfigError
 from ..models.autoencoder import build_autoencoder
 from ..models.backends import require_backends, set_backends
 from ..models.text_encoder import build_text_encoder
@@ -31,16 +30,17 @@ from ..models.unet import VideoUNet
 from ..models.weights import initialize
 from ..run_folder import RUN_CONFIG, SAMPLES
 from .checkpoint import find, load, save
-from .cost import forward_flops, peak_flops, peak_memory_gib
-from .deepspeed import build_engine, init_distributed, resolve_json, training_dtype, zero_stage
+from .deepspeed import build_engine, init_distributed, resolve_json, zero_stage
 from .dry_run import plan_of
 from .ema import EMA, gathered_weights
 from .metrics import Metrics
 from .objective import Objective
 from .open_caches import open_caches
-from .optim import learning_rate
 from .output_dir import claim, require_own, require_progress
+from .precision import require_dtype, training_dtype
+from .record import Recorder, now
 from .stop import requested
+from .update import Outcome, Update, backward_and_step, set_learning_rate
 from .validate import validation_loss
 
 DrawSamples = Callable[[VideoUNet, Objective, Path], None]
@@ -71,6 +71,7 @@ class Trainer:
         self.device = init_distributed(preflight(config, deepspeed_json))
         setup_logging()
         settings = resolve_json(deepspeed_json, config, world_size())
+        require_dtype(config, self.device)
         require_backends(config.kernels, config.attention, self.device)
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
@@ -85,7 +86,8 @@ class Trainer:
 
         # The data: its plan can still refuse the run before there is a network.
         self.buckets = load_buckets(config.data, config.data.train, config.seed)
-        for notice in notices(plan_of(config, world_size(), self.buckets)):
+        plan = plan_of(config, world_size(), self.buckets)
+        for notice in notices(plan):
             log.warning(f"data: {notice}")
         self.validation_batches = self._validation_batches()
         batches = build_loader(
@@ -104,8 +106,7 @@ class Trainer:
             self._build_networks(settings, caches)
             if checkpoint:
                 load(self.engine, self.ema, checkpoint)
-            # Backward costs twice the forward.
-            self.flops = {size.name: 3 * forward_flops(config, size) for size in config.data.sizes}
+            self.recorder = Recorder(config, self.buckets, plan, self.device)
             self.metrics: Metrics | None = None
             if is_main():
                 (Path(config.output_dir) / RUN_CONFIG).write_text(dump_yaml(config), encoding="utf-8")
@@ -163,21 +164,10 @@ class Trainer:
                 log.info(f"asked to stop: ends after step {step - 1} of {config.max_train_steps}")
                 break
 
-            # One step of the optimizer, on the mean loss of its micro-batches.
-            began, waited, losses = time.perf_counter(), 0.0, []
-            self._set_learning_rate(step)
-            for _ in range(config.gradient_accumulation_steps):
-                batch, seconds = self._next_batch()
-                loss = self.objective.loss(self.engine, self.objective.training_inputs(batch))
-                self.engine.backward(loss.total)
-                self.engine.step()
-                losses.append((loss, len(batch["dropped"])))
-                waited += seconds
-
-            # The average follows before the record, so that a step's seconds include it.
-            if self.ema:
-                self.ema.update(step)
-            self._log(step, losses, time.perf_counter() - began, waited)
+            outcome = self._step(step)
+            record = self.recorder.record(step, self.engine, outcome)
+            if self.metrics:
+                self.metrics.log(record)
 
             # The checkpoint comes first: a validation that fails loses no steps.
             last = step == config.max_train_steps
@@ -199,10 +189,26 @@ class Trainer:
             world_size=world_size(),
         )
 
-    def _set_learning_rate(self, step: int) -> None:
-        """Give the optimizer the learning rate of a step, counted from 1."""
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, step - 1)
+    def _step(self, step: int) -> Outcome:
+        """Update the weights once, on the mean loss of a step's micro-batches, and let the average follow. Collective.
+
+        `step` is counted from 1.
+        """
+        began, waited, dropped = time.perf_counter(), 0.0, 0
+        lr = set_learning_rate(self.engine, self.config, step)
+        update: Update | None = None
+        losses: list[JointLoss] = []
+        while update is None:
+            batch, seconds = self._next_batch()
+            loss = self.objective.loss(self.engine, self.objective.training_inputs(batch))
+            update = backward_and_step(self.engine, loss.total)
+            losses.append(loss)
+            dropped += len(batch["dropped"])
+            waited += seconds
+
+        if self.ema and update.applied:
+            self.ema.update(step - self.engine.skipped_steps)
+        return Outcome(lr, update, losses, dropped, time.perf_counter() - began, waited)
 
     def _next_batch(self) -> tuple[Batch, float]:
         """Return the next micro-batch, and the seconds spent waiting for it. Replaced samples are written down."""
@@ -212,53 +218,6 @@ class Trainer:
             with (Path(self.config.output_dir) / f"dropped-rank{rank()}.jsonl").open("a") as file:
                 file.writelines(json.dumps(d) + "\n" for d in batch["dropped"])
         return batch, time.perf_counter() - began
-
-    def _log(self, step: int, micro_batches: list[tuple[JointLoss, int]], seconds: float, waited: float) -> None:
-        """Average the losses over micro-batches and ranks, check that they are finite, and write the step's record.
-
-        Args:
-            step: counted from 1.
-            micro_batches: for each, its losses and how many of its samples were replaced by spares.
-            seconds: what the step took on this rank.
-            waited: how much of that was waiting for data.
-
-        Raises:
-            TrainingError: the loss is not finite, on any rank.
-        """
-        rows = [torch.stack([*loss, loss.total.new_tensor(dropped)]).detach() for loss, dropped in micro_batches]
-        sums = sum_over_ranks(torch.stack(rows).double().sum(0))
-        means = sums / (world_size() * len(micro_batches))
-        total, video, image, dropped_share = means.tolist()
-        if not math.isfinite(total):
-            raise TrainingError(
-                f"step {step}: the loss is {total} (video {video}, images {image}): lower learning_rate, or resume "
-                f"from an earlier checkpoint of {self.config.output_dir}"
-            )
-        if self.metrics is None:
-            return
-
-        # Rates are of the whole run, FLOPs and memory of this rank.
-        samples = self.config.train_batch_size * self.config.gradient_accumulation_steps
-        bucket = self.buckets.at(step - 1).name
-        flops, peak = self.flops[bucket] * samples / seconds, peak_flops(self.device)
-        record: dict[str, Any] = {
-            "step": step,
-            "loss": total,
-            "loss_video": video,
-            "loss_image": image,
-            "grad_norm": float(self.engine.get_global_grad_norm() or 0.0),
-            "lr": learning_rate(self.config, step - 1),
-            "samples_per_s": samples * world_size() / seconds,
-            "tflops": flops / 1e12,
-            "mfu": flops / peak if peak else None,
-            "data_wait_s": waited,
-            "dropped": round(dropped_share * world_size() * len(micro_batches)),
-            "skipped": self.engine.skipped_steps,
-            "memory": peak_memory_gib(self.device),
-        }
-        if self.config.data.buckets:
-            record["bucket"] = bucket
-        self.metrics.log(record)
 
     def _validation_batches(self) -> list[Batch]:
         """Return this rank's batches of held-out clips, the same at every validation; none without data.validation."""
@@ -291,7 +250,7 @@ class Trainer:
         if self.validation_batches:
             losses = validation_loss(network, self.objective, self.validation_batches)
             if self.metrics:
-                self.metrics.log({"step": step, **losses})
+                self.metrics.log({"step": step, "time": now(), **losses})
         if self.sample and self.config.validation_prompts:
             self.sample(network, self.objective, Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}")
         barrier()

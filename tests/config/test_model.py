@@ -2,8 +2,9 @@
 
 import pytest
 
-from lavie.config.load import dump_yaml, load_config, merge, validate
+from lavie.config.load import dump_yaml, load_config, validate
 from lavie.config.model import UNetConfig
+from lavie.config.overrides import merge
 from lavie.config.stages import STAGES
 from lavie.errors import ConfigError
 from tests.config.values import BASE, ROOT, assert_told

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from lavie.config.load import load_config, merge
+from lavie.config.load import load_config
+from lavie.config.overrides import merge
 from lavie.config.stages import STAGES
 from lavie.errors import ConfigError
 from lavie.training.deepspeed import resolve_json
@@ -47,9 +48,9 @@ def test_the_second_run_starts_where_the_first_ends():
     "change, words",
     (
         ({"train_batch_size": 0}, ["train_batch_size", "got 0"]),
-        ({"learning_rate": "fast"}, ["learning_rate", "got 'fast'"]),
+        ({"learning_rate": "fast"}, ["learning_rate", 'got "fast"']),
         ({"learning_rate": float("inf")}, ["learning_rate", "finite"]),
-        ({"mixed_precision": "fp16"}, ["mixed_precision", "'bf16'", "got 'fp16'"]),
+        ({"mixed_precision": "fp8"}, ["mixed_precision", "bf16", 'got "fp8"']),
         ({"data": {"frame_stride": 2}}, ["data", "fps (got 8.0)", "frame_stride (got 2)"]),
         ({"data": {"fps": None}}, ["data", "fps (got None)", "frame_stride (got None)"]),
         ({"data": {"height": 30}}, ["data.height", "30 x 32", "multiples of 4"]),

@@ -104,11 +104,22 @@ def test_guidance_moves_along_the_caption():
     assert np.abs(clips - (0.1 + 3 * 0.1 + 1) * 127.5).max() <= 1
 
 
-@pytest.mark.parametrize("scale", (0, 1))
-def test_no_unconditional_pass_without_guidance(scale):
+@pytest.mark.parametrize("sequential", (False, True))
+@pytest.mark.parametrize("scale, level", ((0, -0.5), (0.25, -0.25), (0.5, 0.0), (1, 0.5), (1.4, 0.9)))
+def test_guidance_is_a_line_through_both_predictions(scale, level, sequential):
+    # The oracle's grey is the caption's length / 20, here shifted: -0.5 without a caption, 0.5 with one.
     schedule = NoiseSchedule()
     network = Oracle(schedule)
-    sampler(network, schedule)(["red"], **SIZE, num_inference_steps=4, guidance_scale=scale)
+    network.clip = lambda text: Oracle.clip(network, text) - 0.5
+    settings = dict(**SIZE, num_inference_steps=20, scheduler="euler", sequential_guidance=sequential)
+    clip = sampler(network, schedule)(["x" * 20], guidance_scale=scale, **settings)
+    assert clip.mean() / 127.5 - 1 == pytest.approx(level, abs=0.01)
+
+
+def test_scale_1_is_one_pass_of_the_conditional_branch():
+    schedule = NoiseSchedule()
+    network = Oracle(schedule)
+    sampler(network, schedule)(["red"], **SIZE, num_inference_steps=4, guidance_scale=1)
     assert network.calls == [((1, 3, 3, 4, 6), 0)] * 4
 
 
@@ -162,6 +173,7 @@ def test_progress_counts_the_steps():
         ({"num_inference_steps": 1}, "cannot take 1 steps"),
         ({"indices": [0, 1]}, "got 1 prompts and 2 indices"),
         ({"scheduler": "heun"}, "scheduler: got 'heun'"),
+        ({"guidance_scale": -0.5}, "guidance_scale: got -0.5, wanted 0 or more"),
     ),
 )
 def test_refusals_name_the_setting(change, message):

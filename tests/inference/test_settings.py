@@ -21,7 +21,7 @@ def test_a_run_alone_samples_with_its_seed_size_and_rate():
     settings = BaseSettings.of(config, num_frames=None, width=32)
     assert (settings.num_frames, settings.height, settings.width, settings.fps) == (3, 16, 32, 8)
     assert (settings.seed, BaseSettings.of(config, seed=1).seed) == (7, 1)
-    with pytest.raises(ConfigError, match="num_frames: Input should be greater than or equal to 1"):
+    with pytest.raises(ConfigError, match="num_frames: wanted 1 or more"):
         BaseSettings.of(config, num_frames=0)
 
 

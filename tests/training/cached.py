@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lavie.config.load import merge
+from lavie.config.overrides import merge
 from lavie.config.train import TrainConfig
 from lavie.data.feed.batches import Batch
 from lavie.data.feed.loader import build_loader

@@ -124,7 +124,6 @@ def plain_pytorch(config: TrainConfig) -> tuple[list[float], dict[str, torch.Ten
     from lavie.models.autoencoder import build_autoencoder
     from lavie.models.text_encoder import build_text_encoder
     from lavie.training.objective import Objective
-    from lavie.training.optim import build_optimizer, learning_rate
     from lavie.training.trainer import build_network
 
     # The parts of the run, as the trainer builds them.
@@ -135,16 +134,22 @@ def plain_pytorch(config: TrainConfig) -> tuple[list[float], dict[str, torch.Ten
     objective = Objective(
         config, autoencoder, text_encoder, NoiseSchedule.from_config(config), torch.device("cpu"), torch.float32
     )
-    optimizer = build_optimizer(network, config)
+    optimizer = torch.optim.AdamW(
+        network.parameters(),
+        betas=(config.adam_beta1, config.adam_beta2),
+        eps=config.adam_epsilon,
+        weight_decay=config.adam_weight_decay,
+    )
     share = Share(seed=config.seed, train_batch_size=config.train_batch_size)
     batches = build_loader(config.data, config.data.train, share)
     average = {name: p.detach().double() for name, p in network.named_parameters()}
 
     # Steps are counted from 0 here, and from 1 in the decay of EMA.
     values = []
+    assert config.lr_scheduler == "constant"
     for index in range(config.max_train_steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, index)
+            group["lr"] = config.learning_rate * min(1, (index + 1) / max(1, config.lr_warmup_steps))
         loss = objective.loss(network, objective.training_inputs(next(batches)))
         optimizer.zero_grad()
         loss.total.backward()

@@ -1,11 +1,13 @@
 """What stays on disk: how many checkpoints, and nothing half written under a finished name."""
 
 import errno
+import json
 import shutil
 from types import SimpleNamespace
 
 import pytest
 
+from lavie.config.load import dump_yaml
 from lavie.errors import CheckpointError, TrainingError
 from lavie.models.weights import load_network
 from lavie.run_folder import checkpoints, newest_checkpoint
@@ -85,3 +87,54 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch, free, error):
         raise error
     with pytest.raises(ValueError, match="another"), checkpoint._require_room(tmp_path / "partial"):
         raise ValueError("another")
+
+
+@pytest.fixture
+def resumed(rendered, tmp_path):
+    """Return the config of a run with a checkpoint of step 4, whose state is not there, and how to find it."""
+    config = make_config(rendered, tmp_path / "run", max_train_steps=8, lr_scheduler="cosine", learning_rate=1e-4)
+    folder = tmp_path / "run" / "checkpoint-4"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump_yaml(config))
+    (folder / "checkpoint.json").write_text(json.dumps({"step": 4, "world_size": 1}))
+    return config.model_copy(update={"resume_from_checkpoint": "latest"})
+
+
+@pytest.mark.parametrize(
+    "key, value, was",
+    (("stage", "interpolation", "base"), ("trainable", "temporal", "all"), ("use_ema", False, "True")),
+)
+def test_what_a_resumed_run_must_keep_is_refused_by_name(resumed, key, value, was):
+    with pytest.raises(CheckpointError, match=rf"checkpoint-4: {key} was {was}, .* says {value}: set {key} to {was}"):
+        checkpoint.find(resumed.model_copy(update={key: value}), 3)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    (
+        ({}, None),
+        # After 3 steps of warm-up, steps 4 and 5 of 8 (and of 13) are the first and second of a half cosine of 5 (10).
+        ({"max_train_steps": 13}, "at step 5 is 9.76e-05, at step 4 it was 0.0001: max_train_steps was 8, now 13"),
+        (
+            {"learning_rate": 3e-4},
+            "at step 5 is 0.000271, at step 4 it was 0.0001: learning_rate was 0.0001, now 0.0003",
+        ),
+        (
+            {"lr_scheduler": "constant", "lr_warmup_steps": 50},
+            "at step 5 is 1e-05, at step 4 it was 0.0001: lr_scheduler was cosine, now constant, "
+            "lr_warmup_steps was 3, now 50",
+        ),
+    ),
+)
+def test_a_learning_rate_that_jumps_is_told(resumed, caplog, changes, words):
+    assert checkpoint.find(resumed.model_copy(update=changes), 3)[1] == 4
+    told = [r.getMessage() for r in caplog.records if "learning_rate at step" in r.getMessage()]
+    assert told == ([f"{resumed.output_dir}/checkpoint-4: learning_rate {words}"] if words else [])
+
+
+def test_a_longer_run_of_a_constant_rate_jumps_nowhere(resumed, caplog):
+    folder = checkpoints(resumed.output_dir)[-1]
+    constant = resumed.model_copy(update={"lr_scheduler": "constant"})
+    (folder / "config.yaml").write_text(dump_yaml(constant))
+    checkpoint.find(constant.model_copy(update={"max_train_steps": 100}), 3)
+    assert "learning_rate" not in caplog.text

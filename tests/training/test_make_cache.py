@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from lavie.cli.main import app
-from lavie.config.load import dump_yaml, merge
+from lavie.config.load import dump_yaml
+from lavie.config.overrides import merge
 from lavie.config.train import TrainConfig
 from lavie.data.cache.layout import shard_names
 from lavie.data.cache.lookup import Lookup

@@ -49,6 +49,12 @@ def test_timesteps_are_uniform_and_noise_is_normal():
     assert abs(float(noise.std()) - 1) < 5e-3
 
 
+@pytest.mark.parametrize("drawn, timestep", ((0.0, 0), (0.5, 500), (1 - 2**-53, 999)))
+def test_first_and_last_timestep_are_drawn(monkeypatch, drawn, timestep):
+    monkeypatch.setattr("lavie.training.objective.uniform", lambda *_: drawn)
+    assert make_objective().training_inputs(make_batch([1, 2])).timestep.tolist() == [timestep] * 2
+
+
 @pytest.mark.parametrize("share", (0.0, 0.3, 1.0))
 def test_captions_are_dropped_one_by_one(share):
     objective = make_objective(caption_dropout=share)

@@ -3,9 +3,10 @@
 import math
 
 import pytest
+from torch import nn
 
 from lavie.config.train import TrainConfig
-from lavie.training.optim import learning_rate
+from lavie.training.optim import build_optimizer, learning_rate
 
 
 def config(**changes) -> TrainConfig:
@@ -38,3 +39,15 @@ def test_cosine_falls_from_the_full_rate_to_zero():
 
 def test_no_warm_up_starts_at_the_full_rate():
     assert learning_rate(config(lr_warmup_steps=0), 0) == 2.0
+
+
+def test_every_option_reaches_the_optimizer():
+    options = {"adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 1e-6, "adam_weight_decay": 0.3}
+    network = nn.Linear(2, 2)
+    network.bias.requires_grad_(False)
+    [group] = build_optimizer(network, config(**options)).param_groups
+    assert group["lr"] == 2.0
+    assert group["betas"] == (0.8, 0.95)
+    assert group["eps"] == 1e-6
+    assert group["weight_decay"] == 0.3
+    assert [id(p) for p in group["params"]] == [id(network.weight)]

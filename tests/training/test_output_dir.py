@@ -108,7 +108,11 @@ def test_restarts_from_one_step_are_limited(start, first):
         start(4, restarts=restarts)
     with pytest.raises(TrainingError, match=rf"SLURM job 12 was started {TRIES} more times from step 4 and saved noth"):
         start(4, restarts=first + TRIES)
-    start(4, job="13")  # submitted anew
+    # Submitted anew, a job has its own tries, counted from its own first start.
+    start(4, job="13")
+    with pytest.raises(TrainingError, match="SLURM job 13 was started"):
+        start(4, job="13", restarts=TRIES)
+    start(4, job="14", restarts=first + TRIES)
 
 
 def test_starts_by_hand_are_not_counted(tmp_path, start, monkeypatch):

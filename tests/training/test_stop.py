@@ -31,8 +31,8 @@ def stoppable(config: TrainConfig, settings: Path, when: str, rank_asked: int) -
         ask()
     run = trainer.Trainer(config, settings)
     if when.startswith("step "):
-        learning_rate = run._set_learning_rate
-        run._set_learning_rate = lambda step: (learning_rate(step), ask() if step == int(when[5:]) else None)
+        train = run._step
+        run._step = lambda step: (ask() if step == int(when[5:]) else None, train(step))[1]
     elif when == "save":
         save = trainer.save
         trainer.save = lambda *arguments: (ask(), save(*arguments))  # this process is the rank's own

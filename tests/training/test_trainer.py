@@ -1,6 +1,8 @@
 """The run as a whole: against plain PyTorch, against itself, on one rank and two, stopped and resumed."""
 
+import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -221,18 +223,25 @@ def test_validation_is_entered_by_all_ranks_and_does_not_disturb_training(render
 
 
 @pytest.mark.slow
-def test_records_hold_every_field(rendered, tmp_path):
-    config = make_config(rendered, tmp_path / "run", max_train_steps=2)
-    run_distributed(train, 1, config, deepspeed_json(tmp_path, 2))
-    for record in records(config):
-        assert list(record) == [
-            *("step", "loss", "loss_video", "loss_image", "grad_norm", "lr", "samples_per_s", "tflops", "mfu"),
-            *("data_wait_s", "dropped", "skipped", "memory"),
-        ]
-        assert record["loss"] == pytest.approx(record["loss_video"] + record["loss_image"])
-        assert record["grad_norm"] > 0
-        assert record["tflops"] > 0
-        assert record["memory"] > 0
+def test_records_hold_every_field_with_the_same_values_in_every_stage(rendered, tmp_path):
+    norms = {}
+    for stage in (0, 1):
+        config = make_config(rendered, tmp_path / f"{stage}", max_train_steps=2)
+        run_distributed(train, 1, config, deepspeed_json(tmp_path, stage))
+        for record in records(config):
+            assert list(record) == [
+                *("step", "time", "epoch", "loss", "loss_video", "loss_image", "grad_norm", "lr", "seconds"),
+                *("samples_per_s", "tflops", "mfu", "data_wait_s", "dropped", "skipped", "memory", "device"),
+            ]
+            assert record["loss"] == pytest.approx(record["loss_video"] + record["loss_image"])
+            assert record["tflops"] > 0
+            assert record["memory"] > 0
+            assert record["samples_per_s"] == pytest.approx(config.train_batch_size / record["seconds"])
+            assert abs(datetime.fromisoformat(record["time"]).timestamp() - time.time()) < 600
+        norms[stage] = [record["grad_norm"] for record in records(config)]
+        assert [record["epoch"] for record in records(config)] == [round(2 / 24, 4), round(4 / 24, 4)]
+    # Without ZeRO nothing but the trainer computes the norm.
+    assert norms[0] == pytest.approx(norms[1], rel=LOSS_RTOL) and min(norms[0]) > 0
 
 
 @pytest.mark.slow

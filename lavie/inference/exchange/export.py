@@ -1,13 +1,15 @@
-"""Exporting a stage of the cascade: as a folder in diffusers' layout, whole and free of its run, or as a released .pt.
+"""Exporting a stage of the cascade: as a folder laid out as diffusers' are, whole and free of its run, or as a .pt.
 
     README.md           model card
     config.yaml         what sampling needs of the run's config; no path leads out of the folder
     export.json         what the weights are: stage, step, averaged or raw, parameters, version; marks the folder
-    unet/               config.json and diffusion_pytorch_model.safetensors
-    scheduler/          scheduler_config.json, for diffusers
-    vae/, text_encoder/, tokenizer/   of a run whose autoencoder is diffusers' and whose text encoder is CLIP
+    unet/               config.json, of our own keys, and diffusion_pytorch_model.safetensors
+    scheduler/          scheduler_config.json, which diffusers opens
+    vae/, text_encoder/, tokenizer/   of a run whose autoencoder is diffusers' and whose text encoder is CLIP: those
+                        libraries open them
 
-A folder appears under its name by one rename, when all of it is written.
+No class of diffusers builds the network of unet/, so no pipeline of diffusers opens the folder. A folder appears under
+its name by one rename, when all of it is written.
 """
 
 import json
@@ -65,6 +67,10 @@ class About(Strict):
     """Number of the network's parameters."""
     source: str
     """The name of the run, file or folder that it was made from."""
+    started_from: str | None = None
+    """The name of the weights that the run started from; None where no run of ours made the weights, or a fresh one."""
+    data: tuple[str, ...] = ()
+    """The names of the datasets that the run was trained on."""
     lavie: str = __version__
     """The version that wrote the folder."""
 
@@ -84,8 +90,19 @@ class About(Strict):
             weights="ema" if config.use_ema else "raw",
             step=read_json(folder / MANIFEST).get("step"),
             parameters=parameters,
-            source=Path(config.output_dir).name,
+            source=_short_name(config.output_dir),
+            started_from=_short_name(config.init_weights or config.pretrained_model_name_or_path or "") or None,
+            data=tuple(_short_name(e) if isinstance(e, str) else e.name for e in config.data.train),
         )
+
+
+def _short_name(path: str) -> str:
+    """Return what a card calls a path: the last two parts of a relative one, the last of any other.
+
+    What lies above says more about the machine than about the weights.
+    """
+    parts = [part for part in path.rstrip("/").split("/") if part not in ("", ".", "..")]
+    return "/".join(parts[-1:] if path.startswith("/") or ":" in path else parts[-2:])
 
 
 def export_stage(
@@ -198,7 +215,8 @@ def write_stage(
 
     with _new_folder(Path(out), overwrite) as folder:
         # Encoders first: if one is missing or does not fit, little has been written in vain.
-        for part in encoder_parts(config) if pretrained is not None else ():
+        parts = encoder_parts(config) if pretrained is not None else ()
+        for part in parts:
             _copy_part(pretrained / part, folder / part)  # type: ignore[operator]
         if pretrained is not None:
             _check_encoders(pretrained, folder, config)
@@ -213,7 +231,7 @@ def write_stage(
         # What only this project reads, and the model card.
         (folder / RUN_CONFIG).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
         (folder / EXPORT).write_text(json.dumps(about.model_dump(), indent=2) + "\n")
-        (folder / "README.md").write_text(model_card(config, about.model_dump()), encoding="utf-8")
+        (folder / "README.md").write_text(model_card(config, about.model_dump(), parts), encoding="utf-8")
 
 
 def portable(values: Mapping[str, Any]) -> dict[str, Any]:

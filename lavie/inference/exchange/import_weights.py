@@ -1,6 +1,5 @@
 """Importing networks from elsewhere into exported folders: LaVie's released files, 2-D UNets in diffusers' format."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,19 @@ from ...config.model import UNetConfig
 from ...config.stages import STAGES, Stage, StageName
 from ...config.train import SamplingConfig
 from ...errors import CheckpointError
-from ...models.released import read_released, unet_config
+from ...models.released import read_released
 from ...models.state_dict import StateDict
 from ...models.unet import VideoUNet
 from ...models.weights import CONFIG_NAME, load_official, load_stable_diffusion, read_folder, read_json
 from ...run_folder import NETWORK, checkpoints, is_export
 from ..load import HERE
 from ..settings import SETTINGS
+from .described import Described, diffusers_config, read_described
 from .export import About, export_stage, require_free, write_stage
 
 FLAT = "UNet2DConditionModel"
 """The class that diffusers gives in the config of a 2-D UNet."""
-ADVICE = "--stage and --config"
+ADVICE = "--stage and --config: a network of another size than the released one needs the folder of its run there"
 FREQUENCIES = "rotary_emb.freqs"
 """The end of the names of rotary frequencies in a released file: constants, which are no parameters of ours."""
 IMAGES = 4
@@ -49,8 +49,8 @@ def import_stage(
         out: the new folder.
         pretrained: a folder in diffusers' format with the autoencoder and the text encoder to copy. Default: `src`
             where it has them, or none, and the result has to be completed before it can sample.
-        config: a JSON file with the config of the network in diffusers' style; default: that of the released network
-            of the stage, or the one in `src`.
+        config: what the network is, see `read_described`: the folder of its run or of its export, or a JSON file.
+            Default: the released network of the stage, or what `src` says.
         overwrite: whether an exported folder that lies at `out` may be replaced.
 
     Raises:
@@ -70,12 +70,15 @@ def import_stage(
     if checkpoints(src):
         raise CheckpointError(f"SRC {src} is a run: `lavie export {src} OUT` writes its network")
 
-    given = read_json(Path(config)) if config is not None else None
+    # The encoders are those that are asked for, else those of the run that --config describes, else those beside SRC.
+    given = read_described(Path(config), stage) if config is not None else None
+    if pretrained is None and given is not None:
+        pretrained = given.encoders
     constants: StateDict = {}
     if src.is_file():
-        network, constants = _released(src, stage, given, str(config))
+        network, constants = _released(src, stage, given)
     else:
-        network = _inflated(src, stage, given, str(config))
+        network = _inflated(src, stage, given)
         if pretrained is None and (src / "vae").is_dir():
             pretrained = src
 
@@ -88,7 +91,7 @@ def import_stage(
     )
     write_stage(
         out,
-        _run_config(STAGES[stage], network.config),
+        _run_config(STAGES[stage], network.config, given),
         network.state_dict(),
         about,
         pretrained=Path(pretrained) if pretrained is not None else None,
@@ -97,27 +100,23 @@ def import_stage(
     )
 
 
-def _released(
-    src: Path, stage: StageName, given: Mapping[str, Any] | None, source: str
-) -> tuple[VideoUNet, dict[str, Tensor]]:
+def _released(src: Path, stage: StageName, given: Described | None) -> tuple[VideoUNet, dict[str, Tensor]]:
     """Return the network in a released .pt file, in the file's dtypes, and the file's rotary frequencies.
 
     Args:
-        given: the network's config in diffusers' style, if it is not the released one; `source` is its file.
+        given: what the network is, if it is not the released one.
     """
-    model = STAGES[stage].network.model_copy(update={"norm_statistics": "pooled"})
-    if given is not None:
-        model = _config(stage, given, source)
+    model = given.model if given else STAGES[stage].network.model_copy(update={"norm_statistics": "pooled"})
     state = read_released(src)
     network = load_official(stage, state, model, source=str(src), advice=ADVICE, as_stored=True)
     return network, {name: value for name, value in state.items() if name.endswith(FREQUENCIES)}
 
 
-def _inflated(src: Path, stage: StageName, given: Mapping[str, Any] | None, source: str) -> VideoUNet:
+def _inflated(src: Path, stage: StageName, given: Described | None) -> VideoUNet:
     """Return a network with the spatial weights of the 2-D UNet in `src`, or in its unet/.
 
     Args:
-        given: the network's config in diffusers' style, if it is not the one beside the weights; `source` is its file.
+        given: what the network is, if the config beside the weights does not say it.
     """
     folder = src / NETWORK if (src / NETWORK).is_dir() else src
     if not (folder / CONFIG_NAME).is_file():
@@ -128,9 +127,7 @@ def _inflated(src: Path, stage: StageName, given: Mapping[str, Any] | None, sour
     values = read_json(folder / CONFIG_NAME)
     if values.get("_class_name") != FLAT:
         raise CheckpointError(f"{folder / CONFIG_NAME}: _class_name is {values.get('_class_name')!r}, wanted {FLAT}")
-    if given is None:
-        given, source = values, str(folder / CONFIG_NAME)
-    model = _config(stage, given, source)
+    model = given.model if given else diffusers_config(stage, values, str(folder / CONFIG_NAME))
     if STAGES[stage].condition == "key_frames":  # a 2-D UNet has no channels for them
         model = model.model_copy(update={"in_channels": 2 * model.out_channels})
     torch.manual_seed(SEED)
@@ -138,17 +135,10 @@ def _inflated(src: Path, stage: StageName, given: Mapping[str, Any] | None, sour
     return load_stable_diffusion(read_folder(folder), model, source=str(folder))
 
 
-def _config(stage: StageName, values: Mapping[str, Any], source: str) -> UNetConfig:
-    """Return `unet_config`'s network, whose highest noise level is the released network's unless it is given."""
-    levels = values.get("num_class_embeds") or 0
-    highest = STAGES[stage].network.max_noise_level
-    if levels and values.get("max_noise_level") is None and highest is not None:
-        values = {**values, "max_noise_level": min(highest, levels - 1)}
-    return unet_config(stage, values, source)
-
-
-def _run_config(stage: Stage, model: UNetConfig) -> dict[str, Any]:
-    """Return the config of a run that such a network could come from: the released sizes and settings."""
+def _run_config(stage: Stage, model: UNetConfig, given: Described | None) -> dict[str, Any]:
+    """Return the config of the run that the network comes from; if it is not known, the released sizes and settings."""
+    if given is not None and given.run is not None:
+        return given.run | {"model": model.model_dump(mode="json")}
     sampling = SETTINGS[stage.name]().model_dump(mode="json", include=set(SamplingConfig.model_fields))
     if "noise_level" in sampling:
         sampling["noise_level"] = min(sampling["noise_level"], model.highest_noise_level)

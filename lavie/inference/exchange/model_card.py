@@ -1,6 +1,7 @@
 """The model card of an exported folder: what it is, how it was made, how it is used, what it cannot do."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -9,10 +10,12 @@ from ...config.stages import STAGES
 from ...config.train import TrainConfig
 from ..settings import resolve, run_defaults
 
+PROMPT = "what the clip shows"
+"""The prompt of the card's examples, where the run has no validation prompt."""
 WEIGHTS = {
     "ema": "averaged over training (EMA, decay {decay:g})",
     "raw": "those of the last step, not averaged",
-    "released": "LaVie's released ones, bit for bit",
+    "released": "those of a file in the layout of LaVie's released ones, bit for bit",
     "inflated": "spatial ones of a 2-D UNet; the temporal part is fresh, so far without effect",
 }
 USAGE = {
@@ -22,7 +25,7 @@ from lavie.inference.load import load_pipeline
 from lavie.inference.settings import BaseSettings
 
 pipeline, config = load_pipeline(".")
-generate(pipeline, ["a red circle moving right"], "samples", BaseSettings.of(config))
+generate(pipeline, [{prompt!r}], "samples", BaseSettings.of(config))
 """,
     "interpolation": """\
 import numpy as np
@@ -32,7 +35,7 @@ from lavie.inference.video_io import write_mp4
 
 interpolate, config = load_stage(".")
 key_frames = np.zeros((1, {frames}, {height}, {width}, 3), np.uint8)  # yours: clips, frames, height, width, RGB
-[clip] = interpolate(key_frames, ["a red circle moving right"], {settings})
+[clip] = interpolate(key_frames, [{prompt!r}], {settings})
 write_mp4("interpolated.mp4", clip, {fps:g})
 """,
     "vsr": """\
@@ -43,7 +46,7 @@ from lavie.inference.video_io import write_mp4
 
 upscale, config = load_stage(".")
 low_resolution = np.zeros((1, {frames}, {height}, {width}, 3), np.uint8)  # yours: clips, frames, height, width, RGB
-[clip] = upscale(low_resolution, ["a red circle moving right"], {settings})
+[clip] = upscale(low_resolution, [{prompt!r}], {settings})
 write_mp4("upscaled.mp4", clip, {fps:g})
 """,
 }
@@ -66,6 +69,7 @@ folder for the LaVie trainer {version}.
 | weights | {weights} |
 | made from | {source} |
 | training steps | {step} |
+| trained on | {data} |
 | clips | {clips} |
 | predicts | {prediction} |
 
@@ -78,9 +82,11 @@ In this folder, with LaVie installed:
 
 With folders of all three stages as `base/`, `interpolation/` and `vsr/` in one folder `CASCADE`:
 
-    lavie generate --cascade CASCADE --prompt "a red circle moving right" --out videos
+    lavie generate --cascade CASCADE --prompt {quoted} --out videos
 
-A run goes on from these weights with `init_weights` set to this folder. `scheduler/` is for diffusers.
+A run goes on from these weights with `init_weights` set to this folder. Of this folder, diffusers and transformers open
+{opens}; the network in `unet/` is LaVie's own, which `DiffusionPipeline.from_pretrained` cannot build. Its weights are
+plain safetensors.
 
 Sampling, unless asked otherwise:
 
@@ -97,12 +103,13 @@ and CreativeML Open RAIL++-M); LaVie's released networks have one of their own.
 """
 
 
-def model_card(config: TrainConfig, about: Mapping[str, Any]) -> str:
+def model_card(config: TrainConfig, about: Mapping[str, Any], encoders: Sequence[str] = ()) -> str:
     """Return the README.md of an exported folder.
 
     Args:
         config: the folder's.
         about: the content of its export.json.
+        encoders: the subfolders of the autoencoder and the text encoder that it holds.
     """
     stage, data = STAGES[config.stage], config.data
 
@@ -111,11 +118,13 @@ def model_card(config: TrainConfig, about: Mapping[str, Any]) -> str:
     shown = settings.model_dump(
         include={"num_inference_steps", "guidance_scale", "scheduler", "negative_prompt", "noise_level"}
     )
+    prompt = config.validation_prompts[0] if config.validation_prompts else PROMPT
     height, width = stage.given_size(data.height, data.width, config.latent_stride)
     usage = USAGE[stage.name].format(
         frames=stage.given_frames(data.num_frames, config.keyframe_interval),
         height=height,
         width=width,
+        prompt=prompt,
         fps=getattr(settings, "fps", 24),
         settings=", ".join(f"{name}={value!r}" for name, value in shown.items()),
     )
@@ -136,7 +145,10 @@ def model_card(config: TrainConfig, about: Mapping[str, Any]) -> str:
         version=about["lavie"],
         parameters=about["parameters"],
         weights=WEIGHTS[about["weights"]].format(decay=config.ema_decay),
-        source=about["source"],
+        source=_source(about),
+        data=", ".join(about["data"]) or "not told",
+        quoted=shlex.quote(prompt),
+        opens=" and ".join(f"`{part}/`" for part in ("scheduler", *encoders)),
         step=f"{about['step']:,}" if trained else "none in this trainer",
         clips=clips,
         prediction=config.prediction_type,
@@ -144,6 +156,14 @@ def model_card(config: TrainConfig, about: Mapping[str, Any]) -> str:
         sampling="\n".join(f"    {line}" for line in yaml.safe_dump(shown, sort_keys=False).splitlines()) + "\n",
         limits=_limits(config, trained),
     )
+
+
+def _source(about: Mapping[str, Any]) -> str:
+    """Return what the weights were made from."""
+    if about["step"] is None:
+        return str(about["source"])
+    start = about["started_from"]
+    return f"run {about['source']}, which started from {start or 'fresh weights'}"
 
 
 def _limits(config: TrainConfig, trained: bool) -> str:

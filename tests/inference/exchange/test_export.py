@@ -9,6 +9,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+import transformers
 import yaml
 
 from lavie.cli import main as cli
@@ -86,6 +87,7 @@ def test_weights_keep_every_bit_and_start_runs(cascade_folder, exported, stage):
     about = json.loads((folder / EXPORT).read_text())
     assert (about["stage"], about["step"], about["weights"]) == (stage, 3, "ema")
     assert about["parameters"] == sum(w.numel() for w in weights.values())
+    assert (about["source"], about["started_from"], about["data"]) == ("unused", None, [])
 
 
 @pytest.mark.slow
@@ -172,6 +174,13 @@ def test_encoders_come_along(with_encoders, tmp_path):
     pipeline, _ = load_stage(tmp_path / "out")
     settings = {"num_frames": 2, "height": 16, "width": 16, "num_inference_steps": 2, "guidance_scale": 1.0}
     assert np.array_equal(pipeline(["a fox"], **settings), expected(["a fox"], **settings))
+    opened = diffusers.AutoencoderKL.from_pretrained(tmp_path / "out", subfolder="vae").state_dict()
+    assert same(opened, dict(pipeline.autoencoder.vae.state_dict()))
+    assert transformers.CLIPTextModel.from_pretrained(tmp_path / "out/text_encoder").config.hidden_size == 32
+    with pytest.raises(OSError, match="model_index"):
+        diffusers.DiffusionPipeline.from_pretrained(tmp_path / "out")
+    about = json.loads((tmp_path / "out" / EXPORT).read_text())
+    assert (about["source"], about["started_from"], about["data"]) == ("unused", "elsewhere", ["train"])
     export_stage(tmp_path / "out", tmp_path / "again")
     assert names(tmp_path / "again") == names(tmp_path / "out")
     assert load_stage(tmp_path / "again", device=torch.device("meta"))[1] == load_config(tmp_path / "out/config.yaml")

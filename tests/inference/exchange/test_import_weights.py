@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from lavie.cli import main as cli
+from lavie.config.load import load_config
 from lavie.config.stages import STAGES
 from lavie.errors import CheckpointError, ConfigError
 from lavie.inference.cascade import Cascade
@@ -127,7 +128,10 @@ def test_imports_sample_with_the_released_settings(released, pretrained, tmp_pat
         "interpolation": (5, 16, 24, 3),
         "vsr": (5, 64, 96, 3),
     }
-    assert "| weights | LaVie's released ones, bit for bit |" in (tmp_path / "cascade/base/README.md").read_text()
+    assert (
+        "| weights | those of a file in the layout of LaVie's released ones, bit for bit |"
+        in (tmp_path / "cascade/base/README.md").read_text()
+    )
 
 
 def test_imports_can_be_completed_later(released, pretrained, tmp_path):
@@ -145,6 +149,58 @@ def test_imports_can_be_completed_later(released, pretrained, tmp_path):
     assert clip.dtype == np.uint8
     with pytest.raises(CheckpointError, match="is an exported folder of stage base: give --stage base, no --config"):
         import_stage(tmp_path / "bare", tmp_path / "out", "vsr")
+
+
+# --- what a run exports comes back
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_exported_network_comes_back_through_import(cascade_folder, exported, tmp_path, stage):
+    """As a released file and as a folder, whatever says what the network is; the samples of the run come back too."""
+    weights = read_folder(cascade_folder / stage / "checkpoint-3/unet")
+    config = load_config(exported / stage / "config.yaml")
+    export_released(cascade_folder / stage, tmp_path / "first.pt")
+    checkpoint = cascade_folder / stage / "checkpoint-3"
+    described = {
+        "network": exported / stage / "unet/config.json",
+        "export": exported / stage,
+        "run": cascade_folder / stage,
+        "config": checkpoint / "config.yaml",
+    }
+    for name, place in described.items():
+        import_stage(tmp_path / "first.pt", tmp_path / name, stage, config=place)
+    import_stage(exported / stage, tmp_path / "folder", stage)
+    for name in (*described, "folder"):
+        assert same(read_folder(tmp_path / name / "unet"), weights), name
+        assert load_config(tmp_path / name / "config.yaml") == config, name
+        export_released(tmp_path / name, tmp_path / f"{name}.pt")
+        assert same(read_released(tmp_path / f"{name}.pt"), read_released(tmp_path / "first.pt")), name
+
+    (ours, _), (theirs, _) = load_stage(cascade_folder / stage), load_stage(tmp_path / "export")
+    frames = np.random.default_rng(0).integers(0, 256, (1, 3, 16, 24, 3), np.uint8)
+    given = [] if stage == "base" else [frames]
+    few = dict(num_inference_steps=2) | (dict(num_frames=2, height=16, width=24) if stage == "base" else {})
+    few |= dict(noise_level=5) if stage == "vsr" else {}
+    assert np.array_equal(ours(*given, ["red"], **few), theirs(*given, ["red"], **few))
+
+
+def test_a_file_of_another_size_needs_the_folder_of_its_run(cascade_folder, exported, tmp_path):
+    export_released(cascade_folder / "base", tmp_path / "base.pt")
+    with pytest.raises(CheckpointError, match="another size than the released one needs the folder of its run there"):
+        import_stage(tmp_path / "base.pt", tmp_path / "out", "base")
+    with pytest.raises(CheckpointError, match=r"--config .* is of stage vsr: give --stage vsr"):
+        import_stage(tmp_path / "base.pt", tmp_path / "out", "base", config=exported / "vsr")
+    assert not (tmp_path / "out").exists()
+
+
+def test_encoders_come_from_the_run_that_is_described(released, pretrained, tmp_path):
+    file, config = released("base")
+    import_stage(file, tmp_path / "whole", "base", config=config, pretrained=pretrained())
+    import_stage(file, tmp_path / "again", "base", config=tmp_path / "whole")
+    assert load_config(tmp_path / "again/config.yaml") == load_config(tmp_path / "whole/config.yaml")
+    assert (tmp_path / "again/vae/config.json").is_file()
+    assert (tmp_path / "again/tokenizer").is_dir()
 
 
 # --- 2-D UNets

@@ -11,12 +11,38 @@ from lavie.config.load import load_config
 from lavie.inference.exchange.model_card import model_card
 from tests.inference.exchange.exports import STAGES
 
+ABOUT = {
+    "step": 7,
+    "lavie": "1",
+    "parameters": 1,
+    "weights": "ema",
+    "source": "fox",
+    "started_from": "sd14",
+    "data": ("foxes", "hens"),
+}
+
+
+def test_the_card_tells_what_the_run_was_made_from_and_shows_a_prompt_of_its_own():
+    card = model_card(load_config("configs/smoke/base.yaml", ["validation_prompts=[a fox's den]"]), ABOUT)
+    assert "| made from | run fox, which started from sd14 |" in card
+    assert "| trained on | foxes, hens |" in card
+    assert """generate(pipeline, ["a fox's den"], "samples",""" in card
+    assert """--prompt 'a fox'"'"'s den' --out videos""" in card
+    card = model_card(load_config("configs/smoke/vsr.yaml"), ABOUT | {"started_from": None})
+    assert "which started from fresh weights |" in card
+    assert "red circle" not in card
+
+
+def test_the_card_names_what_other_libraries_open():
+    config = load_config("configs/smoke/base.yaml")
+    assert "transformers open\n`scheduler/`; the network in `unet/` is LaVie's own" in model_card(config, ABOUT)
+    assert "open\n`scheduler/` and `vae/`; the" in model_card(config, ABOUT, ["vae"])
+
 
 def test_the_card_names_every_size_of_training():
     sizes = "[{num_frames: 16, height: 24, width: 24}, {num_frames: 4, height: 48, width: 24}]"
     config = load_config("configs/smoke/base.yaml", [f"data.buckets={sizes}"])
-    about = {"step": 7, "lavie": "1", "parameters": 1, "weights": "ema", "source": "a run"}
-    card = model_card(config, about)
+    card = model_card(config, ABOUT)
     assert "| clips | 16 frames of 24 x 24 or 4 frames of 48 x 24, frame stride 2, joined by 1 images |" in card
 
 

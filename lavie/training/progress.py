@@ -1,0 +1,96 @@
+"""How far a run is, for who watches it: a bar on a terminal, and lines with the time of day anywhere else."""
+
+import time
+from datetime import datetime
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ..config.train import TrainConfig
+from ..console import make_console
+
+SILENCE = 60.0
+"""Seconds after which a line is printed at the next step, however many steps are left until logging_steps."""
+
+
+class Display:
+    """Shows the steps of a run while they are made.
+
+    A terminal gets a bar with the values of the last step. Anything else, such as the log of a cluster's job, gets a
+    line at the first step, the last, every logging_steps, and at least about every minute.
+    """
+
+    def __init__(self, config: TrainConfig, start_step: int) -> None:
+        """Begin the display of a run after `start_step` steps."""
+        self._total, self._start, self._every = config.max_train_steps, start_step, config.logging_steps
+        self._has_images = config.data.num_images > 0
+        self._first = self._last_line = time.monotonic()
+        self._steps, self._seconds, self._waited = 0, 0.0, 0.0
+
+        console = make_console()
+        self._bar = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("train", total=self._total, completed=start_step, status="")
+        self._bar.start()
+
+    def show(self, record: dict[str, Any]) -> None:
+        """Show the record of a training step."""
+        step, now = record["step"], time.monotonic()
+        self._steps += 1
+        self._seconds += record["seconds"]
+        self._waited += record["data_wait_s"]
+        losses = f"loss {record['loss']:.4f}"
+        if self._has_images:
+            losses += f" (video {record['loss_video']:.4f}, images {record['loss_image']:.4f})"
+        if self._bar.console.is_terminal:
+            self._bar.update(self._task, completed=step, status=f"{losses}  {record['samples_per_s']:.1f} samples/s")
+            return
+
+        due = step % self._every == 0 or now - self._last_line >= SILENCE
+        if not due and step not in (self._start + 1, self._total):
+            return
+        # Rates are those of the steps since the last line, the time left that of all steps, saves and validations.
+        per_step = self._seconds / self._steps
+        samples = record["samples_per_s"] * record["seconds"] / per_step
+        done = step - self._start
+        left = (now - self._first) / (done - 1) * (self._total - step) if done > 1 else per_step * (self._total - step)
+        print(
+            f"{datetime.now():%Y-%m-%d %H:%M:%S} step {step}/{self._total}  {losses}  lr {record['lr']:.2e}  "
+            f"{per_step:.2f} s/step  {samples:.1f} samples/s  data wait {self._waited / self._seconds:.0%}  "
+            f"{_duration(left)} left",
+            flush=True,
+        )
+        if done == 1:  # the first step compiles and fills queues: it says nothing of those to come
+            self._first = now
+        self._last_line, self._steps, self._seconds, self._waited = now, 0, 0.0, 0.0
+
+    def note(self, text: str) -> None:
+        """Show a line of text, which has its time of day where there is no terminal."""
+        if self._bar.console.is_terminal:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", flush=True)
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        self._bar.stop()
+
+
+def _duration(seconds: float) -> str:
+    """Return a time to come in its two largest units, as "2 d 3 h"."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if hours < 24:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{hours // 24} d {hours % 24} h"
