@@ -165,7 +165,8 @@ def here(source: Source, node: ast.AST) -> Iterator[Fault]:
     span = source.span(node) if hasattr(node, "lineno") else (0, 0)
     match node:
         case ast.BinOp(op=ast.FloorDiv(), left=left, right=right):
-            yield from source.change("rounded up", span, f"-(-({source.of(left)}) // ({source.of(right)}))")
+            a, b = source.of(left), source.of(right)
+            yield from source.change("rounded up", span, f"(({a}) + ({b}) - 1) // ({b})")
         case ast.BinOp(left=a, right=b) | ast.AugAssign(target=a, value=b) | ast.Compare(left=a, comparators=[b]):
             if not {type(a), type(b)} & {ast.JoinedStr, ast.List} and not (isinstance(node, ast.BinOp) and texts([b])):
                 op = node.ops[0] if isinstance(node, ast.Compare) else node.op

@@ -26,7 +26,7 @@ def changes(code: str, path: str = "x.py") -> set[tuple[str, str]]:
     (
         ("y = a - b", {("sign flipped", "y = a + b")}),
         ("y = (a) * b", {("operator", "y = (a) / b")}),
-        ("y = a // b", {("rounded up", "y = -(-(a) // (b))")}),
+        ("y = a // b", {("rounded up", "y = ((a) + (b) - 1) // (b)")}),
         ("y = a < b", {("comparison", "y = a <= b")}),
         ("y = a not in b", {("condition turned", "y = a in b")}),
         ("y = x[a:]", {("off by one", "y = x[a + 1:]")}),
