@@ -1,19 +1,20 @@
 """The commands `lavie data ...`: pack and demo here, index, plan, check and cache in modules of their own."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from ..data.prepare.pack import PackReport, pack
-from ..data.prepare.synthetic import FARTHEST, TRAVEL, demo_set
 from ..errors import DataError
 from .data_cache import cache_command
 from .data_check import check_command
 from .data_index import index_command
 from .data_plan import plan_command
 from .tables import print_counts, print_first
+
+if TYPE_CHECKING:
+    from ..data.prepare.pack import PackReport
 
 app = typer.Typer(name="data", help="Make and check datasets.", no_args_is_help=True)
 
@@ -31,6 +32,8 @@ def pack_command(
         raise DataError(f"--fps {fps:g} and --frame-stride {frame_stride}: give one of them")
     if not fps:
         frame_stride = frame_stride or 1
+    from ..data.prepare.pack import pack
+
     _show(out, pack(src, out, num_frames=num_frames, fps=fps, frame_stride=frame_stride))
 
 
@@ -43,11 +46,15 @@ def demo_command(
     frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 12,
     fps: Annotated[float, typer.Option(min=1, help="Frames per second.")] = 12,
     travel: Annotated[
-        tuple[float, float], typer.Option(help="Least and most that shapes move in a clip, in units of the frame.")
-    ] = TRAVEL,
+        tuple[float, float] | None,
+        typer.Option(help="Least and most that shapes move in a clip, in units of the frame. Default: far."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives other clips.")] = 0,
 ) -> None:
     """Draw a small captioned dataset of coloured shapes that move."""
+    from ..data.prepare.synthetic import FARTHEST, TRAVEL, demo_set
+
+    travel = travel or TRAVEL
     # Options that typer's own ranges cannot check.
     if size % 2:
         raise DataError(f"--size {size}: wanted an even number, for H.264")
@@ -61,7 +68,7 @@ def demo_command(
     _show(out / "validation", validation)
 
 
-def _show(out: Path, report: PackReport) -> None:
+def _show(out: Path, report: "PackReport") -> None:
     """Print what became of the files packed into `out`."""
     rows = [("videos packed", report.videos), ("images packed", report.images)]
     if report.converted:
@@ -74,7 +81,9 @@ def _show(out: Path, report: PackReport) -> None:
     print_first(console, rejected, f"listed in {out / 'rejected.jsonl'}")
 
 
+TAKES_KEYS = {"ignore_unknown_options": True}
+"""Settings of a command that takes --key value as well as key=value."""
 app.command("index")(index_command)
-app.command("plan")(plan_command)
+app.command("plan", context_settings=TAKES_KEYS)(plan_command)
 app.command("check")(check_command)
-app.command("cache")(cache_command)
+app.command("cache", context_settings=TAKES_KEYS)(cache_command)

@@ -2,19 +2,20 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from ..data.check.check import check, find_shards
-from ..data.check.compare_decoders import Comparison
-from ..data.check.report import PROBLEMS, UNUSABLE, CheckReport
-from ..data.check.report_files import write_report
 from ..errors import DataError
+from ..files import require_free
+from .runs import Overwrite
 from .tables import print_first
+
+if TYPE_CHECKING:
+    from ..data.check.report import CheckReport
 
 
 def check_command(
@@ -24,10 +25,15 @@ def check_command(
     num_frames: Annotated[int, typer.Option(min=1, help="Frames of a clip, as data.num_frames.")] = 16,
     fps: Annotated[float | None, typer.Option(min=0.01, help="Frames per second of a clip, as data.fps.")] = None,
     frame_stride: Annotated[int | None, typer.Option(min=1, help="Or every n-th frame, as data.frame_stride.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Examine shards: every byte is read, some clips are decoded. Exits with 1 if samples cannot train."""
     if fps and frame_stride:
         raise DataError(f"--fps {fps:g} and --frame-stride {frame_stride}: give one of them")
+    require_free(out, overwrite=overwrite)
+    from ..data.check.check import check, find_shards
+    from ..data.check.compare_decoders import Comparison
+    from ..data.check.report_files import write_report
     from ..inference.contact_sheet import contact_sheet
 
     tars = find_shards(shards)
@@ -52,8 +58,10 @@ def check_command(
         raise typer.Exit(1)
 
 
-def _show(report: CheckReport, files: list[Path]) -> None:
+def _show(report: "CheckReport", files: list[Path]) -> None:
     """Print the counts, the first findings, and the paths of the report's files; the first file lists all findings."""
+    from ..data.check.report import UNUSABLE
+
     console = Console()
     console.print(_table(report))
 
@@ -64,8 +72,10 @@ def _show(report: CheckReport, files: list[Path]) -> None:
     console.print(*map(str, files), sep="\n", markup=False, highlight=False)
 
 
-def _table(report: CheckReport) -> Table:
+def _table(report: "CheckReport") -> Table:
     """Return the counts of a report with what each of them means."""
+    from ..data.check.report import PROBLEMS, UNUSABLE
+
     facts = report.as_json()
     table = Table(title=f"{len(report.shards)} shard{'s' if len(report.shards) != 1 else ''}", title_justify="left")
     for column in ("what", "count", "meaning"):

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import typer
 from rich.progress import Progress
 
@@ -11,6 +10,8 @@ from ..errors import ConfigError
 from .prompts import Prompt, PromptFile, read_prompts
 
 if TYPE_CHECKING:
+    import torch
+
     from ..inference.cascade import Cascade
 
 
@@ -51,13 +52,15 @@ def generate(
     from ..inference.cascade import Cascade
     from ..inference.generate import generate_cascade
 
-    def load(device: torch.device | None = None) -> Cascade:
+    def load(device: "torch.device | None" = None) -> Cascade:
         """Return the cascade that the options ask for."""
         return Cascade.from_pretrained(
             cascade, overrides=set_ or [], seed=seed, stop_after=stop_after, device=device, offload=offload
         )
 
     if dry_run:
+        import torch
+
         _print_estimate(load(torch.device("meta")), offload, sequential_guidance)
         return
     prompts = read_prompts(prompt, prompt_file)
