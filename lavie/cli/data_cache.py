@@ -8,7 +8,7 @@ from rich.progress import Progress, TaskID
 
 from ..config.load import load_config
 from ..console import make_console
-from ..launcher import launched_rank
+from ..launcher import launched_rank, planned_world_size
 from .tables import print_counts, print_first
 
 
@@ -32,6 +32,7 @@ def cache_command(
 
     # On a terminal every kind of entry gets a progress bar; in a log, where bars are noise, progress gets lines.
     run = load_config(config, overrides or [])
+    planned_world_size()  # refuses a WORLD_SIZE that is no number
     launched, console = launched_rank(), make_console()
     rank, ranks = launched.rank, launched.world_size
     plain = ranks > 1 or not console.is_terminal
