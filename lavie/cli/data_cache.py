@@ -40,11 +40,12 @@ def cache_command(
 
     import torch
 
-    from ..launcher import launched_rank
+    from ..launcher import launched_rank, planned_world_size
     from ..training.entry_encoders import encoding_device
     from ..training.make_cache import cache_data
 
     # On a terminal every kind of entry gets a progress bar; in a log, where bars are noise, progress gets lines.
+    planned_world_size()  # refuses a WORLD_SIZE that is no number
     launched, console = launched_rank(), make_console()
     rank, ranks = launched.rank, launched.world_size
     plain = ranks > 1 or not console.is_terminal

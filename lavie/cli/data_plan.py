@@ -31,6 +31,7 @@ def plan_command(
     from ..config.load import load_config
     from ..config.overrides import read_run
     from ..config.shipped import find_config
+    from ..data.order.held_out import held_out_text
     from ..data.order.plan import check_global_batch, make_plan
     from ..data.order.plan_report import draw_plan, plan_text
 
@@ -45,9 +46,12 @@ def plan_command(
         accumulation = check_global_batch(global_batch, run.train_batch_size, world_size)
     total = run.train_batch_size * accumulation * world_size
 
+    validation = held_out_text(run.data)
+
     # The plot is written before the text is printed, which names it.
     plan = make_plan(run.data, seed=run.seed, steps=run.max_train_steps, global_batch=total, max_epochs=max_epochs)
     batch = f"{run.train_batch_size} x {accumulation} x {world_size} = {total}"
     if out:
         draw_plan(plan, out)
-    typer.echo(f"{plan_text(plan)}\nglobal batch: {batch} clips" + (f"\nplot: {out}" if out else ""))
+    text = f"{plan_text(plan)}\n{validation}\nglobal batch: {batch} clips"
+    typer.echo(f"{text}\nplot: {out}" if out else text)
