@@ -2,19 +2,19 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from ..data.check.check import check, find_shards
-from ..data.check.compare_decoders import Comparison
-from ..data.check.report import PROBLEMS, UNUSABLE, CheckReport
-from ..data.check.report_files import write_report
+from ..console import make_console, progress_bar
 from ..errors import DataError
+from ..files import require_free
+from .runs import Overwrite
 from .tables import print_first
+
+if TYPE_CHECKING:
+    from ..data.check.report import CheckReport
 
 
 def check_command(
@@ -24,17 +24,21 @@ def check_command(
     num_frames: Annotated[int, typer.Option(min=1, help="Frames of a clip, as data.num_frames.")] = 16,
     fps: Annotated[float | None, typer.Option(min=0.01, help="Frames per second of a clip, as data.fps.")] = None,
     frame_stride: Annotated[int | None, typer.Option(min=1, help="Or every n-th frame, as data.frame_stride.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Examine shards: every byte is read, some clips are decoded. Exits with 1 if samples cannot train."""
     if fps and frame_stride:
         raise DataError(f"--fps {fps:g} and --frame-stride {frame_stride}: give one of them")
+    require_free(out, overwrite=overwrite)
+    from ..data.check.check import check, find_shards
+    from ..data.check.compare_decoders import Comparison
+    from ..data.check.report_files import write_report
     from ..inference.contact_sheet import contact_sheet
 
     tars = find_shards(shards)
     out.mkdir(parents=True, exist_ok=True)
     comparison = Comparison() if decode else None
-    with Progress(transient=True) as progress:
-        task = progress.add_task("reading")
+    with progress_bar(make_console(), "reading") as progress:
         report = check(
             tars,
             decode=decode,
@@ -42,7 +46,7 @@ def check_command(
             fps=fps,
             frame_stride=frame_stride,
             compare=comparison,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
+            progress=progress,
         )
     if comparison:
         comparison.close()
@@ -52,20 +56,24 @@ def check_command(
         raise typer.Exit(1)
 
 
-def _show(report: CheckReport, files: list[Path]) -> None:
+def _show(report: "CheckReport", files: list[Path]) -> None:
     """Print the counts, the first findings, and the paths of the report's files; the first file lists all findings."""
-    console = Console()
+    from ..data.check.report import UNUSABLE
+
+    console = make_console()
     console.print(_table(report))
 
     # What keeps samples from training comes first.
     worst = sorted(report.findings, key=lambda finding: finding.reason not in UNUSABLE)
     lines = [_harmless(f"{finding.name}: {finding.reason}. {finding.detail}") for finding in worst]
     print_first(console, lines, f"in {files[0]}")
-    console.print(*map(str, files), sep="\n", markup=False, highlight=False)
+    console.print(*map(str, files), sep="\n", soft_wrap=True)
 
 
-def _table(report: CheckReport) -> Table:
+def _table(report: "CheckReport") -> Table:
     """Return the counts of a report with what each of them means."""
+    from ..data.check.report import PROBLEMS, UNUSABLE
+
     facts = report.as_json()
     table = Table(title=f"{len(report.shards)} shard{'s' if len(report.shards) != 1 else ''}", title_justify="left")
     for column in ("what", "count", "meaning"):
@@ -80,6 +88,8 @@ def _table(report: CheckReport) -> Table:
         table.add_row("not compared", str(count), reason)
     if report.lost:
         table.add_row("lost", str(report.lost), "samples of shards that cannot be read", style="red")
+    if report.system_files:
+        table.add_row("files of the system", str(report.system_files), "passed over")
     table.add_row("repeated captions", str(report.duplicate_captions), "")
 
     # Red rows are problems that keep samples from training.

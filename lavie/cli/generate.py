@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import typer
 from rich.progress import Progress
 
+from ..console import make_console
 from ..errors import ConfigError
 from .prompts import Prompt, PromptFile, read_prompts
 
 if TYPE_CHECKING:
+    import torch
+
     from ..inference.cascade import Cascade
 
 
@@ -55,20 +57,22 @@ def generate(
     from ..inference.generate import generate_cascade
     from ..inference.work import Work
 
-    def load(device: torch.device | None = None) -> Cascade:
+    def load(device: "torch.device | None" = None) -> Cascade:
         """Return the cascade that the options ask for."""
         return Cascade.from_pretrained(
             cascade, overrides=set_ or [], seed=seed, stop_after=stop_after, device=device, offload=offload
         )
 
     if dry_run:
+        import torch
+
         _print_estimate(load(torch.device("meta")), offload, sequential_guidance)
         return
     prompts = read_prompts(prompt, prompt_file)
     if out is None:
         raise ConfigError("--out is missing: wanted a folder for the videos")
     stages = load()
-    with Progress(transient=True) as progress:
+    with Progress(transient=True, console=make_console()) as progress:
         tasks = {name: progress.add_task(name, start=False, total=None) for name in stages.stages}
 
         def advance(stage: str, done: int, total: int) -> None:
