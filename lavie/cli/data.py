@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import make_console, progress_bar
+from ..data.prepare.captions import MOST_WORDS
 from ..data.prepare.pack import PackReport, pack
 from ..data.prepare.synthetic import FARTHEST, TRAVEL, demo_set
 from ..errors import DataError
@@ -87,6 +88,8 @@ def _show(out: Path, report: PackReport) -> None:
     if report.converted:
         rows.append(("of these, GIFs stored as mp4 or png", len(report.converted)))
     rows += [(f"rejected: {reason}", count) for reason, count in sorted(report.reasons.items())]
+    if report.long_captions:
+        rows.append((f"captions of more than {MOST_WORDS} words; CLIP reads {MOST_WORDS} tokens", report.long_captions))
     rows += [(reason, count) for reason, count in sorted(Counter(item.reason for item in report.changed).items())]
     rows += [(f"passed over: {what}", count) for what, count in sorted(report.passed.items())]
     rows.append(("shards written", len(report.shards)))
