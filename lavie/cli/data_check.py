@@ -2,21 +2,20 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from ..config.data import DataConfig
-from ..config.load import load_config
 from ..console import make_console, progress_bar
-from ..data.check.check import check, find_shards
-from ..data.check.compare_decoders import Comparison
-from ..data.check.report import PROBLEMS, UNUSABLE, CheckReport
-from ..data.check.report_files import write_report
-from ..data.shards.remote import is_url
 from ..errors import DataError
+from ..files import require_free
+from .runs import Overwrite
 from .tables import print_first
+
+if TYPE_CHECKING:
+    from ..config.data import DataConfig
+    from ..data.check.report import CheckReport
 
 
 def check_command(
@@ -36,6 +35,7 @@ def check_command(
     ] = None,
     fps: Annotated[float | None, typer.Option(min=0.01, help="Frames per second of a clip, as data.fps.")] = None,
     frame_stride: Annotated[int | None, typer.Option(min=1, help="Or every n-th frame, as data.frame_stride.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Examine shards: every byte is read, some clips are decoded. Exits with 1 if samples cannot train."""
     if fps and frame_stride:
@@ -45,6 +45,10 @@ def check_command(
             "--config says what a clip is: leave out --num-frames, --fps and --frame-stride, or change it by "
             "data.num_frames=..., data.fps=... or data.frame_stride=..."
         )
+    require_free(out, overwrite=overwrite)
+    from ..data.check.check import check, find_shards
+    from ..data.check.compare_decoders import Comparison
+    from ..data.check.report_files import write_report
     from ..inference.contact_sheet import contact_sheet
 
     paths, run = _what_to_check(shards or [], config)
@@ -70,7 +74,7 @@ def check_command(
         raise typer.Exit(1)
 
 
-def _what_to_check(given: list[str], config: Path | None) -> tuple[list[Path], DataConfig | None]:
+def _what_to_check(given: list[str], config: Path | None) -> "tuple[list[Path], DataConfig | None]":
     """Return the shards to check, and the run by which they are judged.
 
     Args:
@@ -81,6 +85,9 @@ def _what_to_check(given: list[str], config: Path | None) -> tuple[list[Path], D
         if not given:
             raise DataError("SHARDS: wanted shards or folders of them, or a run's --config")
         return [Path(path) for path in given], None
+    from ..config.load import load_config
+    from ..data.shards.remote import is_url
+
     changes = [text for text in given if "=" in text and not Path(text).exists()]
     run = load_config(config, changes).data
     paths = [Path(text) for text in given if text not in changes]
@@ -95,8 +102,10 @@ def _what_to_check(given: list[str], config: Path | None) -> tuple[list[Path], D
     return [Path(path) for path in dict.fromkeys(named)], run
 
 
-def _show(report: CheckReport, files: list[Path]) -> None:
+def _show(report: "CheckReport", files: list[Path]) -> None:
     """Print the counts, the first findings, and the paths of the report's files; the first file lists all findings."""
+    from ..data.check.report import UNUSABLE
+
     console = make_console()
     console.print(_table(report))
 
@@ -107,8 +116,10 @@ def _show(report: CheckReport, files: list[Path]) -> None:
     console.print(*map(str, files), sep="\n", soft_wrap=True)
 
 
-def _table(report: CheckReport) -> Table:
+def _table(report: "CheckReport") -> Table:
     """Return the counts of a report with what each of them means."""
+    from ..data.check.report import PROBLEMS, UNUSABLE
+
     facts = report.as_json()
     table = Table(title=f"{len(report.shards)} shard{'s' if len(report.shards) != 1 else ''}", title_justify="left")
     for column in ("what", "count", "meaning"):

@@ -64,7 +64,7 @@ def test_a_runs_data_are_judged_by_its_config(demo, tmp_path):
     config = tmp_path / "run.yaml"
     config.write_text((ROOT / "configs/smoke/base.yaml").read_text())
     data = [f"data.train={demo / 'train'}", f"data.validation={demo / 'validation'}"]
-    given = ("--config", config, "--decode", 0, "--out", tmp_path / "out", *data)
+    given = ("--config", config, "--decode", 0, "--overwrite", "--out", tmp_path / "out", *data)
     result = run_cli(*given)
     assert result.exit_code == 0, result.output
     facts = json.loads((tmp_path / "out/check.json").read_text())
