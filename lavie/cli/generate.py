@@ -45,6 +45,9 @@ def generate(
     ] = False,
     dry_run: Annotated[bool, typer.Option(help="Print sizes and peak memory, and refuse what cannot fit.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace clips of other prompts that lie in --out.")] = False,
+    drop_work: Annotated[
+        bool, typer.Option(help="Delete the frames in OUT/work when the videos are written, about 480 MB for each.")
+    ] = False,
 ) -> None:
     """Draw large videos from prompts: key frames, then the frames between them, then four times the size.
 
@@ -52,6 +55,7 @@ def generate(
     """
     from ..inference.cascade import Cascade
     from ..inference.generate import generate_cascade
+    from ..inference.work import Work
 
     def load(device: "torch.device | None" = None) -> Cascade:
         """Return the cascade that the options ask for."""
@@ -84,9 +88,16 @@ def generate(
             stop_after=stop_after,
             sequential_guidance=sequential_guidance,
             overwrite=overwrite,
+            drop_work=drop_work,
             progress=advance,
         )
     typer.echo("\n".join(map(str, paths)))
+    if kept := Work(out / "work").size():
+        typer.echo(
+            f"{out / 'work'} keeps {kept / 1e6:.1f} MB of frames, from which a later call goes on: --drop-work, or "
+            "deleting the folder, frees them",
+            err=True,
+        )
 
 
 def _print_estimate(cascade: "Cascade", offload: bool, sequential_guidance: bool) -> None:

@@ -1,6 +1,7 @@
 """Sampling into a folder: prompts in, numbered clips and one contact sheet out."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from ..config.train import TrainConfig
 from ..distributed import gather_objects, is_main, rank, world_size
 from ..errors import ConfigError
+from ..files import replacing
 from .cascade import Cascade, StageProgress
 from .contact_sheet import beside
 from .sampler import Progress
@@ -18,6 +20,8 @@ from .text_to_video import TextToVideo
 from .video_io import write_mp4, write_sample, write_sheet
 from .work import Work
 
+INDEX = "prompts.jsonl"
+"""The file that says which prompt, seed and settings every numbered sample of a folder has."""
 SIDECAR = (
     "num_frames",
     "height",
@@ -45,8 +49,8 @@ def generate(
     """Sample every prompt from a base network, one clip at a time, into `out`.
 
     Writes 00000.mp4, .gif, .sheet.png, .json and so on (00000.png, .json for images), prompt by prompt, and sheet.png
-    of all. A clip depends on the settings, its prompt and its number only. With several ranks, all call this function
-    and share the prompts.
+    and prompts.jsonl of all. A clip depends on the settings, its prompt and its number only. With several ranks, all
+    call this function and share the prompts.
 
     Args:
         sampler: a `TextToVideo`.
@@ -90,11 +94,14 @@ def generate(
         return []
     values = settings.model_dump(include=set(SIDECAR))
     paths: list[Path] = []
+    samples = []
     for index, prompt in numbered:
         sidecar: dict[str, Any] = {"prompt": prompt, "index": index}
         sidecar |= {name: values[name] for name in SIDECAR}
         sidecar["num_per_prompt"] = num_per_prompt
         paths.append(write_sample(out, f"{index:05d}", clips[index], settings.fps, sidecar)[0])
+        samples.append((f"{index:05d}", prompt, {k: v for k, v in sidecar.items() if k != "prompt"}))
+    _write_index(out, samples)
     write_sheet(out / "sheet.png", [(prompt, clips[index]) for index, prompt in numbered])
     return [*paths, out / "sheet.png"]
 
@@ -127,12 +134,14 @@ def generate_cascade(
     stop_after: str = "vsr",
     sequential_guidance: bool = False,
     overwrite: bool = False,
+    drop_work: bool = False,
     progress: StageProgress | None = None,
 ) -> list[Path]:
     """Sample every prompt through the cascade into `out`; a call that was cut short goes on where it stopped.
 
     Writes, for clip 00000 and so on, 00000-base.mp4, 00000-interpolation.mp4, 00000-vsr.mp4, and 00000.mp4 with the
-    first beside the last; then sheet.png with rows of each. It keeps every stage without loss in work/ (see work.py).
+    first beside the last; sheet.png with rows of each, and prompts.jsonl. It keeps every stage without loss in work/
+    (see work.py), about 480 MB for a full-size clip, so that a later call may go on with other settings of one stage.
 
     Args:
         prompts: each is joined by the stages' own suffixes.
@@ -142,6 +151,7 @@ def generate_cascade(
         sequential_guidance: see `Denoising`.
         overwrite: whether clips of other prompts that lie in `out` may be replaced. Those of the same prompts are,
             where their settings or weights differ.
+        drop_work: whether the frames in work/ are deleted when all videos are written.
         progress: called after each denoising step.
 
     Returns:
@@ -180,4 +190,22 @@ def generate_cascade(
             paths.append(out / f"{index:05d}.mp4")
             write_mp4(paths[-1], beside([stages["base"], frames]), cascade.settings.fps(stage))
     write_sheet(out / "sheet.png", rows)
+
+    # What the numbered files show, and then what they were made of is needed no more.
+    made = {name: getattr(cascade.settings, name).model_dump(mode="json") for name in clips[0]}
+    _write_index(out, [(f"{index:05d}", prompt, {"stages": made}) for index, prompt in enumerate(prompts)])
+    if drop_work:
+        work.drop()
     return [*paths, out / "sheet.png"]
+
+
+def _write_index(out: Path, samples: Sequence[tuple[str, str, Mapping[str, Any]]]) -> None:
+    """Write prompts.jsonl: one JSON object a line for each numbered sample, with its prompt and settings.
+
+    Args:
+        out: the folder of the samples.
+        samples: (the name that a sample's files begin with, its prompt, its settings).
+    """
+    lines = [json.dumps({"name": n, "prompt": p, **settings}, ensure_ascii=False) for n, p, settings in samples]
+    with replacing(out / INDEX) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -15,6 +15,7 @@ from lavie.errors import CheckpointError, ConfigError
 from lavie.inference.cascade import Cascade
 from lavie.inference.generate import generate_cascade
 from lavie.inference.settings import CascadeSettings
+from lavie.inference.work import Work
 
 
 @pytest.fixture
@@ -130,6 +131,19 @@ def test_a_finished_stage_is_not_made_again(cascade_folder, count, tmp_path):
     assert calls == {"base": 6, "interpolation": 6, "vsr": 0}
 
 
+def test_frames_are_dropped_when_all_is_written(cascade_folder, count, tmp_path):
+    cascade = Cascade.from_pretrained(cascade_folder, stop_after="base")
+    generate_cascade(cascade, ["red"], tmp_path, stop_after="base", drop_work=True)
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["00000-base.json"]
+    assert (tmp_path / "00000-base.mp4").is_file()
+    with pytest.raises(ConfigError, match="holds clips of other prompts, as 00000 of 'red'"):
+        generate_cascade(cascade, ["blue"], tmp_path, stop_after="base")
+    calls = count(cascade)
+    generate_cascade(cascade, ["red"], tmp_path, stop_after="base")  # drawn anew
+    assert calls["base"] == 3
+    assert Work(tmp_path / "work").size() == (tmp_path / "work/00000-base.npy").stat().st_size > 3 * 16 * 24 * 3
+
+
 def test_other_prompts_are_not_written_over_unasked(cascade_folder, tmp_path):
     cascade = Cascade.from_pretrained(cascade_folder, stop_after="base")
     generate_cascade(cascade, ["red"], tmp_path, stop_after="base")
@@ -197,6 +211,11 @@ def test_the_command(cascade_folder, tmp_path, monkeypatch, capsys):
     with av.open(str(tmp_path / "out/00000-vsr.mp4")) as video:
         assert (video.streams.video[0].frames, video.streams.video[0].height) == (9, 128)  # small clips are enlarged
     assert json.loads((tmp_path / "out/work/00000-vsr.json").read_text())["prompt"] == "a/red thing"
+    [line] = (tmp_path / "out/prompts.jsonl").read_text().splitlines()
+    index = json.loads(line)
+    assert (index["name"], index["prompt"]) == ("00000", "a/red thing")
+    assert index["stages"]["vsr"]["num_inference_steps"] == 2
+    assert index["stages"]["base"]["seed"] == 0
 
 
 def test_the_command_refuses(cascade_folder, monkeypatch, capsys):
