@@ -96,12 +96,16 @@ def demo_command(
 
 def _show(out: Path, report: "PackReport") -> None:
     """Print what became of the files packed into `out`."""
+    from ..data.prepare.captions import MOST_WORDS
+
     rows = [("videos packed", report.videos), ("images packed", report.images)]
     if report.kept:
         rows.append(("packed before and unchanged, kept", report.kept))
     if report.converted:
         rows.append(("of these, GIFs stored as mp4 or png", len(report.converted)))
     rows += [(f"rejected: {reason}", count) for reason, count in sorted(report.reasons.items())]
+    if report.long_captions:
+        rows.append((f"captions of more than {MOST_WORDS} words; CLIP reads {MOST_WORDS} tokens", report.long_captions))
     rows += [(reason, count) for reason, count in sorted(Counter(item.reason for item in report.changed).items())]
     rows += [(f"passed over: {what}", count) for what, count in sorted(report.passed.items())]
     rows.append(("shards written", len(report.shards)))

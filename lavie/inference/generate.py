@@ -1,6 +1,7 @@
 """Sampling into a folder: prompts in, numbered clips and one contact sheet out."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from .text_to_video import TextToVideo
 from .video_io import write_mp4, write_sample, write_sheet
 from .work import Record, Work
 
+log = logging.getLogger("lavie")
+
 INDEX = "prompts.jsonl"
 """The file that says which prompt, seed and settings every numbered sample of a folder has."""
 SIDECAR = (
@@ -34,6 +37,13 @@ SIDECAR = (
     "negative_prompt",
 )
 """The settings that the JSON file beside a sample names."""
+
+
+def warn_of_unread(text_encoder: Any, prompts: Sequence[str]) -> None:
+    """Log a warning for each prompt of which an encoder of lavie.models.text_encoder cuts words off."""
+    for prompt in dict.fromkeys(prompts) if hasattr(text_encoder, "unread") else ():
+        if cut := text_encoder.unread(prompt):
+            log.warning("prompt %r is too long: the network never sees its end, %r", prompt[:60] + "...", cut)
 
 
 def generate(
@@ -74,6 +84,9 @@ def generate(
         raise ConfigError(f"{out} holds samples already: give another --out folder, or --overwrite")
     if is_main():
         out.mkdir(parents=True, exist_ok=True)
+
+    if is_main():
+        warn_of_unread(getattr(sampler, "text_encoder", None), prompts)
 
     # Every rank samples each world_size-th clip.
     numbered = list(enumerate(prompt for prompt in prompts for _ in range(num_per_prompt)))
