@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and with the mode that the user's umask gives."""
 
 import os
 import socket
@@ -26,3 +26,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def apply_umask(path: str | Path) -> None:
+    """Give a file the mode of one that `open` makes: some libraries write files that nobody else may read."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    Path(path).chmod(0o666 & ~umask)
