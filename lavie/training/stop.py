@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import LavieError, LostRankError
@@ -57,7 +58,7 @@ def catch_interrupts() -> None:
     as it does without this function, but not after Ctrl-C: launchers get that as well, and end their ranks at once.
 
     A process that was started to ignore SIGINT, as those in the background of a script are, goes on ignoring it. Call
-    this in the main thread.
+    this in the main thread, before others are started.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         return
@@ -67,6 +68,11 @@ def catch_interrupts() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # the thread decides
     threading.Thread(target=_hear, args=(reader,), daemon=True, name="interrupts").start()
+
+    # That thread alone gets SIGINT: the processes that the others start inherit their mask, and are deaf to it, too.
+    # multiprocessing would take the signal out of the mask again when it starts its tracker, so that comes first.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _hear(reader: int) -> None:

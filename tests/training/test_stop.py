@@ -94,7 +94,7 @@ def terminal(*command: str) -> tuple[int, int]:
     return pid, screen
 
 
-def read_until(screen: int, words: str | None, seconds: float = 120) -> str:
+def read_until(screen: int, words: str | None, seconds: float = 400) -> str:
     """Return what a terminal shows until it shows some words, or until its processes are gone."""
     shown, deadline = "", time.monotonic() + seconds
     while time.monotonic() < deadline:
