@@ -6,7 +6,8 @@ import stat
 import pytest
 import torch
 
-from lavie.files import replacing
+from lavie.errors import ConfigError
+from lavie.files import replacing, require_free
 from lavie.models.weights import save_tensors
 
 
@@ -49,3 +50,15 @@ def test_weights_have_the_mode_of_other_files(tmp_path, umask, mode):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "w.safetensors").stat().st_mode) == mode
+
+
+def test_what_lies_there_is_not_written_over_unasked(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/a.txt").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("nowhere")
+    require_free(tmp_path / "new", tmp_path / "empty")
+    for taken in ("full", "full/a.txt", "link"):
+        with pytest.raises(ConfigError, match=rf"{taken} exists: .* --overwrite"):
+            require_free(tmp_path / "new", tmp_path / taken)
+        require_free(tmp_path / taken, overwrite=True)

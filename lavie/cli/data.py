@@ -1,19 +1,25 @@
 """The commands `lavie data ...`: pack and demo here, index, plan, check and cache in modules of their own."""
 
+import os
+import shutil
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from ..data.prepare.pack import PackReport, pack
-from ..data.prepare.synthetic import FARTHEST, TRAVEL, demo_set
+from ..console import make_console, progress_bar
 from ..errors import DataError
+from ..files import require_free
 from .data_cache import cache_command
 from .data_check import check_command
 from .data_index import index_command
 from .data_plan import plan_command
+from .runs import Overwrite
 from .tables import print_counts, print_first
+
+if TYPE_CHECKING:
+    from ..data.prepare.pack import PackReport
 
 app = typer.Typer(name="data", help="Make and check datasets.", no_args_is_help=True)
 
@@ -25,13 +31,31 @@ def pack_command(
     num_frames: Annotated[int, typer.Option(min=1, help="Frames of a clip; videos that hold none are left out.")] = 16,
     fps: Annotated[float | None, typer.Option(min=0.01, help="Frames per second of a clip, as data.fps.")] = None,
     frame_stride: Annotated[int | None, typer.Option(min=1, help="Or every n-th frame, as data.frame_stride.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that decode. By default one for each core.")
+    ] = None,
 ) -> None:
-    """Pack captioned videos and images into shards. Without --fps and --frame-stride, the frame stride is 1."""
+    """Pack captioned videos and images into shards. Without --fps and --frame-stride, the frame stride is 1.
+
+    Run again after a stop or with more files: what OUT holds stays, and what is new becomes further shards.
+    """
     if fps and frame_stride:
         raise DataError(f"--fps {fps:g} and --frame-stride {frame_stride}: give one of them")
     if not fps:
         frame_stride = frame_stride or 1
-    _show(out, pack(src, out, num_frames=num_frames, fps=fps, frame_stride=frame_stride))
+    from ..data.prepare.pack import pack
+
+    with progress_bar(make_console(), "packing") as progress:
+        report = pack(
+            src,
+            out,
+            num_frames=num_frames,
+            fps=fps,
+            frame_stride=frame_stride,
+            workers=workers or len(os.sched_getaffinity(0)),
+            progress=progress,
+        )
+    _show(out, report)
 
 
 @app.command("demo")
@@ -43,11 +67,20 @@ def demo_command(
     frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 12,
     fps: Annotated[float, typer.Option(min=1, help="Frames per second.")] = 12,
     travel: Annotated[
-        tuple[float, float], typer.Option(help="Least and most that shapes move in a clip, in units of the frame.")
-    ] = TRAVEL,
+        tuple[float, float] | None,
+        typer.Option(help="Least and most that shapes move in a clip, in units of the frame. Default: far."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives other clips.")] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw a small captioned dataset of coloured shapes that move."""
+    from ..data.prepare.synthetic import FARTHEST, TRAVEL, demo_set
+
+    travel = travel or TRAVEL
+    for folder in (out / "train", out / "validation"):
+        require_free(folder, overwrite=overwrite)
+        if folder.is_dir():
+            shutil.rmtree(folder)
     # Options that typer's own ranges cannot check.
     if size % 2:
         raise DataError(f"--size {size}: wanted an even number, for H.264")
@@ -61,20 +94,32 @@ def demo_command(
     _show(out / "validation", validation)
 
 
-def _show(out: Path, report: PackReport) -> None:
+def _show(out: Path, report: "PackReport") -> None:
     """Print what became of the files packed into `out`."""
+    from ..data.prepare.captions import MOST_WORDS
+
     rows = [("videos packed", report.videos), ("images packed", report.images)]
+    if report.kept:
+        rows.append(("packed before and unchanged, kept", report.kept))
     if report.converted:
         rows.append(("of these, GIFs stored as mp4 or png", len(report.converted)))
     rows += [(f"rejected: {reason}", count) for reason, count in sorted(report.reasons.items())]
-    rows.append(("shards", len(report.shards)))
-    console = Console()
+    if report.long_captions:
+        rows.append((f"captions of more than {MOST_WORDS} words; CLIP reads {MOST_WORDS} tokens", report.long_captions))
+    rows += [(reason, count) for reason, count in sorted(Counter(item.reason for item in report.changed).items())]
+    rows += [(f"passed over: {what}", count) for what, count in sorted(report.passed.items())]
+    rows.append(("shards written", len(report.shards)))
+    console = make_console()
     print_counts(console, rows, title=str(out))
     rejected = [f"{item.name}: {item.reason}. {item.detail}" for item in report.rejected]
     print_first(console, rejected, f"listed in {out / 'rejected.jsonl'}")
+    changed = [f"{item.name}: {item.reason}. {item.detail}" for item in report.changed]
+    print_first(console, changed, f"listed in {out / 'changed.jsonl'}")
 
 
+TAKES_KEYS = {"ignore_unknown_options": True}
+"""Settings of a command that takes --key value as well as key=value."""
 app.command("index")(index_command)
-app.command("plan")(plan_command)
+app.command("plan", context_settings=TAKES_KEYS)(plan_command)
 app.command("check")(check_command)
-app.command("cache")(cache_command)
+app.command("cache", context_settings=TAKES_KEYS)(cache_command)

@@ -2,15 +2,18 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from ..data.prepare.indexing import IndexReport, ShardReport, make_indices, several_ranks
+from ..console import make_console
 from ..errors import DataError
 from .tables import print_counts, print_first
+
+if TYPE_CHECKING:
+    from ..data.prepare.indexing import IndexReport, ShardReport
 
 
 def index_command(
@@ -24,7 +27,9 @@ def index_command(
 
     Under `mpirun` the ranks share the shards. Name SRC in data.train afterwards, or the folder of --out.
     """
-    console = Console()
+    from ..data.prepare.indexing import make_indices, several_ranks
+
+    console = make_console()
     if workers is None:
         workers = len(os.sched_getaffinity(0))
     # mpirun gives each rank a terminal, where the progress bars of all ranks would overwrite each other.
@@ -32,7 +37,7 @@ def index_command(
     with Progress(transient=True, console=console, disable=plain) as progress:
         task = progress.add_task("indexing", total=None)
 
-        def done(report: ShardReport, number: int, total: int) -> None:
+        def done(report: "ShardReport", number: int, total: int) -> None:
             """Show that one more shard is done: on the bar, or as a line of a log."""
             progress.update(task, completed=number, total=total)
             if plain:
@@ -43,7 +48,7 @@ def index_command(
         _show(console, report)
 
 
-def _line(report: ShardReport) -> str:
+def _line(report: "ShardReport") -> str:
     """Return what became of one shard, as a line of a log."""
     what = "kept" if report.kept else "indexed"
     if report.fault is not None:
@@ -51,7 +56,7 @@ def _line(report: ShardReport) -> str:
     return f"{report.tar}: {what}, {report.videos} videos, {report.images} images, {len(report.rejected)} rejected"
 
 
-def _show(console: Console, report: IndexReport) -> None:
+def _show(console: Console, report: "IndexReport") -> None:
     """Print the report; raise a DataError if a shard has no index or an index has no shard."""
     kept = sum(shard.kept for shard in report.shards)
     rows = [
@@ -62,6 +67,8 @@ def _show(console: Console, report: IndexReport) -> None:
         ("videos", sum(shard.videos for shard in report.shards)),
         ("images", sum(shard.images for shard in report.shards)),
     ]
+    if system_files := sum(shard.system_files for shard in report.shards):
+        rows.append(("files of the system, passed over", system_files))
     rows += [(f"rejected: {reason}", count) for reason, count in sorted(report.reasons.items())]
     print_counts(console, rows)
     rejected = [f"{item.name}: {item.reason}. {item.detail}" for item in report.rejected]

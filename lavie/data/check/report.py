@@ -30,6 +30,9 @@ NOTES = (
     "duplicate media",
     "variable frame rate",
     "short caption",
+    "long caption",
+    "left out by the run",
+    "enlarged",
     "other script",
     "not English",
     "black",
@@ -60,6 +63,8 @@ class CheckReport:
     """The faults in the order in which they were met; each `reason` is one of PROBLEMS."""
     lost: int = 0
     """Number of samples in shards that cannot be read, counted by their indices."""
+    system_files: int = 0
+    """Number of members that an operating system has left in the shards."""
     durations: list[float] = field(default_factory=list)
     """Seconds, one value per video."""
     words: list[int] = field(default_factory=list)
@@ -106,6 +111,7 @@ class CheckReport:
             "videos": videos,
             "images": images,
             "lost": self.lost,
+            "system_files": self.system_files,
             "decoded": len(self.decoded),
             "decoders": {
                 "agree": self.compared["agree"],

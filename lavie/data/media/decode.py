@@ -94,6 +94,8 @@ def probe(data: bytes) -> MediaInfo:
     if not times:
         raise DataError("the video stream holds no frame that decodes")
 
+    if format == "gif" and len(times) == 1:
+        return MediaInfo("image", format, 1, None, False, width, height, 0.0, format)
     nominal, codec = _rate_and_codec(data)
     fps, vfr = _frame_rate(_from_zero(times), nominal, tick)
     return MediaInfo("video", format, len(times), fps, vfr, width, height, len(times) / fps, codec)
@@ -178,17 +180,17 @@ def decode_frames(data: bytes, indices: Sequence[int] | np.ndarray) -> np.ndarra
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """Decode a jpg or png: uint8 (H, W, 3), RGB, upright by its EXIF orientation, transparency laid on white.
+    """Decode a jpg, png or gif of one frame: uint8 (H, W, 3), RGB, upright by EXIF, transparency laid on white.
 
     Raises:
         DataError: the file is of another format, damaged, past the limits, or has more than 8 bits per channel.
     """
-    if sniff(data) not in ("jpg", "png"):
-        raise DataError("no jpg or png")
+    if sniff(data) not in ("jpg", "png", "gif"):
+        raise DataError("no jpg, png or gif")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limits of this module are tighter
-            image: Image.Image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+            image: Image.Image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "GIF"))
         _check_size(*image.size)
         if image.mode.startswith(("I", "F")):
             raise DataError(f"{image.mode} pixels: wanted 8 bits per channel")

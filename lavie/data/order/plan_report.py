@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from ...console import make_console
 from .plan import DataPlan, Exposure
 
 if TYPE_CHECKING:
@@ -21,6 +20,10 @@ BUCKET_COLOURS = ("#30123b", "#4686fb", "#1ae4b6", "#a2fc3c", "#faba39", "#e4460
 LEGEND = """first and last: share at the first and the last step; epochs: how often samples come; size: of one epoch;
 buckets: frames x height x width; enlarged: samples smaller than that; cut away: mean share of a sample's picture"""
 """Explains the columns, below the tables."""
+MANY_EPOCHS = 1000
+"""Repeats of a dataset beyond which a plan is questioned: fine-tuning on a few dozen clips takes some hundred."""
+FEW_CLIPS = 10
+"""Videos below which a plan is questioned: a network learns them by heart and nothing else."""
 WIDTH = 110
 """Characters in a line of the tables."""
 
@@ -52,12 +55,33 @@ def notices(plan: DataPlan) -> list[str]:
             found.append(
                 f"bucket {size.name} is never taken in so few steps: its {exposure.samples:,} videos are not shown"
             )
-        elif exposure.samples < plan.global_batch:
+        elif exposure.samples < plan.global_batch and len(plan.bucket_steps) > 1:
             found.append(
                 f"bucket {size.name} holds {exposure.samples:,} videos, fewer than the clips of a step: each of its "
                 f"{size.taken[-1]:,} steps shows some twice"
             )
+    for exposure in plan.by_dataset:
+        name, times = exposure.name or "data.train", exposure.epochs[-1]
+        if times > MANY_EPOCHS:
+            found.append(
+                f"{name}: each of its {exposure.samples:,} {exposure.kind} comes {times:,.0f} times, which trains the "
+                f"network to repeat them: max_train_steps={_steps_of(plan, MANY_EPOCHS / times):,} would be "
+                f"{MANY_EPOCHS} epochs; lower it, or add data"
+            )
+    videos = sum(exposure.samples for exposure in plan.by_bucket if exposure.kind == "videos")
+    if 0 < videos < FEW_CLIPS:
+        found.append(f"all {plan.steps[-1]:,} steps show {videos} videos: add clips to data.train")
+    if 0 < videos < plan.global_batch and len(plan.bucket_steps) == 1:
+        found.append(
+            f"a step takes {plan.global_batch:,} clips, more than the {videos:,} videos there are: lower "
+            "train_batch_size or gradient_accumulation_steps"
+        )
     return found
+
+
+def _steps_of(plan: DataPlan, share: float) -> int:
+    """Return a share of a plan's steps, at least 1."""
+    return max(1, round(plan.steps[-1] * share))
 
 
 def draw_plan(plan: DataPlan, png: str | Path) -> None:
@@ -214,14 +238,14 @@ def _table(first: str, last: Sequence[str], rows: Iterable[tuple[str, Exposure, 
     for name, exposure, *more in rows:
         shares = f"{exposure.shares[0]:.1%}", f"{exposure.shares[-1]:.1%}"
         taken = f"{exposure.taken[-1]:,}", f"{exposure.epochs[-1]:.2f}"
-        table.add_row(escape(name), exposure.kind, f"{exposure.samples:,}", *shares, *taken, *more)
+        table.add_row(name, exposure.kind, f"{exposure.samples:,}", *shares, *taken, *more)
     return table
 
 
 def _render(*tables: Table) -> str:
     """Return tables as lines of at most WIDTH characters, without spaces at their ends."""
     text = StringIO()
-    Console(file=text, width=WIDTH).print(*tables)
+    make_console(file=text, width=WIDTH).print(*tables)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
