@@ -101,6 +101,7 @@ def _sample(tar: Path, key: str, medium: Member, text: Member, data: bytes, capt
         codec=info.codec,
         caption_offset=text.offset,
         caption_size=text.size,
+        notes=info.notes,
     )
 
 
