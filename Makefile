@@ -78,7 +78,7 @@ _base: $(SET)
 	@echo "scores                             $(RUN)/score.json"
 	@echo
 
-PROMPT := a red circle moving right
+PROMPT := a red circle moving up
 .PHONY: _later
 _later: export OMP_NUM_THREADS ?= 1
 _later: $(LATER_SET)

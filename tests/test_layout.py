@@ -13,7 +13,7 @@ EVERYTHING = sorted([*PRODUCT, ROOT / "setup.py", *(ROOT / "tests").rglob("*.py"
 
 FLOORS = (
     ("lavie",),  # the package itself: its version
-    ("errors", "files", "seeds", "pixels"),
+    ("errors", "files", "labels", "seeds", "pixels", "console"),
     ("distributed", "launcher", "run_folder"),
     ("config",),
     ("testing",),

@@ -24,11 +24,11 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from .. import __version__
 from ..config.stages import STAGES
+from ..console import make_console
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import LavieError
 from ..inference.cascade import Cascade
@@ -286,7 +286,7 @@ def main(
 
     # Failures come after the table, and decide the exit code.
     if rows:
-        Console().print(table(rows))
+        make_console().print(table(rows))
     if failures:
         raise SystemExit("\n".join(f"stage {name} failed: {reason}" for name, reason in failures.items()))
 

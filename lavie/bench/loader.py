@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..config.data import DataConfig
+from ..console import make_console
 from ..data.decoders.choice import Wanted, choose_backend
 from ..data.feed.loader import build_loader
 from ..data.feed.share import Share
@@ -194,7 +195,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1, help="samples per step of that run, over all ranks")
     parser.add_argument("--csv", type=Path, help="append the results to this file")
     args = parser.parse_args()
-    console = Console()
+    console = make_console()
     if args.metrics:
         console.print(f"waiting for data: {data_wait(args.metrics, args.batch):.1%} of a step's time")
         return

@@ -1,11 +1,13 @@
 """The commands `lavie data ...`: pack and demo here, index, plan, check and cache in modules of their own."""
 
+import os
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from ..console import make_console, progress_bar
 from ..data.prepare.pack import PackReport, pack
 from ..data.prepare.synthetic import FARTHEST, TRAVEL, demo_set
 from ..errors import DataError
@@ -25,13 +27,29 @@ def pack_command(
     num_frames: Annotated[int, typer.Option(min=1, help="Frames of a clip; videos that hold none are left out.")] = 16,
     fps: Annotated[float | None, typer.Option(min=0.01, help="Frames per second of a clip, as data.fps.")] = None,
     frame_stride: Annotated[int | None, typer.Option(min=1, help="Or every n-th frame, as data.frame_stride.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that decode. By default one for each core.")
+    ] = None,
 ) -> None:
-    """Pack captioned videos and images into shards. Without --fps and --frame-stride, the frame stride is 1."""
+    """Pack captioned videos and images into shards. Without --fps and --frame-stride, the frame stride is 1.
+
+    Run again after a stop or with more files: what OUT holds stays, and what is new becomes further shards.
+    """
     if fps and frame_stride:
         raise DataError(f"--fps {fps:g} and --frame-stride {frame_stride}: give one of them")
     if not fps:
         frame_stride = frame_stride or 1
-    _show(out, pack(src, out, num_frames=num_frames, fps=fps, frame_stride=frame_stride))
+    with progress_bar(make_console(), "packing") as progress:
+        report = pack(
+            src,
+            out,
+            num_frames=num_frames,
+            fps=fps,
+            frame_stride=frame_stride,
+            workers=workers or len(os.sched_getaffinity(0)),
+            progress=progress,
+        )
+    _show(out, report)
 
 
 @app.command("demo")
@@ -64,14 +82,20 @@ def demo_command(
 def _show(out: Path, report: PackReport) -> None:
     """Print what became of the files packed into `out`."""
     rows = [("videos packed", report.videos), ("images packed", report.images)]
+    if report.kept:
+        rows.append(("packed before and unchanged, kept", report.kept))
     if report.converted:
         rows.append(("of these, GIFs stored as mp4 or png", len(report.converted)))
     rows += [(f"rejected: {reason}", count) for reason, count in sorted(report.reasons.items())]
-    rows.append(("shards", len(report.shards)))
-    console = Console()
+    rows += [(reason, count) for reason, count in sorted(Counter(item.reason for item in report.changed).items())]
+    rows += [(f"passed over: {what}", count) for what, count in sorted(report.passed.items())]
+    rows.append(("shards written", len(report.shards)))
+    console = make_console()
     print_counts(console, rows, title=str(out))
     rejected = [f"{item.name}: {item.reason}. {item.detail}" for item in report.rejected]
     print_first(console, rejected, f"listed in {out / 'rejected.jsonl'}")
+    changed = [f"{item.name}: {item.reason}. {item.detail}" for item in report.changed]
+    print_first(console, changed, f"listed in {out / 'changed.jsonl'}")
 
 
 app.command("index")(index_command)

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from ..config.load import load_config
+from ..console import make_console
 from ..launcher import launched_rank
 from .tables import print_counts, print_first
 
@@ -32,7 +32,7 @@ def cache_command(
 
     # On a terminal every kind of entry gets a progress bar; in a log, where bars are noise, progress gets lines.
     run = load_config(config, overrides or [])
-    launched, console = launched_rank(), Console()
+    launched, console = launched_rank(), make_console()
     rank, ranks = launched.rank, launched.world_size
     plain = ranks > 1 or not console.is_terminal
     with Progress(transient=True, console=console, disable=plain) as progress:
@@ -58,4 +58,4 @@ def cache_command(
     print_counts(console, rows, title=f"rank {rank} of {ranks}" if ranks > 1 else None)
     failed = [f"{entry['key']}, cut {entry['cut']}: {entry['reason']}" for entry in report.failed]
     print_first(console, failed, f"listed in {out / '*' / f'failed-rank{rank}.jsonl'}")
-    console.print(f"data.cache={out}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"data.cache={out}", soft_wrap=True)

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
+from ..console import make_console, progress_bar
 from ..data.check.check import check, find_shards
 from ..data.check.compare_decoders import Comparison
 from ..data.check.report import PROBLEMS, UNUSABLE, CheckReport
@@ -33,8 +32,7 @@ def check_command(
     tars = find_shards(shards)
     out.mkdir(parents=True, exist_ok=True)
     comparison = Comparison() if decode else None
-    with Progress(transient=True) as progress:
-        task = progress.add_task("reading")
+    with progress_bar(make_console(), "reading") as progress:
         report = check(
             tars,
             decode=decode,
@@ -42,7 +40,7 @@ def check_command(
             fps=fps,
             frame_stride=frame_stride,
             compare=comparison,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
+            progress=progress,
         )
     if comparison:
         comparison.close()
@@ -54,14 +52,14 @@ def check_command(
 
 def _show(report: CheckReport, files: list[Path]) -> None:
     """Print the counts, the first findings, and the paths of the report's files; the first file lists all findings."""
-    console = Console()
+    console = make_console()
     console.print(_table(report))
 
     # What keeps samples from training comes first.
     worst = sorted(report.findings, key=lambda finding: finding.reason not in UNUSABLE)
     lines = [_harmless(f"{finding.name}: {finding.reason}. {finding.detail}") for finding in worst]
     print_first(console, lines, f"in {files[0]}")
-    console.print(*map(str, files), sep="\n", markup=False, highlight=False)
+    console.print(*map(str, files), sep="\n", soft_wrap=True)
 
 
 def _table(report: CheckReport) -> Table:
@@ -80,6 +78,8 @@ def _table(report: CheckReport) -> Table:
         table.add_row("not compared", str(count), reason)
     if report.lost:
         table.add_row("lost", str(report.lost), "samples of shards that cannot be read", style="red")
+    if report.system_files:
+        table.add_row("files of the system", str(report.system_files), "passed over")
     table.add_row("repeated captions", str(report.duplicate_captions), "")
 
     for remark, count in facts["interpreted"].items():

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from ..console import make_console
 from ..data.prepare.indexing import IndexReport, ShardReport, make_indices, several_ranks
 from ..errors import DataError
 from .tables import print_counts, print_first
@@ -24,7 +25,7 @@ def index_command(
 
     Under `mpirun` the ranks share the shards. Name SRC in data.train afterwards, or the folder of --out.
     """
-    console = Console()
+    console = make_console()
     if workers is None:
         workers = len(os.sched_getaffinity(0))
     # mpirun gives each rank a terminal, where the progress bars of all ranks would overwrite each other.
@@ -62,6 +63,8 @@ def _show(console: Console, report: IndexReport) -> None:
         ("videos", sum(shard.videos for shard in report.shards)),
         ("images", sum(shard.images for shard in report.shards)),
     ]
+    if system_files := sum(shard.system_files for shard in report.shards):
+        rows.append(("files of the system, passed over", system_files))
     rows += [(f"rejected: {reason}", count) for reason, count in sorted(report.reasons.items())]
     print_counts(console, rows)
     rejected = [f"{item.name}: {item.reason}. {item.detail}" for item in report.rejected]

@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ..config.load import load_config
+from ..console import make_console
 
 if TYPE_CHECKING:
     from ..cluster.preflight import Report
@@ -62,11 +61,11 @@ def _show(report: "Report", world_size: int) -> None:
         table.add_column(name, justify="right")
     for node in report.nodes:
         clock = "reference" if node.skew is None else f"{node.skew * 1e3:+.1f} ms (within {node.error * 1e3:.1f} ms)"
-        table.add_row(escape(node.name), str(node.first_rank), f"{node.late:.1f} s", clock)
-    console = Console(width=max(100, Console().width))
+        table.add_row(node.name, str(node.first_rank), f"{node.late:.1f} s", clock)
+    console = make_console(width=max(100, make_console().width))
     console.print(table)
     for finding in report.findings:
         what = "error: " if finding.fatal else "warning: "
-        console.print(what + finding.message, markup=False, highlight=False, soft_wrap=True)
+        console.print(what + finding.message, soft_wrap=True)
     if not report.findings:
-        console.print(f"{world_size} ranks agree", highlight=False)
+        console.print(f"{world_size} ranks agree")

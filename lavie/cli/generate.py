@@ -7,6 +7,7 @@ import torch
 import typer
 from rich.progress import Progress
 
+from ..console import make_console
 from ..errors import ConfigError
 from .prompts import Prompt, PromptFile, read_prompts
 
@@ -64,7 +65,7 @@ def generate(
     if out is None:
         raise ConfigError("--out is missing: wanted a folder for the videos")
     stages = load()
-    with Progress(transient=True) as progress:
+    with Progress(transient=True, console=make_console()) as progress:
         tasks = {name: progress.add_task(name, start=False, total=None) for name in stages.stages}
 
         def advance(stage: str, done: int, total: int) -> None:

@@ -7,6 +7,7 @@ import typer
 from rich.progress import Progress
 
 from ..config.train import SamplerName as Scheduler
+from ..console import make_console
 from .prompts import Prompt, PromptFile, read_prompts
 
 
@@ -51,7 +52,7 @@ def sample(
         width=width,
         negative_prompt=negative_prompt,
     )
-    with Progress(transient=True) as progress:
+    with Progress(transient=True, console=make_console()) as progress:
         task = progress.add_task("sampling")
         paths = generate(
             pipeline,

@@ -6,10 +6,11 @@ from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
+from ..console import make_console
 from ..evaluation.score_base import JudgedSet, score_base
 from ..evaluation.score_stages import StageScore, score_stage
 from ..inference.load import load_stage
@@ -42,15 +43,15 @@ def score(
 
 def _track(items: Sequence[Item], what: str) -> Iterable[Item]:
     """Return the items one by one, with a progress bar that vanishes at the end."""
-    return track(items, description=what, transient=True)
+    return track(items, description=what, transient=True, console=make_console())
 
 
 def print_verdicts(samples: JudgedSet, console: Console | None = None) -> None:
     """Print each prompt with what is seen in its sample, then the accuracies beside chance."""
-    console = console or Console()
+    console = console or make_console()
     table = Table("prompt", "colour", "direction", title="What the judge sees")
     for prompt, verdict, truth in zip(samples.prompts, samples.verdicts, samples.truths, strict=True):
-        table.add_row(escape(prompt), *(_cell(seen, wanted) for seen, wanted in zip(verdict, truth, strict=True)))
+        table.add_row(prompt, *(_cell(seen, wanted) for seen, wanted in zip(verdict, truth, strict=True)))
     console.print(table)
     table = Table("", "right", "accuracy", "chance", title="Against what was asked for")
     for name, part in samples.accuracies.items():
@@ -69,14 +70,18 @@ def print_accuracies(judged: dict[str, JudgedSet]) -> None:
                 typer.echo(f"{kind}: {name} {share}, chance {part['chance']:.0%}")
 
 
-def _cell(seen: str | None, wanted: str | None) -> str:
-    """Return the markup of a verdict: green if it is right, red beside what was wanted, a dash if nothing was."""
+def _cell(seen: str | None, wanted: str | None) -> Text:
+    """Return the text of a verdict: green if it is right, red beside what was wanted, a dash if nothing was."""
     if wanted is None:
-        return "-"
-    return f"[green]{seen}[/green]" if seen == wanted else f"[red]{seen or 'none'}, wanted {wanted}[/red]"
+        return Text("-")
+    return Text(wanted, "green") if seen == wanted else Text(f"{seen or 'none'}, wanted {wanted}", "red")
 
 
 def print_psnr(scored: StageScore) -> None:
-    """Print the mean PSNR of the network and of doing without it."""
+    """Print the mean PSNR of the network and of doing without it, and what makes it say less."""
     line = ", ".join(f"{name} {value:.2f} dB" for name, value in scored.psnr_db.items())
-    typer.echo(f"{scored.stage}: PSNR of {scored.clips} held-out clips: {line}")
+    cut = f"{scored.cuts} cuts of {scored.clips}" if scored.cuts > scored.clips else f"{scored.clips}"
+    frames, height, width = scored.size
+    typer.echo(f"{scored.stage}: PSNR of {cut} held-out clips, {frames} frames of {height} x {width} each: {line}")
+    for note in scored.notes:
+        typer.echo(f"note: {note}", err=True)

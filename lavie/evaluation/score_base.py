@@ -9,18 +9,24 @@ from typing import Any
 import numpy as np
 
 from ..config.train import TrainConfig
-from ..data.prepare.synthetic import COLOURS, DIRECTIONS, HELD_OUT, SHAPES, clip_caption, image_caption
+from ..data.prepare.synthetic import COLOURS, DIRECTIONS, HELD_OUT, SHAPES, clip_caption, image_caption, render_clip
 from ..files import replacing
+from ..inference.contact_sheet import Panel
 from ..inference.settings import BaseSettings, arguments
 from ..inference.text_to_video import TextToVideo
 from ..inference.video_io import write_sheet
+from ..seeds import numpy_generator
 from .judge import Verdict, judge_clip, judge_image
+from .rendered import require_rendered
 from .track import Track, untracked
 
 BATCH = 12
 """Prompts drawn at once."""
 SHOWN = 18
 """Samples in a contact sheet."""
+TILE = 72
+"""Least pixels of a frame's shorter side in the contact sheet of clips, which has two clips and their true ones in a
+row."""
 CHANCE = {
     "colour": 1 / len(COLOURS),
     "direction": 1 / len(DIRECTIONS),
@@ -55,7 +61,7 @@ def score_base(
     """Judge what a network trained on the rendered set draws for prompts that it never saw.
 
     Yields ("clips", samples), then ("images", samples), each when it is drawn. Writes clips.png and images.png into
-    `out`, and score.json after both.
+    `out`, with captions in red where the judge sees something else than was asked for, and score.json after both.
 
     Args:
         sampler, config: from `load_stage`. Samples are drawn as the run's validation samples are, but against the empty
@@ -64,7 +70,12 @@ def score_base(
         num_per_prompt: clips per held-out prompt. Images: one of each colour and shape.
         seed: of the initial noise.
         track: shows the progress over batches of prompts.
+
+    Raises:
+        ConfigError: the run was trained on other captions than those of the rendered set.
     """
+    require_rendered(config)
+
     # Every case is a prompt with what the judge should see: an image has no direction.
     clips = [(clip_caption(c, s, f"moving {d}"), Verdict(c, d)) for _ in range(num_per_prompt) for c, s, d in HELD_OUT]
     images = [(image_caption(c, s), Verdict(c, None)) for c in COLOURS for s in SHAPES]
@@ -81,7 +92,11 @@ def score_base(
             sampler, prompts, settings.model_copy(update={"num_frames": num_frames}), track, f"drawing {name}"
         )
         verdicts = [Verdict(judge_image(d[0]), None) if num_frames == 1 else judge_clip(d) for d in drawn]
-        write_sheet(out / f"{name}.png", list(zip(prompts, drawn, strict=True))[:SHOWN])
+        panels = [_panel(number, case, drawn[number], verdicts[number]) for number, case in enumerate(cases[:SHOWN])]
+        if num_frames == 1:
+            write_sheet(out / f"{name}.png", panels)
+        else:
+            write_sheet(out / f"{name}.png", panels, across=2, tile=TILE)
         samples = JudgedSet(prompts, verdicts, truths)
         scores[name] = samples.accuracies
         yield name, samples
@@ -100,6 +115,27 @@ def _draw(
     for batch in track(batches, what):
         drawn += [*sampler([prompts[i] for i in batch], indices=list(batch), **arguments(settings))]
     return drawn
+
+
+def _panel(number: int, case: tuple[str, Verdict], frames: np.ndarray, verdict: Verdict) -> Panel:
+    """Return a sample under its prompt and what the judge sees instead, a clip beside a rendered one of its caption.
+
+    Args:
+        number: decides what the caption leaves open in the rendered clip.
+        case: the prompt, and what the judge should see.
+        frames: the sample, uint8 (F, H, W, 3).
+        verdict: what the judge sees.
+    """
+    prompt, wanted = case
+    pairs = zip(verdict, wanted, ("no colour", "no motion"), strict=True)
+    wrong = [seen or nothing for seen, asked, nothing in pairs if asked and seen != asked]
+    caption = f"{prompt}: the judge sees {', '.join(wrong)}" if wrong else prompt
+    truth = None
+    if len(frames) > 1:
+        colour, shape, motion = prompt.removeprefix("a ").split(" ", 2)
+        rng = numpy_generator(0, "true clip of a score", number)
+        truth = render_clip(colour, shape, motion, rng=rng, frames=len(frames), size=min(frames.shape[1:3]))
+    return Panel(caption, frames, wrong=bool(wrong), truth=truth)
 
 
 def accuracies(verdicts: Sequence[Verdict], truths: Sequence[Verdict]) -> dict[str, Any]:

@@ -1,19 +1,21 @@
 """The score of the later stages: PSNR against held-out clips, compared with simple ways without a network."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..config.stages import STAGES
 from ..config.train import TrainConfig
 from ..data.feed.batches import Batch
 from ..data.feed.loader import fixed_batches
 from ..data.feed.share import Share
 from ..errors import ConfigError
 from ..files import replacing
+from ..inference.contact_sheet import Panel
 from ..inference.latents import decode, encode
 from ..inference.sampler import Sampler
 from ..inference.settings import SETTINGS, arguments
@@ -22,11 +24,16 @@ from .psnr import bicubic, blend, psnr, repeat
 from .track import Track, untracked
 
 PAIRS = 12
-"""Held-out clips on which a stage is compared."""
+"""Held-out clips on which a stage is compared; of fewer clips several cuts are taken."""
 BATCH = 4
 """Clips sampled at once."""
-SHOWN = 3
+SHOWN = 2
 """Clips in the contact sheet."""
+SMALL = 128
+"""Pixels: the contact sheet shows frames that are no wider than this clip beside clip, and wider ones one below the
+other."""
+SHEET_TILE = 96
+"""Least pixels of a small frame's shorter side in the contact sheet."""
 
 
 class Rivals(NamedTuple):
@@ -37,6 +44,10 @@ class Rivals(NamedTuple):
     ours: np.ndarray
     alternatives: dict[str, np.ndarray]
     """By the name of the way to do without the network."""
+    key: str
+    """The name of the sample that the clip is cut from."""
+    given: np.ndarray | None = None
+    """What the network was given, where that is no part of the clip."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +56,15 @@ class StageScore:
 
     stage: str
     clips: int
-    """Number of clips compared."""
+    """Number of different held-out samples."""
+    cuts: int
+    """Number of clips compared: several are cut from a sample, at other times, where there are few samples."""
+    size: tuple[int, int, int]
+    """Frames, height and width of a clip, which is cut from the middle of its sample's frames."""
     psnr_db: dict[str, float]
-    """Mean PSNR over the clips in dB, of "network" and of each way to do without it."""
+    """Mean PSNR over the cuts in dB, of "network" and of each way to do without it."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what makes the score say less: few samples, samples that cannot be read."""
 
 
 def score_stage(
@@ -78,21 +95,64 @@ def score_stage(
     num = PAIRS if num is None else num
     out.mkdir(parents=True, exist_ok=True)
     cases: list[Rivals] = []
+    unreadable: dict[str, str] = {}
     for batch in track(_batches(config, num), "sampling"):
         cases += RIVALS[config.stage](sampler, config, batch, _arguments(config, seed))
+        unreadable |= {dropped["key"]: dropped["reason"] for dropped in batch["dropped"]}
     cases = cases[:num]
 
     scores = {"network": float(np.mean([psnr(case.ours, case.truth) for case in cases]))}
     for name in cases[0].alternatives:
         scores[name] = float(np.mean([psnr(case.alternatives[name], case.truth) for case in cases]))
 
-    rows = []
-    for case in cases[:SHOWN]:
-        rows += [(f"{case.caption}: as it was", case.truth), ("by the network", case.ours), *case.alternatives.items()]
-    write_sheet(out / f"{config.stage}.png", rows)
+    # What the score says less by.
+    clips = len({case.key for case in cases})
+    notes = [f"{key} of data.validation cannot be read: {reason}" for key, reason in unreadable.items()]
+    if clips < num:
+        notes.append(
+            f"data.validation gives {clips} different clips, of which {num} cuts are compared: of so few a mean says "
+            f"little, {PAIRS} or more are wanted"
+        )
+    length, height, width = cases[0].truth.shape[:3]
+    score = StageScore(config.stage, clips, len(cases), (length, height, width), scores, tuple(notes))
+
+    _draw_sheet(out / f"{config.stage}.png", config, cases[:SHOWN], score)
     with replacing(out / f"score-{config.stage}.json") as file:
-        file.write_text(json.dumps({"clips": len(cases), "psnr_db": scores}, indent=2) + "\n")
-    return StageScore(config.stage, len(cases), scores)
+        values = {"clips": clips, "cuts": len(cases), "psnr_db": scores, "notes": notes}
+        file.write_text(json.dumps(values, indent=2) + "\n")
+    return score
+
+
+def _draw_sheet(png: Path, config: TrainConfig, cases: Sequence[Rivals], score: StageScore) -> None:
+    """Draw what the network was given, the true clip, the network's and the simple ways', with the PSNR of each.
+
+    A network that a simple way beats has its caption in red. Key frames have a line around them; of long clips their
+    first two intervals are shown.
+    """
+    interval = config.keyframe_interval if STAGES[config.stage].condition == "key_frames" else None
+    shown = len(cases[0].truth) if interval is None else min(len(cases[0].truth), 2 * interval + 1)
+    keys = range(0, shown, interval) if interval else ()
+    told = f", frames 1 to {shown} of {len(cases[0].truth)}" if shown < len(cases[0].truth) else ""
+    columns = []
+    for case in cases:
+        truth = f"{case.caption}: as it was" + (", key frames framed" if interval else "") + told
+        panels = [Panel(truth, case.truth[:shown], marked=keys)]
+        if case.given is not None:
+            height, width = case.given.shape[1:3]
+            panels.append(Panel(f"what the network is given: {height} x {width}", case.given[:shown]))
+        best = max(psnr(frames, case.truth) for frames in case.alternatives.values())
+        for name, frames in {"network": case.ours, **case.alternatives}.items():
+            decibels = psnr(frames, case.truth)
+            caption = f"{name}: {decibels:.1f} dB (mean of {score.cuts}: {score.psnr_db[name]:.1f})"
+            panels.append(Panel(caption, frames[:shown], marked=keys, wrong=name == "network" and decibels < best))
+        columns.append(panels)
+
+    # Small clips stand beside one another, so that the picture is about as wide as high.
+    if cases[0].truth.shape[2] <= SMALL:
+        rows = [panel for row in zip(*columns, strict=True) for panel in row]
+        write_sheet(png, rows, columns=shown, across=len(columns), tile=SHEET_TILE)
+    else:
+        write_sheet(png, [panel for panels in columns for panel in panels], columns=shown)
 
 
 def _batches(config: TrainConfig, num: int) -> list[Batch]:
@@ -128,7 +188,7 @@ def _interpolated(sampler: Any, config: TrainConfig, batch: Batch, settings: dic
     alternatives = [
         {"key frames repeated": repeat(k, interval), "key frames blended": blend(k, interval)} for k in keys
     ]
-    return [Rivals(*case) for case in zip(captions, truth, ours, alternatives, strict=True)]
+    return [Rivals(*case) for case in zip(captions, truth, ours, alternatives, _clip_keys(batch), strict=True)]
 
 
 def _enlarged(sampler: Any, config: TrainConfig, batch: Batch, settings: dict[str, Any]) -> list[Rivals]:
@@ -136,7 +196,13 @@ def _enlarged(sampler: Any, config: TrainConfig, batch: Batch, settings: dict[st
     captions, low_res = [row[0] for row in batch["captions"]], batch["low_res"].numpy()
     ours = sampler(low_res, captions, indices=batch["positions"].tolist(), **settings)
     alternatives = [{"bicubic": bicubic(frames, config.degradation.scale)} for frames in low_res]
-    return [Rivals(*case) for case in zip(captions, batch["pixels"].numpy(), ours, alternatives, strict=True)]
+    truth = batch["pixels"].numpy()
+    return [Rivals(*case) for case in zip(captions, truth, ours, alternatives, _clip_keys(batch), low_res, strict=True)]
+
+
+def _clip_keys(batch: Batch) -> list[str]:
+    """Return the name of each row's clip."""
+    return [keys[0] for keys in batch["keys"]]
 
 
 RIVALS: dict[str, Callable[[Any, TrainConfig, Batch, dict[str, Any]], list[Rivals]]] = {

@@ -17,7 +17,7 @@ from PIL import Image
 from ..data.media.encode import X264
 from ..errors import DataError
 from ..files import replacing
-from .contact_sheet import contact_sheet
+from .contact_sheet import Panel, contact_sheet
 
 BT709 = 1
 """The number of ITU-R BT.709 in H.264's tables of primaries, transfer functions and matrices (H.273, tables 2 to 4)."""
@@ -88,9 +88,9 @@ def write_png(path: str | Path, pixels: np.ndarray) -> None:
         Image.fromarray(_checked(pixels[None])[0]).save(temporary, format="PNG")
 
 
-def write_sheet(path: str | Path, rows: Sequence[tuple[str, np.ndarray]], *, columns: int = 8) -> None:
-    """Write the PNG of `contact_sheet(rows, columns=columns)`: a row of frames for each (caption, clip)."""
-    write_png(path, contact_sheet(rows, columns=columns))
+def write_sheet(path: str | Path, rows: Sequence[Panel | tuple[str, np.ndarray]], **options: Any) -> None:
+    """Write the PNG of `contact_sheet(rows, **options)`: a row of frames for each panel, or (caption, clip)."""
+    write_png(path, contact_sheet(rows, **options))
 
 
 def write_sample(

@@ -4,10 +4,10 @@ import time
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..config.train import TrainConfig
+from ..console import make_console
 
 SILENCE = 60.0
 """Seconds after which a line is printed at the next step, however many steps are left until logging_steps."""
@@ -27,7 +27,7 @@ class Display:
         self._first = self._last_line = time.monotonic()
         self._steps, self._seconds, self._waited = 0, 0.0, 0.0
 
-        console = Console()
+        console = make_console()
         self._bar = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),

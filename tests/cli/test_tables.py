@@ -32,3 +32,8 @@ def test_counts_have_a_title_as_it_is_written(console):
     title, *_, row, _ = printed(console)
     assert title.strip() == "out[0]"
     assert row.split()[1::2] == ["videos", "12"]
+
+
+def test_a_title_wider_than_its_table_is_not_broken(console):
+    print_counts(console, [("videos", 12)], title="runs/demo/later/validation")
+    assert printed(console)[0] == "runs/demo/later/validation"

@@ -40,18 +40,39 @@ def test_interpolation_beside_repeated_and_blended_key_frames(run, tmp_path, mon
     monkeypatch.setattr(score_stages, "PAIRS", 6)  # no multiple of the clips sampled at once
     score(run("interpolation"), tmp_path / "out", num=1, seed=0)
     found = json.loads((tmp_path / "out/score-interpolation.json").read_text())
+    assert found["cuts"] == 6
     assert found["clips"] == 6
+    assert found["notes"] == []
     assert set(found["psnr_db"]) == {"network", "key frames repeated", "key frames blended"}
     assert found["psnr_db"]["network"] < found["psnr_db"]["key frames blended"]  # random weights
     with Image.open(tmp_path / "out/interpolation.png") as picture:
-        assert min(picture.size) > 500
+        sheet = np.asarray(picture)
+    # All nine frames of both clips, the three key frames in a line of their own colour, in each of four rows.
+    framed = (sheet == (0xE0, 0x8A, 0x1E)).all(-1)
+    ends = np.flatnonzero(np.diff(framed.any(1).astype(int)) == 1)
+    assert len(ends) == 4
+    assert np.count_nonzero(np.diff(framed[ends[0] + 20].astype(int)) == 1) == 2 * 3 * 2
+
+
+def test_few_held_out_clips_are_told(run, tmp_path, monkeypatch, capsys):
+    """A second cut of one clip is no second clip."""
+    folder = run("vsr")
+    clips = len(load_index((str(tmp_path / "data/validation"),)).videos)
+    monkeypatch.setattr(score_stages, "PAIRS", clips + 2)
+    score(folder, tmp_path / "out", num=1, seed=0)
+    found = json.loads((tmp_path / "out/score-vsr.json").read_text())
+    assert (found["clips"], found["cuts"]) == (clips, clips + 2)
+    printed = capsys.readouterr()
+    line = f"vsr: PSNR of {clips + 2} cuts of {clips} held-out clips, 9 frames of 16 x 24 each: network"
+    assert printed.out.strip().startswith(line)
+    assert f"note: data.validation gives {clips} different clips, of which {clips + 2} cuts are compared" in printed.err
 
 
 def test_super_resolution_beside_bicubic(run, tmp_path, monkeypatch):
     monkeypatch.setattr(score_stages, "PAIRS", 2)
     score(run("vsr"), tmp_path / "out", num=1, seed=0)
     found = json.loads((tmp_path / "out/score-vsr.json").read_text())
-    assert found["clips"] == 2
+    assert (found["clips"], found["cuts"]) == (2, 2)
     assert 10 < found["psnr_db"]["bicubic"] < 40
     assert found["psnr_db"]["network"] < found["psnr_db"]["bicubic"]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lavie.inference.contact_sheet import GAP, LINE, MARGIN, beside, contact_sheet
+from lavie.inference.contact_sheet import BORDER, GAP, LINE, MARGIN, Panel, beside, contact_sheet
 
 
 def levels(values, height=128, width=128):
@@ -33,6 +33,35 @@ def test_long_captions_wrap():
     many = contact_sheet([("word " * 30, levels([1]))])
     assert many.shape[1] == one.shape[1]
     assert many.shape[0] > one.shape[0] + 3 * LINE
+
+
+def pixels_of(sheet, colour):
+    """Whether a colour such as "#c1121f" is in a sheet."""
+    return (sheet == np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])).all(-1)
+
+
+def test_wrong_captions_marked_frames_and_true_clips():
+    plain = contact_sheet([("a caption", levels([10, 20, 30]))])
+    assert not pixels_of(plain, "#c1121f").any()
+    wrong = contact_sheet([Panel("a caption", levels([10, 20, 30]), wrong=True)])
+    assert pixels_of(wrong, "#c1121f")[MARGIN : MARGIN + LINE].any()
+
+    marked = pixels_of(contact_sheet([Panel("a caption", levels([10, 20, 30]), marked=(0, 2))]), "#e08a1e")
+    middle = marked[MARGIN + LINE + 64]
+    starts = [MARGIN + number * (128 + GAP) for number in (0, 2)]
+    edges = [x + i for x in starts for i in (*range(BORDER), *range(128 - BORDER, 128))]
+    assert np.flatnonzero(middle).tolist() == edges
+
+    both = contact_sheet([Panel("a caption", levels([10, 20]), truth=levels([30, 40]))])
+    row = both[MARGIN + LINE + 64, :, 0]
+    assert [value for value in (10, 20, 30, 40) if value in row] == [10, 20, 30, 40]
+
+
+def test_panels_beside_one_another_in_smaller_tiles():
+    clips = [(f"clip {number}", levels([number, number], 24, 24)) for number in range(4)]
+    sheet = contact_sheet(clips, across=2, tile=48)
+    assert sheet.shape[0] == 3 * MARGIN + 2 * (LINE + 48)
+    assert sheet.shape[1] == 2 * MARGIN + 2 * (2 * 48 + GAP) + 3 * MARGIN
 
 
 def test_clips_play_side_by_side_over_the_same_time():

@@ -26,10 +26,13 @@ PAIRS = {"sum": "mean", "min": "max", "any": "all", "floor": "ceil", "clamp_min"
 NAMESAKES = PAIRS | {b: a for a, b in PAIRS.items()} | {"sorted": "list", "rint": "trunc", "round": "int"}
 """Functions that take one another's arguments."""
 
-QUIET = re.compile(r"(log|logger|logging|console|typer|sys\.std\w+)\.|(print|say|warnings\.warn)$|\w*(Error|Exit)$")
-"""Calls that say something, or make an error to raise."""
+QUIET = re.compile(
+    r"(log|logger|logging|console|typer|sys\.std\w+)\.|(print|warnings\.warn|time\.sleep)$|\w*(Error|Exit)$"
+)
+"""Calls that say something, wait, or make an error to raise."""
 HARMLESS = {"help", "description", "timeout", "maxsize", "encoding", "daemon", "stacklevel", "num_warps", "num_stages"}
-"""Keywords whose value no test can notice: what they say, wait for, or how fast they make it."""
+HARMLESS |= {"alpha", "framealpha", "color", "fontsize", "linewidth", "figsize", "dpi", "loc"}
+"""Keywords whose value no test can notice: what they say, wait for, how fast they make it, how a plot looks."""
 WAITS = re.compile(r"(SECONDS|TIMEOUT|PATIENCE|PAUSE)$|^__all__$")
 """Names whose constants stay."""
 
@@ -135,6 +138,8 @@ def walk(source: Source, node: ast.AST, wait: bool = False) -> Iterator[Fault]:
             return
         case ast.FunctionDef(name="__repr__" | "__str__") | ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
             return
+        case ast.Subscript(value=ast.Name(id="Literal")):  # a type hint
+            return
         case ast.Call(func=called) if QUIET.match(ast.unparse(called)):
             return
         case ast.Call(func=ast.Name(id="zip")):
@@ -222,7 +227,7 @@ def call_faults(source: Source, node: ast.Call) -> Iterator[Fault]:
     if name == "range":
         stop = source.span(node.args[min(1, len(node.args) - 1)])[1]
         yield from source.change("off by one", (stop, stop), " - 1")
-    if name in NAMESAKES:
+    if name in NAMESAKES and (name != "sum" or isinstance(node.func, ast.Attribute)):
         end = source.span(node.func)[1]
         yield from source.change(f"{NAMESAKES[name]} for {name}", (end - len(name), end), NAMESAKES[name])
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...labels import readable
 from .report import CheckReport
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ def _bars(axes: "Axes", counts: Counter[str], title: str, unit: str, *, ordered:
     if rest:
         rows.append((f"{len(counts) - MOST_BARS} more", rest))
 
-    # A category may hold what matplotlib takes for mathematics.
-    labels = [label.replace("$", "\\$") for label, _ in rows]
+    # A category may hold what matplotlib takes for mathematics, or letters of any language.
+    labels = [readable(label).replace("$", "\\$") for label, _ in rows]
     axes.barh(range(len(rows)), [count for _, count in rows], color=INK)
     axes.set_yticks(range(len(rows)), labels)
     axes.set_ylim(max(len(rows), FEWEST_PLACES) - 0.5, -0.5)

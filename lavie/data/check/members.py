@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import DataError
 from ..media.decode import MediaInfo
-from ..prepare.scan import index_shard
+from ..prepare.scan import announced_format, index_shard
 from ..prepare.tar import read_members
 from ..shards.index_file import Rejected, Sample, fingerprint, index_path, read_header, read_index
 from .report import PROBLEMS, CheckReport, member_name
@@ -32,7 +32,7 @@ def read_shard(tar: Path, report: CheckReport) -> Iterator[Sample]:
 
     # Media that the index describes is hashed without being decoded again.
     try:
-        found, rejected = index_shard(tar, {key: _media_info(line) for key, line in promised.items()})
+        scan = index_shard(tar, {key: _media_info(line) for key, line in promised.items()})
         _read_sidecars(tar, report)
     except DataError as error:
         report.lost += len(promised)
@@ -40,12 +40,13 @@ def read_shard(tar: Path, report: CheckReport) -> Iterator[Sample]:
         return
 
     # A key that was rejected by name is not missing as well.
-    _note_rejected(tar, rejected, report)
-    rejected_keys = {item.name.rpartition(".")[0] for item in rejected}
-    for key in promised.keys() - {sample.key for sample in found} - rejected_keys:
+    report.system_files += scan.system_files
+    _note_rejected(tar, scan.rejected, report)
+    rejected_keys = {item.name.rpartition(".")[0] for item in scan.rejected}
+    for key in promised.keys() - {sample.key for sample in scan.samples} - rejected_keys:
         report.note(_name(tar, key), "missing", "the index has it, the tar has not")
 
-    for sample in found:
+    for sample in scan.samples:
         line = promised.get(sample.key)
         if line and line["sha256"] != sample.sha256:
             problem = "corrupted" if sample.size else "zero-byte"
@@ -76,7 +77,7 @@ def _promised_samples(tar: Path, report: CheckReport) -> dict[str, dict[str, Any
 def _media_info(line: dict[str, Any]) -> MediaInfo:
     """Return the facts that a line of an index states about its media member."""
     values = {f.name: line[f.name] for f in fields(MediaInfo) if f.name != "format"}
-    return MediaInfo(format=line["member"].rpartition(".")[2], **values)
+    return MediaInfo(format=announced_format(line["member"]), **values)
 
 
 def _note_rejected(tar: Path, rejected: list[Rejected], report: CheckReport) -> None:

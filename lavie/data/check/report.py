@@ -63,6 +63,8 @@ class CheckReport:
     """The faults in the order in which they were met; each `reason` is one of PROBLEMS."""
     lost: int = 0
     """Number of samples in shards that cannot be read, counted by their indices."""
+    system_files: int = 0
+    """Number of members that an operating system has left in the shards."""
     durations: list[float] = field(default_factory=list)
     """Seconds, one value per video."""
     words: list[int] = field(default_factory=list)
@@ -111,6 +113,7 @@ class CheckReport:
             "videos": videos,
             "images": images,
             "lost": self.lost,
+            "system_files": self.system_files,
             "decoded": len(self.decoded),
             "decoders": {
                 "agree": self.compared["agree"],

@@ -75,6 +75,8 @@ def probe(data: bytes) -> MediaInfo:
     if interlaced:
         notes.append(f"interlaced: {interlaced} of {len(times)} frames hold two moments, line by line")
 
+    if format == "gif" and len(times) == 1:
+        return MediaInfo("image", format, 1, None, False, width, height, 0.0, format)
     fps, vfr = _frame_rate(_from_zero(times), nominal, tick)
     duration = len(times) / fps
     return MediaInfo("video", format, len(times), fps, vfr, width, height, duration, codec, tuple(notes))
@@ -96,7 +98,9 @@ def _notes(frame: av.VideoFrame, aspect: Fraction, stream: av.VideoStream, other
     width, height = shown_size(frame, aspect)
     if {width, height} != {frame.width, frame.height}:
         stored = f"{frame.width} x {frame.height}"
-        notes.append(f"pixels not square: {aspect.numerator}:{aspect.denominator}, {stored} shown as {width} x {height}")
+        notes.append(
+            f"pixels not square: {aspect.numerator}:{aspect.denominator}, {stored} shown as {width} x {height}"
+        )
     if not is_rgb(frame) and int(frame.colorspace) in (RGB, UNSPECIFIED):
         notes.append(f"no colour matrix named: taken as number {colour_matrix(frame)} of ITU-T H.273, by its size")
     if int(frame.color_trc) in HDR:

@@ -112,6 +112,4 @@ def _converted(pixels: np.ndarray, stream: av.VideoStream, reformatter: VideoRef
     """Return RGB pixels, uint8 (H, W, 3), as a frame of the stream's format, by the matrix of its size."""
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
     matrix = MATRICES[guessed_matrix(stream.width, stream.height)]
-    return reformatter.reformat(
-        frame, format=stream.pix_fmt, dst_colorspace=matrix, interpolation=TO_YUV, threads=1
-    )
+    return reformatter.reformat(frame, format=stream.pix_fmt, dst_colorspace=matrix, interpolation=TO_YUV, threads=1)

@@ -11,17 +11,17 @@ from .formats import check_size, sniff
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """Decode a jpg or png: uint8 (H, W, 3), RGB, upright by its EXIF orientation, transparency laid on white.
+    """Decode a jpg, png or gif of one frame: uint8 (H, W, 3), RGB, upright by EXIF, transparency laid on white.
 
     Raises:
         DataError: the file is of another format, damaged, past the limits, or has more than 8 bits per channel.
     """
-    if sniff(data) not in ("jpg", "png"):
-        raise DataError("no jpg or png")
+    if sniff(data) not in ("jpg", "png", "gif"):
+        raise DataError("no jpg, png or gif")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limits of check_size are tighter
-            image: Image.Image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+            image: Image.Image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "GIF"))
         check_size(*image.size)
         if image.mode.startswith(("I", "F")):
             raise DataError(f"{image.mode} pixels: wanted 8 bits per channel")

@@ -7,6 +7,7 @@
 """
 
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -97,7 +98,7 @@ def turn(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     Raises:
         DataError: the picture is shown at an angle that is no multiple of 90 degrees.
     """
-    side_data = frame.side_data.get("DISPLAYMATRIX")
+    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None:
         return UPRIGHT
     a, b, _, c, d = (float(value) for value in np.frombuffer(side_data, np.int32)[:5])
@@ -159,7 +160,9 @@ def _rgba(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
     cd/m2.
     """
     matrix = colour_matrix(frame)
-    options = {} if matrix == RGB else {"src_colorspace": MATRICES[matrix], "dst_colorspace": MATRICES[matrix]}
+    options: dict[str, Any] = {}
+    if matrix != RGB:
+        options = {"src_colorspace": MATRICES[matrix], "dst_colorspace": MATRICES[matrix]}
     if int(frame.color_trc) in HDR:
         options |= {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
         if int(frame.color_primaries) == UNSPECIFIED:

@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from typing import Any
 
 import av
 from av.stream import Disposition
@@ -101,9 +102,9 @@ def decoded(stream: av.VideoStream, packets: Iterable[av.Packet]) -> Iterator[av
 
     name = ALPHA_DECODERS[stream.codec_context.codec.canonical_name]
     try:
-        decoder = av.CodecContext.create(name, "r")
+        decoder: Any = av.CodecContext.create(name, "r")
     except av.codec.codec.UnknownCodecError:
         raise DataError(f"transparent {name}, which PyAV was built without: encode the video without alpha") from None
     decoder.thread_count = 1
     for packet in packets:
-        yield from decoder.decode(packet)  # type: ignore[misc]
+        yield from decoder.decode(packet)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from ...console import make_console
 from .plan import DataPlan, Exposure
 
 if TYPE_CHECKING:
@@ -214,14 +213,14 @@ def _table(first: str, last: Sequence[str], rows: Iterable[tuple[str, Exposure, 
     for name, exposure, *more in rows:
         shares = f"{exposure.shares[0]:.1%}", f"{exposure.shares[-1]:.1%}"
         taken = f"{exposure.taken[-1]:,}", f"{exposure.epochs[-1]:.2f}"
-        table.add_row(escape(name), exposure.kind, f"{exposure.samples:,}", *shares, *taken, *more)
+        table.add_row(name, exposure.kind, f"{exposure.samples:,}", *shares, *taken, *more)
     return table
 
 
 def _render(*tables: Table) -> str:
     """Return tables as lines of at most WIDTH characters, without spaces at their ends."""
     text = StringIO()
-    Console(file=text, width=WIDTH).print(*tables)
+    make_console(file=text, width=WIDTH).print(*tables)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 

@@ -44,6 +44,8 @@ class ShardReport:
     """Number of images in the index."""
     rejected: tuple[Rejected, ...] = ()
     """Members that were left out of the index."""
+    system_files: int = 0
+    """Number of members that an operating system has left in the tar."""
     fault: str | None = None
     """Why the shard has no index; None if it has one."""
 
@@ -191,12 +193,13 @@ def _index_one(tar: Path, out: Path | None) -> ShardReport:
             return kept
         # A stale index of the same size would pass for this shard's.
         path.unlink(missing_ok=True)
-        samples, rejected = index_shard(tar)
-        write_index(tar, samples, rejected, out)
+        scan = index_shard(tar)
+        write_index(tar, *scan, out=out)
     except (DataError, OSError) as error:
         return ShardReport(str(tar), fault=str(error))
-    videos = sum(sample.kind == "video" for sample in samples)
-    return ShardReport(str(tar), False, videos, len(samples) - videos, tuple(rejected))
+    videos = sum(sample.kind == "video" for sample in scan.samples)
+    images = len(scan.samples) - videos
+    return ShardReport(str(tar), False, videos, images, tuple(scan.rejected), scan.system_files)
 
 
 def _kept(tar: Path, path: Path, out: Path | None) -> ShardReport | None:
@@ -215,7 +218,7 @@ def _kept(tar: Path, path: Path, out: Path | None) -> ShardReport | None:
     expected = (None if out is None else str(tar.resolve()), tar_facts.st_size)
     if (header.tar, header.tar_bytes) != expected or header.ends != fingerprint(tar):
         return None
-    return ShardReport(str(tar), True, header.videos, header.images, header.rejected)
+    return ShardReport(str(tar), True, header.videos, header.images, header.rejected, header.system_files)
 
 
 def _finish(reports: list[ShardReport], tars: list[Path], out: Path | None) -> IndexReport:

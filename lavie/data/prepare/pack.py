@@ -1,27 +1,38 @@
 """The packing of captioned media into shards.
 
 Every file is decoded in full here, once, so that training meets no surprise. Media bytes are kept as they are, except
-those of GIFs (see `gif`). What cannot train is left out, counted, and listed with its reason in `rejected.jsonl`.
+those of GIFs (see `gif`) and of parts of films (see `segments`). What cannot train is left out, counted, and listed
+with its reason in `rejected.jsonl`.
+
+Files are examined side by side, each worker with a child process that decodes, and written in the order of the source,
+so that the shards do not depend on the number of workers. `packed.jsonl` records what is finished (`pack_record`): a
+packing that was stopped goes on after its last finished shard and ends with the same shards, and a later one adds what
+is new as further shards. Shards are never rewritten: what has changed or gone in the source is told.
 """
 
 import json
 import re
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-import numpy as np
+from queue import SimpleQueue
 
 from ...errors import DataError
-from ..media.clips import clip_indices
-from ..media.decode import MediaInfo, frame_times
 from ..shards.index_file import Rejected
-from .captions import clean_caption
-from .gif import convert_gif
-from .sandbox import probe, run_sandboxed
-from .sources import CaptionedFile, read_source
+from .captioned_file import CaptionedFile, Passed
+from .earlier import Earlier
+from .examine import Clip, Examined, Films, examine
+from .pack_record import Line, open_record
+from .sandbox import Sandbox
+from .sources import read_source
 from .writer import SHARD_BYTES, ShardWriter
+
+Found = CaptionedFile | Rejected | Passed
+Progress = Callable[[int, int | None], None]
+"""A listener, called with the number of entries done and their total, None where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +46,15 @@ class PackReport:
     converted: tuple[str, ...]
     """Names of the GIFs that were stored as mp4 or png."""
     rejected: tuple[Rejected, ...]
-    """Files that were left out, in the order of the source."""
+    """Files that cannot train, in the order of the source; those that an earlier call has found too."""
     shards: tuple[Path, ...]
-    """Paths of the shards, in order."""
+    """Paths of the shards written now, in order."""
+    kept: int = 0
+    """Number of files that an earlier call has packed, and that are as they were."""
+    changed: tuple[Rejected, ...] = ()
+    """Packed files that have changed since, or are gone from the source: the shards hold what they were."""
+    passed: Counter[str] = field(default_factory=Counter)
+    """Number of things beside the samples, by what they are counted as."""
 
     @property
     def reasons(self) -> Counter[str]:
@@ -53,74 +70,168 @@ def pack(
     fps: float | None = None,
     frame_stride: int | None = None,
     shard_bytes: int = SHARD_BYTES,
+    workers: int = 1,
+    progress: Progress = lambda done, total: None,
 ) -> PackReport:
     """Write the captioned media of a folder, table or set of shards as shards with indices.
 
     Args:
         src: the source, in one of the shapes of `lavie.data.prepare.sources`.
-        out: the folder for the shards, made if need be.
+        out: the folder for the shards, made if need be; shards that were packed there stay, and new files are added.
         num_frames: frames of a training clip. Videos that hold no clip of so many frames are rejected.
         fps: frames per second of a training clip; either this or the next is given.
         frame_stride: a training clip takes every so many-th frame.
         shard_bytes: size in bytes at which a shard is closed.
+        workers: how many files are examined side by side.
+        progress: called after each entry of the source.
 
     Raises:
-        DataError: `src` is no source, `out` holds shards already, or nothing is left to pack.
+        DataError: `src` is no source, `out` holds shards of another origin or of other options, or nothing is left to
+            pack.
     """
     if not Path(src).exists():
         raise DataError(f"SRC {src}: no such file or folder")
     return pack_files(
-        read_source(Path(src)), out, num_frames=num_frames, fps=fps, frame_stride=frame_stride, shard_bytes=shard_bytes
+        list(read_source(Path(src))),
+        out,
+        num_frames=num_frames,
+        fps=fps,
+        frame_stride=frame_stride,
+        shard_bytes=shard_bytes,
+        workers=workers,
+        src=str(Path(src).resolve()),
+        progress=progress,
     )
 
 
 def pack_files(
-    files: Iterable[CaptionedFile | Rejected],
+    files: Iterable[Found],
     out: str | Path,
     *,
     num_frames: int,
     fps: float | None = None,
     frame_stride: int | None = None,
     shard_bytes: int = SHARD_BYTES,
+    workers: int = 1,
+    src: str = "",
+    progress: Progress = lambda done, total: None,
 ) -> PackReport:
     """Write captioned files, wherever they come from, as `pack` writes those of a source.
 
     Args:
         files: the files in the order in which they are packed. Those that are rejected already join the report.
         out: as for `pack`, like the other arguments.
+        src: what tells the source of the files from others that are packed into the same folder.
     """
-    out = Path(out)
-    if any(out.glob("*.tar")):
-        raise DataError(f"OUT {out}: holds shards already; give another folder, or delete them first")
-
+    out, clip = Path(out), Clip(num_frames, fps, frame_stride)
+    total = len(files) if isinstance(files, Sized) else None
     counts: Counter[str] = Counter()
+    passed: Counter[str] = Counter()
     converted: list[str] = []
     rejected: list[Rejected] = []
-    with ShardWriter(out, shard_bytes) as writer:
-        for number, file in enumerate(files):
-            if isinstance(file, Rejected):
-                rejected.append(file)
-                continue
-            try:
-                caption, data, info = _checked(file, num_frames, fps, frame_stride)
-            except _Unfit as unfit:
-                rejected.append(Rejected(file.name, unfit.reason, unfit.detail))
-                continue
-            if info.format == "gif":
-                data = run_sandboxed(convert_gif, data, info.frames, info.fps, info.vfr)
-                info = probe(data)
-                converted.append(file.name)
-            # The number makes keys unique; the stem, reduced to harmless characters, lets a person find the file.
-            key = f"{number:09d}-{re.sub('[^A-Za-z0-9_-]+', '_', file.stem)[:60]}"
-            writer.add(key, data, info, caption, {"original": file.name})
-            counts[info.kind] += 1
+    with open_record(out, asdict(clip)) as record:
+        earlier = Earlier(record.lines, src)
+        with ShardWriter(out, shard_bytes, first=len(record.shards), finished=record.finish) as writer:
+            position = 0
+            for done, (file, line, found) in enumerate(_examined(files, earlier, clip, workers), start=1):
+                progress(done, total)
+                if isinstance(file, Passed):
+                    passed[file.what] += 1
+                    continue
+                position += 1
+                if isinstance(file, Rejected):
+                    rejected.append(file)
+                    continue
+                if found is None or (line is not None and line.shard):
+                    assert line is not None
+                    if line.shard is None:
+                        rejected.append(Rejected(file.name, line.reason, line.detail))
+                    else:
+                        earlier.compare(file, line, found)
+                    continue
+                if earlier.packed_from_elsewhere(file, found):
+                    continue
 
-    if rejected:
-        lines = [json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in rejected]
-        (out / "rejected.jsonl").write_text("".join(lines), encoding="utf-8")
-    if not counts:
+                # The number makes keys unique, and is the file's position unless that was given away by an earlier
+                # call; the stem, reduced to harmless characters, lets a person find the file.
+                number = earlier.number(position - 1)
+                shard = None
+                if found.info is None:
+                    rejected.append(Rejected(file.name, found.reason, found.detail))
+                else:
+                    key = f"{number:09d}-{re.sub('[^A-Za-z0-9_-]+', '_', file.stem)[:60]}"
+                    writer.add(key, found.data, found.info, found.caption, {"original": file.name})
+                    shard = writer.name
+                    counts[found.info.kind] += 1
+                    converted += [file.name] if found.converted else []
+                record.add(earlier.line(file, found, number, shard))
+        record.finish()
+
+    _list(out / "rejected.jsonl", rejected)
+    changed = earlier.changed()
+    _list(out / "changed.jsonl", changed)
+    if not counts and not earlier.kept and not changed:
         raise DataError(_nothing_to_pack(rejected))
-    return PackReport(counts["video"], counts["image"], tuple(converted), tuple(rejected), tuple(writer.shards))
+    return PackReport(
+        counts["video"],
+        counts["image"],
+        tuple(converted),
+        tuple(rejected),
+        tuple(writer.shards),
+        earlier.kept,
+        tuple(changed),
+        passed,
+    )
+
+
+def _examined(
+    files: Iterable[Found], earlier: Earlier, clip: Clip, workers: int
+) -> Iterator[tuple[Found, Line | None, Examined | None]]:
+    """Yield all entries in order, each with what an earlier call has recorded of it, and with its examination.
+
+    There is no examination of what needs none: of what is no captioned file, or has not changed since it was recorded.
+    """
+    films, idle, waiting = Films(), SimpleQueue[Sandbox](), deque[tuple[Found, Line | None, Future | None]]()
+
+    def run(file: CaptionedFile, line: Line | None) -> Examined:
+        """Examine a file in a sandbox that nobody else uses."""
+        sandbox = idle.get()
+        try:
+            return examine(file, clip, films, sandbox, unless=line.sha256 if line and line.shard else "")
+        finally:
+            idle.put(sandbox)
+
+    def result(file: Found, line: Line | None, future: Future | None) -> tuple[Found, Line | None, Examined | None]:
+        return file, line, None if future is None else future.result()
+
+    with ExitStack() as stack:
+        for _ in range(workers):
+            sandbox = Sandbox()
+            idle.put(sandbox)
+            stack.callback(sandbox.close)
+        pool = ThreadPoolExecutor(workers)
+        # Whatever ends the loop, no further file is begun.
+        stack.callback(pool.shutdown, cancel_futures=True)
+        for file in files:
+            line, future = None, None
+            if isinstance(file, CaptionedFile):
+                line = earlier.line_of(file)
+                if line is None or not earlier.is_same(file, line):
+                    future = pool.submit(run, file, line)
+            waiting.append((file, line, future))
+            if len(waiting) > 2 * workers:
+                yield result(*waiting.popleft())
+        while waiting:
+            yield result(*waiting.popleft())
+
+
+def _list(path: Path, items: list[Rejected]) -> None:
+    """Write one JSON line for each item; remove an earlier list if there is none."""
+    if items:
+        lines = [json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in items]
+        path.write_text("".join(lines), encoding="utf-8")
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _nothing_to_pack(rejected: list[Rejected]) -> str:
@@ -129,40 +240,3 @@ def _nothing_to_pack(rejected: list[Rejected]) -> str:
         return "nothing to pack: SRC is empty; wanted videos and images with captions, a table, or shards"
     first = f"{rejected[0].name}: {rejected[0].reason}. {rejected[0].detail}"
     return f"nothing to pack: no entry can train, {len(rejected)} rejected; first: {first}"
-
-
-class _Unfit(Exception):
-    """A file that cannot train."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
-
-
-def _checked(
-    file: CaptionedFile, num_frames: int, fps: float | None, frame_stride: int | None
-) -> tuple[str, bytes, MediaInfo]:
-    """Return a file's clean caption, its bytes and what they hold; raise `_Unfit` if it cannot train."""
-    try:
-        caption = clean_caption(file.caption)
-    except DataError as error:
-        raise _Unfit("unusable caption", str(error)) from None
-
-    # Only videos of variable frame rate need their own timestamps, which cost a call of the sandbox.
-    try:
-        data = file.load()
-        info = probe(data)
-        if info.kind == "image" or (info.format == "gif" and info.frames == 1):
-            return caption, data, info
-        if info.vfr or info.fps is None:
-            times = run_sandboxed(frame_times, data, info.frames)
-        else:
-            times = np.arange(info.frames) / info.fps
-    except DataError as error:
-        raise _Unfit("undecodable", str(error)) from None
-
-    try:
-        clip_indices(times, num_frames, fps=fps, frame_stride=frame_stride, u=0)
-    except DataError as error:
-        raise _Unfit("too short", str(error)) from None
-    return caption, data, info

@@ -51,13 +51,18 @@ J: JSON, A: an array as .npy, B: bytes, E: the message of a DataError, X: the me
 """
 
 
-def probe(data: bytes, *, seconds: float = SECONDS) -> decode.MediaInfo:
+def probe(data: bytes, *, seconds: float = SECONDS, run: Callable | None = None) -> decode.MediaInfo:
     """Find out what media bytes hold, as `decode.probe` does, but in the child.
+
+    Args:
+        data: the untrusted bytes.
+        seconds: limit of processor time.
+        run: `call` of a Sandbox of the caller's own; default: `run_sandboxed`.
 
     Raises:
         DataError: the media is damaged, or the child died or reached a limit.
     """
-    facts = run_sandboxed(probe_as_mapping, data, seconds=seconds)
+    facts = (run or run_sandboxed)(probe_as_mapping, data, seconds=seconds)
     return decode.MediaInfo(**facts | {"notes": tuple(facts["notes"])})
 
 

@@ -2,13 +2,16 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, cast
 
 from ...errors import DataError
-from ..media.decode import MediaInfo
+from ..media.decode import Format, MediaInfo
 from ..shards.index_file import MEDIA, Rejected, Sample, is_unsafe
 from .captions import MAX_BYTES, clean_caption
 from .sandbox import probe
+from .system_files import is_system_file
 from .tar import Member, read_members
 
 SIDECARS = ("txt", "json")
@@ -17,35 +20,82 @@ MAX_MEMBER = 1 << 30
 """Most bytes of one member, 1 GiB, because members are read into memory whole."""
 
 
-def index_shard(tar: Path, known: Mapping[str, MediaInfo] | None = None) -> tuple[list[Sample], list[Rejected]]:
-    """Find the samples of a tar: a media member `{key}.mp4|.webm|.jpg|.png` and a caption `{key}.txt` for each.
+@dataclass(frozen=True, slots=True)
+class CaptionedMember:
+    """A media member of a shard with its caption, not yet decoded."""
 
-    Nothing is extracted. Rejected are:
+    key: str
+    """Their common name, without extension."""
+    medium: Member
+    text: Member
+    """The member with the caption."""
+    caption: str
+    """The caption, cleaned."""
 
-    1. links, devices, sparse files and unsafe names, and members of unknown extension or beyond MAX_MEMBER bytes;
-    2. keys without exactly one media member and a caption;
-    3. captions that `clean_caption` refuses;
-    4. media that does not decode, or that is of another format than its name says.
+
+class Scan(NamedTuple):
+    """What `index_shard` finds in a shard."""
+
+    samples: list[Sample]
+    """Its samples, in the order of the tar."""
+    rejected: list[Rejected]
+    """What of it cannot be used."""
+    system_files: int
+    """How many of its members an operating system has left there."""
+
+
+def index_shard(tar: Path, known: Mapping[str, MediaInfo] | None = None) -> Scan:
+    """Find the samples of a tar: a media member with an extension of MEDIA and a caption `{key}.txt` for each.
+
+    Nothing is extracted. Rejected is what `captioned_members` rejects, and media that does not decode, or that is of
+    another format than its name says.
 
     Args:
         tar: path of the shard.
         known: what media was found to hold earlier, by key; only media that is not listed is decoded.
 
+    Raises:
+        DataError: the tar itself is damaged.
+    """
+    members, rejected, system_files = captioned_members(tar)
+    samples: list[Sample] = []
+    with open(tar, "rb") as file:
+        for member in members:
+            name = member.medium.name
+            file.seek(member.medium.offset)
+            data = file.read(member.medium.size)
+
+            # The content decides what a file is; a name that says otherwise is a mistake or a trick.
+            try:
+                info = (known or {}).get(member.key) or probe(data)
+            except DataError as error:
+                rejected.append(Rejected(name, "undecodable", str(error)))
+                continue
+            if info.format != announced_format(name):
+                rejected.append(Rejected(name, "name and content differ", f"the content is {info.format}"))
+                continue
+            samples.append(_sample(tar, member, data, info))
+    return Scan(samples, rejected, system_files)
+
+
+def captioned_members(tar: Path) -> tuple[list[CaptionedMember], list[Rejected], int]:
+    """Find the captioned media members of a tar by its headers and captions, without decoding any.
+
+    Rejected are:
+
+    1. links, devices, sparse files and unsafe names, and members of unknown extension or beyond MAX_MEMBER bytes;
+    2. keys without exactly one media member and a caption;
+    3. captions that `clean_caption` refuses.
+
     Returns:
-        The samples in the order of the tar, and what cannot be used.
+        The members in the order of the tar, what cannot be used, and the number of files of an operating system.
 
     Raises:
         DataError: the tar itself is damaged.
     """
-    members, rejected = _usable_members(tar)
-    samples: list[Sample] = []
+    members, rejected, system_files = _usable_members(tar)
+    found: list[CaptionedMember] = []
     with open(tar, "rb") as file:
-
-        def read(member: Member) -> bytes:
-            """Return the bytes of a member of the tar."""
-            file.seek(member.offset)
-            return file.read(member.size)
-
         for key, by_extension in members.items():
             # A sample has one media member and one caption.
             media = [by_extension[extension] for extension in MEDIA if extension in by_extension]
@@ -59,39 +109,35 @@ def index_shard(tar: Path, known: Mapping[str, MediaInfo] | None = None) -> tupl
                 rejected.append(Rejected(medium.name, "no caption", f"wanted a member {key}.txt"))
                 continue
 
-            data = read(medium)
             try:
                 if text.size > MAX_BYTES:
                     raise DataError(f"the caption has {text.size} bytes, at most {MAX_BYTES} are read")
-                caption = clean_caption(read(text))
+                file.seek(text.offset)
+                caption = clean_caption(file.read(text.size))
             except DataError as error:
                 rejected.append(Rejected(text.name, "unusable caption", str(error)))
                 continue
-
-            # The content decides what a file is; a name that says otherwise is a mistake or a trick.
-            try:
-                info = (known or {}).get(key) or probe(data)
-            except DataError as error:
-                rejected.append(Rejected(medium.name, "undecodable", str(error)))
-                continue
-            if info.format != medium.name.rpartition(".")[2]:
-                rejected.append(Rejected(medium.name, "name and content differ", f"the content is {info.format}"))
-                continue
-            samples.append(_sample(tar, key, medium, text, data, caption, info))
-    return samples, rejected
+            found.append(CaptionedMember(key, medium, text, caption))
+    return found, rejected, system_files
 
 
-def _sample(tar: Path, key: str, medium: Member, text: Member, data: bytes, caption: str, info: MediaInfo) -> Sample:
-    """Return the line of the index for a media member and its caption's member `text`."""
+def announced_format(name: str) -> Format:
+    """Return the format that the extension of a media member's name announces."""
+    return cast(Format, MEDIA[name.rpartition(".")[2].lower()])
+
+
+def _sample(tar: Path, member: CaptionedMember, data: bytes, info: MediaInfo) -> Sample:
+    """Return the line of the index for a member whose media bytes are `data`."""
+    medium, text = member.medium, member.text
     return Sample(
         shard=str(tar),
-        key=key,
+        key=member.key,
         kind=info.kind,
         member=medium.name,
         offset=medium.offset,
         size=medium.size,
         sha256=hashlib.sha256(data).hexdigest(),
-        caption=caption,
+        caption=member.caption,
         frames=info.frames,
         fps=info.fps,
         vfr=info.vfr,
@@ -105,25 +151,28 @@ def _sample(tar: Path, key: str, medium: Member, text: Member, data: bytes, capt
     )
 
 
-def _usable_members(tar: Path) -> tuple[dict[str, dict[str, Member]], list[Rejected]]:
-    """Return the usable members of a tar by key and then by extension, and the others.
+def _usable_members(tar: Path) -> tuple[dict[str, dict[str, Member]], list[Rejected], int]:
+    """Return the usable members of a tar by key and then by extension in lower case, the others, and system files.
 
     A key ends at the last dot of a name: `v1.0_clip.mp4` has the key `v1.0_clip`.
     """
     members: dict[str, dict[str, Member]] = {}
     rejected: list[Rejected] = []
+    system_files = 0
     for member in read_members(tar):
         key, _, extension = member.name.rpartition(".")
         by_extension = members.get(key, {})
-        if reason := _fault(member, extension):
+        if not is_unsafe(member.name) and is_system_file(member.name):
+            system_files += member.kind != "folder"
+        elif reason := _fault(member, extension.lower()):
             rejected.append(Rejected(member.name, reason))
         elif member.kind == "folder":
             continue
-        elif extension in by_extension:
+        elif extension.lower() in by_extension:
             rejected.append(Rejected(member.name, "duplicate key"))
         else:
-            members.setdefault(key, by_extension)[extension] = member
-    return members, rejected
+            members.setdefault(key, by_extension)[extension.lower()] = member
+    return members, rejected, system_files
 
 
 def _fault(member: Member, extension: str) -> str | None:
@@ -134,7 +183,7 @@ def _fault(member: Member, extension: str) -> str | None:
         return None
     if member.kind != "file":
         return "link, device or sparse file"
-    if extension not in MEDIA + SIDECARS:
+    if extension not in (*MEDIA, *SIDECARS):
         return "unknown extension"
     if member.size > MAX_MEMBER:
         return f"larger than {MAX_MEMBER} bytes"

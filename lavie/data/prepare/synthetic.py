@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ...errors import DataError
 from ...seeds import numpy_generator
 from ..media.encode import encode_mp4
 from .pack import PackReport, pack_files
@@ -171,6 +172,11 @@ def demo_set(
     Returns:
         The reports of packing the training and the validation set.
     """
+    # A set of other sizes or another seed would be added to the one that is there.
+    for split in ("train", "validation"):
+        if any(Path(out, split).glob("*.tar")):
+            raise DataError(f"OUT {Path(out, split)}: holds shards already; give another folder, or delete them first")
+
     # Clips and images are yielded one by one, so that a large set is never in memory as a whole.
     train = itertools.chain(
         _clip_files(_training_combinations(clips, seed), "train", size, frames, fps, seed, travel),

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ from webdataset import TarWriter
 
 from ..media.decode import MediaInfo
 from ..shards.index_file import write_index
+from .pack_record import shard_path
 from .scan import index_shard
 
 SHARD_BYTES = 256 << 20
@@ -22,9 +24,23 @@ class ShardWriter:
     half shard. Use it in a `with` block, whose end closes the last shard.
     """
 
-    def __init__(self, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
-        """Make the folder `out`; a shard is closed before the sample that would make it larger than `shard_bytes`."""
-        self._out, self._limit = out, shard_bytes
+    def __init__(
+        self,
+        out: Path,
+        shard_bytes: int = SHARD_BYTES,
+        *,
+        first: int = 0,
+        finished: Callable[[Path], None] = lambda shard: None,
+    ) -> None:
+        """Make the folder `out`.
+
+        Args:
+            out: the folder.
+            shard_bytes: a shard is closed before the sample that would make it larger.
+            first: the number of the first shard.
+            finished: called with the path of each shard that is complete, its index too.
+        """
+        self._out, self._limit, self._first, self._finished = out, shard_bytes, first, finished
         self._known: dict[str, MediaInfo] = {}
         """What the media of the unfinished shard holds, by key: the index is made without decoding it again."""
         self._file: Any = None
@@ -60,14 +76,19 @@ class ShardWriter:
         self._known[key] = info
 
     @property
+    def name(self) -> str:
+        """The name that the shard of the last sample has once it is finished."""
+        return self._path.name
+
+    @property
     def _path(self) -> Path:
         """The name of the unfinished shard once it is finished."""
-        return self._out / f"{len(self.shards):05d}.tar"
+        return shard_path(self._out, self._first + len(self.shards))
 
     @property
     def _partial(self) -> Path:
         """The name of the unfinished shard until then."""
-        return self._path.with_suffix(".tar.partial")
+        return shard_path(self._out, self._first + len(self.shards), partial=True)
 
     def _finish(self) -> None:
         """Close the shard, give it its name, and write its index; nothing if no sample was added since the last."""
@@ -83,9 +104,10 @@ class ShardWriter:
         os.replace(self._partial, path)
 
         # The index is made from the shard as it was written, not from what should be in it.
-        samples, rejected = index_shard(path, self._known)
+        samples, rejected, _ = index_shard(path, self._known)
         if rejected:
             raise AssertionError(f"wrote {path} and cannot read it back: {rejected[:3]}")
         write_index(path, samples)
         self.shards.append(path)
         self._known, self._file, self._tar = {}, None, None
+        self._finished(path)

@@ -16,8 +16,12 @@ from typing import Any, Literal
 from ...errors import DataError
 from ...files import replacing
 
-MEDIA = ("mp4", "webm", "jpg", "png")
-"""The extensions of media members. mp4 stands for the whole family with mov, webm for Matroska."""
+MEDIA = {
+    **{"mp4": "mp4", "mov": "mp4", "webm": "webm", "mkv": "webm", "gif": "gif"},
+    **{"jpg": "jpg", "jpeg": "jpg", "png": "png"},
+}
+"""The extensions of media, in lower case, and the format that each announces; upper case is taken too. mp4 stands for
+the whole family with mov, webm for Matroska."""
 SUFFIX = ".index.jsonl"
 """What an index has in its name in place of `.tar`."""
 FORMAT = 2
@@ -63,7 +67,7 @@ class Sample:
     duration: float
     """Seconds; 0 for an image."""
     codec: str
-    """FFmpeg's name of the codec, as h264 or vp9; for an image jpg or png."""
+    """FFmpeg's name of the codec, as h264 or vp9; for an image jpg, png or gif."""
     caption_offset: int
     """Where the caption, as it was before cleaning, begins in the tar."""
     caption_size: int
@@ -107,10 +111,17 @@ class Header:
     """How many of the samples are images."""
     rejected: tuple[Rejected, ...]
     """What was left out of the index."""
+    system_files: int = 0
+    """How many members are files of an operating system, which nobody misses."""
 
 
 def write_index(
-    tar: Path, samples: Sequence[Sample], rejected: Sequence[Rejected] = (), out: Path | None = None
+    tar: Path,
+    samples: Sequence[Sample],
+    rejected: Sequence[Rejected] = (),
+    system_files: int = 0,
+    *,
+    out: Path | None = None,
 ) -> Path:
     """Write the index of a shard, whole or not at all, and return its path.
 
@@ -118,6 +129,7 @@ def write_index(
         tar: the shard.
         samples: its samples, in order.
         rejected: what of the shard is no sample.
+        system_files: how many of its members an operating system has left there.
         out: the folder for the index; None: beside the shard.
     """
     # The header lets a reader tell whether the tar has changed since; a tar elsewhere is found by its full path.
@@ -130,6 +142,7 @@ def write_index(
         videos=videos,
         images=len(samples) - videos,
         rejected=tuple(rejected),
+        system_files=system_files,
     )
 
     # The lines do not name the shard, which may move together with its index.
@@ -175,9 +188,9 @@ def read_header(path: Path, url: str | None = None) -> Header:
             raise ValueError(f"format {line.get('format', 1)}, wanted {FORMAT}")
         rejected = tuple(Rejected(**r) for r in line.pop("rejected"))
         header = Header(**line, rejected=rejected)
-        counts = (header.tar_bytes, header.videos, header.images)
+        counts = (header.tar_bytes, header.videos, header.images, header.system_files)
         if any(type(n) is not int or n < 0 for n in counts) or not isinstance(header.tar, str | None):
-            raise ValueError(f"tar_bytes, videos, images: wanted counts, got {counts}")
+            raise ValueError(f"tar_bytes, videos, images, system_files: wanted counts, got {counts}")
         return header
     except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
         raise DataError(f"index {url or path}: cannot be read: {error!r}. {remedy(path, url)}") from None
@@ -250,7 +263,7 @@ def _fault(line: Mapping[str, Any], tar_bytes: int) -> str | None:
         return "the caption differs from its SHA-256"
     if is_unsafe(key):
         return f"the key {key!r}: an unsafe name"
-    if member not in (f"{key}.{extension}" for extension in MEDIA):
+    if not member.startswith(f"{key}.") or member.removeprefix(f"{key}.").lower() not in MEDIA:
         return f"member {member!r}: wanted the key {key!r} and one of {', '.join(MEDIA)}"
     if line["kind"] not in ("video", "image") or (line["kind"] == "video") != isinstance(fps, int | float):
         return f"kind {line['kind']!r} with fps {fps!r}"

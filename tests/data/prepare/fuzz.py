@@ -73,7 +73,7 @@ class Field:
         before, after = good_members()
         self.before, self.after = before, after
         (folder / "good.tar").write_bytes(archive(before + after))
-        self.good, rejected = index_shard(folder / "good.tar")
+        self.good, rejected, _ = index_shard(folder / "good.tar")
         assert not rejected
         assert len(self.good) == 4
         self.contents = {s.key: (s.sha256, s.caption) for s in self.good}
@@ -99,7 +99,7 @@ class Field:
         listing = self._listing()
         start = time.monotonic()
         try:
-            samples, rejected = index_shard(tar)
+            samples, rejected, _ = index_shard(tar)
         except DataError as error:
             became, faults = REFUSED, [] if str(tar) in str(error) else [f"the shard is not named: {error}"]
         else:
@@ -146,7 +146,7 @@ class Field:
         """Run a case where a bit of one sample turns after the index was made: that sample alone must be refused."""
         content = bytearray(archive(self.before + self.after))
         tar.write_bytes(content)
-        samples, _ = index_shard(tar)
+        samples, _, _ = index_shard(tar)
         listing = self._listing()
         hit = samples[rng.integers(len(samples))]
         content[hit.offset + rng.integers(hit.size)] ^= 1 << rng.integers(8)

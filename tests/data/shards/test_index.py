@@ -13,7 +13,7 @@ from lavie.errors import DataError
 
 def test_index_comes_back_as_written(demo):
     tar = next((demo / "train").glob("*.tar"))
-    samples, rejected = index_shard(tar)  # probes anew
+    samples, rejected, _ = index_shard(tar)  # probes anew
     index = load_index((str(demo / "train"),))
     assert list(index) == sorted(samples, key=lambda s: s.kind, reverse=True) == list(load_index((str(tar),)))
     assert rejected == []
