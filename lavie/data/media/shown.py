@@ -1,7 +1,7 @@
 """A decoded frame as a player shows it: colours, brightness, transparency, shape and orientation.
 
 1. YUV becomes RGB by the matrix that the file names, or by the one that players take where it names none.
-2. High dynamic range (PQ, HLG) becomes standard range: white paper becomes white (see `_rgba`).
+2. High dynamic range (PQ, HLG) becomes standard range: white paper becomes white (see `hdr`).
 3. Transparency is laid on white.
 4. Pixels that are not square become square, and the picture is turned, or mirrored, upright.
 """
@@ -11,11 +11,12 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc, VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 from PIL import Image
 
 from ...errors import DataError
 from .formats import check_size
+from .hdr import to_standard_range
 from .image import on_white
 from .swscale import TO_RGB
 
@@ -39,6 +40,8 @@ RGB, UNSPECIFIED = 0, 2
 """The numbers in H.273 of pixels that are RGB already, and of what the file does not name."""
 HDR = {16: "PQ", 18: "HLG"}
 """The transfer characteristics of high dynamic range, by their numbers in H.273."""
+WIDE = "gbrp16le"
+"""FFmpeg's RGB of 16 bits. It is planar, because swscale overflows where it writes packed 16-bit RGB from 4:2:0."""
 UPRIGHT = (1, 0, 0, 1)
 """The turn that leaves a picture as it is."""
 
@@ -152,20 +155,18 @@ def has_alpha(frame: av.VideoFrame) -> bool:
 
 
 def _rgba(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-    """Return the stored pixels in sRGB's standard range: uint8 (H, W, 3), or (H, W, 4) if they can be transparent.
-
-    High dynamic range is converted by swscale from BT.2100's display light. HDR reference white, 203 cd/m2 (ITU-R
-    BT.2408, section 2.1), becomes the white of BT.709; darker light keeps its ratio to it, as section 5.1 maps standard
-    range into PQ and HLG, and brighter light is cut off. Without mastering data the display is taken to reach 1000
-    cd/m2.
-    """
+    """Return the stored pixels in standard range: uint8 (H, W, 3), or (H, W, 4) if they can be transparent."""
     matrix = colour_matrix(frame)
     options: dict[str, Any] = {}
     if matrix != RGB:
         options = {"src_colorspace": MATRICES[matrix], "dst_colorspace": MATRICES[matrix]}
-    if int(frame.color_trc) in HDR:
-        options |= {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
-        if int(frame.color_primaries) == UNSPECIFIED:
-            frame.color_primaries = int(ColorPrimaries.BT2020)
-    format = "rgba" if has_alpha(frame) else "rgb24"
-    return reformatter.reformat(frame, format=format, interpolation=TO_RGB, threads=1, **options).to_ndarray()
+
+    def converted(format: str) -> np.ndarray:
+        """Return the pixels in an RGB format of FFmpeg."""
+        return reformatter.reformat(frame, format=format, interpolation=TO_RGB, threads=1, **options).to_ndarray()
+
+    transfer = HDR.get(int(frame.color_trc))
+    if transfer is None:
+        return converted("rgba" if has_alpha(frame) else "rgb24")
+    pixels = to_standard_range(converted(WIDE), transfer)
+    return np.dstack([pixels, converted("rgba")[..., 3]]) if has_alpha(frame) else pixels
