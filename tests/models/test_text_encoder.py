@@ -5,13 +5,15 @@ import math
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lavie.config.model import TextEncoderConfig
 from lavie.errors import CheckpointError
-from lavie.models.text_encoder import HashTextEncoder, build_text_encoder
+from lavie.inference.generate import warn_of_unread
+from lavie.models.text_encoder import ClipTextEncoder, HashTextEncoder, build_text_encoder
 from lavie.testing import SHARED
 from tests.markers import requires_shared
 
@@ -154,3 +156,27 @@ def test_clip_names_the_key_when_something_is_missing(folder, tmp_path, missing,
     remove()
     with pytest.raises(CheckpointError, match=f"pretrained_model_name_or_path {path}: {message}"):
         build_text_encoder(TextEncoderConfig(), 16, str(path))
+
+
+# --- what is cut off
+
+
+def test_words_beyond_the_length_are_told(caplog):
+    encoder = HashTextEncoder(8, 5)  # a start and four words
+    assert encoder.unread("a red circle moves") == ""
+    assert encoder.unread("A red circle moves left, and up!") == "left and up"
+    with caplog.at_level("WARNING", "lavie"):
+        warn_of_unread(encoder, ["a red circle moves", "a red circle moves left", "a red circle moves left"])
+    (record,) = caplog.records
+    assert "the network never sees its end, 'left'" in record.getMessage()
+
+
+@requires_shared
+def test_clip_reads_the_first_75_tokens():
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(SHARED / "assets/clip_tokenizer", local_files_only=True)
+    encoder = ClipTextEncoder(SimpleNamespace(config=SimpleNamespace(hidden_size=8)), tokenizer, 77)
+    words = ["dog"] * 75  # a token each
+    assert encoder.unread(" ".join(words)) == ""
+    assert encoder.unread(" ".join([*words, "a bear attacks."])) == "a bear attacks ."
