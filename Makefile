@@ -66,10 +66,9 @@ TRAIN := deepspeed --num_gpus $(RANKS) train.py --deepspeed configs/zero3.json
 .PHONY: _base
 _base: export OMP_NUM_THREADS ?= 1
 _base: $(SET)
-	rm -rf $(RUN)/base
-	$(TRAIN) $(CONFIG)
-	lavie score --checkpoint $(RUN)/base --out $(RUN) --num $(CLIPS)
-	lavie plot $(RUN)/base --out $(RUN)/losses.png
+	$(TRAIN) $(CONFIG) resume_from_checkpoint=auto
+	lavie score --checkpoint $(RUN)/base --out $(RUN) --num $(CLIPS) --overwrite
+	lavie plot $(RUN)/base --out $(RUN)/losses.png --overwrite
 	@echo
 	@echo "videos of the validation prompts   $$(ls -d $(RUN)/base/samples/* | tail -1)"
 	@echo "clips of prompts never trained on  $(RUN)/clips.png"
@@ -85,8 +84,8 @@ TILES := --set vsr.tile=[8,8] --set vsr.tile_overlap=4
 _later: export OMP_NUM_THREADS ?= 1
 _later: $(LATER_SET)
 	for stage in interpolation vsr; do \
-	  rm -rf $(RUN)/$$stage && $(TRAIN) configs/smoke/$$stage.yaml && \
-	  lavie score --checkpoint $(RUN)/$$stage --out $(RUN) || exit 1; \
+	  $(TRAIN) configs/smoke/$$stage.yaml resume_from_checkpoint=auto && \
+	  lavie score --checkpoint $(RUN)/$$stage --out $(RUN) --overwrite || exit 1; \
 	done
 	lavie generate --cascade $(RUN) --prompt "$(PROMPT)" --out $(RUN)/cascade $(TILES) --overwrite
 	@echo

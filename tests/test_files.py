@@ -2,7 +2,8 @@
 
 import pytest
 
-from lavie.files import replacing
+from lavie.errors import ConfigError
+from lavie.files import replacing, require_free
 
 
 def test_a_file_is_replaced_when_it_is_whole(tmp_path):
@@ -33,3 +34,15 @@ def test_what_cannot_be_replaced_leaves_nothing(tmp_path):
     with pytest.raises(IsADirectoryError), replacing(tmp_path / "a") as partial:
         partial.write_text("a file cannot take the place of a folder")
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_what_lies_there_is_not_written_over_unasked(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/a.txt").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("nowhere")
+    require_free(tmp_path / "new", tmp_path / "empty")
+    for taken in ("full", "full/a.txt", "link"):
+        with pytest.raises(ConfigError, match=rf"{taken} exists: .* --overwrite"):
+            require_free(tmp_path / "new", tmp_path / taken)
+        require_free(tmp_path / taken, overwrite=True)

@@ -223,18 +223,27 @@ def read_config(folder: Path) -> UNetConfig:
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
     """Return the tensors of a network's folder in diffusers' format: one safetensors file, or several with an index."""
-    index = folder / (WEIGHTS_NAME + ".index.json")
-    names = sorted(set(read_json(index).get("weight_map", {}).values())) if index.is_file() else [WEIGHTS_NAME]
     state: dict[str, Tensor] = {}
-    for name in names:
-        file = folder / name
-        if file.name != name or not file.is_file():
-            raise CheckpointError(f"{folder}: {name} is missing; weights are read from safetensors only")
+    for file in weight_files(folder):
         try:
             state.update(load_file(file))
         except SafetensorError as error:
             raise CheckpointError(f"{file}: no complete safetensors file: {error}") from None
     return state
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a network's folder in diffusers' format.
+
+    Raises:
+        CheckpointError: one of them is missing.
+    """
+    index = folder / (WEIGHTS_NAME + ".index.json")
+    names = sorted(set(read_json(index).get("weight_map", {}).values())) if index.is_file() else [WEIGHTS_NAME]
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: {name} is missing; weights are read from safetensors only")
+    return [folder / name for name in names]
 
 
 def read_json(file: Path) -> dict[str, Any]:

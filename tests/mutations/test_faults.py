@@ -16,6 +16,9 @@ def test_larger():
 """
 
 
+LONGER = "def f(a, b=3, timeout=3.0, *, patience=2):"
+
+
 def changes(code: str, path: str = "x.py") -> set[tuple[str, str]]:
     """The faults of a piece of code, as (kind, the changed line with the fault)."""
     return {(fault.kind, fault.now) for fault in faults_of(path, textwrap.dedent(code) + "\n")}
@@ -26,12 +29,16 @@ def changes(code: str, path: str = "x.py") -> set[tuple[str, str]]:
     (
         ("y = a - b", {("sign flipped", "y = a + b")}),
         ("y = (a) * b", {("operator", "y = (a) / b")}),
-        ("y = a // b", {("rounded up", "y = -(-(a) // (b))")}),
+        ("y = a // b", {("rounded up", "y = ((a) + (b) - 1) // (b)")}),
         ("y = a < b", {("comparison", "y = a <= b")}),
         ("y = a not in b", {("condition turned", "y = a in b")}),
         ("y = x[a:]", {("off by one", "y = x[a + 1:]")}),
         ("y = 0.5", {("constant", "y = 1.0")}),
         ("WAIT_SECONDS = 0.5", set()),
+        (
+            "def f(a, b=2, timeout=3.0, *, patience=2):\n    g(timeout=5)",
+            {("off by one", LONGER), ("step left out", "pass")},
+        ),
         ("y: int = 3", {("off by one", "y: int = 4")}),
         ("y = {'a': x, 'b': z}", {("key 'a' lost", "y = {'b': z}"), ("key 'b' lost", "y = {'a': x}")}),
         ("y = ('a', 'b')", {("element lost", "y = ('b',)"), ("element lost", "y = ('a',)")}),

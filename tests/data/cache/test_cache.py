@@ -99,6 +99,8 @@ def test_missing_entries_are_counted_and_the_first_is_named(filled):
     ):
         Cache(folder.parent, config(), MADE_WITH).require(needs, config(cuts=3))
     Cache(folder.parent, config(), MADE_WITH).require(needs, config(cuts=1))  # fewer cuts than were made
+    with pytest.raises(DataError, match=r"cut 2 is not in data\.cache .*: never encoded, or changed since"):
+        Cache(folder.parent, config(), MADE_WITH).read(index.videos[0], 2)
     (folder / shard_names(folder, "images")[0]).unlink()
     with pytest.raises(DataError, match=r"images\.lookup: 1 of its shards are gone .*Run `lavie data cache` again"):
         Cache(folder.parent, config(), MADE_WITH)
