@@ -206,7 +206,7 @@ def save_network(folder: str | Path, config: UNetConfig, state: StateDict) -> No
 
 def save_tensors(tensors: StateDict, path: Path) -> None:
     """Write tensors by name as safetensors, to a file that others may read where the umask lets them."""
-    save_file(tensors, path)
+    save_file(dict(tensors), path)
     apply_umask(path)
 
 
