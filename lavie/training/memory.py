@@ -117,15 +117,9 @@ def memory_of(config: TrainConfig, settings: dict[str, Any], ranks: int, *, fuse
         step = {"gradients": trained * width * 1.0, "optimizer": largest * scratch * 1.0}
         step |= {"float32 gradients": trained * 4.0} if width < 4 else {}
     else:
-        copies = {1: accumulated * trained / part, 2: 2 * accumulated if accumulated == width else 0, 3: 0}[stage]
-        if stage == 3 and accumulated < 4:
-            copies = accumulated
-        if stage == 1:
-            step["gradients"] = trained * accumulated * 1.0
-            step["optimizer"] = part * scratch
-        else:
-            # The copies are gone before the optimizer computes.
-            step["copies of gradients, or the optimizer"] = part * max(copies, scratch)
+        # The copies are gone before the optimizer computes.
+        copies = {1: 0, 2: 2 * accumulated if accumulated == width else 0, 3: accumulated if accumulated < 4 else 0}
+        step["copies of gradients, or the optimizer"] = part * max(copies[stage], scratch)
 
     backward["activations"] = float(max(activation_bytes(config, size) for size in config.data.sizes))
     moments = {"backward": backward, "step": step}

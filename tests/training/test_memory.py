@@ -39,10 +39,16 @@ def settings_file(folder, stage: int, **zero):
 
 
 def allocated(config, settings) -> int:
-    """Train a run under PyTorch's profiler; the most bytes that the allocator of the CPU had given out at once."""
+    """Train a run under PyTorch's profiler; the most bytes that the allocator of the CPU had given out at once.
+
+    Nothing is saved: the whole network that a save writes lies on the CPU, which is here the device too.
+    """
     from torch.profiler import ProfilerActivity, profile
 
+    from lavie.training import trainer as module
     from lavie.training.trainer import Trainer
+
+    module.save = lambda *_args: None
 
     recorder = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
     with recorder as profiler, Trainer(config, settings) as trainer:
