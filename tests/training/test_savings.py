@@ -4,12 +4,13 @@ import importlib.util
 import json
 
 import pytest
+import torch
 
 from lavie.errors import ConfigError
-from lavie.testing import run_distributed
+from lavie.testing import TOLERANCES, relative_error, run_distributed
 from lavie.training import optim
 from lavie.training.deepspeed import resolve_json
-from tests.training.runs import deepspeed_json, draw_nothing, losses, make_config, train
+from tests.training.runs import deepspeed_json, draw_nothing, losses, make_config, train, weights
 
 
 def offload_json(folder, stage: int, **more):
@@ -30,8 +31,8 @@ def test_validation_leaves_training_bit_for_bit(rendered, tmp_path, stage, train
     validating = {"data": data, "validation_batches": 1, "validation_steps": 1, "validation_prompts": ("a circle",)}
     for name, changes in (("without", {}), ("with", validating)):
         config = make_config(rendered, tmp_path / name, max_train_steps=4, trainable=trainable, **changes)
-        ((_, weights),) = run_distributed(train, 1, config, deepspeed_json(tmp_path, stage), draw_nothing)
-        hashes.append(weights)
+        ((_, of_run),) = run_distributed(train, 1, config, deepspeed_json(tmp_path, stage), draw_nothing)
+        hashes.append(of_run)
         trained.append(losses(config))
     assert hashes[0] == hashes[1]
     assert trained[0] == trained[1]
@@ -39,16 +40,22 @@ def test_validation_leaves_training_bit_for_bit(rendered, tmp_path, stage, train
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", (2, 3))
-def test_offloaded_run_resumes_and_equals_the_one_on_the_device(rendered, tmp_path, stage):
-    plain = make_config(rendered, tmp_path / "plain", max_train_steps=4, mixed_precision="bf16")
-    ((_, wanted),) = run_distributed(train, 1, plain, deepspeed_json(tmp_path, stage))
-    changes = {"mixed_precision": "bf16", "checkpointing_steps": 2, "ema_device": "cpu"}
-    path = offload_json(tmp_path, stage)
-    first = make_config(rendered, tmp_path / "offloaded", max_train_steps=2, **changes)
+def test_offloaded_run_resumes_bit_for_bit_and_follows_the_one_on_the_device(rendered, tmp_path, stage):
+    """DeepSpeed brings gradients to the CPU on a path of its own under stage 3, where rounding may differ."""
+    path, bf16 = offload_json(tmp_path, stage), {"mixed_precision": "bf16"}
+    plain = make_config(rendered, tmp_path / "plain", max_train_steps=4, **bf16)
+    run_distributed(train, 1, plain, deepspeed_json(tmp_path, stage))
+    whole = make_config(rendered, tmp_path / "whole", max_train_steps=4, **bf16)
+    ((_, wanted),) = run_distributed(train, 1, whole, path)
+    for name, weight in weights(plain, 4).items():
+        assert relative_error(weights(whole, 4)[name], weight) <= TOLERANCES[torch.float32], name
+
+    parts = {"checkpointing_steps": 2, "ema_device": "cpu", **bf16}
+    first = make_config(rendered, tmp_path / "parts", max_train_steps=2, **parts)
     run_distributed(train, 1, first, path)
-    rest = make_config(rendered, tmp_path / "offloaded", max_train_steps=4, resume_from_checkpoint="latest", **changes)
-    ((_, weights),) = run_distributed(train, 1, rest, path)
-    assert weights == wanted
+    rest = make_config(rendered, tmp_path / "parts", max_train_steps=4, resume_from_checkpoint="latest", **parts)
+    ((_, hashes),) = run_distributed(train, 1, rest, path)
+    assert hashes == wanted
 
 
 @pytest.mark.parametrize(
@@ -93,7 +100,7 @@ def test_moments_in_8_bits_follow_adamw_and_resume(rendered, tmp_path, stage):
     changes = {"optimizer": "adamw_8bit", "checkpointing_steps": 3}
     run_distributed(train, 1, make_config(rendered, tmp_path / "parts", max_train_steps=3, **changes), path)
     changes["resume_from_checkpoint"] = "latest"
-    ((_, weights),) = run_distributed(
+    ((_, hashes),) = run_distributed(
         train, 1, make_config(rendered, tmp_path / "parts", max_train_steps=6, **changes), path
     )
-    assert weights == wanted
+    assert hashes == wanted
