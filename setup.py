@@ -34,7 +34,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["lavie", "lavie.*"]),
-    package_data={"lavie": ["py.typed"]},
+    # lavie/configs and lavie/kernels are links to the folders of the checkout; a wheel holds what they lead to.
+    package_data={
+        "lavie": ["py.typed"],
+        "lavie.configs": ["*.yaml", "*.json"],
+        "lavie.configs.smoke": ["*.yaml"],
+    },
     install_requires=[
         "torch>=2.10",
         "deepspeed>=0.19.8",

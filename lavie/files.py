@@ -1,10 +1,12 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, replace none without a word, and have the mode that the umask gives."""
 
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .errors import ConfigError
 
 
 @contextmanager
@@ -26,3 +28,25 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def apply_umask(path: str | Path) -> None:
+    """Give a file the mode of one that `open` makes: some libraries write files that nobody else may read."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    Path(path).chmod(0o666 & ~umask)
+
+
+def require_free(*targets: str | Path, overwrite: bool = False) -> None:
+    """Raise ConfigError if something lies at one of `targets`, unless it may be replaced.
+
+    An empty folder is free. Commands call this before they work, with every file that they would write over.
+
+    Args:
+        targets: files or folders that a command is about to write.
+        overwrite: whether --overwrite was given.
+    """
+    for target in map(Path, targets):
+        taken = target.is_symlink() or target.exists()
+        if taken and not overwrite and not (target.is_dir() and not any(target.iterdir())):
+            raise ConfigError(f"{target} exists: give another place, or --overwrite")

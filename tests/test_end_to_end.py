@@ -62,6 +62,7 @@ def test_render_train_sample_score_plot(launcher, tmp_path):
     assert {p.name for p in (tmp_path / "long").iterdir()} == {
         *(f"0000{i}{suffix}" for i in range(2) for suffix in (".mp4", ".gif", ".json", ".sheet.png")),
         "sheet.png",
+        "prompts.jsonl",
     }
     assert frames_of(tmp_path / "long" / "00001.mp4") == 11
     sidecar = json.loads((tmp_path / "long" / "00001.json").read_text())

@@ -13,8 +13,8 @@ EVERYTHING = sorted([*PRODUCT, ROOT / "setup.py", *(ROOT / "tests").rglob("*.py"
 
 FLOORS = (
     ("lavie",),  # the package itself: its version
-    ("errors", "files", "labels", "seeds", "pixels", "console"),
-    ("distributed", "launcher", "run_folder"),
+    ("errors", "labels", "seeds", "pixels", "console"),
+    ("files", "distributed", "launcher", "run_folder"),
     ("config",),
     ("testing",),
     ("kernels",),
@@ -25,6 +25,7 @@ FLOORS = (
     ("cluster",),
     ("training", "inference"),
     ("evaluation",),
+    ("train",),
     ("cli", "train.py", "bench"),
 )
 """From the ground up. A part imports from lower floors and from itself, not from its neighbours."""

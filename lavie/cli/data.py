@@ -1,21 +1,25 @@
 """The commands `lavie data ...`: pack and demo here, index, plan, check and cache in modules of their own."""
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..console import make_console, progress_bar
-from ..data.prepare.pack import PackReport, pack
-from ..data.prepare.synthetic import FARTHEST, TRAVEL, demo_set
 from ..errors import DataError
+from ..files import require_free
 from .data_cache import cache_command
 from .data_check import check_command
 from .data_index import index_command
 from .data_plan import plan_command
+from .runs import Overwrite
 from .tables import print_counts, print_first
+
+if TYPE_CHECKING:
+    from ..data.prepare.pack import PackReport
 
 app = typer.Typer(name="data", help="Make and check datasets.", no_args_is_help=True)
 
@@ -39,6 +43,8 @@ def pack_command(
         raise DataError(f"--fps {fps:g} and --frame-stride {frame_stride}: give one of them")
     if not fps:
         frame_stride = frame_stride or 1
+    from ..data.prepare.pack import pack
+
     with progress_bar(make_console(), "packing") as progress:
         report = pack(
             src,
@@ -61,11 +67,20 @@ def demo_command(
     frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 12,
     fps: Annotated[float, typer.Option(min=1, help="Frames per second.")] = 12,
     travel: Annotated[
-        tuple[float, float], typer.Option(help="Least and most that shapes move in a clip, in units of the frame.")
-    ] = TRAVEL,
+        tuple[float, float] | None,
+        typer.Option(help="Least and most that shapes move in a clip, in units of the frame. Default: far."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives other clips.")] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw a small captioned dataset of coloured shapes that move."""
+    from ..data.prepare.synthetic import FARTHEST, TRAVEL, demo_set
+
+    travel = travel or TRAVEL
+    for folder in (out / "train", out / "validation"):
+        require_free(folder, overwrite=overwrite)
+        if folder.is_dir():
+            shutil.rmtree(folder)
     # Options that typer's own ranges cannot check.
     if size % 2:
         raise DataError(f"--size {size}: wanted an even number, for H.264")
@@ -79,14 +94,18 @@ def demo_command(
     _show(out / "validation", validation)
 
 
-def _show(out: Path, report: PackReport) -> None:
+def _show(out: Path, report: "PackReport") -> None:
     """Print what became of the files packed into `out`."""
+    from ..data.prepare.captions import MOST_WORDS
+
     rows = [("videos packed", report.videos), ("images packed", report.images)]
     if report.kept:
         rows.append(("packed before and unchanged, kept", report.kept))
     if report.converted:
         rows.append(("of these, GIFs stored as mp4 or png", len(report.converted)))
     rows += [(f"rejected: {reason}", count) for reason, count in sorted(report.reasons.items())]
+    if report.long_captions:
+        rows.append((f"captions of more than {MOST_WORDS} words; CLIP reads {MOST_WORDS} tokens", report.long_captions))
     rows += [(reason, count) for reason, count in sorted(Counter(item.reason for item in report.changed).items())]
     rows += [(f"passed over: {what}", count) for what, count in sorted(report.passed.items())]
     rows.append(("shards written", len(report.shards)))
@@ -98,7 +117,9 @@ def _show(out: Path, report: PackReport) -> None:
     print_first(console, changed, f"listed in {out / 'changed.jsonl'}")
 
 
+TAKES_KEYS = {"ignore_unknown_options": True}
+"""Settings of a command that takes --key value as well as key=value."""
 app.command("index")(index_command)
-app.command("plan")(plan_command)
+app.command("plan", context_settings=TAKES_KEYS)(plan_command)
 app.command("check")(check_command)
-app.command("cache")(cache_command)
+app.command("cache", context_settings=TAKES_KEYS)(cache_command)

@@ -6,16 +6,20 @@ from typing import Annotated, Literal
 import typer
 from rich.progress import Progress, TaskID
 
-from ..config.load import load_config
 from ..console import make_console
-from ..launcher import launched_rank
+from ..errors import ConfigError
 from .tables import print_counts, print_first
 
 
 def cache_command(
-    config: Annotated[Path, typer.Argument(help="The run's YAML.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the cache, the run's data.cache.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="key=value", help="Changes of the YAML.")] = None,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG.yaml OUT [key=value ...]",
+            help="The run's YAML, or the name of a shipped config; the folder for the cache, the run's data.cache; and "
+            "changes of the YAML.",
+        ),
+    ],
     device: Annotated[str | None, typer.Option(help="As cuda:1 or cpu; default: a GPU of this rank.")] = None,
     dtype: Annotated[Literal["float16", "bfloat16", "float32"], typer.Option(help="Of what is stored.")] = "float16",
     batch: Annotated[int, typer.Option(min=1, help="Clips that are encoded at a time.")] = 8,
@@ -25,13 +29,23 @@ def cache_command(
     Run again after a change of the data, or after an interruption: what is there is kept. Ranks share the work:
     `torchrun --nproc_per_node 8 --no-python lavie data cache ...`, or `mpirun lavie data cache ...`.
     """
+    from ..config.load import load_config
+    from ..config.overrides import read_run
+    from ..config.shipped import find_config
+
+    [config, folder], overrides = read_run(words, ("CONFIG.yaml", "OUT"))
+    if Path(config).is_dir() or folder.endswith((".yaml", ".yml")):
+        raise ConfigError(f"CONFIG.yaml is {config} and OUT {folder}: give the config first, then the folder")
+    run, out = load_config(find_config(config), overrides), Path(folder)
+
     import torch
 
+    from ..launcher import launched_rank, planned_world_size
     from ..training.entry_encoders import encoding_device
     from ..training.make_cache import cache_data
 
     # On a terminal every kind of entry gets a progress bar; in a log, where bars are noise, progress gets lines.
-    run = load_config(config, overrides or [])
+    planned_world_size()  # refuses a WORLD_SIZE that is no number
     launched, console = launched_rank(), make_console()
     rank, ranks = launched.rank, launched.world_size
     plain = ranks > 1 or not console.is_terminal

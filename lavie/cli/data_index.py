@@ -2,16 +2,18 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
 from ..console import make_console
-from ..data.prepare.indexing import IndexReport, ShardReport, make_indices, several_ranks
 from ..errors import DataError
 from .tables import print_counts, print_first
+
+if TYPE_CHECKING:
+    from ..data.prepare.indexing import IndexReport, ShardReport
 
 
 def index_command(
@@ -25,6 +27,8 @@ def index_command(
 
     Under `mpirun` the ranks share the shards. Name SRC in data.train afterwards, or the folder of --out.
     """
+    from ..data.prepare.indexing import make_indices, several_ranks
+
     console = make_console()
     if workers is None:
         workers = len(os.sched_getaffinity(0))
@@ -33,7 +37,7 @@ def index_command(
     with Progress(transient=True, console=console, disable=plain) as progress:
         task = progress.add_task("indexing", total=None)
 
-        def done(report: ShardReport, number: int, total: int) -> None:
+        def done(report: "ShardReport", number: int, total: int) -> None:
             """Show that one more shard is done: on the bar, or as a line of a log."""
             progress.update(task, completed=number, total=total)
             if plain:
@@ -44,7 +48,7 @@ def index_command(
         _show(console, report)
 
 
-def _line(report: ShardReport) -> str:
+def _line(report: "ShardReport") -> str:
     """Return what became of one shard, as a line of a log."""
     what = "kept" if report.kept else "indexed"
     if report.fault is not None:
@@ -52,7 +56,7 @@ def _line(report: ShardReport) -> str:
     return f"{report.tar}: {what}, {report.videos} videos, {report.images} images, {len(report.rejected)} rejected"
 
 
-def _show(console: Console, report: IndexReport) -> None:
+def _show(console: Console, report: "IndexReport") -> None:
     """Print the report; raise a DataError if a shard has no index or an index has no shard."""
     kept = sum(shard.kept for shard in report.shards)
     rows = [

@@ -1,13 +1,11 @@
 """The command `lavie doctor cluster`: whether the nodes of a run are fit to start it."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from ..config.load import load_config
 from ..console import make_console
 
 if TYPE_CHECKING:
@@ -21,11 +19,16 @@ def _group() -> None:
     """Make typer keep `cluster` as a command of its own, which it would not do for the only command of an app."""
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def cluster(
-    config: Annotated[Path, typer.Argument(help="The run's YAML.")] = Path("configs/base.yaml"),
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="key=value", help="Changes of it.")] = None,
-    deepspeed: Annotated[Path, typer.Option(help="DeepSpeed's settings.")] = Path("configs/zero3.json"),
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONFIG.yaml] [key=value ...]",
+            help="The run's YAML, or the name of a shipped config, and changes of it. Default: configs/base.yaml.",
+        ),
+    ] = None,
+    deepspeed: Annotated[str, typer.Option(help="DeepSpeed's settings.")] = "configs/zero3.json",
     wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for all ranks.")] = 20.0,
 ) -> None:
     """Compare the nodes of a run: reach, code, versions, config, shards, clocks. Exits with 1 if they differ.
@@ -39,14 +42,21 @@ def cluster(
     from ..cluster.preflight import examine
     from ..cluster.rank_facts import gather_facts
     from ..cluster.rendezvous import meet
+    from ..config.load import load_config
+    from ..config.overrides import require_paths, split_command_line
+    from ..config.shipped import find_config
+    from ..config.train import TrainConfig
     from ..launcher import find_place
 
-    run, place = load_config(config, overrides or []), find_place()
+    line = split_command_line(words or [], TrainConfig)
+    require_paths(line.plain, ("CONFIG.yaml",), optional=True)
+    run = load_config(find_config(*line.plain or ("configs/base.yaml",)), line.overrides)
+    settings, place = find_config(deepspeed, "--deepspeed"), find_place()
     if place.world_size == 1:
         typer.echo("one rank: nothing to compare. Start it with the launcher of the run; --help has examples")
         return
     store, waited = meet(place, wait, patience=wait)
-    report = examine(store, place, gather_facts(place, run, deepspeed, waited), wait, patience=wait)
+    report = examine(store, place, gather_facts(place, run, settings, waited), wait, patience=wait)
     if place.rank == 0:
         _show(report, place.world_size)
     if report.findings:

@@ -5,16 +5,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..config.stages import StageName
+from ..config.names import StageName
+from ..errors import ConfigError
+from .runs import Checkpoint, Run, one_run
 
 Overwrite = Annotated[bool, typer.Option(help="Replace an exported folder or a .pt file that lies at OUT.")]
 
 
 def export_command(
-    run: Annotated[
-        Path, typer.Argument(help="A run's output_dir (its newest checkpoint), a checkpoint-<step> or exported folder.")
-    ],
-    out: Annotated[Path, typer.Argument(help="The new folder; with --format released, the new .pt file.")],
+    run: Run = None,
+    out: Annotated[
+        Path | None, typer.Argument(help="The new folder; with --format released, the new .pt file.")
+    ] = None,
+    checkpoint: Checkpoint = None,
     raw: Annotated[
         bool,
         typer.Option(
@@ -34,14 +37,19 @@ def export_command(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the network of a run for use elsewhere: a whole folder with a model card, or a file as released."""
+    if checkpoint is not None and out is None:
+        run, out = None, run  # --checkpoint RUN leaves one place, OUT
+    folder = one_run(run, checkpoint)
+    if out is None:
+        raise ConfigError("OUT is missing: wanted the new folder, or with --format released the new .pt file")
     from ..inference.exchange.export import export_released, export_stage
     from ..training.consolidate import raw_weights
 
     weights = raw_weights if raw else None
     if format_ == "released":
-        export_released(run, out, raw=weights, overwrite=overwrite)
+        export_released(folder, out, raw=weights, overwrite=overwrite)
     else:
-        export_stage(run, out, raw=weights, encoders=encoders, overwrite=overwrite)
+        export_stage(folder, out, raw=weights, encoders=encoders, overwrite=overwrite)
     typer.echo(out)
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import typer
 from rich.progress import Progress
 
@@ -12,6 +11,8 @@ from ..errors import ConfigError
 from .prompts import Prompt, PromptFile, read_prompts
 
 if TYPE_CHECKING:
+    import torch
+
     from ..inference.cascade import Cascade
 
 
@@ -43,7 +44,12 @@ def generate(
         bool, typer.Option(help="Two calls of the network in place of one of twice the batch: less memory.")
     ] = False,
     dry_run: Annotated[bool, typer.Option(help="Print sizes and peak memory, and refuse what cannot fit.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace clips of other prompts that lie in --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace clips of other prompts, settings or weights that lie in --out.")
+    ] = False,
+    drop_work: Annotated[
+        bool, typer.Option(help="Delete the frames in OUT/work when the videos are written, about 480 MB for each.")
+    ] = False,
 ) -> None:
     """Draw large videos from prompts: key frames, then the frames between them, then four times the size.
 
@@ -51,15 +57,20 @@ def generate(
     """
     from ..inference.cascade import Cascade
     from ..inference.generate import generate_cascade
+    from ..inference.work import Work
 
-    def load(device: torch.device | None = None) -> Cascade:
+    def load(device: "torch.device | None" = None) -> Cascade:
         """Return the cascade that the options ask for."""
         return Cascade.from_pretrained(
             cascade, overrides=set_ or [], seed=seed, stop_after=stop_after, device=device, offload=offload
         )
 
     if dry_run:
+        import torch
+
         _print_estimate(load(torch.device("meta")), offload, sequential_guidance)
+        if prompt or prompt_file:
+            read_prompts(prompt, prompt_file)
         return
     prompts = read_prompts(prompt, prompt_file)
     if out is None:
@@ -81,9 +92,16 @@ def generate(
             stop_after=stop_after,
             sequential_guidance=sequential_guidance,
             overwrite=overwrite,
+            drop_work=drop_work,
             progress=advance,
         )
     typer.echo("\n".join(map(str, paths)))
+    if kept := Work(out / "work").size():
+        typer.echo(
+            f"{out / 'work'} keeps {kept / 1e6:.1f} MB of frames, from which a later call goes on: --drop-work, or "
+            "deleting the folder, frees them",
+            err=True,
+        )
 
 
 def _print_estimate(cascade: "Cascade", offload: bool, sequential_guidance: bool) -> None:

@@ -1,50 +1,101 @@
-"""The command `lavie`: data, sampling, formats and scores. Training is `train.py`."""
+"""The command `lavie`: its commands, how they end, and what --version prints."""
 
+import os
+import re
 import sys
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from .. import __version__
 from ..errors import LavieError
-from ..run_folder import METRICS
+from .config import app as config_app
 from .data import app as data_app
 from .doctor import app as doctor_app
 from .formats import export_command, import_command
 from .generate import generate
+from .plot import plot
 from .sample import sample
 from .score import score
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+INTERRUPTED = 130
+"""Exit code after ^C, as a shell's: 128 + SIGINT."""
+
+
+class Commands(TyperGroup):
+    """The commands, of which none ends in a traceback when it is interrupted or nobody reads what it prints."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command: ^C says so in one line, and a closed pipe (`lavie ... | head`) is no error."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # What is still buffered would fail once more when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _print_version(asked: bool) -> None:
+    """Print the version and end."""
+    if asked:
+        typer.echo(f"lavie {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Training, data, sampling, formats and scores of LaVie, the text-to-video cascade."""
+
+
+@app.command("train", add_help_option=False, context_settings={"ignore_unknown_options": True})
+def train_command(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[CONFIG.yaml] [key=value ...] [--dry-run]")] = None,
+) -> None:
+    """Train one stage: the same as train.py. On several GPUs: deepspeed --module lavie.train ..."""
+    from ..train import main as train
+
+    train(words or [], "lavie train")
+
+
+app.add_typer(config_app)
 app.add_typer(data_app)
 app.add_typer(doctor_app)
-
 app.command()(sample)
 app.command()(score)
 app.command()(generate)
+app.command()(plot)
 app.command("export")(export_command)
 app.command("import")(import_command)
 
 
-@app.command()
-def plot(
-    run: Annotated[Path, typer.Argument(help="A run's output_dir.")],
-    out: Annotated[Path | None, typer.Option(help="The PNG; default: losses.png in the run's folder.")] = None,
-) -> None:
-    """Draw a run's loss curves."""
-    from ..evaluation.curves import plot_losses
-
-    target = out or run / "losses.png"
-    plot_losses(run / METRICS, target)
-    typer.echo(target)
-
-
 def main() -> None:
-    """Run the command; user errors, and files that cannot be read or written, print their message and exit with 1."""
+    """Run the command; user errors, and files that cannot be read or written, print their message and exit with 1.
+
+    ^C ends any command with one line and exit code 130.
+    """
+    sys.argv[1:] = map(_with_home, sys.argv[1:])
     try:
         app()
     except (LavieError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+
+
+def _with_home(word: str) -> str:
+    """Return a word of the command line with the home folder for the ~ that shells leave as it is behind --name=."""
+    return re.sub(r"(--[\w-]+=)(~/.*)", lambda match: match[1] + os.path.expanduser(match[2]), word, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

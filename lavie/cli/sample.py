@@ -6,16 +6,16 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from ..config.train import SamplerName as Scheduler
+from ..config.names import SamplerName as Scheduler
 from ..console import make_console
 from .prompts import Prompt, PromptFile, read_prompts
+from .runs import Checkpoint, Run, one_run
 
 
 def sample(
-    checkpoint: Annotated[
-        Path, typer.Option(help="A run's output_dir (its newest checkpoint), a checkpoint-<step> or exported folder.")
-    ],
     out: Annotated[Path, typer.Option(help="Where the samples go.")],
+    run: Run = None,
+    checkpoint: Checkpoint = None,
     prompt: Prompt = None,
     prompt_file: PromptFile = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
@@ -40,7 +40,7 @@ def sample(
     from ..inference.settings import BaseSettings
 
     prompts = read_prompts(prompt, prompt_file)
-    pipeline, config = load_pipeline(checkpoint)
+    pipeline, config = load_pipeline(one_run(run, checkpoint))
     settings = BaseSettings.of(
         config,
         num_inference_steps=steps,

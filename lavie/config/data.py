@@ -154,6 +154,8 @@ class DataConfig(Strict):
     cover, which keeps most of the picture; the paper trains super-resolution on patches."""
     min_size: int = Field(0, ge=0)
     """Pixels of a source's shorter side below which it is left out. Default: 0, none is."""
+    min_image_size: int = Field(0, ge=0)
+    """As min_size, for images alone; the larger of the two counts for them. Default: 0, none is."""
     moving_images: float = Field(0.0, ge=0, le=1)
     """Share, 0 .. 1, of batch rows that show an image under a hand-held camera instead of a clip (paper, section 5.2);
     needs crop patch. Default: none, as only super-resolution is trained so."""

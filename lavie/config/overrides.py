@@ -3,11 +3,14 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from ..errors import ConfigError
+from .train import TrainConfig
 from .types import key_type, known_keys, section
 from .yaml_values import read_value
 
@@ -59,41 +62,85 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+@dataclass(frozen=True)
+class CommandLine:
+    """The words of a command line, each kind in its order."""
+
+    plain: list[str]
+    """Neither options nor overrides: paths."""
+    overrides: list[str]
+    """Each as key=value, however it was written."""
+    own: list[str]
+    """The command's own options, with their values."""
+
+
 def split_command_line(
-    words: Sequence[str], model: type[BaseModel], options: Sequence[str] = ()
-) -> tuple[list[str], list[str]]:
-    """Return the plain words of a command line, such as paths, and its overrides as key=value, each in their order.
+    words: Sequence[str], model: type[BaseModel], options: Mapping[str, bool] | None = None
+) -> CommandLine:
+    """Return the paths, the overrides and the own options of a command line, in whatever order they stand.
 
     Args:
-        words: what is left of the command line when the command's own options are taken out.
+        words: the command line.
         model: the section whose keys `--key value` may name.
-        options: the command's own options, as "--dry-run", to name one that a typing error may mean.
+        options: the command's own options, as "--dry-run", and whether each takes a value.
 
     Raises:
-        ConfigError: an unknown `--key`, or one without a value.
+        ConfigError: an unknown option, or one without a value.
     """
-    plain: list[str] = []
-    overrides: list[str] = []
+    options = options or {}
+    found = CommandLine([], [], [])
     rest = iter(words)
     for word in rest:
-        if not word.startswith("--"):
-            (overrides if re.match(r"[A-Za-z_][\w.-]*=|=", word) else plain).append(word)
+        if not word.startswith("-"):
+            (found.overrides if re.match(r"[A-Za-z_][\w.-]*=|=", word) else found.plain).append(word)
             continue
-        name, equals, value = word.removeprefix("--").partition("=")
-        key = name.replace("-", "_")
-        known = known_keys(model)
-        if key not in known:
-            raise ConfigError(f"unknown option --{name}; {_nearest(key, known, options)}")
-        if not equals:
+
+        option, equals, value = word.partition("=")
+        key = option.lstrip("-").replace("-", "_")
+        if option not in options and key not in known_keys(model):
+            raise ConfigError(f"unknown option {option}; {_nearest(key, known_keys(model), options)}")
+        if not equals and options.get(option, True):
             following = next(rest, None)
             if following is None or following.startswith("--"):
-                raise ConfigError(f"--{name} has no value: wanted --{name} VALUE, or {key}=VALUE")
+                either = "" if option in options else f", or {key}=VALUE"
+                raise ConfigError(f"{option} has no value: wanted {option} VALUE{either}")
             value = following
-        overrides.append(f"{key}={value}")
-    return plain, overrides
+        if option not in options:
+            found.overrides.append(f"{key}={value}")
+        else:
+            found.own.append(f"{option}={value}" if options[option] else word)
+    return found
 
 
-def _nearest(key: str, known: Sequence[str], options: Sequence[str]) -> str:
+def read_run(words: Sequence[str], wanted: Sequence[str] = ("CONFIG",)) -> tuple[list[str], list[str]]:
+    """Return the paths and the overrides among the words of a command that works on a run's config.
+
+    Args:
+        words: the command line without the command's own options.
+        wanted: what the paths are, in their order.
+
+    Raises:
+        ConfigError: as for `split_command_line`, or other paths than `wanted`.
+    """
+    line = split_command_line(words, TrainConfig)
+    require_paths(line.plain, wanted)
+    return line.plain, line.overrides
+
+
+def require_paths(plain: Sequence[str], wanted: Sequence[str], optional: bool = False) -> None:
+    """Raise ConfigError unless the plain words of a command line are the paths that are wanted, or may be left out."""
+    for word in plain:
+        if word in known_keys(TrainConfig) and not Path(word).exists():
+            raise ConfigError(f"override {word!r}: wanted key=value, as in {word}=..., or --{word} VALUE")
+    if len(plain) == len(wanted) or (optional and not plain):
+        return
+    if "=" in plain:
+        raise ConfigError("a word is '=': wanted key=value without spaces around the =")
+    got = ", ".join(plain) if plain else "none"
+    raise ConfigError(f"wanted {' and '.join(wanted)}, then key=value; got these paths: {got}")
+
+
+def _nearest(key: str, known: Sequence[str], options: Iterable[str]) -> str:
     """Return the end of a message about an unknown option: the nearest one, or where all are listed."""
     flags = {option.removeprefix("--").replace("-", "_"): option for option in options}
     names = {name: f"--{name}" for name in known} | {name.rpartition(".")[2]: f"--{name}" for name in known} | flags

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .model import PRESETS, UNetConfig
+from .names import StageName
 
-StageName = Literal["base", "interpolation", "vsr"]
 Condition = Literal["none", "key_frames", "low_resolution"]
 
 

@@ -11,9 +11,8 @@ from pydantic import Field, model_validator
 from .base import OptionalPath, PathText, Strict
 from .data import DataConfig, DegradationConfig
 from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
-from .stages import STAGES, StageName
-
-SamplerName = Literal["ddim", "ddpm", "euler", "dpm++", "unipc"]
+from .names import SamplerName, StageName
+from .stages import STAGES
 
 
 class SamplingConfig(Strict):

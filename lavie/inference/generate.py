@@ -1,6 +1,8 @@
 """Sampling into a folder: prompts in, numbered clips and one contact sheet out."""
 
-from collections.abc import Callable, Sequence
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 from ..config.train import TrainConfig
 from ..distributed import gather_objects, is_main, rank, world_size
 from ..errors import ConfigError
+from ..files import replacing
 from .cascade import Cascade, StageProgress
 from .contact_sheet import beside
 from .sampler import Progress
@@ -16,8 +19,12 @@ from .schedulers import require_sampling
 from .settings import BaseSettings, arguments
 from .text_to_video import TextToVideo
 from .video_io import write_mp4, write_sample, write_sheet
-from .work import Work
+from .work import Record, Work
 
+log = logging.getLogger("lavie")
+
+INDEX = "prompts.jsonl"
+"""The file that says which prompt, seed and settings every numbered sample of a folder has."""
 SIDECAR = (
     "num_frames",
     "height",
@@ -30,6 +37,13 @@ SIDECAR = (
     "negative_prompt",
 )
 """The settings that the JSON file beside a sample names."""
+
+
+def warn_of_unread(text_encoder: Any, prompts: Sequence[str]) -> None:
+    """Log a warning for each prompt of which an encoder of lavie.models.text_encoder cuts words off."""
+    for prompt in dict.fromkeys(prompts) if hasattr(text_encoder, "unread") else ():
+        if cut := text_encoder.unread(prompt):
+            log.warning("prompt %r is too long: the network never sees its end, %r", prompt[:60] + "...", cut)
 
 
 def generate(
@@ -45,8 +59,8 @@ def generate(
     """Sample every prompt from a base network, one clip at a time, into `out`.
 
     Writes 00000.mp4, .gif, .sheet.png, .json and so on (00000.png, .json for images), prompt by prompt, and sheet.png
-    of all. A clip depends on the settings, its prompt and its number only. With several ranks, all call this function
-    and share the prompts.
+    and prompts.jsonl of all. A clip depends on the settings, its prompt and its number only. With several ranks, all
+    call this function and share the prompts.
 
     Args:
         sampler: a `TextToVideo`.
@@ -71,6 +85,9 @@ def generate(
     if is_main():
         out.mkdir(parents=True, exist_ok=True)
 
+    if is_main():
+        warn_of_unread(getattr(sampler, "text_encoder", None), prompts)
+
     # Every rank samples each world_size-th clip.
     numbered = list(enumerate(prompt for prompt in prompts for _ in range(num_per_prompt)))
     share = numbered[rank() :: world_size()]
@@ -90,11 +107,14 @@ def generate(
         return []
     values = settings.model_dump(include=set(SIDECAR))
     paths: list[Path] = []
+    samples = []
     for index, prompt in numbered:
         sidecar: dict[str, Any] = {"prompt": prompt, "index": index}
         sidecar |= {name: values[name] for name in SIDECAR}
         sidecar["num_per_prompt"] = num_per_prompt
         paths.append(write_sample(out, f"{index:05d}", clips[index], settings.fps, sidecar)[0])
+        samples.append((f"{index:05d}", prompt, {k: v for k, v in sidecar.items() if k != "prompt"}))
+    _write_index(out, samples)
     write_sheet(out / "sheet.png", [(prompt, clips[index]) for index, prompt in numbered])
     return [*paths, out / "sheet.png"]
 
@@ -127,12 +147,14 @@ def generate_cascade(
     stop_after: str = "vsr",
     sequential_guidance: bool = False,
     overwrite: bool = False,
+    drop_work: bool = False,
     progress: StageProgress | None = None,
 ) -> list[Path]:
     """Sample every prompt through the cascade into `out`; a call that was cut short goes on where it stopped.
 
     Writes, for clip 00000 and so on, 00000-base.mp4, 00000-interpolation.mp4, 00000-vsr.mp4, and 00000.mp4 with the
-    first beside the last; then sheet.png with rows of each. It keeps every stage without loss in work/ (see work.py).
+    first beside the last; sheet.png with rows of each, and prompts.jsonl. It keeps every stage without loss in work/
+    (see work.py), about 480 MB for a full-size clip, so that a later call may go on with other settings of one stage.
 
     Args:
         prompts: each is joined by the stages' own suffixes.
@@ -140,30 +162,26 @@ def generate_cascade(
         num_per_prompt: clips of each prompt.
         stop_after: the last stage that runs.
         sequential_guidance: see `Denoising`.
-        overwrite: whether clips of other prompts that lie in `out` may be replaced. Those of the same prompts are,
-            where their settings or weights differ.
+        overwrite: whether clips of other prompts, settings or weights that lie in `out` may be replaced.
+        drop_work: whether the frames in work/ are deleted when all videos are written.
         progress: called after each denoising step.
 
     Returns:
         The videos, prompt by prompt and stage by stage, then the sheet.
 
     Raises:
-        ConfigError: no prompts, settings that cannot be sampled, or clips of other prompts in `out`.
+        ConfigError: no prompts, settings that cannot be sampled, or other clips in `out`.
     """
     out = Path(out)
     if num_per_prompt < 1:
         raise ConfigError(f"num_per_prompt (--num): got {num_per_prompt}, wanted 1 or more")
     prompts = [prompt for prompt in prompts for _ in range(num_per_prompt)]
 
-    # A folder of other prompts is refused before anything is sampled.
+    # Finished clips that this call would replace are refused before anything is sampled.
     work = Work(out / "work")
-    for index, prompt in enumerate(prompts):
-        finished = work.record(index, "base")
-        if finished and finished["prompt"] != prompt and not overwrite:
-            raise ConfigError(
-                f"{out} holds clips of other prompts, as {index:05d} of {finished['prompt']!r}: give another --out "
-                "folder, or --overwrite"
-            )
+    if not overwrite:
+        for index, records in enumerate(cascade.records(prompts, stop_after=stop_after)):
+            _require_own(out, work, index, records)
 
     clips = cascade(
         prompts, stop_after=stop_after, work=work, sequential_guidance=sequential_guidance, progress=progress
@@ -180,4 +198,43 @@ def generate_cascade(
             paths.append(out / f"{index:05d}.mp4")
             write_mp4(paths[-1], beside([stages["base"], frames]), cascade.settings.fps(stage))
     write_sheet(out / "sheet.png", rows)
+
+    # What the numbered files show, and then what they were made of is needed no more.
+    made = {name: getattr(cascade.settings, name).model_dump(mode="json") for name in clips[0]}
+    _write_index(out, [(f"{index:05d}", prompt, {"stages": made}) for index, prompt in enumerate(prompts)])
+    if drop_work:
+        work.drop()
     return [*paths, out / "sheet.png"]
+
+
+def _require_own(out: Path, work: Work, index: int, records: Mapping[str, Record]) -> None:
+    """Raise ConfigError if clip `index` in `out` was made of anything else than `records` says, stage by stage."""
+    either = "give another --out folder, or --overwrite"
+    kept = [stage for stage in records if work.record(index, stage)]
+    lying = [path for path in sorted(out.glob(f"{index:05d}*.mp4")) if not kept]
+    if lying:
+        raise ConfigError(f"{lying[0]} exists, and nothing in {work.folder} says what it was made of: {either}")
+    for stage in kept:
+        found, wanted = work.record(index, stage) or {}, records[stage]
+        if found["prompt"] != wanted["prompt"]:
+            raise ConfigError(f"{out} holds clips of other prompts, as {index:05d} of {found['prompt']!r}: {either}")
+        if found["settings"] != wanted["settings"]:
+            keys = [key for key, value in wanted["settings"].items() if found["settings"].get(key) != value]
+            raise ConfigError(
+                f"{out} holds clips of other settings, as {index:05d} ({', '.join(f'{stage}.{key}' for key in keys)}): "
+                f"{either}"
+            )
+        if found["weights"] != wanted["weights"]:
+            raise ConfigError(f"{out} holds clips of other weights of stage {stage}, as {index:05d}: {either}")
+
+
+def _write_index(out: Path, samples: Sequence[tuple[str, str, Mapping[str, Any]]]) -> None:
+    """Write prompts.jsonl: one JSON object a line for each numbered sample, with its prompt and settings.
+
+    Args:
+        out: the folder of the samples.
+        samples: (the name that a sample's files begin with, its prompt, its settings).
+    """
+    lines = [json.dumps({"name": n, "prompt": p, **settings}, ensure_ascii=False) for n, p, settings in samples]
+    with replacing(out / INDEX) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -25,18 +25,18 @@ class Work:
         self.folder = Path(folder)
 
     def record(self, index: int, stage: str) -> dict[str, Any] | None:
-        """Return the record of clip `index` at a stage; None if that stage was not finished."""
+        """Return the record of clip `index` at a stage, dropped frames or not; None if that stage was not finished."""
         try:
-            record = json.loads(self._path(index, stage, ".json").read_text(encoding="utf-8"))
+            return json.loads(self._path(index, stage, ".json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return record if self._path(index, stage, ".npy").is_file() else None
 
     def get(self, index: int, stage: str, record: Record) -> np.ndarray | None:
         """Return the frames of clip `index` at a stage, mapped from the disk; None unless their record is this one."""
-        if self.record(index, stage) != json.loads(json.dumps(record)):
+        path = self._path(index, stage, ".npy")
+        if not path.is_file() or self.record(index, stage) != json.loads(json.dumps(record)):
             return None
-        return np.load(self._path(index, stage, ".npy"), mmap_mode="r", allow_pickle=False)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
     def put(self, index: int, stage: str, record: Record, frames: np.ndarray) -> np.ndarray:
         """Write frames and their record, and return the frames mapped from the disk.
@@ -50,6 +50,15 @@ class Work:
         with replacing(self._path(index, stage, ".json")) as temporary:
             temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return np.load(self._path(index, stage, ".npy"), mmap_mode="r", allow_pickle=False)
+
+    def size(self) -> int:
+        """Return the bytes of all frames in the folder."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.npy"))
+
+    def drop(self) -> None:
+        """Delete all frames. Their records stay, and say what the videos made of them show."""
+        for path in self.folder.glob("*.npy"):
+            path.unlink()
 
     def _path(self, index: int, stage: str, suffix: str) -> Path:
         return self.folder / f"{index:05d}-{stage}{suffix}"

@@ -38,6 +38,10 @@ class HashTextEncoder(nn.Module):
             row[: len(words)] = vectors + 0.5 * self.place[: len(words)]
         return features
 
+    def unread(self, caption: str) -> str:
+        """Return the words of a caption that are cut off; an empty text where all are read."""
+        return " ".join(re.findall(r"\w+", caption)[self.max_length - 1 :])
+
     def _vector(self, word: str) -> Tensor:
         """Return the vector (channels,) of a word."""
         if word not in self.words:
@@ -60,6 +64,11 @@ class ClipTextEncoder(nn.Module):
             captions, padding="max_length", max_length=self.max_length, truncation=True, return_tensors="pt"
         )
         return self.model(tokens.input_ids.to(self.model.device)).last_hidden_state.float()
+
+    def unread(self, caption: str) -> str:
+        """Return the words of a caption that are cut off; an empty text where all are read."""
+        tokens = self.tokenizer(caption, add_special_tokens=False, verbose=False).input_ids
+        return self.tokenizer.decode(tokens[self.max_length - 2 :]).strip()  # two tokens mark start and end
 
 
 def build_text_encoder(

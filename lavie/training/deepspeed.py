@@ -22,6 +22,7 @@ from ..launcher import find_place
 from ..models.attention import TransformerBlock
 from ..models.resnet import ResnetBlock
 from ..models.temporal import TemporalResnetBlock
+from .compilation import told_compilation
 from .optim import build_optimizer
 from .precision import fill_accumulation, training_dtype
 
@@ -30,7 +31,7 @@ FAREWELL = 5.0
 
 
 def init_distributed(store: dist.Store | None = None) -> torch.device:
-    """Join the process group, which has one rank where no launcher is, and return this rank's device.
+    """Join PyTorch's process group, which has one rank where no launcher is, and return this rank's device.
 
     Args:
         store: where the ranks meet, as `preflight` leaves it; by default one of their own.
@@ -39,16 +40,15 @@ def init_distributed(store: dist.Store | None = None) -> torch.device:
     tools, path = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)
     if tools not in path.split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join([tools, path])
-    import deepspeed
-    from deepspeed.constants import default_pg_timeout
-
-    # DeepSpeed calls collectives by names that PyTorch has begun to rename; nobody who trains can act on it.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
 
     # Without a GPU, DeepSpeed must be told so before it looks for one.
     cuda = torch.cuda.is_available()
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    from deepspeed.constants import default_pg_timeout
+
+    # DeepSpeed calls collectives by names that PyTorch has begun to rename; nobody who trains can act on it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     place = find_place()
     device = torch.device("cuda", place.local_rank) if cuda else torch.device("cpu")
     if cuda:
@@ -66,7 +66,6 @@ def init_distributed(store: dist.Store | None = None) -> torch.device:
             timeout=default_pg_timeout,
             device_id=device if cuda and place.world_size > 1 else None,
         )
-    deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
     return device
 
 
@@ -250,6 +249,11 @@ def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, An
         the parameters of its module have their float32 masters as the attribute fp32_master.
     """
     import deepspeed
+
+    # Here DeepSpeed compiles, where it must: mistakes that need no engine have been told before.
+    single_node = dist.get_world_size() == int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
+    with told_compilation(single_node) if dist.get_backend() == "gloo" else nullcontext():
+        deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
 
     # Some blocks are gathered and released whole: a TransformerBlock multiplies with several layers' weights at once,
     # and all kinds hold too little for a round of communication per layer to pay.

@@ -9,7 +9,7 @@ from ..config.data import DatasetConfig
 from ..config.load import dump_yaml
 from ..config.train import TrainConfig
 from ..data.order.buckets import Buckets
-from ..data.order.datasets import load_datasets
+from ..data.order.held_out import held_out_text
 from ..data.order.plan import DataPlan, make_plan
 from ..data.order.plan_report import plan_text
 from ..data.shards.remote import is_url
@@ -101,7 +101,7 @@ def _data(config: TrainConfig, ranks: int) -> list[str]:
     if not absent["data.train"]:
         lines.append(plan_text(plan_of(config, ranks)))
     if data.validation and not absent["data.validation"]:
-        load_datasets(data.held_out, data.validation)
+        lines.append(held_out_text(data))
     if not absent["data.cache"] and not absent["pretrained_model_name_or_path"]:
         open_caches(config)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ import typer
 import typer.testing
 from PIL import Image
 
-from lavie.cli.data_check import check_command
+from lavie.cli.data_check import check_command, duration_text
 from lavie.errors import DataError
 from tests.data.check.planted import GOOD, make_shard
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_cli(*args: object):
@@ -54,3 +57,38 @@ def test_names_cannot_reach_the_terminal(tmp_path):
     result = run_cli(make_shard(tmp_path / "0.tar", members), "--out", tmp_path / "out")
     assert "\x1b[2J" not in result.output
     assert "unsafe name" in result.output
+
+
+def test_a_runs_data_are_judged_by_its_config(demo, tmp_path):
+    """The demo has clips of 12 frames: too short for the default of 16, long enough for the run."""
+    config = tmp_path / "run.yaml"
+    config.write_text((ROOT / "configs/smoke/base.yaml").read_text())
+    data = [f"data.train={demo / 'train'}", f"data.validation={demo / 'validation'}"]
+    given = ("--config", config, "--decode", 0, "--overwrite", "--out", tmp_path / "out", *data)
+    result = run_cli(*given)
+    assert result.exit_code == 0, result.output
+    facts = json.loads((tmp_path / "out/check.json").read_text())
+    assert [Path(shard["shard"]).parent.name for shard in facts["shards"]] == ["train", "validation"]
+    assert "seconds" in result.output
+    assert run_cli(*given, "data.num_frames=30").exit_code == 1
+    dropping = run_cli(*given, "data.min_size=33", "data.drop_short=true")
+    assert dropping.exit_code == 0
+    problems = json.loads((tmp_path / "out/check.json").read_text())["problems"]
+    assert problems["left out by the run"] == facts["videos"] + facts["images"]
+    assert "leave out --num-frames" in str(run_cli(*given, "--num-frames", 8).exception)
+    assert "wanted shards" in str(run_cli().exception)
+
+
+@pytest.mark.parametrize("seconds, text", ((2.5, "2.5 seconds"), (144, "2.4 minutes"), (36000, "10.0 hours")))
+def test_times_have_the_unit_that_suits_them(seconds, text):
+    assert duration_text(seconds) == text
+
+
+def test_captions_longer_than_clip_reads_are_counted(tmp_path):
+    texts = {"a": " ".join(["the"] * 75), "b": " ".join(["the"] * 76)}
+    members = {f"{key}.txt": text.encode() for key, text in texts.items()}
+    members |= {f"{key}.mp4": GOOD["a.mp4"] for key in texts}
+    run_cli(make_shard(tmp_path / "0.tar", members), "--decode", 0, "--out", tmp_path / "out")
+    findings = json.loads((tmp_path / "out/check.json").read_text())["findings"]
+    found = [finding for finding in findings if finding["reason"] == "long caption"]
+    assert [(f["name"][-5:], f["detail"][:8]) for f in found] == [("b.mp4", "76 words")]

@@ -10,7 +10,7 @@ import pytest
 import typer.testing
 
 from lavie.cli.main import app
-from lavie.errors import DataError
+from lavie.errors import ConfigError, DataError
 from tests.data.prepare.foreign import foreign_folder, keys
 
 
@@ -48,3 +48,21 @@ def test_ranks_share_the_shards(folder):
     assert result.stdout.count("shards indexed") == 1
     assert "rejected: no caption" in result.stdout
     assert keys(folder) == ["a", "v1.0_clip", "c"]
+
+
+@pytest.mark.parametrize("world_size", ("0", "abc", "", "-1"))
+@pytest.mark.parametrize("command", (["index", "x"], ["cache", "configs/smoke/base.yaml", "x"]))
+def test_a_number_of_ranks_that_is_none_is_refused(monkeypatch, command, world_size):
+    monkeypatch.setenv("WORLD_SIZE", world_size)
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    result = typer.testing.CliRunner().invoke(app, ["data", *command])
+    assert isinstance(result.exception, ConfigError)
+    assert f"WORLD_SIZE is {world_size!r}" in str(result.exception)
+
+
+def test_ranks_of_torchrun_are_told_that_they_share_nothing(folder, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = typer.testing.CliRunner().invoke(app, ["data", "index", str(folder)])
+    assert "started 2 processes, which do not share the work" in str(result.exception)
+    assert not list(folder.glob("*.index.jsonl"))

@@ -2,9 +2,8 @@
 
 import io
 
-from rich.console import Console
-
 from lavie.cli.score import print_accuracies, print_verdicts
+from lavie.console import make_console
 from lavie.evaluation.judge import Verdict
 from lavie.evaluation.score_base import JudgedSet
 
@@ -15,7 +14,7 @@ SEEN = [Verdict("red", "left"), Verdict("blue", "down"), Verdict("green", "up"),
 def test_every_prompt_and_the_chance_are_shown(capsys):
     out = io.StringIO()
     judged = JudgedSet(["one", "two", "[three]", "four"], SEEN, TRUTHS)
-    print_verdicts(judged, Console(file=out, width=100))
+    print_verdicts(judged, make_console(file=out, width=100))
     text = out.getvalue()
     for part in ("one", "[three]", "down, wanted up", "none, wanted cyan", "3 / 4", "75%", "17%", "25%"):
         assert part in text

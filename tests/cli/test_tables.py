@@ -6,11 +6,12 @@ import pytest
 from rich.console import Console
 
 from lavie.cli.tables import SHOWN, print_counts, print_first
+from lavie.console import make_console
 
 
 @pytest.fixture
 def console():
-    return Console(file=io.StringIO(), width=80)
+    return make_console(file=io.StringIO(), width=80)
 
 
 def printed(console: Console) -> list[str]:

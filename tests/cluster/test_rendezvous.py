@@ -49,6 +49,24 @@ def test_another_program_answers():
     assert "meet" not in [thread.name for thread in threading.enumerate()], "it would wait in C++ for good"
 
 
+@pytest.mark.slow
+def test_what_another_program_answers_is_told():
+    """A program that hangs up at once is no store, and the reason of torch.distributed stands in the message."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def hang_up():
+            while True:
+                try:
+                    other.accept()[0].close()
+                except OSError:
+                    return
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        with pytest.raises(LostRankError, match=r"not rank 0 of this run \((?!it says nothing).+\): MASTER_PORT"):
+            meet(place(1, other.getsockname()[1]), timeout=5, patience=1)
+        other.shutdown(socket.SHUT_RDWR)
+
+
 def test_rank_0_is_elsewhere():
     with pytest.raises(ClusterError, match=r"MASTER_ADDR 192.0.2.7 is no address of this node, which has .*127.0.0.1"):
         meet(place(0, free_port(), address="192.0.2.7"), timeout=5)

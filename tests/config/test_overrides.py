@@ -128,11 +128,20 @@ def test_merge_lays_leaves_over_and_changes_neither():
     ),
 )
 def test_every_way_to_write_a_change_is_the_same(line):
-    assert split_command_line(line, TrainConfig) == (["a.yaml"], ["learning_rate=1e-5", "data.height=8", "seed=-1"])
+    found = split_command_line(line, TrainConfig)
+    assert (found.plain, found.overrides) == (["a.yaml"], ["learning_rate=1e-5", "data.height=8", "seed=-1"])
 
 
 def test_a_path_with_an_equals_sign_is_a_path():
-    assert split_command_line(["runs/lr=1/config.yaml"], TrainConfig) == (["runs/lr=1/config.yaml"], [])
+    found = split_command_line(["runs/lr=1/config.yaml"], TrainConfig)
+    assert (found.plain, found.overrides) == (["runs/lr=1/config.yaml"], [])
+
+
+def test_own_options_keep_their_values():
+    words = ["--deepspeed", "z.json", "--dry-run", "a.yaml", "--deepspeed=y.json", "--seed", "1"]
+    found = split_command_line(words, TrainConfig, {"--deepspeed": True, "--dry-run": False})
+    assert found.own == ["--deepspeed=z.json", "--dry-run", "--deepspeed=y.json"]
+    assert (found.plain, found.overrides) == (["a.yaml"], ["seed=1"])
 
 
 @pytest.mark.parametrize(
@@ -148,6 +157,6 @@ def test_a_path_with_an_equals_sign_is_a_path():
 )
 def test_an_unknown_option_names_the_nearest(line, words):
     with pytest.raises(ConfigError) as caught:
-        split_command_line(line, TrainConfig, ("--dry-run",))
+        split_command_line(line, TrainConfig, {"--dry-run": False})
     for word in words:
         assert word in str(caught.value)

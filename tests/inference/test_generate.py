@@ -41,6 +41,14 @@ def test_writes_numbered_samples_and_a_sheet(tmp_path):
     assert sidecar["height"] == 16
     assert sidecar["num_per_prompt"] == 2
     assert "prompt_suffix" not in sidecar
+    lines = [json.loads(line) for line in (tmp_path / "prompts.jsonl").read_text().splitlines()]
+    assert [(line["name"], line["prompt"]) for line in lines] == [
+        ("00000", "red"),
+        ("00001", "red"),
+        ("00002", "blue"),
+        ("00003", "blue"),
+    ]
+    assert {name: value for name, value in lines[2].items() if name != "name"} == sidecar
 
 
 def test_images(tmp_path):

@@ -1,15 +1,19 @@
 """Hash features are fixed numbers per word, CLIP features are transformers' own."""
 
+import json
+import math
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lavie.config.model import TextEncoderConfig
 from lavie.errors import CheckpointError
-from lavie.models.text_encoder import HashTextEncoder, build_text_encoder
+from lavie.inference.generate import warn_of_unread
+from lavie.models.text_encoder import ClipTextEncoder, HashTextEncoder, build_text_encoder
 from lavie.testing import SHARED
 from tests.markers import requires_shared
 
@@ -32,6 +36,20 @@ def test_captions_are_padded_with_zeros_and_cut():
     assert empty[0].any() and not empty[1:].any() and torch.equal(empty[0], long[0])
     assert short[1].any() and not short[2:].any()
     assert torch.equal(exact, long)
+
+
+def test_features_are_the_word_and_half_of_its_place():
+    """The place is sines and cosines of p * 10000 ** (-2 i / channels), in turn; the start of the caption is a word."""
+    encoder = HashTextEncoder(6, 4)
+    features = encoder(["Red, red"])[0]
+    assert len(encoder.words) == 2 and encoder.words.keys() == {"<start>", "red"}
+    for place, word in enumerate(("<start>", "red", "red")):
+        angles = [place * 10000.0 ** (-2 * i / 6) for i in range(3)]
+        turns = torch.tensor([f(angle) for angle in angles for f in (math.sin, math.cos)])
+        assert torch.allclose(features[place], encoder.words[word] + turns / 2, atol=1e-6)
+    large = HashTextEncoder(4000, 2)
+    large(["red"])
+    assert abs(large.words["red"].mean()) < 0.1 and abs(large.words["red"].std() - 1) < 0.1
 
 
 @pytest.mark.parametrize("channels", (24, 7))
@@ -59,16 +77,31 @@ def test_same_features_in_every_instance_and_process():
 # --- CLIP
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Stable Diffusion's text half in diffusers' layout: CLIP's own tokenizer, a tiny random model."""
+END = "<|endoftext|>"
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+TOKENS = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "at</w>", "cat</w>", "<|startoftext|>", END]
+"""The tokens of a small tokenizer of CLIP's kind: letters, "at" and "cat"; the start and the end come last."""
+
+
+def save_model(path, words):
+    """A tiny random CLIP text model for a number of tokens."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    path = tmp_path_factory.mktemp("sd")
     torch.manual_seed(0)
-    sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=49408)
+    sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=words)
     CLIPTextModel(CLIPTextConfig(**sizes)).save_pretrained(path / "text_encoder")
-    shutil.copytree(SHARED / "assets/clip_tokenizer", path / "tokenizer", copy_function=shutil.copyfile)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Stable Diffusion's text half in diffusers' layout, with the small tokenizer."""
+    path = tmp_path_factory.mktemp("sd")
+    save_model(path, len(TOKENS))
+    (path / "tokenizer").mkdir()
+    (path / "tokenizer/vocab.json").write_text(json.dumps({token: i for i, token in enumerate(TOKENS)}))
+    (path / "tokenizer/merges.txt").write_text("#version: 0.2\na t</w>\nc at</w>\n")
+    special = dict(bos_token="<|startoftext|>", eos_token=END, unk_token=END, pad_token=END)
+    (path / "tokenizer/tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer", **special}))
     return path
 
 
@@ -77,48 +110,43 @@ CAT = [49406, 320, 1125, 539, 320, 2368, 49407]
 
 
 @requires_shared
-def test_clip_tokens(folder):
-    encoder = build_text_encoder(TextEncoderConfig(), 16, str(folder))
+def test_clip_tokens(tmp_path):
+    save_model(tmp_path, 49408)
+    shutil.copytree(SHARED / "assets/clip_tokenizer", tmp_path / "tokenizer", copy_function=shutil.copyfile)
+    encoder = build_text_encoder(TextEncoderConfig(), 16, str(tmp_path))
     assert encoder.tokenizer("a photo of a cat").input_ids == CAT
     assert encoder.tokenizer("A  photo of a CAT").input_ids == CAT
 
 
-@requires_shared
-def test_clip_features_are_those_of_transformers(folder):
+@pytest.mark.parametrize("length", (77, 9))
+def test_clip_features_are_those_of_transformers(folder, length):
+    """The start, the words, the end; then CLIP pads with its end token. What is longer than that is cut."""
     from transformers import CLIPTextModel
 
-    encoder = build_text_encoder(TextEncoderConfig(), 16, str(folder))
-    long = "cat " * 100
-    features = encoder(["a photo of a cat", "", long])
-    padding = 49407  # CLIP pads with its end token
-    ids = torch.tensor(
-        [
-            CAT + [padding] * (77 - len(CAT)),
-            [49406] + [padding] * 76,
-            [49406] + [2368] * 75 + [49407],
-        ]
-    )
+    encoder = build_text_encoder(TextEncoderConfig(max_length=length), 16, str(folder))
+    start, end, cat = (TOKENS.index(token) for token in ("<|startoftext|>", END, "cat</w>"))
+    rows = [[start, TOKENS.index("a</w>"), cat], [start], [start] + [cat] * (length - 2)]
+    ids = torch.tensor([row + [end] * (length - len(row)) for row in rows])
     with torch.no_grad():
         expected = CLIPTextModel.from_pretrained(folder / "text_encoder")(input_ids=ids).last_hidden_state
+    features = encoder(["A  CAT", "", "cat " * 100])
     assert features.dtype == torch.float32 and torch.equal(features, expected)
     assert encoder.channels == 16 and not features.requires_grad
     assert not encoder.model.training and not any(p.requires_grad for p in encoder.parameters())
 
 
-@requires_shared
 def test_clip_of_another_width_is_refused(folder):
     with pytest.raises(CheckpointError, match=r"gives 16 features, model.cross_attention_dim is 768: change one"):
         build_text_encoder(TextEncoderConfig(), 768, str(folder))
 
 
-@requires_shared
 @pytest.mark.parametrize(
     "missing,message",
     (
         ("", "no CLIP model"),
         ("text_encoder", "no CLIP model"),
         ("tokenizer/merges.txt", "no CLIP model"),
-        ("tokenizer", "tokenizer/ knows 2 tokens, text_encoder/ 49408"),  # transformers would go on with two
+        ("tokenizer", "tokenizer/ knows 2 tokens, text_encoder/ 56"),  # transformers would go on with two
     ),
 )
 def test_clip_names_the_key_when_something_is_missing(folder, tmp_path, missing, message):
@@ -128,3 +156,27 @@ def test_clip_names_the_key_when_something_is_missing(folder, tmp_path, missing,
     remove()
     with pytest.raises(CheckpointError, match=f"pretrained_model_name_or_path {path}: {message}"):
         build_text_encoder(TextEncoderConfig(), 16, str(path))
+
+
+# --- what is cut off
+
+
+def test_words_beyond_the_length_are_told(caplog):
+    encoder = HashTextEncoder(8, 5)  # a start and four words
+    assert encoder.unread("a red circle moves") == ""
+    assert encoder.unread("A red circle moves left, and up!") == "left and up"
+    with caplog.at_level("WARNING", "lavie"):
+        warn_of_unread(encoder, ["a red circle moves", "a red circle moves left", "a red circle moves left"])
+    (record,) = caplog.records
+    assert "the network never sees its end, 'left'" in record.getMessage()
+
+
+@requires_shared
+def test_clip_reads_the_first_75_tokens():
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(SHARED / "assets/clip_tokenizer", local_files_only=True)
+    encoder = ClipTextEncoder(SimpleNamespace(config=SimpleNamespace(hidden_size=8)), tokenizer, 77)
+    words = ["dog"] * 75  # a token each
+    assert encoder.unread(" ".join(words)) == ""
+    assert encoder.unread(" ".join([*words, "a bear attacks."])) == "a bear attacks ."

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.mutations.faults import Fault, faults_of
 
 ROOT = Path(__file__).resolve().parents[2]
-LAUNCH = ("tests/launch/test_scripts.py", "tests/launch/test_protocol.py")
+LAUNCH = ("tests/launch/test_scripts.py", "tests/launch/test_batch.py", "tests/launch/test_protocol.py")
 """The tests of the scripts of launch/, nearest first."""
 MOST_FILES = 8
 """Test files that are run for one fault."""

@@ -26,11 +26,14 @@ PAIRS = {"sum": "mean", "min": "max", "any": "all", "floor": "ceil", "clamp_min"
 NAMESAKES = PAIRS | {b: a for a, b in PAIRS.items()} | {"sorted": "list", "rint": "trunc", "round": "int"}
 """Functions that take one another's arguments."""
 
-QUIET = re.compile(r"(log|logger|logging|console|typer|sys\.std\w+)\.|(print|say|warnings\.warn)$|\w*(Error|Exit)$")
-"""Calls that say something, or make an error to raise."""
-HARMLESS = {"help", "description", "timeout", "maxsize", "encoding", "daemon", "stacklevel", "num_warps", "num_stages"}
-"""Keywords whose value no test can notice: what they say, wait for, or how fast they make it."""
-WAITS = re.compile(r"(SECONDS|TIMEOUT|PATIENCE|PAUSE)$|^__all__$")
+QUIET = re.compile(
+    r"(log|logger|logging|console|typer|sys\.std\w+)\.|(print|warnings\.warn|time\.sleep)$|\w*(Error|Exit)$"
+)
+"""Calls that say something, wait, or make an error to raise."""
+HARMLESS = {"help", "description", "maxsize", "encoding", "daemon", "stacklevel", "num_warps", "num_stages"}
+HARMLESS |= {"alpha", "framealpha", "color", "fontsize", "linewidth", "figsize", "dpi", "loc"}
+"""Keywords whose value no test can notice: what they say, wait for, how fast they make it, how a plot looks."""
+WAITS = re.compile(r"(?i)(seconds|timeout|patience|pause)$|^__all__$")
 """Names whose constants stay."""
 
 SHELL = (
@@ -135,19 +138,23 @@ def walk(source: Source, node: ast.AST, wait: bool = False) -> Iterator[Fault]:
             return
         case ast.FunctionDef(name="__repr__" | "__str__") | ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
             return
+        case ast.Subscript(value=ast.Name(id="Literal")):  # a type hint
+            return
         case ast.Call(func=called) if QUIET.match(ast.unparse(called)):
             return
         case ast.Call(func=ast.Name(id="zip")):
             below = node.args  # strict=True is a check of what must be so
         case ast.FunctionDef(args=arguments):
-            below = [*arguments.defaults, *filter(None, arguments.kw_defaults), *node.body]
+            given = [*zip(arguments.args[::-1], arguments.defaults[::-1], strict=False)]
+            given += [*zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+            below = [*(default for name, default in given if default and not WAITS.search(name.arg)), *node.body]
         case ast.ClassDef():
             below = node.body
         case ast.Assign(value=value) | ast.AnnAssign(value=value):
             below = [value] if value else []
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             wait = any(WAITS.search(ast.unparse(target)) for target in targets)
-        case ast.keyword(arg=name) if name in HARMLESS:
+        case ast.keyword(arg=str(name)) if name in HARMLESS or WAITS.search(name):
             return
     if not wait:
         yield from here(source, node)
@@ -160,7 +167,8 @@ def here(source: Source, node: ast.AST) -> Iterator[Fault]:
     span = source.span(node) if hasattr(node, "lineno") else (0, 0)
     match node:
         case ast.BinOp(op=ast.FloorDiv(), left=left, right=right):
-            yield from source.change("rounded up", span, f"-(-({source.of(left)}) // ({source.of(right)}))")
+            a, b = source.of(left), source.of(right)
+            yield from source.change("rounded up", span, f"(({a}) + ({b}) - 1) // ({b})")
         case ast.BinOp(left=a, right=b) | ast.AugAssign(target=a, value=b) | ast.Compare(left=a, comparators=[b]):
             if not {type(a), type(b)} & {ast.JoinedStr, ast.List} and not (isinstance(node, ast.BinOp) and texts([b])):
                 op = node.ops[0] if isinstance(node, ast.Compare) else node.op
@@ -210,7 +218,9 @@ def call_faults(source: Source, node: ast.Call) -> Iterator[Fault]:
     arguments: list[ast.AST] = [*node.args, *node.keywords]
     name = ast.unparse(node.func).split(".")[-1]
     for i, argument in enumerate(arguments):
-        if isinstance(argument, ast.keyword) and argument.arg and argument.arg not in HARMLESS and name != "zip":
+        if isinstance(argument, ast.keyword) and name != "zip":
+            if argument.arg is None or argument.arg in HARMLESS or WAITS.search(argument.arg):
+                continue
             yield from source.without(f"option {argument.arg} ignored", [(a, a) for a in arguments], i)
         elif i and i + 1 == len(node.args):
             yield from source.without("argument left out", [(a, a) for a in arguments], i)
@@ -222,7 +232,7 @@ def call_faults(source: Source, node: ast.Call) -> Iterator[Fault]:
     if name == "range":
         stop = source.span(node.args[min(1, len(node.args) - 1)])[1]
         yield from source.change("off by one", (stop, stop), " - 1")
-    if name in NAMESAKES:
+    if name in NAMESAKES and (name != "sum" or isinstance(node.func, ast.Attribute)):
         end = source.span(node.func)[1]
         yield from source.change(f"{NAMESAKES[name]} for {name}", (end - len(name), end), NAMESAKES[name])
 

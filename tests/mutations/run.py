@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.mutations.choice import ROOT, Tests, sequence
 from tests.mutations.faults import Fault
-from tests.mutations.trial import copy_project, judge, run_tests
+from tests.mutations.trial import Copy
 
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 
@@ -40,7 +40,8 @@ def diff(fault: Fault) -> str:
 
 def try_all(chosen: list[tuple[int, Fault]], workers: int, limit: float) -> list[dict[str, Any]]:
     """Try each fault, print a line for it, and return what became of it."""
-    tests, known, copies = Tests(), equivalents(), Queue()
+    tests, known = Tests(), equivalents()
+    copies: Queue[Copy] = Queue()
     diffs = {fault: diff(fault) for _, fault in chosen}  # now: the checkout may change while the copies are tried
 
     def try_one(item: tuple[int, Fault]) -> dict[str, Any]:
@@ -50,15 +51,16 @@ def try_all(chosen: list[tuple[int, Fault]], workers: int, limit: float) -> list
             result |= {"outcome": "equivalent", "by": [], "seconds": 0, "reason": reason}
         else:
             copy = copies.get()
-            result |= judge(fault, tests.of(fault.path), copy, limit)
+            result |= copy.judge(fault, tests.of(fault.path), limit)
             copies.put(copy)
         line = f"{number:6} {result['outcome']:13} {result['seconds']:4} s  {f'{fault.path}:{fault.line}':48}"
         print(line, f"{fault.kind:28}", *result["by"], flush=True)
         return result
 
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder, ThreadPoolExecutor(workers) as pool:
-        for worker in range(workers):
-            copies.put(copy_project(Path(folder) / str(worker)))
+        started = [Copy(Path(folder) / str(worker)) for worker in range(workers)]
+        for copy in started:
+            copies.put(copy)
         try:
             results = list(pool.map(try_one, chosen))
         except BaseException:
@@ -67,7 +69,9 @@ def try_all(chosen: list[tuple[int, Fault]], workers: int, limit: float) -> list
 
         # A test that fails without a fault has noticed none.
         noticed = sorted({name for result in results for name in result["by"]})
-        broken = run_tests(copies.get(), noticed, None, 3600)[1] if noticed else []
+        broken = copies.get().run(noticed, None, 3600)[1] if noticed else []
+        for copy in started:
+            copy.close()
     for result in results:
         if set(result["by"]) & set(broken):
             result["outcome"] = "UNSURE"

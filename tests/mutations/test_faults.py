@@ -1,13 +1,22 @@
 """The faults that are put in on purpose are the ones that the rules name, in an order that a seed fixes."""
 
-import ast
-import shutil
 import textwrap
 
 import pytest
 
 from tests.mutations import choice, run, trial
 from tests.mutations.faults import Fault, faults_of
+
+CHECK = """
+from halves import larger
+from lavie.testing import SHARED
+
+def test_larger():
+    assert larger(2, 1) and not SHARED.exists()
+"""
+
+
+LONGER = "def f(a, b=3, timeout=3.0, *, patience=2):"
 
 
 def changes(code: str, path: str = "x.py") -> set[tuple[str, str]]:
@@ -20,12 +29,16 @@ def changes(code: str, path: str = "x.py") -> set[tuple[str, str]]:
     (
         ("y = a - b", {("sign flipped", "y = a + b")}),
         ("y = (a) * b", {("operator", "y = (a) / b")}),
-        ("y = a // b", {("rounded up", "y = -(-(a) // (b))")}),
+        ("y = a // b", {("rounded up", "y = ((a) + (b) - 1) // (b)")}),
         ("y = a < b", {("comparison", "y = a <= b")}),
         ("y = a not in b", {("condition turned", "y = a in b")}),
         ("y = x[a:]", {("off by one", "y = x[a + 1:]")}),
         ("y = 0.5", {("constant", "y = 1.0")}),
         ("WAIT_SECONDS = 0.5", set()),
+        (
+            "def f(a, b=2, timeout=3.0, *, patience=2):\n    g(timeout=5)",
+            {("off by one", LONGER), ("step left out", "pass")},
+        ),
         ("y: int = 3", {("off by one", "y: int = 4")}),
         ("y = {'a': x, 'b': z}", {("key 'a' lost", "y = {'b': z}"), ("key 'b' lost", "y = {'a': x}")}),
         ("y = ('a', 'b')", {("element lost", "y = ('b',)"), ("element lost", "y = ('a',)")}),
@@ -97,18 +110,24 @@ def test_equivalent_faults_still_exist():
 
 @pytest.mark.slow
 def test_a_fault_is_noticed_or_survives_in_the_copy_alone(tmp_path, monkeypatch):
-    """The copy is as it was afterwards, and the checkout is never touched."""
-    monkeypatch.setattr(trial, "PASSES", ["not long"])
-    copy = tmp_path / "copy"
-    (copy / "tests").mkdir(parents=True)
-    shutil.copy(choice.ROOT / "pyproject.toml", copy)
-    (copy / "code_.py").write_text("def larger(a, b):\n    return a > b\n")
-    (copy / "tests/test_code.py").write_text("from code_ import larger\ndef test_it():\n    assert larger(2, 1)\n")
-    text = (copy / "code_.py").read_text()
-    weaker = Fault("code_.py", "comparison", 2, "", "", text.index(">"), text.index(">") + 1, ">=")
-    turned = Fault("code_.py", "comparison", 2, "", "", text.index(">"), text.index(">") + 1, "<")
-    assert ast.parse(weaker.applied(text)) and Fault("code_.py", "", 2, "", "", 0, 3, "").applied(text) is None
-    outcomes = [trial.judge(fault, ["tests/test_code.py"], copy, 60) for fault in (weaker, turned)]
+    """The copy is as it was afterwards, the checkout is never touched, and no file of reference data is in sight."""
+    monkeypatch.setattr(trial, "PASSES", [("not long", 1)])
+    copy = trial.Copy(tmp_path, libraries=())
+    try:
+        (copy.project / "halves.py").write_text("def larger(a, b):\n    return a > b\n")
+        (copy.project / "tests/test_halves.py").write_text(CHECK)
+        text = (copy.project / "halves.py").read_text()
+        span = (text.index(">"), text.index(">") + 1)
+        weaker, turned = (Fault("halves.py", "comparison", 2, "", "", *span, new) for new in (">=", "<"))
+        outcomes = [copy.judge(fault, ["tests/test_halves.py"], 60) for fault in (weaker, turned)]
+        assert copy.run(["tests/test_halves.py"], None, 0.0) == ("caught (time)", [])
+        assert (copy.project / "halves.py").read_text() == text
+    finally:
+        copy.close()
     assert [outcome["outcome"] for outcome in outcomes] == ["SURVIVED", "caught"]
-    assert outcomes[1]["by"] == ["tests/test_code.py::test_it"]
-    assert (copy / "code_.py").read_text() == text and not (copy.parent / "copy-tmp").exists()
+    assert outcomes[1]["by"] == ["tests/test_halves.py::test_larger"]
+    assert not (choice.ROOT / "halves.py").exists() and (copy.project / "lavie/kernels").is_symlink()
+
+
+def test_what_is_no_code_is_no_fault():
+    assert Fault("x.py", "", 1, "", "", 0, 3, "").applied("def larger(a, b):\n    return a > b\n") is None

@@ -8,17 +8,17 @@ from lavie.ops.temporal_attention import rotary_frequencies, temporal_attention
 from lavie.testing import TOLERANCES, check_operation, relative_error
 
 
-def rotation(rotary_dim):
+def rotation(rotary_dim, theta):
     """The library's embedding, its frequencies in float64: it keeps them in float32."""
     rotary = RotaryEmbedding(rotary_dim, cache_if_possible=False).double()
-    rotary.freqs.data = 10000.0 ** (-torch.arange(0, rotary_dim, 2).double() / rotary_dim)
+    rotary.freqs.data = theta ** (-torch.arange(0, rotary_dim, 2).double() / rotary_dim)
     return rotary
 
 
-def definition(packed, bias=None, rotary_dim=32, scale=None):
+def definition(packed, bias=None, rotary_dim=32, scale=None, theta=10000.0):
     q, k, v = (t.permute(0, 2, 3, 1, 4) for t in packed.unbind(3))  # (B, S, heads, F, D)
     if rotary_dim:
-        rotary = rotation(rotary_dim)
+        rotary = rotation(rotary_dim, theta)
         q, k = rotary.rotate_queries_or_keys(q), rotary.rotate_queries_or_keys(k)
     logits = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
     logits = logits if bias is None else logits + bias
@@ -84,8 +84,9 @@ def test_odd_head_dims(batch, positions, heads):
     check(inputs(5, 35, positions, batch=batch, heads=heads))
 
 
-def test_scale():
+def test_scale_and_base_of_the_frequencies():
     check(inputs(5, 32), scale=0.5)
+    check(inputs(5, 32), theta=300.0)
 
 
 @pytest.mark.parametrize("total", (20, 17))

@@ -7,17 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
+from ...config.data import DataConfig
 from ...errors import DataError
 from ...seeds import numpy_generator
 from ..media.clips import feasible_starts
 from ..media.decode import frame_times
+from ..prepare.captions import MOST_WORDS
 from ..prepare.sandbox import run_sandboxed
 from ..shards.index_file import Sample
 from ..shards.member import read_member
 from .language import is_english, is_latin
 from .look import Compare, look
 from .members import read_shard
-from .report import CheckReport, member_name
+from .report import NOTES, CheckReport, member_name
 
 WORDS = 3
 """Captions of fewer words are noted as short: the paper leaves them out (section 5.1)."""
@@ -52,6 +54,7 @@ def check(
     num_frames: int = 16,
     fps: float | None = None,
     frame_stride: int | None = None,
+    run: DataConfig | None = None,
     compare: Compare | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CheckReport:
@@ -66,10 +69,14 @@ def check(
         num_frames: frames of a training clip. A video is too short if it holds no clip of so many frames.
         fps: frames per second of a training clip.
         frame_stride: alternatively, a clip takes every so many-th frame. Default if `fps` is not given either: 1.
+        run: the data section of a run, by whose sizes and rates samples are judged in place of the three above.
         compare: a second decoder that is asked about the videos looked at.
         progress: called after each shard with the bytes read so far and the bytes of all shards.
     """
     report, earlier = CheckReport(), _EarlierSamples()
+    if run is not None:
+        num_frames = min(size.num_frames for size in (*run.sizes, run.size))
+        fps, frame_stride = run.fps, run.frame_stride
     if fps is None and frame_stride is None:
         frame_stride = 1
 
@@ -82,7 +89,10 @@ def check(
             _judge_facts(sample, report, earlier)
             if sample.kind == "video" and not _holds_clip(sample, num_frames, fps, frame_stride):
                 detail = f"{sample.frames} frames, {sample.duration:.2f} s"
-                report.note(member_name(sample), "too short", detail)
+                left_out = run is not None and run.drop_short
+                report.note(member_name(sample), "left out by the run" if left_out else "too short", detail)
+            if run is not None:
+                _judge_size(sample, run, report)
             samples.append(sample)
         done += tar.stat().st_size
         progress(done, total)
@@ -123,12 +133,31 @@ def _judge_facts(sample: Sample, report: CheckReport, earlier: _EarlierSamples) 
 
     if sample.vfr:
         report.note(name, "variable frame rate", f"{sample.fps:.3f} frames per second on average")
+    for text in sample.notes:
+        remark, _, detail = text.partition(": ")
+        report.interpreted[remark] += 1
+        if remark in NOTES:
+            report.note(name, remark, detail)
     if words < WORDS:
         report.note(name, "short caption", sample.caption)
+    if words > MOST_WORDS:
+        report.note(
+            name, "long caption", f"{words} words; CLIP reads the first {MOST_WORDS} tokens, of one word or less"
+        )
     if not is_latin(sample.caption):
         report.note(name, "other script", sample.caption[:80])
     elif not is_english(sample.caption):
         report.note(name, "not English", sample.caption[:80])
+
+
+def _judge_size(sample: Sample, run: DataConfig, report: CheckReport) -> None:
+    """Note a sample that is too small for a run, or smaller than all frames that it could fill there."""
+    smallest = run.min_size if sample.kind == "video" else max(run.min_size, run.min_image_size)
+    size = f"{sample.width} x {sample.height}"
+    if min(sample.width, sample.height) < smallest:
+        report.note(member_name(sample), "left out by the run", f"{size}, its shorter side is below {smallest}")
+    elif all(sample.width < frame.width or sample.height < frame.height for frame in run.sizes):
+        report.note(member_name(sample), "enlarged", f"{size}, smaller than every size of the run's frames")
 
 
 def _holds_clip(sample: Sample, num_frames: int, fps: float | None, frame_stride: int | None) -> bool:

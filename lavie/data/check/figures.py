@@ -2,6 +2,7 @@
 
 import statistics
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,21 +25,35 @@ WIDE = 8.0
 
 
 def draw_statistics(report: CheckReport, png: str | Path) -> None:
-    """Draw six plots into the file `png`; a plot whose values are not known says so.
+    """Draw what is known into the file `png`, of up to six plots in rows of three.
 
-    Above: categories, durations and caption lengths (the paper's figure 7). Below: aesthetic scores and resolutions
-    (figure 8), and the number of samples in each shard.
+    They are categories, durations and caption lengths (the paper's figure 7), aesthetic scores and resolutions (figure
+    8), and the number of samples in each shard. A plot without values is left out.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 8), dpi=100, layout="constrained")
-    (categories, durations, words), (scores, sizes, balance) = figure.subplots(2, 3)
-    _bars(categories, report.categories, "categories", "samples")
-    _histogram(durations, report.durations, "duration of the videos", "seconds", "videos")
-    _histogram(words, report.words, "length of the captions", "words")
-    _histogram(scores, report.aesthetic, "aesthetic score", "score")
-    _bars(sizes, Counter({f"{w} x {h}": n for (w, h), n in report.sizes.items()}), "resolution", "samples")
-    _bars(balance, _by_shard(report), "samples of the shards", "samples", ordered=True)
+    sizes = Counter({f"{w} x {h}": n for (w, h), n in report.sizes.items()})
+    plots: list[tuple[Any, Callable[[Axes], None]]] = [
+        (report.categories, lambda axes: _bars(axes, report.categories, "categories", "samples")),
+        (
+            report.durations,
+            lambda axes: _histogram(axes, report.durations, "duration of the videos", "seconds", "videos"),
+        ),
+        (report.words, lambda axes: _histogram(axes, report.words, "length of the captions", "words")),
+        (report.aesthetic, lambda axes: _histogram(axes, report.aesthetic, "aesthetic score", "score")),
+        (sizes, lambda axes: _bars(axes, sizes, "resolution", "samples")),
+        (report.shards, lambda axes: _bars(axes, _by_shard(report), "samples of the shards", "samples", ordered=True)),
+    ]
+    known = [draw for values, draw in plots if values]
+    columns = max(1, min(3, len(known)))
+    rows = max(1, -(-len(known) // columns))
+    figure = Figure(figsize=(5 * columns, 4 * rows), dpi=100, layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).flat
+    for place in places:
+        place.set_axis_off()
+    for place, draw in zip(figure.axes, known, strict=False):
+        place.set_axis_on()
+        draw(place)
     figure.savefig(png)
 
 
@@ -55,10 +70,6 @@ def _histogram(axes: "Axes", values: list[float] | list[int], title: str, unit: 
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     axes.set_title(title)
-    if not values:
-        _say_not_known(axes)
-        return
-
     # A narrow range of whole numbers gets one bar per number, anything else thirty bars.
     whole = all(isinstance(v, int) for v in values)
     span = int(max(values)) - int(min(values)) + 1
@@ -82,9 +93,6 @@ def _bars(axes: "Axes", counts: Counter[str], title: str, unit: str, *, ordered:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_title(title)
-    if not counts:
-        _say_not_known(axes)
-        return
 
     # The labels beyond MOST_BARS are added up in a last bar.
     rows = list(counts.items())[:MOST_BARS] if ordered else counts.most_common(MOST_BARS)
@@ -99,9 +107,3 @@ def _bars(axes: "Axes", counts: Counter[str], title: str, unit: str, *, ordered:
     axes.set_ylim(max(len(rows), FEWEST_PLACES) - 0.5, -0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(unit)
-
-
-def _say_not_known(axes: "Axes") -> None:
-    """Write "not known" in place of a plot."""
-    axes.text(0.5, 0.5, "not known", ha="center", va="center", color="0.5", transform=axes.transAxes)
-    axes.set_axis_off()

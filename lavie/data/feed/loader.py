@@ -19,7 +19,7 @@ from ..decoders.clip import Backend
 from ..decoders.dali import DaliDecoder
 from ..decoders.dali_rules import Device
 from ..order.buckets import Buckets, load_buckets
-from ..order.datasets import load_datasets
+from ..order.held_out import load_held_out
 from .batches import Batch, Batches
 from .bucket_rows import BucketRows
 from .cuts import cached_samples
@@ -111,9 +111,10 @@ def fixed_batches(
 
     The result is the same on every call. It is for validation, on `data.held_out`: data.buckets play no part.
     """
+    datasets, data = load_held_out(data, paths)
     whole = replace(share, gradient_accumulation_steps=num_batches)  # one step takes all of them
     rows = ClipRows(
-        load_datasets(data, paths),
+        datasets,
         data,
         whole.seed,
         global_batch=whole.global_batch,

@@ -106,6 +106,7 @@ def _ever_weighs(knots: Knots) -> bool:
 def _check_kinds(datasets: Sequence[WeightedDataset], data: DataConfig, where: str) -> None:
     """Raise DataError if all datasets together lack videos, or images, that the configuration asks for."""
     size = f" of at least data.min_size {data.min_size} pixels" if data.min_size else ""
+    image_size = f" of at least {smallest_image(data)} pixels (data.min_image_size)" if data.min_image_size else size
     total = sum(len(dataset.index) for dataset in datasets)
     if data.moving_images < 1 and not any(dataset.index.videos for dataset in datasets):
         share = "" if data.moving_images == 0 else f" (data.moving_images is {data.moving_images:g}; 1 needs none)"
@@ -113,7 +114,8 @@ def _check_kinds(datasets: Sequence[WeightedDataset], data: DataConfig, where: s
     for key in ("num_images", "moving_images"):
         if getattr(data, key) and not any(dataset.index.images for dataset in datasets):
             raise DataError(
-                f"{where}: no images{size}, but data.{key} is {getattr(data, key):g}: set data.{key}=0 or add images"
+                f"{where}: no images{image_size}, but data.{key} is {getattr(data, key):g}: "
+                f"set data.{key}=0 or add images"
             )
 
 
@@ -124,7 +126,7 @@ def _load_wanted(data: DataConfig, paths: tuple[str, ...]) -> tuple[Index, tuple
         DataError: if a video is too short for any clip and data.drop_short is off, or if no sample is large enough.
     """
     where = ", ".join(paths) or "data.train"
-    index, left_out = _drop_small(load_index(paths, data.remote), data.min_size, where)
+    index, left_out = _drop_small(load_index(paths, data.remote), data, where)
     if data.moving_images < 1:
         index, short = _drop_short(index, data, where)
         left_out += short
@@ -134,20 +136,29 @@ def _load_wanted(data: DataConfig, paths: tuple[str, ...]) -> tuple[Index, tuple
     return index, left_out
 
 
-def _drop_small(index: Index, min_size: int, where: str) -> tuple[Index, tuple[str, ...]]:
-    """Return the samples whose shorter side has at least `min_size` pixels, and a sentence about the others if any.
+def _drop_small(index: Index, data: DataConfig, where: str) -> tuple[Index, tuple[str, ...]]:
+    """Return the samples whose shorter side has as many pixels as their kind needs, and a sentence about the others.
 
     Raises DataError if none is that large.
     """
-    large = np.minimum(index.column("width"), index.column("height")) >= min_size
+    side = np.minimum(index.column("width"), index.column("height"))
+    large = side >= np.repeat([data.min_size, smallest_image(data)], [len(index.videos), len(index.images)])
     if large.all():
         return index, ()
     count, small = int(np.count_nonzero(~large)), index[int(np.flatnonzero(~large)[0])]
     first = f"{small.key}, {small.width} x {small.height}"
-    left_out = f"{where}: {count} of {len(index)} samples are left out, whose shorter side is below data.min_size"
+    limit = f"data.min_size {data.min_size}"
+    if data.min_image_size > data.min_size:
+        limit = f"{limit} for videos, data.min_image_size {data.min_image_size} for images"
+    left_out = f"{where}: {count} of {len(index)} samples are left out, whose shorter side is below {limit}"
     if not large.any():
-        raise DataError(f"{left_out} {min_size} (first: {first}): none is left. Lower data.min_size or add larger ones")
-    return index.where(large), (f"{left_out} {min_size} (first: {first})",)
+        raise DataError(f"{left_out} (first: {first}): none is left. Lower the limit or add larger ones")
+    return index.where(large), (f"{left_out} (first: {first})",)
+
+
+def smallest_image(data: DataConfig) -> int:
+    """Return the pixels of an image's shorter side below which it is left out."""
+    return max(data.min_size, data.min_image_size)
 
 
 def _drop_short(index: Index, data: DataConfig, where: str) -> tuple[Index, tuple[str, ...]]:

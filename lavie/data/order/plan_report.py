@@ -20,6 +20,10 @@ BUCKET_COLOURS = ("#30123b", "#4686fb", "#1ae4b6", "#a2fc3c", "#faba39", "#e4460
 LEGEND = """first and last: share at the first and the last step; epochs: how often samples come; size: of one epoch;
 buckets: frames x height x width; enlarged: samples smaller than that; cut away: mean share of a sample's picture"""
 """Explains the columns, below the tables."""
+MANY_EPOCHS = 1000
+"""Repeats of a dataset beyond which a plan is questioned: fine-tuning on a few dozen clips takes some hundred."""
+FEW_CLIPS = 10
+"""Videos below which a plan is questioned: a network learns them by heart and nothing else."""
 WIDTH = 110
 """Characters in a line of the tables."""
 
@@ -51,12 +55,33 @@ def notices(plan: DataPlan) -> list[str]:
             found.append(
                 f"bucket {size.name} is never taken in so few steps: its {exposure.samples:,} videos are not shown"
             )
-        elif exposure.samples < plan.global_batch:
+        elif exposure.samples < plan.global_batch and len(plan.bucket_steps) > 1:
             found.append(
                 f"bucket {size.name} holds {exposure.samples:,} videos, fewer than the clips of a step: each of its "
                 f"{size.taken[-1]:,} steps shows some twice"
             )
+    for exposure in plan.by_dataset:
+        name, times = exposure.name or "data.train", exposure.epochs[-1]
+        if times > MANY_EPOCHS:
+            found.append(
+                f"{name}: each of its {exposure.samples:,} {exposure.kind} comes {times:,.0f} times, which trains the "
+                f"network to repeat them: max_train_steps={_steps_of(plan, MANY_EPOCHS / times):,} would be "
+                f"{MANY_EPOCHS} epochs; lower it, or add data"
+            )
+    videos = sum(exposure.samples for exposure in plan.by_bucket if exposure.kind == "videos")
+    if 0 < videos < FEW_CLIPS:
+        found.append(f"all {plan.steps[-1]:,} steps show {videos} videos: add clips to data.train")
+    if 0 < videos < plan.global_batch and len(plan.bucket_steps) == 1:
+        found.append(
+            f"a step takes {plan.global_batch:,} clips, more than the {videos:,} videos there are: lower "
+            "train_batch_size or gradient_accumulation_steps"
+        )
     return found
+
+
+def _steps_of(plan: DataPlan, share: float) -> int:
+    """Return a share of a plan's steps, at least 1."""
+    return max(1, round(plan.steps[-1] * share))
 
 
 def draw_plan(plan: DataPlan, png: str | Path) -> None:

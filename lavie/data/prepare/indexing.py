@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
-from ...launcher import launched_rank
+from ...launcher import launched_rank, planned_world_size
 from ..shards.index_file import REMOTE_REMEDY, SUFFIX, Rejected, fingerprint, index_path, read_header, write_index
 from ..shards.remote import is_url, redact
 from .scan import index_shard
@@ -110,6 +110,13 @@ def make_indices(
     Raises:
         DataError: a path holds no shards, or two shards would share an index.
     """
+    ranks = planned_world_size()  # refuses a WORLD_SIZE that is no number
+    if launched_rank().launcher == "torch" and ranks > 1:
+        raise DataError(
+            f"torchrun or deepspeed started {ranks} processes, which do not share the work of `lavie data index`: "
+            "start it once on a node, where --workers takes all cores, or under mpirun or srun"
+        )
+
     # A process without ranks beside it does all shards, and needs no mpi4py.
     tars = _find_tars([Path(path) for path in paths], out)
     world = _mpi_world()

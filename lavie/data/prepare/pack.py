@@ -23,6 +23,7 @@ from queue import SimpleQueue
 from ...errors import DataError
 from ..shards.index_file import Rejected
 from .captioned_file import CaptionedFile, Passed
+from .captions import MOST_WORDS
 from .earlier import Earlier
 from .examine import Clip, Examined, Films, examine
 from .pack_record import Line, open_record
@@ -53,6 +54,8 @@ class PackReport:
     """Number of files that an earlier call has packed, and that are as they were."""
     changed: tuple[Rejected, ...] = ()
     """Packed files that have changed since, or are gone from the source: the shards hold what they were."""
+    long_captions: int = 0
+    """Number of files packed now whose captions have more than `captions.MOST_WORDS` words."""
     passed: Counter[str] = field(default_factory=Counter)
     """Number of things beside the samples, by what they are counted as."""
 
@@ -163,6 +166,7 @@ def pack_files(
                     writer.add(key, found.data, found.info, found.caption, {"original": file.name})
                     shard = writer.name
                     counts[found.info.kind] += 1
+                    counts["long"] += len(found.caption.split()) > MOST_WORDS
                     converted += [file.name] if found.converted else []
                 record.add(earlier.line(file, found, number, shard))
         record.finish()
@@ -170,7 +174,7 @@ def pack_files(
     _list(out / "rejected.jsonl", rejected)
     changed = earlier.changed()
     _list(out / "changed.jsonl", changed)
-    if not counts and not earlier.kept and not changed:
+    if not writer.shards and not earlier.kept and not changed:
         raise DataError(_nothing_to_pack(rejected))
     return PackReport(
         counts["video"],
@@ -180,6 +184,7 @@ def pack_files(
         tuple(writer.shards),
         earlier.kept,
         tuple(changed),
+        counts["long"],
         passed,
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -98,6 +99,8 @@ def test_missing_entries_are_counted_and_the_first_is_named(filled):
     ):
         Cache(folder.parent, config(), MADE_WITH).require(needs, config(cuts=3))
     Cache(folder.parent, config(), MADE_WITH).require(needs, config(cuts=1))  # fewer cuts than were made
+    with pytest.raises(DataError, match=r"cut 2 is not in data\.cache .*: never encoded, or changed since"):
+        Cache(folder.parent, config(), MADE_WITH).read(index.videos[0], 2)
     (folder / shard_names(folder, "images")[0]).unlink()
     with pytest.raises(DataError, match=r"images\.lookup: 1 of its shards are gone .*Run `lavie data cache` again"):
         Cache(folder.parent, config(), MADE_WITH)
@@ -150,3 +153,23 @@ def test_a_damaged_description_is_refused(filled):
     flip(folder / "empty.safetensors", -1)
     with pytest.raises(DataError, match=r"empty\.safetensors: damaged"):
         Cache(folder.parent, config(), MADE_WITH)
+
+
+def test_two_entries_that_were_swapped_are_refused_each(filled):
+    """Two rows of one shard change places, their hashes with them: only the entries' keys tell."""
+    folder, index, *_ = filled
+    name = shard_names(folder, "images")[0]
+    tensors, metadata = load_file(folder / name), TensorFile(folder / name, "").metadata
+    order = torch.arange(len(tensors["key"]))
+    order[[3, 7]] = order[[7, 3]]
+    swapped = {tensors["key"][3].numpy().tobytes(), tensors["key"][7].numpy().tobytes()}
+    save_file({key: value[order].contiguous() for key, value in tensors.items()}, folder / name, metadata)
+    cache, refused = Cache(folder.parent, config(), MADE_WITH), {}
+    for sample in index.images:
+        for cut in range(2):
+            try:
+                cache.read(sample, cut)
+            except DataError as error:
+                refused[entry_key(sample, cut)] = str(error)
+    assert refused.keys() == swapped
+    assert all(re.search(rf"{name}, row [37]: holds another entry than the lookup", e) for e in refused.values())

@@ -9,8 +9,9 @@ import torch
 from lavie.data.decoders.clip import DecodedClip, EncodedClip
 from lavie.data.feed import sample as sample_module
 from lavie.data.feed.sample import CacheReader, MovingImageReader, PixelReader
-from lavie.data.media.decode import decode_frames, decode_image
+from lavie.data.media.decode import decode_frames
 from lavie.data.media.encode import encode_mp4, encode_vp9
+from lavie.data.media.image import decode_image
 from lavie.data.shards.index import load_index
 from lavie.data.shards.member import read_member
 from lavie.errors import DataError

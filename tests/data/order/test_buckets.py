@@ -398,3 +398,21 @@ def test_buckets_survive_the_resolved_config(folders):
     assert DataConfig(**yaml.safe_load(dump_yaml(data))) == data
     assert [size.name for size in data.sizes] == ["4x16x24", "8x16x24", "4x24x16"]
     assert [size.name for size in data.held_out.sizes] == ["2x8x8"]
+
+
+def test_each_bucket_takes_images_by_its_share_of_each_dataset(tmp_path):
+    """By hand: a dataset's image_weight times the share of its images that suit the bucket, not its video weight."""
+    write_sized(tmp_path / "a", va=(24, 16, 8), i1=(24, 16), i2=(24, 16), i3=(24, 16), i4=(16, 24))
+    write_sized(tmp_path / "b", vb=(16, 24, 8), i5=(24, 16), i6=(16, 24))
+    train = [
+        {"path": str(tmp_path / "a"), "name": "a", "weight": 5, "image_weight": 2},
+        {"path": str(tmp_path / "b"), "name": "b", "weight": 7, "image_weight": [[0, 1], [10, 4]]},
+    ]
+    sizes = [{"num_frames": 4, "height": 16, "width": 24}, {"num_frames": 4, "height": 24, "width": 16}]
+    data = DataConfig(train=train, buckets=sizes, num_images=1, fps=8)
+    wide, tall = load_buckets(data, data.train, 0).all
+    # Three of a's four images are wide and one is tall; one each of b's two.
+    assert [dataset.image_weight for dataset in wide.datasets] == [((0, 2 * 3 / 4),), ((0, 0.5), (10, 2.0))]
+    assert [dataset.image_weight for dataset in tall.datasets] == [((0, 2 * 1 / 4),), ((0, 0.5), (10, 2.0))]
+    assert [dataset.weight for dataset in wide.datasets] == [((0, 5.0),), ((0, 0.0),)]
+    assert [dataset.weight for dataset in tall.datasets] == [((0, 0.0),), ((0, 7.0),)]

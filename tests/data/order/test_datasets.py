@@ -1,15 +1,21 @@
 """The datasets of a run: what is too short is refused or left out, and lengths are found chunk by chunk."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from lavie.config.data import DataConfig
+from lavie.config.load import load_config
 from lavie.data.media.clips import fits
 from lavie.data.order import datasets
 from lavie.data.order.buckets import load_buckets
 from lavie.data.order.datasets import load_datasets, long_enough
 from lavie.errors import DataError
+from tests.data.datasets import write_media
 from tests.data.order.sized import write_sized
+
+ROOT = Path(__file__).resolve().parents[3]
 
 BUCKETS = [{"num_frames": 4, "height": 16, "width": 24}, {"num_frames": 8, "height": 16, "width": 24}]
 
@@ -47,6 +53,29 @@ def test_lengths_are_those_of_each_video_in_chunks_of_any_size(tmp_path, monkeyp
         np.testing.assert_array_equal(long_enough(dataset.index.videos, data, counts), expected)
 
 
+class Videos:
+    """The columns of an index that lengths are told from."""
+
+    def __init__(self, frames, fps):
+        self.columns = {"frames": np.array(frames, np.uint32), "fps": np.array(fps)}
+
+    def column(self, name):
+        return self.columns[name]
+
+    def __len__(self):
+        return len(self.columns["frames"])
+
+
+def test_lengths_are_those_of_videos_of_several_rates():
+    """Each video is judged by its own frames and its own rate: 9 frames are 9 s, 1.1 s or 0.3 s."""
+    pairs = [(frames, fps) for frames in (1, 2, 5, 9, 40) for fps in (29.97, 1.0, 8.0)]
+    data = DataConfig(train="x", num_frames=1, num_images=0, height=8, width=8, fps=4)
+    counts = [1, 3, 6]
+    expected = [[fits(frames, fps, count, 4, None) for frames, fps in pairs] for count in counts]
+    assert len({tuple(row) for row in expected}) == 3
+    np.testing.assert_array_equal(long_enough(Videos(*zip(*pairs, strict=True)), data, counts), expected)
+
+
 def test_images_have_the_weight_of_the_videos_unless_they_have_their_own(tmp_path):
     write_sized(tmp_path, v1=(24, 16, 4), i1=(24, 16))
     train = [{"path": str(tmp_path), "name": "a", "weight": 2}, {"path": str(tmp_path), "name": "b", "image_weight": 3}]
@@ -54,3 +83,24 @@ def test_images_have_the_weight_of_the_videos_unless_they_have_their_own(tmp_pat
     first, second = load_datasets(data, data.train)
     assert (first.weight, first.image_weight) == (((0, 2),), ((0, 2),))
     assert (second.weight, second.image_weight) == (((0, 1),), ((0, 3),))
+
+
+def test_images_may_be_held_to_a_size_that_videos_need_not_have(tmp_path):
+    write_media(tmp_path, v1=(64, 48), v2=(64, 32), i1=(40, 90), i2=(48, 48))
+    values = {"train": (str(tmp_path),), "num_frames": 4, "num_images": 1, "height": 16, "width": 16, "fps": 8}
+
+    def kept(**changes):
+        (dataset,) = load_datasets(DataConfig(**values, **changes), values["train"])
+        return [sample.caption for sample in dataset.index]
+
+    assert kept() == ["v1", "v2", "i1", "i2"]
+    assert kept(min_image_size=48) == ["v1", "v2", "i2"]
+    assert kept(min_size=40) == ["v1", "i1", "i2"]
+    assert kept(min_size=40, min_image_size=48) == ["v1", "i2"]
+    with pytest.raises(DataError, match=r"no images of at least 49 pixels \(data\.min_image_size\)"):
+        kept(min_image_size=49)
+
+
+def test_the_super_resolution_config_takes_videos_of_720_lines():
+    section = load_config(str(ROOT / "configs/vsr.yaml"), []).data
+    assert (section.min_size, section.min_image_size) == (0, 1024)

@@ -3,11 +3,12 @@
 import pytest
 from PIL import Image
 
-from lavie.config.data import BucketConfig
+from lavie.config.data import BucketConfig, DataConfig
 from lavie.data.order.plan import make_plan
 from lavie.data.order.plan_report import BUCKET_COLOURS, draw_plan, notices, plan_text
 from lavie.errors import DataError
 from tests.data.order.plans import bucketed, config
+from tests.data.order.sized import write_sized
 
 
 def test_what_may_not_be_wanted_is_noticed(demo, tmp_path):
@@ -59,3 +60,17 @@ def test_the_plot_shows_every_bucket(demo, tmp_path):
         )
     assert colours[42, 157, 143] > 5000  # cut away
     assert colours[224, 138, 30] > 1000  # enlarged, and the second dataset
+
+
+def test_silly_plans_are_noticed_with_the_key_to_change(tmp_path):
+    write_sized(tmp_path, v1=(16, 16, 8), v2=(16, 16, 8), v3=(16, 16, 8))
+    data = DataConfig(train=(str(tmp_path),), num_frames=4, num_images=0, height=16, width=16, fps=8)
+    found = "\n".join(notices(make_plan(data, seed=0, steps=3000, global_batch=4)))
+    # 3000 steps x 4 clips / 3 videos = 4000 epochs; 750 steps are 1000 of them.
+    assert "data.train: each of its 3 videos comes 4,000 times" in found
+    assert "max_train_steps=750 would be 1000 epochs" in found
+    assert "all 3,000 steps show 3 videos: add clips to data.train" in found
+    assert "a step takes 4 clips, more than the 3 videos there are: lower train_batch_size" in found
+    write_sized(tmp_path / "more", **{f"v{i}": (16, 16, 8) for i in range(10)})
+    data = data.model_copy(update={"train": (str(tmp_path / "more"),)})
+    assert notices(make_plan(data, seed=0, steps=1000, global_batch=10)) == []

@@ -5,10 +5,12 @@ import pickle
 import numpy as np
 import pytest
 
+from lavie.data.media.encode import encode_mp4, encode_vp9
 from lavie.data.prepare.scan import index_shard
 from lavie.data.shards.index import Index, load_index
 from lavie.data.shards.table import COLUMNS
 from lavie.errors import DataError
+from tests.data.datasets import pack_media
 
 
 def test_index_comes_back_as_written(demo):
@@ -82,3 +84,16 @@ def test_an_index_goes_to_another_process_as_its_path(train_copy, on_disk):
     load_index((str(train_copy),))
     with pytest.raises(DataError, match="was replaced"):
         pickle.loads(sent)
+
+
+def test_codecs_and_shards_of_several_datasets_are_counted_together(tmp_path):
+    """The first dataset has VP9 alone, the second H.264 first: the numbers of one mean others in the other."""
+    black = np.zeros((2, 32, 32, 3), np.uint8)
+    first = pack_media(tmp_path / "first", {"a": encode_vp9(black, 8)})
+    second = pack_media(tmp_path / "second", {"b": encode_mp4(black, 8), "c": encode_vp9(black, 8)})
+    index = load_index((str(first), str(second)))
+    assert [index.codecs[number] for number in index.column("codec")] == ["vp9", "h264", "vp9"]
+    assert [index.shards[number] for number in index.column("shard")] == [
+        str(first / "00000.tar"),
+        *[str(second / "00000.tar")] * 2,
+    ]

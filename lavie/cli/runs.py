@@ -1,0 +1,29 @@
+"""What several commands ask for: a run, named by its place or by --checkpoint, and whether results may be replaced."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigError
+
+Run = Annotated[
+    Path | None,
+    typer.Argument(help="A run's output_dir (its newest checkpoint), a checkpoint-<step> or exported folder."),
+]
+Checkpoint = Annotated[Path | None, typer.Option(help="The same as RUN.")]
+Overwrite = Annotated[bool, typer.Option(help="Replace what an earlier call has written there.")]
+
+
+def one_run(run: Path | None, checkpoint: Path | None) -> Path:
+    """Return the run that is given, as RUN or as --checkpoint.
+
+    Raises:
+        ConfigError: there is none, or there are two.
+    """
+    if run is not None and checkpoint is not None:
+        raise ConfigError(f"RUN is {run} and --checkpoint {checkpoint}: give one of them")
+    found = run if run is not None else checkpoint
+    if found is None:
+        raise ConfigError("RUN is missing: wanted a run's output_dir, a checkpoint-<step> or exported folder")
+    return found
