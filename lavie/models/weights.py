@@ -15,6 +15,7 @@ from ..config.load import validate
 from ..config.model import UNetConfig
 from ..distributed import log
 from ..errors import CheckpointError
+from ..files import apply_umask
 from ..run_folder import NETWORK, checkpoints, newest_checkpoint
 from .released import from_released, read_released, require_stage, to_released, unet_config
 from .state_dict import StateDict, require_fit, shapes
@@ -200,7 +201,13 @@ def save_network(folder: str | Path, config: UNetConfig, state: StateDict) -> No
     folder.mkdir(parents=True, exist_ok=True)
     values = {"_class_name": VideoUNet.__name__, **config.model_dump(mode="json")}
     (folder / CONFIG_NAME).write_text(json.dumps(values, indent=2) + "\n")
-    save_file({name: value.contiguous() for name, value in state.items()}, folder / WEIGHTS_NAME)
+    save_tensors({name: value.contiguous() for name, value in state.items()}, folder / WEIGHTS_NAME)
+
+
+def save_tensors(tensors: StateDict, path: Path) -> None:
+    """Write tensors by name as safetensors, to a file that others may read where the umask lets them."""
+    save_file(dict(tensors), path)
+    apply_umask(path)
 
 
 def load_network(

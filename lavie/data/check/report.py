@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..media.decode import REMARKS
 from ..shards.index_file import Rejected, Sample
 
 UNUSABLE = (
@@ -29,6 +30,8 @@ NOTES = (
     "no index",
     "duplicate media",
     "variable frame rate",
+    "several video streams",
+    "interlaced",
     "short caption",
     "long caption",
     "left out by the run",
@@ -71,6 +74,8 @@ class CheckReport:
     """Number of words, one value per caption."""
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     """Number of samples by (width, height) in pixels."""
+    interpreted: Counter[str] = field(default_factory=Counter)
+    """Number of videos by what about them had to be interpreted, in the words of `decode.REMARKS`."""
     duplicate_captions: int = 0
     """Number of captions that an earlier sample has too."""
     categories: Counter[str] = field(default_factory=Counter)
@@ -119,6 +124,7 @@ class CheckReport:
                 "not compared": dict(self.not_compared.most_common()),
             },
             "problems": {problem: counts[problem] for problem in PROBLEMS if counts[problem]},
+            "interpreted": {remark: self.interpreted[remark] for remark in REMARKS if self.interpreted[remark]},
             "captions": {
                 "median_words": statistics.median(self.words) if self.words else 0,
                 "duplicates": self.duplicate_captions,
