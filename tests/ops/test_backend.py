@@ -70,3 +70,13 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(backend_module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(KernelError, match="the package triton is not installed"):
         require_kernels("triton", CPU)
+
+
+@pytest.mark.parametrize("capability, runs", (((8, 0), True), ((9, 0), True), ((7, 5), False)))
+def test_gpus_older_than_ampere_are_refused(monkeypatch, capability, runs):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    if runs:
+        require_kernels("triton", torch.device("cuda"))
+    else:
+        with pytest.raises(KernelError, match=r"compute capability \(7, 5\), below \(8, 0\); set kernels to auto"):
+            require_kernels("triton", torch.device("cuda"))
