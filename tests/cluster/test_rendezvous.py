@@ -97,3 +97,37 @@ def test_the_limit_is_a_number_of_seconds(monkeypatch):
     monkeypatch.setenv("LAVIE_START_TIMEOUT", "soon")
     with pytest.raises(ConfigError, match="LAVIE_START_TIMEOUT is 'soon': wanted seconds"):
         start_timeout()
+
+
+@pytest.mark.parametrize(
+    "address, set_before, chosen",
+    (("10.0.0.5", "", "ib0"), ("10.0.0.5", "eth9", "eth9"), ("127.0.0.1", "", ""), ("10.0.0.6", "", "")),
+)
+def test_gloo_takes_the_interface_that_leads_to_rank_0(monkeypatch, address, set_before, chosen):
+    """The one that has the address to send from among its own; the loopback leads nowhere."""
+    interfaces = {"lo": ["127.0.0.1", "::1"], "eth0": ["192.0.2.1"], "ib0": ["fe80::1", "10.0.0.5"]}
+    named = {name: [SimpleNamespace(address=a) for a in addresses] for name, addresses in interfaces.items()}
+    monkeypatch.setattr(rendezvous.psutil, "net_if_addrs", lambda: named)
+
+    class Route:
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def connect(self, to):
+            assert to == ("127.0.0.1", 29500)
+
+        def getsockname(self):
+            return (address, 1)
+
+    monkeypatch.setattr(rendezvous.socket, "socket", Route)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", set_before)
+    if not set_before:
+        monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    rendezvous._choose_interface(place(1, 29500, address="127.0.0.1"))
+    assert os.environ.pop("GLOO_SOCKET_IFNAME", "") == chosen
