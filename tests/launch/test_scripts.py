@@ -21,7 +21,7 @@ from lavie.training import stop
 stop.listen()
 print("up", flush=True)
 signal.sigwait({stop.SIGNAL})
-sys.exit(stop.STOPPED)
+sys.exit(int(sys.argv[-1]))
 """
 
 
@@ -53,16 +53,16 @@ def test_exit_codes_are_those_of_the_trainer():
     assert not [path for path in SCRIPTS if re.search(r"\beval\b|\bbash -c\b|\bsh -c\b", path.read_text())]
 
 
-@pytest.mark.parametrize("sent, code", ((signal.SIGUSR2, stop.STOPPED), (signal.SIGTERM, 143)))
+@pytest.mark.parametrize("sent, code", ((signal.SIGUSR2, stop.STOPPED), (signal.SIGUSR2, 0), (signal.SIGTERM, 143)))
 def test_a_rank_gets_the_signals_that_its_shell_gets(tmp_path, sent, code):
     """Where SLURM tracks processes by their cgroup, as most clusters do, it signals only what it started itself."""
     (tmp_path / "rank.py").write_text(RANK)
-    (tmp_path / "python").write_text(f"#!/bin/sh\nexec {sys.executable} {tmp_path}/rank.py\n")
+    (tmp_path / "python").write_text(f"#!/bin/sh\nexec {sys.executable} {tmp_path}/rank.py \"$@\"\n")
     (tmp_path / "python").chmod(0o755)
     variables = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "1", "TMPDIR": str(tmp_path)}
     variables["PYTHONPATH"] = str(ROOT)
     environment = os.environ | variables | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    command = ["bash", ROOT / "launch/rank.sh"]
+    command = ["bash", ROOT / "launch/rank.sh", str(code)]
     shell = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert shell.stdout.readline() == "up\n"
