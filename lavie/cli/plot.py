@@ -25,12 +25,13 @@ def plot(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw the loss curves of a run, or of several in one picture."""
-    several = runs is not None and len(runs) > 1
+    places = runs or []
+    several = len(places) > 1
     if several and checkpoint is not None:
         raise ConfigError(
             f"--checkpoint is {checkpoint} and several runs are given: name them all without --checkpoint"
         )
-    folders = [_folder(run) for run in (runs if several else [one_run(runs[0] if runs else None, checkpoint)])]
+    folders = [_folder(run) for run in (places if several else [one_run(next(iter(places), None), checkpoint)])]
     target = out or (Path(PICTURE) if several else folders[0] / PICTURE)
     if out or several:  # a run's own picture is drawn anew as the run goes on
         require_free(target, overwrite=overwrite)

@@ -190,9 +190,9 @@ def _validation_title(runs: list[_Run]) -> str:
     """Return what the validation loss is taken of: the weights, and the timesteps."""
     keys = {key for run in runs for record in run.records.values() for key in record}
     timesteps = sorted(int(found[1]) for key in keys if (found := re.fullmatch(r"validation_loss_t(\d+)", key)))
-    averaged = {run.config.get("use_ema") for run in runs}
+    averaged = [run.config.get("use_ema") for run in runs]
     weights = (
-        {True: "averaged weights, ", False: "current weights, "}.get(averaged.pop(), "") if len(averaged) == 1 else ""
+        "averaged weights, " if all(averaged) else "current weights, " if averaged.count(False) == len(runs) else ""
     )
     at = f"mean of timesteps {', '.join(map(str, timesteps))}" if timesteps else "fixed timesteps"
     return f"validation loss ({weights}{at}): does not compare with the training loss"
