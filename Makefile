@@ -14,7 +14,7 @@ RANKS ?= $(if $(filter 1,$(GPUS)),1,2)
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-long test test-fast test-slurm check bench bench-gpu bench-data resources fuzz mutations clean
+.PHONY: help install demo demo-long test test-fast test-slurm check bench bench-gpu bench-data resources fuzz mutations image-check clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -66,10 +66,9 @@ TRAIN := deepspeed --num_gpus $(RANKS) train.py --deepspeed configs/zero3.json
 .PHONY: _base
 _base: export OMP_NUM_THREADS ?= 1
 _base: $(SET)
-	rm -rf $(RUN)/base
-	$(TRAIN) $(CONFIG)
-	lavie score --checkpoint $(RUN)/base --out $(RUN) --num $(CLIPS)
-	lavie plot $(RUN)/base --out $(RUN)/losses.png
+	$(TRAIN) $(CONFIG) resume_from_checkpoint=auto
+	lavie score --checkpoint $(RUN)/base --out $(RUN) --num $(CLIPS) --overwrite
+	lavie plot $(RUN)/base --out $(RUN)/losses.png --overwrite
 	@echo
 	@echo "videos of the validation prompts   $$(ls -d $(RUN)/base/samples/* | tail -1)"
 	@echo "clips of prompts never trained on  $(RUN)/clips.png"
@@ -85,8 +84,8 @@ TILES := --set vsr.tile=[8,8] --set vsr.tile_overlap=4
 _later: export OMP_NUM_THREADS ?= 1
 _later: $(LATER_SET)
 	for stage in interpolation vsr; do \
-	  rm -rf $(RUN)/$$stage && $(TRAIN) configs/smoke/$$stage.yaml && \
-	  lavie score --checkpoint $(RUN)/$$stage --out $(RUN) || exit 1; \
+	  $(TRAIN) configs/smoke/$$stage.yaml resume_from_checkpoint=auto && \
+	  lavie score --checkpoint $(RUN)/$$stage --out $(RUN) --overwrite || exit 1; \
 	done
 	lavie generate --cascade $(RUN) --prompt "$(PROMPT)" --out $(RUN)/cascade $(TILES) --overwrite
 	@echo
@@ -138,6 +137,15 @@ fuzz: $(DEV_STAMP)  ## 2,000 hostile and broken samples: counts per class
 MUTATIONS ?= --count 60
 mutations: $(DEV_STAMP)  ## put faults in on purpose, one at a time, and name those that no test notices: runs/mutations.json
 	python -m tests.mutations.run $(MUTATIONS)
+
+IMAGE := runs/image
+IMAGE_PIP := venv/bin/python -m pip install -qq --no-cache-dir
+image-check:  ## what Dockerfile runs and copies, in a virtual environment in place of a container
+	rm -rf $(IMAGE) && mkdir -p $(IMAGE) && $(PYTHON) -m venv $(IMAGE)/venv
+	cp -r $(shell sed -n 's/^COPY \(.*\) .*/\1/p' Dockerfile) $(IMAGE)
+	cd $(IMAGE) && { $(IMAGE_PIP) $(TORCH)+cpu 2>/dev/null || $(IMAGE_PIP) $(TORCH); }
+	cd $(IMAGE) && DS_BUILD_OPS=0 $(IMAGE_PIP) -c constraints.txt '.[remote]'
+	cd $(IMAGE)/venv && env -u PYTHONPATH bin/lavie --version && env -u PYTHONPATH bin/lavie train --dry-run smoke/base.yaml | tail -3
 
 clean:  ## remove .venv, caches and build products; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,6 +11,7 @@ VERSION = re.findall(r'^__version__ = "(.+)"$', INIT.read_text(encoding="utf-8")
 REMOTE = ["fsspec[http]>=2025.3"]
 MPI = ["mpi4py>=4"]
 DALI = ["nvidia-dali-cuda130>=2.4; sys_platform == 'linux'"]
+EIGHT_BIT = ["bitsandbytes>=0.49"]
 DEV = [
     *DALI,
     *MPI,
@@ -33,7 +34,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["lavie", "lavie.*"]),
-    package_data={"lavie": ["py.typed"]},
+    # lavie/configs and lavie/kernels are links to the folders of the checkout; a wheel holds what they lead to.
+    package_data={
+        "lavie": ["py.typed"],
+        "lavie.configs": ["*.yaml", "*.json"],
+        "lavie.configs.smoke": ["*.yaml"],
+    },
     install_requires=[
         "torch>=2.10",
         "deepspeed>=0.19.8",
@@ -54,6 +60,13 @@ setup(
         "ninja>=1.11",
     ],
     # triton comes with CUDA builds of torch; "dev" has it for the interpreter and the compiler on a CPU.
-    extras_require={"dev": DEV, "dali": DALI, "flash": ["flash-attn>=2.7"], "mpi": MPI, "remote": REMOTE},
+    extras_require={
+        "dev": DEV,
+        "8bit": EIGHT_BIT,
+        "dali": DALI,
+        "flash": ["flash-attn>=2.7"],
+        "mpi": MPI,
+        "remote": REMOTE,
+    },
     entry_points={"console_scripts": ["lavie = lavie.cli.main:main"]},
 )

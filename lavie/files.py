@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and that replace none without a word."""
+"""Files that appear whole or not at all, replace none without a word, and have the mode that the umask gives."""
 
 import os
 import socket
@@ -28,6 +28,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def apply_umask(path: str | Path) -> None:
+    """Give a file the mode of one that `open` makes: some libraries write files that nobody else may read."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    Path(path).chmod(0o666 & ~umask)
 
 
 def require_free(*targets: str | Path, overwrite: bool = False) -> None:

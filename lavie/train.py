@@ -54,11 +54,14 @@ def main(words: Sequence[str] | None = None, program: str | None = None) -> None
 
             print(dry_run_text(config, deepspeed))
             return
+        stop.catch_interrupts()
         from lavie.inference.generate import validation_sampler
         from lavie.training.trainer import Trainer
 
         with Trainer(config, deepspeed, sample=validation_sampler(config)) as trainer:
             code = 0 if trainer.fit() else stop.STOPPED
+    except KeyboardInterrupt:
+        code = stop.INTERRUPTED
     except Exception as error:
         code = stop.report(error)
     stop.leave(code)

@@ -1,8 +1,14 @@
 """Files appear whole or not at all."""
 
-import pytest
+import os
+import stat
 
-from lavie.files import replacing
+import pytest
+import torch
+
+from lavie.errors import ConfigError
+from lavie.files import replacing, require_free
+from lavie.models.weights import save_tensors
 
 
 def test_a_file_is_replaced_when_it_is_whole(tmp_path):
@@ -33,3 +39,26 @@ def test_what_cannot_be_replaced_leaves_nothing(tmp_path):
     with pytest.raises(IsADirectoryError), replacing(tmp_path / "a") as partial:
         partial.write_text("a file cannot take the place of a folder")
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+@pytest.mark.parametrize("umask, mode", ((0o022, 0o644), (0o027, 0o640), (0o077, 0o600)))
+def test_weights_have_the_mode_of_other_files(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        save_tensors({"w": torch.zeros(1)}, tmp_path / "w.safetensors")
+        assert os.umask(umask) == umask  # as it was
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "w.safetensors").stat().st_mode) == mode
+
+
+def test_what_lies_there_is_not_written_over_unasked(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/a.txt").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("nowhere")
+    require_free(tmp_path / "new", tmp_path / "empty")
+    for taken in ("full", "full/a.txt", "link"):
+        with pytest.raises(ConfigError, match=rf"{taken} exists: .* --overwrite"):
+            require_free(tmp_path / "new", tmp_path / taken)
+        require_free(tmp_path / taken, overwrite=True)

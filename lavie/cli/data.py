@@ -1,6 +1,7 @@
 """The commands `lavie data ...`: pack and demo here, index, plan, check and cache in modules of their own."""
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,11 +11,12 @@ import typer
 from ..caption_limit import CaptionLimit, clip_words
 from ..console import make_console, progress_bar
 from ..errors import DataError
+from ..files import require_free
 from .data_cache import cache_command
 from .data_check import check_command
 from .data_index import index_command
 from .data_plan import plan_command
-from .runs import Tokenizer, limit_of
+from .runs import Overwrite, Tokenizer, limit_of
 from .tables import print_counts, print_first
 
 if TYPE_CHECKING:
@@ -74,11 +76,16 @@ def demo_command(
         typer.Option(help="Least and most that shapes move in a clip, in units of the frame. Default: far."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives other clips.")] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw a small captioned dataset of coloured shapes that move."""
     from ..data.prepare.synthetic import FARTHEST, TRAVEL, demo_set
 
     travel = travel or TRAVEL
+    for folder in (out / "train", out / "validation"):
+        require_free(folder, overwrite=overwrite)
+        if folder.is_dir():
+            shutil.rmtree(folder)
     # Options that typer's own ranges cannot check.
     if size % 2:
         raise DataError(f"--size {size}: wanted an even number, for H.264")

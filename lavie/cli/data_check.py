@@ -145,6 +145,9 @@ def _table(report: "CheckReport") -> Table:
         table.add_row("files of the system", str(report.system_files), "passed over")
     table.add_row("repeated captions", str(report.duplicate_captions), "")
 
+    for remark, count in facts["interpreted"].items():
+        table.add_row(remark, str(count), "videos; how each is shown stands in its index")
+
     # Red rows are problems that keep samples from training.
     counts = report.counts
     for problem in PROBLEMS:

@@ -44,7 +44,9 @@ def generate(
         bool, typer.Option(help="Two calls of the network in place of one of twice the batch: less memory.")
     ] = False,
     dry_run: Annotated[bool, typer.Option(help="Print sizes and peak memory, and refuse what cannot fit.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace clips of other prompts that lie in --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace clips of other prompts, settings or weights that lie in --out.")
+    ] = False,
     drop_work: Annotated[
         bool, typer.Option(help="Delete the frames in OUT/work when the videos are written, about 480 MB for each.")
     ] = False,
@@ -67,6 +69,8 @@ def generate(
         import torch
 
         _print_estimate(load(torch.device("meta")), offload, sequential_guidance)
+        if prompt or prompt_file:
+            read_prompts(prompt, prompt_file)
         return
     prompts = read_prompts(prompt, prompt_file)
     if out is None:

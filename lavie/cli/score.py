@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..console import make_console
-from .runs import Checkpoint, Run, one_run
+from ..files import require_free
+from .runs import Checkpoint, Overwrite, Run, one_run
 
 if TYPE_CHECKING:
     from ..evaluation.score_base import JudgedSet
@@ -26,6 +27,7 @@ def score(
     checkpoint: Checkpoint = None,
     num: Annotated[int, typer.Option(min=1, help="Clips per held-out prompt.")] = 4,
     seed: Annotated[int, typer.Option(help="Seed of the initial noise.")] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Judge a run on held-out data.
 
@@ -39,6 +41,10 @@ def score(
     from ..inference.text_to_video import TextToVideo
 
     sampler, config = load_stage(folder)
+    stage = config.stage
+    base = ("score.json", "clips.png", "images.png")
+    names = base if isinstance(sampler, TextToVideo) else (f"score-{stage}.json", f"{stage}.png")
+    require_free(*(out / name for name in names), overwrite=overwrite)
     if isinstance(sampler, TextToVideo):
         judged = {}
         for kind, samples in score_base(sampler, config, out, num_per_prompt=num, seed=seed, track=_track):

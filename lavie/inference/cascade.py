@@ -1,6 +1,7 @@
 """The whole cascade in one process: a prompt becomes key frames, the key frames a clip, the clip a large clip."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -123,7 +124,12 @@ class Cascade:
             # An offloaded stage waits on the CPU, in the dtype of the device that it will run on.
             checkpoint = find_stage(stage_folder)
             home = torch.device("cpu") if offload and device != META else device
-            stages[stage], config = load_stage(checkpoint, device=home, dtype=dtype or dtype_on(device), runs_on=device)
+            stages[stage], config = load_stage(
+                checkpoint,
+                device=home,
+                dtype=dtype or dtype_on(device),
+                runs_on=default_device() if device == META else device,
+            )
             if config.stage != stage:
                 raise CheckpointError(f"{checkpoint} is of stage {config.stage}, wanted {stage}: move it there")
             defaults[stage] = run_defaults(config)
@@ -216,6 +222,17 @@ class Cascade:
                 torch.cuda.empty_cache()  # does nothing without a GPU
             previous = stage
         return [clip.frames for clip in clips]
+
+    def records(self, prompts: Sequence[str], *, stop_after: str = "vsr") -> list[dict[str, dict[str, Any]]]:
+        """Return for each prompt what would decide its clip of each stage, by stage, as work/ records it."""
+        found = []
+        for index, prompt in enumerate(prompts):
+            clip, records = CascadeClip(prompt, index), {}
+            for stage in (name for name in _until(stop_after) if name in self.stages):
+                clip.record = self._record(stage, clip)
+                records[stage] = clip.record
+            found.append(json.loads(json.dumps(records)))
+        return found
 
     def _warn_of_unread(self, stages: Iterable[str], prompts: Sequence[str]) -> None:
         """Warn of what the stages' text encoders cut off of the prompts, with their suffixes, and of negative ones."""

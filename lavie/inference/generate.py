@@ -19,7 +19,7 @@ from .schedulers import require_sampling
 from .settings import BaseSettings, arguments
 from .text_to_video import TextToVideo
 from .video_io import write_mp4, write_sample, write_sheet
-from .work import Work
+from .work import Record, Work
 
 INDEX = "prompts.jsonl"
 """The file that says which prompt, seed and settings every numbered sample of a folder has."""
@@ -156,8 +156,7 @@ def generate_cascade(
         num_per_prompt: clips of each prompt.
         stop_after: the last stage that runs.
         sequential_guidance: see `Denoising`.
-        overwrite: whether clips of other prompts that lie in `out` may be replaced. Those of the same prompts are,
-            where their settings or weights differ.
+        overwrite: whether clips of other prompts, settings or weights that lie in `out` may be replaced.
         drop_work: whether the frames in work/ are deleted when all videos are written.
         progress: called after each denoising step.
 
@@ -165,22 +164,18 @@ def generate_cascade(
         The videos, prompt by prompt and stage by stage, then the sheet.
 
     Raises:
-        ConfigError: no prompts, settings that cannot be sampled, or clips of other prompts in `out`.
+        ConfigError: no prompts, settings that cannot be sampled, or other clips in `out`.
     """
     out = Path(out)
     if num_per_prompt < 1:
         raise ConfigError(f"num_per_prompt (--num): got {num_per_prompt}, wanted 1 or more")
     prompts = [prompt for prompt in prompts for _ in range(num_per_prompt)]
 
-    # A folder of other prompts is refused before anything is sampled.
+    # Finished clips that this call would replace are refused before anything is sampled.
     work = Work(out / "work")
-    for index, prompt in enumerate(prompts):
-        finished = work.record(index, "base")
-        if finished and finished["prompt"] != prompt and not overwrite:
-            raise ConfigError(
-                f"{out} holds clips of other prompts, as {index:05d} of {finished['prompt']!r}: give another --out "
-                "folder, or --overwrite"
-            )
+    if not overwrite:
+        for index, records in enumerate(cascade.records(prompts, stop_after=stop_after)):
+            _require_own(out, work, index, records)
 
     clips = cascade(
         prompts, stop_after=stop_after, work=work, sequential_guidance=sequential_guidance, progress=progress
@@ -204,6 +199,27 @@ def generate_cascade(
     if drop_work:
         work.drop()
     return [*paths, out / "sheet.png"]
+
+
+def _require_own(out: Path, work: Work, index: int, records: Mapping[str, Record]) -> None:
+    """Raise ConfigError if clip `index` in `out` was made of anything else than `records` says, stage by stage."""
+    either = "give another --out folder, or --overwrite"
+    kept = [stage for stage in records if work.record(index, stage)]
+    lying = [path for path in sorted(out.glob(f"{index:05d}*.mp4")) if not kept]
+    if lying:
+        raise ConfigError(f"{lying[0]} exists, and nothing in {work.folder} says what it was made of: {either}")
+    for stage in kept:
+        found, wanted = work.record(index, stage) or {}, records[stage]
+        if found["prompt"] != wanted["prompt"]:
+            raise ConfigError(f"{out} holds clips of other prompts, as {index:05d} of {found['prompt']!r}: {either}")
+        if found["settings"] != wanted["settings"]:
+            keys = [key for key, value in wanted["settings"].items() if found["settings"].get(key) != value]
+            raise ConfigError(
+                f"{out} holds clips of other settings, as {index:05d} ({', '.join(f'{stage}.{key}' for key in keys)}): "
+                f"{either}"
+            )
+        if found["weights"] != wanted["weights"]:
+            raise ConfigError(f"{out} holds clips of other weights of stage {stage}, as {index:05d}: {either}")
 
 
 def _write_index(out: Path, samples: Sequence[tuple[str, str, Mapping[str, Any]]]) -> None:

@@ -12,7 +12,7 @@ from ..models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoenco
 from ..models.backends import require_backends, set_backends
 from ..models.text_encoder import ClipTextEncoder, HashTextEncoder, build_text_encoder
 from ..models.unet import VideoUNet
-from ..models.weights import load_network
+from ..models.weights import load_network, weight_files
 from ..run_folder import NETWORK, RUN_CONFIG, find_stage, is_export
 from .interpolation import Interpolator
 from .sampler import Sampler
@@ -62,12 +62,14 @@ def load_stage(
     config = load_config(folder / RUN_CONFIG)
     device = device or default_device()
     dtype = dtype or dtype_on(device)
-    if device != META:  # where operations compute sizes only, on no backend
-        require_backends(config.kernels, config.attention, runs_on or device)
+    runs_on = runs_on or device
+    if runs_on != META:  # where operations compute sizes only, on no backend
+        require_backends(config.kernels, config.attention, runs_on)
 
     # An estimate needs the sizes of the parts only: on the meta device no weights are read.
     pretrained = encoders_folder(folder, config)
     if device == META:
+        weight_files(folder / NETWORK)  # an estimate of what cannot be loaded helps nobody
         network, autoencoder, text_encoder = _sizes(config, dtype, pretrained)
     else:
         network = load_network(folder / NETWORK, device, dtype)

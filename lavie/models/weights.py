@@ -15,6 +15,7 @@ from ..config.load import validate
 from ..config.model import UNetConfig
 from ..distributed import log
 from ..errors import CheckpointError
+from ..files import apply_umask
 from ..run_folder import NETWORK, checkpoints, newest_checkpoint
 from .released import from_released, read_released, require_stage, to_released, unet_config
 from .state_dict import StateDict, require_fit, shapes
@@ -200,7 +201,13 @@ def save_network(folder: str | Path, config: UNetConfig, state: StateDict) -> No
     folder.mkdir(parents=True, exist_ok=True)
     values = {"_class_name": VideoUNet.__name__, **config.model_dump(mode="json")}
     (folder / CONFIG_NAME).write_text(json.dumps(values, indent=2) + "\n")
-    save_file({name: value.contiguous() for name, value in state.items()}, folder / WEIGHTS_NAME)
+    save_tensors({name: value.contiguous() for name, value in state.items()}, folder / WEIGHTS_NAME)
+
+
+def save_tensors(tensors: StateDict, path: Path) -> None:
+    """Write tensors by name as safetensors, to a file that others may read where the umask lets them."""
+    save_file(dict(tensors), path)
+    apply_umask(path)
 
 
 def load_network(
@@ -223,18 +230,27 @@ def read_config(folder: Path) -> UNetConfig:
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
     """Return the tensors of a network's folder in diffusers' format: one safetensors file, or several with an index."""
-    index = folder / (WEIGHTS_NAME + ".index.json")
-    names = sorted(set(read_json(index).get("weight_map", {}).values())) if index.is_file() else [WEIGHTS_NAME]
     state: dict[str, Tensor] = {}
-    for name in names:
-        file = folder / name
-        if file.name != name or not file.is_file():
-            raise CheckpointError(f"{folder}: {name} is missing; weights are read from safetensors only")
+    for file in weight_files(folder):
         try:
             state.update(load_file(file))
         except SafetensorError as error:
             raise CheckpointError(f"{file}: no complete safetensors file: {error}") from None
     return state
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a network's folder in diffusers' format.
+
+    Raises:
+        CheckpointError: one of them is missing.
+    """
+    index = folder / (WEIGHTS_NAME + ".index.json")
+    names = sorted(set(read_json(index).get("weight_map", {}).values())) if index.is_file() else [WEIGHTS_NAME]
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: {name} is missing; weights are read from safetensors only")
+    return [folder / name for name in names]
 
 
 def read_json(file: Path) -> dict[str, Any]:

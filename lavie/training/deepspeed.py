@@ -22,6 +22,7 @@ from ..launcher import find_place
 from ..models.attention import TransformerBlock
 from ..models.resnet import ResnetBlock
 from ..models.temporal import TemporalResnetBlock
+from .compilation import told_compilation
 from .optim import build_optimizer
 from .precision import fill_accumulation, training_dtype
 
@@ -30,7 +31,7 @@ FAREWELL = 5.0
 
 
 def init_distributed(store: dist.Store | None = None) -> torch.device:
-    """Join the process group, which has one rank where no launcher is, and return this rank's device.
+    """Join PyTorch's process group, which has one rank where no launcher is, and return this rank's device.
 
     Args:
         store: where the ranks meet, as `preflight` leaves it; by default one of their own.
@@ -39,16 +40,15 @@ def init_distributed(store: dist.Store | None = None) -> torch.device:
     tools, path = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)
     if tools not in path.split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join([tools, path])
-    import deepspeed
-    from deepspeed.constants import default_pg_timeout
-
-    # DeepSpeed calls collectives by names that PyTorch has begun to rename; nobody who trains can act on it.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
 
     # Without a GPU, DeepSpeed must be told so before it looks for one.
     cuda = torch.cuda.is_available()
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    from deepspeed.constants import default_pg_timeout
+
+    # DeepSpeed calls collectives by names that PyTorch has begun to rename; nobody who trains can act on it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     place = find_place()
     device = torch.device("cuda", place.local_rank) if cuda else torch.device("cpu")
     if cuda:
@@ -66,7 +66,6 @@ def init_distributed(store: dist.Store | None = None) -> torch.device:
             timeout=default_pg_timeout,
             device_id=device if cuda and place.world_size > 1 else None,
         )
-    deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
     return device
 
 
@@ -151,6 +150,8 @@ def resolve_json(path: str | Path, config: TrainConfig, world_size: int) -> dict
     if stage not in (0, 1, 2, 3):
         raise ConfigError(f"{path}: zero_optimization.stage is {stage!r}: wanted 0, 1, 2 or 3")
 
+    _check_offload(settings, config, path)
+
     # What both sides say must agree.
     dtype = training_dtype(config)
     micro, accumulation = config.train_batch_size, config.gradient_accumulation_steps
@@ -176,6 +177,39 @@ def resolve_json(path: str | Path, config: TrainConfig, world_size: int) -> dict
 def zero_stage(settings: dict[str, Any]) -> int:
     """Return the ZeRO stage, 0 to 3, of DeepSpeed's settings."""
     return settings.get("zero_optimization", {}).get("stage", 0)
+
+
+def offloads(settings: dict[str, Any]) -> bool:
+    """Return whether DeepSpeed's settings keep the optimizer's states on the CPU."""
+    section = settings.get("zero_optimization", {}).get("offload_optimizer") or {}
+    return section.get("device", "none") != "none"
+
+
+def _check_offload(settings: dict[str, Any], config: TrainConfig, path: str | Path) -> None:
+    """Let our optimizer run on the CPU if the settings ask for that; raise ConfigError at what is not supported."""
+    zero = settings.get("zero_optimization", {})
+    for section in ("offload_optimizer", "offload_param"):
+        asked = zero.get(section)
+        if not isinstance(asked, (dict, type(None))):
+            raise ConfigError(f"{path}: zero_optimization.{section} is {asked!r}: wanted an object")
+        device, known = (asked or {}).get("device", "none"), ("none", "cpu")[: 1 + (section == "offload_optimizer")]
+        if device not in known:
+            raise ConfigError(
+                f"{path}: zero_optimization.{section}.device is {device!r}: wanted {' or '.join(known)}, as only the "
+                "optimizer's states can be kept on the CPU (configs/zero3_offload.json)"
+            )
+    if not offloads(settings):
+        return
+    if not zero_stage(settings):
+        raise ConfigError(f"{path}: offload_optimizer needs zero_optimization.stage 1, 2 or 3, and it is 0")
+    if config.optimizer != "adamw":
+        raise ConfigError(
+            f"{path} keeps the optimizer's states on the CPU, where optimizer {config.optimizer} would be slow and "
+            "gain little: set optimizer to adamw, or give configs/zero2.json"
+        )
+
+    # DeepSpeed would insist on an optimizer of its own, which it compiles; PyTorch's AdamW computes the same.
+    _fill(settings, "zero_force_ds_cpu_optimizer", False, "our AdamW also updates weights on the CPU", path)
 
 
 def _fill(settings: dict[str, Any], key: str, value: Any, source: str, path: str | Path) -> None:
@@ -215,6 +249,11 @@ def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, An
         the parameters of its module have their float32 masters as the attribute fp32_master.
     """
     import deepspeed
+
+    # Here DeepSpeed compiles, where it must: mistakes that need no engine have been told before.
+    single_node = dist.get_world_size() == int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
+    with told_compilation(single_node) if dist.get_backend() == "gloo" else nullcontext():
+        deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
 
     # Some blocks are gathered and released whole: a TransformerBlock multiplies with several layers' weights at once,
     # and all kinds hold too little for a round of communication per layer to pay.

@@ -10,6 +10,9 @@ from ..files import replacing
 from ..run_folder import METRICS
 from .progress import Display
 
+VALIDATION_PARTS = {"video": "validation_loss_video", "images": "validation_loss_image"}
+"""The keys of the validation loss's parts, by what the screen calls them."""
+
 
 class Metrics:
     """The records of a run, one a step: in output_dir/metrics.jsonl, in TensorBoard, and on the screen.
@@ -28,7 +31,7 @@ class Metrics:
         self._drop_after(start_step)
         self._file = self.path.open("a")
         self._writer = SummaryWriter(str(Path(config.output_dir) / "tensorboard"), purge_step=start_step + 1)
-        self._display = Display(config, start_step)
+        self._display, self._total = Display(config, start_step), config.max_train_steps
 
     def log(self, record: dict[str, Any]) -> None:
         """Write a record, and show its training loss or its validation loss.
@@ -44,7 +47,9 @@ class Metrics:
         if "loss" in record:
             self._display.show(record)
         if "validation_loss" in record:
-            self._display.note(f"step {record['step']}: validation loss {record['validation_loss']:.4f}")
+            parts = [f"{part} {record[key]:.4f}" for part, key in VALIDATION_PARTS.items() if key in record]
+            losses = f"validation loss {record['validation_loss']:.4f}" + (f" ({', '.join(parts)})" if parts else "")
+            self._display.note(f"step {record['step']}/{self._total}  {losses}")
 
     def close(self) -> None:
         """Flush everything and give the screen back."""

@@ -28,6 +28,7 @@ class Display:
         self._steps, self._seconds, self._waited = 0, 0.0, 0.0
 
         console = make_console()
+        self._has_bar = console.is_terminal and not console.is_dumb_terminal
         self._bar = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -36,7 +37,7 @@ class Display:
             TimeRemainingColumn(),
             TextColumn("{task.fields[status]}"),
             console=console,
-            disable=not console.is_terminal,
+            disable=not self._has_bar,
         )
         self._task = self._bar.add_task("train", total=self._total, completed=start_step, status="")
         self._bar.start()
@@ -50,7 +51,7 @@ class Display:
         losses = f"loss {record['loss']:.4f}"
         if self._has_images:
             losses += f" (video {record['loss_video']:.4f}, images {record['loss_image']:.4f})"
-        if self._bar.console.is_terminal:
+        if self._has_bar:
             self._bar.update(self._task, completed=step, status=f"{losses}  {record['samples_per_s']:.1f} samples/s")
             return
 
@@ -74,8 +75,8 @@ class Display:
 
     def note(self, text: str) -> None:
         """Show a line of text, which has its time of day where there is no terminal."""
-        if self._bar.console.is_terminal:
-            self._bar.console.print(text, highlight=False, markup=False)
+        if self._has_bar:
+            self._bar.console.print(text)
         else:
             print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", flush=True)
 

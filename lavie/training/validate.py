@@ -1,10 +1,15 @@
 """The validation loss: held-out clips at fixed noise and fixed timesteps, so that runs and steps compare."""
 
 import torch
+from torch import nn
 
+from ..config.train import TrainConfig
 from ..data.feed.batches import Batch
-from ..distributed import sum_over_ranks
+from ..distributed import sum_over_ranks, world_size
+from ..models.backends import set_backends
 from ..models.unet import VideoUNet
+from .deepspeed import training_dtype
+from .ema import EMA, gathered_weights
 from .objective import Objective
 
 QUANTILES = (0.125, 0.375, 0.625, 0.875)
@@ -12,26 +17,58 @@ QUANTILES = (0.125, 0.375, 0.625, 0.875)
 
 
 @torch.no_grad()
+def averaged_network(module: nn.Module, ema: EMA | None, config: TrainConfig, device: torch.device) -> VideoUNet:
+    """Return a second network with the averaged weights, whole on every rank, in the dtype of training. Collective.
+
+    Weights that do not train are those of the training network where that holds them whole, not copies: with
+    trainable=temporal the second network takes a twentieth of the memory. Nothing of the training network changes.
+
+    Args:
+        module: the one that trains, a DeepSpeed engine's.
+        ema: the average, or None for the present weights.
+        config: the run.
+        device: where the network will run.
+    """
+    # Built on the meta device: its random start is never drawn.
+    with torch.device("meta"):
+        network = VideoUNet(config.model)
+    weights = {}
+    live = dict(module.named_parameters())
+    for name, weight in gathered_weights(module, ema):
+        shared = not live[name].requires_grad and not hasattr(live[name], "ds_id")
+        weights[name] = live[name].detach() if shared else weight.to(device, training_dtype(config))
+    network.load_state_dict(weights, assign=True)
+    set_backends(network, kernels=config.kernels, attention=config.attention)
+    return network.requires_grad_(False).eval()
+
+
+@torch.no_grad()
 def validation_loss(network: VideoUNet, objective: Objective, batches: list[Batch]) -> dict[str, float]:
     """Return the mean loss over all ranks' batches. Collective.
+
+    Batches without images, of a held-out set that has none, are judged by their clips alone.
 
     Args:
         network: the network, whole on every rank.
         objective: gives inputs and losses.
-        batches: this rank's; every rank has the same number of them.
+        batches: this rank's; every rank has the same number of them, all with images or all without.
 
     Returns:
-        "validation_loss_t<timestep>" for each of QUANTILES, and their mean as "validation_loss".
+        "validation_loss_t<timestep>" for each of QUANTILES, and their mean as "validation_loss"; where there are
+        images, the means of its two parts too, as "validation_loss_video" and "validation_loss_image".
     """
     timesteps = [int(q * objective.schedule.num_train_timesteps) for q in QUANTILES]
-    sums = torch.zeros(len(timesteps) + 1, dtype=torch.float64)
+    sums = torch.zeros(len(timesteps), 3, dtype=torch.float64)
     for batch in batches:
         for i, timestep in enumerate(timesteps):
-            sums[i] += objective.loss(network, objective.validation_inputs(batch, timestep)).total.item()
-        sums[-1] += 1
+            loss = objective.loss(network, objective.validation_inputs(batch, timestep))
+            sums[i] += torch.stack(loss).double().cpu()
 
-    # The last sum is the number of batches.
-    sums = sum_over_ranks(sums.to(objective.device)).cpu()
-    losses = (sums[:-1] / sums[-1]).tolist()
-    by_timestep = {f"validation_loss_t{t}": loss for t, loss in zip(timesteps, losses, strict=True)}
-    return {"validation_loss": sum(losses) / len(losses), **by_timestep}
+    # All ranks have as many batches.
+    means = sum_over_ranks(sums.to(objective.device)).cpu() / (world_size() * len(batches))
+    total, video, image = means.mean(0).tolist()
+    losses = {"validation_loss": total}
+    if any(len(row) > 1 for batch in batches for row in batch["captions"]):
+        losses |= {"validation_loss_video": video, "validation_loss_image": image}
+    by_timestep = {f"validation_loss_t{t}": loss for t, loss in zip(timesteps, means[:, 0].tolist(), strict=True)}
+    return losses | by_timestep

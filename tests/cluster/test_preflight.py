@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from lavie.cli.doctor import app
 from lavie.cluster import preflight
-from lavie.cluster.preflight import examine
+from lavie.cluster.preflight import Finding, Report, examine
 from lavie.cluster.rendezvous import meet
-from lavie.errors import ClusterError
+from lavie.errors import ClusterError, LostRankError
 from lavie.launcher import Place
 from lavie.testing import free_port
 from lavie.training import stop
@@ -184,3 +184,15 @@ def test_the_doctor_of_one_rank_says_how_to_start_it(environment):
     environment()
     done = CliRunner().invoke(app, ["cluster", str(ROOT / "configs/smoke/base.yaml")])
     assert done.exit_code == 0 and "one rank: nothing to compare" in done.output
+
+
+@pytest.mark.parametrize("others, kind", ((0, LostRankError), (1, ClusterError)))
+def test_another_start_may_mend_missing_ranks_alone(others, kind):
+    """Findings that are not fatal change nothing; each fatal one is told."""
+    fine, lost, wrong = Finding("a clock is 2 s ahead", False), Finding("rank 3", True, True), Finding("versions", True)
+    Report((), (fine,)).require_agreement()
+    report = Report((), (fine, lost, *[wrong] * others))
+    with pytest.raises(ClusterError, match="- rank 3") as error:
+        report.require_agreement()
+    assert type(error.value) is kind and "clock" not in str(error.value)
+    assert ("- versions" in str(error.value)) == bool(others)

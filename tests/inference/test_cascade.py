@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from typing import NamedTuple
 
@@ -9,13 +10,15 @@ import av
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lavie.cli import main as cli
-from lavie.errors import CheckpointError, ConfigError
+from lavie.errors import CheckpointError, ConfigError, KernelError
 from lavie.inference.cascade import Cascade
 from lavie.inference.generate import generate_cascade
 from lavie.inference.settings import CascadeSettings
 from lavie.inference.work import Work
+from lavie.run_folder import find_stage
 
 
 @pytest.fixture
@@ -137,11 +140,11 @@ def test_a_finished_stage_is_not_made_again(cascade_folder, count, tmp_path):
     assert np.array_equal(np.load(tmp_path / "work/00001-interpolation.npy"), kept)
     changed = Cascade.from_pretrained(**folder, overrides=["interpolation.guidance_scale=3"])
     calls = count(changed)
-    generate_cascade(changed, ["red", "blue"], tmp_path, stop_after="interpolation")
+    generate_cascade(changed, ["red", "blue"], tmp_path, stop_after="interpolation", overwrite=True)
     assert calls == {"base": 0, "interpolation": 6, "vsr": 0}
     changed = Cascade.from_pretrained(**folder, overrides=["base.guidance_scale=1", "interpolation.guidance_scale=3"])
     calls = count(changed)
-    generate_cascade(changed, ["red", "blue"], tmp_path, stop_after="interpolation")
+    generate_cascade(changed, ["red", "blue"], tmp_path, stop_after="interpolation", overwrite=True)
     assert calls == {"base": 6, "interpolation": 6, "vsr": 0}
 
 
@@ -156,6 +159,65 @@ def test_frames_are_dropped_when_all_is_written(cascade_folder, count, tmp_path)
     generate_cascade(cascade, ["red"], tmp_path, stop_after="base")  # drawn anew
     assert calls["base"] == 3
     assert Work(tmp_path / "work").size() == (tmp_path / "work/00000-base.npy").stat().st_size > 3 * 16 * 24 * 3
+
+
+@pytest.mark.slow
+def test_a_stage_of_new_weights_is_made_again_with_those_after_it(cascade_folder, count, tmp_path):
+    folder, out = tmp_path / "cascade", tmp_path / "out"
+    shutil.copytree(cascade_folder, folder)
+    first = Cascade.from_pretrained(folder)
+    generate_cascade(first, ["red"], out, stop_after="interpolation")
+    old = {stage: np.load(out / f"work/00000-{stage}.npy") for stage in ("base", "interpolation")}
+
+    # The base stage is trained on: the same file name, other weights.
+    [file] = find_stage(folder / "base").glob("unet/*.safetensors")
+    save_file({name: value * 1.5 for name, value in load_file(file).items()}, file)
+    second = Cascade.from_pretrained(folder)
+    calls = count(second)
+    with pytest.raises(ConfigError, match="other weights of stage base, as 00000"):
+        generate_cascade(second, ["red"], out, stop_after="interpolation")
+    assert not any(calls.values())
+    generate_cascade(second, ["red"], out, stop_after="interpolation", overwrite=True)
+    assert calls == {"base": 3, "interpolation": 3, "vsr": 0}
+    assert not any(np.array_equal(np.load(out / f"work/00000-{stage}.npy"), frames) for stage, frames in old.items())
+
+    # Another interpolation network leaves the base stage's clips as they are.
+    [file] = find_stage(folder / "interpolation").glob("unet/*.safetensors")
+    save_file({name: value * 1.5 for name, value in load_file(file).items()}, file)
+    third = Cascade.from_pretrained(folder)
+    calls = count(third)
+    generate_cascade(third, ["red"], out, stop_after="interpolation", overwrite=True)
+    assert calls == {"base": 0, "interpolation": 3, "vsr": 0}
+
+
+def test_clips_of_other_settings_are_not_written_over_unasked(cascade_folder, tmp_path):
+    generate_cascade(Cascade.from_pretrained(cascade_folder, stop_after="base"), ["red"], tmp_path, stop_after="base")
+    before = (tmp_path / "00000-base.mp4").read_bytes()
+    other = Cascade.from_pretrained(cascade_folder, stop_after="base", seed=1)
+    with pytest.raises(ConfigError, match=r"other settings, as 00000 \(base.seed\): .* --overwrite"):
+        generate_cascade(other, ["red"], tmp_path, stop_after="base")
+    assert (tmp_path / "00000-base.mp4").read_bytes() == before
+    generate_cascade(other, ["red"], tmp_path, stop_after="base", overwrite=True)
+    assert (tmp_path / "00000-base.mp4").read_bytes() != before
+
+    # Clips without a record of what they were made of, as after `rm -r work`.
+    shutil.rmtree(tmp_path / "work")
+    with pytest.raises(ConfigError, match=r"nothing in .* says what it was made of"):
+        generate_cascade(other, ["red"], tmp_path, stop_after="base")
+
+
+def test_an_estimate_refuses_what_cannot_run(cascade_folder, tmp_path):
+    shutil.copytree(cascade_folder, tmp_path / "cascade")
+    config = find_stage(tmp_path / "cascade/base") / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("attention: sdpa", "attention: flash-attn"))
+    with pytest.raises(KernelError, match="flash-attn"):
+        Cascade.from_pretrained(tmp_path / "cascade", device="meta")
+    config.write_text(text)
+    [file] = config.parent.glob("unet/*.safetensors")
+    file.unlink()
+    with pytest.raises(CheckpointError, match="is missing"):
+        Cascade.from_pretrained(tmp_path / "cascade", device="meta")
 
 
 def test_other_prompts_are_not_written_over_unasked(cascade_folder, tmp_path):
@@ -190,7 +252,7 @@ def test_stopping_early_needs_no_later_stage(cascade_folder, tmp_path):
         ("vsr.noise_level=11", r"noise_level: got 11, wanted 0 .. 10; change --set vsr.noise_level="),
         ("vsr.window=4 vsr.overlap=4", r"window: got windows of 4 that overlap by 4.*vsr.overlap="),
         ("vsr.guidence_scale=6", r"unknown key vsr.guidence_scale; did you mean vsr.guidance_scale"),
-        ("vsr.scheduler=heun", r"vsr.scheduler: .*'unipc'"),
+        ("vsr.scheduler=heun", r"vsr.scheduler: wanted .*unipc"),
     ),
 )
 def test_refusals_come_first_and_name_the_flag(cascade_folder, overrides, message):

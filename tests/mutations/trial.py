@@ -46,6 +46,7 @@ class Copy:
             "PYTHONDONTWRITEBYTECODE": "1",  # what was compiled with a fault must not outlive it
             "LAVIE_SHARED": str(folder / "no-reference-data"),  # nobody who clones the project has it
             **dict.fromkeys(("TMPDIR", "XDG_CACHE_HOME", "TRITON_CACHE_DIR"), str(self.scratch)),
+            "TORCH_EXTENSIONS_DIR": str(folder.parent / "extensions"),  # DeepSpeed's operator is compiled once
             **{"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         }
         memory = psutil.virtual_memory().total

@@ -2,13 +2,16 @@
 
 import errno
 import json
+import os
 import shutil
+import stat
 from types import SimpleNamespace
 
 import pytest
 
 from lavie.config.load import dump_yaml
 from lavie.errors import CheckpointError, TrainingError
+from lavie.inference.exchange.export import export_stage
 from lavie.models.weights import load_network
 from lavie.run_folder import checkpoints, newest_checkpoint
 from lavie.testing import run_distributed
@@ -33,6 +36,15 @@ def test_keeps_the_newest_and_leaves_no_partial_folder(rendered, tmp_path):
         "diffusion_pytorch_model.safetensors",
     ]
     assert load_network(tmp_path / "run" / "checkpoint-5" / "unet").config == config.model
+    export_stage(tmp_path / "run", tmp_path / "exported")
+    # Whoever may read one file of a run or an export may read all: what the umask allows, nothing else decides.
+    umask = os.umask(0o022)
+    os.umask(umask)
+    for folder in (tmp_path / "run", tmp_path / "exported"):
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert any(path.suffix == ".safetensors" for path in files)
+        for path in files:
+            assert stat.S_IMODE(path.stat().st_mode) & 0o666 == 0o666 & ~umask, path
 
 
 def test_newest_is_by_step_and_skips_what_is_not_finished(tmp_path):

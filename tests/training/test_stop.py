@@ -1,17 +1,21 @@
 """A run that is asked to stop: all ranks leave after the same step, whoever got the signal, and lose nothing."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from lavie.config.load import dump_yaml
 from lavie.config.train import TrainConfig
 from lavie.run_folder import checkpoints
 from lavie.testing import run_distributed
-from tests.training.runs import losses, make_config, records, weight_hashes
+from lavie.training import stop
+from tests.training.runs import deepspeed_json, losses, make_config, records, weight_hashes
 
 STEPS = 6
 
@@ -80,3 +84,58 @@ assert stop.SIGNAL in signal.sigpending() and child.wait() == 7
         script = f'{before} exec "$0" -c "$1"'
         done = subprocess.run(["bash", "-c", script, sys.executable, code], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
+
+
+def terminal(*command: str) -> tuple[int, int]:
+    """Start a command on a terminal of its own, and return its process id and the terminal's other end."""
+    pid, screen = pty.fork()
+    if pid == 0:
+        os.execvpe(command[0], command, os.environ | {"DS_ACCELERATOR": "cpu", "TERM": "dumb", "OMP_NUM_THREADS": "1"})
+    return pid, screen
+
+
+def read_until(screen: int, words: str | None, seconds: float = 400) -> str:
+    """Return what a terminal shows until it shows some words, or until its processes are gone."""
+    shown, deadline = "", time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            shown += os.read(screen, 65536).decode(errors="replace")
+        except OSError:  # nobody writes to it any more
+            break
+        if words and words in shown:
+            return shown
+    assert words is None, shown
+    return shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("again", (False, True))
+def test_ctrl_c_saves_and_stops_and_a_second_one_ends_at_once(rendered, tmp_path, again):
+    config = make_config(rendered, tmp_path / "run", max_train_steps=10_000, data={"num_workers": 1})
+    (tmp_path / "run.yaml").write_text(dump_yaml(config))
+    settings = deepspeed_json(tmp_path, 2)
+    pid, screen = terminal(sys.executable, "train.py", str(tmp_path / "run.yaml"), "--deepspeed", str(settings))
+    shown = read_until(screen, "/10000" if not again else "videos")  # in the middle of training, or of the start
+    os.write(screen, b"\x03")
+    shown += read_until(screen, "Ctrl-C: the run saves after this step")
+    if again:
+        time.sleep(stop.ECHO + 0.5)
+        os.write(screen, b"\x03")
+    shown += read_until(screen, None)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code == (130 if again else 85), shown
+    assert "Traceback" not in shown and shown.count("Ctrl-C") == 1
+    assert ("asked to stop" in shown) != again
+    assert len(checkpoints(tmp_path / "run")) == (0 if again else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first, code", (("", -signal.SIGTERM), ("os.kill(os.getpid(), signal.SIGINT); " * 2, 7)))
+def test_sigterm_ends_a_rank_unless_ctrl_c_came_before(first, code):
+    """In the middle of what no Python code interrupts, and where the launcher passes Ctrl-C on twice."""
+    program = "import ctypes, os, signal; from lavie.training import stop; stop.listen(); stop.catch_interrupts(); "
+    program += first + "os.kill(os.getpid(), signal.SIGTERM); ctypes.CDLL(None).usleep(900_000); "
+    program += "ctypes.CDLL(None).usleep(900_000); os._exit(7)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count("Ctrl-C: the run saves after this step") == bool(first)

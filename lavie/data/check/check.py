@@ -19,7 +19,7 @@ from ..shards.member import read_member
 from .language import is_english, is_latin
 from .look import Compare, look
 from .members import read_shard
-from .report import CheckReport, member_name
+from .report import NOTES, CheckReport, member_name
 
 WORDS = 3
 """Captions of fewer words are noted as short: the paper leaves them out (section 5.1)."""
@@ -135,6 +135,11 @@ def _judge_facts(sample: Sample, report: CheckReport, earlier: _EarlierSamples) 
 
     if sample.vfr:
         report.note(name, "variable frame rate", f"{sample.fps:.3f} frames per second on average")
+    for text in sample.notes:
+        remark, _, detail = text.partition(": ")
+        report.interpreted[remark] += 1
+        if remark in NOTES:
+            report.note(name, remark, detail)
     if words < WORDS:
         report.note(name, "short caption", sample.caption)
     [length] = report.limit.lengths([sample.caption])

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...caption_limit import CaptionLimit, clip_words
+from ..media.decode import REMARKS
 from ..shards.index_file import Rejected, Sample
 
 UNUSABLE = (
@@ -30,6 +31,8 @@ NOTES = (
     "no index",
     "duplicate media",
     "variable frame rate",
+    "several video streams",
+    "interlaced",
     "short caption",
     "long caption",
     "left out by the run",
@@ -74,6 +77,8 @@ class CheckReport:
     """Number of samples by (width, height) in pixels."""
     limit: CaptionLimit = field(default_factory=clip_words)
     """The length beyond which a caption is long."""
+    interpreted: Counter[str] = field(default_factory=Counter)
+    """Number of videos by what about them had to be interpreted, in the words of `decode.REMARKS`."""
     duplicate_captions: int = 0
     """Number of captions that an earlier sample has too."""
     categories: Counter[str] = field(default_factory=Counter)
@@ -122,6 +127,7 @@ class CheckReport:
                 "not compared": dict(self.not_compared.most_common()),
             },
             "problems": {problem: counts[problem] for problem in PROBLEMS if counts[problem]},
+            "interpreted": {remark: self.interpreted[remark] for remark in REMARKS if self.interpreted[remark]},
             "captions": {
                 "median_words": statistics.median(self.words) if self.words else 0,
                 "long": f"{counts['long caption']} have {self.limit.rule}",

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from ..media.decode import decode_frames, decode_image
+from ..media.decode import decode_frames
+from ..media.image import decode_image
 
 SIDE = 256
 """Most pixels along the longer side: enough to see what a frame shows, and small in a report."""

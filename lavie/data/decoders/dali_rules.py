@@ -6,7 +6,8 @@ DALI 2.4 as a decoder of untrusted files:
 - counts packets where frames are meant;
 - picks the video stream of a file by other rules than FFmpeg;
 - takes the size of the frames from the container's header;
-- knows no rotation;
+- knows no rotation, and takes every pixel as square;
+- knows no transparency and no high dynamic range;
 - converts every colour by BT.601's matrix.
 
 So a clip goes to it only if two looks show a plain case, and PyAV decodes all others:
@@ -16,12 +17,15 @@ So a clip goes to it only if two looks show a plain case, and PyAV decodes all o
 """
 
 import io
+from fractions import Fraction
 from typing import Literal
 
 import av
 import numpy as np
 
-from ..media.decode import DEMUXERS, open_video, sniff
+from ..media.formats import DEMUXERS, sniff
+from ..media.shown import BT601, BT709, HDR, SQUARE, UPRIGHT, colour_matrix, shown_size, turn
+from ..media.streams import has_hidden_alpha, open_video, pixel_aspect
 from ..shards.index_file import Sample
 from .clip import EncodedClip
 
@@ -32,9 +36,9 @@ CODECS: dict[Device, tuple[str, ...]] = {"cpu": ("vp8", "vp9"), "gpu": ("h264", 
 are left out because not every video decoder has them."""
 GPU_SIDES = 144, 4096
 """Smallest and largest side in pixels that every NVDEC since Ampere takes for all four codecs."""
-BT709, BT601 = {1}, {2, 5, 6}
-"""Matrix coefficients by their numbers in ITU-T H.273. 1 is BT.709; 2 is unspecified and counts as BT.601, as in
-FFmpeg; 5 and 6 are BT.601 for 625 and 525 lines."""
+CONVERTED = (BT709, 5, BT601)
+"""The colour matrices that DaliDecoder converts by, as numbers of ITU-T H.273; 5 and 6 are BT.601 for 625 and 525
+lines. One that the file does not name is guessed as for PyAV."""
 MAX_FILE = 64 << 20
 """Largest file in bytes that a worker hands to the trainer: each slot of a worker's queue is as large as the largest
 file, so memory grows with it."""
@@ -84,6 +88,8 @@ def clip_for_dali(
     with open_video(data) as (container, stream):
         if len(container.streams.video) > 1:
             return "it has several video streams"
+        if has_hidden_alpha(stream):
+            return "it is transparent"
         packets, first = 0, None
         for packet in container.demux(stream):
             if packet.is_discard or packet.is_corrupt or (packet.size and packet.pts is None):
@@ -93,21 +99,24 @@ def clip_for_dali(
             packets += packet.size > 0
             if first is None:
                 first = next(iter(packet.decode()), None)
+        aspect = pixel_aspect(stream)
     if first is None or packets != sample.frames:
         return "not every packet is a frame to show"
 
     # The first frame tells what DALI would assume without looking.
-    if reason := _peculiarity(first, (sample.width, sample.height)):
+    if reason := _peculiarity(first, aspect, (sample.width, sample.height)):
         return reason
     if (announced := _announced_size(data)) != (first.width, first.height):
         return f"its header announces {announced[0]} x {announced[1]} pixels, its frames are of another size"
+    if abs(aspect - 1) > SQUARE:
+        return "its pixels are not square"
     return EncodedClip(
         key=sample.key,
         data=data,
         indices=indices,
         height=sample.height,
         width=sample.width,
-        bt709=int(first.colorspace) in BT709,
+        bt709=colour_matrix(first) == BT709,
         u=u,
         v=v,
     )
@@ -127,19 +136,24 @@ def _announced_size(data: bytes) -> tuple[int, int]:
         return 0, 0
 
 
-def _peculiarity(frame: av.VideoFrame, size: tuple[int, int]) -> str | None:
+def _peculiarity(frame: av.VideoFrame, aspect: Fraction, size: tuple[int, int]) -> str | None:
     """Return what about a decoded frame DALI would get wrong, as the end of a sentence; None if nothing.
 
-    size: (width, height) in pixels by the index.
+    Args:
+        frame: the first frame.
+        aspect: the width of its pixels over their height.
+        size: (width, height) in pixels by the index.
     """
-    if frame.rotation:
+    if turn(frame) != UPRIGHT:
         return "it is to be turned upright"
-    if (frame.width, frame.height) != size:
+    if shown_size(frame, aspect) != size:
         return "its frames are not of the size that the index says"
     if frame.format.name not in ("yuv420p", "yuvj420p"):
         return f"its pixels are {frame.format.name}, not 8-bit 4:2:0"
     if frame.interlaced_frame:
         return "it is interlaced"
-    if int(frame.colorspace) not in BT709 | BT601:
-        return f"its colour matrix is number {int(frame.colorspace)} of H.273, neither BT.601 nor BT.709"
+    if int(frame.color_trc) in HDR:
+        return "its dynamic range is high"
+    if (matrix := colour_matrix(frame)) not in CONVERTED:
+        return f"its colour matrix is number {matrix} of H.273, neither BT.601 nor BT.709"
     return None

@@ -21,7 +21,8 @@ from ..decoders.clip import DecodedClip, EncodedClip
 from ..decoders.dali_rules import Device, clip_for_dali
 from ..media.camera import camera_path, moving_clip
 from ..media.clips import clip_indices, cut_scale, fit
-from ..media.decode import decode_image, indexed_times, read_frames
+from ..media.decode import indexed_times, read_frames
+from ..media.image import decode_image
 from ..shards.index_file import Sample
 from ..shards.member import read_member
 

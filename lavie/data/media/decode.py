@@ -5,37 +5,22 @@ The first bytes of a file tell its format, never its name, and each format has o
 name of the file.
 """
 
-import io
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from typing import Literal
 
 import av
 import numpy as np
-from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
-from PIL import Image, ImageOps
 
 from ...errors import DataError
+from .formats import DEMUXERS, Format, check_size, sniff
+from .image import decode_image
 from .keyframes import last_safe_keyframe
-from .swscale import TO_RGB
-
-MAX_SIDE = 8192
-"""The most pixels that a frame may have along one side."""
-MAX_PIXELS = 1 << 25
-"""The most pixels that a frame may have; 8K UHD has 33.2 M. A small file can otherwise fill memory: a 199 kB mp4 can
-hold 16 frames of 8192 x 8192, 3.2 GB of RGB."""
-MAX_FRAMES = 20_000
-"""The most frames that a video may have. Some clips are decoded from the start of their file, so that longer videos are
-to be split before packing."""
-
-Format = Literal["mp4", "webm", "gif", "jpg", "png"]
-"""The formats that are read. mp4 stands for its family (mp4, mov), webm for Matroska."""
-DEMUXERS = {"mp4": "mov", "webm": "matroska", "gif": "gif"}
-"""The formats of videos, and FFmpeg's demuxer of each."""
+from .shown import HDR, check_dolby_vision, colour_matrix, names_matrix, shown_pixels, shown_size
+from .streams import MAX_FRAMES, decoded, open_video, other_films, pixel_aspect
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,31 +36,19 @@ class MediaInfo:
     vfr: bool
     """Whether frame i is shown at another time than i / fps, beyond the rounding of the file's clock."""
     width: int
-    """Pixels, upright (after rotation)."""
+    """Pixels as shown: upright, and square."""
     height: int
-    """Pixels, upright (after rotation)."""
+    """Pixels as shown: upright, and square."""
     duration: float
     """Seconds; 0 for an image."""
     codec: str
     """FFmpeg's name of the video codec, as h264 or vp9; for an image its format."""
+    notes: tuple[str, ...] = ()
+    """What about a video had to be interpreted: one of REMARKS each, a colon, and how."""
 
 
-def sniff(data: bytes) -> Format:
-    """Return the format that the first bytes of a file announce. Raises DataError if it is none of `Format`."""
-    if data[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
-        return "mp4"
-    signatures: tuple[tuple[bytes, Format], ...] = (
-        (b"\x1a\x45\xdf\xa3", "webm"),
-        (b"GIF8", "gif"),
-        (b"\xff\xd8\xff", "jpg"),
-        (b"\x89PNG\r\n\x1a\n", "png"),
-    )
-    for signature, name in signatures:
-        if data.startswith(signature):
-            return name
-    if not data:
-        raise DataError("the file is empty")
-    raise DataError(f"no mp4, mov, webm, mkv, gif, jpg or png: the content starts with {data[:16]!r}")
+REMARKS = ("several video streams", "pixels not square", "no colour matrix named", "high dynamic range", "interlaced")
+"""What `MediaInfo.notes` tell of."""
 
 
 def probe(data: bytes) -> MediaInfo:
@@ -86,19 +59,53 @@ def probe(data: bytes) -> MediaInfo:
         return MediaInfo("image", format, 1, None, False, width, height, 0.0, format)
 
     times: list[float] = []
-    for frame in _frames(data):
-        if not times:
-            height, width, _ = _rgb(frame, VideoReformatter()).shape
-            tick = float(frame.time_base or 0)
-        times.append(frame.time)
+    interlaced = 0
+    with open_video(data) as (container, stream):
+        for frame, aspect in _checked_frames(stream, container.demux(stream)):
+            if not times:
+                height, width, _ = shown_pixels(frame, aspect, VideoReformatter()).shape
+                tick = float(frame.time_base or 0)
+                notes = _notes(frame, aspect, stream, other_films(container, stream))
+            times.append(frame.time)
+            interlaced += frame.interlaced_frame
+        nominal = float(stream.average_rate) if stream.average_rate else None
+        codec = stream.codec_context.codec.canonical_name
     if not times:
         raise DataError("the video stream holds no frame that decodes")
+    if interlaced:
+        notes.append(f"interlaced: {interlaced} of {len(times)} frames hold two moments, line by line")
 
     if format == "gif" and len(times) == 1:
         return MediaInfo("image", format, 1, None, False, width, height, 0.0, format)
-    nominal, codec = _rate_and_codec(data)
     fps, vfr = _frame_rate(_from_zero(times), nominal, tick)
-    return MediaInfo("video", format, len(times), fps, vfr, width, height, len(times) / fps, codec)
+    duration = len(times) / fps
+    return MediaInfo("video", format, len(times), fps, vfr, width, height, duration, codec, tuple(notes))
+
+
+def _notes(frame: av.VideoFrame, aspect: Fraction, stream: av.VideoStream, others: list[str]) -> list[str]:
+    """Return what about a video had to be interpreted, by its first frame, as in `MediaInfo.notes`.
+
+    Args:
+        frame: the first frame.
+        aspect: the width of its pixels over their height.
+        stream: the stream that was taken.
+        others: those that were not.
+    """
+    notes = []
+    if others:
+        taken = f"{stream.codec_context.name} {frame.width} x {frame.height}"
+        notes.append(f"several video streams: stream {stream.index} is taken, {taken}, and not {', '.join(others)}")
+    width, height = shown_size(frame, aspect)
+    if {width, height} != {frame.width, frame.height}:
+        stored = f"{frame.width} x {frame.height}"
+        notes.append(
+            f"pixels not square: {aspect.numerator}:{aspect.denominator}, {stored} shown as {width} x {height}"
+        )
+    if not names_matrix(frame):
+        notes.append(f"no colour matrix named: taken as number {colour_matrix(frame)} of ITU-T H.273, by its size")
+    if int(frame.color_trc) in HDR:
+        notes.append(f"high dynamic range: {HDR[int(frame.color_trc)]}, of which white paper becomes white")
+    return notes
 
 
 def frame_times(data: bytes, frames: int | None = None) -> np.ndarray:
@@ -118,7 +125,7 @@ def frame_times(data: bytes, frames: int | None = None) -> np.ndarray:
             packets = [p.pts * p.time_base for p in container.demux(stream) if p.pts is not None and not p.is_discard]
         if len(packets) == frames:
             return _from_zero(sorted(map(float, packets)))
-    return _from_zero([frame.time for frame in _frames(data)])
+    return _from_zero([frame.time for frame, _ in _frames(data)])
 
 
 def indexed_times(data: bytes, frames: int, fps: float | None, vfr: bool) -> np.ndarray:
@@ -150,9 +157,9 @@ def read_frames(data: bytes, indices: Sequence[int] | np.ndarray, frames: int | 
         return
 
     position, reformatter = 0, VideoReformatter()
-    for number, frame in _frames_from(data, wanted[0], frames):
+    for number, frame, aspect in _frames_from(data, wanted[0], frames):
         if number == wanted[position]:
-            pixels = _rgb(frame, reformatter)
+            pixels = shown_pixels(frame, aspect, reformatter)
             # The same frame may be wanted several times.
             while position < len(wanted) and wanted[position] == number:
                 yield pixels
@@ -170,77 +177,46 @@ def decode_frames(data: bytes, indices: Sequence[int] | np.ndarray) -> np.ndarra
         indices: as for `read_frames`.
 
     Raises:
-        DataError: as for `read_frames`, or the size of the frames changes.
+        DataError: as for `read_frames`.
     """
-    frames = list(read_frames(data, indices))
-    sizes = {frame.shape[:2] for frame in frames}
-    if len(sizes) > 1:
-        raise DataError(f"the frame size changes within the video: {sorted(sizes)}")
-    return np.stack(frames)
+    return np.stack(list(read_frames(data, indices)))
 
 
-def decode_image(data: bytes) -> np.ndarray:
-    """Decode a jpg, png or gif of one frame: uint8 (H, W, 3), RGB, upright by EXIF, transparency laid on white.
-
-    Raises:
-        DataError: the file is of another format, damaged, past the limits, or has more than 8 bits per channel.
-    """
-    if sniff(data) not in ("jpg", "png", "gif"):
-        raise DataError("no jpg, png or gif")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limits of this module are tighter
-            image: Image.Image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "GIF"))
-        _check_size(*image.size)
-        if image.mode.startswith(("I", "F")):
-            raise DataError(f"{image.mode} pixels: wanted 8 bits per channel")
-        image = ImageOps.exif_transpose(image)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"the image cannot be decoded: {error}") from None
-
-
-@contextmanager
-def open_video(data: bytes) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Open a file, and give its first stream that is a video rather than a cover picture.
-
-    Raises:
-        DataError: the file holds no such stream or is past the limits; or FFmpeg fails in the block.
-    """
-    format = sniff(data)
-    if format not in DEMUXERS:
-        raise DataError(f"a {format} image, wanted a video")
-    try:
-        with av.open(io.BytesIO(data), "r", format=DEMUXERS[format]) as container:
-            streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-            if not streams:
-                raise DataError(f"no video stream among its {len(container.streams)} streams")
-            stream = streams[0]
-            if stream.codec_context is None:
-                raise DataError("no decoder for its video codec")
-            # The limits hold for what the header announces, before any frame takes memory.
-            _check_size(stream.codec_context.width, stream.codec_context.height)
-            if stream.frames > MAX_FRAMES:
-                raise DataError(f"{stream.frames} frames: at most {MAX_FRAMES} are read, split the video into clips")
-            stream.codec_context.thread_count = 1  # the processes of the loader decode side by side
-            yield container, stream
-    except (av.FFmpegError, ValueError, MemoryError) as error:
-        raise DataError(f"the video cannot be decoded: {error}") from None
-
-
-def _frames(data: bytes) -> Iterator[av.VideoFrame]:
-    """Yield every frame of a video in order of presentation, decoding from the start of the file."""
+def _frames(data: bytes) -> Iterator[tuple[av.VideoFrame, Fraction]]:
+    """Yield every frame of a video as `_checked_frames` does, decoding from the start of the file."""
     with open_video(data) as (container, stream):
-        for number, frame in enumerate(container.decode(stream)):
-            _check_frame(number, frame)
-            yield frame
+        yield from _checked_frames(stream, container.demux(stream))
 
 
-def _frames_from(data: bytes, first: int, frames: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Yield the frames of a video with their numbers, from `first` or an earlier one to the last.
+def _checked_frames(stream: av.VideoStream, packets: Iterable[av.Packet]) -> Iterator[tuple[av.VideoFrame, Fraction]]:
+    """Yield the frames of packets in order of presentation, each with the width of its pixels over their height.
+
+    Raises:
+        DataError: a frame is damaged, past the limits, without a time stamp, or shown in another size than the first.
+    """
+    size: tuple[int, int] | None = None
+    for number, frame in enumerate(decoded(stream, packets)):
+        if number >= MAX_FRAMES:
+            raise DataError(f"more than {MAX_FRAMES} frames: split the video into clips")
+        check_size(frame.width, frame.height)
+        if frame.is_corrupt:
+            raise DataError(f"frame {number} is damaged")
+        if frame.time is None:
+            raise DataError(f"frame {number} has no timestamp")
+        check_dolby_vision(frame, stream.codec_context.codec_tag)
+        aspect = pixel_aspect(stream)
+        new_size = shown_size(frame, aspect)
+        if size not in (None, new_size):
+            raise DataError(
+                f"the frame size changes within the video, from {size[0]} x {size[1]} to {new_size[0]} x {new_size[1]} "
+                f"pixels at frame {number}: cut the video there, or encode it at one size"
+            )
+        size = new_size
+        yield frame, aspect
+
+
+def _frames_from(data: bytes, first: int, frames: int | None) -> Iterator[tuple[int, av.VideoFrame, Fraction]]:
+    """Yield the frames of a video from `first` or an earlier one to the last: number, frame, and aspect of its pixels.
 
     Where decoding from a keyframe turns out not to be certain, all begins again at the start of the file, and numbers
     come twice.
@@ -256,15 +232,16 @@ def _frames_from(data: bytes, first: int, frames: int | None) -> Iterator[tuple[
             return
         except (_UncertainError, DataError):
             pass
-    yield from enumerate(_frames(data))
+    for number, (frame, aspect) in enumerate(_frames(data)):
+        yield number, frame, aspect
 
 
 class _UncertainError(Exception):
     """A decoder that began at a keyframe may show other frames than one that began at the start of the file."""
 
 
-def _frames_from_keyframe(data: bytes, first: int, frames: int) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Yield the frames of a video with their numbers, from the last safe keyframe up to `first` on.
+def _frames_from_keyframe(data: bytes, first: int, frames: int) -> Iterator[tuple[int, av.VideoFrame, Fraction]]:
+    """Yield the frames of a video as `_frames_from` does, from the last safe keyframe up to `first` on.
 
     Every frame is compared with the time stamps of the packets.
 
@@ -282,40 +259,14 @@ def _frames_from_keyframe(data: bytes, first: int, frames: int) -> Iterator[tupl
             raise _UncertainError
 
         times, keyframe_shown = sorted(packet.pts or 0 for packet in filled), False
-        for packet in packets[number:]:
-            for frame in packet.decode():
-                as_announced = number < frames and frame.pts == times[number] and (keyframe_shown or frame.key_frame)
-                if not as_announced or frame.is_corrupt:
-                    raise _UncertainError
-                _check_frame(number, frame)
-                yield number, frame
-                number, keyframe_shown = number + 1, True
+        for frame, aspect in _checked_frames(stream, packets[number:]):
+            as_announced = number < frames and frame.pts == times[number] and (keyframe_shown or frame.key_frame)
+            if not as_announced:
+                raise _UncertainError
+            yield number, frame, aspect
+            number, keyframe_shown = number + 1, True
         if number < frames:
             raise _UncertainError
-
-
-def _check_frame(number: int, frame: av.VideoFrame) -> None:
-    """Raise a DataError if a frame is damaged, past the limits, or without a time stamp."""
-    if number >= MAX_FRAMES:
-        raise DataError(f"more than {MAX_FRAMES} frames: split the video into clips")
-    _check_size(frame.width, frame.height)
-    if frame.is_corrupt:
-        raise DataError(f"frame {number} is damaged")
-    if frame.time is None:
-        raise DataError(f"frame {number} has no timestamp")
-
-
-def _check_size(width: int, height: int) -> None:
-    """Raise a DataError if a frame has no pixels, or more than the limits allow."""
-    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
-        raise DataError(f"{width} x {height} pixels: wanted 1 to {MAX_SIDE} a side and at most {MAX_PIXELS} in all")
-
-
-def _rate_and_codec(data: bytes) -> tuple[float | None, str]:
-    """Return what the header of a video says: the nominal frames per second, if it does, and the codec's name."""
-    with open_video(data) as (_, stream):
-        rate = float(stream.average_rate) if stream.average_rate else None
-        return rate, stream.codec_context.codec.canonical_name
 
 
 def _from_zero(times: list[float]) -> np.ndarray:
@@ -342,9 +293,3 @@ def _frame_rate(times: np.ndarray, nominal: float | None, tick: float) -> tuple[
         if fps and np.abs(times - np.arange(len(times)) / fps).max() <= tick * 1.001:
             return float(fps), False
     return float(mean), True
-
-
-def _rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-    """Return the pixels of a frame, upright: uint8 (H, W, 3)."""
-    pixels = reformatter.reformat(frame, format="rgb24", interpolation=TO_RGB, threads=1).to_ndarray()
-    return np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90)) if frame.rotation else pixels

@@ -8,6 +8,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from .shown import BT601, MATRICES, guessed_matrix
 from .swscale import TO_YUV
 
 # Without cpu-independent x264 takes other algorithms on other processors. Its macroblock tree with AVX-512 takes eight
@@ -61,8 +62,8 @@ def encode_mp4(
                 stream.codec_context.time_base = 1 / rate
                 stream.codec_context.thread_count = 1  # x264's bytes depend on the number of threads
                 stream.codec_context.gop_size = gop
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame = reformatter.reformat(frame, format=stream.pix_fmt, interpolation=TO_YUV, threads=1)
+                _name_matrix(stream)
+            frame = _converted(pixels, stream, reformatter)
             frame.pts = number if ticks is None else ticks[number]
             frame.time_base = 1 / rate
             container.mux(stream.encode(frame))
@@ -81,7 +82,7 @@ def encode_vp9(frames: Iterable[np.ndarray], fps: float, gop: int = 12) -> bytes
         fps: frames per second.
         gop: frames from one keyframe to the next.
     """
-    file = io.BytesIO()
+    file, reformatter = io.BytesIO(), VideoReformatter()
     with av.open(file, "w", format="webm") as container:
         for number, pixels in enumerate(frames):
             # The first frame tells the size.
@@ -94,7 +95,21 @@ def encode_vp9(frames: Iterable[np.ndarray], fps: float, gop: int = 12) -> bytes
                 stream.height, stream.width = pixels.shape[:2]
                 stream.pix_fmt = "yuv420p"
                 stream.codec_context.gop_size, stream.codec_context.thread_count = gop, 1
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            container.mux(stream.encode(frame))
+                _name_matrix(stream)
+            container.mux(stream.encode(_converted(pixels, stream, reformatter)))
         container.mux(stream.encode())
     return file.getvalue()
+
+
+def _name_matrix(stream: av.VideoStream) -> None:
+    """Let a file of HD size name BT.709; a smaller one names nothing, and every player takes it as BT.601."""
+    matrix = guessed_matrix(stream.width, stream.height)
+    if stream.pix_fmt != "rgb24" and matrix != BT601:
+        stream.codec_context.colorspace = matrix
+
+
+def _converted(pixels: np.ndarray, stream: av.VideoStream, reformatter: VideoReformatter) -> av.VideoFrame:
+    """Return RGB pixels, uint8 (H, W, 3), as a frame of the stream's format, by the matrix of its size."""
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+    matrix = MATRICES[guessed_matrix(stream.width, stream.height)]
+    return reformatter.reformat(frame, format=stream.pix_fmt, dst_colorspace=matrix, interpolation=TO_YUV, threads=1)

@@ -4,8 +4,9 @@ import io
 
 from PIL import Image
 
-from ..media.decode import decode_image, frame_times, read_frames
+from ..media.decode import frame_times, read_frames
 from ..media.encode import encode_mp4
+from ..media.image import decode_image
 
 
 def convert_gif(data: bytes, frames: int, fps: float | None, vfr: bool) -> bytes:

@@ -34,7 +34,7 @@ from ...errors import DataError
 from ..media import decode
 
 SECONDS = 300.0
-"""Default limit of one call in seconds of processor time; a 1080p video of `decode.MAX_FRAMES` takes about 100."""
+"""Default limit of one call in seconds of processor time; a 1080p video of `streams.MAX_FRAMES` takes about 100."""
 PATIENCE = 4
 """Limit of one call in wall-clock time, as a multiple of its processor time: machines are shared."""
 START_SECONDS = 300.0
@@ -62,7 +62,8 @@ def probe(data: bytes, *, seconds: float = SECONDS, run: Callable | None = None)
     Raises:
         DataError: the media is damaged, or the child died or reached a limit.
     """
-    return decode.MediaInfo(**(run or run_sandboxed)(probe_as_mapping, data, seconds=seconds))
+    facts = (run or run_sandboxed)(probe_as_mapping, data, seconds=seconds)
+    return decode.MediaInfo(**facts | {"notes": tuple(facts["notes"])})
 
 
 def probe_as_mapping(data: bytes) -> dict[str, Any]:

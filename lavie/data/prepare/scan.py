@@ -147,6 +147,7 @@ def _sample(tar: Path, member: CaptionedMember, data: bytes, info: MediaInfo) ->
         codec=info.codec,
         caption_offset=text.offset,
         caption_size=text.size,
+        notes=info.notes,
     )
 
 

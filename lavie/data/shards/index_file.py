@@ -72,6 +72,8 @@ class Sample:
     """Where the caption, as it was before cleaning, begins in the tar."""
     caption_size: int
     """How many bytes the caption had before cleaning."""
+    notes: tuple[str, ...] = ()
+    """What about a video had to be interpreted (see `MediaInfo.notes`). An index may leave them out; tables do."""
 
     @property
     def caption_sha256(self) -> str:
@@ -150,6 +152,8 @@ def write_index(
         for sample in samples:
             line = {name: value for name, value in asdict(sample).items() if name != "shard"}
             line["caption_sha256"] = sample.caption_sha256
+            if not sample.notes:
+                del line["notes"]
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     return path
 
@@ -215,12 +219,13 @@ def read_index(path: Path, header: Header, url: str | None = None) -> Iterator[d
             for text in file:
                 number += 1
                 line = json.loads(text)
-                if not isinstance(line, dict) or set(line) != names:
+                if not isinstance(line, dict) or set(line) | {"notes"} != names:
                     raise ValueError(f"wanted the keys {', '.join(sorted(names))}")
                 if fault := _fault(line, header.tar_bytes):
                     raise ValueError(fault)
                 counts[line["kind"]] += 1
                 del line["caption_sha256"]
+                line["notes"] = tuple(line.get("notes", ()))
                 yield line
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise DataError(f"index {name}, line {number}: {error}. {mend}") from None
@@ -272,6 +277,9 @@ def _fault(line: Mapping[str, Any], tar_bytes: int) -> str | None:
     for offset, size in (("offset", "size"), ("caption_offset", "caption_size")):
         if line[offset] + line[size] > tar_bytes:
             return f"{offset} {line[offset]} and {size} {line[size]} do not lie inside the tar of {tar_bytes} bytes"
+    notes = line.get("notes", [])
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        return f"notes {notes!r}: wanted a list of texts"
     if len(bytes.fromhex(line["sha256"])) != 32:
         return "sha256: wanted 64 hexadecimal digits"
     return None

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ... import __version__
@@ -36,7 +36,7 @@ from ...files import replacing
 from ...models.released import require_released_kind, write_released
 from ...models.state_dict import StateDict, require_fit, shapes
 from ...models.unet import VideoUNet
-from ...models.weights import CONFIG_NAME, read_config, read_folder, read_json, save_network, to_official
+from ...models.weights import CONFIG_NAME, read_config, read_folder, read_json, save_network, save_tensors, to_official
 from ...run_folder import EXPORT, MANIFEST, NETWORK, RUN_CONFIG, find_stage, is_export
 from ..load import HERE, encoder_parts, encoders_folder
 from ..schedulers import make_scheduler
@@ -224,7 +224,7 @@ def write_stage(
         # The network and its scheduler, in the layout that diffusers reads.
         save_network(folder / NETWORK, config.model, state)
         if constants:
-            save_file({name: value.clone() for name, value in constants.items()}, folder / NETWORK / CONSTANTS)
+            save_tensors({name: value.clone() for name, value in constants.items()}, folder / NETWORK / CONSTANTS)
         scheduler = make_scheduler(config.sampling.scheduler, NoiseSchedule.from_config(config))
         scheduler.save_pretrained(folder / "scheduler")
 

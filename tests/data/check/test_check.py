@@ -1,6 +1,7 @@
 """The check finds each planted defect, names it, and finds nothing in a sound set."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from lavie.data.media.decode import decode_frames
 from lavie.data.prepare.scan import index_shard
 from lavie.data.shards.index import load_index
 from tests.data.check.planted import CAPTION, GOOD, make_shard, moving, png, still
+from tests.data.media.videos import DEFAULT, NONE, encode, several
 
 
 def problems(report):
@@ -63,6 +65,29 @@ def test_each_defect_is_found_by_name(tmp_path, name):
     assert {r for r, _ in found} <= {reason} | ({"frozen"} if reason == "black" else set())
     assert report.usable == (reason not in UNUSABLE)
     assert reason in PROBLEMS
+
+
+def test_what_had_to_be_interpreted_is_counted_and_some_of_it_named(tmp_path):
+    """The index says it, so that every sample counts, and none is decoded for it."""
+    frames = np.random.default_rng(0).integers(40, 256, (16, 32, 32, 3), np.uint8)
+    members = {
+        "wide.mp4": encode(frames, tags={"sample_aspect_ratio": Fraction(3, 2), "colorspace": 1}),
+        "hlg.mp4": encode(frames[::-1], tags={"color_trc": 18, "colorspace": 9}),
+        "lines.mp4": encode(frames[1:], options={"x264-params": "interlaced=1"}),
+        "two.mp4": several("mp4", ("mjpeg", (32, 32), 1, NONE), ("libx264", (48, 64), 16, DEFAULT)),
+    }
+    texts = {name.replace("mp4", "txt"): f"a clip of the {name[:-4]} kind".encode() for name in members}
+    report = check([make_shard(tmp_path / "0.tar", members | texts)], num_frames=8)
+    facts = report.as_json()
+    assert facts["interpreted"] == {
+        "several video streams": 1,
+        "pixels not square": 1,
+        "no colour matrix named": 2,
+        "high dynamic range": 1,
+        "interlaced": 1,
+    }
+    assert problems(report) == [("interlaced", "0.tar:lines.mp4"), ("several video streams", "0.tar:two.mp4")]
+    assert report.usable and facts["sizes"] == {"32x32": 2, "48x32": 1, "64x48": 1}
 
 
 def test_bytes_that_changed_after_the_index(tmp_path):

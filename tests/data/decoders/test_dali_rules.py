@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import struct
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,6 +13,10 @@ from lavie.data.decoders.dali_rules import clip_for_dali, dali_serves
 from lavie.data.media.encode import encode_mp4
 from lavie.errors import DataError
 from tests.data.decoders.videos import encode, encoded, sample, shapes
+from tests.data.media.videos import encode as media
+from tests.data.media.videos import with_matrix
+
+SEE_THROUGH = np.full((4, 48, 64, 4), 90, np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -66,12 +71,29 @@ def announced(data: bytes, width: int) -> bytes:
         (encode(shapes(4), extra=1), "cpu", "several video streams"),
         (encode(shapes(4), matrix=9), "cpu", "colour matrix is number 9"),
         (turned(encode_mp4(shapes(4, 144, 160), 24)), "gpu", "turned upright"),
+        (with_matrix(encode_mp4(shapes(4, 144, 160), 24), (-1, 0, 0, 1)), "gpu", "turned upright"),
+        (media(shapes(4, 144, 160), tags={"sample_aspect_ratio": Fraction(64, 45)}), "gpu", "pixels are not square"),
+        (media(shapes(4, 144, 160), tags={"color_trc": 18, "colorspace": 9}), "gpu", "dynamic range is high"),
+        (media(SEE_THROUGH, "libvpx-vp9", "yuva420p", source="rgba", container="webm"), "cpu", "it is transparent"),
         (encode_mp4(shapes(4, 144, 160), 24, lossless=True), "gpu", "not 8-bit 4:2:0"),
     ),
 )
 def test_files_that_are_not_plain(data, device, reason):
     found = encoded(data, [0, 1], device)
     assert isinstance(found, str) and reason in found
+
+
+def test_a_matrix_that_is_not_named_is_guessed_as_for_pyav():
+    """An HD file is taken as BT.709, though DALI itself converts by BT.601."""
+    for height, width, named, bt709 in (
+        (144, 1280, {}, True),
+        (144, 160, {}, False),
+        (592, 160, {}, True),
+        (144, 1280, {"colorspace": 6}, False),
+        (144, 160, {"colorspace": 1}, True),
+    ):
+        clip = encoded(media(shapes(2, height, width), tags=named), [0, 1], "gpu")
+        assert isinstance(clip, EncodedClip) and clip.bt709 == bt709
 
 
 def test_plain_h264_with_b_frames_goes_to_the_gpu():

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from lavie.data.media import decode
+from lavie.data.media import decode, streams
 from lavie.data.media.decode import decode_frames, frame_times, probe, read_frames
 from lavie.data.media.encode import encode_mp4
 from lavie.data.media.keyframes import last_safe_keyframe
@@ -84,7 +84,7 @@ OTHER = {
 
 def decoding_starts(data: bytes, frames: int) -> list[int]:
     """Return the packet from which decoding begins for each frame of a video."""
-    with decode.open_video(data) as (container, stream):
+    with streams.open_video(data) as (container, stream):
         packets = [p for p in container.demux(stream) if p.size]
         context = stream.codec_context
         header = bytes(context.extradata or b"")
@@ -182,7 +182,7 @@ def test_damage_before_the_clip_is_left_to_the_checksum():
     """What is decoded is right; that other frames of the file are damaged, its hash tells."""
     data = bytearray(encode_mp4(scenes(), 24))
     whole = decode_frames(bytes(data), range(COUNT))
-    with decode.open_video(bytes(data)) as (container, stream):
+    with streams.open_video(bytes(data)) as (container, stream):
         second = [p.pos for p in container.demux(stream) if p.size][1]
     data[second + 8 : second + 40] = bytes(32)
     found = list(read_frames(bytes(data), [40, 41], COUNT))

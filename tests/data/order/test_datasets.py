@@ -53,6 +53,29 @@ def test_lengths_are_those_of_each_video_in_chunks_of_any_size(tmp_path, monkeyp
         np.testing.assert_array_equal(long_enough(dataset.index.videos, data, counts), expected)
 
 
+class Videos:
+    """The columns of an index that lengths are told from."""
+
+    def __init__(self, frames, fps):
+        self.columns = {"frames": np.array(frames, np.uint32), "fps": np.array(fps)}
+
+    def column(self, name):
+        return self.columns[name]
+
+    def __len__(self):
+        return len(self.columns["frames"])
+
+
+def test_lengths_are_those_of_videos_of_several_rates():
+    """Each video is judged by its own frames and its own rate: 9 frames are 9 s, 1.1 s or 0.3 s."""
+    pairs = [(frames, fps) for frames in (1, 2, 5, 9, 40) for fps in (29.97, 1.0, 8.0)]
+    data = DataConfig(train="x", num_frames=1, num_images=0, height=8, width=8, fps=4)
+    counts = [1, 3, 6]
+    expected = [[fits(frames, fps, count, 4, None) for frames, fps in pairs] for count in counts]
+    assert len({tuple(row) for row in expected}) == 3
+    np.testing.assert_array_equal(long_enough(Videos(*zip(*pairs, strict=True)), data, counts), expected)
+
+
 def test_images_have_the_weight_of_the_videos_unless_they_have_their_own(tmp_path):
     write_sized(tmp_path, v1=(24, 16, 4), i1=(24, 16))
     train = [{"path": str(tmp_path), "name": "a", "weight": 2}, {"path": str(tmp_path), "name": "b", "image_weight": 3}]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavie.data.media.decode import decode_frames, decode_image, frame_times
+from lavie.data.media.decode import decode_frames, frame_times
+from lavie.data.media.image import decode_image
 from lavie.data.prepare.pack import pack_files
 from lavie.data.prepare.sources import CaptionedFile
 from lavie.data.shards.index import load_index

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -20,12 +21,15 @@ from lavie.data.prepare import sandbox
 from lavie.data.prepare.sandbox import Sandbox
 from lavie.errors import DataError
 from lavie.testing import SHARED
+from tests.data.media.videos import encode
 from tests.markers import requires_shared
 
+NOISE = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+TRANSPARENT = np.full((4, 32, 32, 4), 90, np.uint8)
 MP4 = encode_mp4(np.zeros((4, 32, 32, 3), np.uint8), 8)
 
 FUNCTIONS = """
-    import os, socket, time
+    import os, resource, socket, time
     def echo(data, *args): return [len(data), *args]
     def same(data): return data
     def die(data, signal): os.kill(os.getpid(), signal)
@@ -37,6 +41,7 @@ FUNCTIONS = """
     def fail(data): return 1 / 0
     def read(data, path): return open(path).read()
     def write(data, path): open(path, "w").write("x")
+    def limits(data, *names): return [resource.getrlimit(getattr(resource, "RLIMIT_" + name)) for name in names]
     def connect(data, port): socket.create_connection(("127.0.0.1", port))
 """
 
@@ -87,6 +92,10 @@ MEDIA = {
     "1-bit png": image("png", "1"),
     "gif": image("gif", "P"),
     "empty": b"",
+    "anamorphic mp4": encode(NOISE, tags={"sample_aspect_ratio": Fraction(3, 2)}),
+    "hlg mp4": encode(NOISE, tags={"color_trc": 18, "colorspace": 9, "color_primaries": 9}),
+    "transparent webm": encode(TRANSPARENT, "libvpx-vp9", "yuva420p", source="rgba", container="webm"),
+    "transparent mov": encode(TRANSPARENT, "png", "rgba", source="rgba", container="mov"),
     "cut mp4": MP4[:700],
     "cut png": image("png")[:60],
     "text": b"#EXTM3U\n",
@@ -181,6 +190,17 @@ def test_no_file_and_no_socket_can_be_opened(hostile, child, tmp_path):
         with pytest.raises(BlockingIOError):
             server.accept()
     assert not made.exists()
+
+
+def test_the_child_reports_its_limits(hostile, child):
+    """Writing to files that are open already, cores, memory, files and time, each as the kernel holds it."""
+    file_size, core, memory, files, seconds = child.call(
+        hostile.limits, b"", "FSIZE", "CORE", "AS", "NOFILE", "CPU", seconds=7
+    )
+    assert file_size == core == [0, 0]
+    assert memory == [sandbox.MEMORY, sandbox.MEMORY]
+    assert files[0] == 4  # the standard streams and the socket: none is left to open
+    assert 7 < seconds[0] < 60
 
 
 def test_threads_take_turns(hostile, child):

@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lavie.data.media.decode import decode_frames, decode_image
+from lavie.data.media.decode import decode_frames
+from lavie.data.media.image import decode_image
 from lavie.data.prepare.synthetic import (
     COLOURS,
     DIRECTIONS,
