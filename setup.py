@@ -11,6 +11,7 @@ VERSION = re.findall(r'^__version__ = "(.+)"$', INIT.read_text(encoding="utf-8")
 REMOTE = ["fsspec[http]>=2025.3"]
 MPI = ["mpi4py>=4"]
 DALI = ["nvidia-dali-cuda130>=2.4; sys_platform == 'linux'"]
+WANDB = ["wandb>=0.19"]
 DEV = [
     *DALI,
     *MPI,
@@ -59,6 +60,13 @@ setup(
         "ninja>=1.11",
     ],
     # triton comes with CUDA builds of torch; "dev" has it for the interpreter and the compiler on a CPU.
-    extras_require={"dev": DEV, "dali": DALI, "flash": ["flash-attn>=2.7"], "mpi": MPI, "remote": REMOTE},
+    extras_require={
+        "dev": DEV,
+        "dali": DALI,
+        "flash": ["flash-attn>=2.7"],
+        "mpi": MPI,
+        "remote": REMOTE,
+        "wandb": WANDB,
+    },
     entry_points={"console_scripts": ["lavie = lavie.cli.main:main"]},
 )

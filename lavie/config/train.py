@@ -138,6 +138,10 @@ class TrainConfig(Strict):
     logging_steps: int = Field(50, ge=1)
     """Steps between two lines in the log of a run without a terminal, which has at least about one a minute. Every step
     is in metrics.jsonl. Default: what a reader scrolls through."""
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
+    """Where losses, samples and the config are shown while the run trains: TensorBoard's files in
+    output_dir/tensorboard, and Weights & Biases, which needs the extra lavie[wandb]. [] leaves metrics.jsonl alone,
+    which is always written. Default: TensorBoard, which needs no account."""
     checkpointing_steps: int = Field(500, ge=1)
     """Steps between checkpoints; the last step is saved too. Default: that of diffusers' training scripts."""
     checkpoints_total_limit: int | None = Field(None, ge=1)
@@ -148,6 +152,9 @@ class TrainConfig(Strict):
     null, a run from step 0."""
     validation_steps: int = Field(500, ge=1)
     """Steps between validations; the last step is validated too. Default: with every checkpoint."""
+    validate_at_start: bool = False
+    """Whether the run is validated before its first step too, as step 0: what the weights it starts from can do. A
+    resumed run does not repeat it. Default: no, as fresh weights draw noise."""
     validation_batches: int = Field(4, ge=1)
     """Micro-batches of data.validation per rank for the validation loss, with noise and timesteps that stay the same.
     Default: a few, as every validation reads them."""

@@ -12,6 +12,7 @@ from ..config.train import TrainConfig
 from ..distributed import gather_objects, is_main, rank, world_size
 from ..errors import ConfigError
 from ..files import replacing
+from ..run_folder import PROMPTS
 from .cascade import Cascade, StageProgress
 from .contact_sheet import beside
 from .sampler import Progress
@@ -23,8 +24,6 @@ from .work import Record, Work
 
 log = logging.getLogger("lavie")
 
-INDEX = "prompts.jsonl"
-"""The file that says which prompt, seed and settings every numbered sample of a folder has."""
 SIDECAR = (
     "num_frames",
     "height",
@@ -236,5 +235,5 @@ def _write_index(out: Path, samples: Sequence[tuple[str, str, Mapping[str, Any]]
         samples: (the name that a sample's files begin with, its prompt, its settings).
     """
     lines = [json.dumps({"name": n, "prompt": p, **settings}, ensure_ascii=False) for n, p, settings in samples]
-    with replacing(out / INDEX) as temporary:
+    with replacing(out / PROMPTS) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
