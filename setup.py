@@ -11,6 +11,7 @@ VERSION = re.findall(r'^__version__ = "(.+)"$', INIT.read_text(encoding="utf-8")
 REMOTE = ["fsspec[http]>=2025.3"]
 MPI = ["mpi4py>=4"]
 DALI = ["nvidia-dali-cuda130>=2.4; sys_platform == 'linux'"]
+EIGHT_BIT = ["bitsandbytes>=0.49"]
 WANDB = ["wandb>=0.19"]
 DEV = [
     *DALI,
@@ -62,6 +63,7 @@ setup(
     # triton comes with CUDA builds of torch; "dev" has it for the interpreter and the compiler on a CPU.
     extras_require={
         "dev": DEV,
+        "8bit": EIGHT_BIT,
         "dali": DALI,
         "flash": ["flash-attn>=2.7"],
         "mpi": MPI,

@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
     "README.md",
+    "docs/finetune.md",
     "docs/data.md",
     "docs/training.md",
     "docs/cascade.md",

@@ -28,7 +28,7 @@ from tests.training.fixtures import pretrained
 SHOWN = [block for page in PAGES for block in blocks(page)]
 __all__ = ["cascade_folder", "pretrained"]
 
-TO_RUN = ("README.md", "docs/data.md", "docs/training.md", "docs/cascade.md")
+TO_RUN = ("README.md", "docs/finetune.md", "docs/data.md", "docs/training.md", "docs/cascade.md")
 """Pages whose commands run in one sandbox, in this order: later pages use what earlier ones have made."""
 WRITTEN = ("kernels/bench/results.csv",)
 """Files that a command writes into the checkout."""
@@ -53,7 +53,8 @@ def sandbox(tmp_path_factory, cascade_folder, pretrained) -> Path:
     shutil.copytree(cascade_folder, folder / "runs/mine")
     shutil.copytree(pretrained, folder / "weights/stable-diffusion-v1-4")
     (folder / "configs").mkdir()
-    shutil.copy(ROOT / "configs/zero3.json", folder / "configs")
+    for name in ("zero2.json", "zero3.json"):
+        shutil.copy(ROOT / "configs" / name, folder / "configs")
     data = dict(train="data/train", validation="data/validation", num_frames=3, num_images=0, height=16, width=24)
     changes = dict(
         output_dir="runs/base",
@@ -63,6 +64,8 @@ def sandbox(tmp_path_factory, cascade_folder, pretrained) -> Path:
         checkpointing_steps=1,
     )
     (folder / "configs/base.yaml").write_text(dump_yaml(stage_config("base", **changes)))
+    changes |= dict(output_dir="runs/finetune", init_weights="runs/mine/base", trainable="temporal")
+    (folder / "configs/finetune.yaml").write_text(dump_yaml(stage_config("base", **changes)))
     return folder
 
 

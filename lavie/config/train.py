@@ -94,6 +94,9 @@ class TrainConfig(Strict):
     released code's."""
     lr_warmup_steps: int = Field(0, ge=0)
     """Steps over which the rate rises linearly to learning_rate. Default: none."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """AdamW with moments in float32, or in 8 bits by the package bitsandbytes (Dettmers et al., 2022), which takes 2
+    bytes a parameter instead of 8. Default: adamw, which is exact."""
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     """Decay per step of AdamW's average of gradients. Default: that of Kingma and Ba (2015)."""
     adam_beta2: float = Field(0.999, ge=0, lt=1)
@@ -109,6 +112,9 @@ class TrainConfig(Strict):
     use_ema: bool = True
     """Whether the run keeps an exponential moving average of the weights, which validation and sampling then use.
     Default: yes, as the released weights are such an average."""
+    ema_device: Literal["auto", "cpu"] = "auto"
+    """Where the average lies: beside the weights that the optimizer changes (auto), or on the CPU, which frees 4 bytes
+    a parameter of the GPU and copies as many at every step. It changes no result beyond rounding. Default: auto."""
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     """Decay per step of that average; it rises to this value as (1 + step) / (10 + step). Default: the released
     code's."""

@@ -9,22 +9,17 @@ Attention is taken to keep no matrix of scores, as PyTorch's kernels and ours do
 fragmentation come on top, for which `MARGIN` stands.
 """
 
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import psutil
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from ..diffusion.guidance import is_guided
 from ..errors import ConfigError
+from ..models.live_bytes import live_bytes
 from ..models.unet import VideoUNet
 from .cascade import Cascade
 from .latents import FRAMES_AT_ONCE
@@ -58,51 +53,6 @@ class Peak:
     def total(self) -> float:
         """Bytes at the worst moment, with the margin."""
         return MARGIN * (self.weights + max(self.network, self.autoencoder) + self.clips)
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations make in its block, as long as they live."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self.seen: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation, and count the storages that are new in its results: views and in-place results are not."""
-        result = func(*args, **(kwargs or {}))
-        given = {_storage(x)._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
-        for x in tree_leaves(result):
-            if isinstance(x, Tensor):
-                storage = _storage(x)
-                if storage._cdata not in self.seen and storage._cdata not in given:
-                    self.seen.add(storage._cdata)
-                    self.live += storage.nbytes()
-                    self.peak = max(self.peak, self.live)
-                    weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
-        return result
-
-    def _free(self, key: int, size: int) -> None:
-        self.seen.discard(key)
-        self.live -= size
-
-
-class FusedAttention(TorchFunctionMode):
-    """Makes attention keep no scores: on the meta device PyTorch would choose the kernel that keeps them."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Answer attention with an output of its shape alone; run anything else."""
-        if func is F.scaled_dot_product_attention:
-            query, _, value = args[:3]
-            return query.new_empty(*query.shape[:-1], value.shape[-1])
-        return func(*args, **(kwargs or {}))
-
-
-def live_bytes(run: Callable[[], Any]) -> int:
-    """Return the most bytes that `run` makes live at once, on tensors of the meta device, without gradients."""
-    with torch.no_grad(), FusedAttention(), LiveBytes() as counter:
-        run()
-    return counter.peak
 
 
 def peaks(cascade: Cascade, *, offload: bool = False, sequential_guidance: bool = False) -> dict[str, Peak]:
@@ -247,8 +197,3 @@ def _network_bytes(network: VideoUNet, shape: tuple[int, ...], text_length: int)
 def _parameter_bytes(part: Any) -> int:
     """Return the bytes of a module's parameters."""
     return sum(p.numel() * p.element_size() for p in part.parameters())
-
-
-def _storage(x: Tensor) -> Any:
-    """Return the memory behind a tensor, which its views share."""
-    return x.untyped_storage()

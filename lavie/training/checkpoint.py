@@ -31,7 +31,7 @@ from .ema import EMA, gathered_weights
 from .optim import learning_rate
 from .precision import training_dtype
 
-MUST_MATCH = ("stage", "model", "trainable", "use_ema")
+MUST_MATCH = ("stage", "model", "trainable", "use_ema", "optimizer")
 """Keys whose values a resumed run must have in common with its checkpoint."""
 MOVES_DATA = ("seed", "train_batch_size", "gradient_accumulation_steps", "data")
 """Keys that decide the order of the data: a resumed run with another value goes on with other samples."""
@@ -72,10 +72,13 @@ def save(engine: Any, ema: EMA | None, config: TrainConfig, step: int) -> Path:
         engine.save_checkpoint(str(partial), tag="state", save_latest=False)
 
     # The network is gathered by all ranks and written by one. The manifest, which makes a checkpoint of it, comes last.
-    weights = gathered_weights(engine.module, ema)
+    weights = {}
+    for name, weight in gathered_weights(engine.module, ema):
+        if is_main():
+            weights[name] = weight.cpu()
     if is_main():
         with _require_room(partial):
-            save_network(partial / NETWORK, config.model, {name: w.cpu() for name, w in weights.items()})
+            save_network(partial / NETWORK, config.model, weights)
             (partial / RUN_CONFIG).write_text(dump_yaml(config), encoding="utf-8")
             manifest = {"step": step, "world_size": world_size(), "lavie": __version__, "torch": torch.__version__}
             manifest |= {"zero_stage": engine.zero_optimization_stage(), "dtype": _dtype_name(config)}

@@ -150,6 +150,8 @@ def resolve_json(path: str | Path, config: TrainConfig, world_size: int) -> dict
     if stage not in (0, 1, 2, 3):
         raise ConfigError(f"{path}: zero_optimization.stage is {stage!r}: wanted 0, 1, 2 or 3")
 
+    _check_offload(settings, config, path)
+
     # What both sides say must agree.
     dtype = training_dtype(config)
     micro, accumulation = config.train_batch_size, config.gradient_accumulation_steps
@@ -175,6 +177,39 @@ def resolve_json(path: str | Path, config: TrainConfig, world_size: int) -> dict
 def zero_stage(settings: dict[str, Any]) -> int:
     """Return the ZeRO stage, 0 to 3, of DeepSpeed's settings."""
     return settings.get("zero_optimization", {}).get("stage", 0)
+
+
+def offloads(settings: dict[str, Any]) -> bool:
+    """Return whether DeepSpeed's settings keep the optimizer's states on the CPU."""
+    section = settings.get("zero_optimization", {}).get("offload_optimizer") or {}
+    return section.get("device", "none") != "none"
+
+
+def _check_offload(settings: dict[str, Any], config: TrainConfig, path: str | Path) -> None:
+    """Let our optimizer run on the CPU if the settings ask for that; raise ConfigError at what is not supported."""
+    zero = settings.get("zero_optimization", {})
+    for section in ("offload_optimizer", "offload_param"):
+        asked = zero.get(section)
+        if not isinstance(asked, (dict, type(None))):
+            raise ConfigError(f"{path}: zero_optimization.{section} is {asked!r}: wanted an object")
+        device, known = (asked or {}).get("device", "none"), ("none", "cpu")[: 1 + (section == "offload_optimizer")]
+        if device not in known:
+            raise ConfigError(
+                f"{path}: zero_optimization.{section}.device is {device!r}: wanted {' or '.join(known)}, as only the "
+                "optimizer's states can be kept on the CPU (configs/zero3_offload.json)"
+            )
+    if not offloads(settings):
+        return
+    if not zero_stage(settings):
+        raise ConfigError(f"{path}: offload_optimizer needs zero_optimization.stage 1, 2 or 3, and it is 0")
+    if config.optimizer != "adamw":
+        raise ConfigError(
+            f"{path} keeps the optimizer's states on the CPU, where optimizer {config.optimizer} would be slow and "
+            "gain little: set optimizer to adamw, or give configs/zero2.json"
+        )
+
+    # DeepSpeed would insist on an optimizer of its own, which it compiles; PyTorch's AdamW computes the same.
+    _fill(settings, "zero_force_ds_cpu_optimizer", False, "our AdamW also updates weights on the CPU", path)
 
 
 def _fill(settings: dict[str, Any], key: str, value: Any, source: str, path: str | Path) -> None:

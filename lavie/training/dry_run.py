@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..config.data import DatasetConfig
 from ..config.load import dump_yaml
 from ..config.train import TrainConfig
@@ -16,21 +14,18 @@ from ..data.order.plan import DataPlan, make_plan
 from ..data.order.plan_report import plan_text
 from ..data.shards.remote import is_url
 from ..launcher import planned_world_size
-from ..models.trainable import set_trainable
-from ..models.unet import VideoUNet
-from .cost import forward_flops
 from .deepspeed import resolve_json, zero_stage
+from .fit import memory_lines, time_lines
+from .memory import GIB, optimizer_bytes_each, parameter_counts
 from .open_caches import open_caches
 from .precision import training_dtype
-
-GIB = 2**30
 
 
 def dry_run_text(config: TrainConfig, deepspeed_json: str | Path) -> str:
     """Return what `train.py --dry-run` prints.
 
-    That is the resolved config and DeepSpeed settings, parameters, FLOPs, the states' memory per rank, and the plan of
-    the data.
+    That is the resolved config and DeepSpeed settings, parameters, work, time, memory per rank with the GPUs on which
+    it fits, and the plan of the data.
 
     Args:
         config: the run.
@@ -70,35 +65,19 @@ def _sizes(config: TrainConfig, settings: dict[str, Any], ranks: int) -> list[st
         settings: DeepSpeed's, complete.
         ranks: the number of ranks.
     """
-    # The network on the meta device: its parameters are counted, not held.
-    with torch.device("meta"):
-        network = VideoUNet(config.model)
-    set_trainable(network, config.trainable)
-    total = sum(p.numel() for p in network.parameters())
-    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-
+    total, trained, _ = parameter_counts(config)
     per_rank, micro_batches = config.train_batch_size, config.gradient_accumulation_steps
     clips = per_rank * micro_batches * ranks
     lines = [
         f"ranks: {ranks}; global batch: {per_rank} x {micro_batches} x {ranks} = {clips} clips",
         f"parameters: {total:,}, of which {trained:,} train ({config.trainable})",
+        *time_lines(config, ranks),
+        *memory_lines(config, settings, ranks),
     ]
-
-    # Backward costs twice the forward.
-    for size in config.data.sizes:
-        teraflops = 3 * forward_flops(config, size) / 1e12
-        lines.append(f"work: {teraflops:.3f} TFLOP per clip of {size.name} with its images (forward and backward)")
-
-    stage = zero_stage(settings)
-    for name, size_in_bytes in state_bytes(config, total, trained, stage, ranks):
-        lines.append(f"{name}: {size_in_bytes / GIB:.2f} GiB per rank")
     limit = config.checkpoints_total_limit
     lines.append(
-        f"a checkpoint: {checkpoint_bytes(config, total, trained, stage) / GIB:.2f} GiB on disk; "
+        f"a checkpoint: {checkpoint_bytes(config, total, trained, zero_stage(settings)) / GIB:.2f} GiB on disk; "
         + (f"{limit} are kept, and one more while it is written" if limit else "all are kept")
-    )
-    lines.append(
-        "activations, autoencoder and text encoder come on top: the first step's `memory` in metrics.jsonl has them"
     )
     return lines
 
@@ -148,37 +127,4 @@ def checkpoint_bytes(config: TrainConfig, total: int, trained: int, stage: int) 
     """
     # DeepSpeed's weights under stage 3 are those of the optimizer's masters, but for what does not train.
     deepspeed_weights = (total if stage < 3 else total - trained) * training_dtype(config).itemsize
-    return total * 4 + optimizer_bytes(config, trained, stage) + deepspeed_weights
-
-
-def optimizer_bytes(config: TrainConfig, trained: int, stage: int) -> int:
-    """Return the bytes of all ranks' optimizer states: two moments, and a master where the weights are not the master.
-
-    Arguments as for `checkpoint_bytes`.
-    """
-    return trained * (12 if stage or training_dtype(config) != torch.float32 else 8)
-
-
-def state_bytes(config: TrainConfig, total: int, trained: int, stage: int, ranks: int) -> list[tuple[str, float]]:
-    """Return the bytes that a rank holds of weights, gradients, optimizer and average, by what they are.
-
-    Stage 1 shares the optimizer's states and the average among the ranks, stage 2 the gradients too, and stage 3 the
-    weights too (Rajbhandari et al., 2020).
-
-    Args:
-        config: the run.
-        total: the number of parameters.
-        trained: how many of them train.
-        stage: the ZeRO stage.
-        ranks: the number of ranks.
-    """
-    weight_bytes = training_dtype(config).itemsize
-    optimizer_ranks, gradient_ranks, weight_ranks = (ranks if stage >= first else 1 for first in (1, 2, 3))
-    states = {
-        "weights": total * weight_bytes / weight_ranks,
-        "gradients": trained * weight_bytes / gradient_ranks,
-        "optimizer (float32 master and two moments)": optimizer_bytes(config, trained, stage) / optimizer_ranks,
-        "average": trained * 4 * config.use_ema / optimizer_ranks,
-    }
-    validating = ("the whole network and its float32 average, while validating", float(total * (weight_bytes + 4)))
-    return [*states.items(), ("states in all", sum(states.values())), validating]
+    return int(total * 4 + trained * optimizer_bytes_each(config, stage) + deepspeed_weights)

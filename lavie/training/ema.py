@@ -1,5 +1,6 @@
-"""The exponential moving average of the weights, in float32 on their device; each rank averages the slices it holds."""
+"""The exponential moving average of the weights, in float32; each rank averages the slices it holds."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -22,17 +23,23 @@ class EMA:
         shadow: this rank's slice of the average of each, 1-D float32, by name.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        """Begin an average at the present weights of a DeepSpeed engine's module."""
+    def __init__(self, module: nn.Module, decay: float, device: str | None = None) -> None:
+        """Begin an average at the present weights of a DeepSpeed engine's module.
+
+        Args:
+            module: the engine's.
+            decay: the highest decay.
+            device: where the average lies; by default where the optimizer keeps the weights.
+        """
         self.decay = decay
         self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self.shadow = {name: local_slice(p).values.clone() for name, p in self.parameters.items()}
+        self.shadow = {name: local_slice(p).values.to(device, copy=True) for name, p in self.parameters.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Fold the weights after a step, counted from 1, into the averages."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        current = [local_slice(p).values for p in self.parameters.values()]
+        current = [local_slice(p).values.to(self.shadow[name].device) for name, p in self.parameters.items()]
         torch._foreach_lerp_(list(self.shadow.values()), current, 1 - decay)
 
     def slices(self) -> dict[str, Slice]:
@@ -60,10 +67,12 @@ class EMA:
                 piece.values.copy_(flat[piece.start : piece.start + piece.values.numel()])
 
 
-def gathered_weights(module: nn.Module, ema: EMA | None) -> dict[str, Tensor]:
-    """Return the whole weights of a DeepSpeed engine's module, float32, by name, on every rank. Collective.
+def gathered_weights(module: nn.Module, ema: EMA | None) -> Iterator[tuple[str, Tensor]]:
+    """Yield the name and the whole of each weight of a DeepSpeed engine's module, float32, on every rank. Collective.
 
-    They are the averages where `ema` has one of a parameter, else the present values.
+    They are the averages where `ema` has one of a parameter, else the present values. One is whole at a time: all of
+    them at once would take 4 bytes a parameter.
     """
     averages = ema.slices() if ema else {}
-    return {name: gather(averages.get(name) or local_slice(p)) for name, p in module.named_parameters()}
+    for name, parameter in module.named_parameters():
+        yield name, gather(averages.get(name) or local_slice(parameter))

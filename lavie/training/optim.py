@@ -1,24 +1,44 @@
 """The optimizer, and the learning rate as a pure function of the step."""
 
+import importlib.util
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..config.train import TrainConfig
+from ..errors import ConfigError
 
 
 def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return AdamW over the parameters that train; fused on a GPU."""
+    """Return AdamW over the parameters that train, fused on a GPU; with moments in 8 bits if the config says so.
+
+    Raises:
+        ConfigError: the moments are to have 8 bits, and bitsandbytes is not installed.
+    """
     parameters = [p for p in network.parameters() if p.requires_grad]
-    return torch.optim.AdamW(
-        parameters,
-        lr=config.learning_rate,
-        betas=(config.adam_beta1, config.adam_beta2),
-        eps=config.adam_epsilon,
-        weight_decay=config.adam_weight_decay,
-        fused=parameters[0].is_cuda,
-    )
+    options: dict[str, Any] = {
+        "lr": config.learning_rate,
+        "betas": (config.adam_beta1, config.adam_beta2),
+        "eps": config.adam_epsilon,
+        "weight_decay": config.adam_weight_decay,
+    }
+    if config.optimizer == "adamw_8bit":
+        require_optimizer(config)
+        import bitsandbytes
+
+        return bitsandbytes.optim.AdamW8bit(parameters, **options)
+    return torch.optim.AdamW(parameters, **options, fused=parameters[0].is_cuda)
+
+
+def require_optimizer(config: TrainConfig) -> None:
+    """Raise ConfigError if the package of the run's optimizer is not installed."""
+    if config.optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "optimizer is adamw_8bit, but the package bitsandbytes is not installed: "
+            "pip install 'lavie[8bit]', or set optimizer to adamw"
+        )
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

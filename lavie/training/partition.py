@@ -57,7 +57,9 @@ def gather(piece: Slice) -> Tensor:
     if piece.replicated:
         return piece.values.float().view(piece.shape)
     # Integers add exactly: the owner's bits plus zeros, whatever the float is.
-    bits = torch.zeros(piece.shape.numel(), dtype=torch.int32, device=piece.values.device)
-    bits[piece.start : piece.start + piece.values.numel()] = piece.values.float().view(torch.int32)
+    # A slice may lie on the CPU while the ranks talk by their GPUs.
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else piece.values.device
+    bits = torch.zeros(piece.shape.numel(), dtype=torch.int32, device=device)
+    bits[piece.start : piece.start + piece.values.numel()] = piece.values.float().view(torch.int32).to(device)
     dist.all_reduce(bits)
     return bits.view(torch.float32).view(piece.shape)

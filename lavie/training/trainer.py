@@ -30,18 +30,19 @@ from ..models.unet import VideoUNet
 from ..models.weights import initialize
 from ..run_folder import RUN_CONFIG, SAMPLES
 from .checkpoint import find, load, save
-from .deepspeed import build_engine, init_distributed, resolve_json, zero_stage
+from .deepspeed import build_engine, init_distributed, offloads, resolve_json, zero_stage
 from .dry_run import plan_of
-from .ema import EMA, gathered_weights
+from .ema import EMA
 from .metrics import Metrics
 from .objective import Objective
 from .open_caches import open_caches
+from .optim import require_optimizer
 from .output_dir import claim, require_own, require_progress
 from .precision import require_dtype, training_dtype
 from .record import Recorder, now
 from .stop import requested
 from .update import Outcome, Update, backward_and_step, set_learning_rate
-from .validate import validation_loss
+from .validate import averaged_network, validation_loss
 from .writers import require_writers
 
 DrawSamples = Callable[[VideoUNet, Objective, Path], None]
@@ -75,6 +76,7 @@ class Trainer:
         setup_logging()
         settings = resolve_json(deepspeed_json, config, world_size())
         require_dtype(config, self.device)
+        require_optimizer(config)
         require_backends(config.kernels, config.attention, self.device)
         require_writers(config)
         if config.validation_prompts and sample is None:
@@ -130,7 +132,8 @@ class Trainer:
         text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained)
         network = build_network(config).to(self.device)
         self.engine = build_engine(network, config, settings)
-        self.ema = EMA(self.engine.module, config.ema_decay) if config.use_ema else None
+        ema_device = "cpu" if config.ema_device == "cpu" or offloads(settings) else None
+        self.ema = EMA(self.engine.module, config.ema_decay, ema_device) if config.use_ema else None
         self.objective = Objective(
             config,
             autoencoder,
@@ -246,13 +249,7 @@ class Trainer:
         if not self.validation_batches and not self.config.validation_prompts:
             return
 
-        # Built on the meta device: its random start is never drawn.
-        with torch.device("meta"):
-            network = VideoUNet(self.config.model).to(self.objective.dtype)
-        set_backends(network, kernels=self.config.kernels, attention=self.config.attention)
-        network = network.to_empty(device=self.device).requires_grad_(False).eval()
-        network.load_state_dict(gathered_weights(self.engine.module, self.ema))
-
+        network = averaged_network(self.engine.module, self.ema, self.config, self.device)
         if self.validation_batches:
             losses = validation_loss(network, self.objective, self.validation_batches)
             if self.metrics:

@@ -6,7 +6,8 @@ from torch import nn
 
 from lavie.errors import ConfigError
 from lavie.inference.cascade import Cascade
-from lavie.inference.memory import MARGIN, live_bytes, peaks, require_fit
+from lavie.inference.memory import MARGIN, peaks, require_fit
+from lavie.models.live_bytes import live_bytes
 
 FLOAT = 4
 

@@ -68,12 +68,12 @@ def try_all(chosen: list[tuple[int, Fault]], workers: int, limit: float) -> list
             raise
 
         # A test that fails without a fault has noticed none.
-        noticed = sorted({name for result in results for name in result["by"]})
-        broken = copies.get().run(noticed, None, 3600)[1] if noticed else []
+        noticed = sorted({name.split("[")[0] for result in results for name in result["by"]})
+        broken = {name.split("[")[0] for name in copies.get().run(noticed, None, 3600)[1]} if noticed else set()
         for copy in started:
             copy.close()
     for result in results:
-        if set(result["by"]) & set(broken):
+        if any(name.split("[")[0] in broken for name in result["by"]):
             result["outcome"] = "UNSURE"
     return results
 

@@ -74,8 +74,8 @@ class Copy:
         arguments = [*PYTEST.split(), *(["-x", "-m", marks] if marks else []), *tests]
         print(json.dumps([arguments, str(output), limit]), file=self.server.stdin, flush=True)
         code, said = self.server.stdout.readline().strip(), output.read_text(errors="replace")
-        if code in ("", "4"):  # the server is dead, or what pytest itself was asked for is wrong
-            raise RuntimeError(said)
+        if code == "" or (code == "4" and "while loading conftest" not in said):
+            raise RuntimeError(said)  # the server is dead, or what pytest was asked for is wrong
         failed = re.findall(r"^(?:FAILED|ERROR) (\S+?\.py(?:::.*?)?)(?: - .*)?$", said, re.MULTILINE)
         return {"0": "SURVIVED", "5": "SURVIVED", "late": "caught (time)"}.get(code, "caught"), failed
 

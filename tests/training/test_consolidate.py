@@ -24,7 +24,7 @@ def held(trainer) -> dict[str, torch.Tensor]:
     """The weights that the ranks hold together, float32 where they train. All ranks call it."""
     from lavie.training.ema import gathered_weights
 
-    weights = gathered_weights(trainer.engine.module, None)
+    weights = dict(gathered_weights(trainer.engine.module, None))
     return {name: weight.detach().clone().contiguous() for name, weight in weights.items()}
 
 

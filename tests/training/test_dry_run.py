@@ -32,13 +32,21 @@ def test_dry_run_tells_the_sizes(call, monkeypatch):
 
 @pytest.mark.slow
 def test_dry_run_of_the_full_size_needs_no_weights(call, monkeypatch):
-    """The states by hand, per parameter: 12 bytes of optimizer, 4 of average, 2 of weights and 2 of gradients."""
+    """The states by hand, per parameter: 12 bytes of optimizer, 4 of average, 2 of weights and 4 of added gradients."""
     monkeypatch.setenv("WORLD_SIZE", "8")
     code, out = call(train.main, "--dry-run", "trainable=temporal")
     assert code is None
     total, trained = 909_124_100, 49_603_136  # the released networks' counts, less 16 rotary constants
     assert f"parameters: {total:,}, of which {trained:,} train (temporal)" in out
-    assert f"states in all: {(total * 2 + trained * (2 + 12 + 4)) / 8 / 2**30:.2f} GiB per rank" in out
+    for name, size in (
+        ("weights", total * 2 / 8),
+        ("optimizer (float32 master and two moments)", trained * 12 / 8),
+        ("average", trained * 4 / 8),
+        ("gradient buffers", trained * 4 / 8 + 200_000_000 * 2),
+    ):
+        assert f"{name}: {size / 2**30:.2f} GiB" in out
+    assert "\n24 GB: " in out
+    assert "RTX 4090 " in out
     assert f"a checkpoint: {(total * 6 + trained * 10) / 2**30:.2f} GiB on disk; 5 are kept" in out
     assert out.splitlines()[-1] == f"{ABSENT} pretrained_model_name_or_path weights/stable-diffusion-v1-4"
 

@@ -14,18 +14,18 @@ def errors_of_the_average(config, settings) -> dict[str, float]:
 
     trainer = Trainer(config, settings)
     module, ema = trainer.engine.module, trainer.ema
-    reference = {name: w.double() for name, w in gathered_weights(module, None).items()}
+    reference = {name: w.double() for name, w in gathered_weights(module, None)}
     update = ema.update
 
     def update_both(step: int) -> None:
         update(step)
         decay = min(config.ema_decay, (1 + step) / (10 + step))
-        for name, weight in gathered_weights(module, None).items():
+        for name, weight in gathered_weights(module, None):
             reference[name] = decay * reference[name] + (1 - decay) * weight.double()
 
     ema.update = update_both
     trainer.fit()
-    final, current = gathered_weights(module, ema), gathered_weights(module, None)
+    final, current = dict(gathered_weights(module, ema)), dict(gathered_weights(module, None))
     moved = [name for name in final if not torch.equal(final[name], current[name])]
     assert len(moved) > 0.9 * len(final)  # it is an average, not the weights themselves
     return {name: relative_error(final[name], reference[name]) for name in final if reference[name].any()}

@@ -19,7 +19,7 @@ def gathered_equals_built(config, settings) -> dict[str, bool]:
     engine = build_engine(network, config, resolve_json(settings, config, torch.distributed.get_world_size()))
     equal = {}
     for average in (None, EMA(engine.module, 0.9)):
-        after = gathered_weights(engine.module, average)
+        after = dict(gathered_weights(engine.module, average))
         assert after.keys() == before.keys()
         for name in before:
             equal[name] = torch.equal(before[name].view(torch.int32), after[name].view(torch.int32))

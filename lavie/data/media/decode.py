@@ -19,7 +19,7 @@ from ...errors import DataError
 from .formats import DEMUXERS, Format, check_size, sniff
 from .image import decode_image
 from .keyframes import last_safe_keyframe
-from .shown import HDR, RGB, UNSPECIFIED, colour_matrix, is_rgb, shown_pixels, shown_size
+from .shown import HDR, check_dolby_vision, colour_matrix, names_matrix, shown_pixels, shown_size
 from .streams import MAX_FRAMES, decoded, open_video, other_films, pixel_aspect
 
 
@@ -101,7 +101,7 @@ def _notes(frame: av.VideoFrame, aspect: Fraction, stream: av.VideoStream, other
         notes.append(
             f"pixels not square: {aspect.numerator}:{aspect.denominator}, {stored} shown as {width} x {height}"
         )
-    if not is_rgb(frame) and int(frame.colorspace) in (RGB, UNSPECIFIED):
+    if not names_matrix(frame):
         notes.append(f"no colour matrix named: taken as number {colour_matrix(frame)} of ITU-T H.273, by its size")
     if int(frame.color_trc) in HDR:
         notes.append(f"high dynamic range: {HDR[int(frame.color_trc)]}, of which white paper becomes white")
@@ -203,6 +203,7 @@ def _checked_frames(stream: av.VideoStream, packets: Iterable[av.Packet]) -> Ite
             raise DataError(f"frame {number} is damaged")
         if frame.time is None:
             raise DataError(f"frame {number} has no timestamp")
+        check_dolby_vision(frame, stream.codec_context.codec_tag)
         aspect = pixel_aspect(stream)
         new_size = shown_size(frame, aspect)
         if size not in (None, new_size):

@@ -38,6 +38,10 @@ MATRICES = {
 """The matrices that are converted, by their numbers in ITU-T H.273, as swscale names them."""
 RGB, UNSPECIFIED = 0, 2
 """The numbers in H.273 of pixels that are RGB already, and of what the file does not name."""
+UNNAMED = (RGB, UNSPECIFIED, 3)
+"""The matrices that tell nothing of YUV; 3 is reserved in H.273, and some encoders write it."""
+DOLBY_VISION = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
+"""The names that MP4 has for streams whose colours Dolby Vision alone may define."""
 HDR = {16: "PQ", 18: "HLG"}
 """The transfer characteristics of high dynamic range, by their numbers in H.273."""
 WIDE = "gbrp16le"
@@ -131,7 +135,7 @@ def colour_matrix(frame: av.VideoFrame) -> int:
     named = int(frame.colorspace)
     if named in MATRICES:
         return named
-    if named not in (RGB, UNSPECIFIED):
+    if named not in UNNAMED:
         wanted = ", ".join(map(str, MATRICES))
         raise DataError(f"its colour matrix is number {named} of ITU-T H.273: wanted one of {wanted}")
     if int(frame.color_trc) in HDR:
@@ -142,6 +146,21 @@ def colour_matrix(frame: av.VideoFrame) -> int:
 def guessed_matrix(width: int, height: int) -> int:
     """Return the number in ITU-T H.273 of the matrix of a video that names none, by its stored size in pixels."""
     return BT709 if width >= HD_WIDTH or height >= HD_HEIGHT else BT601
+
+
+def names_matrix(frame: av.VideoFrame) -> bool:
+    """Return whether a frame needs no guess at its colour matrix."""
+    return is_rgb(frame) or int(frame.colorspace) not in UNNAMED
+
+
+def check_dolby_vision(frame: av.VideoFrame, codec_tag: str) -> None:
+    """Raise a DataError if only a Dolby Vision player can show a frame: its colours are no YUV (profile 5).
+
+    Other profiles name the standard colours, mostly HLG or PQ, of what every player shows.
+    """
+    by_dolby = codec_tag in DOLBY_VISION or frame.side_data.get("DOVI_METADATA") is not None
+    if by_dolby and not names_matrix(frame) and int(frame.color_trc) not in HDR:
+        raise DataError("Dolby Vision without a picture for other players (profile 5): convert it to HLG, PQ or BT.709")
 
 
 def is_rgb(frame: av.VideoFrame) -> bool:

@@ -1,5 +1,6 @@
 """The readers of samples: which frames a clip shows, where they are cut, and whose business decoding is."""
 
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -17,6 +18,7 @@ from lavie.data.shards.member import read_member
 from lavie.errors import DataError
 from tests.data.datasets import pack_media, png, waves, write_media, write_ramp
 from tests.data.feed.loading import MOVING, small, take
+from tests.data.media.videos import encode, with_matrix
 
 config = partial(small, num_frames=8, num_images=2)
 
@@ -44,6 +46,25 @@ def test_patches_are_cut_at_the_sources_own_resolution(tmp_path):
         whole = decode_image(data) if sample.kind == "image" else decode_frames(data, [0])[0]
         windows = np.lib.stride_tricks.sliding_window_view(whole, (16, 24, 3))[:, :, 0]
         assert (windows == frame.numpy()).all((2, 3, 4)).sum() == 1
+
+
+@pytest.mark.parametrize("matrix", ((1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, 1)))
+def test_a_round_ball_is_round_in_index_and_training_whatever_the_pixels_and_the_turn(tmp_path, matrix):
+    """PAL's 16:9 in small, 180 x 144 stored and 256 x 144 shown, upright, turned and mirrored."""
+    y, x = np.mgrid[:144, :180]
+    ball = ((x - 90) * 64 / 45) ** 2 + (y - 72) ** 2 < 57**2
+    frames = [np.repeat(np.uint8(255) * ball.astype(np.uint8)[..., None], 3, 2)] * 8
+    sample = one_sample(tmp_path, with_matrix(encode(frames, tags={"sample_aspect_ratio": Fraction(64, 45)}), matrix))
+    height, width = (256, 144) if matrix[1] else (144, 256)
+    assert (sample.height, sample.width) == (height, width)
+
+    # The whole picture in half its size, then a square cut of it.
+    for size in ((height // 2, width // 2), (72, 72)):
+        data = config(tmp_path, height=size[0], width=size[1])
+        pixels = PixelReader(data, 0, centred=True).read(sample, 0, None).tensors["pixels"]
+        shown = pixels[3, ..., 0].numpy() > 127
+        assert abs(int(shown.any(0).sum()) - int(shown.any(1).sum())) <= 2
+        assert abs(int(shown.any(0).sum()) - 57) <= 2
 
 
 def one_sample(folder, media):

@@ -240,7 +240,7 @@ def test_sixteen_bit_images_are_refused():
 def test_an_image_is_no_video_and_a_video_no_image():
     with pytest.raises(DataError, match="a png image, wanted a video"):
         decode_frames(png(), [0])
-    with pytest.raises(DataError, match="no jpg or png"):
+    with pytest.raises(DataError, match="no jpg, png or gif"):
         decode_image(encode_mp4(moving_frames(2), 8))
 
 

@@ -172,6 +172,17 @@ def test_a_matrix_that_is_not_converted_is_refused_by_name():
         probe(data)
 
 
+def test_dolby_vision_that_other_players_cannot_show_is_refused():
+    frames = list(moving_frames(2))
+    plain, hlg = (
+        encode(frames, format="yuv420p10le", tags=tags)
+        for tags in ({}, {"color_trc": 18, "colorspace": 9, "color_primaries": 9})
+    )
+    with pytest.raises(DataError, match=r"Dolby Vision without .* \(profile 5\)"):
+        probe(plain.replace(b"avc1", b"dvav"))
+    assert probe(hlg.replace(b"avc1", b"dvav")).frames == 2
+
+
 @pytest.mark.parametrize("side", (16, 160))
 def test_what_is_encoded_here_comes_back_and_other_players_agree(side):
     source = np.repeat(np.repeat(np.rint(255 * COLOURS).astype(np.uint8), side, 0)[None], side, 0)

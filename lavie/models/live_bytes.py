@@ -1,0 +1,87 @@
+"""The bytes of tensors that a computation makes live at once: counted on the meta device, without memory."""
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+def live_bytes(run: Callable[[], Any], *, gradients: bool = False) -> int:
+    """Return the most bytes that `run` makes live at once, on tensors of the meta device.
+
+    Args:
+        run: the computation; what exists before it does not count.
+        gradients: whether it runs with gradients, its backward pass included.
+    """
+    with torch.set_grad_enabled(gradients), fused_attention(), LiveBytes() as counter:
+        run()
+    return counter.peak
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations make in its block, as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and count the storages that are new in its results: views and in-place results are not."""
+        result = func(*args, **(kwargs or {}))
+        given = {_storage(x)._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        for x in tree_leaves(result):
+            if isinstance(x, Tensor):
+                storage = _storage(x)
+                if storage._cdata not in self.seen and storage._cdata not in given:
+                    self.seen.add(storage._cdata)
+                    self.live += storage.nbytes()
+                    self.peak = max(self.peak, self.live)
+                    weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
+        return result
+
+    def _free(self, key: int, size: int) -> None:
+        self.seen.discard(key)
+        self.live -= size
+
+
+@contextmanager
+def fused_attention() -> Iterator[None]:
+    """Make attention keep no scores: on the meta device PyTorch would choose the kernel that keeps them.
+
+    The function is replaced, for a mode would not reach what gradient checkpointing computes again.
+    """
+    original = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = lambda query, key, value, *_args, **_kwargs: _Attention.apply(query, key, value)
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = original
+
+
+class _Attention(torch.autograd.Function):
+    """What a fused attention allocates: its output, for the backward pass a number per query, and the gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return an output without values, and keep what the backward pass of a fused kernel reads."""
+        output = query.new_empty(*query.shape[:-1], value.shape[-1])
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(query, key, value, output, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Return gradients without values."""
+        return tuple(torch.empty_like(x) for x in ctx.saved_tensors[:3])
+
+
+def _storage(x: Tensor) -> Any:
+    """Return the memory behind a tensor, which its views share."""
+    return x.untyped_storage()

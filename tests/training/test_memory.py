@@ -1,0 +1,146 @@
+"""The memory that a dry run computes, against the peak that PyTorch's allocator counts in runs on a CPU."""
+
+import json
+
+import pytest
+import torch
+
+from lavie.config.load import load_config
+from lavie.models.live_bytes import fused_attention
+from lavie.testing import run_distributed
+from lavie.training.deepspeed import resolve_json
+from lavie.training.fit import CARDS, USABLE, ways_out
+from lavie.training.memory import GIB, Memory, memory_of, meta_network
+from tests.training.runs import make_config
+
+WIDE = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "block_out_channels": (64, 128),
+    "cross_attention": (True, True),
+    "layers_per_block": 1,
+    "num_attention_heads": 1,
+    "cross_attention_dim": 16,
+    "norm_num_groups": 4,
+    "rotary_dim": 8,
+}
+"""A network of 4.4 million parameters."""
+STATES = {"model": WIDE, "train_batch_size": 1, "data": {"height": 8, "width": 8, "num_images": 0, "num_frames": 2}}
+"""A run whose memory is its weights."""
+ACTIVATIONS = {"data": {"height": 128, "width": 128, "num_images": 1}, "train_batch_size": 4}
+"""A run whose memory is its activations."""
+
+
+def settings_file(folder, stage: int, **zero):
+    path = folder / "zero.json"
+    values = {"stage": stage, "reduce_bucket_size": 200_000, "stage3_param_persistence_threshold": 0} | zero
+    path.write_text(json.dumps({"zero_optimization": values, "zero_allow_untested_optimizer": True}))
+    return path
+
+
+def allocated(config, settings) -> int:
+    """Train a run under PyTorch's profiler; the most bytes that the allocator of the CPU had given out at once.
+
+    Nothing is saved: the whole network that a save writes lies on the CPU, which is here the device too.
+    """
+    from torch.profiler import ProfilerActivity, profile
+
+    from lavie.training import trainer as module
+    from lavie.training.trainer import Trainer
+
+    module.save = lambda *_args: None
+
+    recorder = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    with recorder as profiler, Trainer(config, settings) as trainer:
+        trainer.fit()
+    nodes, most = list(profiler.profiler.kineto_results.experimental_event_tree()), 0
+    while nodes:
+        node = nodes.pop()
+        nodes += node.children
+        most = max(most, getattr(node.extra_fields, "total_allocated", 0))
+    return most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "stage, changes, zero",
+    (
+        (2, STATES | {"mixed_precision": "bf16", "gradient_accumulation_steps": 2}, {"overlap_comm": True}),
+        (3, STATES | {"mixed_precision": "bf16", "gradient_accumulation_steps": 2}, {}),
+        (1, STATES | {"mixed_precision": "bf16", "gradient_accumulation_steps": 2}, {}),
+        (0, STATES | {"mixed_precision": "bf16", "use_ema": False}, {}),
+        (2, STATES | {"mixed_precision": "bf16", "trainable": "temporal"}, {}),
+        (2, ACTIVATIONS, {}),
+        (2, ACTIVATIONS | {"gradient_checkpointing": True}, {}),
+    ),
+    ids=("zero2", "zero3", "zero1", "zero0", "temporal", "activations", "checkpointing"),
+)
+def test_peak_equals_the_allocators_within_a_tenth(rendered, tmp_path, stage, changes, zero):
+    config = make_config(rendered, tmp_path / "run", max_train_steps=2, **changes)
+    path = settings_file(tmp_path, stage, **zero)
+    (measured,) = run_distributed(allocated, 1, config, path)
+    computed = memory_of(config, resolve_json(path, config, 1), 1, fused=False)
+    assert computed.peak == pytest.approx(measured, rel=0.1), computed
+
+
+def saved_bytes(config, shape, images: int) -> int:
+    """The bytes that autograd keeps of one forward pass on the meta device, by its own hooks; weights do not count."""
+    network, kept = meta_network(config), {}
+
+    def keep(x):
+        if not isinstance(x, torch.nn.Parameter):
+            kept[x.untyped_storage()._cdata] = x
+        return x
+
+    model = config.model
+    text = torch.empty(1, 1 + images, 77, model.cross_attention_dim, dtype=torch.bfloat16, device="meta")
+    level = torch.zeros(1, dtype=torch.long, device="meta") if model.num_noise_levels else None
+    sample = torch.empty(1, model.in_channels, *shape, dtype=torch.bfloat16, device="meta")
+    with fused_attention(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        output = network(sample, torch.zeros(1, device="meta"), text, noise_level=level, num_images=images)
+    assert output.requires_grad
+    return sum(x.untyped_storage().nbytes() for x in kept.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "stage, shape, images, gib",
+    (("base", (20, 40, 64), 4, 0.95), ("interpolation", (61, 32, 32), 0, 1.16), ("vsr", (8, 80, 80), 0, 0.69)),
+)
+def test_checkpointing_keeps_what_was_counted_elsewhere(stage, shape, images, gib):
+    """The numbers in GiB are of another program that read an earlier version of the networks."""
+    config = load_config(f"configs/{stage}.yaml", ["gradient_checkpointing=true"])
+    assert saved_bytes(config, shape, images) / GIB == pytest.approx(gib, rel=0.05)
+
+
+def test_the_peak_is_the_worst_moment():
+    memory = Memory({"weights": 2.0}, {"backward": {"activations": 5.0}, "step": {"a": 3.0, "b": 3.0}})
+    assert (memory.states, memory.worst, memory.peak) == (2, "step", 8)
+
+
+@pytest.mark.slow
+def test_full_size_by_hand():
+    """Bytes a parameter on one GPU at ZeRO-2: weights 2, optimizer 12, average 4; gradients at the step 4."""
+    config = load_config("configs/base.yaml", ["train_batch_size=1"])
+    memory = memory_of(config, resolve_json("configs/zero2.json", config, 1), 1)
+    total = 909_124_100
+    assert memory.states - memory.held["encoders"] == total * 18
+    assert memory.moments["step"] == {"float32 gradients": total * 4.0, "copies of gradients, or the optimizer": 0}
+    assert memory.moments["backward"]["gradients"] == total * 4
+    assert memory.moments["backward"]["gradient buffers"] == 2 * 2 * 200_000_000
+    assert memory.held["encoders"] == pytest.approx(83_653_863 * 2 + 123_060_480 * 4, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_ways_out_fit_and_none_is_needless():
+    config = load_config("configs/base.yaml", [])
+    settings = resolve_json("configs/zero2.json", config, 1)
+    assert memory_of(config, settings, 1).peak > CARDS[0] * USABLE * GIB
+    changes = ways_out(config, settings, 1, CARDS[0] * USABLE * GIB)
+    assert changes
+    for without in [None, *changes]:
+        values = {}
+        for change in changes:
+            values |= {} if change is without else change[1]
+        fits = memory_of(config.model_copy(update=values), settings, 1).peak <= CARDS[0] * USABLE * GIB
+        assert fits == (without is None)
