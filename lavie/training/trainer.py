@@ -17,6 +17,7 @@ from ..data.feed.batches import Batch
 from ..data.feed.loader import build_loader, fixed_batches
 from ..data.feed.share import Share
 from ..data.order.buckets import load_buckets
+from ..data.order.long_captions import count_long
 from ..data.order.plan_report import notices
 from ..diffusion.loss import JointLoss
 from ..diffusion.schedule import NoiseSchedule
@@ -24,7 +25,7 @@ from ..distributed import barrier, is_main, log, rank, setup_logging, world_size
 from ..errors import CheckpointError, ConfigError
 from ..models.autoencoder import build_autoencoder
 from ..models.backends import require_backends, set_backends
-from ..models.text_encoder import build_text_encoder
+from ..models.text_encoder import build_text_encoder, caption_limit, warn_of_unread
 from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
 from ..models.weights import initialize
@@ -93,7 +94,7 @@ class Trainer:
         # The data: its plan can still refuse the run before there is a network.
         self.buckets = load_buckets(config.data, config.data.train, config.seed)
         plan = plan_of(config, world_size(), self.buckets)
-        for notice in notices(plan):
+        for notice in [*notices(plan), *self._long_captions()]:
             log.warning(f"data: {notice}")
         self.validation_batches = self._validation_batches()
         batches = build_loader(
@@ -130,6 +131,9 @@ class Trainer:
         pretrained = config.pretrained_model_name_or_path
         autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride).to(self.device, dtype)
         text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained)
+        if is_main() and config.validation_prompts:
+            drawn = (*config.validation_prompts, config.sampling.negative_prompt)
+            warn_of_unread((text_encoder, prompt) for prompt in drawn)
         network = build_network(config).to(self.device)
         self.engine = build_engine(network, config, settings)
         ema_device = "cpu" if config.ema_device == "cpu" or offloads(settings) else None
@@ -187,6 +191,14 @@ class Trainer:
 
         self.close()
         return not stopped
+
+    def _long_captions(self) -> list[str]:
+        """Return, on rank 0, a sentence about the captions that the text encoder does not read whole, if there are."""
+        if not is_main():
+            return []
+        limit = caption_limit(self.config.text_encoder, self.config.pretrained_model_name_or_path)
+        count, line = count_long(self.buckets.datasets, self.config.data, limit)
+        return [line] if count else []
 
     def _share(self) -> Share:
         """Return which part of the data this rank reads."""

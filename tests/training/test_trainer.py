@@ -1,5 +1,6 @@
 """The run as a whole: against plain PyTorch, against itself, on one rank and two, stopped and resumed."""
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -10,6 +11,7 @@ import torch
 
 from lavie.config.load import load_config
 from lavie.config.train import TrainConfig
+from lavie.data.shards.index import load_index
 from lavie.models.trainable import is_temporal
 from lavie.testing import KERNEL_LOSS_RTOL, LOSS_RTOL, TOLERANCES, run_distributed
 from tests.training.runs import (
@@ -279,3 +281,38 @@ def test_a_loss_that_is_not_finite_stops_every_rank(rendered, tmp_path):
     messages = run_distributed(fails, 2, config, deepspeed_json(tmp_path, 3))
     assert all("the loss is" in m and "learning_rate" in m for m in messages)
     assert not list(Path(config.output_dir).glob("checkpoint-*"))
+
+
+def told(config: TrainConfig, settings: Path) -> list[str]:
+    """What a rank logs about captions and prompts that are too long, from its start to its end."""
+    from lavie.inference.generate import validation_sampler
+    from lavie.training.trainer import Trainer
+
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logging.getLogger("lavie").addHandler(handler)
+    Trainer(config, settings, validation_sampler(config)).fit()
+    return [message for message in messages if "long" in message]
+
+
+@pytest.mark.slow
+def test_a_run_tells_once_what_its_text_encoder_never_reads(rendered, tmp_path):
+    config = make_config(
+        rendered,
+        tmp_path / "run",
+        text_encoder={"type": "hash", "max_length": 3},
+        max_train_steps=2,
+        validation_steps=1,
+        validation_prompts=("a red circle",),
+        sampling={"num_inference_steps": 2},
+    )
+    first, other = run_distributed(told, 2, config, deepspeed_json(tmp_path, 1))
+    samples = [sample.caption for sample in load_index([str(rendered / "train")])]
+    long = sum(len(caption.split()) > 2 for caption in samples)
+    assert long > 12
+    assert other == []
+    assert first == [
+        f"data: long caption: {long} of {len(samples)} have more than 2 words; the text encoder reads the first 2",
+        "prompt 'a red circle...' is too long: the network never sees its end, 'circle'",
+    ]
