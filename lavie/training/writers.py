@@ -10,7 +10,7 @@ A writer lives on rank 0 and is told of a step at a time:
 import importlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,7 +80,7 @@ def require_writers(config: TrainConfig) -> None:
 
 def open_writers(config: TrainConfig, start_step: int) -> list[Writer]:
     """Open what `report_to` names, each once, for a run that goes on after `start_step` steps."""
-    kinds = {"tensorboard": TensorBoard, "wandb": WandB}
+    kinds: dict[str, Callable[[TrainConfig, int], Writer]] = {"tensorboard": TensorBoard, "wandb": WandB}
     return [kinds[name](config, start_step) for name in dict.fromkeys(config.report_to)]
 
 
