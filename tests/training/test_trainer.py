@@ -254,6 +254,16 @@ def test_a_resumed_run_keeps_the_validation_before_the_first_step(rendered, tmp_
 
 
 @pytest.mark.slow
+def test_a_package_of_report_to_is_missed_before_the_run_has_a_folder(rendered, tmp_path, monkeypatch):
+    (tmp_path / "wandb.py").write_text("raise ImportError('it is broken')")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = make_config(rendered, tmp_path / "run", max_train_steps=1, report_to=("wandb",))
+    messages = run_distributed(fails, 2, config, deepspeed_json(tmp_path, 2))
+    assert all("report_to names wandb" in message and "it is broken" in message for message in messages)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
 def test_records_hold_every_field_with_the_same_values_in_every_stage(rendered, tmp_path):
     norms = {}
     for stage in (0, 1):

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from lavie.config.load import dump_yaml
+from lavie.config.load import dump_yaml, load_config
 from lavie.config.train import TrainConfig
 from lavie.errors import ConfigError
 from lavie.inference.generate import generate
@@ -125,6 +125,20 @@ def test_an_empty_report_to_leaves_metrics_alone(tmp_path):
     config = config_of(tmp_path)
     log_run(config, 0, range(1, 3), draw(tmp_path / "drawn"))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["metrics.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "override, names",
+    (
+        ("report_to=wandb", ("wandb",)),
+        ("report_to=[wandb, tensorboard]", ("wandb", "tensorboard")),
+        ("report_to=[]", ()),
+    ),
+)
+def test_report_to_takes_a_name_or_a_list(override, names):
+    assert load_config("configs/smoke/base.yaml", [override]).report_to == names
+    with pytest.raises(ConfigError, match=r"report_to.*tensorboard.*wandb"):
+        load_config("configs/smoke/base.yaml", ["report_to=mlflow"])
 
 
 def test_samples_that_nothing_lists_are_none(tmp_path):
