@@ -12,6 +12,7 @@ from ..distributed import gather_objects, is_main, rank, world_size
 from ..errors import ConfigError
 from ..files import replacing
 from ..models.text_encoder import warn_of_unread
+from ..run_folder import PROMPTS
 from .cascade import Cascade, StageProgress
 from .contact_sheet import beside
 from .sampler import Progress
@@ -21,8 +22,6 @@ from .text_to_video import TextToVideo
 from .video_io import write_mp4, write_sample, write_sheet
 from .work import Record, Work
 
-INDEX = "prompts.jsonl"
-"""The file that says which prompt, seed and settings every numbered sample of a folder has."""
 SIDECAR = (
     "num_frames",
     "height",
@@ -230,5 +229,5 @@ def _write_index(out: Path, samples: Sequence[tuple[str, str, Mapping[str, Any]]
         samples: (the name that a sample's files begin with, its prompt, its settings).
     """
     lines = [json.dumps({"name": n, "prompt": p, **settings}, ensure_ascii=False) for n, p, settings in samples]
-    with replacing(out / INDEX) as temporary:
+    with replacing(out / PROMPTS) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -44,9 +44,12 @@ from .record import Recorder, now
 from .stop import requested
 from .update import Outcome, Update, backward_and_step, set_learning_rate
 from .validate import averaged_network, validation_loss
+from .writers import require_writers
 
 DrawSamples = Callable[[VideoUNet, Objective, Path], None]
-"""Draws the validation prompts with a network, the objective's encoders and its schedule, into a folder. Collective."""
+"""Draws the validation prompts with a network, the objective's encoders and its schedule, into a folder. Collective.
+
+Where the folder lists what was drawn, as `lavie.inference.generate` does, the writers of report_to show it."""
 
 
 class Trainer:
@@ -76,6 +79,7 @@ class Trainer:
         require_dtype(config, self.device)
         require_optimizer(config)
         require_backends(config.kernels, config.attention, self.device)
+        require_writers(config)
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
 
@@ -163,6 +167,8 @@ class Trainer:
         if self.start >= config.max_train_steps:
             log.info(f"nothing to do: step {self.start} is done, and max_train_steps is {config.max_train_steps}")
         self.engine.train()
+        if config.validate_at_start and self.start == 0:
+            self._validate(0)
         for step in range(self.start + 1, config.max_train_steps + 1):
             # A request to stop is heard between steps only, where all that is to be saved is whole.
             if stopped := requested(self.device):
@@ -250,7 +256,7 @@ class Trainer:
     def _validate(self, step: int) -> None:
         """Record the held-out loss and draw the samples of the averaged network. Collective.
 
-        `step` is the one just done, counted from 1. Every rank holds the network whole for the while.
+        `step` is the one just done, counted from 1; 0 is the start. Every rank holds the network whole for the while.
         """
         if not self.validation_batches and not self.config.validation_prompts:
             return
@@ -261,7 +267,10 @@ class Trainer:
             if self.metrics:
                 self.metrics.log({"step": step, "time": now(), **losses})
         if self.sample and self.config.validation_prompts:
-            self.sample(network, self.objective, Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}")
+            folder = Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}"
+            self.sample(network, self.objective, folder)
+            if self.metrics:
+                self.metrics.show_samples(step, folder)
         barrier()
 
 

@@ -197,6 +197,7 @@ def test_validation_is_entered_by_all_ranks_and_does_not_disturb_training(render
         tmp_path / "busy",
         max_train_steps=4,
         validation_steps=2,
+        validate_at_start=True,
         validation_batches=2,
         validation_prompts=("a red circle",),
         data={"validation": str(rendered / "validation")},
@@ -204,10 +205,13 @@ def test_validation_is_entered_by_all_ranks_and_does_not_disturb_training(render
     run_distributed(train, 2, quiet, settings)
     run_distributed(train, 2, busy, settings, draw_nothing)
     assert losses(busy) == losses(quiet)
-    assert sorted(p.name for p in (tmp_path / "busy" / "samples" / "step-000002").iterdir()) == ["rank0", "rank1"]
+    assert weight_hashes(busy, 4) == weight_hashes(quiet, 4)
+    for step in (0, 2, 4):
+        folder = tmp_path / "busy" / "samples" / f"step-{step:06d}"
+        assert sorted(p.name for p in folder.iterdir()) == ["rank0", "rank1"]
     scores = {r["step"]: r["validation_loss"] for r in records(busy) if "validation_loss" in r}
-    assert scores.keys() == {2, 4}
-    assert scores[4] != scores[2]
+    assert scores.keys() == {0, 2, 4}
+    assert len(set(scores.values())) == 3
 
     alone = make_config(
         rendered,
@@ -215,6 +219,7 @@ def test_validation_is_entered_by_all_ranks_and_does_not_disturb_training(render
         max_train_steps=4,
         train_batch_size=4,
         validation_steps=2,
+        validate_at_start=True,
         validation_batches=2,
         data={"validation": str(rendered / "validation")},
     )
@@ -222,6 +227,40 @@ def test_validation_is_entered_by_all_ranks_and_does_not_disturb_training(render
     assert {r["step"]: r["validation_loss"] for r in records(alone) if "validation_loss" in r} == pytest.approx(
         scores, rel=LOSS_RTOL
     )
+
+
+@pytest.mark.slow
+def test_a_resumed_run_keeps_the_validation_before_the_first_step(rendered, tmp_path):
+    settings = deepspeed_json(tmp_path, 2)
+    config = make_config(
+        rendered,
+        tmp_path / "run",
+        max_train_steps=1,
+        validate_at_start=True,
+        validation_batches=1,
+        validation_prompts=("a red circle",),
+        data={"validation": str(rendered / "validation")},
+    )
+    run_distributed(train, 1, config, settings, draw_nothing)
+    before = [r for r in records(config) if r["step"] == 0]
+    assert len(before) == 1
+    drawn = tmp_path / "run" / "samples" / "step-000000" / "rank0"
+    drawn.unlink()
+    resumed = config.model_copy(update={"resume_from_checkpoint": "latest", "max_train_steps": 2})
+    run_distributed(train, 1, resumed, settings, draw_nothing)
+    assert [r["step"] for r in records(resumed)] == [0, 1, 1, 2, 2]
+    assert [r for r in records(resumed) if r["step"] == 0] == before
+    assert not drawn.exists()
+
+
+@pytest.mark.slow
+def test_a_package_of_report_to_is_missed_before_the_run_has_a_folder(rendered, tmp_path, monkeypatch):
+    (tmp_path / "wandb.py").write_text("raise ImportError('it is broken')")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = make_config(rendered, tmp_path / "run", max_train_steps=1, report_to=("wandb",))
+    messages = run_distributed(fails, 2, config, deepspeed_json(tmp_path, 2))
+    assert all("report_to names wandb" in message and "it is broken" in message for message in messages)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
