@@ -93,7 +93,7 @@ def ranks_that_fail_alike(message: str, patience: float = FAREWELL) -> list[int]
             time.sleep(0.05)
 
     try:
-        store = dist.distributed_c10d._get_default_store()
+        store: Any = dist.distributed_c10d._get_default_store()  # its stub does not know `append`
         store.append(alike, f"{rank} ")
         store.add("failing", 1)
         wait_for("failing", dist.get_world_size())
