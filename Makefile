@@ -61,7 +61,7 @@ $(LATER_SET):
 _cpu_op:  # DeepSpeed compiles it once, at its first start on a CPU if not here, beside the rendering
 	DS_ACCELERATOR=cpu python -c 'from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as op; op().load()'
 
-TRAIN := deepspeed --num_gpus $(RANKS) train.py --deepspeed configs/zero3.json
+TRAIN := deepspeed --quiet --num_gpus $(RANKS) train.py --deepspeed configs/zero3.json
 
 .PHONY: _base
 _base: export OMP_NUM_THREADS ?= 1

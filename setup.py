@@ -12,6 +12,7 @@ REMOTE = ["fsspec[http]>=2025.3"]
 MPI = ["mpi4py>=4"]
 DALI = ["nvidia-dali-cuda130>=2.4; sys_platform == 'linux'"]
 EIGHT_BIT = ["bitsandbytes>=0.49"]
+WANDB = ["wandb>=0.19"]
 DEV = [
     *DALI,
     *MPI,
@@ -67,6 +68,7 @@ setup(
         "flash": ["flash-attn>=2.7"],
         "mpi": MPI,
         "remote": REMOTE,
+        "wandb": WANDB,
     },
     entry_points={"console_scripts": ["lavie = lavie.cli.main:main"]},
 )

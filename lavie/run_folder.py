@@ -3,7 +3,9 @@
     OUTPUT_DIR/
       config.yaml               RUN_CONFIG: the run's resolved config
       metrics.jsonl             METRICS: one JSON object a line for each step
-      samples/step-STEP/        SAMPLES: what validation drew
+      samples/step-STEP/        SAMPLES: what validation drew after a step, 0 before the first one
+        prompts.jsonl           PROMPTS: the prompt of each numbered sample
+      wandb-id.txt              WANDB_ID: the run of Weights & Biases that a resumed run goes on with
       run.lock, restarts.json   kept by lavie.training.output_dir
       checkpoint-STEP/          a checkpoint; one without checkpoint.json is unfinished
         checkpoint.json         MANIFEST: written last
@@ -22,6 +24,9 @@ from .errors import CheckpointError
 RUN_CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 SAMPLES = "samples"
+PROMPTS = "prompts.jsonl"
+"""The file that says which prompt, seed and settings every numbered sample of a folder has."""
+WANDB_ID = "wandb-id.txt"
 NETWORK = "unet"
 MANIFEST = "checkpoint.json"
 """The file that makes a checkpoint folder a finished one."""

@@ -13,7 +13,7 @@ EVERYTHING = sorted([*PRODUCT, ROOT / "setup.py", *(ROOT / "tests").rglob("*.py"
 
 FLOORS = (
     ("lavie",),  # the package itself: its version
-    ("errors", "labels", "seeds", "pixels", "console"),
+    ("errors", "caption_limit", "labels", "seeds", "pixels", "console"),
     ("files", "distributed", "launcher", "run_folder"),
     ("config",),
     ("testing",),

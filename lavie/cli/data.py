@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..caption_limit import CaptionLimit, clip_words
 from ..console import make_console, progress_bar
 from ..errors import DataError
 from ..files import require_free
@@ -15,7 +16,7 @@ from .data_cache import cache_command
 from .data_check import check_command
 from .data_index import index_command
 from .data_plan import plan_command
-from .runs import Overwrite
+from .runs import Overwrite, Tokenizer, limit_of
 from .tables import print_counts, print_first
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def pack_command(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that decode. By default one for each core.")
     ] = None,
+    tokenizer: Tokenizer = None,
 ) -> None:
     """Pack captioned videos and images into shards. Without --fps and --frame-stride, the frame stride is 1.
 
@@ -45,6 +47,8 @@ def pack_command(
         frame_stride = frame_stride or 1
     from ..data.prepare.pack import pack
 
+    limit = limit_of(tokenizer)
+
     with progress_bar(make_console(), "packing") as progress:
         report = pack(
             src,
@@ -52,10 +56,11 @@ def pack_command(
             num_frames=num_frames,
             fps=fps,
             frame_stride=frame_stride,
+            limit=limit,
             workers=workers or len(os.sched_getaffinity(0)),
             progress=progress,
         )
-    _show(out, report)
+    _show(out, report, limit)
 
 
 @app.command("demo")
@@ -90,14 +95,12 @@ def demo_command(
     train, validation = demo_set(
         out, clips=clips, images=images, size=size, frames=frames, fps=fps, seed=seed, travel=travel
     )
-    _show(out / "train", train)
-    _show(out / "validation", validation)
+    _show(out / "train", train, clip_words())
+    _show(out / "validation", validation, clip_words())
 
 
-def _show(out: Path, report: "PackReport") -> None:
-    """Print what became of the files packed into `out`."""
-    from ..data.prepare.captions import MOST_WORDS
-
+def _show(out: Path, report: "PackReport", limit: CaptionLimit) -> None:
+    """Print what became of the files packed into `out`; long captions were counted by `limit`."""
     rows = [("videos packed", report.videos), ("images packed", report.images)]
     if report.kept:
         rows.append(("packed before and unchanged, kept", report.kept))
@@ -105,7 +108,7 @@ def _show(out: Path, report: "PackReport") -> None:
         rows.append(("of these, GIFs stored as mp4 or png", len(report.converted)))
     rows += [(f"rejected: {reason}", count) for reason, count in sorted(report.reasons.items())]
     if report.long_captions:
-        rows.append((f"captions of more than {MOST_WORDS} words; CLIP reads {MOST_WORDS} tokens", report.long_captions))
+        rows.append((f"captions of {limit.rule}", report.long_captions))
     rows += [(reason, count) for reason, count in sorted(Counter(item.reason for item in report.changed).items())]
     rows += [(f"passed over: {what}", count) for what, count in sorted(report.passed.items())]
     rows.append(("shards written", len(report.shards)))

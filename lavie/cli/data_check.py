@@ -10,10 +10,11 @@ from rich.table import Table
 from ..console import make_console, progress_bar
 from ..errors import DataError
 from ..files import require_free
-from .runs import Overwrite
+from .runs import Overwrite, Tokenizer, limit_of
 from .tables import print_first
 
 if TYPE_CHECKING:
+    from ..caption_limit import CaptionLimit
     from ..config.data import DataConfig
     from ..data.check.report import CheckReport
 
@@ -35,6 +36,7 @@ def check_command(
     ] = None,
     fps: Annotated[float | None, typer.Option(min=0.01, help="Frames per second of a clip, as data.fps.")] = None,
     frame_stride: Annotated[int | None, typer.Option(min=1, help="Or every n-th frame, as data.frame_stride.")] = None,
+    tokenizer: Tokenizer = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Examine shards: every byte is read, some clips are decoded. Exits with 1 if samples cannot train."""
@@ -51,7 +53,7 @@ def check_command(
     from ..data.check.report_files import write_report
     from ..inference.contact_sheet import contact_sheet
 
-    paths, run = _what_to_check(shards or [], config)
+    paths, run, limit = _what_to_check(shards or [], config)
     tars = find_shards(paths)
     out.mkdir(parents=True, exist_ok=True)
     comparison = Comparison() if decode else None
@@ -63,6 +65,7 @@ def check_command(
             fps=fps,
             frame_stride=frame_stride,
             run=run,
+            limit=limit_of(tokenizer) if tokenizer else limit,
             compare=comparison,
             progress=progress,
         )
@@ -74,8 +77,10 @@ def check_command(
         raise typer.Exit(1)
 
 
-def _what_to_check(given: list[str], config: Path | None) -> "tuple[list[Path], DataConfig | None]":
-    """Return the shards to check, and the run by which they are judged.
+def _what_to_check(
+    given: list[str], config: Path | None
+) -> "tuple[list[Path], DataConfig | None, CaptionLimit | None]":
+    """Return the shards to check, the data of the run by which they are judged, and how much its text encoder reads.
 
     Args:
         given: shards, and changes of the configuration.
@@ -84,22 +89,24 @@ def _what_to_check(given: list[str], config: Path | None) -> "tuple[list[Path], 
     if config is None:
         if not given:
             raise DataError("SHARDS: wanted shards or folders of them, or a run's --config")
-        return [Path(path) for path in given], None
+        return [Path(path) for path in given], None, None
     from ..config.load import load_config
     from ..data.shards.remote import is_url
+    from ..models.text_encoder import caption_limit
 
     changes = [text for text in given if "=" in text and not Path(text).exists()]
-    run = load_config(config, changes).data
+    whole = load_config(config, changes)
+    run, limit = whole.data, caption_limit(whole.text_encoder, whole.pretrained_model_name_or_path)
     paths = [Path(text) for text in given if text not in changes]
     if paths:
-        return paths, run
+        return paths, run, limit
     named: list[str] = []
     for entry in run.train:
         named += [entry] if isinstance(entry, str) else entry.path
     named += run.validation
     if urls := [path for path in named if is_url(path)]:
         raise DataError(f"{urls[0]}: a URL. Check a copy of the shards on a disk")
-    return [Path(path) for path in dict.fromkeys(named)], run
+    return [Path(path) for path in dict.fromkeys(named)], run, limit
 
 
 def _show(report: "CheckReport", files: list[Path]) -> None:
@@ -147,6 +154,7 @@ def _table(report: "CheckReport") -> Table:
         if counts[problem]:
             bad = problem in UNUSABLE
             meaning = "cannot train" if bad else "worth a look"
+            meaning = report.limit.rule if problem == "long caption" else meaning
             table.add_row(problem, str(counts[problem]), meaning, style="red" if bad else "yellow")
     return table
 

@@ -31,9 +31,12 @@ def plan_command(
     from ..config.load import load_config
     from ..config.overrides import read_run
     from ..config.shipped import find_config
+    from ..data.order.buckets import load_buckets
     from ..data.order.held_out import held_out_text
+    from ..data.order.long_captions import count_long
     from ..data.order.plan import check_global_batch, make_plan
     from ..data.order.plan_report import draw_plan, plan_text
+    from ..models.text_encoder import caption_limit
 
     if out:
         require_free(out, overwrite=overwrite)
@@ -49,9 +52,19 @@ def plan_command(
     validation = held_out_text(run.data)
 
     # The plot is written before the text is printed, which names it.
-    plan = make_plan(run.data, seed=run.seed, steps=run.max_train_steps, global_batch=total, max_epochs=max_epochs)
+    buckets = load_buckets(run.data, run.data.train, run.seed)
+    plan = make_plan(
+        run.data,
+        seed=run.seed,
+        steps=run.max_train_steps,
+        global_batch=total,
+        max_epochs=max_epochs,
+        buckets=buckets,
+    )
+    limit = caption_limit(run.text_encoder, run.pretrained_model_name_or_path)
+    _, long = count_long(buckets.datasets, run.data, limit)
     batch = f"{run.train_batch_size} x {accumulation} x {world_size} = {total}"
     if out:
         draw_plan(plan, out)
-    text = f"{plan_text(plan)}\n{validation}\nglobal batch: {batch} clips"
+    text = f"{plan_text(plan)}\n{long}\n{validation}\nglobal batch: {batch} clips"
     typer.echo(f"{text}\nplot: {out}" if out else text)

@@ -1,30 +1,46 @@
-"""`lavie plot`: a run's losses as a picture."""
+"""`lavie plot`: the losses of runs as a picture."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..errors import ConfigError
 from ..files import require_free
 from ..run_folder import METRICS
-from .runs import Checkpoint, Overwrite, Run, one_run
+from .runs import Checkpoint, Overwrite, one_run
+
+PICTURE = "losses.png"
 
 
 def plot(
-    run: Run = None,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="A run's output_dir, or several to draw beside each other.")
+    ] = None,
     checkpoint: Checkpoint = None,
-    out: Annotated[Path | None, typer.Option(help="The PNG; default: losses.png in the run's folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help=f"The PNG; default: {PICTURE} in the run's folder, or here where there are several runs."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw a run's loss curves."""
-    # A checkpoint lies in its run's folder, which has the metrics.
-    folder = one_run(run, checkpoint)
-    if not (folder / METRICS).exists() and (folder.parent / METRICS).exists():
-        folder = folder.parent
-    target = out or folder / "losses.png"
-    if out:  # the run's own picture is drawn anew as the run goes on
+    """Draw the loss curves of a run, or of several in one picture."""
+    places = runs or []
+    several = len(places) > 1
+    if several and checkpoint is not None:
+        raise ConfigError(
+            f"--checkpoint is {checkpoint} and several runs are given: name them all without --checkpoint"
+        )
+    folders = [_folder(run) for run in (places if several else [one_run(next(iter(places), None), checkpoint)])]
+    target = out or (Path(PICTURE) if several else folders[0] / PICTURE)
+    if out or several:  # a run's own picture is drawn anew as the run goes on
         require_free(target, overwrite=overwrite)
     from ..evaluation.curves import plot_losses
 
-    plot_losses(folder / METRICS, target)
+    plot_losses(folders, target)
     typer.echo(target)
+
+
+def _folder(run: Path) -> Path:
+    """Return the folder of a run that has the metrics; one of its checkpoints lies in it."""
+    return run.parent if not (run / METRICS).exists() and (run.parent / METRICS).exists() else run

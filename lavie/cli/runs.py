@@ -1,10 +1,11 @@
-"""What several commands ask for: a run, named by its place or by --checkpoint, and whether results may be replaced."""
+"""What several commands ask for: a run, by its place or --checkpoint; a tokenizer; whether results may be replaced."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..caption_limit import CaptionLimit, clip_words
 from ..errors import ConfigError
 
 Run = Annotated[
@@ -13,6 +14,12 @@ Run = Annotated[
 ]
 Checkpoint = Annotated[Path | None, typer.Option(help="The same as RUN.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace what an earlier call has written there.")]
+Tokenizer = Annotated[
+    Path | None,
+    typer.Option(
+        help="CLIP's tokenizer files, or a Stable Diffusion folder: long captions are counted by it, not by words."
+    ),
+]
 
 
 def one_run(run: Path | None, checkpoint: Path | None) -> Path:
@@ -27,3 +34,16 @@ def one_run(run: Path | None, checkpoint: Path | None) -> Path:
     if found is None:
         raise ConfigError("RUN is missing: wanted a run's output_dir, a checkpoint-<step> or exported folder")
     return found
+
+
+def limit_of(tokenizer: Path | None) -> CaptionLimit:
+    """Return CLIP's limit of captions: in tokens of the tokenizer in a folder, or in words where none is given.
+
+    Raises:
+        CheckpointError: the folder holds no tokenizer.
+    """
+    if tokenizer is None:
+        return clip_words()
+    from ..models.text_encoder import clip_limit
+
+    return clip_limit(tokenizer)

@@ -4,15 +4,20 @@ Option names are those of the diffusers training scripts where they have one. lo
 reference.py prints them as docs/configuration.md.
 """
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from .base import OptionalPath, PathText, Strict
 from .data import DataConfig, DegradationConfig
 from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
 from .names import SamplerName, StageName
 from .stages import STAGES
+
+
+def _as_list(value: Any) -> Any:
+    """Return a list as a file gives it: a name stands for the list of it, as in diffusers' training scripts."""
+    return [value] if isinstance(value, str) else value
 
 
 class SamplingConfig(Strict):
@@ -144,6 +149,10 @@ class TrainConfig(Strict):
     logging_steps: int = Field(50, ge=1)
     """Steps between two lines in the log of a run without a terminal, which has at least about one a minute. Every step
     is in metrics.jsonl. Default: what a reader scrolls through."""
+    report_to: Annotated[tuple[Literal["tensorboard", "wandb"], ...], BeforeValidator(_as_list)] = ("tensorboard",)
+    """Where losses, samples and the config are shown while the run trains: TensorBoard's files in
+    output_dir/tensorboard, and Weights & Biases, which needs the extra lavie[wandb]. A single name needs no brackets.
+    [] leaves metrics.jsonl alone, which is always written. Default: TensorBoard, which needs no account."""
     checkpointing_steps: int = Field(500, ge=1)
     """Steps between checkpoints; the last step is saved too. Default: that of diffusers' training scripts."""
     checkpoints_total_limit: int | None = Field(None, ge=1)
@@ -154,6 +163,9 @@ class TrainConfig(Strict):
     null, a run from step 0."""
     validation_steps: int = Field(500, ge=1)
     """Steps between validations; the last step is validated too. Default: with every checkpoint."""
+    validate_at_start: bool = False
+    """Whether the run is validated before its first step too, as step 0: what the weights it starts from can do. A
+    resumed run does not repeat it. Default: no, as fresh weights draw noise."""
     validation_batches: int = Field(4, ge=1)
     """Micro-batches of data.validation per rank for the validation loss, with noise and timesteps that stay the same.
     Default: a few, as every validation reads them."""

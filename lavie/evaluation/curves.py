@@ -1,93 +1,206 @@
-"""The loss plot of a run, from its metrics.jsonl."""
+"""The loss plot of one run or of several, from their metrics.jsonl and config.yaml."""
 
 import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from ..errors import DataError
+from ..config.load import read_yaml
+from ..errors import ConfigError, DataError
+from ..run_folder import METRICS, RUN_CONFIG
 
-COLOURS = {"loss": "#1f3b73", "loss_video": "#2a9d8f", "loss_image": "#e08a1e"}
-LABELS = {"loss": "loss", "loss_video": "video", "loss_image": "image"}
+PARTS = {"": "#1f3b73", "_video": "#2a9d8f", "_image": "#e08a1e"}
+"""The colours of a single run's total loss and of its parts, by the end of their keys."""
+STYLES = ("-", "--", ":")
+"""The lines of the first ten runs, which ten colours tell apart, of the next ten, and so on."""
 WINDOW = 0.05
-"""Share of the run over which the smoothed lines average."""
+"""Reach of a smoothed value to either side, as a share of the steps up to it: runs of any length compare at a step."""
+SHORTEST = 5
+"""The least of that reach, in steps."""
 
 
-def plot_losses(metrics_jsonl: str | Path, png: str | Path) -> None:
-    """Draw the curves of a run over its steps.
+@dataclass
+class _Run:
+    """What is drawn of a run: its name in the legend, its records by step, and its config (empty if it has none)."""
 
-    These are the loss with its video and image parts (thin: raw, thick: smoothed), the validation loss and the learning
-    rate. The parts are left out where either is always 0: the other is the loss then.
+    name: str
+    records: dict[int, dict[str, Any]]
+    config: dict[str, Any]
 
-    Args:
-        metrics_jsonl: lines are JSON objects with "step" and some of "loss", "loss_video", "loss_image",
-            "validation_loss" and "lr". Where a step occurs twice, as after a resume, the later line counts.
-        png: the picture; its folder is created if missing.
+    def total(self, loss: str) -> str:
+        """Return what "loss" or "validation_loss" adds up, as "video + 0.25 image", or "video" where that is all.
+
+        The records of a validation without its parts do not say it where the run trains on both: that is "total".
+        """
+        video, image = (_series(self.records, f"{loss}_{part}")[1].any() for part in ("video", "image"))
+        if loss != "loss" and not (video and image):
+            return "total" if "+" in self.total("loss") else self.total("loss")
+        if not (video and image):
+            return "image" if image else "video"
+        weight = self.config.get("image_loss_weight")
+        return "video + image, weighted" if weight is None else f"video + {weight:g} image"
+
+
+def plot_losses(runs: Sequence[str | Path], png: str | Path) -> None:
+    """Write the picture of `draw_losses`; its folder is created if missing.
 
     Raises:
-        DataError: a line is no such object, or none has a loss.
+        ConfigError, DataError: as there.
     """
-    records = _read(Path(metrics_jsonl))
-    figure = Figure(figsize=(10, 5.5), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    titles, heights = _plot_training(axes, records)
-    steps, values = _series(records, "validation_loss")
-    if len(values):
-        heights.append(values)
-        axes.plot(steps, values, "o-", color="#c1121f", markersize=4, linewidth=1.2, label="validation", zorder=6)
-        titles.append(f"validation {values[-1]:.4g}")
-    if not heights:
-        raise DataError(f"{metrics_jsonl}: no line has a loss; wanted the metrics.jsonl of a run")
-
-    # A loss that falls by much is read on a logarithmic axis, with plain numbers on it.
-    axes.set(xlabel="step", ylabel="loss", title=f"step {max(records)}:  " + ",  ".join(titles))
-    if _spread(heights) > 8:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(True, which="both", color="0.9")
-    axes.set_axisbelow(True)
-    axes.margins(x=0.01)
-
-    _plot_learning_rate(axes, records)
-    handles = [line for a in figure.axes for line in a.get_legend_handles_labels()[0]]
-    axes.legend(handles=handles, loc="upper right", framealpha=0.9)
+    figure = draw_losses(runs)
     Path(png).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(png, format="png")
 
 
-def _plot_training(axes: Axes, records: dict[int, dict[str, Any]]) -> tuple[list[str], list[np.ndarray]]:
-    """Draw the training loss and its parts; return a title and the smoothed heights of each line."""
-    titles, heights = [], []
-    parts = _series(records, "loss_video")[1].any() and _series(records, "loss_image")[1].any()
-    for order, (key, colour) in enumerate(COLOURS.items() if parts else [("loss", COLOURS["loss"])]):
-        steps, values = _series(records, key)
-        if not len(values):
-            continue
-        smooth = _smoothed(values)
-        heights.append(smooth)
-        axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.3, zorder=2)
-        axes.plot(steps, smooth, color=colour, linewidth=2, label=LABELS[key], zorder=5 - order / 4)
-        titles.append(f"{LABELS[key]} {smooth[-1]:.4g}")
-    return titles, heights
+def draw_losses(runs: Sequence[str | Path]) -> Figure:
+    """Draw the losses and the learning rate of one run, or of several beside each other, over their steps.
+
+    1. The training loss (faint: of each step, thick: smoothed). A single run shows its video and image parts too, where
+       it has both. Several runs show the total, or, where they do not add up the same, the video part alone.
+    2. The validation loss, in a panel of its own: of other weights, at fixed timesteps, it does not compare with that.
+    3. The learning rate.
+
+    Args:
+        runs: folders with metrics.jsonl, and config.yaml for the weight of the images. The lines of metrics.jsonl are
+            JSON objects with "step" and some of "loss", "loss_video", "loss_image", the same after "validation_", and
+            "lr". Where a step occurs twice, as after a resume, the later line counts.
+
+    Returns:
+        A figure of 1200 pixels by 660 to 900, with a panel for each of these.
+
+    Raises:
+        ConfigError: a run is given twice, or its config.yaml cannot be read.
+        DataError: a line is no such object, or a run has no loss.
+    """
+    read = _runs([Path(run) for run in runs])
+    validated = any(len(_series(run.records, "validation_loss")[0]) for run in read)
+    heights = [3.2, 2.0, 0.9] if validated else [3.2, 0.9]
+    figure = Figure(figsize=(10, 1.4 + sum(heights)), dpi=120, layout="constrained")
+    training, *middle, rate = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    _plot_loss(training, read, "loss")
+    training.set_title("training loss", loc="left", fontsize=10)
+    for axes in middle:
+        _plot_loss(axes, read, "validation_loss")
+        axes.set_title(_validation_title(read), loc="left", fontsize=10)
+
+    for at, run in enumerate(read):
+        rate.plot(*_series(run.records, "lr"), linewidth=1.2, **(_style(at) if len(read) > 1 else {"color": "0.45"}))
+    rate.set_title("learning rate", loc="left", fontsize=10)
+    rate.set_ylim(bottom=0)
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    rate.set_xlabel("step")
+    rate.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (training, *middle, rate):
+        axes.grid(True, which="both", color="0.9")
+        axes.set_axisbelow(True)
+        axes.margins(x=0.01)
+    if len(read) == 1:
+        figure.suptitle(f"{read[0].name}, step {max(read[0].records)}", fontsize=12)
+    return figure
 
 
-def _plot_learning_rate(axes: Axes, records: dict[int, dict[str, Any]]) -> None:
-    """Draw the learning rate on an axis at the right, below the loss."""
-    steps, values = _series(records, "lr")
-    if not values.any():
-        return
-    right = axes.twinx()
-    right.plot(steps, values, color="0.55", linewidth=1, linestyle="--", label="learning rate")
-    right.set_ylabel("learning rate", color="0.45")
-    right.set_ylim(0, 1.5 * values.max())
-    right.tick_params(axis="y", colors="0.45")
-    right.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+def _runs(folders: list[Path]) -> list[_Run]:
+    """Read the runs. Several are named by where they lie below the folder that holds all of them.
+
+    Raises:
+        ConfigError, DataError: as `plot_losses` says.
+    """
+    places = [folder.resolve() for folder in folders]
+    if twice := [str(folder) for folder, place in zip(folders, places, strict=True) if places.count(place) > 1]:
+        raise ConfigError(f"the same run is given twice: {', '.join(twice)}")
+    above = Path(os.path.commonpath([place.parent for place in places]))
+    runs = []
+    for folder, place in zip(folders, places, strict=True):
+        config = read_yaml(folder / RUN_CONFIG) if (folder / RUN_CONFIG).exists() else {}
+        run = _Run(str(place.relative_to(above)), _read(folder / METRICS), config)
+        if not any(len(_series(run.records, loss)[0]) for loss in ("loss", "validation_loss")):
+            raise DataError(f"{folder / METRICS}: no line has a loss; wanted the metrics.jsonl of a run")
+        runs.append(run)
+
+    # Runs of different stages are easily taken for runs that compare.
+    if len({run.config.get("stage") for run in runs}) > 1:
+        for run in runs:
+            stage = run.config.get("stage", "stage unknown")
+            run.name += "" if run.name.endswith(stage) else f" ({stage})"
+    return runs
+
+
+def _plot_loss(axes: Axes, runs: list[_Run], loss: str) -> None:
+    """Draw "loss" or "validation_loss" of all runs, with a legend that says what it adds up and where it ends."""
+    shown = [run for run in runs if len(_series(run.records, loss)[0])]
+    totals = {run.total(loss) for run in shown}
+    heights = []
+    for run in shown:
+        joint = "+" in run.total(loss)
+        if len(runs) == 1:
+            curves = {loss + part: {"color": colour} for part, colour in PARTS.items()} if joint else {loss: {}}
+            curves[loss] = {"color": PARTS[""]}
+        else:
+            curves = {loss + ("_video" if joint and len(totals) > 1 else ""): _style(runs.index(run))}
+        for order, (key, style) in enumerate(curves.items()):
+            part = key.removeprefix(loss).removeprefix("_") or run.total(loss)
+            what = part if len(runs) == 1 else f"{run.name}: {part}"
+            heights.append(_plot_curve(axes, *_series(run.records, key), what, loss == "loss", 5 - order / 4, style))
+
+    # A loss that falls by much is read on a logarithmic axis, with plain numbers on it.
+    spread = _spread(heights)
+    if spread > 4:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if spread < 1000 else (1,)))
+        axes.yaxis.set_minor_locator(LogLocator(subs=tuple(range(2, 10))))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    if shown:
+        axes.legend(loc="upper right", framealpha=0.9, fontsize=9)
+
+
+def _plot_curve(
+    axes: Axes, steps: np.ndarray, values: np.ndarray, what: str, smooth: bool, order: float, style: dict[str, Any]
+) -> np.ndarray:
+    """Draw a curve, smoothed over its faint values or as points, and return its heights.
+
+    Args:
+        axes: where to.
+        steps: (n,).
+        values: (n,), the loss at each step.
+        what: its place in the legend, where the last height follows.
+        smooth: whether to smooth, else each value is a point.
+        order: the larger, the further in front.
+        style: colour and line, as matplotlib has them.
+    """
+    if smooth:
+        axes.plot(steps, values, linewidth=0.6, alpha=0.25, zorder=2, **style)
+        values = _smoothed(values)
+        marks: dict[str, Any] = {"linewidth": 2}
+    else:
+        marks = {"linewidth": 1.4, "marker": "o", "markersize": 4}
+    axes.plot(steps, values, label=f"{what} = {values[-1]:.4g}", zorder=order, **marks, **style)
+    return values
+
+
+def _validation_title(runs: list[_Run]) -> str:
+    """Return what the validation loss is taken of: the weights, and the timesteps."""
+    keys = {key for run in runs for record in run.records.values() for key in record}
+    timesteps = sorted(int(found[1]) for key in keys if (found := re.fullmatch(r"validation_loss_t(\d+)", key)))
+    averaged = [run.config.get("use_ema") for run in runs]
+    weights = (
+        "averaged weights, " if all(averaged) else "current weights, " if averaged.count(False) == len(runs) else ""
+    )
+    at = f"mean of timesteps {', '.join(map(str, timesteps))}" if timesteps else "fixed timesteps"
+    return f"validation loss ({weights}{at}): does not compare with the training loss"
+
+
+def _style(at: int) -> dict[str, Any]:
+    """Return the colour and line of one of several runs, by its place among them."""
+    return {"color": f"C{at % 10}", "linestyle": STYLES[at // 10 % len(STYLES)]}
 
 
 def _read(path: Path) -> dict[int, dict[str, Any]]:
@@ -120,9 +233,9 @@ def _series(records: dict[int, dict[str, Any]], key: str) -> tuple[np.ndarray, n
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
     """Return each value averaged with its neighbours, of which there are fewer near the ends."""
-    reach = max(1, int(len(values) * WINDOW / 2))
-    sums = np.concatenate([[0.0], values.cumsum()])
     at = np.arange(len(values))
+    reach = np.maximum(SHORTEST, (at * WINDOW).astype(int))
+    sums = np.concatenate([[0.0], values.cumsum()])
     first, last = np.maximum(at - reach, 0), np.minimum(at + reach + 1, len(values))
     return (sums[last] - sums[first]) / (last - first)
 

@@ -14,6 +14,7 @@ import torch
 
 from ..config.stages import STAGES, StageName
 from ..errors import CheckpointError, ConfigError
+from ..models.text_encoder import warn_of_unread
 from ..run_folder import find_stage
 from .interpolation import Interpolator
 from .latents import check_size
@@ -188,8 +189,10 @@ class Cascade:
         indices = check_prompts(prompts, indices)
         self.sizes()
         clips = [CascadeClip(prompt, index) for index, prompt in zip(indices, prompts, strict=True)]
+        stages = [name for name in _until(stop_after) if name in self.stages]
+        self._warn_of_unread(stages, prompts)
         previous = None
-        for stage in (name for name in _until(stop_after) if name in self.stages):
+        for stage in stages:
             # A clip that is on disk, made of exactly the same, is not made again.
             missing = []
             for clip in clips:
@@ -230,6 +233,15 @@ class Cascade:
                 records[stage] = clip.record
             found.append(json.loads(json.dumps(records)))
         return found
+
+    def _warn_of_unread(self, stages: Iterable[str], prompts: Sequence[str]) -> None:
+        """Warn of what the stages' text encoders cut off of the prompts, with their suffixes, and of negative ones."""
+        read = []
+        for stage in stages:
+            settings: StageSettings = getattr(self.settings, stage)
+            texts = [*(prompt + settings.prompt_suffix for prompt in prompts), settings.negative_prompt]
+            read += [(getattr(self.stages[stage], "text_encoder", None), text) for text in texts]
+        warn_of_unread(read)
 
     def _sample(
         self,

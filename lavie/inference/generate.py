@@ -1,7 +1,6 @@
 """Sampling into a folder: prompts in, numbered clips and one contact sheet out."""
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from ..config.train import TrainConfig
 from ..distributed import gather_objects, is_main, rank, world_size
 from ..errors import ConfigError
 from ..files import replacing
+from ..models.text_encoder import warn_of_unread
+from ..run_folder import PROMPTS
 from .cascade import Cascade, StageProgress
 from .contact_sheet import beside
 from .sampler import Progress
@@ -21,10 +22,6 @@ from .text_to_video import TextToVideo
 from .video_io import write_mp4, write_sample, write_sheet
 from .work import Record, Work
 
-log = logging.getLogger("lavie")
-
-INDEX = "prompts.jsonl"
-"""The file that says which prompt, seed and settings every numbered sample of a folder has."""
 SIDECAR = (
     "num_frames",
     "height",
@@ -39,13 +36,6 @@ SIDECAR = (
 """The settings that the JSON file beside a sample names."""
 
 
-def warn_of_unread(text_encoder: Any, prompts: Sequence[str]) -> None:
-    """Log a warning for each prompt of which an encoder of lavie.models.text_encoder cuts words off."""
-    for prompt in dict.fromkeys(prompts) if hasattr(text_encoder, "unread") else ():
-        if cut := text_encoder.unread(prompt):
-            log.warning("prompt %r is too long: the network never sees its end, %r", prompt[:60] + "...", cut)
-
-
 def generate(
     sampler: Callable[..., np.ndarray],
     prompts: Sequence[str],
@@ -54,6 +44,7 @@ def generate(
     *,
     num_per_prompt: int = 1,
     overwrite: bool = False,
+    tell_cut: bool = True,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Sample every prompt from a base network, one clip at a time, into `out`.
@@ -68,6 +59,7 @@ def generate(
         out: created if missing.
         num_per_prompt: clips of each prompt.
         overwrite: whether samples that lie in `out` may be replaced.
+        tell_cut: whether a warning names the words of prompts that the text encoder never reads.
         progress: called after every denoising step as progress(step, steps), over all clips.
 
     Returns:
@@ -84,9 +76,9 @@ def generate(
         raise ConfigError(f"{out} holds samples already: give another --out folder, or --overwrite")
     if is_main():
         out.mkdir(parents=True, exist_ok=True)
-
-    if is_main():
-        warn_of_unread(getattr(sampler, "text_encoder", None), prompts)
+    if is_main() and tell_cut:
+        encoder = getattr(sampler, "text_encoder", None)
+        warn_of_unread((encoder, prompt) for prompt in (*prompts, settings.negative_prompt))
 
     # Every rank samples each world_size-th clip.
     numbered = list(enumerate(prompt for prompt in prompts for _ in range(num_per_prompt)))
@@ -133,7 +125,8 @@ def validation_sampler(config: TrainConfig) -> Callable[[Any, Any, Path], None]:
     def sample(network: Any, objective: Any, folder: Path) -> None:
         """Draw the validation prompts with the network as it is at this step."""
         sampler = TextToVideo(network, objective.autoencoder, objective.text_encoder, objective.schedule)
-        generate(sampler, config.validation_prompts, folder, BaseSettings.of(config), overwrite=True)
+        # The trainer has told at its start what of the prompts is cut off, so it is not told again at every validation.
+        generate(sampler, config.validation_prompts, folder, BaseSettings.of(config), overwrite=True, tell_cut=False)
 
     return sample
 
@@ -236,5 +229,5 @@ def _write_index(out: Path, samples: Sequence[tuple[str, str, Mapping[str, Any]]
         samples: (the name that a sample's files begin with, its prompt, its settings).
     """
     lines = [json.dumps({"name": n, "prompt": p, **settings}, ensure_ascii=False) for n, p, settings in samples]
-    with replacing(out / INDEX) as temporary:
+    with replacing(out / PROMPTS) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,15 +1,24 @@
 """Text encoders, from captions to features (n, L, D): CLIP's text model, or a fixed vector per word."""
 
+import logging
 import math
 import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..caption_limit import MARKS, CaptionLimit, clip_words
 from ..config.model import TextEncoderConfig
 from ..errors import CheckpointError
 from ..seeds import torch_generator
+
+log = logging.getLogger("lavie")
+
+WORD = re.compile(r"\w+")
+"""A word of `HashTextEncoder`."""
 
 
 class HashTextEncoder(nn.Module):
@@ -33,14 +42,14 @@ class HashTextEncoder(nn.Module):
         """Return the features of n captions, (n, max_length, channels) float32, zero past the last word."""
         features = self.place.new_zeros(len(captions), self.max_length, self.channels)
         for row, caption in zip(features, captions, strict=True):
-            words = ["<start>", *re.findall(r"\w+", caption.lower())][: self.max_length]
+            words = ["<start>", *WORD.findall(caption.lower())][: self.max_length]
             vectors = torch.stack([self._vector(word) for word in words]).to(features.device)
             row[: len(words)] = vectors + 0.5 * self.place[: len(words)]
         return features
 
     def unread(self, caption: str) -> str:
         """Return the words of a caption that are cut off; an empty text where all are read."""
-        return " ".join(re.findall(r"\w+", caption)[self.max_length - 1 :])
+        return " ".join(WORD.findall(caption)[self.max_length - 1 :])
 
     def _vector(self, word: str) -> Tensor:
         """Return the vector (channels,) of a word."""
@@ -68,7 +77,7 @@ class ClipTextEncoder(nn.Module):
     def unread(self, caption: str) -> str:
         """Return the words of a caption that are cut off; an empty text where all are read."""
         tokens = self.tokenizer(caption, add_special_tokens=False, verbose=False).input_ids
-        return self.tokenizer.decode(tokens[self.max_length - 2 :]).strip()  # two tokens mark start and end
+        return self.tokenizer.decode(tokens[self.max_length - MARKS :]).strip()
 
 
 def build_text_encoder(
@@ -87,10 +96,10 @@ def build_text_encoder(
     if config.type == "hash":
         return HashTextEncoder(channels, config.max_length)
     assert pretrained is not None, "TrainConfig refuses clip without it"
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextModel
 
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(pretrained, subfolder="tokenizer", local_files_only=True)
+        tokenizer = _read_tokenizer(pretrained, "tokenizer")
         model = CLIPTextModel.from_pretrained(
             pretrained, subfolder="text_encoder", local_files_only=True, use_safetensors=True
         )
@@ -110,3 +119,69 @@ def build_text_encoder(
             "change one"
         )
     return encoder
+
+
+def caption_limit(config: TextEncoderConfig, pretrained: str | None) -> CaptionLimit:
+    """Return how much of a caption the text encoder of a run reads, without reading its weights.
+
+    CLIP's limit is in tokens where the folder `pretrained` has a tokenizer/, and in words elsewhere.
+
+    Raises:
+        CheckpointError: tokenizer/ is there and cannot be read.
+    """
+    if config.type == "hash":
+        most = config.max_length - 1
+        rule = f"more than {most} words; the text encoder reads the first {most}"
+        return CaptionLimit(most, "words", rule, lambda captions: [len(WORD.findall(text)) for text in captions])
+    if pretrained is not None and (Path(pretrained) / "tokenizer").is_dir():
+        return clip_limit(pretrained, config.max_length)
+    return clip_words(config.max_length)
+
+
+def clip_limit(folder: str | Path, max_length: int = 77) -> CaptionLimit:
+    """Return CLIP's limit in tokens, by the tokenizer in a folder or in its subfolder tokenizer/.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    files = Path(folder, "tokenizer") if Path(folder, "tokenizer").is_dir() else Path(folder)
+    wanted = "wanted CLIP's vocab.json and merges.txt, or tokenizer.json. Change --tokenizer or "
+    wanted += "pretrained_model_name_or_path"
+    # Where it finds no files, transformers makes an empty tokenizer, or asks the network for a model of this name.
+    if not any((files / name).is_file() for name in ("vocab.json", "tokenizer.json")):
+        raise CheckpointError(f"{folder}: no tokenizer; {wanted}")
+    try:
+        tokenizer = _read_tokenizer(str(files))
+    except ValueError as error:
+        raise CheckpointError(f"{folder}: no tokenizer that can be read: {error}; {wanted}") from None
+
+    def lengths(captions: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each caption, without start and end."""
+        if not captions:
+            return []
+        return [len(row) for row in tokenizer(list(captions), add_special_tokens=False, verbose=False).input_ids]
+
+    most = max_length - MARKS
+    return CaptionLimit(most, "tokens", f"more than {max_length} tokens; CLIP reads the first {most}", lengths)
+
+
+def _read_tokenizer(folder: str, subfolder: str = "") -> Any:
+    """Return transformers' CLIP tokenizer of a folder. Raises ValueError if it cannot be read."""
+    from transformers import CLIPTokenizer
+
+    try:
+        return CLIPTokenizer.from_pretrained(folder, subfolder=subfolder, local_files_only=True)
+    except Exception as error:  # files that are damaged raise what has no class of its own
+        raise ValueError(str(error)) from None
+
+
+def warn_of_unread(read: Iterable[tuple[Any, str]]) -> None:
+    """Log a warning, once for each, of prompts whose last words are cut off.
+
+    Args:
+        read: text encoders of this module, each with a prompt that it is to read.
+    """
+    cuts = [(prompt, encoder.unread(prompt)) for encoder, prompt in read if hasattr(encoder, "unread")]
+    for prompt, cut in dict.fromkeys(cuts):
+        if cut:
+            log.warning("prompt %r is too long: the network never sees its end, %r", prompt[:60] + "...", cut)

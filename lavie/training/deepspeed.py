@@ -1,5 +1,6 @@
 """The one place that speaks DeepSpeed: its JSON completed from the run's config, and the engine built from both."""
 
+import hashlib
 import json
 import os
 import sys
@@ -69,23 +70,42 @@ def init_distributed(store: dist.Store | None = None) -> torch.device:
     return device
 
 
-def wait_for_leavers(patience: float = FAREWELL) -> None:
-    """Wait until every rank of the group has come to its own end, so that no launcher ends one that has yet to say why.
+def ranks_that_fail_alike(message: str, patience: float = FAREWELL) -> list[int]:
+    """Wait until every rank of the group has come to its own end, and return those that fail with the same message.
 
     An error that the user can mend is found by all ranks together, but not at the same moment, and a launcher sends
-    SIGTERM to the others as soon as the first has left.
+    SIGTERM to the others as soon as the first has left. The lowest of the ranks is the one to print the message: it
+    never learns of a lower one. A rank that learns of no other returns itself alone, so no message is lost.
 
     Args:
+        message: why this rank fails.
         patience: the most seconds to wait: a rank that fails alone waits in vain.
+
+    Returns:
+        The ranks, ascending, this one among them.
     """
-    store = dist.distributed_c10d._get_default_store()
-    ranks, deadline = [f"leaving/{rank}" for rank in range(dist.get_world_size())], time.monotonic() + patience
-    try:
-        store.set(ranks[dist.get_rank()], "1")
-        while not store.check(ranks) and time.monotonic() < deadline:
+    rank, deadline = dist.get_rank(), time.monotonic() + patience
+    alike = f"failing/{hashlib.sha256(message.encode()).hexdigest()}"
+
+    def wait_for(key: str, number: int) -> None:
+        """Wait until a number of ranks have counted themselves under a key."""
+        while store.add(key, 0) < number and time.monotonic() < deadline:
             time.sleep(0.05)
-    except RuntimeError:  # rank 0, which keeps the store, has seen all and is gone
-        return
+
+    try:
+        store: Any = dist.distributed_c10d._get_default_store()  # its stub does not know `append`
+        store.append(alike, f"{rank} ")
+        store.add("failing", 1)
+        wait_for("failing", dist.get_world_size())
+        ranks = sorted(int(one) for one in store.get(alike).split())
+
+        # The store is gone with rank 0, which therefore stays until all have read it.
+        store.add("told", 1)
+        if rank == 0:
+            wait_for("told", store.add("failing", 0))
+    except RuntimeError:  # rank 0 is gone before its time
+        return [rank]
+    return ranks
 
 
 def end_distributed(patience: float = FAREWELL) -> bool:

@@ -8,12 +8,14 @@ from typing import Any
 from ..config.data import DatasetConfig
 from ..config.load import dump_yaml
 from ..config.train import TrainConfig
-from ..data.order.buckets import Buckets
+from ..data.order.buckets import Buckets, load_buckets
 from ..data.order.held_out import held_out_text
+from ..data.order.long_captions import count_long
 from ..data.order.plan import DataPlan, make_plan
 from ..data.order.plan_report import plan_text
 from ..data.shards.remote import is_url
 from ..launcher import planned_world_size
+from ..models.text_encoder import caption_limit
 from .deepspeed import resolve_json, zero_stage
 from .fit import memory_lines, time_lines
 from .memory import GIB, optimizer_bytes_each, parameter_counts
@@ -99,7 +101,9 @@ def _data(config: TrainConfig, ranks: int) -> list[str]:
     # What is here is read as the run would read it, with its errors.
     lines = []
     if not absent["data.train"]:
-        lines.append(plan_text(plan_of(config, ranks)))
+        buckets = load_buckets(data, data.train, config.seed)
+        limit = caption_limit(config.text_encoder, config.pretrained_model_name_or_path)
+        lines += [plan_text(plan_of(config, ranks, buckets)), count_long(buckets.datasets, data, limit)[1]]
     if data.validation and not absent["data.validation"]:
         lines.append(held_out_text(data))
     if not absent["data.cache"] and not absent["pretrained_model_name_or_path"]:

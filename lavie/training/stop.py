@@ -111,22 +111,61 @@ def exit_code(error: Exception) -> int:
 def report(error: Exception) -> int:
     """Print a LavieError's message, or another error's traceback, and return the exit code.
 
+    Where ranks fail with the same message, and their group still lives to agree on it, the lowest prints it for all.
+    For that, they wait for one another for a few seconds. A message names its ranks, unless there is only one rank.
+
     After Ctrl-C, what else fails does so because of it, as compilers that got it too.
     """
     if _interrupted.is_set() and not isinstance(error, LavieError):
         print(f"interrupted, nothing saved: {type(error).__name__}: {str(error)[:200]}", file=sys.stderr)
         return INTERRUPTED
     if isinstance(error, LavieError):
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        _tell(error)
     else:
         sys.excepthook(type(error), error, error.__traceback__)
     return exit_code(error)
 
 
+def _tell(error: LavieError) -> None:
+    """Print an error's message, if this is the lowest of the ranks that have it, as far as they know."""
+    from ..launcher import launched_rank
+
+    message = f"{type(error).__name__}: {error}"
+    try:
+        place = launched_rank()
+    except LavieError:  # may be the very error that is to be told
+        print(message, file=sys.stderr)
+        return
+    ranks = [place.rank]
+    if exit_code(error) == FAILED and _in_group():
+        from .deepspeed import ranks_that_fail_alike
+
+        # A launcher ends the others as soon as the first rank has left, which may have failed by this one's error.
+        _ignore_termination()
+        ranks = ranks_that_fail_alike(message)
+    if place.rank == ranks[0]:
+        print(_named(ranks, place.world_size) + message, file=sys.stderr, flush=True)
+
+
+def _named(ranks: list[int], world_size: int) -> str:
+    """Return what goes before the message of some ranks, as "ranks 0-2, 5: ", or "" where there is only one rank.
+
+    Args:
+        ranks: ascending.
+        world_size: the number of all ranks.
+    """
+    if world_size == 1:
+        return ""
+    if len(ranks) == world_size:
+        return f"all {world_size} ranks: "
+    firsts = [rank for rank in ranks if rank - 1 not in ranks]
+    lasts = [rank for rank in ranks if rank + 1 not in ranks]
+    spans = (f"{first}" if first == last else f"{first}-{last}" for first, last in zip(firsts, lasts, strict=True))
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(spans)}: "
+
+
 def leave(code: int) -> NoReturn:
     """Leave the process group, if this process is in one, and end the process with an exit code.
-
-    With FAILED, the ranks of a group wait for one another first, for a few seconds.
 
     All that was registered for the exit is done and all output written, but a process that was in a group does without
     the interpreter's finalization. Its collectives ran in C++ threads, and ending the group does not end those: hooks
@@ -136,12 +175,10 @@ def leave(code: int) -> NoReturn:
     """
     # A launcher ends the others as soon as the first rank has left; from here on, this one's own code is to count.
     _ignore_termination()
-    if "torch" not in sys.modules or not _in_group():  # importing torch takes seconds
+    if not _in_group():
         sys.exit(code)
-    from .deepspeed import end_distributed, wait_for_leavers
+    from .deepspeed import end_distributed
 
-    if code == FAILED:
-        wait_for_leavers()
     end_distributed()
     atexit._run_exitfuncs()
     with suppress(OSError, ValueError):  # nobody reads, or somebody has closed them
@@ -152,7 +189,9 @@ def leave(code: int) -> NoReturn:
 
 
 def _in_group() -> bool:
-    """Return whether this process is in a process group. Imports torch."""
+    """Return whether this process is in a process group. Does not import torch, which takes seconds."""
+    if "torch" not in sys.modules:
+        return False
     from ..distributed import initialized
 
     return initialized()

@@ -17,6 +17,7 @@ from ..data.feed.batches import Batch
 from ..data.feed.loader import build_loader, fixed_batches
 from ..data.feed.share import Share
 from ..data.order.buckets import load_buckets
+from ..data.order.long_captions import count_long
 from ..data.order.plan_report import notices
 from ..diffusion.loss import JointLoss
 from ..diffusion.schedule import NoiseSchedule
@@ -24,7 +25,7 @@ from ..distributed import barrier, is_main, log, rank, setup_logging, world_size
 from ..errors import CheckpointError, ConfigError
 from ..models.autoencoder import build_autoencoder
 from ..models.backends import require_backends, set_backends
-from ..models.text_encoder import build_text_encoder
+from ..models.text_encoder import build_text_encoder, caption_limit, warn_of_unread
 from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
 from ..models.weights import initialize
@@ -43,9 +44,12 @@ from .record import Recorder, now
 from .stop import requested
 from .update import Outcome, Update, backward_and_step, set_learning_rate
 from .validate import averaged_network, validation_loss
+from .writers import require_writers
 
 DrawSamples = Callable[[VideoUNet, Objective, Path], None]
-"""Draws the validation prompts with a network, the objective's encoders and its schedule, into a folder. Collective."""
+"""Draws the validation prompts with a network, the objective's encoders and its schedule, into a folder. Collective.
+
+Where the folder lists what was drawn, as `lavie.inference.generate` does, the writers of report_to show it."""
 
 
 class Trainer:
@@ -75,6 +79,7 @@ class Trainer:
         require_dtype(config, self.device)
         require_optimizer(config)
         require_backends(config.kernels, config.attention, self.device)
+        require_writers(config)
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
 
@@ -89,7 +94,7 @@ class Trainer:
         # The data: its plan can still refuse the run before there is a network.
         self.buckets = load_buckets(config.data, config.data.train, config.seed)
         plan = plan_of(config, world_size(), self.buckets)
-        for notice in notices(plan):
+        for notice in [*notices(plan), *self._long_captions()]:
             log.warning(f"data: {notice}")
         self.validation_batches = self._validation_batches()
         batches = build_loader(
@@ -126,6 +131,9 @@ class Trainer:
         pretrained = config.pretrained_model_name_or_path
         autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride).to(self.device, dtype)
         text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained)
+        if is_main() and config.validation_prompts:
+            drawn = (*config.validation_prompts, config.sampling.negative_prompt)
+            warn_of_unread((text_encoder, prompt) for prompt in drawn)
         network = build_network(config).to(self.device)
         self.engine = build_engine(network, config, settings)
         ema_device = "cpu" if config.ema_device == "cpu" or offloads(settings) else None
@@ -159,6 +167,8 @@ class Trainer:
         if self.start >= config.max_train_steps:
             log.info(f"nothing to do: step {self.start} is done, and max_train_steps is {config.max_train_steps}")
         self.engine.train()
+        if config.validate_at_start and self.start == 0:
+            self._validate(0)
         for step in range(self.start + 1, config.max_train_steps + 1):
             # A request to stop is heard between steps only, where all that is to be saved is whole.
             if stopped := requested(self.device):
@@ -181,6 +191,14 @@ class Trainer:
 
         self.close()
         return not stopped
+
+    def _long_captions(self) -> list[str]:
+        """Return, on rank 0, a sentence about the captions that the text encoder does not read whole, if there are."""
+        if not is_main():
+            return []
+        limit = caption_limit(self.config.text_encoder, self.config.pretrained_model_name_or_path)
+        count, line = count_long(self.buckets.datasets, self.config.data, limit)
+        return [line] if count else []
 
     def _share(self) -> Share:
         """Return which part of the data this rank reads."""
@@ -238,7 +256,7 @@ class Trainer:
     def _validate(self, step: int) -> None:
         """Record the held-out loss and draw the samples of the averaged network. Collective.
 
-        `step` is the one just done, counted from 1. Every rank holds the network whole for the while.
+        `step` is the one just done, counted from 1; 0 is the start. Every rank holds the network whole for the while.
         """
         if not self.validation_batches and not self.config.validation_prompts:
             return
@@ -249,7 +267,10 @@ class Trainer:
             if self.metrics:
                 self.metrics.log({"step": step, "time": now(), **losses})
         if self.sample and self.config.validation_prompts:
-            self.sample(network, self.objective, Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}")
+            folder = Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}"
+            self.sample(network, self.objective, folder)
+            if self.metrics:
+                self.metrics.show_samples(step, folder)
         barrier()
 
 

@@ -10,9 +10,11 @@ import typer
 import typer.testing
 from PIL import Image
 
+from lavie.cli.data import app as data
 from lavie.cli.data_check import check_command, duration_text
 from lavie.errors import DataError
 from tests.data.check.planted import GOOD, make_shard
+from tests.models.tokenizer import save_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,3 +94,37 @@ def test_captions_longer_than_clip_reads_are_counted(tmp_path):
     findings = json.loads((tmp_path / "out/check.json").read_text())["findings"]
     found = [finding for finding in findings if finding["reason"] == "long caption"]
     assert [(f["name"][-5:], f["detail"][:8]) for f in found] == [("b.mp4", "76 words")]
+
+
+def test_captions_are_measured_by_a_tokenizer_where_one_is_given(tmp_path):
+    """A word of the small tokenizer has as many tokens as letters, but "cat" has one."""
+    texts = {"a": "cat " * 75, "b": "dog " * 25 + "a"}
+    members = {f"{key}.txt": text.encode() for key, text in texts.items()}
+    members |= {f"{key}.mp4": GOOD["a.mp4"] for key in texts}
+    shard, sd = make_shard(tmp_path / "0.tar", members), tmp_path / "sd"
+    sd.mkdir()
+    save_tokenizer(sd / "tokenizer")
+    config = [
+        ROOT / "configs/smoke/base.yaml",
+        "text_encoder={type: clip, max_length: 77}",
+        f"pretrained_model_name_or_path={sd}",
+    ]
+    for given in (["--tokenizer", sd], ["--tokenizer", sd / "tokenizer"], ["--config", *config]):
+        result = run_cli(shard, "--decode", 0, "--overwrite", "--out", tmp_path / "out", *given)
+        facts = json.loads((tmp_path / "out/check.json").read_text())
+        found = [finding for finding in facts["findings"] if finding["reason"] == "long caption"]
+        assert [(f["name"][-5:], f["detail"][:10]) for f in found] == [("b.mp4", "76 tokens:")], given
+        assert facts["captions"]["long"] == "1 have more than 77 tokens; CLIP reads the first 75"
+        assert "more than 77 tokens; CLIP" in " ".join(result.output.split())
+
+
+def test_pack_measures_by_a_tokenizer(tmp_path):
+    source = tmp_path / "src"
+    source.mkdir()
+    (source / "b.mp4").write_bytes(GOOD["a.mp4"])
+    (source / "b.txt").write_text("dog " * 25 + "a")
+    given = [str(source), str(tmp_path / "out"), "--num-frames", "4", "--workers", "1"]
+    result = typer.testing.CliRunner().invoke(
+        data, ["pack", *given, "--tokenizer", str(save_tokenizer(tmp_path / "t"))]
+    )
+    assert "captions of more than 77 tokens; CLIP reads the first 75" in " ".join(result.output.split())

@@ -48,6 +48,19 @@ def test_a_run_is_named_by_its_place_or_by_checkpoint(call, tmp_path, words):
         assert (code, out.split()[-1]) == (0, str(run / "losses.png"))
 
 
+def test_several_runs_are_plotted_into_one_picture_here(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    assert call(cli.main, "plot", "a", "b")[0] == 0
+    assert sorted(path.name for path in tmp_path.rglob("*.png")) == ["losses.png"]
+    assert (tmp_path / "losses.png").is_file()
+    assert "losses.png exists: give another place, or --overwrite" in call(cli.main, "plot", "a", "b")[0]
+    assert call(cli.main, "plot", "a", "b", "--overwrite")[0] == 0
+    assert "several runs" in call(cli.main, "plot", "a", "b", "--checkpoint", "b")[0]
+
+
 @pytest.mark.parametrize(
     "command, words",
     (

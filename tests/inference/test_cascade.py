@@ -52,6 +52,20 @@ def test_one_prompt_becomes_a_large_clip(cascade_folder):
 
 
 @pytest.mark.slow
+def test_words_that_a_stage_cuts_are_told_once(cascade_folder, caplog):
+    """The networks read five words; the suffix of the second stage belongs to its prompt."""
+    cascade = Cascade.from_pretrained(
+        cascade_folder, stop_after="interpolation", overrides=["interpolation.prompt_suffix=', in 4k'"]
+    )
+    with caplog.at_level("WARNING", "lavie"):
+        cascade(["a red fox", "a red fox runs in snow"], stop_after="base")
+        assert [record.getMessage().split(", ")[-1] for record in caplog.records] == ["'snow'"]
+        caplog.clear()
+        cascade(["a red fox in snow"], stop_after="interpolation")
+    assert [record.getMessage().split("end, ")[-1] for record in caplog.records] == ["'in 4k'"]
+
+
+@pytest.mark.slow
 def test_a_clip_depends_on_prompt_seed_and_index_not_on_its_batch(cascade_folder):
     cascade = Cascade.from_pretrained(cascade_folder, stop_after="interpolation")
     _, together = cascade(["red", "blue"])

@@ -8,6 +8,7 @@ import pytest
 from lavie.errors import ConfigError
 from lavie.inference.generate import generate
 from lavie.inference.settings import BaseSettings
+from lavie.models.text_encoder import HashTextEncoder
 
 SETTINGS = BaseSettings(num_frames=3, height=16, width=24, num_inference_steps=4)
 
@@ -66,3 +67,17 @@ def test_does_not_write_over_samples_unasked(tmp_path):
 def test_refuses_no_prompts(tmp_path):
     with pytest.raises(ConfigError, match="got 0 prompts"):
         generate(Pipeline(), [], tmp_path, SETTINGS, num_per_prompt=2)
+
+
+class Reads(Pipeline):
+    """Clips of a network that reads two words of a prompt."""
+
+    text_encoder = HashTextEncoder(8, 3)
+
+
+@pytest.mark.parametrize("tell_cut", (True, False))
+def test_words_that_are_cut_are_told_unless_they_were(tmp_path, caplog, tell_cut):
+    settings = SETTINGS.model_copy(update={"negative_prompt": "blur, worst quality"})
+    with caplog.at_level("WARNING", "lavie"):
+        generate(Reads(), ["a red", "a red fox"], tmp_path, settings, num_per_prompt=2, tell_cut=tell_cut)
+    assert [record.getMessage().split(", ")[-1] for record in caplog.records] == ["'fox'", "'quality'"] * tell_cut

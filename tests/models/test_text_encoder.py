@@ -1,6 +1,5 @@
 """Hash features are fixed numbers per word, CLIP features are transformers' own."""
 
-import json
 import math
 import shutil
 import subprocess
@@ -12,10 +11,17 @@ import torch
 
 from lavie.config.model import TextEncoderConfig
 from lavie.errors import CheckpointError
-from lavie.inference.generate import warn_of_unread
-from lavie.models.text_encoder import ClipTextEncoder, HashTextEncoder, build_text_encoder
+from lavie.models.text_encoder import (
+    ClipTextEncoder,
+    HashTextEncoder,
+    build_text_encoder,
+    caption_limit,
+    clip_limit,
+    warn_of_unread,
+)
 from lavie.testing import SHARED
 from tests.markers import requires_shared
+from tests.models.tokenizer import END, TOKENS, save_tokenizer
 
 # --- hash
 
@@ -77,12 +83,6 @@ def test_same_features_in_every_instance_and_process():
 # --- CLIP
 
 
-END = "<|endoftext|>"
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-TOKENS = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "at</w>", "cat</w>", "<|startoftext|>", END]
-"""The tokens of a small tokenizer of CLIP's kind: letters, "at" and "cat"; the start and the end come last."""
-
-
 def save_model(path, words):
     """A tiny random CLIP text model for a number of tokens."""
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -97,11 +97,7 @@ def folder(tmp_path_factory):
     """Stable Diffusion's text half in diffusers' layout, with the small tokenizer."""
     path = tmp_path_factory.mktemp("sd")
     save_model(path, len(TOKENS))
-    (path / "tokenizer").mkdir()
-    (path / "tokenizer/vocab.json").write_text(json.dumps({token: i for i, token in enumerate(TOKENS)}))
-    (path / "tokenizer/merges.txt").write_text("#version: 0.2\na t</w>\nc at</w>\n")
-    special = dict(bos_token="<|startoftext|>", eos_token=END, unk_token=END, pad_token=END)
-    (path / "tokenizer/tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer", **special}))
+    save_tokenizer(path / "tokenizer")
     return path
 
 
@@ -166,7 +162,8 @@ def test_words_beyond_the_length_are_told(caplog):
     assert encoder.unread("a red circle moves") == ""
     assert encoder.unread("A red circle moves left, and up!") == "left and up"
     with caplog.at_level("WARNING", "lavie"):
-        warn_of_unread(encoder, ["a red circle moves", "a red circle moves left", "a red circle moves left"])
+        prompts = ["a red circle moves", "a red circle moves left", "a red circle moves left"]
+        warn_of_unread((encoder, prompt) for prompt in prompts)
     (record,) = caplog.records
     assert "the network never sees its end, 'left'" in record.getMessage()
 
@@ -180,3 +177,39 @@ def test_clip_reads_the_first_75_tokens():
     words = ["dog"] * 75  # a token each
     assert encoder.unread(" ".join(words)) == ""
     assert encoder.unread(" ".join([*words, "a bear attacks."])) == "a bear attacks ."
+    limit = clip_limit(SHARED / "assets/clip_tokenizer")
+    assert limit.lengths([" ".join(words), " ".join([*words, "a bear attacks."])]) == [75, 79]
+
+
+CATS = ["cat " * 3, "cat cat ca", "A CAT, at dogs", ""]
+"""Captions of 3, 4, 8 (the comma is not in the vocabulary, and counts as one) and no tokens of the small tokenizer."""
+
+
+def test_captions_are_measured_as_they_are_cut(folder):
+    """A caption counts as long exactly where the encoder of the same run leaves words unread."""
+    for kind in ("clip", "hash"):
+        config = TextEncoderConfig(type=kind, max_length=5)
+        encoder, limit = build_text_encoder(config, 16, str(folder)), caption_limit(config, str(folder))
+        for caption in (*CATS, "cat cat cat cat cat"):
+            assert bool(limit.count([caption])) == bool(encoder.unread(caption)), (kind, caption)
+    limit = caption_limit(TextEncoderConfig(max_length=5), str(folder))
+    assert limit.lengths(CATS) == [3, 4, 8, 0] and limit.count(CATS) == 2 and limit.lengths([]) == []
+    assert limit.rule == "more than 5 tokens; CLIP reads the first 3"
+    assert clip_limit(folder / "tokenizer", 5).lengths(CATS) == limit.lengths(CATS)
+
+
+def test_without_a_tokenizer_words_are_counted(tmp_path):
+    limit = caption_limit(TextEncoderConfig(), str(tmp_path / "absent"))
+    assert limit.count(["a " * 75, "a " * 76]) == 1
+    assert limit.rule == "more than 75 words; CLIP reads 75 tokens, of a word or less each"
+
+
+def test_a_tokenizer_asked_for_must_be_there(folder, tmp_path):
+    with pytest.raises(CheckpointError, match=f"{tmp_path}: no tokenizer; wanted CLIP's vocab.json .* --tokenizer"):
+        clip_limit(tmp_path)
+    shutil.copytree(folder / "tokenizer", tmp_path / "tokenizer")
+    (tmp_path / "tokenizer/vocab.json").write_text("{")
+    with pytest.raises(CheckpointError, match="no tokenizer that can be read"):
+        caption_limit(TextEncoderConfig(), str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"pretrained_model_name_or_path .*: no CLIP model"):
+        build_text_encoder(TextEncoderConfig(), 16, str(tmp_path))

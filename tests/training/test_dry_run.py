@@ -64,6 +64,7 @@ def test_dry_run_plans_the_data_that_is_there(call, tmp_path):
     assert "25.0%" in rows["a", "videos"]
     assert "75.0%" in rows["b", "videos"]
     assert "100.0%" in rows["4x16x16", "videos"]
+    assert "long caption: 0 of " in out and "have more than 5 words; the text encoder reads the first 5" in out
     assert "TFLOP per clip of 4x16x16 with its images" in out
     code, out = call(train.main, *arguments, mixed % "[[50, 0], [60, 1]]")
     assert out == ""

@@ -1,17 +1,20 @@
 """A run that is asked to stop: all ranks leave after the same step, whoever got the signal, and lose nothing."""
 
+import io
 import os
 import pty
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
 
 from lavie.config.load import dump_yaml
 from lavie.config.train import TrainConfig
+from lavie.errors import DataError
 from lavie.run_folder import checkpoints
 from lavie.testing import run_distributed
 from lavie.training import stop
@@ -139,3 +142,53 @@ def test_sigterm_ends_a_rank_unless_ctrl_c_came_before(first, code):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == code, done.stderr
     assert done.stderr.count("Ctrl-C: the run saves after this step") == bool(first)
+
+
+def fail(messages: list[str], late: float) -> str:
+    """Fail as a rank of a group, the last rank later than the others, and return what it prints."""
+    from lavie.launcher import launched_rank
+    from lavie.training.deepspeed import init_distributed
+
+    init_distributed()
+    rank, printed = launched_rank().rank, io.StringIO()
+    time.sleep(late if rank == len(messages) - 1 else 0)
+    with redirect_stderr(printed):
+        assert stop.report(DataError(messages[rank])) == stop.FAILED
+    return printed.getvalue()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "messages, printed",
+    (
+        (["a"] * 3, ["all 3 ranks: DataError: a\n", "", ""]),
+        (["a", "b", "a"], ["ranks 0, 2: DataError: a\n", "rank 1: DataError: b\n", ""]),
+    ),
+)
+def test_ranks_that_fail_alike_say_so_once(messages, printed):
+    assert run_distributed(fail, 3, messages, 0.5) == printed
+
+
+@pytest.mark.slow
+def test_a_rank_that_fails_too_late_for_the_others_loses_no_message():
+    """The first ranks have given up waiting, and the store of the group has ended with rank 0 or is about to."""
+    first, *_, last = run_distributed(fail, 3, ["a", "a", "b"], 8)
+    assert (first, last) == ("ranks 0-1: DataError: a\n", "rank 2: DataError: b\n")
+
+
+def test_a_message_names_its_ranks(monkeypatch, capsys):
+    assert stop._named([0], 1) == ""
+    assert stop._named([3], 64) == "rank 3: "
+    assert stop._named([0, 1, 2, 5, 7, 8], 64) == "ranks 0-2, 5, 7-8: "
+    assert stop._named(list(range(64)), 64) == "all 64 ranks: "
+
+    # Without a group, and with a launcher whose numbers are wrong.
+    for rank, before in (("3", "rank 3: "), ("x", "")):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", "8")
+        assert stop.report(DataError("a")) == stop.FAILED
+        assert capsys.readouterr().err == f"{before}DataError: a\n"
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    assert stop.report(DataError("a")) == stop.FAILED
+    assert capsys.readouterr().err == "DataError: a\n"

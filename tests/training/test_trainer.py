@@ -1,5 +1,6 @@
 """The run as a whole: against plain PyTorch, against itself, on one rank and two, stopped and resumed."""
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -10,6 +11,7 @@ import torch
 
 from lavie.config.load import load_config
 from lavie.config.train import TrainConfig
+from lavie.data.shards.index import load_index
 from lavie.models.trainable import is_temporal
 from lavie.testing import KERNEL_LOSS_RTOL, LOSS_RTOL, TOLERANCES, run_distributed
 from tests.training.runs import (
@@ -195,6 +197,7 @@ def test_validation_is_entered_by_all_ranks_and_does_not_disturb_training(render
         tmp_path / "busy",
         max_train_steps=4,
         validation_steps=2,
+        validate_at_start=True,
         validation_batches=2,
         validation_prompts=("a red circle",),
         data={"validation": str(rendered / "validation")},
@@ -202,10 +205,13 @@ def test_validation_is_entered_by_all_ranks_and_does_not_disturb_training(render
     run_distributed(train, 2, quiet, settings)
     run_distributed(train, 2, busy, settings, draw_nothing)
     assert losses(busy) == losses(quiet)
-    assert sorted(p.name for p in (tmp_path / "busy" / "samples" / "step-000002").iterdir()) == ["rank0", "rank1"]
+    assert weight_hashes(busy, 4) == weight_hashes(quiet, 4)
+    for step in (0, 2, 4):
+        folder = tmp_path / "busy" / "samples" / f"step-{step:06d}"
+        assert sorted(p.name for p in folder.iterdir()) == ["rank0", "rank1"]
     scores = {r["step"]: r["validation_loss"] for r in records(busy) if "validation_loss" in r}
-    assert scores.keys() == {2, 4}
-    assert scores[4] != scores[2]
+    assert scores.keys() == {0, 2, 4}
+    assert len(set(scores.values())) == 3
 
     alone = make_config(
         rendered,
@@ -213,6 +219,7 @@ def test_validation_is_entered_by_all_ranks_and_does_not_disturb_training(render
         max_train_steps=4,
         train_batch_size=4,
         validation_steps=2,
+        validate_at_start=True,
         validation_batches=2,
         data={"validation": str(rendered / "validation")},
     )
@@ -220,6 +227,40 @@ def test_validation_is_entered_by_all_ranks_and_does_not_disturb_training(render
     assert {r["step"]: r["validation_loss"] for r in records(alone) if "validation_loss" in r} == pytest.approx(
         scores, rel=LOSS_RTOL
     )
+
+
+@pytest.mark.slow
+def test_a_resumed_run_keeps_the_validation_before_the_first_step(rendered, tmp_path):
+    settings = deepspeed_json(tmp_path, 2)
+    config = make_config(
+        rendered,
+        tmp_path / "run",
+        max_train_steps=1,
+        validate_at_start=True,
+        validation_batches=1,
+        validation_prompts=("a red circle",),
+        data={"validation": str(rendered / "validation")},
+    )
+    run_distributed(train, 1, config, settings, draw_nothing)
+    before = [r for r in records(config) if r["step"] == 0]
+    assert len(before) == 1
+    drawn = tmp_path / "run" / "samples" / "step-000000" / "rank0"
+    drawn.unlink()
+    resumed = config.model_copy(update={"resume_from_checkpoint": "latest", "max_train_steps": 2})
+    run_distributed(train, 1, resumed, settings, draw_nothing)
+    assert [r["step"] for r in records(resumed)] == [0, 1, 1, 2, 2]
+    assert [r for r in records(resumed) if r["step"] == 0] == before
+    assert not drawn.exists()
+
+
+@pytest.mark.slow
+def test_a_package_of_report_to_is_missed_before_the_run_has_a_folder(rendered, tmp_path, monkeypatch):
+    (tmp_path / "wandb.py").write_text("raise ImportError('it is broken')")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = make_config(rendered, tmp_path / "run", max_train_steps=1, report_to=("wandb",))
+    messages = run_distributed(fails, 2, config, deepspeed_json(tmp_path, 2))
+    assert all("report_to names wandb" in message and "it is broken" in message for message in messages)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -250,3 +291,38 @@ def test_a_loss_that_is_not_finite_stops_every_rank(rendered, tmp_path):
     messages = run_distributed(fails, 2, config, deepspeed_json(tmp_path, 3))
     assert all("the loss is" in m and "learning_rate" in m for m in messages)
     assert not list(Path(config.output_dir).glob("checkpoint-*"))
+
+
+def told(config: TrainConfig, settings: Path) -> list[str]:
+    """What a rank logs about captions and prompts that are too long, from its start to its end."""
+    from lavie.inference.generate import validation_sampler
+    from lavie.training.trainer import Trainer
+
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logging.getLogger("lavie").addHandler(handler)
+    Trainer(config, settings, validation_sampler(config)).fit()
+    return [message for message in messages if "long" in message]
+
+
+@pytest.mark.slow
+def test_a_run_tells_once_what_its_text_encoder_never_reads(rendered, tmp_path):
+    config = make_config(
+        rendered,
+        tmp_path / "run",
+        text_encoder={"type": "hash", "max_length": 3},
+        max_train_steps=2,
+        validation_steps=1,
+        validation_prompts=("a red circle",),
+        sampling={"num_inference_steps": 2},
+    )
+    first, other = run_distributed(told, 2, config, deepspeed_json(tmp_path, 1))
+    samples = [sample.caption for sample in load_index([str(rendered / "train")])]
+    long = sum(len(caption.split()) > 2 for caption in samples)
+    assert long > 12
+    assert other == []
+    assert first == [
+        f"data: long caption: {long} of {len(samples)} have more than 2 words; the text encoder reads the first 2",
+        "prompt 'a red circle...' is too long: the network never sees its end, 'circle'",
+    ]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ...caption_limit import CaptionLimit, clip_words
 from ...config.data import DataConfig
 from ...errors import DataError
 from ...seeds import numpy_generator
 from ..media.clips import feasible_starts
 from ..media.decode import frame_times
-from ..prepare.captions import MOST_WORDS
 from ..prepare.sandbox import run_sandboxed
 from ..shards.index_file import Sample
 from ..shards.member import read_member
@@ -55,6 +55,7 @@ def check(
     fps: float | None = None,
     frame_stride: int | None = None,
     run: DataConfig | None = None,
+    limit: CaptionLimit | None = None,
     compare: Compare | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CheckReport:
@@ -70,10 +71,11 @@ def check(
         fps: frames per second of a training clip.
         frame_stride: alternatively, a clip takes every so many-th frame. Default if `fps` is not given either: 1.
         run: the data section of a run, by whose sizes and rates samples are judged in place of the three above.
+        limit: how much of a caption is read; default: CLIP's 77 tokens, counted as words.
         compare: a second decoder that is asked about the videos looked at.
         progress: called after each shard with the bytes read so far and the bytes of all shards.
     """
-    report, earlier = CheckReport(), _EarlierSamples()
+    report, earlier = CheckReport(limit=limit or clip_words()), _EarlierSamples()
     if run is not None:
         num_frames = min(size.num_frames for size in (*run.sizes, run.size))
         fps, frame_stride = run.fps, run.frame_stride
@@ -140,10 +142,9 @@ def _judge_facts(sample: Sample, report: CheckReport, earlier: _EarlierSamples) 
             report.note(name, remark, detail)
     if words < WORDS:
         report.note(name, "short caption", sample.caption)
-    if words > MOST_WORDS:
-        report.note(
-            name, "long caption", f"{words} words; CLIP reads the first {MOST_WORDS} tokens, of one word or less"
-        )
+    [length] = report.limit.lengths([sample.caption])
+    if length > report.limit.most:
+        report.note(name, "long caption", f"{length} {report.limit.unit}: {report.limit.rule}")
     if not is_latin(sample.caption):
         report.note(name, "other script", sample.caption[:80])
     elif not is_english(sample.caption):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ...caption_limit import CaptionLimit, clip_words
 from ..media.decode import REMARKS
 from ..shards.index_file import Rejected, Sample
 
@@ -74,6 +75,8 @@ class CheckReport:
     """Number of words, one value per caption."""
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     """Number of samples by (width, height) in pixels."""
+    limit: CaptionLimit = field(default_factory=clip_words)
+    """The length beyond which a caption is long."""
     interpreted: Counter[str] = field(default_factory=Counter)
     """Number of videos by what about them had to be interpreted, in the words of `decode.REMARKS`."""
     duplicate_captions: int = 0
@@ -127,6 +130,7 @@ class CheckReport:
             "interpreted": {remark: self.interpreted[remark] for remark in REMARKS if self.interpreted[remark]},
             "captions": {
                 "median_words": statistics.median(self.words) if self.words else 0,
+                "long": f"{counts['long caption']} have {self.limit.rule}",
                 "duplicates": self.duplicate_captions,
                 "other_script_share": counts["other script"] / captions if captions else 0.0,
                 "not_english_share": counts["not English"] / captions if captions else 0.0,

@@ -7,9 +7,6 @@ from ...errors import DataError
 
 MAX_CAPTION = 4096
 """Most characters of a caption. CLIP reads 77 tokens, so a longer text comes from a wrong column or a wrong file."""
-MOST_WORDS = 75
-"""Words of a caption beyond which CLIP is certain not to read all: of its 77 tokens two mark start and end, and a word
-has at least one."""
 MAX_BYTES = 1 << 16
 """Most bytes of a caption's file: 64 KiB, far more than MAX_CAPTION characters need. Larger files are not read."""
 JOINERS = "\u200c\u200d"

@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
+from ...caption_limit import CaptionLimit, clip_words
 from ...errors import DataError
 from ..shards.index_file import Rejected
 from .captioned_file import CaptionedFile, Passed
-from .captions import MOST_WORDS
 from .earlier import Earlier
 from .examine import Clip, Examined, Films, examine
 from .pack_record import Line, open_record
@@ -55,7 +55,7 @@ class PackReport:
     changed: tuple[Rejected, ...] = ()
     """Packed files that have changed since, or are gone from the source: the shards hold what they were."""
     long_captions: int = 0
-    """Number of files packed now whose captions have more than `captions.MOST_WORDS` words."""
+    """Number of files packed now whose captions are longer than the given limit."""
     passed: Counter[str] = field(default_factory=Counter)
     """Number of things beside the samples, by what they are counted as."""
 
@@ -72,6 +72,7 @@ def pack(
     num_frames: int,
     fps: float | None = None,
     frame_stride: int | None = None,
+    limit: CaptionLimit | None = None,
     shard_bytes: int = SHARD_BYTES,
     workers: int = 1,
     progress: Progress = lambda done, total: None,
@@ -84,6 +85,7 @@ def pack(
         num_frames: frames of a training clip. Videos that hold no clip of so many frames are rejected.
         fps: frames per second of a training clip; either this or the next is given.
         frame_stride: a training clip takes every so many-th frame.
+        limit: how long a caption may be; longer ones are packed, and counted. Default: CLIP's, in words.
         shard_bytes: size in bytes at which a shard is closed.
         workers: how many files are examined side by side.
         progress: called after each entry of the source.
@@ -100,6 +102,7 @@ def pack(
         num_frames=num_frames,
         fps=fps,
         frame_stride=frame_stride,
+        limit=limit,
         shard_bytes=shard_bytes,
         workers=workers,
         src=str(Path(src).resolve()),
@@ -114,6 +117,7 @@ def pack_files(
     num_frames: int,
     fps: float | None = None,
     frame_stride: int | None = None,
+    limit: CaptionLimit | None = None,
     shard_bytes: int = SHARD_BYTES,
     workers: int = 1,
     src: str = "",
@@ -126,7 +130,7 @@ def pack_files(
         out: as for `pack`, like the other arguments.
         src: what tells the source of the files from others that are packed into the same folder.
     """
-    out, clip = Path(out), Clip(num_frames, fps, frame_stride)
+    out, clip, limit = Path(out), Clip(num_frames, fps, frame_stride), limit or clip_words()
     total = len(files) if isinstance(files, Sized) else None
     counts: Counter[str] = Counter()
     passed: Counter[str] = Counter()
@@ -166,7 +170,7 @@ def pack_files(
                     writer.add(key, found.data, found.info, found.caption, {"original": file.name})
                     shard = writer.name
                     counts[found.info.kind] += 1
-                    counts["long"] += len(found.caption.split()) > MOST_WORDS
+                    counts["long"] += limit.count([found.caption])
                     converted += [file.name] if found.converted else []
                 record.add(earlier.line(file, found, number, shard))
         record.finish()

@@ -120,5 +120,6 @@ def test_the_command(demo, tmp_path):
     assert {("web", "videos"), ("vimeo", "videos"), ("web", "images"), ("vimeo", "images")} <= rows.keys()
     assert "25.0%" in rows["web", "videos"] and "75.0%" in rows["vimeo", "videos"]
     assert "every node reads from all 2" in result.stdout
+    assert "long caption: 0 of " in result.stdout and "more than 5 words" in result.stdout
     refused = CliRunner().invoke(app, [*call, "--out", str(out), "--global-batch", "7"])
     assert isinstance(refused.exception, ConfigError)
