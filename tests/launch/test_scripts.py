@@ -57,7 +57,7 @@ def test_exit_codes_are_those_of_the_trainer():
 def test_a_rank_gets_the_signals_that_its_shell_gets(tmp_path, sent, code):
     """Where SLURM tracks processes by their cgroup, as most clusters do, it signals only what it started itself."""
     (tmp_path / "rank.py").write_text(RANK)
-    (tmp_path / "python").write_text(f"#!/bin/sh\nexec {sys.executable} {tmp_path}/rank.py \"$@\"\n")
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path}/rank.py "$@"\n')
     (tmp_path / "python").chmod(0o755)
     variables = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "1", "TMPDIR": str(tmp_path)}
     variables["PYTHONPATH"] = str(ROOT)
