@@ -36,6 +36,8 @@ def rank_server(request):
 @pytest.fixture(autouse=True)
 def own_signals():
     """Put back how this process takes signals: train.py's `main` changes it, and what later tests start inherits it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell starts in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
     yield

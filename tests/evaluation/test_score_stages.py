@@ -38,7 +38,7 @@ def run(cascade_folder, tmp_path):
 
 def test_interpolation_beside_repeated_and_blended_key_frames(run, tmp_path, monkeypatch):
     monkeypatch.setattr(score_stages, "PAIRS", 6)  # no multiple of the clips sampled at once
-    score(run("interpolation"), tmp_path / "out", num=1, seed=0)
+    score(tmp_path / "out", run("interpolation"), num=1, seed=0)
     found = json.loads((tmp_path / "out/score-interpolation.json").read_text())
     assert found["cuts"] == 6
     assert found["clips"] == 6
@@ -59,7 +59,7 @@ def test_few_held_out_clips_are_told(run, tmp_path, monkeypatch, capsys):
     folder = run("vsr")
     clips = len(load_index((str(tmp_path / "data/validation"),)).videos)
     monkeypatch.setattr(score_stages, "PAIRS", clips + 2)
-    score(folder, tmp_path / "out", num=1, seed=0)
+    score(tmp_path / "out", folder, num=1, seed=0)
     found = json.loads((tmp_path / "out/score-vsr.json").read_text())
     assert (found["clips"], found["cuts"]) == (clips, clips + 2)
     printed = capsys.readouterr()
@@ -70,7 +70,7 @@ def test_few_held_out_clips_are_told(run, tmp_path, monkeypatch, capsys):
 
 def test_super_resolution_beside_bicubic(run, tmp_path, monkeypatch):
     monkeypatch.setattr(score_stages, "PAIRS", 2)
-    score(run("vsr"), tmp_path / "out", num=1, seed=0)
+    score(tmp_path / "out", run("vsr"), num=1, seed=0)
     found = json.loads((tmp_path / "out/score-vsr.json").read_text())
     assert (found["clips"], found["cuts"]) == (2, 2)
     assert 10 < found["psnr_db"]["bicubic"] < 40
@@ -79,7 +79,7 @@ def test_super_resolution_beside_bicubic(run, tmp_path, monkeypatch):
 
 def test_no_held_out_clips(run, tmp_path):
     with pytest.raises(ConfigError, match=r"data.validation is empty"):
-        score(run("interpolation", validation=False), tmp_path / "out", num=1, seed=0)
+        score(tmp_path / "out", run("interpolation", validation=False), num=1, seed=0)
 
 
 def test_blending_beats_repeating_on_rendered_motion(tmp_path):

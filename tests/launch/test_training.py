@@ -88,7 +88,7 @@ class Interruption:
         self.cluster, self.job, self.output, self.cycle = cluster, job, output, cycle
 
     def _some_steps(self) -> None:
-        pattern = re.compile(rf": start {self.cycle} on.*?: step (\d+)/", re.DOTALL)
+        pattern = re.compile(rf": start {self.cycle} on.*?: [-0-9]+ [:0-9]+ step (\d+)/", re.DOTALL)
         wait_until(lambda: f"a first step:\n{self.job.output}", lambda: pattern.search(self.job.output), PATIENCE)
         goal = int(pattern.search(self.job.output)[1]) + 2
         wait_until(lambda: f"step {goal}:\n{self.job.output}", lambda: last_step(self.output) >= goal, PATIENCE)

@@ -68,6 +68,8 @@ def test_kernels_follow_plain_pytorch(rendered, tmp_path):
         "model.norm_num_groups=1",
         "data.num_images=0",
         "learning_rate=1e-3",
+        "lr_scheduler=constant",
+        "lr_warmup_steps=0",
         f"data.train={rendered}/train",
         "data.num_workers=0",
     ]

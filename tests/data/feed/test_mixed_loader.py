@@ -162,13 +162,13 @@ def test_datasets_that_give_nothing_are_refused(folders):
         ([{"path": "x", "weigth": 1}], "unknown key weigth of a dataset; valid keys: path, name, weight, image_weight"),
         (
             [{"path": "x", "weight": "much"}],
-            r"dataset.weight: wanted a number, or knots \[\[step, weight\], ",
+            r"train.0.weight: wanted a number, or knots \[\[step, weight\], ",
         ),
         ([{"path": "x", "weight": [[5, 1], [5, 2]]}], r"the steps of its knots are \[5, 5\]: wanted ascending ones"),
-        ([{"path": "x", "weight": -1}], "train.0.dataset.weight.0.1: .* greater than or equal to 0"),
+        ([{"path": "x", "weight": -1}], r"train.0.weight.0.1: wanted 0 or more \(got -1\)"),
         (["a", {"path": "x"}], "names datasets and bare paths: give every path a weight"),
         ([{"path": "x"}, {"path": "y/x/"}], "several datasets of the name x: give each its own name"),
-        ([{"weight": 1}], "key train.0.dataset.path is missing"),
+        ([{"weight": 1}], "key train.0.path is missing"),
     ),
 )
 def test_faulty_datasets_are_named(train, message):

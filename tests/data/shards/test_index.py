@@ -1,6 +1,7 @@
 """The samples of a dataset come back as they were written, in order, in selections, and in other processes."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tests.data.datasets import pack_media
 def test_index_comes_back_as_written(demo):
     tar = next((demo / "train").glob("*.tar"))
     samples, rejected, _ = index_shard(tar)  # probes anew
+    samples = [replace(sample, notes=()) for sample in samples]  # which tables leave out
     index = load_index((str(demo / "train"),))
     assert list(index) == sorted(samples, key=lambda s: s.kind, reverse=True) == list(load_index((str(tar),)))
     assert rejected == []
