@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
     """The learning rate of its update."""
     update: Update
     losses: list[JointLoss]
-    """Of its micro-batches."""
+    """The losses of its micro-batches."""
     dropped: int
     """How many of its samples were replaced by spares."""
     seconds: float

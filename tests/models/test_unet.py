@@ -15,20 +15,7 @@ from lavie.models.unet import VideoUNet
 from lavie.models.weights import load_official, load_stable_diffusion, to_official
 from lavie.testing import GOLDEN_ATOL, ORACLE_ATOL, SHARED, TOLERANCES, relative_error, tiny_unet
 from tests.markers import requires_shared
-
-
-def tiny_vsr(**changes):
-    """A super-resolution network of three levels: every kind of block that the released one has."""
-    values = dict(
-        in_channels=7,
-        block_out_channels=(32, 32, 64),
-        cross_attention=(False, True, True),
-        only_cross_attention=(True, True, False),
-        linear_projection=True,
-        num_noise_levels=20,
-        temporal_convolutions=True,
-    )
-    return tiny_unet(**(values | changes))
+from tests.models.networks import tiny_interpolation, tiny_vsr
 
 
 def inputs(config, batch=2, frames=5, images=0, size=(8, 12), length=7, seed=0):
@@ -84,13 +71,7 @@ CONFIGS = {
     "all levels attend": tiny_unet(cross_attention=(True, True), num_attention_heads=(1, 2)),
     "finest level does not attend": tiny_unet(cross_attention=(False, True), layers_per_block=2),
     "four levels": tiny_unet(block_out_channels=(32, 32, 64, 64), cross_attention=(True, True, True, False)),
-    "interpolation": tiny_unet(
-        in_channels=8,
-        spatial_attention="first_and_previous",
-        temporal_order="after_feed_forward",
-        rotary_dim=0,
-        relative_bias=False,
-    ),
+    "interpolation": tiny_interpolation(),
     "super-resolution": tiny_vsr(),
     "other channels": tiny_unet(in_channels=8, out_channels=3, norm_num_groups=4, rotary_dim=16, relative_bias=False),
 }

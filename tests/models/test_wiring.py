@@ -13,28 +13,15 @@ from lavie.models.unet import VideoUNet
 from lavie.testing import TOLERANCES, relative_error, tiny_unet
 from tests.models import by_hand
 from tests.models.by_hand import parts, randn, random_weights, whole
+from tests.models.networks import tiny_interpolation, tiny_vsr
 
 NETWORKS = {
     "base": tiny_unet(
         block_out_channels=(16, 32, 32), cross_attention=(True, True, False), layers_per_block=2, rotary_dim=8
     ),
     "pooled": tiny_unet(rotary_dim=16, norm_statistics="pooled"),
-    "interpolation": tiny_unet(
-        in_channels=8,
-        spatial_attention="first_and_previous",
-        temporal_order="after_feed_forward",
-        rotary_dim=0,
-        relative_bias=False,
-    ),
-    "vsr": tiny_unet(
-        in_channels=7,
-        block_out_channels=(32, 32, 64),
-        cross_attention=(False, True, True),
-        only_cross_attention=(True, True, False),
-        linear_projection=True,
-        num_noise_levels=20,
-        temporal_convolutions=True,
-    ),
+    "interpolation": tiny_interpolation(),
+    "vsr": tiny_vsr(),
 }
 
 

@@ -58,7 +58,7 @@ class Fault:
     path: str
     kind: str
     line: int
-    """Of its start, counted from 1."""
+    """The line of its start, counted from 1."""
     was: str
     """The lines that it changes, blanks made one."""
     now: str

@@ -13,6 +13,18 @@ from lavie.errors import CheckpointError, ConfigError, TrainingError
 
 STEPS = 20
 """The steps of a run, unless a test asks for others."""
+MODEL = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "block_out_channels": (16, 32),
+    "cross_attention": (True, False),
+    "layers_per_block": 1,
+    "num_attention_heads": 1,
+    "cross_attention_dim": 16,
+    "norm_num_groups": 4,
+    "rotary_dim": 8,
+}
+"""The network of a run, unless a test asks for another."""
 
 
 def make_config(folder: Path, output: Path, **changes: Any) -> TrainConfig:
@@ -25,17 +37,7 @@ def make_config(folder: Path, output: Path, **changes: Any) -> TrainConfig:
     """
     values: dict[str, Any] = {
         "output_dir": str(output),
-        "model": {
-            "in_channels": 3,
-            "out_channels": 3,
-            "block_out_channels": (16, 32),
-            "cross_attention": (True, False),
-            "layers_per_block": 1,
-            "num_attention_heads": 1,
-            "cross_attention_dim": 16,
-            "norm_num_groups": 4,
-            "rotary_dim": 8,
-        },
+        "model": MODEL,
         "autoencoder": {"type": "patch", "patch_size": 4, "coefficients": 1, "scaling_factor": 0.25},
         "text_encoder": {"type": "hash", "max_length": 6},
         "data": {

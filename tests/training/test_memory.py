@@ -11,19 +11,9 @@ from lavie.testing import run_distributed
 from lavie.training.deepspeed import resolve_json
 from lavie.training.fit import CARDS, USABLE, ways_out
 from lavie.training.memory import GIB, Memory, memory_of, meta_network
-from tests.training.runs import make_config
+from tests.training.runs import MODEL, make_config
 
-WIDE = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "block_out_channels": (64, 128),
-    "cross_attention": (True, True),
-    "layers_per_block": 1,
-    "num_attention_heads": 1,
-    "cross_attention_dim": 16,
-    "norm_num_groups": 4,
-    "rotary_dim": 8,
-}
+WIDE = MODEL | {"block_out_channels": (64, 128), "cross_attention": (True, True)}
 """A network of 4.4 million parameters."""
 STATES = {"model": WIDE, "train_batch_size": 1, "data": {"height": 8, "width": 8, "num_images": 0, "num_frames": 2}}
 """A run whose memory is its weights."""

@@ -33,7 +33,7 @@ class Examined:
     """A captioned file that was read."""
 
     sha256: str
-    """Of the bytes in the source; empty where they were not read."""
+    """The SHA-256 of the bytes in the source; empty where they were not read."""
     caption: str = ""
     """The clean caption."""
     data: bytes = b""

@@ -9,20 +9,28 @@ Each shard is a task of its own:
 Tasks run in processes. Under `mpirun` or `srun`, rank r of n takes the shards r, r + n, r + 2 n and so on.
 """
 
-import json
 import multiprocessing
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
 from ...launcher import launched_rank, planned_world_size
-from ..shards.index_file import REMOTE_REMEDY, SUFFIX, Rejected, fingerprint, index_path, read_header, write_index
+from ..shards.index_file import (
+    REMOTE_REMEDY,
+    SUFFIX,
+    Rejected,
+    fingerprint,
+    index_path,
+    read_header,
+    write_index,
+    write_rejected,
+)
 from ..shards.remote import is_url, redact
 from .scan import index_shard
 
@@ -236,18 +244,9 @@ def _finish(reports: list[ShardReport], tars: list[Path], out: Path | None) -> I
     orphans: list[str] = []
     for folder in folders:
         in_folder = [report for report in reports if index_path(Path(report.tar), out).parent == folder]
-        _list_rejected(folder / REJECTED_LIST, IndexReport(tuple(in_folder), ()).rejected)
+        write_rejected(folder / REJECTED_LIST, IndexReport(tuple(in_folder), ()).rejected)
         orphans += map(str, _orphans(folder))
     return IndexReport(tuple(reports), tuple(orphans))
-
-
-def _list_rejected(path: Path, rejected: list[Rejected]) -> None:
-    """Write one JSON line per rejected member; remove an earlier list if there is none."""
-    if rejected:
-        lines = [json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in rejected]
-        path.write_text("".join(lines), encoding="utf-8")
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _orphans(folder: Path) -> Iterator[Path]:

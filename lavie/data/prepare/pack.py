@@ -10,7 +10,6 @@ packing that was stopped goes on after its last finished shard and ends with the
 is new as further shards. Shards are never rewritten: what has changed or gone in the source is told.
 """
 
-import json
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -22,7 +21,7 @@ from queue import SimpleQueue
 
 from ...caption_limit import CaptionLimit, clip_words
 from ...errors import DataError
-from ..shards.index_file import Rejected
+from ..shards.index_file import Rejected, write_rejected
 from .captioned_file import CaptionedFile, Passed
 from .earlier import Earlier
 from .examine import Clip, Examined, Films, examine
@@ -175,9 +174,9 @@ def pack_files(
                 record.add(earlier.line(file, found, number, shard))
         record.finish()
 
-    _list(out / "rejected.jsonl", rejected)
+    write_rejected(out / "rejected.jsonl", rejected)
     changed = earlier.changed()
-    _list(out / "changed.jsonl", changed)
+    write_rejected(out / "changed.jsonl", changed)
     if not writer.shards and not earlier.kept and not changed:
         raise DataError(_nothing_to_pack(rejected))
     return PackReport(
@@ -232,15 +231,6 @@ def _examined(
                 yield result(*waiting.popleft())
         while waiting:
             yield result(*waiting.popleft())
-
-
-def _list(path: Path, items: list[Rejected]) -> None:
-    """Write one JSON line for each item; remove an earlier list if there is none."""
-    if items:
-        lines = [json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in items]
-        path.write_text("".join(lines), encoding="utf-8")
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _nothing_to_pack(rejected: list[Rejected]) -> str:

@@ -36,9 +36,9 @@ class Line:
     stamp: str
     """`CaptionedFile.stamp`."""
     sha256: str
-    """Of the bytes in the source; empty where they were not read."""
+    """The SHA-256 of the bytes in the source; empty where they were not read."""
     caption_sha256: str
-    """Of the clean caption, or of the raw one where that is refused."""
+    """The SHA-256 of the clean caption, or of the raw one where that is refused."""
     segment: str
     """The part of the film; empty for a whole file."""
     shard: str | None

@@ -115,6 +115,15 @@ class Header:
     """How many members are files of an operating system, which nobody misses."""
 
 
+def write_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
+    """Write a list of what is left out, one JSON line for each; remove an earlier list if there is none."""
+    if rejected:
+        lines = [json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in rejected]
+        path.write_text("".join(lines), encoding="utf-8")
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_index(
     tar: Path,
     samples: Sequence[Sample],
