@@ -82,16 +82,18 @@ def demo_command(
     from ..data.prepare.synthetic import FARTHEST, TRAVEL, demo_set
 
     travel = travel or TRAVEL
-    for folder in (out / "train", out / "validation"):
-        require_free(folder, overwrite=overwrite)
-        if folder.is_dir():
-            shutil.rmtree(folder)
+    folders = out / "train", out / "validation"
+    require_free(*folders, overwrite=overwrite)
     # Options that typer's own ranges cannot check.
     if size % 2:
         raise DataError(f"--size {size}: wanted an even number, for H.264")
     if not 0 <= travel[0] <= travel[1] <= FARTHEST:
         raise DataError(f"--travel {travel[0]:g} {travel[1]:g}: wanted least and most, within 0 .. {FARTHEST}")
 
+    # Nothing is deleted for options that cannot be drawn.
+    for folder in folders:
+        if folder.is_dir():
+            shutil.rmtree(folder)
     train, validation = demo_set(
         out, clips=clips, images=images, size=size, frames=frames, fps=fps, seed=seed, travel=travel
     )

@@ -52,17 +52,18 @@ class Films:
     """What films hold whose parts are packed, so that a film is not decoded in full for each of its parts."""
 
     def __init__(self) -> None:
-        self._lock, self._info = Lock(), dict[str, MediaInfo]()
+        self._lock = Lock()
+        self._locks = dict[str, Lock]()
+        self._info = dict[str, MediaInfo]()
 
     def info(self, sha256: str, data: bytes, sandbox: Sandbox) -> MediaInfo:
         """Return what the film with these bytes holds. Raises DataError."""
         with self._lock:
-            known = self._info.get(sha256)
-        if known is None:
-            known = probe(data, run=sandbox.call)
-            with self._lock:
-                self._info[sha256] = known
-        return known
+            lock = self._locks.setdefault(sha256, Lock())
+        with lock:  # the other parts of the film wait for the one that decodes it
+            if sha256 not in self._info:
+                self._info[sha256] = probe(data, run=sandbox.call)
+            return self._info[sha256]
 
 
 def examine(file: CaptionedFile, clip: Clip, films: Films, sandbox: Sandbox, unless: str = "") -> Examined:

@@ -27,10 +27,9 @@ from .earlier import Earlier
 from .examine import Clip, Examined, Films, examine
 from .pack_record import Line, open_record
 from .sandbox import Sandbox
-from .sources import read_source
+from .sources import Found, read_source
 from .writer import SHARD_BYTES, ShardWriter
 
-Found = CaptionedFile | Rejected | Passed
 Progress = Callable[[int, int | None], None]
 """A listener, called with the number of entries done and their total, None where that is not known."""
 

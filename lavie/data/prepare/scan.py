@@ -62,8 +62,7 @@ def index_shard(tar: Path, known: Mapping[str, MediaInfo] | None = None) -> Scan
     with open(tar, "rb") as file:
         for member in members:
             name = member.medium.name
-            file.seek(member.medium.offset)
-            data = file.read(member.medium.size)
+            data = member.medium.read(file)
 
             # The content decides what a file is; a name that says otherwise is a mistake or a trick.
             try:
@@ -112,8 +111,7 @@ def captioned_members(tar: Path) -> tuple[list[CaptionedMember], list[Rejected],
             try:
                 if text.size > MAX_BYTES:
                     raise DataError(f"the caption has {text.size} bytes, at most {MAX_BYTES} are read")
-                file.seek(text.offset)
-                caption = clean_caption(file.read(text.size))
+                caption = clean_caption(text.read(file))
             except DataError as error:
                 rejected.append(Rejected(text.name, "unusable caption", str(error)))
                 continue

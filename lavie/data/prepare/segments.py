@@ -7,7 +7,7 @@ exact; the pixels pass through H.264 once more, at a quality that shows no loss 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -87,26 +87,16 @@ def cut_frames(data: bytes, first: int, last: int, info: Mapping[str, Any]) -> b
         info: what `probe` found in the film, the fields of a MediaInfo.
 
     Raises:
-        DataError: the film is damaged, or the size of its frames changes among these.
+        DataError: the film is damaged, or the size of its frames changes.
     """
     film = MediaInfo(**info)
     # Chroma of half the size needs even sides.
     lossless = bool(film.width % 2 or film.height % 2)
-    frames = _of_one_size(read_frames(data, range(first, last), film.frames))
+    frames = read_frames(data, range(first, last), film.frames)
     if not film.vfr or last - first == 1:
         return encode_mp4(frames, film.fps, lossless=lossless)
     times = frame_times(data, film.frames)[first:last]
     return encode_mp4(frames, times=times - times[0], lossless=lossless)
-
-
-def _of_one_size(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield frames, uint8 (H, W, 3), and raise a DataError at the first of another size than the one before it."""
-    shape = None
-    for frame in frames:
-        if shape not in (None, frame.shape):
-            raise DataError("the size of the frames changes within the part")
-        shape = frame.shape
-        yield frame
 
 
 def _number(name: str, value: Any, whole: bool) -> float:

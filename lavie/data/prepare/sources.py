@@ -129,8 +129,7 @@ def _read_member(tar: Path, member: CaptionedMember) -> bytes:
     """Return the media bytes of a member of a tar. Raises DataError."""
     try:
         with open(tar, "rb") as file:
-            file.seek(member.medium.offset)
-            return file.read(member.medium.size)
+            return member.medium.read(file)
     except OSError as error:
         raise DataError(f"cannot be read: {error}") from None
 

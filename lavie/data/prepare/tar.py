@@ -45,6 +45,11 @@ class Member:
     size: int
     """Number of the member's bytes."""
 
+    def read(self, file: BinaryIO) -> bytes:
+        """Return the member's bytes from its open tar."""
+        file.seek(self.offset)
+        return file.read(self.size)
+
 
 def read_members(path: Path) -> Iterator[Member]:
     """Yield the members of an uncompressed tar (ustar, GNU or pax) in order.
