@@ -33,10 +33,11 @@ from ..diffusion.schedule import NoiseSchedule
 from ..errors import LavieError
 from ..inference.cascade import Cascade
 from ..inference.load import META, SAMPLERS, default_device, dtype_on
-from ..inference.memory import GIB, peaks
+from ..inference.memory import peaks
 from ..inference.sampler import ClipSize, Sampler
 from ..inference.settings import arguments, resolve
 from ..models.autoencoder import KLAutoencoder
+from ..models.live_bytes import GIB
 from ..models.text_encoder import ClipTextEncoder
 from ..models.unet import VideoUNet
 

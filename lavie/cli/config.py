@@ -42,8 +42,9 @@ def copy_command(
     from ..files import require_free
 
     pairs = []
-    for name in names or shipped_names():
-        source = SHIPPED / name if name in shipped_names() else find_config(name)
+    shipped = shipped_names()
+    for name in names or shipped:
+        source = SHIPPED / name if name in shipped else find_config(name)
         pairs.append((source, out / name.removeprefix("configs/")))
     for _, target in pairs:
         require_free(target, overwrite=overwrite)

@@ -100,13 +100,9 @@ def _what_to_check(
     paths = [Path(text) for text in given if text not in changes]
     if paths:
         return paths, run, limit
-    named: list[str] = []
-    for entry in run.train:
-        named += [entry] if isinstance(entry, str) else entry.path
-    named += run.validation
-    if urls := [path for path in named if is_url(path)]:
+    if urls := [path for path in run.paths if is_url(path)]:
         raise DataError(f"{urls[0]}: a URL. Check a copy of the shards on a disk")
-    return [Path(path) for path in dict.fromkeys(named)], run, limit
+    return [Path(path) for path in run.paths], run, limit
 
 
 def _show(report: "CheckReport", files: list[Path]) -> None:

@@ -107,7 +107,8 @@ def generate(
 def _print_estimate(cascade: "Cascade", offload: bool, sequential_guidance: bool) -> None:
     """Print the sizes and the peak of every stage; ConfigError if one does not fit in the present memory."""
     from ..inference.load import default_device
-    from ..inference.memory import GIB, MARGIN, device_memory, peaks, require_fit
+    from ..inference.memory import MARGIN, device_memory, peaks, require_fit
+    from ..models.live_bytes import GIB
 
     estimates = peaks(cascade, offload=offload, sequential_guidance=sequential_guidance)
     for name, peak in estimates.items():

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import LavieError
+from ..training.stop import INTERRUPTED
 from .config import app as config_app
 from .data import app as data_app
 from .doctor import app as doctor_app
@@ -18,9 +19,6 @@ from .generate import generate
 from .plot import plot
 from .sample import sample
 from .score import score
-
-INTERRUPTED = 130
-"""Exit code after ^C, as a shell's: 128 + SIGINT."""
 
 
 class Commands(TyperGroup):

@@ -55,7 +55,7 @@ def gather_facts(place: Place, config: TrainConfig, deepspeed_json: str | Path, 
         "config": _flat(config.model_dump(mode="json")),
         "deepspeed": _flat(_json(deepspeed_json)),
         "code": code_hashes() if leads else None,
-        "shards": {path: visible_shards(path) for path in _paths(config)} if leads else None,
+        "shards": {path: visible_shards(path) for path in config.data.paths} if leads else None,
     }
 
 
@@ -228,14 +228,6 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
-
-
-def _paths(config: TrainConfig) -> list[str]:
-    """Return the paths of the run's training and validation datasets, each once."""
-    paths: list[str] = []
-    for entry in config.data.train:
-        paths += [entry] if isinstance(entry, str) else entry.path
-    return list(dict.fromkeys([*paths, *config.data.validation]))
 
 
 def _fingerprint(path: Path) -> str:

@@ -266,6 +266,21 @@ class DataConfig(Strict):
         return self.model_copy(update=only)
 
     @property
+    def smallest_image(self) -> int:
+        """Pixels of an image's shorter side below which it is left out."""
+        return max(self.min_size, self.min_image_size)
+
+    @property
+    def train_paths(self) -> tuple[str, ...]:
+        """The paths of all entries of `train`, in their order."""
+        return tuple(path for e in self.train for path in (e.path if isinstance(e, DatasetConfig) else (e,)))
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of `train` and `validation`, each once."""
+        return tuple(dict.fromkeys((*self.train_paths, *self.validation)))
+
+    @property
     def held_out(self) -> "DataConfig":
         """This section for reading `validation`: clips of the one size, no moving images."""
         return self.of_size(self.size).model_copy(update={"moving_images": 0.0})

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config.data import DatasetConfig
 from ..config.train import TrainConfig
 from ..data.prepare.synthetic import COLOURS, MOTIONS, SHAPES, clip_caption, image_caption
 from ..data.shards.index import load_index
@@ -48,12 +47,11 @@ def rendered_captions() -> frozenset[str]:
 
 def _captions(config: TrainConfig) -> tuple[str, Sequence[str]]:
     """Return where captions of the run were found, and some of them, evenly spaced; none if there are none."""
-    trained = [p for entry in config.data.train for p in (entry.path if isinstance(entry, DatasetConfig) else [entry])]
-    for key, paths in (("data.train", trained), ("data.validation", config.data.validation)):
+    for key, paths in (("data.train", config.data.train_paths), ("data.validation", config.data.validation)):
         if not paths or not all(Path(path).exists() for path in paths):
             continue
         try:
-            index = load_index(tuple(paths))
+            index = load_index(paths)
         except DataError:  # what is damaged there is the business of `lavie data check`
             continue
         numbers = np.unique(np.linspace(0, len(index) - 1, min(LOOKED_AT, len(index))).astype(int))

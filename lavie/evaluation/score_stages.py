@@ -1,7 +1,7 @@
 """The score of the later stages: PSNR against held-out clips, compared with simple ways without a network."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +48,11 @@ class Rivals(NamedTuple):
     """The name of the sample that the clip is cut from."""
     given: np.ndarray | None = None
     """What the network was given, where that is no part of the clip."""
+
+    @property
+    def ways(self) -> dict[str, np.ndarray]:
+        """The network's clip and those made without one, by the name of the way."""
+        return {"network": self.ours, **self.alternatives}
 
 
 @dataclass(frozen=True)
@@ -101,9 +106,8 @@ def score_stage(
         unreadable |= {dropped["key"]: dropped["reason"] for dropped in batch["dropped"]}
     cases = cases[:num]
 
-    scores = {"network": float(np.mean([psnr(case.ours, case.truth) for case in cases]))}
-    for name in cases[0].alternatives:
-        scores[name] = float(np.mean([psnr(case.alternatives[name], case.truth) for case in cases]))
+    decibels = [{name: psnr(frames, case.truth) for name, frames in case.ways.items()} for case in cases]
+    scores = {name: float(np.mean([of[name] for of in decibels])) for name in decibels[0]}
 
     # What the score says less by.
     clips = len({case.key for case in cases})
@@ -116,35 +120,43 @@ def score_stage(
     length, height, width = cases[0].truth.shape[:3]
     score = StageScore(config.stage, clips, len(cases), (length, height, width), scores, tuple(notes))
 
-    _draw_sheet(out / f"{config.stage}.png", config, cases[:SHOWN], score)
+    _draw_sheet(out / f"{config.stage}.png", config, cases[:SHOWN], decibels, score)
     with replacing(out / f"score-{config.stage}.json") as file:
         values = {"clips": clips, "cuts": len(cases), "psnr_db": scores, "notes": notes}
         file.write_text(json.dumps(values, indent=2) + "\n")
     return score
 
 
-def _draw_sheet(png: Path, config: TrainConfig, cases: Sequence[Rivals], score: StageScore) -> None:
+def _draw_sheet(
+    png: Path, config: TrainConfig, cases: Sequence[Rivals], decibels: Sequence[Mapping[str, float]], score: StageScore
+) -> None:
     """Draw what the network was given, the true clip, the network's and the simple ways', with the PSNR of each.
 
     A network that a simple way beats has its caption in red. Key frames have a line around them; of long clips their
     first two intervals are shown.
+
+    Args:
+        png: where the picture goes.
+        config: the run's.
+        cases: those that are shown.
+        decibels: the PSNR of each way, for these cases and further ones.
+        score: of all cases.
     """
     interval = config.keyframe_interval if STAGES[config.stage].condition == "key_frames" else None
     shown = len(cases[0].truth) if interval is None else min(len(cases[0].truth), 2 * interval + 1)
     keys = range(0, shown, interval) if interval else ()
     told = f", frames 1 to {shown} of {len(cases[0].truth)}" if shown < len(cases[0].truth) else ""
     columns = []
-    for case in cases:
+    for case, of in zip(cases, decibels, strict=False):
         truth = f"{case.caption}: as it was" + (", key frames framed" if interval else "") + told
         panels = [Panel(truth, case.truth[:shown], marked=keys)]
         if case.given is not None:
             height, width = case.given.shape[1:3]
             panels.append(Panel(f"what the network is given: {height} x {width}", case.given[:shown]))
-        best = max(psnr(frames, case.truth) for frames in case.alternatives.values())
-        for name, frames in {"network": case.ours, **case.alternatives}.items():
-            decibels = psnr(frames, case.truth)
-            caption = f"{name}: {decibels:.1f} dB (mean of {score.cuts}: {score.psnr_db[name]:.1f})"
-            panels.append(Panel(caption, frames[:shown], marked=keys, wrong=name == "network" and decibels < best))
+        beaten = of["network"] < max(of[name] for name in case.alternatives)
+        for name, frames in case.ways.items():
+            caption = f"{name}: {of[name]:.1f} dB (mean of {score.cuts}: {score.psnr_db[name]:.1f})"
+            panels.append(Panel(caption, frames[:shown], marked=keys, wrong=name == "network" and beaten))
         columns.append(panels)
 
     # Small clips stand beside one another, so that the picture is about as wide as high.

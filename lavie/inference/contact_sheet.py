@@ -50,10 +50,11 @@ def contact_sheet(
     """
     panels = [row if isinstance(row, Panel) else Panel(*row) for row in rows]
     strips = [_strip(panel, columns, tile) for panel in panels]
-    if all(len(panel.frames) == 1 for panel in panels):
+    single = all(len(panel.frames) == 1 for panel in panels)
+    if single:
         across = max(across, columns)
     if across > 1:
-        gap = GAP if all(len(panel.frames) == 1 for panel in panels) else 3 * MARGIN
+        gap = GAP if single else 3 * MARGIN
         strips = [_beside(strips[start : start + across], gap) for start in range(0, len(strips), across)]
     width = max(strip.width for strip in strips) + 2 * MARGIN
     height = sum(strip.height + MARGIN for strip in strips) + MARGIN

@@ -104,8 +104,9 @@ def generate(
         sidecar: dict[str, Any] = {"prompt": prompt, "index": index}
         sidecar |= {name: values[name] for name in SIDECAR}
         sidecar["num_per_prompt"] = num_per_prompt
-        paths.append(write_sample(out, f"{index:05d}", clips[index], settings.fps, sidecar)[0])
-        samples.append((f"{index:05d}", prompt, {k: v for k, v in sidecar.items() if k != "prompt"}))
+        name = f"{index:05d}"
+        paths.append(write_sample(out, name, clips[index], settings.fps, sidecar)[0])
+        samples.append({"name": name, **sidecar})
     _write_index(out, samples)
     write_sheet(out / "sheet.png", [(prompt, clips[index]) for index, prompt in numbered])
     return [*paths, out / "sheet.png"]
@@ -194,7 +195,7 @@ def generate_cascade(
 
     # What the numbered files show, and then what they were made of is needed no more.
     made = {name: getattr(cascade.settings, name).model_dump(mode="json") for name in clips[0]}
-    _write_index(out, [(f"{index:05d}", prompt, {"stages": made}) for index, prompt in enumerate(prompts)])
+    _write_index(out, [{"name": f"{i:05d}", "prompt": prompt, "stages": made} for i, prompt in enumerate(prompts)])
     if drop_work:
         work.drop()
     return [*paths, out / "sheet.png"]
@@ -203,12 +204,11 @@ def generate_cascade(
 def _require_own(out: Path, work: Work, index: int, records: Mapping[str, Record]) -> None:
     """Raise ConfigError if clip `index` in `out` was made of anything else than `records` says, stage by stage."""
     either = "give another --out folder, or --overwrite"
-    kept = [stage for stage in records if work.record(index, stage)]
-    lying = [path for path in sorted(out.glob(f"{index:05d}*.mp4")) if not kept]
-    if lying:
+    kept = {stage: found for stage in records if (found := work.record(index, stage))}
+    if not kept and (lying := sorted(out.glob(f"{index:05d}*.mp4"))):
         raise ConfigError(f"{lying[0]} exists, and nothing in {work.folder} says what it was made of: {either}")
-    for stage in kept:
-        found, wanted = work.record(index, stage) or {}, records[stage]
+    for stage, found in kept.items():
+        wanted = records[stage]
         if found["prompt"] != wanted["prompt"]:
             raise ConfigError(f"{out} holds clips of other prompts, as {index:05d} of {found['prompt']!r}: {either}")
         if found["settings"] != wanted["settings"]:
@@ -221,13 +221,13 @@ def _require_own(out: Path, work: Work, index: int, records: Mapping[str, Record
             raise ConfigError(f"{out} holds clips of other weights of stage {stage}, as {index:05d}: {either}")
 
 
-def _write_index(out: Path, samples: Sequence[tuple[str, str, Mapping[str, Any]]]) -> None:
-    """Write prompts.jsonl: one JSON object a line for each numbered sample, with its prompt and settings.
+def _write_index(out: Path, samples: Sequence[Mapping[str, Any]]) -> None:
+    """Write prompts.jsonl: one JSON object a line for each numbered sample.
 
     Args:
         out: the folder of the samples.
-        samples: (the name that a sample's files begin with, its prompt, its settings).
+        samples: for each, the name that its files begin with, its prompt and its settings.
     """
-    lines = [json.dumps({"name": n, "prompt": p, **settings}, ensure_ascii=False) for n, p, settings in samples]
+    lines = [json.dumps(sample, ensure_ascii=False) for sample in samples]
     with replacing(out / PROMPTS) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ import torch
 
 from ..diffusion.guidance import is_guided
 from ..errors import ConfigError
-from ..models.live_bytes import live_bytes
+from ..models.live_bytes import GIB, fewest, live_bytes
 from ..models.unet import VideoUNet
 from .cascade import Cascade
 from .latents import FRAMES_AT_ONCE
@@ -27,7 +27,6 @@ from .load import META, dtype_on
 from .sampler import Sampler, StageSizes
 from .settings import resolve
 
-GIB = 2**30
 MARGIN = 1.1
 """Factor on the sum, for what the estimate does not see."""
 CLIP_COPIES = 8
@@ -129,11 +128,7 @@ def require_fit(
 
 
 def _remedy(cascade: Cascade, stage: str, limit: float, offload: bool, sequential: bool) -> list[str]:
-    """Return the flags with which a stage's peak stays within the limit; empty if none suffice.
-
-    1. Flags are added one by one, mild ones first, until the stage fits.
-    2. Then each of them without which it still fits is dropped.
-    """
+    """Return the flags with which a stage's peak stays within the limit, mild ones first; empty if none suffice."""
     flags = [flag for flag, given in ((OFFLOAD, offload), (SEQUENTIAL, sequential)) if not given]
     flags += [f"--set {stage}.{change}" for change in REMEDIES[stage]]
 
@@ -144,14 +139,7 @@ def _remedy(cascade: Cascade, stage: str, limit: float, offload: bool, sequentia
         peak = _peak(changed, stage, offload or OFFLOAD in chosen, sequential or SEQUENTIAL in chosen)
         return peak.total <= limit
 
-    for count in range(1, len(flags) + 1):
-        chosen = flags[:count]
-        if fits(chosen):
-            for flag in flags[: count - 1]:
-                without = [f for f in chosen if f != flag]
-                chosen = without if fits(without) else chosen
-            return chosen
-    return []
+    return fewest(flags, fits)
 
 
 def _peak(cascade: Cascade, name: str, offload: bool, sequential: bool) -> Peak:

@@ -1,15 +1,35 @@
 """The bytes of tensors that a computation makes live at once: counted on the meta device, without memory."""
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+GIB = 2**30
+
+Change = TypeVar("Change")
+
+
+def fewest(changes: Sequence[Change], fits: Callable[[list[Change]], bool]) -> list[Change]:
+    """Return the changes with which something fits into memory; empty if none suffice.
+
+    1. Changes are added one by one, in their order, until it fits.
+    2. Then each of them without which it still fits is dropped.
+    """
+    for count in range(1, len(changes) + 1):
+        chosen = list(changes[:count])
+        if fits(chosen):
+            for change in changes[: count - 1]:
+                fewer = [other for other in chosen if other is not change]
+                chosen = fewer if fits(fewer) else chosen
+            return chosen
+    return []
 
 
 def live_bytes(run: Callable[[], Any], *, gradients: bool = False) -> int:

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..config.data import DatasetConfig
 from ..config.load import dump_yaml
 from ..config.train import TrainConfig
 from ..data.order.buckets import Buckets, load_buckets
@@ -15,10 +14,11 @@ from ..data.order.plan import DataPlan, make_plan
 from ..data.order.plan_report import plan_text
 from ..data.shards.remote import is_url
 from ..launcher import planned_world_size
+from ..models.live_bytes import GIB
 from ..models.text_encoder import caption_limit
 from .deepspeed import resolve_json, zero_stage
 from .fit import memory_lines, time_lines
-from .memory import GIB, optimizer_bytes_each, parameter_counts
+from .memory import optimizer_bytes_each, parameter_counts
 from .open_caches import open_caches
 from .precision import training_dtype
 
@@ -87,11 +87,8 @@ def _sizes(config: TrainConfig, settings: dict[str, Any], ranks: int) -> list[st
 def _data(config: TrainConfig, ranks: int) -> list[str]:
     """Return the plan of the data, and a line for each key whose files are not here, as on a machine without data."""
     data = config.data
-    train: list[str] = []
-    for dataset in data.train:
-        train += dataset.path if isinstance(dataset, DatasetConfig) else (dataset,)
     absent = {
-        "data.train": _absent(train),
+        "data.train": _absent(data.train_paths),
         "data.validation": _absent(data.validation),
         "pretrained_model_name_or_path": _absent([config.pretrained_model_name_or_path or ""]),
         "init_weights": _absent([config.init_weights or ""]),

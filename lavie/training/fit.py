@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..config.train import TrainConfig
+from ..models.live_bytes import GIB, fewest
 from .cost import PEAK_FLOPS, forward_flops
 from .deepspeed import offloads, zero_stage
-from .memory import GIB, Memory, memory_of
+from .memory import Memory, memory_of
 
 USABLE = 0.9
 """Share of a GPU's memory that tensors can take: CUDA's context, workspaces of kernels and gaps between tensors need
@@ -57,18 +58,10 @@ def verdict(config: TrainConfig, settings: dict[str, Any], ranks: int, card: int
 def ways_out(config: TrainConfig, settings: dict[str, Any], ranks: int, limit: float) -> list[Change]:
     """Return the mildest changes with which a run fits in `limit` bytes; empty if none suffice.
 
-    1. Changes are added one by one, those first that leave the results as they are, until the run fits.
-    2. Then each of them without which it still fits is dropped.
+    Those come first that leave the results as they are.
     """
-    chosen: list[Change] = []
-    for change in _changes(config, settings):
-        chosen.append(change)
-        if _changed(config, settings, ranks, chosen) * GIB <= limit:
-            for candidate in chosen[:-1]:
-                fewer = [other for other in chosen if other is not candidate]
-                chosen = fewer if _changed(config, settings, ranks, fewer) * GIB <= limit else chosen
-            return chosen
-    return []
+    changes = list(_changes(config, settings))
+    return fewest(changes, lambda chosen: _changed(config, settings, ranks, chosen) * GIB <= limit)
 
 
 def _changes(config: TrainConfig, settings: dict[str, Any]) -> Iterator[Change]:

@@ -22,9 +22,9 @@ from ..models.live_bytes import live_bytes
 from ..models.meta_encoders import clip_parameters, meta_autoencoder
 from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
-from .deepspeed import offloads, training_dtype, zero_stage
+from .deepspeed import offloads, zero_stage
+from .precision import training_dtype
 
-GIB = 2**30
 META = torch.device("meta")
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 """Bytes of an element, by DeepSpeed's names of dtypes."""
@@ -263,8 +263,16 @@ def encoder_bytes(config: TrainConfig) -> int:
     """Return the bytes of the frozen autoencoder, and of the frozen text encoder, which is float32."""
     pretrained, total = config.pretrained_model_name_or_path, 0
     if config.autoencoder.type == "diffusers":
-        vae = meta_autoencoder(pretrained, config.latent_stride, training_dtype(config))
-        total += training_dtype(config).itemsize * sum(p.numel() for p in vae.parameters())
+        total += training_dtype(config).itemsize * _autoencoder_parameters(pretrained, config.latent_stride)
     if config.text_encoder.type == "clip":
-        total += 4 * clip_parameters(pretrained, config.model.cross_attention_dim)
+        total += 4 * _clip_parameters(pretrained, config.model.cross_attention_dim)
     return total
+
+
+@lru_cache(maxsize=64)
+def _autoencoder_parameters(pretrained: str | None, stride: int) -> int:
+    """Return the number of parameters of the autoencoder; arguments as of `meta_autoencoder`."""
+    return sum(p.numel() for p in meta_autoencoder(pretrained, stride, torch.float32).parameters())
+
+
+_clip_parameters = lru_cache(maxsize=64)(clip_parameters)

@@ -63,11 +63,9 @@ class Display:
         samples = record["samples_per_s"] * record["seconds"] / per_step
         done = step - self._start
         left = (now - self._first) / (done - 1) * (self._total - step) if done > 1 else per_step * (self._total - step)
-        print(
-            f"{datetime.now():%Y-%m-%d %H:%M:%S} step {step}/{self._total}  {losses}  lr {record['lr']:.2e}  "
-            f"{per_step:.2f} s/step  {samples:.1f} samples/s  data wait {self._waited / self._seconds:.0%}  "
-            f"{_duration(left)} left",
-            flush=True,
+        self.note(
+            f"step {step}/{self._total}  {losses}  lr {record['lr']:.2e}  {per_step:.2f} s/step  "
+            f"{samples:.1f} samples/s  data wait {self._waited / self._seconds:.0%}  {_duration(left)} left"
         )
         if done == 1:  # the first step compiles and fills queues: it says nothing of those to come
             self._first = now

@@ -8,9 +8,10 @@ from ..data.feed.batches import Batch
 from ..distributed import sum_over_ranks, world_size
 from ..models.backends import set_backends
 from ..models.unet import VideoUNet
-from .deepspeed import training_dtype
 from .ema import EMA, gathered_weights
 from .objective import Objective
+from .partition import local_slice
+from .precision import training_dtype
 
 QUANTILES = (0.125, 0.375, 0.625, 0.875)
 """Shares of the noise schedule at which the loss is taken, 0 to 1: the middles of its quarters."""
@@ -35,7 +36,7 @@ def averaged_network(module: nn.Module, ema: EMA | None, config: TrainConfig, de
     weights = {}
     live = dict(module.named_parameters())
     for name, weight in gathered_weights(module, ema):
-        shared = not live[name].requires_grad and not hasattr(live[name], "ds_id")
+        shared = not live[name].requires_grad and local_slice(live[name]).replicated
         weights[name] = live[name].detach() if shared else weight.to(device, training_dtype(config))
     network.load_state_dict(weights, assign=True)
     set_backends(network, kernels=config.kernels, attention=config.attention)

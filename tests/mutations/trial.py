@@ -52,8 +52,12 @@ class Copy:
         memory = psutil.virtual_memory().total
         self.server = subprocess.Popen(
             [sys.executable, "-m", "tests.mutations.server", *libraries],
-            **{"cwd": self.project, "env": environment, "text": True},
-            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL},
+            cwd=self.project,
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             preexec_fn=lambda: (os.nice(10), resource.setrlimit(resource.RLIMIT_AS, (memory, memory))),
         )
 

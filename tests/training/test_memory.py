@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from lavie.config.load import load_config
-from lavie.models.live_bytes import fused_attention
+from lavie.models.live_bytes import GIB, fused_attention
 from lavie.testing import run_distributed
 from lavie.training.deepspeed import resolve_json
 from lavie.training.fit import CARDS, USABLE, ways_out
-from lavie.training.memory import GIB, Memory, memory_of, meta_network
+from lavie.training.memory import Memory, memory_of, meta_network
 from tests.training.runs import MODEL, make_config
 
 WIDE = MODEL | {"block_out_channels": (64, 128), "cross_attention": (True, True)}

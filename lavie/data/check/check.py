@@ -153,7 +153,7 @@ def _judge_facts(sample: Sample, report: CheckReport, earlier: _EarlierSamples) 
 
 def _judge_size(sample: Sample, run: DataConfig, report: CheckReport) -> None:
     """Note a sample that is too small for a run, or smaller than all frames that it could fill there."""
-    smallest = run.min_size if sample.kind == "video" else max(run.min_size, run.min_image_size)
+    smallest = run.min_size if sample.kind == "video" else run.smallest_image
     size = f"{sample.width} x {sample.height}"
     if min(sample.width, sample.height) < smallest:
         report.note(member_name(sample), "left out by the run", f"{size}, its shorter side is below {smallest}")

@@ -102,9 +102,8 @@ def _read_sidecars(tar: Path, report: CheckReport) -> None:
         for member in read_members(tar):
             if member.kind != "file" or not member.name.endswith(".json") or member.size > MAX_SIDECAR:
                 continue
-            file.seek(member.offset)
             try:
-                notes = json.loads(file.read(member.size))
+                notes = json.loads(member.read(file))
             except (ValueError, RecursionError):
                 continue
             if not isinstance(notes, dict):

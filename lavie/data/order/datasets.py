@@ -106,7 +106,7 @@ def _ever_weighs(knots: Knots) -> bool:
 def _check_kinds(datasets: Sequence[WeightedDataset], data: DataConfig, where: str) -> None:
     """Raise DataError if all datasets together lack videos, or images, that the configuration asks for."""
     size = f" of at least data.min_size {data.min_size} pixels" if data.min_size else ""
-    image_size = f" of at least {smallest_image(data)} pixels (data.min_image_size)" if data.min_image_size else size
+    image_size = f" of at least {data.smallest_image} pixels (data.min_image_size)" if data.min_image_size else size
     total = sum(len(dataset.index) for dataset in datasets)
     if data.moving_images < 1 and not any(dataset.index.videos for dataset in datasets):
         share = "" if data.moving_images == 0 else f" (data.moving_images is {data.moving_images:g}; 1 needs none)"
@@ -142,7 +142,7 @@ def _drop_small(index: Index, data: DataConfig, where: str) -> tuple[Index, tupl
     Raises DataError if none is that large.
     """
     side = np.minimum(index.column("width"), index.column("height"))
-    large = side >= np.repeat([data.min_size, smallest_image(data)], [len(index.videos), len(index.images)])
+    large = side >= np.repeat([data.min_size, data.smallest_image], [len(index.videos), len(index.images)])
     if large.all():
         return index, ()
     count, small = int(np.count_nonzero(~large)), index[int(np.flatnonzero(~large)[0])]
@@ -154,11 +154,6 @@ def _drop_small(index: Index, data: DataConfig, where: str) -> tuple[Index, tupl
     if not large.any():
         raise DataError(f"{left_out} (first: {first}): none is left. Lower the limit or add larger ones")
     return index.where(large), (f"{left_out} (first: {first})",)
-
-
-def smallest_image(data: DataConfig) -> int:
-    """Return the pixels of an image's shorter side below which it is left out."""
-    return max(data.min_size, data.min_image_size)
 
 
 def _drop_short(index: Index, data: DataConfig, where: str) -> tuple[Index, tuple[str, ...]]:

@@ -64,8 +64,8 @@ def _of_run(file: Path, stage: StageName) -> Described:
         raise CheckpointError(f"--config {file} is of stage {config.stage}: give --stage {config.stage}")
     named = config.pretrained_model_name_or_path
     home = file.parent if named == HERE else Path(named or HERE)
-    whole = all((home / part).is_dir() for part in encoder_parts(config))
-    return Described(config.model, values, home if encoder_parts(config) and whole else None)
+    parts = encoder_parts(config)
+    return Described(config.model, values, home if parts and all((home / part).is_dir() for part in parts) else None)
 
 
 def diffusers_config(stage: StageName, values: Mapping[str, Any], source: str) -> UNetConfig:

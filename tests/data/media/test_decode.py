@@ -1,7 +1,6 @@
 """Decoding is exact by frame number and by time, and every damaged or hostile file is a DataError."""
 
 import io
-import struct
 from contextlib import suppress
 
 import av
@@ -17,6 +16,7 @@ from lavie.data.media.image import decode_image
 from lavie.errors import DataError
 from lavie.testing import SHARED
 from tests.data.media.frames import moving_frames, png
+from tests.data.media.videos import with_matrix
 from tests.markers import requires_shared
 
 VFR_TIMES = np.array([0, 0.04, 0.08, 0.2, 0.21, 0.4, 0.5, 0.54, 0.6, 1.0])
@@ -120,14 +120,11 @@ def test_audio_alone_is_no_video():
 def test_rotated_video_is_shown_upright(quarter_turns, matrix):
     source = moving_frames(3)
     source[:, :16, :16] = (255, 0, 0)
-    data = bytearray(encode_mp4(source, 8, lossless=True))
-    a, b, c, d = (value << 16 for value in matrix)
-    place = data.index(b"tkhd") + 4 + 40  # version and flags, times, track, duration, layer, volume
-    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    frames = decode_frames(bytes(data), range(3))
+    data = with_matrix(encode_mp4(source, 8, lossless=True), matrix)
+    frames = decode_frames(data, range(3))
     # [a b; c d] maps (across, down) of the stored frame to the shown one; rot90 turns against the clock.
     np.testing.assert_array_equal(frames, np.rot90(source, quarter_turns, axes=(1, 2)))
-    info = probe(bytes(data))
+    info = probe(data)
     assert (info.height, info.width) == frames.shape[1:3]
 
 
