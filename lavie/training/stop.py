@@ -9,6 +9,7 @@ Ctrl-C is heard by a thread of its own, and asked for between steps too.
 import atexit
 import ctypes
 import os
+import select
 import signal
 import sys
 import threading
@@ -31,6 +32,8 @@ LOST = 199
 the code of the rank that was lost says more."""
 INTERRUPTED = 130
 """Exit code of a process that a second Ctrl-C ends at once, as shells have it: 128 + SIGINT."""
+TOGETHER = 0.1
+"""Seconds within which signals count as sent together."""
 ECHO = 2.0
 """Seconds after Ctrl-C in which another SIGINT is the same one, passed on: torchrun does so."""
 FAILED = 200
@@ -76,23 +79,26 @@ def catch_interrupts() -> None:
 
 
 def _hear(reader: int) -> None:
-    """Answer the signals whose numbers come out of a pipe, in their order."""
+    """Answer the signals whose numbers come out of a pipe; of those that come together, Ctrl-C first."""
     first = 0.0
     while True:
-        [number] = os.read(reader, 1)
-        if number == signal.SIGINT and not _interrupted.is_set():
-            first = time.monotonic()
-            _interrupted.set()
-            _deaf.set()
-            if os.environ.get("RANK", "0") == "0":
-                told = "\nCtrl-C: the run saves after this step and stops; once more ends it at once"
-                print(told, file=sys.stderr, flush=True)
-        elif number == signal.SIGINT and time.monotonic() - first > ECHO:
-            os._exit(INTERRUPTED)
-        elif number == signal.SIGTERM and not _deaf.is_set():
-            # Only the main thread may call signal.signal, and it may be waiting for another rank.
-            ctypes.CDLL(None).signal(ctypes.c_int(signal.SIGTERM), ctypes.c_void_p(signal.SIG_DFL))
-            os.kill(os.getpid(), signal.SIGTERM)
+        # Threads take signals in any order: the SIGTERM that a launcher sends on Ctrl-C may come out before it.
+        select.select([reader], [], [])
+        time.sleep(TOGETHER)
+        for number in sorted(os.read(reader, 64)):
+            if number == signal.SIGINT and not _interrupted.is_set():
+                first = time.monotonic()
+                _interrupted.set()
+                _deaf.set()
+                if os.environ.get("RANK", "0") == "0":
+                    told = "\nCtrl-C: the run saves after this step and stops; once more ends it at once"
+                    print(told, file=sys.stderr, flush=True)
+            elif number == signal.SIGINT and time.monotonic() - first > ECHO:
+                os._exit(INTERRUPTED)
+            elif number == signal.SIGTERM and not _deaf.is_set():
+                # Only the main thread may call signal.signal, and it may be waiting for another rank.
+                ctypes.CDLL(None).signal(ctypes.c_int(signal.SIGTERM), ctypes.c_void_p(signal.SIG_DFL))
+                os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _ignore_termination() -> None:
