@@ -150,6 +150,15 @@ class SlurmCluster:
         assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
+    def fail_node(self, name: str) -> None:
+        """Let a node fail, and come back.
+
+        By ReturnToService=2 it comes back of itself when its daemon next speaks; if that was at once, there is nothing
+        to resume, and SLURM says so.
+        """
+        self.call("scontrol", "update", f"NodeName={name}", "State=down", "Reason=test")
+        self.call("scontrol", "update", f"NodeName={name}", "State=resume", check=False)
+
     def nodes(self) -> dict[str, str]:
         """Return the state of each node, by its name."""
         lines = self.call("sinfo", "-h", "-N", "-p", "main", "-o", "%N %t", check=False).splitlines()

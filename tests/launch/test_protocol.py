@@ -147,8 +147,7 @@ def test_a_node_that_fails(cluster, submit):
     """SLURM itself requeues; without a save, the job starts where it did before."""
     job = submit("steps=10", "at=5:wait")
     both_ranks(job, "waits")
-    cluster.call("scontrol", "update", "NodeName=n2", "State=down", "Reason=test")
-    cluster.call("scontrol", "update", "NodeName=n2", "State=resume")
+    cluster.fail_node("n2")
     job.ends("COMPLETED")
     assert starts(job) == [0, 0] and job.field("Restarts") == "1"
 

@@ -112,8 +112,7 @@ class Interruption:
 
     def node_down(self) -> None:
         self._some_steps()
-        self.cluster.call("scontrol", "update", "NodeName=n2", "State=down", "Reason=test")
-        self.cluster.call("scontrol", "update", "NodeName=n2", "State=resume")
+        self.cluster.fail_node("n2")
 
     def signal_during_a_save(self) -> None:
         self._some_steps()
