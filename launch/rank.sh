@@ -13,13 +13,30 @@ export TRITON_CACHE_DIR=$cache/triton TORCHINDUCTOR_CACHE_DIR=$cache/inductor
 
 # Not exec: srun reports the largest exit code of all ranks, but any signal before it, so where a signal kills train.py
 # this shell must leave with a code. SLURM with cgroups signals only this shell, so it passes the signals on.
-python train.py "$@" &
-rank=$! code=0
+#
+# A signal that arrives as train.py ends makes bash lose the code of what it waits for. So a subshell waits that no signal
+# wakes, and leaves the code in a file. It ignores SIGTERM only when train.py runs, which would inherit that.
+state=$(mktemp -d "$cache/rank-XXXXXX")
+trap 'rm -rf "$state"' EXIT
+(
+    trap : TERM
+    python train.py "$@" &
+    echo "$!" >"$state/pid"
+    trap '' TERM
+    code=0
+    wait "$!" || code=$?
+    echo "$code" >"$state/code"
+) &
+waiter=$!
+until [[ -s $state/pid ]]; do sleep 0.01; done
+rank=$(<"$state/pid")
 trap 'woken=1; kill -USR2 "$rank" 2>/dev/null || true' USR2
 trap 'woken=1; kill -TERM "$rank" 2>/dev/null || true' TERM
 while true; do
-    woken='' now=0
-    wait "$rank" || now=$?
-    [[ $now -lt 0 ]] || code=$now # wait returns -1 where the rank ended while a trap ran: the code before it counts
-    [[ -n $woken ]] || exit "$code" # a trap that ran has ended the wait, not the rank
+    woken='' code=0
+    wait "$waiter" || code=$?
+    [[ -n $woken ]] || break # a trap that ran has ended the wait, not the rank
 done
+trap '' USR2 TERM # there is nobody to pass them on to
+[[ ! -s $state/code ]] || code=$(<"$state/code")
+exit "$code"
