@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, replace none without a word, and have the mode that the umask gives."""
 
+import hashlib
 import os
 import socket
 from collections.abc import Iterator
@@ -28,6 +29,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sha256_of(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def apply_umask(path: str | Path) -> None:

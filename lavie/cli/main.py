@@ -14,6 +14,7 @@ from ..training.stop import INTERRUPTED
 from .config import app as config_app
 from .data import app as data_app
 from .doctor import app as doctor_app
+from .eval import app as eval_app
 from .formats import export_command, import_command
 from .generate import generate
 from .plot import plot
@@ -71,6 +72,7 @@ def train_command(
 app.add_typer(config_app)
 app.add_typer(data_app)
 app.add_typer(doctor_app)
+app.add_typer(eval_app)
 app.command()(sample)
 app.command()(score)
 app.command()(generate)

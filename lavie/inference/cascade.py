@@ -133,7 +133,7 @@ class Cascade:
             if config.stage != stage:
                 raise CheckpointError(f"{checkpoint} is of stage {config.stage}, wanted {stage}: move it there")
             defaults[stage] = run_defaults(config)
-            sources[stage] = _fingerprint(checkpoint)
+            sources[stage] = fingerprint(checkpoint)
 
         # Overrides come last, when the stages that run are known: a setting of any other stage is refused.
         settings = resolve(defaults, _of_stages(overrides, stages), seed=seed)
@@ -294,7 +294,7 @@ def _of_stages(overrides: Iterable[str], stages: Iterable[str]) -> list[str]:
     return overrides
 
 
-def _fingerprint(checkpoint: Path) -> str:
+def fingerprint(checkpoint: Path) -> str:
     """Return a name for the weights of a checkpoint: its path, and a hash of its files' sizes and times."""
     files = sorted(checkpoint.glob("unet/*"))
     stats = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]

@@ -1,0 +1,169 @@
+"""Rows of features and the files that keep them.
+
+A file of features is a .safetensors of one tensor for each set ("real", "fake", ...), with the names of its clips, and
+a key that says what the rows were made by. While rows are made they lie in part files beside it, one for each process,
+so that a call that was cut loses little.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ...errors import DataError
+from ...files import replacing
+
+SAVE_SECONDS = 30.0
+"""Time between two savings of a part file."""
+
+
+class Row(NamedTuple):
+    """The features of one clip."""
+
+    digest: str
+    """SHA-256 of the clip's bytes and its first frame, as `abc...@0`."""
+    features: np.ndarray
+    """float32 (D,), or (F, D) where each frame has some."""
+
+
+@dataclass
+class Rows:
+    """The features of some clips."""
+
+    names: list[str] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    features: list[np.ndarray] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)
+    """Name -> why it was left out."""
+
+    def add(self, name: str, row: Row) -> None:
+        """Take one row more."""
+        self.names.append(name)
+        self.digests.append(row.digest)
+        self.features.append(row.features)
+
+    def join(self, other: "Rows") -> None:
+        """Take the rows of another set. Raises DataError if both have a clip."""
+        if twice := sorted(set(self.names) & set(other.names)):
+            raise DataError(f"{len(twice)} clips stand in two sets, as {twice[0]}: name each clip once")
+        self.names += other.names
+        self.digests += other.digests
+        self.features += other.features
+        self.dropped |= other.dropped
+
+    def by_name(self) -> "Rows":
+        """Return the rows sorted by name."""
+        order = sorted(range(len(self.names)), key=self.names.__getitem__)
+        return Rows(
+            [self.names[i] for i in order],
+            [self.digests[i] for i in order],
+            [self.features[i] for i in order],
+            dict(sorted(self.dropped.items())),
+        )
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """All features, float64 (n, D); the frames of clips one below another."""
+        return np.concatenate([np.atleast_2d(row) for row in self.features]).astype(np.float64)
+
+    @property
+    def data_hash(self) -> str:
+        """The first 16 digits of a SHA-256 of what the rows were made of, whatever the names of the files."""
+        return hashlib.sha256("\n".join(sorted(self.digests)).encode()).hexdigest()[:16]
+
+
+def write_rows(path: Path, sets: Mapping[str, tuple[str, Rows]]) -> None:
+    """Write sets of rows, each with its key, as a file of features."""
+    tensors = {name: np.stack(rows.features).astype(np.float32) for name, (_, rows) in sets.items()}
+    metadata = {
+        name: json.dumps({"key": key, "names": rows.names, "digests": rows.digests, "dropped": rows.dropped})
+        for name, (key, rows) in sets.items()
+    }
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def read_rows(path: Path) -> dict[str, tuple[str, Rows]]:
+    """Return the sets of a file of features, each with its key.
+
+    Raises:
+        DataError: the file cannot be read, or is no file of features.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            found = {}
+            for name, text in (file.metadata() or {}).items():
+                notes, features = json.loads(text), file.get_tensor(name)
+                rows = Rows(notes["names"], notes["digests"], list(features), notes["dropped"])
+                if not len(rows.names) == len(rows.digests) == len(features):
+                    raise ValueError(f"{len(rows.names)} names and {len(features)} rows")
+                found[name] = (notes["key"], rows)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: no file of features: {error}") from None
+    if not found:
+        raise DataError(f"{path}: no file of features: it holds no set of rows")
+    return found
+
+
+class Kept:
+    """The rows that earlier calls have made, and those that this process makes."""
+
+    def __init__(self, path: Path | None, key: str) -> None:
+        """Read the file of features and the part files beside it.
+
+        Args:
+            path: the file of features, there or not yet there; None keeps nothing.
+            key: rows of other keys are not looked at.
+        """
+        self._path, self._key = path, key
+        self._made, self._saved, self._time = Rows(), 0, time.monotonic()
+        self._found: dict[tuple[str, str], Row] = {}
+        for file in _files(path) if path else ():
+            for found_key, rows in read_rows(file).values():
+                if found_key == key:
+                    for name, digest, features in zip(rows.names, rows.digests, rows.features, strict=True):
+                        self._found[name, digest.partition("@")[0]] = Row(digest, features)
+
+    def find(self, name: str, sha256: str) -> Row | None:
+        """Return the row that an earlier call made of a clip of these bytes, or None."""
+        return self._found.get((name, sha256))
+
+    def add(self, name: str, row: Row) -> None:
+        """Keep a new row; now and then it is written."""
+        self._made.add(name, row)
+        if time.monotonic() - self._time > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write what is new to this process's part file."""
+        if self._path is None or len(self._made.names) == self._saved:
+            return
+        name = f"{self._path.name}.{self._key}-{socket.gethostname()}-{os.getpid()}.part"
+        write_rows(self._path.with_name(name), {"part": (self._key, self._made)})
+        self._saved, self._time = len(self._made.names), time.monotonic()
+
+
+def forget_parts(path: Path) -> None:
+    """Delete the part files beside a file of features, which holds all of their rows now."""
+    for part in list(_files(path)):
+        if part != path:
+            part.unlink(missing_ok=True)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """Yield a file of features if it is there, and the part files beside it."""
+    if path.exists():
+        yield path
+    if path.parent.is_dir():
+        for other in sorted(path.parent.iterdir()):
+            if other.name.startswith(f"{path.name}.") and other.name.endswith(".part"):
+                yield other

@@ -1,0 +1,101 @@
+"""Results of evaluations as JSON that say how they were made, and the comparison of two of them."""
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..errors import DataError
+from ..files import replacing
+
+PACKAGES = ("torch", "numpy", "av", "pillow", "safetensors", "transformers")
+"""What may move a number in its last digits."""
+SIGMAS = 1.959964
+"""Standard errors on either side that a 95 % interval reaches."""
+
+
+def interval(value: float, error: float) -> list[float]:
+    """Return the 95 % interval of a value with a standard error."""
+    return [value - SIGMAS * error, value + SIGMAS * error]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this project, of Python and of PACKAGES."""
+    found = {"lavie": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "none"
+    return found
+
+
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
+    """Write a result, with the versions that made it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**result, "versions": versions()}, indent=2, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Return a result. Raises DataError if the file is none."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(result, dict) or not {"metric", "value", "n", "protocol_hash"} <= result.keys():
+        raise DataError(f"{path}: no result of `lavie eval`: wanted metric, value, n and protocol_hash")
+    return result
+
+
+def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """Return b less a, with the error of the difference where the two were measured on the same draws or clips.
+
+    1. Results of other metrics, protocols, weights, numbers of clips or reals are refused: they do not compare.
+    2. Scores by clip are paired by the clips' names.
+    3. Distances of sets are paired by their halves, which both results draw by the same seed.
+
+    Raises:
+        DataError: the results do not compare; the message says in what.
+    """
+    for key, what in (("metric", "metrics"), ("protocol_hash", "protocols"), ("n", "numbers of clips")):
+        if a[key] != b[key]:
+            hint = " (preset, frames, seed, weights: see protocol in both)" if key == "protocol_hash" else ""
+            raise DataError(f"two {what} do not compare: {a[key]} and {b[key]}{hint}")
+    reals = [result.get("data", {}).get("real", {}).get("hash") for result in (a, b)]
+    if reals[0] != reals[1]:
+        raise DataError(f"two sets of real clips do not compare: data.real.hash {reals[0]} and {reals[1]}")
+
+    difference = b["value"] - a["value"]
+    found: dict[str, Any] = {"metric": a["metric"], "a": a["value"], "b": b["value"], "difference": difference}
+    if a.get("scores") and b.get("scores"):
+        return found | _by_clip(a["scores"], b["scores"])
+    if a.get("halves") and b.get("halves"):
+        error = float(np.std(np.subtract(b["halves"], a["halves"]), ddof=1))
+        return found | {"paired_by": "halves", "pairs": len(a["halves"])} | _told(difference, error)
+    return found | {"paired_by": None}
+
+
+def _by_clip(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, Any]:
+    """Return the mean difference over clips of the same name, with its error."""
+    if a.keys() != b.keys():
+        alone = sorted(a.keys() ^ b.keys())
+        raise DataError(f"{len(alone)} clips stand in one of the results only, as {alone[0]}: wanted the same names")
+    if len(a) < 2:
+        raise DataError(f"{len(a)} clip: a paired difference needs 2 or more")
+    differences = np.array([b[name] - a[name] for name in a])
+    error = float(differences.std(ddof=1) / np.sqrt(len(differences)))
+    return {"paired_by": "clips", "pairs": len(differences)} | _told(float(differences.mean()), error)
+
+
+def _told(difference: float, error: float) -> dict[str, Any]:
+    """Return an error, the interval, and in words whether zero lies outside."""
+    low, high = interval(difference, error)
+    decided = "b is higher" if low > 0 else "b is lower" if high < 0 else "undecidable"
+    return {"standard_error": error, "interval": [low, high], "verdict": decided}

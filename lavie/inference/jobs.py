@@ -1,0 +1,140 @@
+"""Samples under names of one's own: a list of jobs, each a prompt and the file that shows it.
+
+Protocols ask for thousands of files of certain names (UCF101, VBench). They are drawn in any number of calls and on any
+number of ranks, and a file that is there is not drawn again.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field, ValidationError, field_validator
+
+from ..config.base import Strict
+from ..distributed import barrier, is_main, rank, world_size
+from ..errors import ConfigError
+from ..files import replacing
+from .sampler import Progress
+from .settings import BaseSettings, arguments
+from .video_io import write_mp4, write_png
+
+SETTINGS = "settings.json"
+"""The file beside the samples that says by what they were drawn."""
+
+
+class Job(Strict):
+    """One sample that is asked for."""
+
+    prompt: str
+    """What to draw."""
+    name: str
+    """The file, relative to the folder of the samples: .mp4 for a clip, .png for an image."""
+    index: Annotated[int, Field(ge=0)]
+    """Which noise: samples of one prompt have different numbers."""
+
+    @field_validator("name")
+    @classmethod
+    def _inside(cls, name: str) -> str:
+        """Refuse a name that leads out of the folder, or has another ending."""
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\0" in name or path.suffix not in (".mp4", ".png"):
+            raise ValueError(f"{name!r}: wanted a relative path that ends in .mp4 or .png")
+        return name
+
+
+def write_jobs(path: Path, jobs: Iterable[Job]) -> int:
+    """Write jobs as JSON lines, and return their number."""
+    lines = [json.dumps(job.model_dump(), ensure_ascii=False) for job in jobs]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return len(lines)
+
+
+def read_jobs(path: Path) -> list[Job]:
+    """Return the jobs of a file of JSON lines.
+
+    Raises:
+        ConfigError: the file cannot be read, a line is no job, or two are of one name.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--jobs {path}: cannot be read: {error}") from None
+    jobs: dict[str, Job] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            job = Job.model_validate_json(line)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            place = ".".join(map(str, fault["loc"])) or "the line"
+            raise ConfigError(f"--jobs {path}, line {number}: {place}: {fault['msg']}") from None
+        if job.name in jobs:
+            raise ConfigError(f"--jobs {path}, line {number}: {job.name} stands there twice")
+        jobs[job.name] = job
+    if not jobs:
+        raise ConfigError(f"--jobs {path}: no line has a job")
+    return list(jobs.values())
+
+
+def draw(
+    sampler: Callable[..., np.ndarray],
+    jobs: Sequence[Job],
+    out: Path,
+    settings: BaseSettings,
+    *,
+    weights: str,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> int:
+    """Draw the jobs whose files are not there, and return how many this rank drew; all ranks call it.
+
+    Args:
+        sampler: a `TextToVideo`.
+        jobs: of distinct names.
+        out: created if missing.
+        settings: of the samples. A folder holds samples of one set of settings and weights.
+        weights: what identifies the network.
+        overwrite: whether files of other settings or weights may be replaced; then all are drawn anew.
+        progress: called after every denoising step as progress(step, steps), over all jobs of this rank.
+
+    Raises:
+        ConfigError: `out` holds samples of other settings or weights, or none that say what they are.
+    """
+    record = json.loads(json.dumps({"settings": settings.model_dump(mode="json"), "weights": weights}))
+    place = out / SETTINGS
+    known = json.loads(place.read_text(encoding="utf-8")) if place.exists() else None
+    there = [job for job in jobs if (out / job.name).exists()]
+    if there and known != record and not overwrite:
+        raise ConfigError(
+            f"{out} holds samples of other settings or weights ({SETTINGS}): another --out, or --overwrite"
+        )
+    todo = list(jobs) if known != record else [job for job in jobs if not (out / job.name).exists()]
+    barrier()
+    if is_main():
+        out.mkdir(parents=True, exist_ok=True)
+        with replacing(place) as temporary:
+            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    barrier()
+
+    share = todo[rank() :: world_size()]
+    for done, job in enumerate(share):
+
+        def advance(step: int, steps: int, done: int = done) -> None:
+            """Tell the progress over all jobs of this rank."""
+            if progress:
+                progress(done * steps + step, len(share) * steps)
+
+        [frames] = sampler([job.prompt], indices=[job.index], progress=advance, **arguments(settings))
+        path = out / job.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".png":
+            write_png(path, frames[0])
+        else:
+            write_mp4(path, frames, settings.fps)
+    barrier()
+    return len(share)

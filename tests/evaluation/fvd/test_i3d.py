@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from lavie.errors import CheckpointError, DataError
+from lavie.evaluation.clip_source import find_clips
+from lavie.evaluation.fvd.i3d import FEWEST_FRAMES, I3D, _pad
+from lavie.evaluation.fvd.preprocess import apply_steps
+from lavie.evaluation.fvd.protocol import PRESETS, Crop, Resize
+from lavie.testing import SHARED
+from tests.markers import requires_shared
+
+ASSETS = SHARED / "assets"
+WEIGHTS = ASSETS / "i3d_k400/i3d_k400_rgb_fp16.safetensors"
+BLACK_AGAINST_WHITE = {10: 569.23, 12: 551.96, 14: 172.85, 16: 152.92}
+"""Frames -> FVD of black clips against white ones, as JunyaoHu/common_metrics_on_video_quality publishes it."""
+
+
+@pytest.fixture(scope="module")
+def network():
+    return I3D.load(WEIGHTS)
+
+
+@requires_shared
+@pytest.mark.slow
+@pytest.mark.parametrize("frames", BLACK_AGAINST_WHITE)
+def test_black_clips_against_white_ones_have_the_published_distance(network, frames):
+    # All clips of a side are equal, so that the distance is that of the means.
+    black, white = (network(torch.full((1, 3, frames, 224, 224), level)).double() for level in (-1.0, 1.0))
+    assert float((black - white).square().sum()) == pytest.approx(BLACK_AGAINST_WHITE[frames], rel=0.005)
+
+
+@requires_shared
+@pytest.mark.parametrize("geometry, probability", (("crop", 0.983), ("lavie", 0.944)))
+def test_a_raccoon_plays_the_guitar(network, geometry, probability):
+    [clip] = [clip for clip in find_clips(ASSETS / "clips_16f") if "raccoon" in clip.name]
+    steps = {
+        "crop": (Resize(short_side=256, antialias=True), Crop(size=(224, 224))),
+        "lavie": PRESETS["lavie"].fake.steps,
+    }[geometry]
+    logits = network(apply_steps(clip.open().read(range(16)), steps)[None])
+    labels = (ASSETS / "i3d_k400/label_map_k400.txt").read_text().splitlines()
+    assert labels[int(logits.argmax())] == "playing guitar"
+    assert float(logits.softmax(-1).max()) == pytest.approx(probability, abs=0.005)
+
+
+@requires_shared
+def test_nine_frames_are_enough_and_eight_are_refused_by_name(network):
+    assert network(torch.zeros(1, 3, FEWEST_FRAMES, 224, 224)).shape == (1, 400)
+    with pytest.raises(DataError, match="8 frames: I3D needs 9 or more"):
+        network(torch.zeros(1, 3, 8, 224, 224))
+
+
+@pytest.mark.parametrize("size, kernel, stride", ((16, 7, 2), (17, 7, 2), (5, 3, 2), (7, 3, 1), (8, 2, 2)))
+def test_padding_is_that_of_tensorflow(size, kernel, stride):
+    # TensorFlow's rule, written out: ceil(size / stride) windows, the odd zero behind.
+    windows = int(np.ceil(size / stride))
+    room = max(0, (windows - 1) * stride + kernel - size)
+    x = torch.arange(1.0, size + 1).view(1, 1, size, 1, 1)
+    padded = _pad(x, (kernel, 1, 1), (stride, 1, 1)).flatten()
+    assert padded.tolist() == [0] * (room // 2) + list(range(1, size + 1)) + [0] * (room - room // 2)
+    assert len(F.max_pool1d(padded[None], kernel, stride)[0]) == windows
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    state = {key: torch.zeros_like(value) for key, value in I3D().state_dict().items()}
+    save_file({key: value for key, value in state.items() if "Mixed_3b" not in key}, tmp_path / "less.safetensors")
+    with pytest.raises(CheckpointError, match=r"keys missing .'Mixed_3b"):
+        I3D.load(tmp_path / "less.safetensors")
+    save_file(state | {"logits.conv3d.bias": torch.zeros(600)}, tmp_path / "k600.safetensors")
+    with pytest.raises(CheckpointError, match=r"1 of another shape .'logits.conv3d.bias'"):
+        I3D.load(tmp_path / "k600.safetensors")
+    (tmp_path / "x.safetensors").write_bytes(b"junk")
+    for name in ("x.safetensors", "none.safetensors"):
+        with pytest.raises(CheckpointError, match=r"no I3D as a .safetensors"):
+            I3D.load(tmp_path / name)
+    # The counters of batch norm play no part, and float16 is computed with in float32.
+    few = {key: value.half() for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    save_file(few, tmp_path / "half.safetensors")
+    assert {value.dtype for value in I3D.load(tmp_path / "half.safetensors").parameters()} == {torch.float32}

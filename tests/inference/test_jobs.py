@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from lavie.errors import ConfigError
+from lavie.evaluation.clip_source import find_clips
+from lavie.inference.jobs import Job, draw, read_jobs, write_jobs
+from lavie.inference.settings import BaseSettings
+
+JOBS = [Job(prompt="a: b/c", name="x/0.mp4", index=4), Job(prompt="été", name="y.mp4", index=7)]
+
+
+class Sampler:
+    """Draws the index as a level, and remembers what was asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, prompts, indices, progress=None, **settings):
+        self.asked.append((*prompts, *indices))
+        return [np.full((2, 128, 128, 3), 10 * indices[0], np.uint8)]
+
+
+def settings(**changes):
+    values = dict(num_frames=2, height=128, width=128, fps=8, num_inference_steps=2, guidance_scale=1.0, seed=0)
+    return BaseSettings(**values | dict(scheduler="ddim", negative_prompt="", **changes))
+
+
+def test_jobs_come_back_as_they_were_written(tmp_path):
+    assert write_jobs(tmp_path / "a/jobs.jsonl", JOBS) == 2
+    assert read_jobs(tmp_path / "a/jobs.jsonl") == JOBS
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    (
+        ("{", "line 1: the line: Invalid JSON"),
+        ('{"prompt": "a", "name": "../x.mp4", "index": 0}', "line 1: name: .*wanted a relative path"),
+        ('{"prompt": "a", "name": "/x.mp4", "index": 0}', "wanted a relative path"),
+        ('{"prompt": "a", "name": "x.avi", "index": 0}', "ends in .mp4 or .png"),
+        ('{"prompt": "a", "name": "x.mp4"}', "line 1: index: Field required"),
+        ('{"prompt": "a", "name": "x.mp4", "index": -1}', "index"),
+        ('{"prompt": "a", "name": "x.mp4", "index": 0, "seed": 1}', "seed"),
+        ('{"prompt": "a", "name": "x.mp4", "index": 0}\n{"prompt": "b", "name": "x.mp4", "index": 1}', "line 2.*twice"),
+        ("\n", "no line has a job"),
+    ),
+)
+def test_what_is_no_job_is_refused_by_its_line(tmp_path, line, words):
+    (tmp_path / "jobs.jsonl").write_text(line)
+    with pytest.raises(ConfigError, match=words):
+        read_jobs(tmp_path / "jobs.jsonl")
+
+
+def test_each_job_is_drawn_once_by_its_own_noise(tmp_path):
+    sampler = Sampler()
+    assert draw(sampler, JOBS, tmp_path, settings(), weights="w") == 2
+    assert sampler.asked == [("a: b/c", 4), ("été", 7)]
+    clips = find_clips(tmp_path)
+    assert [clip.name for clip in clips] == ["x/0.mp4", "y.mp4"]
+    assert [round(clip.open().read([1]).mean()) for clip in clips] == [40, 70]
+    (tmp_path / "y.mp4").unlink()
+    assert draw(sampler, JOBS, tmp_path, settings(), weights="w") == 1
+    assert sampler.asked[2:] == [("été", 7)]
+
+
+def test_a_folder_holds_samples_of_one_network_and_its_settings(tmp_path):
+    sampler = Sampler()
+    draw(sampler, JOBS[:1], tmp_path, settings(), weights="w")
+    for values in ((settings(seed=1), "w"), (settings(), "v")):
+        with pytest.raises(ConfigError, match="samples of other settings or weights"):
+            draw(sampler, JOBS, tmp_path, values[0], weights=values[1])
+    draw(sampler, JOBS, tmp_path, settings(seed=1), weights="w", overwrite=True)
+    assert len(sampler.asked) == 3
+    draw(sampler, JOBS, tmp_path, settings(seed=1), weights="w")
+    assert len(sampler.asked) == 3
