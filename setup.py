@@ -24,6 +24,7 @@ DEV = [
     "pytest-xdist>=3.6",
     "rotary-embedding-torch>=0.8",
     "ruff>=0.6",
+    "scipy",
     "triton>=3.6",
     "types-PyYAML",
 ]

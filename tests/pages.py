@@ -12,6 +12,7 @@ PAGES = (
     "docs/data.md",
     "docs/training.md",
     "docs/cascade.md",
+    "docs/evaluation.md",
     "docs/extending.md",
     "docs/demo.md",
     "docs/environment.md",
