@@ -38,7 +38,7 @@ def fvd_command(
     split: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A text file that lists which clips of the folder --real count, as UCF101's trainlist01.txt."
+            help="A text file that lists which clips of the folder --real count, as UCF101's trainlist."
         ),
     ] = None,
     features: Annotated[
