@@ -21,6 +21,7 @@ from lavie.launcher import (
     Place,
     find_place,
     launched_rank,
+    list_some,
     local_world_size,
     name_ranks,
     planned_world_size,
@@ -105,6 +106,11 @@ def test_the_launcher_says_how_many_ranks_a_node_has(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "two")
     with pytest.raises(ConfigError, match="LOCAL_WORLD_SIZE is 'two': wanted 1 or more"):
         local_world_size()
+
+
+def test_how_many_names_are_shown():
+    assert list_some(["a"]) == "a" and list_some(list("abcd")) == "a, b, c, d"
+    assert list_some(list("abcde")) == "a, b, c, d and 1 more"
 
 
 def test_ranks_are_named_by_ranges():
