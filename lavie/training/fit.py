@@ -1,8 +1,9 @@
 """On which GPUs a run fits, which key to turn where it does not, and how long it might take: computed, not measured."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ..config.stages import STAGES
 from ..config.train import TrainConfig
 from ..models.live_bytes import GIB, fewest
 from .cost import PEAK_FLOPS, forward_flops
@@ -21,7 +22,8 @@ TIMED = ("RTX 4090", "A100", "H100")
 """GPUs for which the time is estimated: words of their names in PEAK_FLOPS."""
 
 Change = tuple[str, dict[str, Any], dict[str, Any]]
-"""What to write on the command line, and the values that it changes of the config and of DeepSpeed's settings."""
+"""What to write on the command line, and the values that it changes: of the config, by keys with dots for its section
+`data`, and of DeepSpeed's settings."""
 
 
 def memory_lines(config: TrainConfig, settings: dict[str, Any], ranks: int) -> list[str]:
@@ -76,23 +78,55 @@ def _changes(config: TrainConfig, settings: dict[str, Any]) -> Iterator[Change]:
         yield "ema_device=cpu", {"ema_device": "cpu"}, {}
     if not offloads(settings) and zero_stage(settings) == 3 and config.optimizer == "adamw":
         yield "--deepspeed configs/zero3_offload.json", {}, {"offload_optimizer": {"device": "cpu"}}
+    data = config.data
+    if data.validation or config.validation_prompts:
+        none: dict[str, Any] = {"data.validation": (), "validation_prompts": ()}
+        yield "data.validation=[] validation_prompts=[]", none, {}
+    if data.cache is None and STAGES[config.stage].cacheable and not data.moving_images:
+        cuts = data.cuts or 1
+        yield f"data.cache=FOLDER data.cuts={cuts}", {"data.cache": "FOLDER", "data.cuts": cuts}, {}
     if config.optimizer == "adamw" and not offloads(settings) and zero_stage(settings) != 3:
         yield "optimizer=adamw_8bit", {"optimizer": "adamw_8bit"}, {}
+    if config.use_ema and not offloads(settings):
+        yield "use_ema=false", {"use_ema": False}, {}
     if config.trainable == "all":
         yield "trainable=temporal", {"trainable": "temporal"}, {}
-    if config.data.num_images:
-        yield "data.num_images=0", {"data": config.data.model_copy(update={"num_images": 0})}, {}
+    if data.num_images:
+        yield "data.num_images=0", {"data.num_images": 0}, {}
+    if not data.buckets:  # they have sizes of their own
+        yield from _smaller(config)
+
+
+def _smaller(config: TrainConfig) -> Iterator[Change]:
+    """Yield clips of half the frames and of half the height and width, as far as the stage can train on them."""
+    data, stage, stride, interval = config.data, STAGES[config.stage], config.latent_stride, config.keyframe_interval
+    frames = data.num_frames // 2
+    if stage.condition == "key_frames":
+        frames = frames // interval * interval + 1
+    if 1 < frames < data.num_frames:
+        yield f"data.num_frames={frames}", {"data.num_frames": frames}, {}
+    height, width = (side // 2 // stride * stride for side in (data.height, data.width))
+    if min(height, width) > 0:
+        changed = {"data.height": height, "data.width": width}
+        yield f"data.height={height} data.width={width}", changed, {}
 
 
 def _changed(config: TrainConfig, settings: dict[str, Any], ranks: int, changes: list[Change]) -> float:
     """Return the peak in GiB of a run with some changes."""
-    values: dict[str, Any] = {}
     zero = dict(settings.get("zero_optimization", {}))
-    for _, of_config, of_settings in changes:
-        # The number of images is the only change within a section.
-        values |= of_config
+    for _, _, of_settings in changes:
         zero |= of_settings
-    return memory_of(config.model_copy(update=values), {**settings, "zero_optimization": zero}, ranks).peak / GIB
+    return memory_of(changed_config(config, changes), {**settings, "zero_optimization": zero}, ranks).peak / GIB
+
+
+def changed_config(config: TrainConfig, changes: Iterable[Change]) -> TrainConfig:
+    """Return the config of a run with some changes."""
+    top: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    for _, values, _ in changes:
+        for key, value in values.items():
+            (data if key.startswith("data.") else top)[key.removeprefix("data.")] = value
+    return config.model_copy(update={**top, "data": config.data.model_copy(update=data)})
 
 
 def time_lines(config: TrainConfig, ranks: int) -> list[str]:
