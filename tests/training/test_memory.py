@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from lavie.config.load import load_config
-from lavie.config.train import TrainConfig
 from lavie.models.live_bytes import GIB, fused_attention
 from lavie.testing import run_distributed
 from lavie.training.deepspeed import resolve_json
-from lavie.training.fit import CARDS, USABLE, _changes, changed_config, ways_out
 from lavie.training.memory import Memory, memory_of, meta_network
+from lavie.training.ways_out import changed_config
 from tests.training.runs import MODEL, make_config
 
 WIDE = MODEL | {"block_out_channels": (64, 128), "cross_attention": (True, True)}
@@ -120,42 +119,6 @@ def test_full_size_by_hand():
     assert memory.moments["backward"]["gradients"] == total * 4
     assert memory.moments["backward"]["gradient buffers"] == 2 * 2 * 200_000_000
     assert memory.held["encoders"] == pytest.approx(83_653_863 * 2 + 123_060_480 * 4, rel=1e-3)
-
-
-@pytest.mark.slow
-def test_ways_out_fit_and_none_is_needless():
-    config = load_config("configs/base.yaml", [])
-    settings = resolve_json("configs/zero2.json", config, 1)
-    assert memory_of(config, settings, 1).peak > CARDS[0] * USABLE * GIB
-    changes = ways_out(config, settings, 1, CARDS[0] * USABLE * GIB)
-    assert changes
-    for without in [None, *changes]:
-        chosen = [change for change in changes if change is not without]
-        fits = memory_of(changed_config(config, chosen), settings, 1).peak <= CARDS[0] * USABLE * GIB
-        assert fits == (without is None)
-
-
-def test_the_ways_out_are_the_keys_that_lessen_memory(tmp_path):
-    """Each of them makes a config that loads, and takes no more than the run as it is."""
-    data = {"num_frames": 8, "height": 48, "width": 80, "num_images": 2}
-    config = make_config(tmp_path, tmp_path / "run", validation_prompts=["a"], data=data)
-    settings = resolve_json(settings_file(tmp_path, 2), config, 1)
-    ways, peak = list(_changes(config, settings)), memory_of(config, settings, 1).peak
-    assert {name for name, _, _ in ways} >= {
-        "use_ema=false",
-        "data.cache=FOLDER data.cuts=1",
-        "data.num_frames=4",
-        "data.height=24 data.width=40",
-        "data.validation=[] validation_prompts=[]",
-    }
-    for way in ways:
-        changed = changed_config(config, [way])
-        assert changed != config
-        TrainConfig.model_validate(changed.model_dump())
-        assert memory_of(changed, settings, 1).peak <= peak
-    assert not {name for name, _, _ in _changes(changed_config(config, ways), settings)} & {
-        name for name, _, _ in ways if not name.startswith(("data.num_frames", "data.height"))
-    }
 
 
 @pytest.mark.slow
