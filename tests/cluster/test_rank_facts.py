@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from lavie.cluster import rank_facts
-from lavie.cluster.rank_facts import code_hashes, differences, list_some, name_ranks, visible_shards
+from lavie.cluster.rank_facts import code_hashes, differences, visible_shards
 from tests.cluster.places import ZERO3, facts_of, place
 
 
@@ -94,13 +94,6 @@ def test_names_are_listed_in_order(rendered):
         facts["code"] = {f"lavie/{letter}.py": text for letter in "hgfaedcb"}
     (fault,) = differences([a, b])
     assert fault.startswith("code: lavie/a.py, lavie/b.py, lavie/c.py, lavie/d.py and 4 more differ: one version on")
-
-
-def test_how_many_names_are_shown():
-    assert list_some(["a"]) == "a" and list_some(list("abcd")) == "a, b, c, d"
-    assert list_some(list("abcde")) == "a, b, c, d and 1 more"
-    assert (name_ranks([3]), name_ranks([0, 1, 2]), name_ranks([1, 3])) == ("rank 3", "ranks 0 to 2", "ranks 1, 3")
-    assert name_ranks([0, 2, 4, 6, 8, 10]) == "ranks 0, 2, 4, 6 and 2 more"
 
 
 @pytest.mark.parametrize("shards, one_by_one", ((2, True), (3, False)))
