@@ -66,7 +66,7 @@ def test_logit_normal_timesteps_follow_their_law():
     assert int(objective._timesteps([7])[0]) == int(drawn[0][7])
 
 
-@pytest.mark.parametrize(("drawn", "timestep"), ((0.0, 0), (0.5, 500), (1 - 2**-53, 999)))
+@pytest.mark.parametrize("drawn, timestep", ((0.0, 0), (0.5, 500), (1 - 2**-53, 999)))
 def test_logit_normal_timesteps_stay_on_the_schedule(monkeypatch, drawn, timestep):
     monkeypatch.setattr("lavie.training.objective.uniform", lambda *_: drawn)
     objective = make_objective(timestep_sampling="logit_normal")
