@@ -14,6 +14,7 @@ PAGES = (
     "docs/cascade.md",
     "docs/extending.md",
     "docs/demo.md",
+    "docs/evaluation.md",
     "docs/environment.md",
     "docs/troubleshooting.md",
     "docs/configuration.md",
