@@ -15,6 +15,7 @@ EIGHT_BIT = ["bitsandbytes>=0.49"]
 WANDB = ["wandb>=0.19"]
 DEV = [
     *DALI,
+    *EIGHT_BIT,
     *MPI,
     *REMOTE,
     "hypothesis",
@@ -24,6 +25,7 @@ DEV = [
     "pytest-xdist>=3.6",
     "rotary-embedding-torch>=0.8",
     "ruff>=0.6",
+    "scipy",
     "triton>=3.6",
     "types-PyYAML",
 ]

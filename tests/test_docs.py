@@ -28,7 +28,14 @@ from tests.training.fixtures import pretrained
 SHOWN = [block for page in PAGES for block in blocks(page)]
 __all__ = ["cascade_folder", "pretrained"]
 
-TO_RUN = ("README.md", "docs/finetune.md", "docs/data.md", "docs/training.md", "docs/cascade.md")
+TO_RUN = (
+    "README.md",
+    "docs/finetune.md",
+    "docs/data.md",
+    "docs/training.md",
+    "docs/cascade.md",
+    "docs/evaluation.md",
+)
 """Pages whose commands run in one sandbox, in this order: later pages use what earlier ones have made."""
 WRITTEN = ("kernels/bench/results.csv",)
 """Files that a command writes into the checkout."""

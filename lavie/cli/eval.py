@@ -37,6 +37,12 @@ def fvd_command(
     ] = "lavie",
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip; default: the preset's, 16.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of random clip starts and draws; default: the preset's, 0.")] = None,
+    split: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A text file that lists which clips of the folder --real count, as UCF101's trainlist."
+        ),
+    ] = None,
     features: Annotated[
         Path | None, typer.Option(help="A .safetensors that keeps the features: a call that was cut goes on with it.")
     ] = None,
@@ -87,6 +93,7 @@ def fvd_command(
             preset=preset,
             frames=by_frame,
             shuffled=shuffled,
+            splits=split or (),
             keep=features,
             progress=_progress,
         )

@@ -101,7 +101,7 @@ class Protocol(Strict):
 SQUARE = Resize(stretch=(224, 224))
 """The stretch to I3D's size that most implementations have."""
 PAPER_NOTES = (
-    "LaVie 5.4 gives the prompts (101 class names, 100 samples each), 16 frames of 320 x 512, the crop of 270, and 224.",
+    "LaVie 5.4 gives the prompts (101 class names, 100 samples each), 16 frames of 320 x 512, the crop of 270, 224.",
     "LaVie 5.4 does not give the reals: which, how many, their crop, start, stride; nor antialiasing, ddof, sampler, "
     "guidance.",
     "The paper's FVD on UCF101 is 350.00 in Table 1, and 526.30 by its text (550.61 less 24.31).",
