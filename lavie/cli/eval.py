@@ -39,9 +39,7 @@ def fvd_command(
     seed: Annotated[int | None, typer.Option(help="Of random clip starts and draws; default: the preset's, 0.")] = None,
     split: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="A text file that lists which clips of the folder --real count, as UCF101's trainlist."
-        ),
+        typer.Option(help="A text file that lists which clips of the folder --real count, as UCF101's trainlist."),
     ] = None,
     features: Annotated[
         Path | None, typer.Option(help="A .safetensors that keeps the features: a call that was cut goes on with it.")
