@@ -107,11 +107,11 @@ class Objective:
     def training_inputs(self, batch: Batch) -> Inputs:
         """Return the inputs of a training step for one micro-batch.
 
-        Timesteps are uniform over the schedule. Captions, the clip's and the images', are dropped one by one with
+        Timesteps follow timestep_sampling. Captions, the clip's and the images', are dropped one by one with
         probability caption_dropout.
         """
         positions = batch["positions"].tolist()
-        timestep = self._draw("timestep", self.schedule.num_train_timesteps, positions)
+        timestep = self._timesteps(positions)
         captions = []
         for position, row in zip(positions, batch["captions"], strict=True):
             captions.append([self._drop_caption(caption, position, i) for i, caption in enumerate(row)])
@@ -121,6 +121,15 @@ class Objective:
         """Return inputs at one given timestep, with every caption kept, and with noise that no training step sees."""
         rows = batch["captions"]
         return self._inputs(batch, torch.full((len(rows),), timestep), rows, purpose="validation-")
+
+    def _timesteps(self, positions: list[int]) -> Tensor:
+        """Return the timestep of each position, by the law of timestep_sampling: int64, on the CPU."""
+        law, steps = self.config.timestep_sampling, self.schedule.num_train_timesteps
+        if law.law == "uniform":
+            return self._draw("timestep", steps, positions)
+        drawn = torch.tensor([uniform(self.config.seed, "timestep", p) for p in positions], dtype=torch.float64)
+        share = torch.sigmoid(law.mean + law.std * torch.special.ndtri(drawn))
+        return (share * steps).long().clamp_max(steps - 1)
 
     def _drop_caption(self, caption: str, position: int, i: int) -> str:
         """Return caption number i of the row at a position, or the empty caption with probability caption_dropout."""
