@@ -8,6 +8,7 @@ import typer
 from ..errors import ConfigError
 from ..files import require_free
 from .eval_clip import aesthetic_command, clipsim_app
+from .eval_vbench import app as vbench
 from .progress import tell
 from .ranks import ranks
 from .runs import Overwrite
@@ -20,6 +21,7 @@ ucf101 = typer.Typer(name="ucf101", help="The UCF101 protocol of the paper.", no
 app.add_typer(ucf101)
 app.add_typer(clipsim_app)
 app.command("aesthetic")(aesthetic_command)
+app.add_typer(vbench)
 
 Sources = "folders of videos, GIFs or folders of frames, .tar shards, or files of features; may be given several times"
 Weights = Annotated[Path | None, typer.Option(help="I3D of Kinetics-400 as .safetensors, float16 or float32.")]
