@@ -15,6 +15,7 @@ EIGHT_BIT = ["bitsandbytes>=0.49"]
 WANDB = ["wandb>=0.19"]
 DEV = [
     *DALI,
+    *EIGHT_BIT,
     *MPI,
     *REMOTE,
     "hypothesis",

@@ -20,12 +20,10 @@ from ..data.order.buckets import load_buckets
 from ..data.order.long_captions import count_long
 from ..data.order.plan_report import notices
 from ..diffusion.loss import JointLoss
-from ..diffusion.schedule import NoiseSchedule
 from ..distributed import barrier, is_main, log, rank, setup_logging, world_size
 from ..errors import CheckpointError, ConfigError
-from ..models.autoencoder import build_autoencoder
-from ..models.backends import require_backends, set_backends
-from ..models.text_encoder import build_text_encoder, caption_limit, warn_of_unread
+from ..models.backends import set_backends
+from ..models.text_encoder import caption_limit, warn_of_unread
 from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
 from ..models.weights import initialize
@@ -34,17 +32,15 @@ from .checkpoint import find, load, save
 from .deepspeed import build_engine, init_distributed, offloads, resolve_json, zero_stage
 from .dry_run import plan_of
 from .ema import EMA
+from .machine import require_device, require_packages
 from .metrics import Metrics
-from .objective import Objective
+from .objective import Objective, build_objective
 from .open_caches import open_caches
-from .optim import require_optimizer
 from .output_dir import claim, require_own, require_progress
-from .precision import require_dtype, training_dtype
 from .record import Recorder, now
 from .stop import requested
 from .update import Outcome, Update, backward_and_step, set_learning_rate
 from .validate import averaged_network, validation_loss
-from .writers import require_writers
 
 DrawSamples = Callable[[VideoUNet, Objective, Path], None]
 """Draws the validation prompts with a network, the objective's encoders and its schedule, into a folder. Collective.
@@ -76,10 +72,8 @@ class Trainer:
         self.device = init_distributed(preflight(config, deepspeed_json))
         setup_logging()
         settings = resolve_json(deepspeed_json, config, world_size())
-        require_dtype(config, self.device)
-        require_optimizer(config)
-        require_backends(config.kernels, config.attention, self.device)
-        require_writers(config)
+        require_packages(config)
+        require_device(config, self.device)
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
 
@@ -121,32 +115,21 @@ class Trainer:
             self._begun = begun.pop_all()
 
     def _build_networks(self, settings: dict[str, Any], caches: dict[str, Cache] | None) -> None:
-        """Build the frozen encoders, the engine around the network, its average, and the objective.
+        """Build the objective with its frozen encoders, the engine around the network, and the network's average.
 
         Args:
             settings: DeepSpeed's, complete.
             caches: the caches of the run by the names of their sizes, or None.
         """
-        config, dtype = self.config, training_dtype(self.config)
-        pretrained = config.pretrained_model_name_or_path
-        autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride).to(self.device, dtype)
-        text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained)
+        config = self.config
+        self.objective = build_objective(config, self.device, caches)
         if is_main() and config.validation_prompts:
             drawn = (*config.validation_prompts, config.sampling.negative_prompt)
-            warn_of_unread((text_encoder, prompt) for prompt in drawn)
+            warn_of_unread((self.objective.text_encoder, prompt) for prompt in drawn)
         network = build_network(config).to(self.device)
         self.engine = build_engine(network, config, settings)
         ema_device = "cpu" if config.ema_device == "cpu" or offloads(settings) else None
         self.ema = EMA(self.engine.module, config.ema_decay, ema_device) if config.use_ema else None
-        self.objective = Objective(
-            config,
-            autoencoder,
-            text_encoder.to(self.device),
-            NoiseSchedule.from_config(config),
-            self.device,
-            dtype,
-            empty_text=next(iter(caches.values())).empty_text if caches else None,
-        )
 
     def __enter__(self) -> Self:
         return self
@@ -262,15 +245,16 @@ class Trainer:
             return
 
         network = averaged_network(self.engine.module, self.ema, self.config, self.device)
-        if self.validation_batches:
-            losses = validation_loss(network, self.objective, self.validation_batches)
-            if self.metrics:
-                self.metrics.log({"step": step, "time": now(), **losses})
-        if self.sample and self.config.validation_prompts:
-            folder = Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}"
-            self.sample(network, self.objective, folder)
-            if self.metrics:
-                self.metrics.show_samples(step, folder)
+        with self.objective.encoders_at_hand():
+            if self.validation_batches:
+                losses = validation_loss(network, self.objective, self.validation_batches)
+                if self.metrics:
+                    self.metrics.log({"step": step, "time": now(), **losses})
+            if self.sample and self.config.validation_prompts:
+                folder = Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}"
+                self.sample(network, self.objective, folder)
+                if self.metrics:
+                    self.metrics.show_samples(step, folder)
         barrier()
 
 

@@ -81,7 +81,19 @@ def test_a_runs_data_are_judged_by_its_config(demo, tmp_path):
     assert "wanted shards" in str(run_cli().exception)
 
 
-@pytest.mark.parametrize("seconds, text", ((2.5, "2.5 seconds"), (144, "2.4 minutes"), (36000, "10.0 hours")))
+@pytest.mark.parametrize(
+    "seconds, text",
+    (
+        (2.5, "2.5 seconds"),
+        (119.9, "119.9 seconds"),
+        (120, "2.0 minutes"),
+        (144, "2.4 minutes"),
+        (7194, "119.9 minutes"),
+        (7200, "2.0 hours"),
+        (36000, "10.0 hours"),
+        (3.6e6 * 1.5, "1,500.0 hours"),
+    ),
+)
 def test_times_have_the_unit_that_suits_them(seconds, text):
     assert duration_text(seconds) == text
 

@@ -140,6 +140,7 @@ def test_stored_clips_and_images_show_their_captions(demo):
             assert (path[-1] - path[0]) @ DIRECTIONS[direction] > 0.45
 
 
+@pytest.mark.slow
 def test_demo_set_gives_the_same_bytes_again_and_others_for_another_seed(demo, tmp_path):
     demo_set(tmp_path / "again", clips=24, images=10, size=32)
     demo_set(tmp_path / "other", clips=24, images=10, size=32, seed=1)
