@@ -17,7 +17,7 @@ from av.video.reformatter import VideoReformatter
 
 from ...errors import DataError
 from .formats import DEMUXERS, Format, check_size, sniff
-from .image import decode_image
+from .image import read_image
 from .keyframes import last_safe_keyframe
 from .shown import HDR, check_dolby_vision, colour_matrix, names_matrix, shown_pixels, shown_size
 from .streams import MAX_FRAMES, decoded, open_video, other_films, pixel_aspect
@@ -44,10 +44,13 @@ class MediaInfo:
     codec: str
     """FFmpeg's name of the video codec, as h264 or vp9; for an image its format."""
     notes: tuple[str, ...] = ()
-    """What about a video had to be interpreted: one of REMARKS each, a colon, and how."""
+    """What about the file had to be interpreted: one of REMARKS each, a colon, and how."""
 
 
-REMARKS = ("several video streams", "pixels not square", "no colour matrix named", "high dynamic range", "interlaced")
+REMARKS = (
+    *("several video streams", "pixels not square", "no colour matrix named", "high dynamic range", "interlaced"),
+    "colour profile",
+)
 """What `MediaInfo.notes` tell of."""
 
 
@@ -55,8 +58,9 @@ def probe(data: bytes) -> MediaInfo:
     """Decode a file in full and return what it holds. Raises DataError if it is damaged or past the limits."""
     format = sniff(data)
     if format not in DEMUXERS:
-        height, width, _ = decode_image(data).shape
-        return MediaInfo("image", format, 1, None, False, width, height, 0.0, format)
+        pixels, image_notes = read_image(data)
+        height, width, _ = pixels.shape
+        return MediaInfo("image", format, 1, None, False, width, height, 0.0, format, image_notes)
 
     times: list[float] = []
     interlaced = 0
