@@ -7,7 +7,7 @@ name of the file.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Literal
 
 import av
@@ -17,6 +17,7 @@ from av.video.reformatter import VideoReformatter
 from ...errors import DataError
 from .formats import DEMUXERS, Format, check_size, sniff
 from .image import read_image
+from .interlace import Numbered, progressive
 from .keyframes import last_safe_keyframe
 from .shown import HDR, Shape, check_dolby_vision, colour_matrix, names_matrix, shown_pixels, shown_size
 from .streams import MAX_FRAMES, NO_CROP, container_crop, decoded, open_video, other_films, pixel_aspect
@@ -76,7 +77,9 @@ def probe(data: bytes) -> MediaInfo:
     if not times:
         raise DataError("the video stream holds no frame that decodes")
     if interlaced:
-        notes.append(f"interlaced: {interlaced} of {len(times)} frames hold two moments, line by line")
+        notes.append(
+            f"interlaced: {interlaced} of {len(times)} frames hold two moments, line by line; the first is shown"
+        )
 
     if format == "gif" and len(times) == 1:
         return MediaInfo("image", format, 1, None, False, width, height, 0.0, format)
@@ -146,7 +149,7 @@ def indexed_times(data: bytes, frames: int, fps: float | None, vfr: bool) -> np.
 def read_frames(data: bytes, indices: Sequence[int] | np.ndarray, frames: int | None = None) -> Iterator[np.ndarray]:
     """Yield frames of a video one by one: uint8 (H, W, 3), RGB.
 
-    They are exact for every codec, with B-frames and open groups of pictures too.
+    They are exact for every codec, with B-frames and open groups of pictures too. Interlaced ones are deinterlaced.
 
     Args:
         data: the file.
@@ -164,7 +167,7 @@ def read_frames(data: bytes, indices: Sequence[int] | np.ndarray, frames: int | 
         return
 
     position, reformatter = 0, VideoReformatter()
-    for number, frame, shape in _frames_from(data, wanted[0], frames):
+    for number, frame, shape in progressive(_frames_for(data, wanted[0], frames), set(wanted)):
         if number == wanted[position]:
             pixels = shown_pixels(frame, shape, reformatter)
             # The same frame may be wanted several times.
@@ -223,7 +226,16 @@ def _checked_frames(stream: av.VideoStream, packets: Iterable[av.Packet]) -> Ite
         yield frame, shape
 
 
-def _frames_from(data: bytes, first: int, frames: int | None) -> Iterator[tuple[int, av.VideoFrame, Shape]]:
+def _frames_for(data: bytes, first: int, frames: int | None) -> Iterator[Numbered]:
+    """Return the frames of a video as `_frames_from` does; if `first` is interlaced, from the one before it on."""
+    found = _frames_from(data, first, frames)
+    head = next(found, None)
+    if head is not None and first and head[0] == first and head[1].interlaced_frame:
+        return _frames_from(data, first - 1, frames)
+    return chain([head] if head is not None else [], found)
+
+
+def _frames_from(data: bytes, first: int, frames: int | None) -> Iterator[Numbered]:
     """Yield the frames of a video from `first` or an earlier one to the last: number, frame, and its shape.
 
     Where decoding from a keyframe turns out not to be certain, all begins again at the start of the file, and numbers
@@ -248,7 +260,7 @@ class _UncertainError(Exception):
     """A decoder that began at a keyframe may show other frames than one that began at the start of the file."""
 
 
-def _frames_from_keyframe(data: bytes, first: int, frames: int) -> Iterator[tuple[int, av.VideoFrame, Shape]]:
+def _frames_from_keyframe(data: bytes, first: int, frames: int) -> Iterator[Numbered]:
     """Yield the frames of a video as `_frames_from` does, from the last safe keyframe up to `first` on.
 
     Every frame is compared with the time stamps of the packets.

@@ -97,11 +97,12 @@ def container_crop(stream: av.VideoStream) -> Crop:
 
     FFmpeg reads it and leaves it to players to apply. PyAV shows it in FFmpeg's description of the file alone.
     """
+    container: Any = stream.container  # the stubs leave its method out
     with _log_level:
         level = av.logging.get_level()
         av.logging.set_level(av.logging.INFO)
         try:
-            description = stream.container.dumps_format()
+            description = container.dumps_format()
         finally:
             av.logging.set_level(level)
     # Names of metadata are padded, so that no tag of the file can look like one of these lines.
