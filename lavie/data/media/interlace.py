@@ -57,9 +57,7 @@ def deinterlace(previous: av.VideoFrame | None, frame: av.VideoFrame, following:
     """
     graph = av.filter.Graph()
     graph.threads = 1
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or av.time_base
-    )
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
     sink = graph.add("buffersink")
     try:
         graph.link_nodes(source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), sink).configure()
