@@ -92,6 +92,6 @@ def fails_beside_one_that_sleeps() -> None:
 
 def test_ranks_that_hear_of_no_failure_are_not_waited_for():
     began = time.monotonic()
-    with pytest.raises(AssertionError, match="rank 1 failed:(?s:.*)its message"):
-        run_distributed(fails_beside_one_that_sleeps, 2, timeout=100)
-    assert time.monotonic() - began < 90  # the limit was not waited for
+    with pytest.raises(AssertionError, match=r"rank 1 failed:(?s:.*)its message"):
+        run_distributed(fails_beside_one_that_sleeps, 2, timeout=300)
+    assert time.monotonic() - began < 200  # the limit was not waited for
