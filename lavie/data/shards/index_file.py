@@ -73,7 +73,7 @@ class Sample:
     caption_size: int
     """How many bytes the caption had before cleaning."""
     notes: tuple[str, ...] = ()
-    """What about a video had to be interpreted (see `MediaInfo.notes`). An index may leave them out; tables do."""
+    """What about the file had to be interpreted (see `MediaInfo.notes`). An index may leave them out; tables do."""
 
     @property
     def caption_sha256(self) -> str:
