@@ -12,6 +12,7 @@ from PIL import Image
 from lavie.data.media.decode import decode_frames, probe, read_frames
 from lavie.data.media.encode import encode_mp4
 from lavie.data.media.image import decode_image
+from lavie.data.media.shown import shown_size
 from lavie.errors import DataError
 from tests.data.media.frames import moving_frames
 from tests.data.media.videos import encode, remuxed, with_clap, with_matrix, yuv
@@ -240,3 +241,17 @@ def test_interlaced_video_is_named():
     options = {"x264-params": "interlaced=1"}
     data = encode(list(moving_frames(4)), options=options)
     assert any(note.startswith("interlaced") for note in probe(data).notes)
+
+
+@pytest.mark.parametrize(
+    "aspect, size",
+    (
+        (Fraction(7, 8), (180, 165)),  # 164.57
+        (Fraction(64, 63), (183, 144)),  # 182.86
+        (Fraction(16, 15), (192, 144)),
+        (Fraction(59, 60), (180, 146)),  # 146.44
+        (Fraction(0), (180, 144)),  # not told
+    ),
+)
+def test_sizes_are_rounded_to_the_nearest_pixel(aspect, size):
+    assert shown_size(av.VideoFrame(180, 144, "rgb24"), aspect) == size

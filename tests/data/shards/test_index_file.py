@@ -72,6 +72,8 @@ def test_write_index_leaves_no_partial_file(tmp_path):
         ({"size": 1 << 40}, "do not lie inside the tar"),
         ({"caption_offset": 1 << 40}, "do not lie inside the tar"),
         ({"sha256": "ab"}, "wanted 64 hexadecimal digits"),
+        ({"notes": "turned"}, "wanted a list of texts"),
+        ({"notes": ["turned", 90]}, "wanted a list of texts"),
     ),
 )
 def test_a_line_that_cannot_be_true_is_an_error(train_copy, changes, fault):
