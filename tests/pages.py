@@ -13,6 +13,7 @@ PAGES = (
     "docs/training.md",
     "docs/cascade.md",
     "docs/evaluation.md",
+    "docs/ablations.md",
     "docs/extending.md",
     "docs/demo.md",
     "docs/environment.md",

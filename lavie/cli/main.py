@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from .. import __version__
 from ..errors import LavieError
 from ..training.stop import INTERRUPTED
+from .ablate import app as ablate_app
 from .config import app as config_app
 from .data import app as data_app
 from .doctor import app as doctor_app
@@ -69,6 +70,7 @@ def train_command(
     train(words or [], "lavie train")
 
 
+app.add_typer(ablate_app)
 app.add_typer(config_app)
 app.add_typer(data_app)
 app.add_typer(doctor_app)

@@ -94,9 +94,10 @@ class TrainConfig(Strict):
     init_weights: OptionalPath = None
     """Where the network's weights come from instead of the folder above: a released LaVie .pt, an exported folder, a
     run's folder or one of its checkpoints. Default: null, the folder above; without it a fresh network."""
-    trainable: Literal["all", "temporal"] = "all"
-    """The parameters that train: all, or those without a counterpart in the 2-D network. Default: all, as the paper
-    trains the base stage; its super-resolution trains the temporal ones."""
+    trainable: Literal["all", "temporal", "spatial"] = "all"
+    """The parameters that train: all, those without a counterpart in the 2-D network (temporal), or those with one
+    (spatial), as for images alone. Default: all, as the paper trains the base stage; its super-resolution trains the
+    temporal ones."""
 
     max_train_steps: int = Field(ge=1)
     """Optimizer steps of the run."""

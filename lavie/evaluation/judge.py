@@ -39,6 +39,33 @@ def judge_clip(frames: np.ndarray) -> Verdict:
     Args:
         frames: uint8 (F, H, W, 3).
     """
+    seen = _object(frames)
+    if seen is None:
+        return Verdict(None, None)
+    return Verdict(_majority_colour(seen.chroma[seen.distance > 0.75 * seen.top]), _direction(seen.mask))
+
+
+def object_mask(frames: np.ndarray) -> np.ndarray | None:
+    """Return where the judge sees the object of a clip uint8 (F, H, W, 3): bool (F, H, W); None if it sees none."""
+    seen = _object(frames)
+    return None if seen is None else seen.mask
+
+
+class _Object(NamedTuple):
+    """An object that stands out from the background of a clip."""
+
+    mask: np.ndarray
+    """bool (F, H, W): its pixels."""
+    chroma: np.ndarray
+    """float32 (F, H, W, 3): the clip's chroma, blurred."""
+    distance: np.ndarray
+    """float32 (F, H, W): of that from the background's."""
+    top: float
+    """The mean distance of the most distant percent of the pixels."""
+
+
+def _object(frames: np.ndarray) -> _Object | None:
+    """Return the object in a clip uint8 (F, H, W, 3), or None; the rules are those of `judge_clip`."""
     chroma = _blurred(_chroma(frames))
     border = _border(chroma)
     background = np.median(border, axis=0)
@@ -47,8 +74,8 @@ def judge_clip(frames: np.ndarray) -> Verdict:
     noise = np.median(np.linalg.norm(border - background, axis=-1))
     mask = distance > top / 2
     if top < max(MIN_CHROMA, MIN_CONTRAST * noise) or not MIN_AREA < mask.mean() < MAX_AREA:
-        return Verdict(None, None)
-    return Verdict(_majority_colour(chroma[distance > 0.75 * top]), _direction(mask))
+        return None
+    return _Object(mask, chroma, distance, top)
 
 
 def judge_image(frame: np.ndarray) -> str | None:

@@ -9,6 +9,11 @@ def is_temporal(name: str) -> bool:
 
 
 def set_trainable(network: nn.Module, which: str) -> None:
-    """Let "all" parameters of `network` train, or only the "temporal" ones; `which` is a run's key `trainable`."""
+    """Let "all" parameters of `network` train, or only one part of it; `which` is a run's key `trainable`.
+
+    Args:
+        network: its parameters outside the part are frozen.
+        which: "all", "temporal", or "spatial", which is what "temporal" leaves frozen.
+    """
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(which == "all" or is_temporal(name))
+        parameter.requires_grad_(which == "all" or is_temporal(name) == (which == "temporal"))

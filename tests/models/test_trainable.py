@@ -18,6 +18,8 @@ def test_set_trainable(make_2d):
     set_trainable(network, "temporal")
     assert trainable(network) == everything - spatial
     assert len(everything - spatial) == 4 * 8  # 4 transformers: q, k, v, out (2), bias, norm (2)
+    set_trainable(network, "spatial")
+    assert trainable(network) == spatial
     set_trainable(network, "all")
     assert trainable(network) == everything
 

@@ -10,7 +10,7 @@ seed, the purpose and the number of a clip, so a set is the same every time.
 
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +153,7 @@ def demo_set(
     fps: float = 12,
     seed: int = 0,
     travel: tuple[float, float] = TRAVEL,
+    video_colours: Collection[str] = tuple(COLOURS),
 ) -> tuple[PackReport, PackReport]:
     """Write the folders `out/train` and `out/validation`: H.264 mp4 and jpg in shards with indices, as `pack` writes.
 
@@ -168,6 +169,8 @@ def demo_set(
         fps: frames per second of a clip.
         seed: another seed gives other clips of the same captions.
         travel: least and most distance that moving shapes move, as for `render_clip`.
+        video_colours: the colours of the training clips, names in COLOURS. The training images have all colours, and so
+            have both kinds of the validation set.
 
     Returns:
         The reports of packing the training and the validation set.
@@ -179,7 +182,7 @@ def demo_set(
 
     # Clips and images are yielded one by one, so that a large set is never in memory as a whole.
     train = itertools.chain(
-        _clip_files(_training_combinations(clips, seed), "train", size, frames, fps, seed, travel),
+        _clip_files(_training_combinations(clips, seed, video_colours), "train", size, frames, fps, seed, travel),
         _image_files(list(itertools.product(COLOURS, SHAPES)), images, "train", size, seed),
     )
     validation = itertools.chain(
@@ -194,15 +197,15 @@ def demo_set(
     )
 
 
-def _training_combinations(clips: int, seed: int) -> list[Combination]:
-    """Return the combinations of the training clips, as evenly as their number allows.
+def _training_combinations(clips: int, seed: int, colours: Collection[str] = tuple(COLOURS)) -> list[Combination]:
+    """Return the combinations of the training clips, of the given colours, as evenly as their number allows.
 
     Of every ten clips the first eight move and the other two grow, shrink or turn. Within both kinds the combinations
     come round in a fixed random order, so that each occurs as often as any other, or once more.
     """
     rng = numpy_generator(seed, "demo order")
-    movers = itertools.cycle([_MOVERS[i] for i in rng.permutation(len(_MOVERS))])
-    stationary = itertools.cycle([_OTHERS[i] for i in rng.permutation(len(_OTHERS))])
+    movers = itertools.cycle([_MOVERS[i] for i in rng.permutation(len(_MOVERS)) if _MOVERS[i][0] in colours])
+    stationary = itertools.cycle([_OTHERS[i] for i in rng.permutation(len(_OTHERS)) if _OTHERS[i][0] in colours])
     return [next(movers if i % 10 < 8 else stationary) for i in range(clips)]
 
 

@@ -151,6 +151,14 @@ def test_demo_set_gives_the_same_bytes_again_and_others_for_another_seed(demo, t
         assert first != {p.name: p.read_bytes() for p in (tmp_path / "other" / split).iterdir()}
 
 
+def test_clips_of_some_colours_and_images_of_all(tmp_path):
+    demo_set(tmp_path, clips=30, images=18, size=16, frames=4, video_colours=("red", "cyan"))
+    train, validation = load_index((str(tmp_path / "train"),)), load_index((str(tmp_path / "validation"),))
+    assert Counter(s.caption.split()[1] for s in train.videos).keys() == {"red", "cyan"}
+    assert {s.caption.split()[1] for s in train.images} == set(COLOURS)
+    assert {s.caption.split()[1] for s in validation.videos} == set(COLOURS)
+
+
 def test_training_clips_are_balanced():
     combinations = _training_combinations(480, 0)
     counts = Counter(combinations)

@@ -1,0 +1,1 @@
+"""The ablations of the paper on rendered clips: arms as data, one runner, an analysis with intervals, a page."""

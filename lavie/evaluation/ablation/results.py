@@ -1,0 +1,114 @@
+"""The results of an ablation: one JSON object a line for each arm and seed."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import DataError
+
+RESULTS = "results.jsonl"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one arm with one seed."""
+
+    ablation: str
+    arm: str
+    seed: int
+    config_hash: str
+    """Of all that decides the result but the seed."""
+    steps: int
+    """Training steps of this arm."""
+    values: dict[str, float | None]
+    """Measures by name; None where none of the samples can be measured."""
+    scores: dict[str, list[float | None]]
+    """The measures of single samples by name, in the order in which they were drawn: that of the other arms too."""
+    weights_sha256: str
+    """Of the file of the averaged weights: on one machine a second run gives the same."""
+    seconds: dict[str, float]
+    """What training and drawing took, and the seconds of processors of the training, which other work does not
+    move much; after a cut, those of the last part."""
+    hardware: str
+    load: float
+    """The machine's load average at the end of training: with more than its cores, times do not count."""
+    versions: dict[str, str]
+    date: str
+    command: str
+
+
+def append(path: Path, result: Result) -> None:
+    """Add a line to a file of results, in one write."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line(result))
+
+
+def line(result: Result) -> str:
+    """Return a result as a line of a file."""
+    return json.dumps(_rounded(asdict(result)), separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    """Return plain values with numbers of seven digits, which is more than a float32 has."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    return [_rounded(part) for part in value] if isinstance(value, list) else value
+
+
+def read(path: Path) -> list[Result]:
+    """Return the results in a file; none if there is no such file. An incomplete last line is left out.
+
+    Raises:
+        DataError: a line is no result.
+    """
+    if not path.exists():
+        return []
+    found = []
+    for number, text in enumerate(path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines(), start=1):
+        try:
+            found.append(Result(**json.loads(text)))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path}, line {number}: no result of `lavie ablate`: {error}") from None
+    return found
+
+
+def gather(places: Iterable[Path]) -> dict[str, list[Result]]:
+    """Return the results below several places, by ablation.
+
+    Args:
+        places: files of results, or folders with .jsonl files of them.
+
+    Raises:
+        DataError: a place holds none; an arm has two results of a seed, or results of two configurations.
+    """
+    found: dict[str, list[Result]] = {}
+    for place in places:
+        files = sorted(place.glob("*.jsonl")) if place.is_dir() else [place]
+        results = [result for file in files for result in read(file)]
+        if not results:
+            raise DataError(f"{place}: no results of `lavie ablate`: wanted a folder with {RESULTS}")
+        for result in results:
+            found.setdefault(result.ablation, []).append(result)
+    for results in found.values():
+        require_one_kind(results)
+    return found
+
+
+def require_one_kind(results: list[Result]) -> None:
+    """Raise DataError if results of an ablation hold an arm and seed twice, or one arm in two configurations."""
+    hashes: dict[str, str] = {}
+    pairs = set()
+    for result in results:
+        where = f"{result.ablation}: arm {result.arm}"
+        if hashes.setdefault(result.arm, result.config_hash) != result.config_hash:
+            raise DataError(
+                f"{where} has results of two configurations, {hashes[result.arm]} and {result.config_hash}: give one "
+                "of them (other steps, --set, --config or code are another configuration)"
+            )
+        if (result.arm, result.seed) in pairs:
+            raise DataError(f"{where} has two results of seed {result.seed}: give one of them")
+        pairs.add((result.arm, result.seed))

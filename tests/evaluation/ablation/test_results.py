@@ -1,0 +1,55 @@
+"""The file of results: what is written is read, and what does not compare is refused."""
+
+import json
+
+import pytest
+
+from lavie.errors import DataError
+from lavie.evaluation.ablation.results import append, gather, line, read
+from tests.evaluation.ablation.made_up import judged, result
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "results.jsonl"
+    written = [judged("rope", 0, "m.x", [1.0, None, 0.0]), result("absolute", 1, values={"x": None})]
+    for one in written:
+        append(path, one)
+    assert read(path) == written
+    assert gather([tmp_path]) == gather([path]) == {"table7": written}
+
+
+def test_numbers_keep_seven_digits():
+    assert json.loads(line(result("rope", 0, values={"x": 0.123456789})))["values"]["x"] == 0.1234568
+
+
+def test_a_line_that_was_cut_is_left_out(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append(path, result("rope", 0))
+    with path.open("a") as file:
+        file.write(line(result("rope", 1))[:50])
+    assert [one.seed for one in read(path)] == [0]
+
+
+def test_a_line_that_is_no_result_is_named(tmp_path):
+    (tmp_path / "results.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(DataError, match=r"results\.jsonl, line 1: no result"):
+        gather([tmp_path])
+
+
+def test_places_without_results_are_named(tmp_path):
+    with pytest.raises(DataError, match="no results"):
+        gather([tmp_path])
+
+
+@pytest.mark.parametrize(
+    "second, words",
+    (
+        (result("rope", 1, config_hash="other"), "two configurations, hash of rope and other"),
+        (result("rope", 0), "two results of seed 0"),
+    ),
+)
+def test_what_does_not_compare_is_refused(tmp_path, second, words):
+    append(tmp_path / "a.jsonl", result("rope", 0))
+    append(tmp_path / "b.jsonl", second)
+    with pytest.raises(DataError, match=words):
+        gather([tmp_path])
