@@ -7,6 +7,7 @@ import typer
 
 from ..errors import ConfigError
 from ..files import require_free
+from .eval_human import app as human
 from .ranks import ranks
 from .runs import Overwrite
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="eval", help="Measure clips, by protocols that stand beside every number.", no_args_is_help=True)
 ucf101 = typer.Typer(name="ucf101", help="The UCF101 protocol of the paper.", no_args_is_help=True)
 app.add_typer(ucf101)
+app.add_typer(human)
 
 Sources = "folders of videos, GIFs or folders of frames, .tar shards, or files of features; may be given several times"
 Weights = Annotated[Path | None, typer.Option(help="I3D of Kinetics-400 as .safetensors, float16 or float32.")]
