@@ -69,6 +69,7 @@ class Trainer:
         self.config, self.sample = config, sample
 
         # The ranks meet, and agree on what they would run.
+        setup_logging()
         self.device = init_distributed(preflight(config, deepspeed_json))
         setup_logging()
         settings = resolve_json(deepspeed_json, config, world_size())
