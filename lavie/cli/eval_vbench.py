@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import make_console, progress_bar
 from ..errors import ConfigError
 from ..files import replacing, require_free
+from .progress import tell
 from .ranks import ranks
 from .runs import Overwrite
 
@@ -83,11 +83,15 @@ def score_command(
     dimensions: Annotated[
         str | None,
         typer.Option(
-            help="With commas: temporal_flickering, blend, subject_consistency (by --dino). By default all that can be."
+            help="Of temporal_flickering, blend, subject_consistency, background_consistency; default: all that can be."
         ),
     ] = None,
     dino: Annotated[
         Path | None, typer.Option(help="A DINO of transformers, as facebook/dino-vitb16: a folder. Others are proxies.")
+    ] = None,
+    clip: Annotated[
+        Path | None,
+        typer.Option(help="CLIP ViT-B/32: a folder of transformers or OpenAI's .pt. Other CLIPs are proxies."),
     ] = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Score what is there, where files of VBench's are missing.")
@@ -102,14 +106,14 @@ def score_command(
 
     if out.suffix != ".json":
         raise ConfigError(f"--out {out}: wanted a .json")
-    networks = {"subject_consistency": dino}
+    networks = {"subject_consistency": dino, "background_consistency": clip}
     able = tuple(name for name in PROMPTS_OF if name not in BY_FRAMES or networks.get(name))
     names = able if dimensions is None else _scored(dimensions, able, BLEND)
     require_free(out, *(_beside(out, name) for name in names), overwrite=overwrite)
 
     from ..evaluation.measured import write_result
-    from ..evaluation.vbench.encoders import Dino, FrameEncoder
-    from ..evaluation.vbench.score import score, vbench_layout
+    from ..evaluation.vbench.encoders import ClipFrames, Dino, FrameEncoder
+    from ..evaluation.vbench.score import called, score, vbench_layout
     from ..evaluation.vbench.suite import read_suite
 
     suite = read_suite(prompts) if prompts else None
@@ -121,10 +125,12 @@ def score_command(
         encoders: dict[str, FrameEncoder] = {}
         if dino is not None and "subject_consistency" in names:
             encoders["subject_consistency"] = Dino(dino, device)
-        with progress_bar(make_console(stderr=True), "clips") as progress:
-            results = score(samples, names, suite, encoders, partial=partial, moved=progress)
+        if clip is not None and "background_consistency" in names:
+            encoders["background_consistency"] = ClipFrames(clip, device)
+        # Only now it is known which networks are proxies, whose results have other names.
+        require_free(*(_beside(out, called(name, encoders.get(name))) for name in names), overwrite=overwrite)
+        results = score(samples, names, suite, encoders, partial=partial, moved=tell("clips"))
         if is_main():
-            require_free(*(_beside(out, name) for name in results), overwrite=overwrite)
             for name, result in results.items():
                 write_result(_beside(out, name), result)
             with replacing(out) as temporary:
@@ -136,8 +142,9 @@ def score_command(
 def _scored(dimensions: str, able: tuple[str, ...], blend: str) -> tuple[str, ...]:
     """Return the dimensions of an option that are to be scored. Raises ConfigError for what cannot be."""
     asked = ",".join(blend if name.strip() == "blend" else name for name in dimensions.split(","))
-    if "subject_consistency" in asked and "subject_consistency" not in able:
-        raise ConfigError("--dimensions subject_consistency: needs --dino FOLDER")
+    for name, option in (("subject_consistency", "--dino FOLDER"), ("background_consistency", "--clip FOLDER")):
+        if name in asked and name not in able:
+            raise ConfigError(f"--dimensions {name}: needs {option}")
     return _names(asked, able)
 
 

@@ -1,4 +1,4 @@
-"""What turns frames into features for the consistency of subject and background: DINO from a local folder.
+"""What turns frames into features for the consistency of subject and background: a local DINO, and a local CLIP.
 
 The path of the pixels is VBench's: torch's resizing of float frames, which does not smooth where it shrinks.
 """
@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from ...config.base import Strict
 from ...errors import CheckpointError, DataError
+from ..clip_network.network import load_clip
+from ..clip_network.protocol import DEVIATION, MEAN
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and deviation of the pixels that DINO was trained on, red, green, blue, in [0, 1]."""
@@ -29,6 +31,15 @@ DINO_B16 = {
     "hidden_act": "gelu",
 }
 """The shape of DINO ViT-B/16, by which VBench's network is told from others, as far as a config tells."""
+CLIP_B32 = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "patch_size": 32,
+    "image_size": 224,
+    "hidden_act": "quick_gelu",
+}
+"""The shape of the image side of OpenAI's CLIP ViT-B/32. Most CLIPs of others have another activation."""
 DINO_EPSILON = 1e-6
 """Of the normalisation in DINO's own code; configs of its converted weights have another."""
 DINO_OFFSET = 0.1
@@ -123,6 +134,39 @@ class Dino:
                 hidden = self._model(pixel_values=pixels, **options).last_hidden_state
             found.append(F.normalize(hidden[:, 0].float(), dim=-1).cpu())
         return torch.cat(found)
+
+
+class ClipFrames:
+    """The image side of CLIP: the feature of a frame is its embedding."""
+
+    def __init__(self, weights: Path, device: torch.device) -> None:
+        """Load a CLIP folder of transformers, or one of OpenAI's .pt files.
+
+        Raises:
+            CheckpointError: it is neither.
+        """
+        try:
+            self._network = load_clip(weights, device)
+        except CheckpointError as error:
+            # The loader names the option of the commands that know one network only.
+            raise CheckpointError(str(error).replace("--weights", "--clip", 1)) from None
+        shape = self._network.config.vision_config
+        shaped = all(getattr(shape, key) == value for key, value in CLIP_B32.items())
+        self.path = FramePath(
+            short_side=self._network.side,
+            interpolation="bicubic",
+            crop=self._network.side,
+            mean=self._network.mean,
+            deviation=self._network.deviation,
+        )
+        self.is_vbenchs = shaped and (self.path.mean, self.path.deviation) == (MEAN, DEVIATION)
+        self.name = f"clip ({shape.hidden_size}, patch {shape.patch_size})"
+        self.sha256 = self._network.sha256
+
+    def __call__(self, frames: np.ndarray) -> Tensor:
+        """(F, H, W, 3) -> (F, D)."""
+        parts = [prepare(frames[first : first + BATCH], self.path) for first in range(0, len(frames), BATCH)]
+        return torch.cat([self._network.embed_pixels(part) for part in parts])
 
 
 def _load(folder: Path, kind: str) -> Any:

@@ -95,6 +95,11 @@ def score(
     return results
 
 
+def called(dimension: str, encoder: FrameEncoder | None) -> str:
+    """Return the name of a score: VBench's only where its network is."""
+    return dimension if encoder is None or encoder.is_vbenchs else OURS + dimension
+
+
 def _wanted(found: Mapping[str, Clip], dimension: str, suite: Suite | None) -> Wanted:
     """Return the clips that a dimension is scored on."""
     if suite is None:
@@ -182,18 +187,18 @@ def _result(
     for name, one in scores.items():
         by_prompt.setdefault(part.prompts[name], []).append(one)
     error = _error([float(np.mean(some)) for some in by_prompt.values()])
-    called = dimension if encoder is None or encoder.is_vbenchs else OURS + dimension
+    name = called(dimension, encoder)
     network = Network(name=encoder.name, sha256=encoder.sha256, path=encoder.path) if encoder else None
     protocol = Protocol(
-        dimension=called,
+        dimension=name,
         prompts_sha256=suite.sha256 if suite else None,
         prompts_of=PROMPTS_OF[dimension] if suite else None,
         weighting="frames" if by_frames else "clips",
         network=network,
     )
     return {
-        "metric": f"vbench {called}",
-        "dimension": called,
+        "metric": f"vbench {name}",
+        "dimension": name,
         "value": value,
         "n": len(names),
         "standard_error": error,

@@ -6,8 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from lavie.errors import CheckpointError, DataError
-from lavie.evaluation.vbench.encoders import DINO_B16, Dino, FramePath, consistency, prepare
+from lavie.evaluation.vbench.encoders import CLIP_B32, DINO_B16, ClipFrames, Dino, FramePath, consistency, prepare
 from lavie.testing import ORACLE_ATOL
+from tests.evaluation.tiny_clip import SIDE, write_clip
 
 CPU = torch.device("cpu")
 TINY = dict(
@@ -155,3 +156,32 @@ def test_folders_that_are_no_dino_are_refused(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(CheckpointError, match="no weights that can be read"):
         Dino(tmp_path, CPU)
+
+
+@pytest.mark.slow
+def test_clips_feature_is_transformers_embedding_of_the_cropped_frame(tmp_path, monkeypatch):
+    from transformers import CLIPVisionModelWithProjection
+
+    write_clip(tmp_path)
+    encoder = ClipFrames(tmp_path, CPU)
+    frames = random_frames(3, 40, 64, 3)
+    x = torch.from_numpy(frames).movedim(-1, 1).float()
+    x = F.interpolate(x, (SIDE, 51), mode="bicubic")[..., 10 : 10 + SIDE] / 255  # (51 - 32) / 2 = 9.5, to the even 10
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (encoder.path.mean, encoder.path.deviation))
+    model = CLIPVisionModelWithProjection.from_pretrained(tmp_path, local_files_only=True)
+    with torch.no_grad():
+        wanted = F.normalize(model(pixel_values=(x - mean) / deviation).image_embeds, dim=-1)
+    assert torch.allclose(encoder(frames), wanted, atol=ORACLE_ATOL)
+
+    assert not encoder.is_vbenchs and encoder.name == "clip (128, patch 8)"
+    shape = model.config.to_dict()
+    for key in CLIP_B32:
+        monkeypatch.setitem(CLIP_B32, key, shape[key])
+    assert ClipFrames(tmp_path, CPU).is_vbenchs
+    monkeypatch.setitem(CLIP_B32, "hidden_act", "gelu")
+    assert not ClipFrames(tmp_path, CPU).is_vbenchs
+
+
+def test_a_folder_that_is_no_clip_is_refused_by_the_option_that_names_it(tmp_path):
+    with pytest.raises(CheckpointError, match=r"^--clip .*no config.json"):
+        ClipFrames(tmp_path, CPU)

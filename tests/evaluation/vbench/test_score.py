@@ -109,9 +109,7 @@ def test_another_network_than_vbenchs_gives_another_name(samples, suite):
 def test_files_that_are_missing_are_told_and_scored_around_on_demand_only(samples, suite, tmp_path):
     for name in names("In a still frame, a sign")[:3]:
         (tmp_path / name).symlink_to(samples / name)
-    with pytest.raises(
-        DataError, match=r"flickering: 2 of 5 files missing, as In a still frame, a sign-3.mp4"
-    ):
+    with pytest.raises(DataError, match=r"flickering: 2 of 5 files missing, as In a still frame, a sign-3.mp4"):
         score(tmp_path, PIXELS[:1], suite, {})
     result = score(tmp_path, PIXELS[:1], suite, {}, partial=True)["temporal_flickering"]
     assert result["n"] == 3 and result["data"]["missing"] == names("In a still frame, a sign")[3:]
