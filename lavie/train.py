@@ -53,7 +53,11 @@ def main(words: Sequence[str] | None = None, program: str | None = None) -> None
             stop.catch_interrupts()
         from lavie.inference.generate import validation_sampler
 
-        sample = validation_sampler(config)
+        sample, measure = validation_sampler(config), None
+        if config.eval.steps:
+            from lavie.evaluation.during import TrainingMeasure
+
+            measure = TrainingMeasure(config)
         if args.dry_run:
             from lavie.training.dry_run import dry_run_text
 
@@ -61,7 +65,7 @@ def main(words: Sequence[str] | None = None, program: str | None = None) -> None
             return
         from lavie.training.trainer import Trainer
 
-        with Trainer(config, deepspeed, sample=sample) as trainer:
+        with Trainer(config, deepspeed, sample=sample, measure=measure) as trainer:
             code = 0 if trainer.fit() else stop.STOPPED
     except KeyboardInterrupt:
         code = stop.INTERRUPTED

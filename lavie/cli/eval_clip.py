@@ -14,8 +14,9 @@ from .runs import Overwrite
 
 if TYPE_CHECKING:
     from ..evaluation.captions import Captions
+    from ..evaluation.clip_source import Clip
 
-clipsim_app = typer.Typer(name="clipsim", help="How well clips show their captions, by CLIP.")
+clipsim_app = typer.Typer(name="clipsim")
 
 CLIPS = "A folder of videos, GIFs or folders of frames, or .tar shards."
 Weights = Annotated[
@@ -50,7 +51,8 @@ def clipsim_command(
         Path | None,
         typer.Option(
             help="A .jsonl or .csv with a column name (or video, file) and a column prompt (or caption, text): the jobs"
-            " of lavie sample --jobs, or a table of your own. Default: CLIPS/prompts.jsonl, as lavie sample writes it."
+            " of lavie sample --jobs, or a table of your own. Default: CLIPS/prompts.jsonl, as lavie sample writes it,"
+            " or the captions of shards."
         ),
     ] = None,
     annotation: Annotation = None,
@@ -68,9 +70,10 @@ def clipsim_command(
     features: Features = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Mean cosine of CLIP's embeddings of frames and caption, over frames, then clips. Under torchrun the ranks share.
+    """How well clips show their captions: the cosine of CLIP's embeddings, a mean over frames, then over clips.
 
-    With --annotation it is the protocol of MSR-VTT: one caption of each test video, drawn by the seed.
+    Under torchrun the ranks share the clips. With --annotation it is the protocol of MSR-VTT: one caption of each test
+    video, drawn by the seed.
     """
     if context.invoked_subcommand:
         return
@@ -88,8 +91,8 @@ def clipsim_command(
     from ..evaluation.clipsim import clipsim
     from ..inference.load import default_device
 
-    asked = _captions(clips, captions, annotation, seed)
     found = find_clips(clips)
+    asked = _captions(clips, found, captions, annotation, seed)
     with ranks():
         network = load_clip(weights, default_device())
         result = clipsim(
@@ -157,16 +160,23 @@ def aesthetic_command(
         _finish(result, out, f"aesthetic ({rating.kind})")
 
 
-def _captions(clips: Path, captions: Path | None, annotation: Path | None, seed: int) -> "Captions":
+def _captions(
+    folder: Path, clips: "list[Clip]", captions: Path | None, annotation: Path | None, seed: int
+) -> "Captions":
     """Return the captions that a call asks for."""
-    from ..evaluation.captions import msrvtt_captions, read_captions
+    from ..evaluation.captions import msrvtt_captions, own_captions, read_captions, require_drawn_of
 
+    if captions:
+        return read_captions(captions)
+    drawn = read_captions(folder / PROMPTS) if (folder / PROMPTS).is_file() else own_captions(clips, folder)
     if annotation:
-        return msrvtt_captions(annotation, seed)
-    table = captions or clips / PROMPTS
-    if captions is None and not table.is_file():
-        raise ConfigError(f"{clips} holds no {PROMPTS}: wanted --captions TABLE or --annotation JSON")
-    return read_captions(table)
+        asked = msrvtt_captions(annotation, seed)
+        if drawn:
+            require_drawn_of(drawn, asked)
+        return asked
+    if drawn is None:
+        raise ConfigError(f"{folder} holds no {PROMPTS}: wanted --captions TABLE or --annotation JSON")
+    return drawn
 
 
 def _check(out: Path, features: Path | None, overwrite: bool) -> None:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from .base import OptionalPath, PathText, Strict
 from .data import DataConfig, DegradationConfig
+from .evaluation import EvalConfig
 from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
 from .names import SamplerName, StageName
 from .stages import STAGES
@@ -199,6 +200,8 @@ class TrainConfig(Strict):
     Default: a few, as every validation reads them."""
     validation_prompts: tuple[str, ...] = ()
     """base only: prompts that are sampled at every validation, into output_dir/samples. Default: none."""
+    eval: EvalConfig = EvalConfig()
+    """base only: what is measured of samples while the run trains."""
 
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":
@@ -227,6 +230,13 @@ class TrainConfig(Strict):
             raise ValueError(
                 f"model.in_channels and model.out_channels are {self.model.in_channels} and {self.model.out_channels}, "
                 f"but stage {self.stage} with an autoencoder of {channels} channels needs {wanted[0]} and {wanted[1]}"
+            )
+
+        # Samples are measured against held-out clips, and drawn from their captions.
+        if self.eval.steps and (self.stage != "base" or not self.data.validation):
+            raise ValueError(
+                f"eval.steps is set: it needs stage base and data.validation, and got stage {self.stage}"
+                + ("" if self.data.validation else " without data.validation")
             )
 
         # What the stage asks of all sections.

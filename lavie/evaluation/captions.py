@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..errors import DataError
 from ..inference.jobs import Job
 from ..seeds import key64
-from .clip_source import VIDEOS
+from .clip_source import VIDEOS, Clip
 
 NAMES = ("name", "video", "file")
 TEXTS = ("prompt", "caption", "text")
@@ -76,6 +76,27 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield f"line {number}", row if isinstance(row, dict) else {}
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"--captions {path}: cannot be read: {error}") from None
+
+
+def own_captions(clips: Sequence[Clip], source: Path) -> Captions | None:
+    """Return the captions that the clips bring along, as those of shards do; None unless all have one."""
+    texts = {plain_name(clip.name): clip.caption for clip in clips if clip.caption is not None}
+    return Captions(texts, {"source": str(source)}) if len(texts) == len(clips) else None
+
+
+def require_drawn_of(drawn: Captions, captions: Captions) -> None:
+    """Raise DataError if clips were drawn of other texts than those that are asked of them.
+
+    Args:
+        drawn: what the clips were drawn of.
+        captions: what they are to be scored by.
+    """
+    others = [name for name, text in drawn.texts.items() if captions.texts.get(name, text) != text]
+    if others:
+        raise DataError(
+            f"{len(others)} clips were drawn of other captions, as {others[0]} of {drawn.texts[others[0]]!r}, and not "
+            f"{captions.texts[others[0]]!r}: wanted the --seed and the annotations of their prompts"
+        )
 
 
 def match(names: Sequence[str], captions: Captions) -> list[str]:

@@ -75,7 +75,11 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     """
     for key, what in (("metric", "metrics"), ("protocol_hash", "protocols"), ("n", "numbers of clips")):
         if a[key] != b[key]:
-            hint = " (preset, frames, seed, weights: see protocol in both)" if key == "protocol_hash" else ""
+            hint = (
+                " (steps, frames, seed, weights, captions: see protocol, weights and data in both)"
+                if key == "protocol_hash"
+                else ""
+            )
             raise DataError(f"two {what} do not compare: {a[key]} and {b[key]}{hint}")
     reals = [result.get("data", {}).get("real", {}).get("hash") for result in (a, b)]
     if reals[0] != reals[1]:

@@ -46,6 +46,8 @@ DrawSamples = Callable[[VideoUNet, Objective, Path], None]
 """Draws the validation prompts with a network, the objective's encoders and its schedule, into a folder. Collective.
 
 Where the folder lists what was drawn, as `lavie.inference.generate` does, the writers of report_to show it."""
+Measure = Callable[[VideoUNet, Objective], dict[str, float]]
+"""Draws samples with a network, and returns what is measured of them, by name. Collective."""
 
 
 class Trainer:
@@ -55,18 +57,25 @@ class Trainer:
     is built. The process group belongs to the process; `end_distributed` leaves it.
     """
 
-    def __init__(self, config: TrainConfig, deepspeed_json: str | Path, sample: DrawSamples | None = None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        deepspeed_json: str | Path,
+        sample: DrawSamples | None = None,
+        measure: Measure | None = None,
+    ) -> None:
         """Build the run.
 
         Args:
             config: the run.
             deepspeed_json: DeepSpeed's settings; see `resolve_json`.
             sample: draws the validation prompts. Training does not know inference, so it is handed in.
+            measure: measures samples every eval.steps steps; handed in for the same reason.
 
         Raises:
             LavieError: the config, the nodes, the data, the weights or the checkpoint cannot be used as asked.
         """
-        self.config, self.sample = config, sample
+        self.config, self.sample, self.measure = config, sample, measure
 
         # The ranks meet, and agree on what they would run.
         setup_logging()
@@ -77,6 +86,8 @@ class Trainer:
         require_device(config, self.device)
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
+        if config.eval.steps and measure is None:
+            raise ConfigError("eval.steps is set, but this Trainer was given nothing to measure with")
 
         # Files that must be there, and a folder that must be free: no data has been read yet.
         claim(config.output_dir)
@@ -172,6 +183,8 @@ class Trainer:
                 save(self.engine, self.ema, config, step)
             if last or step % config.validation_steps == 0:
                 self._validate(step)
+            if config.eval.steps and (last or step % config.eval.steps == 0):
+                self._evaluate(step)
 
         self.close()
         return not stopped
@@ -256,6 +269,16 @@ class Trainer:
                 self.sample(network, self.objective, folder)
                 if self.metrics:
                     self.metrics.show_samples(step, folder)
+        barrier()
+
+    def _evaluate(self, step: int) -> None:
+        """Record what is measured of the averaged network's samples after a step, counted from 1. Collective."""
+        assert self.measure is not None
+        network = averaged_network(self.engine.module, self.ema, self.config, self.device)
+        with self.objective.encoders_at_hand():
+            measured = self.measure(network, self.objective)
+        if self.metrics:
+            self.metrics.log({"step": step, "time": now(), **measured})
         barrier()
 
 

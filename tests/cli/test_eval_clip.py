@@ -17,6 +17,7 @@ def folder(tmp_path_factory):
         frames = write_clips(folder / name, seed=seed)
         lines = [json.dumps({"name": clip, "prompt": f"a {clip}"}) for clip in frames]
         (folder / name / "prompts.jsonl").write_text("\n".join(lines))
+    write_clips(folder / "own")
     torch.save({"weight": torch.ones(1, OUT), "bias": torch.ones(1)}, folder / "head.pth")
     videos = [{"video_id": f"clip{n}", "split": "test"} for n in range(5)]
     sentences = [{"caption": f"a {n}", "video_id": f"clip{n % 5}", "sen_id": n} for n in range(100)]
@@ -59,7 +60,7 @@ def test_two_checkpoints_are_scored_on_shared_features_and_compared(run, tmp_pat
 def test_msrvtt(run, tmp_path):
     assert "5 jobs" in run("clipsim", "prompts", "a.json", "--out", tmp_path / "jobs.jsonl", "--seed", 4)
     jobs = [json.loads(line) for line in (tmp_path / "jobs.jsonl").read_text().splitlines()]
-    words = ("clipsim", "--clips", "before", "--weights", "clip", "--out")
+    words = ("clipsim", "--clips", "own", "--weights", "clip", "--out")
     run(*words, tmp_path / "a.json", "--annotation", "a.json", "--seed", 4, "--frames", 2, "--fit", "stretch")
     run(*words, tmp_path / "b.json", "--captions", tmp_path / "jobs.jsonl", "--frames", 2, "--fit", "stretch")
     a, b = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "ab")
@@ -68,6 +69,8 @@ def test_msrvtt(run, tmp_path):
     assert "MSR-VTT has 2990" in a["notes"][0]
     run(*words, tmp_path / "c.json", "--annotation", "a.json", "--frames", 2, "--fit", "stretch")
     assert json.loads((tmp_path / "c.json").read_text())["protocol_hash"] != a["protocol_hash"]
+    with pytest.raises(DataError, match="5 clips were drawn of other captions, as clip0 of 'a clip0', and not"):
+        run("clipsim", "--clips", "before", "--weights", "clip", "--annotation", "a.json", "--out", tmp_path / "d.json")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +81,7 @@ def test_msrvtt(run, tmp_path):
         (("--out", "a.json"), ConfigError, "a.json exists"),
         (("--out", "x.json", "--features", "x"), ConfigError, "wanted a .safetensors"),
         (("--out", "x.json", "--captions", "c.csv", "--annotation", "a.json"), ConfigError, "give one of them"),
-        (("--out", "x.json", "--clips", "clip"), ConfigError, "holds no prompts.jsonl: wanted --captions"),
+        (("--out", "x.json", "--clips", "own"), ConfigError, "holds no prompts.jsonl: wanted --captions"),
         (("--out", "x.json", "--weights", "w.pt"), ConfigError, "has no tokenizer: add --tokenizer"),
         (("--out", "x.json", "--captions", "c.csv"), DataError, "c.csv: cannot be read"),
     ),

@@ -9,10 +9,16 @@ from lavie.evaluation.captions import (
     match,
     msrvtt_captions,
     msrvtt_jobs,
+    own_captions,
     plain_name,
     read_captions,
+    require_drawn_of,
 )
+from lavie.evaluation.clip_source import VideoClip, find_clips
 from lavie.inference.jobs import read_jobs, write_jobs
+from tests.training.fixtures import rendered
+
+__all__ = ["rendered"]
 
 
 def annotation(path, videos=3, captions=20, shuffled=False):
@@ -72,6 +78,25 @@ def test_clips_and_captions_are_matched_by_name():
     with pytest.raises(DataError, match=r"a\.mp4 and a\.mov are of one caption"):
         match(["a.mp4", "a.mov"], captions)
     assert plain_name("v1.5") == "v1.5" and plain_name("x.MP4") == "x"
+
+
+def test_clips_drawn_of_other_captions_are_refused():
+    asked = Captions({"a": "x", "b": "y"}, {})
+    require_drawn_of(Captions({"a": "x", "c": "z"}, {}), asked)
+    with pytest.raises(
+        DataError, match=r"1 clips were drawn of other captions, as b of 'z', and not 'y': wanted the --seed"
+    ):
+        require_drawn_of(Captions({"a": "x", "b": "z"}, {}), asked)
+
+
+def test_clips_of_shards_bring_their_captions(rendered):
+    clips = find_clips(rendered / "validation")
+    captions = own_captions(clips, rendered)
+    assert (
+        captions.texts == {clip.name: clip.sample.caption for clip in clips}
+        and match([c.name for c in clips], captions) == []
+    )
+    assert own_captions([*clips, VideoClip("x.mp4", rendered)], rendered) is None
 
 
 def test_msrvtt_draws_one_caption_of_each_test_video_by_the_seed(tmp_path):
