@@ -187,18 +187,18 @@ def _result(
     for name, one in scores.items():
         by_prompt.setdefault(part.prompts[name], []).append(one)
     error = _error([float(np.mean(some)) for some in by_prompt.values()])
-    name = called(dimension, encoder)
+    title = called(dimension, encoder)
     network = Network(name=encoder.name, sha256=encoder.sha256, path=encoder.path) if encoder else None
     protocol = Protocol(
-        dimension=name,
+        dimension=title,
         prompts_sha256=suite.sha256 if suite else None,
         prompts_of=PROMPTS_OF[dimension] if suite else None,
         weighting="frames" if by_frames else "clips",
         network=network,
     )
     return {
-        "metric": f"vbench {name}",
-        "dimension": name,
+        "metric": f"vbench {title}",
+        "dimension": title,
         "value": value,
         "n": len(names),
         "standard_error": error,
