@@ -141,11 +141,19 @@ def score_command(
 
 def _scored(dimensions: str, able: tuple[str, ...], blend: str) -> tuple[str, ...]:
     """Return the dimensions of an option that are to be scored. Raises ConfigError for what cannot be."""
-    asked = ",".join(blend if name.strip() == "blend" else name for name in dimensions.split(","))
-    for name, option in (("subject_consistency", "--dino FOLDER"), ("background_consistency", "--clip FOLDER")):
-        if name in asked and name not in able:
-            raise ConfigError(f"--dimensions {name}: needs {option}")
-    return _names(asked, able)
+    needs = {"subject_consistency": "--dino FOLDER", "background_consistency": "--clip FOLDER"}
+    asked = [blend if name.strip() == "blend" else name.strip() for name in dimensions.split(",") if name.strip()]
+    for name in asked:
+        if name in needs and name not in able:
+            raise ConfigError(f"--dimensions {name}: needs {needs[name]}")
+        if name not in able:
+            raise ConfigError(
+                f"--dimensions {name}: wanted of temporal_flickering, blend, subject_consistency (--dino), "
+                "background_consistency (--clip); the others need networks that only VBench itself runs"
+            )
+    if not asked:
+        raise ConfigError("--dimensions is empty: leave it out to score all that can be")
+    return tuple(name for name in able if name in asked)
 
 
 def _beside(out: Path, dimension: str) -> Path:

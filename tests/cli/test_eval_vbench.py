@@ -119,7 +119,11 @@ def test_a_folder_of_clips_is_scored_without_prompts(call, tmp_path):
         (("--out", "r"), "wanted a .json"),
         (("--out", "r.json", "--dimensions", "subject_consistency"), "subject_consistency: needs --dino FOLDER"),
         (("--out", "r.json", "--dimensions", "background_consistency"), "background_consistency: needs --clip"),
-        (("--out", "r.json", "--dimensions", "motion_smoothness"), "wanted of temporal_flickering, lavie_blend"),
+        (
+            ("--out", "r.json", "--dimensions", "motion_smoothness"),
+            "motion_smoothness: wanted of temporal_flickering, blend",
+        ),
+        (("--out", "r.json", "--dimensions", " ,"), "--dimensions is empty"),
         (("--out", "r.json", "--dimensions", "blend"), "no such file or folder"),
         (("--out", "r.json", "--dino", "."), "config.json cannot be read"),
     ),
