@@ -1,8 +1,10 @@
 import json
+from hashlib import sha256
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from lavie.errors import CheckpointError, DataError
@@ -104,6 +106,9 @@ def test_only_dinos_shape_and_pixels_have_vbenchs_name(tmp_path):
     save_vit(tmp_path)
     encoder = Dino(tmp_path, CPU)
     assert not encoder.is_vbenchs and encoder.name == "vit (32, patch 32)"
+    stored = load_file(tmp_path / "model.safetensors")
+    digests = sorted(sha256(f"{tuple(v.shape)}\n".encode() + v.numpy().tobytes()).digest() for v in stored.values())
+    assert encoder.sha256 == sha256(b"".join(digests)).hexdigest()
     other = tmp_path / "other"
     save_vit(other, hidden_size=64)
     assert Dino(other, CPU).sha256 != encoder.sha256
