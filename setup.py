@@ -16,6 +16,7 @@ WANDB = ["wandb>=0.19"]
 PAGES = ["starlette>=0.46", "uvicorn>=0.34"]
 DEV = [
     *DALI,
+    *EIGHT_BIT,
     *MPI,
     *PAGES,
     *REMOTE,

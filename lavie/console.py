@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+TIME = "%Y-%m-%d %H:%M:%S"
+"""The time of day with which a line of a log begins."""
 LINES = 20
 """Lines that a piece of work prints of its progress where there is no terminal, at most."""
 

@@ -5,10 +5,13 @@ Every rank takes part in every collective: a branch on the rank around one of th
 """
 
 import logging
+import sys
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from .console import TIME
 
 log = logging.getLogger("lavie")
 
@@ -65,6 +68,11 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def setup_logging() -> None:
-    """Let rank 0 log at INFO, the others at ERROR."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    log.setLevel(logging.INFO if is_main() else logging.ERROR)
+    """Let rank 0 log at INFO and the others at ERROR; all at WARNING, where there is no process group yet.
+
+    Lines begin with the time of day, unless a terminal shows them.
+    """
+    stamp = "" if sys.stderr.isatty() else "%(asctime)s "
+    logging.basicConfig(format=f"{stamp}%(message)s", datefmt=TIME, level=logging.WARNING)
+    of_rank = logging.INFO if is_main() else logging.ERROR
+    log.setLevel(of_rank if initialized() else logging.WARNING)

@@ -13,6 +13,7 @@ The launcher is found in this order, because one may have started another:
 import ipaddress
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,11 @@ MPI_LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
 SLURM_NUMBERS = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_STEP_NUM_TASKS"}
 """torch.distributed's names -> the variables that srun sets in its tasks. mpirun may start its daemons by srun, so MPI
 is asked first."""
+
+LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "LOCAL_SIZE")
+"""The number of ranks of one node, as torchrun names it, and as DeepSpeed's launcher does."""
+SHOWN = 4
+"""Nodes, names or ranges of ranks that a message lists."""
 
 Launcher = Literal["torch", "mpi", "slurm", "none"]
 
@@ -120,6 +126,39 @@ def launched_rank() -> LaunchedRank:
         return LaunchedRank(launcher, 0, 1, local_rank)
     ranks = _number(world_size, 1) if world_size in os.environ else 1
     return LaunchedRank(launcher, _number(rank, 0, ranks - 1), ranks, local_rank)
+
+
+def local_world_size() -> int:
+    """Return the number of ranks on this node as the launcher says it: LOCAL_WORLD_SIZE, else DeepSpeed's LOCAL_SIZE.
+
+    It is 1 where no launcher says it.
+
+    Raises:
+        ConfigError: it is no such number.
+    """
+    name = next((name for name in LOCAL_SIZES if os.environ.get(name)), None)
+    return _number(name, 1) if name else 1
+
+
+def name_ranks(ranks: Sequence[int], world_size: int | None = None) -> str:
+    """Return some ranks in words: "rank 3", "ranks 0-2, 5, 7-8", or "all 64 ranks".
+
+    Args:
+        ranks: ascending, at least one. Of many ranges, the first SHOWN are named.
+        world_size: the number of all ranks, where their being all is worth a word.
+    """
+    if len(ranks) == world_size:
+        return f"all {world_size} ranks"
+    firsts = [rank for rank in ranks if rank - 1 not in ranks]
+    lasts = [rank for rank in ranks if rank + 1 not in ranks]
+    spans = [f"{first}" if first == last else f"{first}-{last}" for first, last in zip(firsts, lasts, strict=True)]
+    return f"rank{'s' if len(ranks) > 1 else ''} {list_some(spans)}"
+
+
+def list_some(names: Sequence[str]) -> str:
+    """Return the first SHOWN of some names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def planned_world_size() -> int:

@@ -49,16 +49,23 @@ def main(words: Sequence[str] | None = None, program: str | None = None) -> None
         require_paths(line.plain, ("CONFIG.yaml",), optional=True)
         config = load_config(find_config(*line.plain or (DEFAULT,)), line.overrides)
         deepspeed = find_config(args.deepspeed, "--deepspeed")
+        if not args.dry_run:
+            stop.catch_interrupts()
+        from lavie.inference.generate import validation_sampler
+
+        sample, measure = validation_sampler(config), None
+        if config.eval.steps:
+            from lavie.evaluation.during import TrainingMeasure
+
+            measure = TrainingMeasure(config)
         if args.dry_run:
             from lavie.training.dry_run import dry_run_text
 
             print(dry_run_text(config, deepspeed))
             return
-        stop.catch_interrupts()
-        from lavie.inference.generate import validation_sampler
         from lavie.training.trainer import Trainer
 
-        with Trainer(config, deepspeed, sample=validation_sampler(config)) as trainer:
+        with Trainer(config, deepspeed, sample=sample, measure=measure) as trainer:
             code = 0 if trainer.fit() else stop.STOPPED
     except KeyboardInterrupt:
         code = stop.INTERRUPTED

@@ -3,12 +3,14 @@
 import itertools
 import os
 import signal
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: pytest-xdist keeps every core busy
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,7 +90,11 @@ def make_vae() -> Callable[[float], Any]:
 
 @pytest.fixture
 def poison(monkeypatch):
-    """Provide a function after whose call fresh memory holds NaN: that of torch.empty and its kin, and ATen's own."""
+    """Provide a function after whose call fresh memory holds NaN: that of torch.empty and its kin, and ATen's own.
+
+    So does, in Triton's interpreter, what a masked load without `other` has where its mask is false: on a GPU it is
+    undefined, and the interpreter alone would make it zero.
+    """
 
     def poisoned(function):
         """Return `function` with a result full of NaN, where its dtype has one."""
@@ -108,6 +114,19 @@ def poison(monkeypatch):
         assert torch.empty(3).isnan().all() and torch.ones(1).new_empty(3).isnan().all()
         monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
         torch.use_deterministic_algorithms(True)
+        if interpreter := sys.modules.get("triton.runtime.interpreter"):
+            load = interpreter.InterpreterBuilder.create_masked_load
+
+            def masked_load(self, pointers, mask, other, *options):
+                """Load, with NaN where nothing is asked for; the interpreter keeps bfloat16 as its bits."""
+                dtype = pointers.get_element_ty()
+                if other is None and dtype.is_floating():
+                    value = 0x7FC0 if dtype.is_bf16() else np.nan
+                    data = np.full(pointers.data.shape, value, interpreter._get_np_dtype(dtype))
+                    other = interpreter.TensorHandle(data, dtype)
+                return load(self, pointers, mask, other, *options)
+
+            monkeypatch.setattr(interpreter.InterpreterBuilder, "create_masked_load", masked_load)
 
     yield start
     torch.use_deterministic_algorithms(False)

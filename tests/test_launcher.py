@@ -13,6 +13,7 @@ from lavie import launcher
 from lavie.data.prepare.indexing import several_ranks
 from lavie.errors import ConfigError
 from lavie.launcher import (
+    LOCAL_SIZES,
     MPI_LOCAL_RANKS,
     MPI_NUMBERS,
     SLURM_NUMBERS,
@@ -20,6 +21,9 @@ from lavie.launcher import (
     Place,
     find_place,
     launched_rank,
+    list_some,
+    local_world_size,
+    name_ranks,
     planned_world_size,
 )
 
@@ -90,6 +94,30 @@ def test_a_rank_that_cannot_be(monkeypatch, environment, message):
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=message):
         launched_rank()
+
+
+def test_the_launcher_says_how_many_ranks_a_node_has(monkeypatch):
+    """As torchrun and as DeepSpeed's launcher name it; nobody says it of a rank alone."""
+    for name in LOCAL_SIZES:
+        monkeypatch.delenv(name, raising=False)
+    assert local_world_size() == 1
+    monkeypatch.setenv("LOCAL_SIZE", "4")
+    assert local_world_size() == 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "two")
+    with pytest.raises(ConfigError, match="LOCAL_WORLD_SIZE is 'two': wanted 1 or more"):
+        local_world_size()
+
+
+def test_how_many_names_are_shown():
+    assert list_some(["a"]) == "a" and list_some(list("abcd")) == "a, b, c, d"
+    assert list_some(list("abcde")) == "a, b, c, d and 1 more"
+
+
+def test_ranks_are_named_by_ranges():
+    assert name_ranks([3], 64) == name_ranks([3]) == "rank 3"
+    assert name_ranks([0, 1, 2, 5, 7, 8], 64) == "ranks 0-2, 5, 7-8"
+    assert name_ranks(range(64), 64) == "all 64 ranks"
+    assert name_ranks(range(0, 64, 2)) == "ranks 0, 2, 4, 6 and 28 more"
 
 
 def test_a_rank_without_a_number_of_ranks_is_alone(environment):

@@ -15,6 +15,8 @@ from lavie.testing import LOSS_RTOL, free_port
 from tests.launch.slurm import SlurmCluster, lacking
 from tests.nodes import BIN, SSHD, environment, finish
 
+pytestmark = pytest.mark.slow
+
 STEPS = 10
 PYTHON = str(BIN / "python")
 
@@ -93,7 +95,6 @@ def deepspeed(port: int, arguments: list) -> None:
     here(BIN / "deepspeed", "--num_gpus", 2, "--master_port", port, *arguments)
 
 
-@pytest.mark.slow
 def test_one_rank(trained):
     """No launcher, twice the batch: what two ranks compute, but for the order of sums."""
     alone = trained("python", lambda port, arguments: here(PYTHON, *arguments, "train_batch_size=4"))
@@ -126,7 +127,6 @@ def test_srun(trained):
         slurm.stop()
 
 
-@pytest.mark.slow
 def test_torchrun_on_two_nodes(trained, cluster):
     first, _second = cluster.nodes
 

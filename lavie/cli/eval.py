@@ -7,18 +7,22 @@ import typer
 
 from ..errors import ConfigError
 from ..files import require_free
+from .eval_clip import aesthetic_command, clipsim_app
 from .eval_human import app as human
+from .eval_vbench import app as vbench
+from .progress import tell
 from .ranks import ranks
 from .runs import Overwrite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..evaluation.fvd.extractors import Extractor
 
 app = typer.Typer(name="eval", help="Measure clips, by protocols that stand beside every number.", no_args_is_help=True)
 ucf101 = typer.Typer(name="ucf101", help="The UCF101 protocol of the paper.", no_args_is_help=True)
 app.add_typer(ucf101)
+app.add_typer(clipsim_app)
+app.command("aesthetic")(aesthetic_command)
+app.add_typer(vbench)
 app.add_typer(human)
 
 Sources = "folders of videos, GIFs or folders of frames, .tar shards, or files of features; may be given several times"
@@ -37,6 +41,10 @@ def fvd_command(
     ] = "lavie",
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip; default: the preset's, 16.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of random clip starts and draws; default: the preset's, 0.")] = None,
+    split: Annotated[
+        list[Path] | None,
+        typer.Option(help="A text file that lists which clips of the folder --real count, as UCF101's trainlist."),
+    ] = None,
     features: Annotated[
         Path | None, typer.Option(help="A .safetensors that keeps the features: a call that was cut goes on with it.")
     ] = None,
@@ -87,29 +95,13 @@ def fvd_command(
             preset=preset,
             frames=by_frame,
             shuffled=shuffled,
+            splits=split or (),
             keep=features,
-            progress=_progress,
+            progress=tell,
         )
         if is_main():
             write_result(out, result)
             _print_fvd(result, out)
-
-
-def _progress(what: str) -> "Callable[[int, int], None]":
-    """Return a function that prints a line now and then of how many clips are done."""
-    from ..distributed import is_main
-
-    printed = 0
-
-    def moved(done: int, total: int) -> None:
-        """Print a line at every tenth of the work."""
-        nonlocal printed
-        part = 10 * done // total
-        if is_main() and part > printed:
-            printed = part
-            typer.echo(f"{what}: {done:,} of {total:,}", err=True)
-
-    return moved
 
 
 def _print_fvd(result: dict[str, Any], out: Path) -> None:

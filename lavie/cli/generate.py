@@ -16,11 +16,22 @@ if TYPE_CHECKING:
     from ..inference.cascade import Cascade
 
 
+CONFIGS = ("base.yaml", "interpolation.yaml", "vsr.yaml")
+"""The shipped configs of the cascade at full size."""
+
+
 def generate(
     cascade: Annotated[
-        Path,
+        Path | None,
         typer.Option(help="A folder with base/, interpolation/ and vsr/: exported folders, runs, or checkpoints."),
-    ],
+    ] = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --dry-run and without --cascade: a config of each stage, a file or the name of a shipped one; "
+            "default: base.yaml, interpolation.yaml and vsr.yaml. Nothing need be trained."
+        ),
+    ] = None,
     prompt: Prompt = None,
     prompt_file: PromptFile = None,
     out: Annotated[
@@ -61,17 +72,28 @@ def generate(
 
     def load(device: "torch.device | None" = None) -> Cascade:
         """Return the cascade that the options ask for."""
+        assert cascade is not None
         return Cascade.from_pretrained(
             cascade, overrides=set_ or [], seed=seed, stop_after=stop_after, device=device, offload=offload
         )
 
+    if config and (cascade or not dry_run):
+        raise ConfigError("--config is for --dry-run without --cascade: the runs of a cascade have their own configs")
     if dry_run:
         import torch
 
-        _print_estimate(load(torch.device("meta")), offload, sequential_guidance)
+        from ..inference.memory import planned_cascade
+
+        planned = load(torch.device("meta")) if cascade else None
+        if planned is None:
+            configs = config or CONFIGS
+            planned = planned_cascade(configs, overrides=set_ or [], seed=seed, stop_after=stop_after)
+        _print_estimate(planned, offload, sequential_guidance)
         if prompt or prompt_file:
             read_prompts(prompt, prompt_file)
         return
+    if cascade is None:
+        raise ConfigError("--cascade is missing: wanted a folder with base/, interpolation/ and vsr/")
     prompts = read_prompts(prompt, prompt_file)
     if out is None:
         raise ConfigError("--out is missing: wanted a folder for the videos")

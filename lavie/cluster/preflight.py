@@ -22,8 +22,8 @@ import torch.distributed as dist
 from ..config.train import TrainConfig
 from ..distributed import log
 from ..errors import ClusterError, LostRankError
-from ..launcher import Place, find_place
-from .rank_facts import differences, gather_facts, list_some, name_ranks
+from ..launcher import Place, find_place, list_some, name_ranks
+from .rank_facts import differences, gather_facts
 from .rendezvous import PATIENCE, meet, start_timeout
 
 LATE = 10.0

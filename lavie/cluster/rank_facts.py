@@ -14,7 +14,7 @@ import torch
 from ..config.train import TrainConfig
 from ..data.shards.index_file import SUFFIX, index_path, read_header
 from ..errors import DataError
-from ..launcher import Place
+from ..launcher import SHOWN, Place, list_some
 
 PACKAGES = ("torch", "deepspeed", "triton", "transformers", "diffusers", "safetensors", "numpy", "av", "pillow")
 """The packages whose versions must agree."""
@@ -22,8 +22,6 @@ LISTED = 2000
 """Shards of a dataset that are listed one by one, with the start of each index; of more, only number and bytes."""
 HEAD = 4096
 """Bytes at the start of an index that are compared: they hold the tar's size and fingerprint."""
-SHOWN = 4
-"""Nodes or names that a message lists."""
 
 
 def gather_facts(place: Place, config: TrainConfig, deepspeed_json: str | Path, waited: float = 0.0) -> dict[str, Any]:
@@ -187,21 +185,6 @@ def _nodes(ranks: Sequence[Mapping[str, Any]], values: Sequence[Any], wanted: An
         if (value == wanted) == equal:
             chosen.setdefault(facts["node"], facts["rank"])
     return list_some([f"{node} (rank {first})" for node, first in chosen.items()])
-
-
-def list_some(names: Sequence[str]) -> str:
-    """Return the first SHOWN of some names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
-
-
-def name_ranks(ranks: Sequence[int]) -> str:
-    """Return some ranks in words: "rank 3", "ranks 8 to 15", or the first few where they are no such range."""
-    if len(ranks) == 1:
-        return f"rank {ranks[0]}"
-    if list(ranks) == list(range(ranks[0], ranks[-1] + 1)):
-        return f"ranks {ranks[0]} to {ranks[-1]}"
-    return "ranks " + list_some([str(rank) for rank in ranks])
 
 
 def _version(package: str) -> str | None:

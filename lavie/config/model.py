@@ -84,6 +84,12 @@ class UNetConfig(Strict):
     temporal_convolutions: bool = False
     """Whether temporal residual blocks precede the transformers, and temporal modules follow each level. Default: none,
     as in the released base network; the super-resolution network has them."""
+    temporal_module: Literal["time", "space_time"] = "time"
+    """What temporal attention reads: the same position in all frames, or every position of all frames, at a cost that
+    grows with the square of their number (paper, Table 6, after Singer et al., 2023). Default: time, as the paper."""
+    temporal_position: Literal["rope", "absolute", "none"] = "rope"
+    """How temporal attention knows the order of frames, beside the relative bias: RoPE, sinusoids of the frame's number
+    added to its input (paper, Tables 6 and 7), or not at all. Default: rope, as the paper."""
     rotary_dim: int = Field(32, ge=0, multiple_of=2)
     """Leading dims of each head that RoPE turns in temporal attention, at most all of them; 0 switches RoPE off.
     Default: as the released base network; the paper gives no width."""
@@ -151,12 +157,20 @@ class UNetConfig(Strict):
                 )
             if attends and channels % heads:
                 raise ValueError(f"block_out_channels: {channels} is no multiple of num_attention_heads {heads}")
-            if attends and channels // heads < self.rotary_dim:
+            if attends and channels // heads < self.turned_dims:
                 raise ValueError(
                     f"rotary_dim {self.rotary_dim} exceeds the head dim {channels // heads} "
                     f"({channels} channels, {heads} heads)"
                 )
+        # A bias is learned for pairs of frames, and attention over space and time has pairs of positions.
+        if self.temporal_module == "space_time" and self.relative_bias:
+            raise ValueError("temporal_module: space_time has no relative bias: set relative_bias to false")
         return self
+
+    @property
+    def turned_dims(self) -> int:
+        """The dims of each head that RoPE turns; 0 without RoPE."""
+        return self.rotary_dim if self.temporal_position == "rope" else 0
 
     @property
     def text_only(self) -> tuple[bool, ...]:

@@ -16,8 +16,9 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from .base import Strict
 from .data import BucketConfig, DatasetConfig, DegradationConfig, Weight
+from .evaluation import EvalConfig
 from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
-from .train import DataConfig, SamplingConfig, TrainConfig
+from .train import DataConfig, SamplingConfig, TimestepSampling, TrainConfig
 
 SECTIONS: tuple[tuple[str, type[Strict]], ...] = (
     ("The run", TrainConfig),
@@ -28,6 +29,8 @@ SECTIONS: tuple[tuple[str, type[Strict]], ...] = (
     ("An entry of `data.train`", DatasetConfig),
     ("An entry of `data.buckets`", BucketConfig),
     ("`sampling`", SamplingConfig),
+    ("`eval`", EvalConfig),
+    ("`timestep_sampling`", TimestepSampling),
     ("`degradation`", DegradationConfig),
 )
 """The tables, in their order: heading and type."""

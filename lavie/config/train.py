@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from .base import OptionalPath, PathText, Strict
 from .data import DataConfig, DegradationConfig
+from .evaluation import EvalConfig
 from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
 from .names import SamplerName, StageName
 from .stages import STAGES
@@ -18,6 +19,31 @@ from .stages import STAGES
 def _as_list(value: Any) -> Any:
     """Return a list as a file gives it: a name stands for the list of it, as in diffusers' training scripts."""
     return [value] if isinstance(value, str) else value
+
+
+def _as_law(value: Any) -> Any:
+    """Return a law of timesteps as a file gives it: its name stands for the law with its defaults."""
+    return {"law": value} if isinstance(value, str) else value
+
+
+class TimestepSampling(Strict):
+    """How often each timestep of the noise schedule is trained."""
+
+    law: Literal["uniform", "logit_normal"] = "uniform"
+    """uniform: all are equally likely. logit_normal: logit(t / T) is normal, so that the middle of the schedule comes
+    often and its ends rarely (Esser et al., 2024)."""
+    mean: float = 0.0
+    """Of logit_normal: 0 is the middle of the schedule, less is less noise. Default: that of Esser et al."""
+    std: float = Field(1.0, gt=0)
+    """Of logit_normal: how far it spreads from there. Default: that of Esser et al."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TimestepSampling":
+        """Refuse mean and std where nothing reads them."""
+        given = self.model_fields_set & {"mean", "std"}
+        if self.law == "uniform" and any(getattr(self, key) != type(self).model_fields[key].default for key in given):
+            raise ValueError(f"{' and '.join(sorted(given))} belong to law: logit_normal, and law is uniform")
+        return self
 
 
 class SamplingConfig(Strict):
@@ -127,6 +153,9 @@ class TrainConfig(Strict):
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
     """What the network predicts: the noise, or the velocity v (Salimans and Ho, 2022). Default: epsilon (paper, Eq. 3);
     the x4 upscaler predicts v."""
+    timestep_sampling: Annotated[TimestepSampling, BeforeValidator(_as_law)] = TimestepSampling()
+    """How timesteps are drawn: `uniform`, or `{law: logit_normal, mean: -0.3, std: 0.8}`. It changes what is trained
+    often, not the noise schedule; validation keeps its own timesteps. Default: uniform, as in the paper."""
     image_loss_weight: float = Field(1.0, ge=0)
     """alpha of the joint loss L_V + alpha L_I (paper, Eq. 4). Default: our choice, as the paper gives no value."""
     caption_dropout: float = Field(0.1, ge=0, le=1)
@@ -171,6 +200,8 @@ class TrainConfig(Strict):
     Default: a few, as every validation reads them."""
     validation_prompts: tuple[str, ...] = ()
     """base only: prompts that are sampled at every validation, into output_dir/samples. Default: none."""
+    eval: EvalConfig = EvalConfig()
+    """base only: what is measured of samples while the run trains."""
 
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":
@@ -199,6 +230,13 @@ class TrainConfig(Strict):
             raise ValueError(
                 f"model.in_channels and model.out_channels are {self.model.in_channels} and {self.model.out_channels}, "
                 f"but stage {self.stage} with an autoencoder of {channels} channels needs {wanted[0]} and {wanted[1]}"
+            )
+
+        # Samples are measured against held-out clips, and drawn from their captions.
+        if self.eval.steps and (self.stage != "base" or not self.data.validation):
+            raise ValueError(
+                f"eval.steps is set: it needs stage base and data.validation, and got stage {self.stage}"
+                + ("" if self.data.validation else " without data.validation")
             )
 
         # What the stage asks of all sections.

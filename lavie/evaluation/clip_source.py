@@ -82,6 +82,9 @@ class OpenClip:
 class Clip(ABC):
     """One clip of an evaluation, which is read when it is asked for."""
 
+    caption: str | None = None
+    """What its set says that it shows; None where the set has no captions."""
+
     def __init__(self, name: str) -> None:
         """Make a clip of a name that no other clip of its source has."""
         self.name = name
@@ -118,7 +121,7 @@ class _ShardMember(Clip):
 
     def __init__(self, name: str, sample: Sample) -> None:
         super().__init__(name)
-        self.sample = sample
+        self.sample, self.caption = sample, sample.caption
 
     def open(self) -> OpenClip:
         return OpenClip(read_member(self.sample), self.sample.frames)

@@ -24,6 +24,15 @@ def interval(value: float, error: float) -> list[float]:
     return [value - SIGMAS * error, value + SIGMAS * error]
 
 
+def by_clip(scores: Mapping[str, float]) -> dict[str, Any]:
+    """Return what a result says of scores by clip: their mean and number, and the 95 % interval over clips."""
+    values = np.array(list(scores.values()))
+    mean = float(values.mean())
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    around = None if error is None else interval(mean, error)
+    return {"value": mean, "n": len(values), "standard_error": error, "interval": around, "scores": dict(scores)}
+
+
 def versions() -> dict[str, str]:
     """Return the versions of this project, of Python and of PACKAGES."""
     found = {"lavie": __version__, "python": platform.python_version()}
@@ -66,7 +75,11 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     """
     for key, what in (("metric", "metrics"), ("protocol_hash", "protocols"), ("n", "numbers of clips")):
         if a[key] != b[key]:
-            hint = " (preset, frames, seed, weights: see protocol in both)" if key == "protocol_hash" else ""
+            hint = (
+                " (steps, frames, seed, weights, captions: see protocol, weights and data in both)"
+                if key == "protocol_hash"
+                else ""
+            )
             raise DataError(f"two {what} do not compare: {a[key]} and {b[key]}{hint}")
     reals = [result.get("data", {}).get("real", {}).get("hash") for result in (a, b)]
     if reals[0] != reals[1]:

@@ -45,7 +45,7 @@ def jobs(samples: int = SAMPLES) -> Iterator[Job]:
             yield Job(prompt=prompt_of(name), name=f"{name}/{sample:03d}.mp4", index=number * samples + sample)
 
 
-def real_clips(dataset: Path, splits: Sequence[Path]) -> list[Clip]:
+def listed_clips(dataset: Path, splits: Sequence[Path]) -> list[Clip]:
     """Return the real clips that split files list, as `trainlist01.txt` and `testlist01.txt` do.
 
     Args:

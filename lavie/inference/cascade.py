@@ -1,7 +1,6 @@
 """The whole cascade in one process: a prompt becomes key frames, the key frames a clip, the clip a large clip."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -113,7 +112,7 @@ class Cascade:
         sources: dict[str, str] = {}
 
         # Each stage brings the settings of its own run as its defaults.
-        for stage in _until(stop_after):
+        for stage in stages_until(stop_after):
             stage_folder = Path(folder) / stage
             if not stage_folder.is_dir():
                 raise CheckpointError(
@@ -136,7 +135,7 @@ class Cascade:
             sources[stage] = fingerprint(checkpoint)
 
         # Overrides come last, when the stages that run are known: a setting of any other stage is refused.
-        settings = resolve(defaults, _of_stages(overrides, stages), seed=seed)
+        settings = resolve(defaults, of_stages(overrides, stages), seed=seed)
         return cls(**stages, settings=settings, device=device, offload=offload and device != META, sources=sources)
 
     def sizes(self) -> dict[str, StageSizes]:
@@ -189,7 +188,7 @@ class Cascade:
         indices = check_prompts(prompts, indices)
         self.sizes()
         clips = [CascadeClip(prompt, index) for index, prompt in zip(indices, prompts, strict=True)]
-        stages = [name for name in _until(stop_after) if name in self.stages]
+        stages = self._until(stop_after)
         self._warn_of_unread(stages, prompts)
         previous = None
         for stage in stages:
@@ -228,11 +227,15 @@ class Cascade:
         found = []
         for index, prompt in enumerate(prompts):
             clip, records = CascadeClip(prompt, index), {}
-            for stage in (name for name in _until(stop_after) if name in self.stages):
+            for stage in self._until(stop_after):
                 clip.record = self._record(stage, clip)
                 records[stage] = clip.record
-            found.append(json.loads(json.dumps(records)))
+            found.append(records)
         return found
+
+    def _until(self, stop_after: str) -> list[str]:
+        """Return the stages of this cascade that run; ConfigError if there is no stage of that name."""
+        return [name for name in stages_until(stop_after) if name in self.stages]
 
     def _warn_of_unread(self, stages: Iterable[str], prompts: Sequence[str]) -> None:
         """Warn of what the stages' text encoders cut off of the prompts, with their suffixes, and of negative ones."""
@@ -265,7 +268,7 @@ class Cascade:
         return frames
 
     def _record(self, stage: str, clip: CascadeClip) -> dict[str, Any]:
-        """Return all that decides a clip's frames of a stage, the record of the stage before included."""
+        """Return all that decides a clip's frames of a stage as JSON values, with the record of the stage before."""
         return {
             "stage": stage,
             "prompt": clip.prompt,
@@ -276,7 +279,7 @@ class Cascade:
         }
 
 
-def _until(stop_after: str) -> list[StageName]:
+def stages_until(stop_after: str) -> list[StageName]:
     """Return the stages that run, or raise ConfigError if there is no stage of that name."""
     if stop_after not in STAGES:
         raise ConfigError(f"stop_after: got {stop_after!r}, wanted one of {', '.join(STAGES)}")
@@ -284,7 +287,7 @@ def _until(stop_after: str) -> list[StageName]:
     return names[: names.index(STAGES[stop_after].name) + 1]
 
 
-def _of_stages(overrides: Iterable[str], stages: Iterable[str]) -> list[str]:
+def of_stages(overrides: Iterable[str], stages: Iterable[str]) -> list[str]:
     """Return `overrides`, or raise ConfigError if one of them is of a stage that does not run."""
     overrides = list(overrides)
     for text in overrides:

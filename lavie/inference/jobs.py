@@ -1,13 +1,14 @@
 """Samples under names of one's own: a list of jobs, each a prompt and the file that shows it.
 
 Protocols ask for thousands of files of certain names (UCF101, VBench). They are drawn in any number of calls and on any
-number of ranks, and a file that is there is not drawn again.
+number of ranks, and a file that is there is not drawn again. Beside them lie settings.json, which says by what they
+were drawn, and prompts.jsonl, which says of each its prompt and noise.
 """
 
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, ValidationError, field_validator
@@ -16,6 +17,7 @@ from ..config.base import Strict
 from ..distributed import barrier, is_main, rank, world_size
 from ..errors import ConfigError
 from ..files import replacing
+from ..run_folder import PROMPTS
 from .sampler import Progress
 from .settings import BaseSettings, arguments
 from .video_io import write_mp4, write_png
@@ -48,8 +50,7 @@ def write_jobs(path: Path, jobs: Iterable[Job]) -> int:
     """Write jobs as JSON lines, and return their number."""
     lines = [json.dumps(job.model_dump(), ensure_ascii=False) for job in jobs]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _write(path, "\n".join(lines))
     return len(lines)
 
 
@@ -99,26 +100,32 @@ def draw(
         out: created if missing.
         settings: of the samples. A folder holds samples of one set of settings and weights.
         weights: what identifies the network.
-        overwrite: whether files of other settings or weights may be replaced; then all are drawn anew.
+        overwrite: whether files of other settings, weights or prompts may be replaced; then they are drawn anew.
         progress: called after every denoising step as progress(step, steps), over all jobs of this rank.
 
     Raises:
-        ConfigError: `out` holds samples of other settings or weights, or none that say what they are.
+        ConfigError: `out` holds samples of other settings, weights or prompts, or none that say what they are.
     """
     record = json.loads(json.dumps({"settings": settings.model_dump(mode="json"), "weights": weights}))
     place = out / SETTINGS
     known = json.loads(place.read_text(encoding="utf-8")) if place.exists() else None
     there = [job for job in jobs if (out / job.name).exists()]
-    if there and known != record and not overwrite:
-        raise ConfigError(
-            f"{out} holds samples of other settings or weights ({SETTINGS}): another --out, or --overwrite"
-        )
-    todo = list(jobs) if known != record else [job for job in jobs if not (out / job.name).exists()]
+    listed = _listed(out / PROMPTS) if known == record else {}
+    stale = [job for job in there if known != record or job.model_dump() != listed.get(job.name, job.model_dump())]
+    if stale and not overwrite:
+        what = "settings or weights" if known != record else f"prompts or noise, as {stale[0].name}"
+        raise ConfigError(f"{out} holds samples of other {what}: another --out, or --overwrite")
+    kept = {job.name for job in there} - {job.name for job in stale}
+    todo = [job for job in jobs if job.name not in kept]
     barrier()
     if is_main():
+        # What is replaced goes first: if this call is cut, the next one does not take it for drawn.
+        for job in stale:
+            (out / job.name).unlink()
         out.mkdir(parents=True, exist_ok=True)
-        with replacing(place) as temporary:
-            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        listed |= {job.name: job.model_dump() for job in jobs}
+        _write(place, json.dumps(record, indent=2))
+        _write(out / PROMPTS, "\n".join(json.dumps(entry, ensure_ascii=False) for entry in listed.values()))
     barrier()
 
     share = todo[rank() :: world_size()]
@@ -138,3 +145,18 @@ def draw(
             write_mp4(path, frames, settings.fps)
     barrier()
     return len(share)
+
+
+def _listed(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the entries of a prompts.jsonl by name; none where there is no such file. Raises ConfigError for junk."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return {entry["name"]: entry for entry in map(json.loads, filter(str.strip, lines))}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: no list of samples that can be read: {error}: another --out") from None
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ from ..config.train import TrainConfig
 from ..errors import CheckpointError, ConfigError
 from ..models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder
 from ..models.backends import require_backends, set_backends
+from ..models.meta_encoders import meta_autoencoder, meta_text_model
 from ..models.text_encoder import ClipTextEncoder, HashTextEncoder, build_text_encoder
 from ..models.unet import VideoUNet
 from ..models.weights import load_network, weight_files
@@ -70,16 +71,41 @@ def load_stage(
     pretrained = encoders_folder(folder, config)
     if device == META:
         weight_files(folder / NETWORK)  # an estimate of what cannot be loaded helps nobody
-        network, autoencoder, text_encoder = _sizes(config, dtype, pretrained)
-    else:
-        network = load_network(folder / NETWORK, device, dtype)
-        set_backends(network, kernels=config.kernels, attention=config.attention)
-        autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride)
-        text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained).to(device)
+        for part in encoder_parts(config):
+            if part != "tokenizer" and not (Path(pretrained or "") / part / "config.json").is_file():
+                raise CheckpointError(f"pretrained_model_name_or_path {pretrained}: no {part}/config.json in it")
+        return planned_stage(config, dtype, pretrained), config
 
-    # An autoencoder that overflows in 16 bits stays in float32.
+    network = load_network(folder / NETWORK, device, dtype)
+    set_backends(network, kernels=config.kernels, attention=config.attention)
+    autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride)
+    text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained).to(device)
+    return _sampler(config, network, autoencoder, text_encoder, device, dtype), config
+
+
+def planned_stage(config: TrainConfig, dtype: torch.dtype, pretrained: str | None) -> Sampler:
+    """Return the sampler of a run on the meta device: nothing of it need be there.
+
+    Args:
+        config: the run.
+        dtype: of the network, and of the autoencoder unless that overflows in 16 bits.
+        pretrained: the folder of the encoders; where it is elsewhere they have the sizes of the released ones.
+    """
+    network, autoencoder, text_encoder = _sizes(config, dtype, pretrained)
+    return _sampler(config, network, autoencoder, text_encoder, META, dtype)
+
+
+def _sampler(
+    config: TrainConfig,
+    network: VideoUNet,
+    autoencoder: PatchAutoencoder | KLAutoencoder,
+    text_encoder: HashTextEncoder | ClipTextEncoder,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Sampler:
+    """Join the parts of a stage; its autoencoder goes to the device, in float32 if it overflows in 16 bits."""
     autoencoder = autoencoder.to(device, torch.float32 if STAGES[config.stage].autoencoder_float32 else dtype)
-    return SAMPLERS[config.stage].of_run(config, network, autoencoder, text_encoder), config
+    return SAMPLERS[config.stage].of_run(config, network, autoencoder, text_encoder)
 
 
 def load_pipeline(checkpoint: str | Path) -> tuple[TextToVideo, TrainConfig]:
@@ -140,28 +166,11 @@ def _sizes(
     if config.autoencoder.type == "patch":
         autoencoder = build_autoencoder(config.autoencoder, None)
     else:
-        from diffusers import AutoencoderKL
-
-        try:
-            values = AutoencoderKL.load_config(pretrained, subfolder="vae", local_files_only=True)
-        except OSError as error:
-            raise CheckpointError(f"pretrained_model_name_or_path {pretrained}: no vae/config.json: {error}") from None
-        with META:
-            vae = AutoencoderKL.from_config(values).eval()
+        vae = meta_autoencoder(pretrained, config.latent_stride, torch.float32).eval()
         autoencoder = KLAutoencoder(vae, 1.0, config.autoencoder.frames_per_call)
     if config.text_encoder.type == "hash":
         text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, None)
     else:
-        from transformers import CLIPTextConfig, CLIPTextModel
-
-        try:
-            text_config = CLIPTextConfig.from_pretrained(
-                str(pretrained), subfolder="text_encoder", local_files_only=True
-            )
-        except OSError as error:
-            raise CheckpointError(
-                f"pretrained_model_name_or_path {pretrained}: no text_encoder/config.json: {error}"
-            ) from None
-        with META:
-            text_encoder = ClipTextEncoder(CLIPTextModel(text_config), None, config.text_encoder.max_length)
+        model = meta_text_model(pretrained, config.model.cross_attention_dim)
+        text_encoder = ClipTextEncoder(model, None, config.text_encoder.max_length)
     return network, autoencoder, text_encoder

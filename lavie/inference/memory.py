@@ -9,7 +9,7 @@ Attention is taken to keep no matrix of scores, as PyTorch's kernels and ours do
 fragmentation come on top, for which `MARGIN` stands.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,15 +17,19 @@ from typing import Any
 import psutil
 import torch
 
+from ..config.load import load_config
+from ..config.shipped import find_config
+from ..config.train import TrainConfig
 from ..diffusion.guidance import is_guided
 from ..errors import ConfigError
+from ..models.backends import require_backends
 from ..models.live_bytes import GIB, fewest, live_bytes
 from ..models.unet import VideoUNet
-from .cascade import Cascade
+from .cascade import Cascade, of_stages, stages_until
 from .latents import FRAMES_AT_ONCE
-from .load import META, dtype_on
+from .load import META, default_device, dtype_on, planned_stage
 from .sampler import Sampler, StageSizes
-from .settings import resolve
+from .settings import resolve, run_defaults
 
 MARGIN = 1.1
 """Factor on the sum, for what the estimate does not see."""
@@ -52,6 +56,41 @@ class Peak:
     def total(self) -> float:
         """Bytes at the worst moment, with the margin."""
         return MARGIN * (self.weights + max(self.network, self.autoencoder) + self.clips)
+
+
+def planned_cascade(
+    configs: Iterable[str], *, overrides: Iterable[str] = (), seed: int | None = None, stop_after: str = "vsr"
+) -> Cascade:
+    """Return the cascade that runs of some configs would make, on the meta device: neither runs nor weights need be.
+
+    Args:
+        configs: a config of each stage that runs, as files or names of shipped ones; those of later stages are read,
+            and left out.
+        overrides, seed, stop_after: as for `Cascade.from_pretrained`.
+
+    Raises:
+        ConfigError: a stage has no config, or two, or settings are unknown or out of range.
+        KernelError: a config's `kernels` or `attention` cannot run here.
+    """
+    wanted = stages_until(stop_after)
+    found: dict[str, TrainConfig] = {}
+    for name in configs:
+        config = load_config(find_config(name, "--config"))
+        if config.stage in found:
+            raise ConfigError(f"--config {name} is of stage {config.stage}, and so is another: give one of each stage")
+        found[config.stage] = config
+    if missing := [stage for stage in wanted if stage not in found]:
+        raise ConfigError(
+            f"no --config is of stage {missing[0]}: give one of each stage, or --stop-after an earlier one"
+        )
+
+    runs = {stage: found[stage] for stage in wanted}
+    stages: dict[str, Any] = {}
+    for stage, config in runs.items():
+        require_backends(config.kernels, config.attention, default_device())
+        stages[stage] = planned_stage(config, dtype_on(META), config.pretrained_model_name_or_path)
+    defaults: dict[str, Any] = {stage: run_defaults(config) for stage, config in runs.items()}
+    return Cascade(**stages, settings=resolve(defaults, of_stages(overrides, stages), seed=seed), device=META)
 
 
 def peaks(cascade: Cascade, *, offload: bool = False, sequential_guidance: bool = False) -> dict[str, Peak]:

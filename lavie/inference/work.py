@@ -34,7 +34,7 @@ class Work:
     def get(self, index: int, stage: str, record: Record) -> np.ndarray | None:
         """Return the frames of clip `index` at a stage, mapped from the disk; None unless their record is this one."""
         path = self._path(index, stage, ".npy")
-        if not path.is_file() or self.record(index, stage) != json.loads(json.dumps(record)):
+        if not path.is_file() or self.record(index, stage) != record:
             return None
         return np.load(path, mmap_mode="r", allow_pickle=False)
 

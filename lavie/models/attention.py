@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ..config.model import UNetConfig
 from ..ops.attention import attention
-from ..ops.temporal_attention import temporal_attention
+from ..ops.temporal_attention import temporal_attention, turn_frames
 from .backends import UsesAttention, UsesKernels
-from .embeddings import RelativeBias
+from .embeddings import RelativeBias, sinusoid
 from .frames import Frames
 from .resnet import GroupNorm
 from .temporal import TemporalResnetBlock
@@ -106,20 +106,45 @@ def _per_frame(text: Tensor, frames: Frames) -> Tensor:
 class TemporalAttention(UsesKernels, Attention):
     """Attention over the clip's frames at each position (paper, section 4.1). It starts as the exact zero map."""
 
-    def __init__(self, channels: int, heads: int, rotary_dim: int, relative_bias: bool):
+    def __init__(self, config: UNetConfig, channels: int, heads: int):
         super().__init__(channels, heads)
-        self.rotary_dim = rotary_dim
-        self.time_rel_pos_bias = RelativeBias(heads) if relative_bias else None
+        self.rotary_dim = config.turned_dims
+        self.absolute = config.temporal_position == "absolute"
+        self.time_rel_pos_bias = RelativeBias(heads) if config.relative_bias else None
         for parameter in self.to_out.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, F, S, C) to a tensor like it."""
+        return self.attend(_with_numbers(x) if self.absolute else x)
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Attend within x (B, F, S, C), which knows of its frames' numbers what it shall, and project."""
         qkv = F.linear(x, torch.cat([layer.weight for layer in (self.to_q, self.to_k, self.to_v)]))
         bias = self.time_rel_pos_bias(x.shape[1]) if self.time_rel_pos_bias is not None else None
         qkv = qkv.unflatten(-1, (3, self.heads, -1))
         heads = temporal_attention(qkv, rotary_dim=self.rotary_dim, bias=bias, backend=self.kernel_backend)
         return self.out(heads)
+
+
+class SpaceTimeAttention(UsesAttention, TemporalAttention):
+    """Attention over all positions of all frames of a clip, in place of that over frames (paper, Table 6)."""
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Attend within x (B, F, S, C), from every position of every frame to all of them, and project."""
+        q, k, v = (part.flatten(1, 2) for part in self._turned(x))
+        return self.out(attention(q, k, v, backend=self.attention_backend)).unflatten(1, x.shape[1:3])
+
+    def _turned(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q and k, turned by the numbers of their frames, and v: (B, F, S, heads, D) each."""
+        q, k, v = self.project(x, self.to_q, self.to_k, self.to_v)
+        return turn_frames(q, self.rotary_dim), turn_frames(k, self.rotary_dim), v
+
+
+def _with_numbers(x: Tensor) -> Tensor:
+    """Add sinusoids of the frames' numbers to x (B, F, S, C). Clips longer than any trained one have them too."""
+    numbers = torch.arange(x.shape[1], device=x.device)
+    return x + sinusoid(numbers, x.shape[-1])[:, None].to(x.dtype)
 
 
 class GEGLU(nn.Module):
@@ -168,7 +193,8 @@ class TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
         self.attn2 = TextAttention(channels, heads, text_channels)
         self.norm_temp = nn.LayerNorm(channels)
-        self.attn_temp = TemporalAttention(channels, heads, config.rotary_dim, config.relative_bias)
+        temporal = {"time": TemporalAttention, "space_time": SpaceTimeAttention}[config.temporal_module]
+        self.attn_temp = temporal(config, channels, heads)
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels)
 

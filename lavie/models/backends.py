@@ -31,8 +31,8 @@ def set_backends(network: nn.Module, *, kernels: Backend = "auto", attention: At
             module.attention_backend = attention
 
 
-def require_backends(kernels: Backend, attention: AttentionBackend, device: torch.device) -> None:
-    """Check, before any work, that what a run asks for can run on `device`.
+def require_backends(kernels: Backend, attention: AttentionBackend, device: torch.device | None) -> None:
+    """Check, before any work, that what a run asks for can run on `device`; on None, that its packages are installed.
 
     Raises:
         KernelError: a package or the GPU that it needs is missing.

@@ -40,13 +40,18 @@ def meta_autoencoder(pretrained: str | None, stride: int, dtype: torch.dtype) ->
     return torch.nn.Module.to(vae, dtype).requires_grad_(False)
 
 
-def clip_parameters(pretrained: str | None, width: int) -> int:
-    """Return the number of parameters of CLIP's text model; arguments as above, `width` in features."""
+def meta_text_model(pretrained: str | None, width: int) -> Any:
+    """Return CLIP's text model on the meta device; arguments as above, `width` in features."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     values = _described(pretrained, "text_encoder") or CLIP.get(width, CLIP[768])
     with torch.device("meta"):
-        return sum(p.numel() for p in CLIPTextModel(CLIPTextConfig(**values)).parameters())
+        return CLIPTextModel(CLIPTextConfig(**values))
+
+
+def clip_parameters(pretrained: str | None, width: int) -> int:
+    """Return the number of parameters of CLIP's text model; arguments as above."""
+    return sum(p.numel() for p in meta_text_model(pretrained, width).parameters())
 
 
 def _described(pretrained: str | None, part: str) -> dict[str, Any] | None:

@@ -22,7 +22,15 @@ from .unet import VideoUNet
 ROTARY = ".rotary_emb.freqs"
 RENAMED = (("attn_temp.", "attn_temporal."), ("norm_temp.", "norm_temporal."))
 """Our names, and those of the released super-resolution network, where they differ."""
-STAGE_KEYS = ("spatial_attention", "temporal_order", "temporal_convolutions", "rotary_dim", "relative_bias")
+STAGE_KEYS = (
+    "spatial_attention",
+    "temporal_order",
+    "temporal_module",
+    "temporal_position",
+    "temporal_convolutions",
+    "rotary_dim",
+    "relative_bias",
+)
 """Keys in which the stages differ, and which no released config has."""
 
 
@@ -93,7 +101,7 @@ def to_released(network: VideoUNet, state: StateDict, constants: StateDict | Non
     named = {_released_name(name, network): value for name, value in state.items()}
     if constants:
         return named | dict(constants)
-    dims = network.config.rotary_dim
+    dims = network.config.turned_dims
     frequencies = 1.0 / 10000.0 ** (torch.arange(0, dims, 2).float() / max(dims, 1))  # float32: the released bits
     frequencies = frequencies.to(state["conv_in.weight"].dtype)
     return named | {name: frequencies.clone() for name in _rotary_names(network)}
@@ -109,12 +117,12 @@ def from_released(
     """
     rotary = _rotary_names(network)
     constants = {name: value for name, value in state.items() if name in rotary}
-    expected = rotary_frequencies(network.config.rotary_dim)
+    expected = rotary_frequencies(network.config.turned_dims)
     for name, value in constants.items():
         got = value.double()
         if got.shape != expected.shape or not torch.allclose(got, expected, rtol=2e-3, atol=1e-4):
             raise CheckpointError(
-                f"{source}: {name} is not 10000^(-2i/{network.config.rotary_dim}), the only RoPE that is built"
+                f"{source}: {name} is not 10000^(-2i/{network.config.turned_dims}), the only RoPE that is built"
             )
     theirs = {name: _released_name(name, network) for name in network.state_dict()}
     wanted = {theirs[name]: shape for name, shape in shapes(network.state_dict()).items()}
@@ -152,7 +160,7 @@ def _released_name(name: str, network: VideoUNet) -> str:
 
 def _rotary_names(network: VideoUNet) -> set[str]:
     """Return the keys of the rotary frequencies in the network's released file."""
-    if not network.config.rotary_dim:
+    if not network.config.turned_dims:
         return set()
     attentions = [name for name, _ in network.named_modules() if name.endswith(".attn_temp")]
     names = {_released_name(f"{name}.", network)[:-1] + ROTARY for name in attentions}

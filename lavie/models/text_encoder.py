@@ -99,7 +99,7 @@ def build_text_encoder(
     from transformers import CLIPTextModel
 
     try:
-        tokenizer = _read_tokenizer(pretrained, "tokenizer")
+        tokenizer = read_tokenizer(pretrained, "tokenizer")
         model = CLIPTextModel.from_pretrained(
             pretrained, subfolder="text_encoder", local_files_only=True, use_safetensors=True
         )
@@ -151,7 +151,7 @@ def clip_limit(folder: str | Path, max_length: int = 77) -> CaptionLimit:
     if not any((files / name).is_file() for name in ("vocab.json", "tokenizer.json")):
         raise CheckpointError(f"{folder}: no tokenizer; {wanted}")
     try:
-        tokenizer = _read_tokenizer(str(files))
+        tokenizer = read_tokenizer(str(files))
     except ValueError as error:
         raise CheckpointError(f"{folder}: no tokenizer that can be read: {error}; {wanted}") from None
 
@@ -165,7 +165,7 @@ def clip_limit(folder: str | Path, max_length: int = 77) -> CaptionLimit:
     return CaptionLimit(most, "tokens", f"more than {max_length} tokens; CLIP reads the first {most}", lengths)
 
 
-def _read_tokenizer(folder: str, subfolder: str = "") -> Any:
+def read_tokenizer(folder: str, subfolder: str = "") -> Any:
     """Return transformers' CLIP tokenizer of a folder. Raises ValueError if it cannot be read."""
     from transformers import CLIPTokenizer
 

@@ -16,8 +16,8 @@ from ..errors import KernelError
 AttentionBackend = Literal["sdpa", "flash-attn"]
 
 
-def require_attention(backend: AttentionBackend, device: torch.device) -> None:
-    """Check that a run whose key `attention` is `backend` can run on `device`.
+def require_attention(backend: AttentionBackend, device: torch.device | None) -> None:
+    """Check that a run whose key `attention` is `backend` can run on `device`; on None, that its package is installed.
 
     Raises:
         KernelError: the package or the GPU that it needs is missing.
@@ -53,12 +53,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, backend: AttentionBackend = "s
     return flash_attn_func(q, k, v)
 
 
-def _require_flash_attn(device: torch.device) -> None:
-    """Raise KernelError if flash-attn is not installed, or the device is no GPU."""
+def _require_flash_attn(device: torch.device | None) -> None:
+    """Raise KernelError if flash-attn is not installed, or a device is given that is no GPU."""
     reason = None
     if importlib.util.find_spec("flash_attn") is None:
         reason = "the package flash-attn is not installed (pip install 'lavie[flash]')"
-    elif device.type != "cuda":
+    elif device is not None and device.type != "cuda":
         reason = f"the device is {device}, not a GPU"
     if reason:
         raise KernelError(f"attention is flash-attn, but {reason}; set attention to sdpa")

@@ -21,13 +21,15 @@ _said: set[tuple[str, str]] = set()
 """What was logged, as (operation, reason): each once in a process."""
 
 
-def require_kernels(backend: Backend, device: torch.device) -> None:
-    """Check that a run whose key `kernels` is `backend` can run on `device`.
+def require_kernels(backend: Backend, device: torch.device | None) -> None:
+    """Check that a run whose key `kernels` is `backend` can run on `device`; on None, that its package is installed.
 
     Raises:
         KernelError: it is "triton", and no kernel can run there.
     """
-    reason = _missing(device, backend) if backend == "triton" else None
+    reason = None
+    if backend == "triton":
+        reason = _missing(device, backend) if device else _not_installed()
     if reason:
         raise KernelError(f"kernels is triton, but {reason}; set kernels to auto or torch")
 
@@ -65,10 +67,15 @@ def _installed() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
+def _not_installed() -> str | None:
+    """Return why there are no Triton kernels anywhere on this machine, or None."""
+    return None if _installed() else "the package triton is not installed"
+
+
 def _missing(device: torch.device, wanted: str) -> str | None:
     """Return why no Triton kernel can run on the device, or None."""
-    if not _installed():
-        return "the package triton is not installed"
+    if reason := _not_installed():
+        return reason
     if device.type != "cuda":
         interpreted = os.environ.get("TRITON_INTERPRET") == "1"
         if wanted == "triton" and interpreted:

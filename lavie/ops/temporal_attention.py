@@ -123,6 +123,14 @@ def rotary_frequencies(rotary_dim: int, theta: float = 10000.0) -> Tensor:
     return theta ** -(torch.arange(0, rotary_dim, 2, dtype=torch.float64) / max(rotary_dim, 1))
 
 
+def turn_frames(x: Tensor, rotary_dim: int, theta: float = 10000.0) -> Tensor:
+    """Turn each head of x (B, F, S, heads, head_dim) by RoPE at its frame, as `temporal_attention` turns q and k."""
+    if not rotary_dim:
+        return x
+    wide = x if x.dtype == torch.float64 else x.float()
+    return rotate(wide.movedim(1, -2), _turn(x, rotary_dim, theta)).movedim(-2, 1).to(x.dtype)
+
+
 def rotate(x: Tensor, turn: Tensor | None) -> Tensor:
     """Turn the interleaved pairs (x0, x1), (x2, x3), ... of x by the rotation of their frame.
 

@@ -19,7 +19,7 @@ from torch import nn
 from ..cluster.rendezvous import meet, start_timeout
 from ..config.train import TrainConfig
 from ..errors import ConfigError
-from ..launcher import find_place
+from ..launcher import find_place, local_world_size
 from ..models.attention import TransformerBlock
 from ..models.resnet import ResnetBlock
 from ..models.temporal import TemporalResnetBlock
@@ -271,7 +271,7 @@ def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, An
     import deepspeed
 
     # Here DeepSpeed compiles, where it must: mistakes that need no engine have been told before.
-    single_node = dist.get_world_size() == int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
+    single_node = dist.get_world_size() == local_world_size()
     with told_compilation(single_node) if dist.get_backend() == "gloo" else nullcontext():
         deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
 

@@ -18,6 +18,7 @@ from ..models.live_bytes import GIB
 from ..models.text_encoder import caption_limit
 from .deepspeed import resolve_json, zero_stage
 from .fit import memory_lines, time_lines
+from .machine import machine_lines
 from .memory import optimizer_bytes_each, parameter_counts
 from .open_caches import open_caches
 from .precision import training_dtype
@@ -35,12 +36,15 @@ def dry_run_text(config: TrainConfig, deepspeed_json: str | Path) -> str:
 
     Raises:
         ConfigError: as the run would.
+        KernelError: as the run would, but not where there is no GPU: then a line of the text says so.
         DataError: as the run would, but not if data lies elsewhere: then a line of the text says so.
     """
     ranks = planned_world_size()
     settings = resolve_json(deepspeed_json, config, ranks)
+    here = machine_lines(config)
     lines = ["# resolved config", dump_yaml(config).rstrip(), "# DeepSpeed", json.dumps(settings, indent=2)]
-    return "\n".join([*lines, "# sizes", *_sizes(config, settings, ranks), "# data", *_data(config, ranks)])
+    lines += ["# sizes", *_sizes(config, settings, ranks), "# data", *_data(config, ranks)]
+    return "\n".join([*lines, *here])
 
 
 def plan_of(config: TrainConfig, ranks: int, buckets: Buckets | None = None) -> DataPlan:

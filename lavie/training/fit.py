@@ -1,13 +1,12 @@
-"""On which GPUs a run fits, which key to turn where it does not, and how long it might take: computed, not measured."""
+"""On which GPUs a run fits, what to change where it does not, and how long it might take: computed, not measured."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from ..config.train import TrainConfig
-from ..models.live_bytes import GIB, fewest
+from ..models.live_bytes import GIB
 from .cost import PEAK_FLOPS, forward_flops
-from .deepspeed import offloads, zero_stage
 from .memory import Memory, memory_of
+from .ways_out import peak_with, ways_out
 
 USABLE = 0.9
 """Share of a GPU's memory that tensors can take: CUDA's context, workspaces of kernels and gaps between tensors need
@@ -19,9 +18,6 @@ MFU = 0.25
 on A100s come to 0.28."""
 TIMED = ("RTX 4090", "A100", "H100")
 """GPUs for which the time is estimated: words of their names in PEAK_FLOPS."""
-
-Change = tuple[str, dict[str, Any], dict[str, Any]]
-"""What to write on the command line, and the values that it changes of the config and of DeepSpeed's settings."""
 
 
 def memory_lines(config: TrainConfig, settings: dict[str, Any], ranks: int) -> list[str]:
@@ -52,47 +48,10 @@ def verdict(config: TrainConfig, settings: dict[str, Any], ranks: int, card: int
     if not changes:
         return text + "does not fit, nor with any single key: give it more GPUs (configs/zero3.json)"
     names = [name for name, _, _ in changes]
-    return text + f"does not fit; it does with {' '.join(names)} ({_changed(config, settings, ranks, changes):.1f} GiB)"
-
-
-def ways_out(config: TrainConfig, settings: dict[str, Any], ranks: int, limit: float) -> list[Change]:
-    """Return the mildest changes with which a run fits in `limit` bytes; empty if none suffice.
-
-    Those come first that leave the results as they are.
-    """
-    changes = list(_changes(config, settings))
-    return fewest(changes, lambda chosen: _changed(config, settings, ranks, chosen) * GIB <= limit)
-
-
-def _changes(config: TrainConfig, settings: dict[str, Any]) -> Iterator[Change]:
-    """Yield what would take less memory and is not set yet."""
-    if not config.gradient_checkpointing:
-        yield "gradient_checkpointing=true", {"gradient_checkpointing": True}, {}
-    if config.train_batch_size > 1:
-        micro = config.gradient_accumulation_steps * config.train_batch_size
-        changed = {"train_batch_size": 1, "gradient_accumulation_steps": micro}
-        yield f"train_batch_size=1 gradient_accumulation_steps={micro}", changed, {}
-    if config.use_ema and config.ema_device == "auto" and not offloads(settings):
-        yield "ema_device=cpu", {"ema_device": "cpu"}, {}
-    if not offloads(settings) and zero_stage(settings) == 3 and config.optimizer == "adamw":
-        yield "--deepspeed configs/zero3_offload.json", {}, {"offload_optimizer": {"device": "cpu"}}
-    if config.optimizer == "adamw" and not offloads(settings) and zero_stage(settings) != 3:
-        yield "optimizer=adamw_8bit", {"optimizer": "adamw_8bit"}, {}
-    if config.trainable == "all":
-        yield "trainable=temporal", {"trainable": "temporal"}, {}
-    if config.data.num_images:
-        yield "data.num_images=0", {"data": config.data.model_copy(update={"num_images": 0})}, {}
-
-
-def _changed(config: TrainConfig, settings: dict[str, Any], ranks: int, changes: list[Change]) -> float:
-    """Return the peak in GiB of a run with some changes."""
-    values: dict[str, Any] = {}
-    zero = dict(settings.get("zero_optimization", {}))
-    for _, of_config, of_settings in changes:
-        # The number of images is the only change within a section.
-        values |= of_config
-        zero |= of_settings
-    return memory_of(config.model_copy(update=values), {**settings, "zero_optimization": zero}, ranks).peak / GIB
+    return (
+        text
+        + f"does not fit; it does with {' '.join(names)} ({peak_with(config, settings, ranks, changes) / GIB:.1f} GiB)"
+    )
 
 
 def time_lines(config: TrainConfig, ranks: int) -> list[str]:

@@ -4,7 +4,8 @@ A rank holds its states at every moment. On top of them come, one after the othe
   encoding    what the frozen autoencoder computes with, for the clips of a micro-batch;
   backward    gradients, communication buffers, and the activations of the network;
   step        the float32 gradients that the optimizer reads, and what it computes with;
-  validation  a second network with the average, and what sampling computes with.
+  validation  a second network with the average, and what sampling computes with; the encoders too, which wait on the
+              CPU where a cache stands in for them.
 The peak is the largest of these sums. Activations are counted on the meta device; attention is taken to keep no scores.
 """
 
@@ -85,7 +86,7 @@ def memory_of(config: TrainConfig, settings: dict[str, Any], ranks: int, *, fuse
         "weights": whole / (ranks if stage == 3 else 1),
         "optimizer (float32 master and two moments)": part * optimizer_bytes_each(config, stage) * on_device,
         "average": 0.0 if config.ema_device == "cpu" else part * 4 * config.use_ema * on_device,
-        "encoders": float(encoder_bytes(config)),
+        "encoders": 0.0 if config.data.cache else float(encoder_bytes(config)),
     }
 
     # Communication: buffers that collect gradients, twice where reducing overlaps with computing.
@@ -130,6 +131,7 @@ def memory_of(config: TrainConfig, settings: dict[str, Any], ranks: int, *, fuse
         moments["validation"] = {
             "second network": float(copied + largest * 4),
             "activations": _validation_bytes(config),
+            "encoders": float(encoder_bytes(config)) if config.data.cache else 0.0,
         }
     return Memory(held, moments)
 

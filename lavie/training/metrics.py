@@ -14,6 +14,9 @@ from .writers import open_writers, samples_in
 VALIDATION_PARTS = {"video": "validation_loss_video", "images": "validation_loss_image"}
 """The keys of the validation loss's parts, by what the screen calls them."""
 
+MEASURED = "eval_"
+"""How the keys begin of what is measured of samples."""
+
 
 class Metrics:
     """The records of a run, one a step: in output_dir/metrics.jsonl, on the screen, and in the writers of report_to.
@@ -46,6 +49,9 @@ class Metrics:
             writer.scalars(record["step"], numbers)
         if "loss" in record:
             self._display.show(record)
+        if measured := {key: value for key, value in record.items() if key.startswith(MEASURED)}:
+            told = ", ".join(f"{key.removeprefix(MEASURED)} {value:.4g}" for key, value in measured.items())
+            self._display.note(f"step {record['step']}/{self._total}  samples: {told}")
         if "validation_loss" in record:
             parts = [f"{part} {record[key]:.4f}" for part, key in VALIDATION_PARTS.items() if key in record]
             losses = f"validation loss {record['validation_loss']:.4f}" + (f" ({', '.join(parts)})" if parts else "")

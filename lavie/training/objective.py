@@ -3,7 +3,8 @@
 Every random number comes from (seed, purpose, position).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,13 +13,18 @@ from torch import Tensor
 
 from ..config.stages import STAGES
 from ..config.train import TrainConfig
+from ..data.cache.cache import Cache
 from ..data.feed.batches import Batch
 from ..diffusion.condition import spread_key_frames
 from ..diffusion.loss import JointLoss, joint_loss, min_snr_weight
 from ..diffusion.schedule import NoiseSchedule
-from ..models.autoencoder import Autoencoder, sample_posterior
+from ..models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder, sample_posterior
+from ..models.text_encoder import ClipTextEncoder, HashTextEncoder, build_text_encoder
 from ..pixels import to_float
 from ..seeds import torch_generator, uniform
+from .precision import training_dtype
+
+CPU = torch.device("cpu")
 
 
 class Inputs(NamedTuple):
@@ -43,8 +49,8 @@ class Objective:
     """The frozen parts around the network, and the loss."""
 
     config: TrainConfig
-    autoencoder: Autoencoder
-    text_encoder: torch.nn.Module
+    autoencoder: PatchAutoencoder | KLAutoencoder
+    text_encoder: HashTextEncoder | ClipTextEncoder
     schedule: NoiseSchedule
     device: torch.device
     dtype: torch.dtype
@@ -53,6 +59,24 @@ class Objective:
     """The schedule of the noise in the low-resolution pixels of super-resolution."""
     empty_text: Tensor | None = None
     """(L, D): the empty caption's features in data.cache, if the run has one."""
+
+    @contextmanager
+    def encoders_at_hand(self) -> Iterator[None]:
+        """Have both encoders on the device in the block: validation needs them in a run with a cache, its steps do not.
+
+        Without a cache they are always there.
+        """
+        self._move_encoders(self.device)
+        try:
+            yield
+        finally:
+            if self.empty_text is not None:
+                self._move_encoders(CPU)
+
+    def _move_encoders(self, device: torch.device) -> None:
+        """Move both encoders to a device; what is there already stays."""
+        self.autoencoder.to(device)
+        self.text_encoder.to(device)
 
     def loss(self, network: Any, inputs: Inputs) -> JointLoss:
         """Return the loss of a network on `inputs`.
@@ -83,11 +107,11 @@ class Objective:
     def training_inputs(self, batch: Batch) -> Inputs:
         """Return the inputs of a training step for one micro-batch.
 
-        Timesteps are uniform over the schedule. Captions, the clip's and the images', are dropped one by one with
+        Timesteps follow timestep_sampling. Captions, the clip's and the images', are dropped one by one with
         probability caption_dropout.
         """
         positions = batch["positions"].tolist()
-        timestep = self._draw("timestep", self.schedule.num_train_timesteps, positions)
+        timestep = self._timesteps(positions)
         captions = []
         for position, row in zip(positions, batch["captions"], strict=True):
             captions.append([self._drop_caption(caption, position, i) for i, caption in enumerate(row)])
@@ -97,6 +121,15 @@ class Objective:
         """Return inputs at one given timestep, with every caption kept, and with noise that no training step sees."""
         rows = batch["captions"]
         return self._inputs(batch, torch.full((len(rows),), timestep), rows, purpose="validation-")
+
+    def _timesteps(self, positions: list[int]) -> Tensor:
+        """Return the timestep of each position, by the law of timestep_sampling: int64, on the CPU."""
+        law, steps = self.config.timestep_sampling, self.schedule.num_train_timesteps
+        if law.law == "uniform":
+            return self._draw("timestep", steps, positions)
+        drawn = torch.tensor([uniform(self.config.seed, "timestep", p) for p in positions], dtype=torch.float64)
+        share = torch.sigmoid(law.mean + law.std * torch.special.ndtri(drawn))
+        return (share * steps).long().clamp_max(steps - 1)
 
     def _drop_caption(self, caption: str, position: int, i: int) -> str:
         """Return caption number i of the row at a position, or the empty caption with probability caption_dropout."""
@@ -199,3 +232,26 @@ class Objective:
             return self.low_resolution_schedule.add_noise(pixels, noise, level), level
 
         return None, None
+
+
+def build_objective(config: TrainConfig, device: torch.device, caches: Mapping[str, Cache] | None) -> Objective:
+    """Return the objective of a run, with the frozen encoders that it builds.
+
+    With caches the encoders wait on the CPU, for no step reads them.
+
+    Args:
+        config: the run.
+        device: where the network runs.
+        caches: the caches of the run by the names of their sizes, or None.
+    """
+    pretrained, dtype = config.pretrained_model_name_or_path, training_dtype(config)
+    home = CPU if caches else device
+    return Objective(
+        config,
+        build_autoencoder(config.autoencoder, pretrained, config.latent_stride).to(home, dtype),
+        build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained).to(home),
+        NoiseSchedule.from_config(config),
+        device,
+        dtype,
+        empty_text=next(iter(caches.values())).empty_text if caches else None,
+    )

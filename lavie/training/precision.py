@@ -1,5 +1,6 @@
 """What a run computes in: the dtype of the network, the device that must know it, and the dtype gradients add up in."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def require_dtype(config: TrainConfig, device: torch.device) -> None:
             "and bf16 needs 8.0: set mixed_precision to fp16, or to auto, which takes it there"
         )
     if device.type == "cpu" and dtype == torch.float16:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed would look for a GPU
         from deepspeed.accelerator import get_accelerator
 
         if not get_accelerator().is_fp16_supported():

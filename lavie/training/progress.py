@@ -7,7 +7,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..config.train import TrainConfig
-from ..console import make_console
+from ..console import TIME, make_console
 
 SILENCE = 60.0
 """Seconds after which a line is printed at the next step, however many steps are left until logging_steps."""
@@ -76,7 +76,7 @@ class Display:
         if self._has_bar:
             self._bar.console.print(text)
         else:
-            print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", flush=True)
+            print(f"{datetime.now():{TIME}} {text}", flush=True)
 
     def close(self) -> None:
         """Give the terminal back."""

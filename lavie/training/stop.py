@@ -32,6 +32,9 @@ LOST = 199
 the code of the rank that was lost says more."""
 INTERRUPTED = 130
 """Exit code of a process that a second Ctrl-C ends at once, as shells have it: 128 + SIGINT."""
+ALONE = 5.0
+"""Seconds after which a rank that fails before there is a process group takes itself for the only one: the slowest of
+the launchers, srun, needs one or two to end the others."""
 TOGETHER = 0.1
 """Seconds within which signals count as sent together."""
 ECHO = 2.0
@@ -119,6 +122,7 @@ def report(error: Exception) -> int:
 
     Where ranks fail with the same message, and their group still lives to agree on it, the lowest prints it for all.
     For that, they wait for one another for a few seconds. A message names its ranks, unless there is only one rank.
+    Before there is a group, rank 0 speaks for all, see `_ended_by_launcher`.
 
     After Ctrl-C, what else fails does so because of it, as compilers that got it too.
     """
@@ -134,7 +138,7 @@ def report(error: Exception) -> int:
 
 def _tell(error: LavieError) -> None:
     """Print an error's message, if this is the lowest of the ranks that have it, as far as they know."""
-    from ..launcher import launched_rank
+    from ..launcher import launched_rank, name_ranks
 
     message = f"{type(error).__name__}: {error}"
     try:
@@ -149,25 +153,28 @@ def _tell(error: LavieError) -> None:
         # A launcher ends the others as soon as the first rank has left, which may have failed by this one's error.
         _ignore_termination()
         ranks = ranks_that_fail_alike(message)
+    elif exit_code(error) == FAILED and place.rank and _ended_by_launcher(ALONE * (2 if place.local_rank else 1)):
+        return
     if place.rank == ranks[0]:
-        print(_named(ranks, place.world_size) + message, file=sys.stderr, flush=True)
+        who = f"{name_ranks(ranks, place.world_size)}: " if place.world_size > 1 else ""
+        print(who + message, file=sys.stderr, flush=True)
 
 
-def _named(ranks: list[int], world_size: int) -> str:
-    """Return what goes before the message of some ranks, as "ranks 0-2, 5: ", or "" where there is only one rank.
+def _ended_by_launcher(patience: float) -> bool:
+    """Wait until the launcher ends this rank by SIGTERM, and return whether it does so within `patience` seconds.
 
-    Args:
-        ranks: ascending.
-        world_size: the number of all ranks.
+    A rank without a group cannot ask the others whether they fail alike, as they do for a mistake on the command line.
+    But launchers end all ranks as soon as the first one has failed, so a rank that is ended while it waits knows that
+    another has told why. One that is not, say because a file lacks on its node alone, has to tell it itself. The first
+    rank of a node does so before the others of that node, which see the same files.
     """
-    if world_size == 1:
-        return ""
-    if len(ranks) == world_size:
-        return f"all {world_size} ranks: "
-    firsts = [rank for rank in ranks if rank - 1 not in ranks]
-    lasts = [rank for rank in ranks if rank + 1 not in ranks]
-    spans = (f"{first}" if first == last else f"{first}-{last}" for first, last in zip(firsts, lasts, strict=True))
-    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(spans)}: "
+    ended: list[int] = []
+    _deaf.set()  # the thread of catch_interrupts must not end this process
+    signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+    deadline = time.monotonic() + patience
+    while not ended and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return bool(ended)
 
 
 def leave(code: int) -> NoReturn:

@@ -20,12 +20,10 @@ from ..data.order.buckets import load_buckets
 from ..data.order.long_captions import count_long
 from ..data.order.plan_report import notices
 from ..diffusion.loss import JointLoss
-from ..diffusion.schedule import NoiseSchedule
 from ..distributed import barrier, is_main, log, rank, setup_logging, world_size
 from ..errors import CheckpointError, ConfigError
-from ..models.autoencoder import build_autoencoder
-from ..models.backends import require_backends, set_backends
-from ..models.text_encoder import build_text_encoder, caption_limit, warn_of_unread
+from ..models.backends import set_backends
+from ..models.text_encoder import caption_limit, warn_of_unread
 from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
 from ..models.weights import initialize
@@ -34,22 +32,22 @@ from .checkpoint import find, load, save
 from .deepspeed import build_engine, init_distributed, offloads, resolve_json, zero_stage
 from .dry_run import plan_of
 from .ema import EMA
+from .machine import require_device, require_packages
 from .metrics import Metrics
-from .objective import Objective
+from .objective import Objective, build_objective
 from .open_caches import open_caches
-from .optim import require_optimizer
 from .output_dir import claim, require_own, require_progress
-from .precision import require_dtype, training_dtype
 from .record import Recorder, now
 from .stop import requested
 from .update import Outcome, Update, backward_and_step, set_learning_rate
 from .validate import averaged_network, validation_loss
-from .writers import require_writers
 
 DrawSamples = Callable[[VideoUNet, Objective, Path], None]
 """Draws the validation prompts with a network, the objective's encoders and its schedule, into a folder. Collective.
 
 Where the folder lists what was drawn, as `lavie.inference.generate` does, the writers of report_to show it."""
+Measure = Callable[[VideoUNet, Objective], dict[str, float]]
+"""Draws samples with a network, and returns what is measured of them, by name. Collective."""
 
 
 class Trainer:
@@ -59,29 +57,37 @@ class Trainer:
     is built. The process group belongs to the process; `end_distributed` leaves it.
     """
 
-    def __init__(self, config: TrainConfig, deepspeed_json: str | Path, sample: DrawSamples | None = None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        deepspeed_json: str | Path,
+        sample: DrawSamples | None = None,
+        measure: Measure | None = None,
+    ) -> None:
         """Build the run.
 
         Args:
             config: the run.
             deepspeed_json: DeepSpeed's settings; see `resolve_json`.
             sample: draws the validation prompts. Training does not know inference, so it is handed in.
+            measure: measures samples every eval.steps steps; handed in for the same reason.
 
         Raises:
             LavieError: the config, the nodes, the data, the weights or the checkpoint cannot be used as asked.
         """
-        self.config, self.sample = config, sample
+        self.config, self.sample, self.measure = config, sample, measure
 
         # The ranks meet, and agree on what they would run.
+        setup_logging()
         self.device = init_distributed(preflight(config, deepspeed_json))
         setup_logging()
         settings = resolve_json(deepspeed_json, config, world_size())
-        require_dtype(config, self.device)
-        require_optimizer(config)
-        require_backends(config.kernels, config.attention, self.device)
-        require_writers(config)
+        require_packages(config)
+        require_device(config, self.device)
         if config.validation_prompts and sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
+        if config.eval.steps and measure is None:
+            raise ConfigError("eval.steps is set, but this Trainer was given nothing to measure with")
 
         # Files that must be there, and a folder that must be free: no data has been read yet.
         claim(config.output_dir)
@@ -121,32 +127,21 @@ class Trainer:
             self._begun = begun.pop_all()
 
     def _build_networks(self, settings: dict[str, Any], caches: dict[str, Cache] | None) -> None:
-        """Build the frozen encoders, the engine around the network, its average, and the objective.
+        """Build the objective with its frozen encoders, the engine around the network, and the network's average.
 
         Args:
             settings: DeepSpeed's, complete.
             caches: the caches of the run by the names of their sizes, or None.
         """
-        config, dtype = self.config, training_dtype(self.config)
-        pretrained = config.pretrained_model_name_or_path
-        autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride).to(self.device, dtype)
-        text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained)
+        config = self.config
+        self.objective = build_objective(config, self.device, caches)
         if is_main() and config.validation_prompts:
             drawn = (*config.validation_prompts, config.sampling.negative_prompt)
-            warn_of_unread((text_encoder, prompt) for prompt in drawn)
+            warn_of_unread((self.objective.text_encoder, prompt) for prompt in drawn)
         network = build_network(config).to(self.device)
         self.engine = build_engine(network, config, settings)
         ema_device = "cpu" if config.ema_device == "cpu" or offloads(settings) else None
         self.ema = EMA(self.engine.module, config.ema_decay, ema_device) if config.use_ema else None
-        self.objective = Objective(
-            config,
-            autoencoder,
-            text_encoder.to(self.device),
-            NoiseSchedule.from_config(config),
-            self.device,
-            dtype,
-            empty_text=next(iter(caches.values())).empty_text if caches else None,
-        )
 
     def __enter__(self) -> Self:
         return self
@@ -188,6 +183,8 @@ class Trainer:
                 save(self.engine, self.ema, config, step)
             if last or step % config.validation_steps == 0:
                 self._validate(step)
+            if config.eval.steps and (last or step % config.eval.steps == 0):
+                self._evaluate(step)
 
         self.close()
         return not stopped
@@ -262,15 +259,26 @@ class Trainer:
             return
 
         network = averaged_network(self.engine.module, self.ema, self.config, self.device)
-        if self.validation_batches:
-            losses = validation_loss(network, self.objective, self.validation_batches)
-            if self.metrics:
-                self.metrics.log({"step": step, "time": now(), **losses})
-        if self.sample and self.config.validation_prompts:
-            folder = Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}"
-            self.sample(network, self.objective, folder)
-            if self.metrics:
-                self.metrics.show_samples(step, folder)
+        with self.objective.encoders_at_hand():
+            if self.validation_batches:
+                losses = validation_loss(network, self.objective, self.validation_batches)
+                if self.metrics:
+                    self.metrics.log({"step": step, "time": now(), **losses})
+            if self.sample and self.config.validation_prompts:
+                folder = Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}"
+                self.sample(network, self.objective, folder)
+                if self.metrics:
+                    self.metrics.show_samples(step, folder)
+        barrier()
+
+    def _evaluate(self, step: int) -> None:
+        """Record what is measured of the averaged network's samples after a step, counted from 1. Collective."""
+        assert self.measure is not None
+        network = averaged_network(self.engine.module, self.ema, self.config, self.device)
+        with self.objective.encoders_at_hand():
+            measured = self.measure(network, self.objective)
+        if self.metrics:
+            self.metrics.log({"step": step, "time": now(), **measured})
         barrier()
 
 

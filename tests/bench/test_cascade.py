@@ -25,6 +25,7 @@ def count(module):
     return sum(p.numel() for p in module.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stage, network, autoencoder, text_encoder, channels",
     (("base", 909_124_100, 83_653_863, 123_060_480, 768), ("vsr", 691_036_420, 55_310_000, 340_387_840, 1024)),
@@ -100,3 +101,21 @@ def test_a_stage_that_fails_is_named_after_the_others(tiny, tmp_path, monkeypatc
         bench.main(stage=None, frames=3, height=16, width=24, steps=2, guidance=2.0, results=results)
     with results.open(newline="") as file:
         assert [(row["stage"], row["frames"]) for row in csv.DictReader(file)] == [("base", "3"), ("vsr", "9")]
+
+
+@pytest.mark.parametrize("steps, per_step", ((1, 0.0), (2, 3.0), (5, 3.0)))
+def test_seconds_per_step_leave_out_the_first(monkeypatch, steps, per_step):
+    """The first step takes 10 seconds, for it warms up; the others take 3 each, and what follows them takes 100."""
+    now = [50.0]
+
+    def sampler(prompts, progress, **settings):
+        assert prompts == ["a prompt"] and settings == {"num_inference_steps": steps}
+        for step in range(steps):
+            now[0] += 3 if step else 10
+            progress(step, steps)
+        now[0] += 100
+
+    monkeypatch.setattr(bench, "random_sampler", lambda *_: sampler)
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
+    seconds, seconds_per_step, _ = bench.measure("base", None, {"num_inference_steps": steps}, "cpu")
+    assert (seconds, seconds_per_step) == (10 + 3 * (steps - 1) + 100, per_step)

@@ -37,6 +37,7 @@ def test_the_command_in_processes(folder):
     assert keys(folder) == ["a", "v1.0_clip", "c"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (shutil.which("mpirun") and importlib.util.find_spec("mpi4py")), reason="needs mpirun and mpi4py"
 )

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from lavie.cli.doctor import app
 from lavie.cluster import preflight
-from lavie.cluster.preflight import Finding, Report, examine
+from lavie.cluster.preflight import Finding, Node, Report, examine
 from lavie.cluster.rendezvous import meet
 from lavie.errors import ClusterError, LostRankError
 from lavie.launcher import Place
@@ -196,3 +196,26 @@ def test_another_start_may_mend_missing_ranks_alone(others, kind):
         report.require_agreement()
     assert type(error.value) is kind and "clock" not in str(error.value)
     assert ("- versions" in str(error.value)) == bool(others)
+
+
+@pytest.mark.parametrize(
+    "ahead, told",
+    ((1.0, None), (1.25, "1.2 s ahead of"), (-1.0, None), (-1.25, "1.2 s behind"), (0.0, None)),
+)
+def test_a_clock_may_be_off_by_one_second(rendered, ahead, told):
+    """Clocks that stand, so that what one is ahead of the other is exact; one second is not yet worth a warning."""
+    store, places = dist.HashStore(), [place(rank, 1) for rank in range(2)]
+    facts = facts_of(places[0], rendered)
+    parts = [(p, facts | {"rank": p.rank, "node": p.node}, 1000 + p.rank * ahead) for p in places]
+    one, two = together(*(lambda p=p, f=f, t=t: examine(store, p, f, timeout=60, clock=lambda: t) for p, f, t in parts))
+    assert one == two and one.nodes[1].skew == ahead and one.nodes[1].error == 0
+    messages = [finding.message for finding in one.findings]
+    assert len(messages) == (told is not None)
+    assert all(f"node1 (rank 1): its clock is {told} that of node0" in message for message in messages)
+
+
+def test_a_node_may_be_late_by_its_bound():
+    nodes = [Node(f"n{late}", 0, late, None, 0.0) for late in (0.0, preflight.LATE, preflight.LATE + 1)]
+    (finding,) = preflight._warnings(nodes)
+    assert finding.message.startswith(f"n{preflight.LATE + 1} (rank 0) started {preflight.LATE + 1:.0f} s after")
+    assert not finding.fatal

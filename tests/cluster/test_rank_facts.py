@@ -1,7 +1,11 @@
 """What nodes may differ in is found, and told with the nodes."""
 
+import importlib.metadata
 import shutil
 
+import pytest
+
+from lavie.cluster import rank_facts
 from lavie.cluster.rank_facts import code_hashes, differences, visible_shards
 from tests.cluster.places import ZERO3, facts_of, place
 
@@ -68,3 +72,38 @@ def test_a_shard_elsewhere_is_looked_for(rendered, tmp_path):
     assert seen["files"][str(tar)] == f"{tar.stat().st_size} bytes"
     tar.unlink()
     assert visible_shards(str(tmp_path / "indices"))["files"][str(tar)] == "absent"
+
+
+def test_the_versions_of_all_that_computes_are_compared(rendered, monkeypatch):
+    """What makes numbers, moves them between ranks, reads media, or writes weights."""
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0")
+    a = facts_of(place(0, 1), rendered)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: f"{name} 2")
+    b = facts_of(place(1, 1), rendered)
+    packages = ["torch", "deepspeed", "triton", "transformers", "diffusers", "safetensors", "numpy", "av", "pillow"]
+    assert sorted(differences([a, b])) == sorted(
+        f"{name}: 1.0 on node0 (rank 0); {name} 2 on node1 (rank 1): install and start the run alike on every node"
+        for name in packages
+    )
+
+
+def test_names_are_listed_in_order(rendered):
+    """Of many files that differ, the first four by name, whatever the order in which they were found."""
+    a, b = facts_of(place(0, 1), rendered), facts_of(place(1, 1), rendered)
+    for facts, text in ((a, "1"), (b, "2")):
+        facts["code"] = {f"lavie/{letter}.py": text for letter in "hgfaedcb"}
+    (fault,) = differences([a, b])
+    assert fault.startswith("code: lavie/a.py, lavie/b.py, lavie/c.py, lavie/d.py and 4 more differ: one version on")
+
+
+@pytest.mark.parametrize("shards, one_by_one", ((2, True), (3, False)))
+def test_very_many_shards_are_counted(tmp_path, monkeypatch, shards, one_by_one):
+    """Up to LISTED shards with their indices are told one by one, of more their number and bytes."""
+    monkeypatch.setattr(rank_facts, "LISTED", 2)
+    for number in range(2 * shards):
+        (tmp_path / f"{number}.tar").write_bytes(bytes(10 + number))
+    seen = visible_shards(str(tmp_path))
+    if one_by_one:
+        assert seen == {"files": {"0.tar": "10 bytes", "1.tar": "11 bytes", "2.tar": "12 bytes", "3.tar": "13 bytes"}}
+    else:
+        assert seen == {"what": "6 files of 75 bytes"}

@@ -82,3 +82,13 @@ def test_a_wrong_preset_is_told(override, message):
 )
 def test_a_wrong_value_is_told_with_what_was_got_and_wanted(change, words):
     assert_told(merge(BASE, change), words)
+
+
+def test_the_dims_that_rope_turns_are_none_without_rope():
+    assert UNetConfig().turned_dims == 32
+    assert UNetConfig(temporal_position="absolute").turned_dims == 0 == UNetConfig(temporal_position="none").turned_dims
+
+
+def test_attention_over_space_and_time_has_no_bias_of_frames():
+    assert UNetConfig(temporal_module="space_time", relative_bias=False).temporal_module == "space_time"
+    assert_told(BASE | {"model": BASE["model"] | {"temporal_module": "space_time"}}, ["set relative_bias to false"])

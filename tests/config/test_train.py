@@ -103,3 +103,17 @@ def test_faults_of_the_later_stages_are_found_before_anything_runs(stage, change
     overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
     with pytest.raises(ConfigError, match=message):
         load_config(ROOT / f"configs/{stage}.yaml", overrides)
+
+
+def test_a_law_of_timesteps_stands_by_its_name_or_with_its_numbers():
+    path = ROOT / "configs/smoke/base.yaml"
+    for overrides in (
+        ["timestep_sampling={law: logit_normal, std: 0.8}"],
+        ["timestep_sampling.law=logit_normal", "timestep_sampling.std=0.8"],
+    ):
+        law = load_config(path, overrides).timestep_sampling
+        assert (law.law, law.mean, law.std) == ("logit_normal", 0.0, 0.8), overrides
+    assert load_config(ROOT / "configs/base.yaml").timestep_sampling.law == "uniform"
+    assert_told(BASE | {"timestep_sampling": {"mean": 1.0}}, ["mean belong to law: logit_normal"])
+    assert_told(BASE | {"timestep_sampling": {"law": "logit_normal", "std": 0}}, ["timestep_sampling.std", "0"])
+    assert_told(BASE | {"timestep_sampling": "cosine"}, ["timestep_sampling", "cosine", "uniform"])

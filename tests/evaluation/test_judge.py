@@ -96,3 +96,40 @@ def test_nothing_is_seen_in_nothing(kind, size):
     for seed in range(5):
         clip = NOTHING[kind](np.random.default_rng(seed), size)
         assert judge_clip(clip.clip(0, 255).astype(np.uint8)) == Verdict(None, None)
+
+
+def squared(background, square, side=16, frames=8, size=64):
+    """A still clip: a square in the middle of a background, each a colour or one for each frame."""
+    clip = np.broadcast_to(np.reshape(background, (-1, 1, 1, 3)), (frames, size, size, 3)).copy()
+    first = (size - side) // 2
+    clip[:, first : first + side, first : first + side] = np.reshape(square, (-1, 1, 1, 3))
+    return clip.astype(np.uint8)
+
+
+@pytest.mark.parametrize("background", ((200, 140, 80), (30, 120, 60), (90, 90, 220), (20, 20, 20)))
+def test_a_coloured_background_hides_nothing(background):
+    """How far it is from grey is no noise."""
+    for colour, rgb in COLOURS.items():
+        chroma = np.array(rgb) - np.mean(rgb) - (np.array(background) - np.mean(background))
+        if np.linalg.norm(chroma) > 60:
+            assert judge_clip(squared(background, rgb)) == Verdict(colour, None)
+
+
+@pytest.mark.parametrize("blue, seen", ((16, False), (17, True)))
+def test_a_faint_object_is_none(blue, seen):
+    """Of yellow (b, b, -2b) on grey the distance is b times the root of 6: 39.2 and 41.6, where 40 is the least."""
+    clip = squared((128, 128, 128), (128 + blue, 128 + blue, 128 - 2 * blue))
+    assert judge_clip(clip) == Verdict("yellow" if seen else None, None)
+
+
+@pytest.mark.parametrize("blue, seen", ((22, False), (25, True)))
+def test_an_object_stands_out_from_the_noise_of_its_background(blue, seen):
+    """The background is 10 times the root of 2 from its median in every frame, and four times that are 56.6."""
+    flicker = [(128 + sign * 10, 128 - sign * 10, 128) for sign in (1, -1) * 4]
+    assert judge_clip(squared(flicker, (128 + blue, 128 + blue, 128 - 2 * blue))).colour == ("yellow" if seen else None)
+
+
+@pytest.mark.parametrize("side, seen", ((2, False), (8, True), (44, True), (54, False)))
+def test_an_object_is_neither_a_speck_nor_the_picture(side, seen):
+    clip = squared((128, 128, 128), COLOURS["red"], side)
+    assert judge_clip(clip).colour == ("red" if seen else None)

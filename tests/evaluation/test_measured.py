@@ -5,7 +5,7 @@ import pytest
 
 from lavie import __version__
 from lavie.errors import DataError
-from lavie.evaluation.measured import compare, read_result, write_result
+from lavie.evaluation.measured import by_clip, compare, read_result, write_result
 
 RESULT = {"metric": "clipsim", "value": 0.3, "n": 4, "protocol_hash": "abc"}
 
@@ -24,6 +24,14 @@ def test_scores_by_clip_are_paired_by_name():
     assert found["verdict"] == "b is higher"
     assert compare(b, a)["verdict"] == "b is lower"
     assert compare(a, scored(0.2, 0.1, 0.3, 0.4))["verdict"] == "undecidable"
+
+
+def test_the_interval_of_a_mean_is_over_clips():
+    found = by_clip({"a": 1.0, "b": 2.0, "c": 3.0, "d": 6.0})
+    error = np.std([1, 2, 3, 6], ddof=1) / 2
+    assert (found["value"], found["n"]) == (3, 4) and found["standard_error"] == pytest.approx(error)
+    assert found["interval"] == pytest.approx([3 - 1.959964 * error, 3 + 1.959964 * error])
+    assert by_clip({"a": 1.0})["interval"] is None
 
 
 @pytest.mark.parametrize(

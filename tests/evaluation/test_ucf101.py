@@ -3,7 +3,7 @@ import hashlib
 import pytest
 
 from lavie.errors import DataError
-from lavie.evaluation.ucf101 import CLASSES, jobs, prompt_of, real_clips
+from lavie.evaluation.ucf101 import CLASSES, jobs, listed_clips, prompt_of
 
 
 def test_the_names_are_those_of_the_dataset():
@@ -31,13 +31,13 @@ def test_reals_are_what_the_splits_list(tmp_path):
     split.write_text(
         "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1\n\nHandStandPushups/v_HandStandPushups_g01_c01.avi 37\n"
     )
-    assert [clip.name for clip in real_clips(tmp_path, [split])] == [
+    assert [clip.name for clip in listed_clips(tmp_path, [split])] == [
         "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi",
         "HandStandPushups/v_HandStandPushups_g01_c01.avi",
     ]
     split.write_text("ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi 1\n")
     with pytest.raises(DataError, match="1 videos of the splits are not there, as ApplyEyeMakeup/v_Apply"):
-        real_clips(tmp_path, [split])
+        listed_clips(tmp_path, [split])
     split.write_text("\n")
     with pytest.raises(DataError, match="no line names a video"):
-        real_clips(tmp_path, [split])
+        listed_clips(tmp_path, [split])

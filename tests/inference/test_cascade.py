@@ -300,6 +300,15 @@ def test_the_command_refuses(cascade_folder, monkeypatch, capsys):
     assert "no folder base/ in it" in run(monkeypatch, capsys, "--cascade", "/nowhere", "--prompt", "x", "--out", "y")
 
 
+def test_the_dry_run_takes_configs_where_nothing_is_trained(monkeypatch, capsys):
+    """The smoke configs, which are small: their encoders have no weights, and their runs are not there."""
+    configs = [word for name in ("base", "interpolation", "vsr") for word in ("--config", f"smoke/{name}.yaml")]
+    printed = run(monkeypatch, capsys, "--dry-run", *configs)
+    assert printed.count("peak, with a margin of 10%") == 3
+    assert "--config is for --dry-run" in run(monkeypatch, capsys, *configs)
+    assert "--cascade is missing" in run(monkeypatch, capsys, "--prompt", "x", "--out", "y")
+
+
 def test_the_dry_run_tells_sizes_and_memory(cascade_folder, monkeypatch, capsys):
     printed = run(monkeypatch, capsys, "--cascade", cascade_folder, "--dry-run", "--set", "vsr.window=4")
     assert "vsr: 9 x 64 x 96 pixels; up to 4 windows of 4 x 16 x 24 latents" in printed

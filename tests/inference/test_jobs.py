@@ -57,6 +57,7 @@ def test_each_job_is_drawn_once_by_its_own_noise(tmp_path):
     clips = find_clips(tmp_path)
     assert [clip.name for clip in clips] == ["x/0.mp4", "y.mp4"]
     assert [round(clip.open().read([1]).mean()) for clip in clips] == [40, 70]
+    assert read_jobs(tmp_path / "prompts.jsonl") == JOBS
     (tmp_path / "y.mp4").unlink()
     assert draw(sampler, JOBS, tmp_path, settings(), weights="w") == 1
     assert sampler.asked[2:] == [("été", 7)]
@@ -72,3 +73,34 @@ def test_a_folder_holds_samples_of_one_network_and_its_settings(tmp_path):
     assert len(sampler.asked) == 3
     draw(sampler, JOBS, tmp_path, settings(seed=1), weights="w")
     assert len(sampler.asked) == 3
+
+
+def test_a_file_drawn_of_another_prompt_or_noise_does_not_stand_for_the_job(tmp_path):
+    sampler = Sampler()
+    draw(sampler, JOBS, tmp_path, settings(), weights="w")
+    for change in ({"prompt": "b"}, {"index": 5}):
+        jobs = [JOBS[0].model_copy(update=change), JOBS[1]]
+        with pytest.raises(ConfigError, match=r"samples of other prompts or noise, as x/0\.mp4"):
+            draw(sampler, jobs, tmp_path, settings(), weights="w")
+        assert draw(sampler, jobs, tmp_path, settings(), weights="w", overwrite=True) == 1
+        assert read_jobs(tmp_path / "prompts.jsonl") == jobs
+        draw(sampler, JOBS, tmp_path, settings(), weights="w", overwrite=True)
+    # Other jobs join those of the list.
+    draw(sampler, [Job(prompt="c", name="c.mp4", index=1)], tmp_path, settings(), weights="w")
+    assert [job.name for job in read_jobs(tmp_path / "prompts.jsonl")] == ["x/0.mp4", "y.mp4", "c.mp4"]
+    (tmp_path / "prompts.jsonl").write_text("[]\n")
+    with pytest.raises(ConfigError, match="no list of samples that can be read"):
+        draw(sampler, JOBS, tmp_path, settings(), weights="w")
+
+
+def test_replacing_that_was_cut_leaves_nothing_that_counts_as_drawn(tmp_path):
+    draw(Sampler(), JOBS, tmp_path, settings(), weights="w")
+
+    def stops(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw(stops, JOBS, tmp_path, settings(seed=1), weights="w", overwrite=True)
+    sampler = Sampler()
+    draw(sampler, JOBS, tmp_path, settings(seed=1), weights="w")
+    assert len(sampler.asked) == 2

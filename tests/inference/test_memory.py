@@ -6,7 +6,7 @@ from torch import nn
 
 from lavie.errors import ConfigError
 from lavie.inference.cascade import Cascade
-from lavie.inference.memory import MARGIN, peaks, require_fit
+from lavie.inference.memory import MARGIN, peaks, planned_cascade, require_fit
 from lavie.models.live_bytes import live_bytes
 
 FLOAT = 4
@@ -49,6 +49,23 @@ def test_peaks(cascade):
         assert peak.total == MARGIN * (peak.weights + max(peak.network, peak.autoencoder) + peak.clips)
         sample = FLOAT * 2 * 32 * torch.Size(peak.sizes.window).numel()  # the widest maps of the first level
         assert 3 * sample < peak.network < 40 * sample
+
+
+@pytest.mark.slow
+def test_configs_alone_tell_what_their_runs_would_take(cascade_folder, cascade):
+    files = [str(path) for path in sorted(cascade_folder.glob("*/checkpoint-3/config.yaml"))]
+    assert len(files) == 3
+    planned = planned_cascade(files, overrides=["vsr.window=3"])
+    found, wanted = peaks(planned), peaks(cascade)
+    assert found["base"] == wanted["base"] and found["interpolation"] == wanted["interpolation"]
+    assert found["vsr"].weights == wanted["vsr"].weights
+    assert planned.settings.vsr.window == 3
+
+    with pytest.raises(ConfigError, match="no --config is of stage interpolation"):
+        planned_cascade(files[:1])
+    assert list(planned_cascade(files[:1], stop_after="base").stages) == ["base"]
+    with pytest.raises(ConfigError, match="is of stage base, and so is another"):
+        planned_cascade([files[0], files[0]])
 
 
 def test_what_cannot_fit_is_refused_with_the_flag_that_helps(cascade):

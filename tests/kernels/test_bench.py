@@ -71,6 +71,7 @@ def run(installed: dict[str, str], *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", (*OPS[:3], pytest.param("unet", marks=pytest.mark.long)))
 def test_dry_run(installed, op):
     printed = run(installed, "-m", f"lavie.kernels.bench.{op}", "--dry-run")

@@ -92,6 +92,7 @@ def test_a_signal_to_the_script_reaches_ranks_that_are_just_starting(cluster, su
     assert "the ranks will save and leave" in text and len(starts(job)) == 2
 
 
+@pytest.mark.slow
 def test_time_limit(cluster, submit, output):
     """SLURM warns by --signal. Ranks that leave in time have saved; if they do not, the job comes back all the same."""
     options = ("--time=5", "--signal=B:USR2@20", "--gpus-per-node=4")
@@ -264,6 +265,7 @@ def chain(cluster: SlurmCluster, path: dict[str, str], folder: Path, *changes: s
     return [Job(cluster, int(w[2].rstrip(",")), folder / f"lavie-{w[0].rstrip(':')}.out") for w in stages]
 
 
+@pytest.mark.slow
 def test_array_runs_the_stages_in_turn(cluster, path, tmp_path):
     """A stage that is asked to stop and comes back does not let the next one begin."""
     base, interpolation, vsr = chain(cluster, path, tmp_path, "steps=10", "at=5:stop")

@@ -30,7 +30,10 @@ TINY = [
 ]
 PATIENCE = 300
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="its two nodes would share one GPU")
+pytestmark = [
+    pytest.mark.skipif(torch.cuda.is_available(), reason="its two nodes would share one GPU"),
+    pytest.mark.slow,
+]
 
 
 def uninterrupted(config: TrainConfig) -> None:

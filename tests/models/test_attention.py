@@ -7,6 +7,7 @@ from lavie.models.attention import (
     FeedForward,
     FirstAndPreviousAttention,
     SelfAttention,
+    SpaceTimeAttention,
     SpatialTransformer,
     TemporalAttention,
     TextAttention,
@@ -20,6 +21,11 @@ from tests.models.by_hand import parts, randn, random_weights, whole
 B, F, S, C = 2, 3, 5, 16
 JOINT = pytest.mark.parametrize("images", (0, 2))
 EXACT = TOLERANCES[torch.float64]
+
+
+def temporal(kind, **changes):
+    """A temporal layer of 16 channels and two heads, whose RoPE turns 8 dims."""
+    return kind(tiny_unet(**{"rotary_dim": 8} | changes), C, 2)
 
 
 @JOINT
@@ -54,7 +60,10 @@ def test_text_attention_reads_the_text_of_the_clip_or_the_image(images):
 @pytest.mark.parametrize("rotary_dim", (0, 4, 8))
 @pytest.mark.parametrize("relative_bias", (True, False))
 def test_temporal_attention_turns_frames_and_adds_the_bias_of_their_distance(rotary_dim, relative_bias):
-    layer, x = random_weights(TemporalAttention(C, 2, rotary_dim, relative_bias)), randn(B, F, S, C)
+    layer, x = (
+        random_weights(temporal(TemporalAttention, rotary_dim=rotary_dim, relative_bias=relative_bias)),
+        randn(B, F, S, C),
+    )
     turn = by_hand.rotary_factors(F, rotary_dim) if rotary_dim else None
     bias = torch.zeros(2, F, F, dtype=torch.float64)
     for query in range(F):
@@ -69,8 +78,42 @@ def test_temporal_attention_turns_frames_and_adds_the_bias_of_their_distance(rot
     assert relative_error(layer(x), expected) <= EXACT
 
 
+@pytest.mark.parametrize("position", ("absolute", "none"))
+def test_without_rope_frames_are_told_by_sinusoids_of_their_numbers_or_not_at_all(position):
+    layer = random_weights(temporal(TemporalAttention, temporal_position=position, relative_bias=False))
+    x = randn(B, F, S, C)
+    number = torch.zeros(F, C, dtype=torch.float64)
+    if position == "absolute":
+        for f in range(F):
+            for i in range(C // 2):
+                angle = torch.tensor(f * 10000.0 ** (-2 * i / C), dtype=torch.float64)
+                number[f, i], number[f, C // 2 + i] = angle.cos(), angle.sin()
+    expected = torch.empty_like(x)
+    for b in range(B):
+        for s in range(S):
+            expected[b, :, s] = by_hand.attend(layer, x[b, :, s] + number, x[b, :, s] + number)
+    assert relative_error(layer(x), expected) <= 1e-6  # the sinusoids are float32
+    mixed = layer(x.flip(1)).flip(1)
+    assert (relative_error(mixed, layer(x)) <= EXACT) == (position == "none")
+
+
+@pytest.mark.parametrize("rotary_dim", (0, 8))
+def test_attention_over_space_and_time_reads_every_position_of_every_frame(rotary_dim):
+    layer = random_weights(temporal(SpaceTimeAttention, rotary_dim=rotary_dim, relative_bias=False))
+    x = randn(B, F, S, C)
+    turn = by_hand.rotary_factors(F, rotary_dim).repeat_interleave(S, 0) if rotary_dim else None
+    expected = torch.stack([by_hand.attend(layer, clip.flatten(0, 1), clip.flatten(0, 1), turn) for clip in x])
+    assert relative_error(layer(x), expected.unflatten(1, (F, S))) <= EXACT
+
+
+def test_blocks_hold_the_temporal_module_of_the_config():
+    joint = tiny_unet(temporal_module="space_time", relative_bias=False)
+    for config, kind in ((tiny_unet(), TemporalAttention), (joint, SpaceTimeAttention)):
+        assert type(TransformerBlock(config, 64, 2, False).attn_temp) is kind
+
+
 def test_temporal_attention_starts_as_the_zero_map():
-    layer = TemporalAttention(C, 2, 8, True)
+    layer = temporal(TemporalAttention)
     assert not layer(torch.randn(B, F, S, C)).any() and layer.to_q.weight.any()
 
 

@@ -125,6 +125,8 @@ def test_config_of_a_diffusers_folder():
     (
         dict(spatial_attention="first_and_previous"),
         dict(temporal_order="after_feed_forward"),
+        dict(temporal_module="space_time", relative_bias=False),
+        dict(temporal_position="absolute"),
         dict(rotary_dim=16),
         dict(relative_bias=False),
         dict(temporal_convolutions=True),

@@ -26,6 +26,9 @@ LIBRARIES = (
     "hypothesis",
 )
 """Imported once for all faults: that takes longer than most tests."""
+COMPILE = "from deepspeed.ops.op_builder import ShareMemCommBuilder; ShareMemCommBuilder().load()"
+"""Compiles DeepSpeed's operator for ranks on a CPU. A test that were to do it could be stopped by its time limit, and
+leave behind a lock that fails every test after it."""
 PYTEST = "-q -rfE --tb=no -p no:cacheprovider -n0 --timeout=120"
 
 
@@ -46,9 +49,11 @@ class Copy:
             "PYTHONDONTWRITEBYTECODE": "1",  # what was compiled with a fault must not outlive it
             "LAVIE_SHARED": str(folder / "no-reference-data"),  # nobody who clones the project has it
             **dict.fromkeys(("TMPDIR", "XDG_CACHE_HOME", "TRITON_CACHE_DIR"), str(self.scratch)),
-            "TORCH_EXTENSIONS_DIR": str(folder.parent / "extensions"),  # DeepSpeed's operator is compiled once
+            "TORCH_EXTENSIONS_DIR": str(folder.parent / "extensions"),  # where COMPILE puts it, for all copies
             **{"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         }
+        if libraries:
+            subprocess.run([sys.executable, "-c", COMPILE], env=environment, stdout=subprocess.DEVNULL, check=True)
         memory = psutil.virtual_memory().total
         self.server = subprocess.Popen(
             [sys.executable, "-m", "tests.mutations.server", *libraries],

@@ -1,5 +1,6 @@
 """Kernels run where they were asked for or refuse with the reason; auto falls back and says so once."""
 
+import importlib.util
 import logging
 from types import SimpleNamespace
 
@@ -9,8 +10,17 @@ import torch
 from lavie.errors import KernelError
 from lavie.ops import backend as backend_module
 from lavie.ops.backend import kernels_for, require_kernels
+from lavie.ops.group_norm_silu import group_norm_silu
+from lavie.ops.pseudo3d_conv import pseudo3d_block, pseudo3d_conv
+from lavie.ops.temporal_attention import temporal_attention
 
 CPU = torch.device("cpu")
+NORM, NORM_BACK = (
+    ["_block_statistics_kernel", "_statistics_kernel", "_apply_kernel"],
+    ["_block_sums_kernel", "_sums_kernel", "_input_gradient_kernel"],
+)
+CONV, CONV_BACK = ["_conv_kernel"], ["_conv_kernel", "_weight_gradient_kernel"]
+"""The kernels of an operation, forward and backward."""
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +90,47 @@ def test_gpus_older_than_ampere_are_refused(monkeypatch, capability, runs):
     else:
         with pytest.raises(KernelError, match=r"compute capability \(7, 5\), below \(8, 0\); set kernels to auto"):
             require_kernels("triton", torch.device("cuda"))
+
+
+def normed(x, backend):
+    return group_norm_silu(x, torch.ones(8), torch.zeros(8), groups=2, eps=1e-5, backend=backend)
+
+
+def convolved(x, backend):
+    weight = torch.ones(8, 8, 3, requires_grad=True)
+    return pseudo3d_conv(x.permute(0, 2, 3, 1), weight, backend=backend)
+
+
+def block(x, backend):
+    norm, conv = (torch.ones(8), torch.zeros(8)), (torch.ones(8, 8, 3, 1, 1, requires_grad=True), torch.zeros(8))
+    return pseudo3d_block(x, norm, conv, norm, conv, frames=2, groups=2, eps=1e-5, backend=backend)
+
+
+def attended(x, backend):
+    return temporal_attention(x.view(1, 2, 1, 3, 1, 32), backend=backend)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+@pytest.mark.parametrize(
+    "operation, shape, forward, backward",
+    (
+        (normed, (2, 8, 2, 2), NORM, NORM_BACK),
+        (convolved, (2, 8, 2, 2), CONV, CONV_BACK),
+        (block, (2, 8, 2, 2), (NORM + CONV) * 2, (NORM + CONV_BACK + NORM_BACK) * 2),
+        (attended, (2, 96), ["temporal_attention_forward"], ["temporal_attention_backward"]),
+    ),
+)
+def test_every_operation_starts_its_kernels_where_they_are_asked_for(monkeypatch, operation, shape, forward, backward):
+    """The results are nearly the same either way, so that it is asked which kernels were started, and nowhere else."""
+    from lavie.kernels.launch import CHIPS, recording
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    for backend in ("triton", "torch", "auto"):
+        x = torch.ones(shape).requires_grad_()
+        with recording(CHIPS[8, 0]) as started:
+            y = operation(x.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else x, backend)
+            before = len(started.launches)
+            y.sum().backward()
+        names = [launch.kernel.__name__ for launch in started.launches]
+        wanted = (forward, backward) if backend == "triton" else ([], [])
+        assert (sorted(names[:before]), sorted(names[before:])) == tuple(map(sorted, wanted))

@@ -167,6 +167,7 @@ def test_counts_that_do_not_divide():
             group_norm_silu(x, weight, bias, eps=EPS, **wrong)
 
 
+@pytest.mark.slow
 def test_compiles_without_graph_breaks():
     tensors = inputs(5, 2)
     settings = dict(groups=4, eps=EPS, frames=5, images=2)

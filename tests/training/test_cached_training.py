@@ -8,11 +8,15 @@ import torch
 
 from lavie.config.train import TrainConfig
 from lavie.data.prepare.synthetic import demo_set
+from lavie.models.autoencoder import PatchAutoencoder
+from lavie.models.text_encoder import HashTextEncoder
 from lavie.models.unet import VideoUNet
 from lavie.models.weights import save_network
 from lavie.run_folder import MANIFEST
 from lavie.testing import LOSS_RTOL, TOLERANCES, relative_error, run_distributed
 from lavie.training.make_cache import cache_data
+from lavie.training.objective import build_objective
+from lavie.training.open_caches import open_caches
 from lavie.training.optim import build_optimizer, learning_rate
 from lavie.training.trainer import build_network
 from tests.training.cached import (
@@ -158,3 +162,19 @@ def test_every_bucket_has_a_cache(rendered, tmp_path):
     again = cache_data(config, tmp_path / "out", device=CPU, dtype=torch.float32)
     assert again.kept == again.wanted
     assert not again.encoded
+
+
+def test_encoders_are_on_the_device_only_while_something_encodes(rendered, tmp_path, monkeypatch):
+    """Where they are is written down as they are moved: a device without memory stands for the GPU."""
+    online, from_cache = make_config(rendered), cached(make_config(rendered), tmp_path, dtype=torch.float32)
+    device, moves = torch.device("meta"), []
+    for kind in (PatchAutoencoder, HashTextEncoder):
+        monkeypatch.setattr(kind, "to", lambda module, place, *_: moves.append(place) or module)
+    for config, start, end in ((online, device, device), (from_cache, CPU, CPU)):
+        objective = build_objective(config, device, open_caches(config))
+        assert moves == [start] * 2
+        moves.clear()
+        with objective.encoders_at_hand():
+            assert set(moves) == {device}
+        assert moves[-1] == end
+        moves.clear()

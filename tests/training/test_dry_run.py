@@ -1,11 +1,18 @@
 """The dry run tells the sizes, the memory and the data of a run, and what of it is elsewhere."""
 
+import importlib.util
+import sys
+from pathlib import Path
+
 import pytest
+import torch
 
 import train
 from lavie.config.load import load_config
 from lavie.data.prepare.synthetic import demo_set
+from lavie.errors import LavieError
 from lavie.models.unet import VideoUNet
+from lavie.testing import run_distributed
 
 pytestmark = pytest.mark.usefixtures("folder_of_configs")
 
@@ -93,3 +100,58 @@ def test_dry_run_says_which_data_is_elsewhere(call, tmp_path):
     code, out = call(train.main, "--dry-run", SMOKE, "data.cuts=1", "data.cache=nowhere/d", "init_weights=nowhere/e")
     assert code is None
     assert out.splitlines()[-2:] == [f"{ABSENT} init_weights nowhere/e", f"{ABSENT} data.cache nowhere/d"]
+
+
+@pytest.mark.parametrize(
+    "override, module, message",
+    (
+        ("optimizer=adamw_8bit", "bitsandbytes", "ConfigError: optimizer is adamw_8bit, but the package bitsandbytes"),
+        ("attention=flash-attn", "flash_attn", "KernelError: attention is flash-attn, but the package flash-attn is"),
+        ("report_to=wandb", "wandb", "ConfigError: report_to names wandb, whose package cannot be imported"),
+        ("sampling.num_inference_steps=1", None, "ConfigError: num_inference_steps: "),
+    ),
+)
+def test_what_the_start_would_miss_is_told_by_the_dry_run_too(call, monkeypatch, override, module, message):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == module else find(name, *a))
+    if module:
+        monkeypatch.setitem(sys.modules, module, None)
+    code, out = call(train.main, "--dry-run", SMOKE, override)
+    assert out == ""
+    assert code.startswith(message)
+
+
+def start(config, settings: str) -> str:
+    """The error of a start. Runs inside a rank."""
+    from lavie.training.trainer import Trainer
+
+    with pytest.raises(LavieError) as error:
+        Trainer(config, settings)
+    return f"{type(error.value).__name__}: {error.value}"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("flash_attn") is not None, reason="flash-attn is installed")
+def test_a_start_and_its_dry_run_say_the_same(call, tmp_path):
+    overrides = ("attention=flash-attn", "validation_prompts=[]", f"output_dir={tmp_path}/run")
+    code, _ = call(train.main, "--dry-run", SMOKE, *overrides)
+    config = load_config(SMOKE, overrides)
+    assert run_distributed(start, 1, config, str(Path("configs/zero3.json").resolve())) == [code.strip()]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    "override, key", (("kernels=triton", "kernels is triton"), ("attention=flash-attn", "attention is"))
+)
+def test_a_plan_without_a_gpu_for_a_run_that_needs_one(call, monkeypatch, override, key):
+    """A cluster's login node has none. The packages are taken to be there."""
+    find = importlib.util.find_spec
+    spec = find("json")
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: spec if name in ("triton", "flash_attn") else find(name, *a)
+    )
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    code, out = call(train.main, "--dry-run", SMOKE, override)
+    assert code is None
+    assert out.splitlines()[-1].startswith(f"no GPU is here, and without one the run would not start: {key}")

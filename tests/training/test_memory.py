@@ -9,8 +9,8 @@ from lavie.config.load import load_config
 from lavie.models.live_bytes import GIB, fused_attention
 from lavie.testing import run_distributed
 from lavie.training.deepspeed import resolve_json
-from lavie.training.fit import CARDS, USABLE, ways_out
 from lavie.training.memory import Memory, memory_of, meta_network
+from lavie.training.ways_out import changed_config
 from tests.training.runs import MODEL, make_config
 
 WIDE = MODEL | {"block_out_channels": (64, 128), "cross_attention": (True, True)}
@@ -122,15 +122,12 @@ def test_full_size_by_hand():
 
 
 @pytest.mark.slow
-def test_ways_out_fit_and_none_is_needless():
-    config = load_config("configs/base.yaml", [])
+def test_with_a_cache_the_encoders_are_on_the_device_for_validation_only():
+    config = load_config("configs/base.yaml", ["train_batch_size=1"])
+    cached = changed_config(config, [("", {"data.cache": "FOLDER", "data.cuts": 1}, {})])
     settings = resolve_json("configs/zero2.json", config, 1)
-    assert memory_of(config, settings, 1).peak > CARDS[0] * USABLE * GIB
-    changes = ways_out(config, settings, 1, CARDS[0] * USABLE * GIB)
-    assert changes
-    for without in [None, *changes]:
-        values = {}
-        for change in changes:
-            values |= {} if change is without else change[1]
-        fits = memory_of(config.model_copy(update=values), settings, 1).peak <= CARDS[0] * USABLE * GIB
-        assert fits == (without is None)
+    online, from_cache = memory_of(config, settings, 1), memory_of(cached, settings, 1)
+    encoders = online.held["encoders"]
+    assert from_cache.states == online.states - encoders
+    assert from_cache.moments["validation"]["encoders"] == encoders > 0
+    assert "encoding" in online.moments and "encoding" not in from_cache.moments

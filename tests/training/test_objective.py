@@ -55,6 +55,24 @@ def test_first_and_last_timestep_are_drawn(monkeypatch, drawn, timestep):
     assert make_objective().training_inputs(make_batch([1, 2])).timestep.tolist() == [timestep] * 2
 
 
+def test_logit_normal_timesteps_follow_their_law():
+    objective = make_objective(timestep_sampling={"law": "logit_normal", "mean": -0.3, "std": 0.6})
+    drawn = [objective._timesteps(list(range(i, i + 500))) for i in range(0, 4000, 500)]
+    share = (torch.cat(drawn).double() + 0.5) / 1000
+    logits = torch.log(share / (1 - share))
+    assert float(logits.mean()) == pytest.approx(-0.3, abs=4 * 0.6 / 4000**0.5)
+    assert float(logits.std()) == pytest.approx(0.6, rel=0.05)
+    # A position has its timestep whatever stands beside it.
+    assert int(objective._timesteps([7])[0]) == int(drawn[0][7])
+
+
+@pytest.mark.parametrize("drawn, timestep", ((0.0, 0), (0.5, 500), (1 - 2**-53, 999)))
+def test_logit_normal_timesteps_stay_on_the_schedule(monkeypatch, drawn, timestep):
+    monkeypatch.setattr("lavie.training.objective.uniform", lambda *_: drawn)
+    objective = make_objective(timestep_sampling="logit_normal")
+    assert objective.training_inputs(make_batch([1, 2])).timestep.tolist() == [timestep] * 2
+
+
 @pytest.mark.parametrize("share", (0.0, 0.3, 1.0))
 def test_captions_are_dropped_one_by_one(share):
     objective = make_objective(caption_dropout=share)

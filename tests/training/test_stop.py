@@ -3,9 +3,11 @@
 import io
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -16,8 +18,9 @@ from lavie.config.load import dump_yaml
 from lavie.config.train import TrainConfig
 from lavie.errors import DataError
 from lavie.run_folder import checkpoints
-from lavie.testing import run_distributed
+from lavie.testing import free_port, run_distributed
 from lavie.training import stop
+from tests.nodes import BIN
 from tests.training.runs import deepspeed_json, losses, make_config, records, weight_hashes
 
 STEPS = 6
@@ -177,13 +180,8 @@ def test_a_rank_that_fails_too_late_for_the_others_loses_no_message():
 
 
 def test_a_message_names_its_ranks(monkeypatch, capsys):
-    assert stop._named([0], 1) == ""
-    assert stop._named([3], 64) == "rank 3: "
-    assert stop._named([0, 1, 2, 5, 7, 8], 64) == "ranks 0-2, 5, 7-8: "
-    assert stop._named(list(range(64)), 64) == "all 64 ranks: "
-
-    # Without a group, and with a launcher whose numbers are wrong.
-    for rank, before in (("3", "rank 3: "), ("x", "")):
+    """Without a group, and with a launcher whose numbers are wrong."""
+    for rank, before in (("0", "rank 0: "), ("x", "")):
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("WORLD_SIZE", "8")
         assert stop.report(DataError("a")) == stop.FAILED
@@ -192,3 +190,27 @@ def test_a_message_names_its_ranks(monkeypatch, capsys):
     monkeypatch.delenv("WORLD_SIZE")
     assert stop.report(DataError("a")) == stop.FAILED
     assert capsys.readouterr().err == "DataError: a\n"
+
+
+@pytest.mark.parametrize("ended", (True, False))
+def test_without_a_group_another_rank_speaks_only_where_the_launcher_does_not_end_it(monkeypatch, capsys, ended):
+    """It would end it if rank 0 had failed too, and had told why."""
+    monkeypatch.setattr(stop, "_deaf", threading.Event())
+    monkeypatch.setattr(stop, "ALONE", 20 if ended else 0.1)
+    for name, value in (("RANK", "9"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "16")):
+        monkeypatch.setenv(name, value)
+    if ended:
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+    assert stop.report(DataError("a")) == stop.FAILED
+    assert capsys.readouterr().err == ("" if ended else "rank 9: DataError: a\n")
+
+
+@pytest.mark.slow
+def test_a_mistake_on_the_command_line_is_told_once_by_torchrun_too():
+    torchrun = (BIN / "torchrun", "--nproc-per-node", "2", "--master-port", str(free_port()), "-m", "lavie.train")
+    done = subprocess.run([*torchrun, "configs/smoke/base.yaml", "learning_rat=1"], capture_output=True, text=True)
+    assert done.stderr.count("ConfigError") == 1
+    assert done.stderr.startswith("rank 0: ConfigError: ") and "unknown key learning_rat;" in done.stderr
+    exit_codes = re.findall(r"exitcode *: (\d+)", done.stderr)
+    assert set(exit_codes) == {str(stop.FAILED)}

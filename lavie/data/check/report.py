@@ -78,7 +78,7 @@ class CheckReport:
     limit: CaptionLimit = field(default_factory=clip_words)
     """The length beyond which a caption is long."""
     interpreted: Counter[str] = field(default_factory=Counter)
-    """Number of videos by what about them had to be interpreted, in the words of `decode.REMARKS`."""
+    """Number of samples by what about them had to be interpreted, in the words of `decode.REMARKS`."""
     duplicate_captions: int = 0
     """Number of captions that an earlier sample has too."""
     categories: Counter[str] = field(default_factory=Counter)

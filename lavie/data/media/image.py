@@ -8,10 +8,20 @@ from PIL import Image, ImageOps
 
 from ...errors import DataError
 from .formats import check_size, sniff
+from .icc import in_srgb
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """Decode a jpg, png or gif of one frame: uint8 (H, W, 3), RGB, upright by EXIF, transparency laid on white.
+    """Decode a jpg, png or gif of one frame: uint8 (H, W, 3), sRGB, upright by EXIF, transparency laid on white.
+
+    Raises:
+        DataError: as for `read_image`.
+    """
+    return read_image(data)[0]
+
+
+def read_image(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the pixels of `decode_image`, and what had to be interpreted, as in `MediaInfo.notes`.
 
     Raises:
         DataError: the file is of another format, damaged, past the limits, or has more than 8 bits per channel.
@@ -25,8 +35,9 @@ def decode_image(data: bytes) -> np.ndarray:
         check_size(*image.size)
         if image.mode.startswith(("I", "F")):
             raise DataError(f"{image.mode} pixels: wanted 8 bits per channel")
-        image = ImageOps.exif_transpose(image)
-        return on_white(np.array(image.convert("RGBA" if image.has_transparency_data else "RGB")))
+        image, note = in_srgb(ImageOps.exif_transpose(image))
+        pixels = on_white(np.array(image.convert("RGBA" if image.has_transparency_data else "RGB")))
+        return pixels, (note,) if note else ()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"the image cannot be decoded: {error}") from None
 

@@ -11,10 +11,11 @@ from ...distributed import is_main
 from ...errors import DataError
 from ..clip_source import Clip, find_clips
 from ..measured import interval
+from ..ucf101 import listed_clips
 from .distance import extrapolate, frechet, mmd, spread
 from .extractors import Extractor
 from .features import Moved, extract, extraction_key
-from .protocol import Protocol, Reading
+from .protocol import Protocol
 from .rows import Rows, forget_parts, read_rows, write_rows
 
 FEW = 256
@@ -32,6 +33,7 @@ def fvd(
     preset: str,
     frames: Extractor | None = None,
     shuffled: bool = False,
+    splits: Sequence[Path] = (),
     keep: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -46,6 +48,7 @@ def fvd(
         frames: an extractor of frames, for the Fréchet distance of single frames beside that of clips.
         shuffled: also measure the fakes with their frames in random order. Where that does not rise, the distance has
             seen no motion.
+        splits: lists of the real clips that count, of all in the one folder `real` (see `listed_clips`).
         keep: the file that the features go to.
         progress: tells of the work.
 
@@ -60,7 +63,10 @@ def fvd(
         sources, reading = sides[side]
         key = extraction_key(protocol, reading, network, shuffle)
         tell = progress(f"{side} clips" + (", shuffled" if shuffle else "")) if progress else None
-        made[name] = key, _rows(sources, side, name, key, protocol, reading, network, shuffle, keep, tell)
+        found = _kept_rows(sources, side, name, key)
+        if clips := _clips(sources, splits if side == "real" else ()):
+            found.join(extract(clips, protocol, reading, network, keep=keep, shuffled=shuffle, moved=tell))
+        made[name] = key, found.by_name()
         return made[name][1]
 
     a, b = rows("real", "real", extractor), rows("fake", "fake", extractor)
@@ -85,22 +91,10 @@ def fvd(
     return result
 
 
-def _rows(
-    sources: Sequence[Path],
-    side: str,
-    name: str,
-    key: str,
-    protocol: Protocol,
-    reading: Reading,
-    extractor: Extractor,
-    shuffled: bool,
-    keep: Path | None,
-    tell: Moved | None,
-) -> Rows:
-    """Return the rows of all sources of one side."""
-    files = [path for path in sources if path.suffix == ".safetensors"]
+def _kept_rows(sources: Sequence[Path], side: str, name: str, key: str) -> Rows:
+    """Return the rows of those sources of a side that are files of features."""
     found = Rows()
-    for path in files:
+    for path in filter(_holds_features, sources):
         sets = read_rows(path)
         if name not in sets:
             raise DataError(f"--{side} {path}: it holds {', '.join(sets)}, and no {name}")
@@ -109,7 +103,16 @@ def _rows(
                 f"--{side} {path}: its features are of another preset, number of frames, seed or weights than this call"
             )
         found.join(sets[name][1])
-    folders = [path for path in sources if path not in files]
+    return found
+
+
+def _clips(sources: Sequence[Path], splits: Sequence[Path]) -> list[Clip]:
+    """Return the clips of the sources of a side that are no files of features."""
+    folders = [path for path in sources if not _holds_features(path)]
+    if splits:
+        if len(folders) != 1:
+            raise DataError(f"--split lists clips of one folder, --real names {len(folders)}")
+        return listed_clips(folders[0], splits)
     clips: list[Clip] = []
     for path in folders:
         some = find_clips(path)
@@ -117,9 +120,12 @@ def _rows(
             for clip in some:
                 clip.name = f"{path.name}/{clip.name}"
         clips += some
-    if clips:
-        found.join(extract(clips, protocol, reading, extractor, keep=keep, shuffled=shuffled, moved=tell))
-    return found.by_name()
+    return clips
+
+
+def _holds_features(path: Path) -> bool:
+    """Return whether a source is a file of features."""
+    return path.suffix == ".safetensors"
 
 
 def _distances(a: Rows, b: Rows, protocol: Protocol, preset: str, extractor: Extractor) -> dict[str, Any]:

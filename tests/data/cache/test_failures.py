@@ -16,6 +16,7 @@ def test_each_rank_replaces_its_own_list(tmp_path):
     write_failures(tmp_path, 1, LINES[1:])
     write_failures(tmp_path, 0, LINES[:1])
     assert read_failures(tmp_path) == LINES
+    assert '"key": "näme 1"' in (tmp_path / "failed-rank1.jsonl").read_text(encoding="utf-8")  # for people, too
     write_failures(tmp_path, 1, [])
     assert read_failures(tmp_path) == LINES[:1]
     assert [path.name for path in tmp_path.iterdir()] == ["failed-rank0.jsonl"]

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from lavie.data.decoders.clip import EncodedClip
+from lavie.data.decoders.dali import DaliDecoder
 from lavie.data.decoders.dali_rules import clip_for_dali, dali_serves
 from lavie.data.media.encode import encode_mp4
 from lavie.errors import DataError
-from tests.data.decoders.videos import encode, encoded, sample, shapes
+from tests.data.decoders.videos import CPU, encode, encoded, sample, shapes
 from tests.data.media.videos import encode as media
-from tests.data.media.videos import with_matrix
+from tests.data.media.videos import with_clap, with_matrix
 
 SEE_THROUGH = np.full((4, 48, 64, 4), 90, np.uint8)
 
@@ -67,6 +68,7 @@ def announced(data: bytes, width: int) -> bytes:
         (media(shapes(4, 144, 160), tags={"sample_aspect_ratio": Fraction(64, 45)}), "gpu", "pixels are not square"),
         (media(shapes(4, 144, 160), tags={"color_trc": 18, "colorspace": 9}), "gpu", "dynamic range is high"),
         (media(SEE_THROUGH, "libvpx-vp9", "yuva420p", source="rgba", container="webm"), "cpu", "it is transparent"),
+        (with_clap(media(shapes(4, 160, 176)), 160, 144, Fraction(0), Fraction(0)), "gpu", "its container crops it"),
         (encode_mp4(shapes(4, 144, 160), 24, lossless=True), "gpu", "not 8-bit 4:2:0"),
     ),
 )
@@ -112,3 +114,24 @@ def test_every_truncation_and_mutation_is_found_by_the_check_or_opens():
     for bad in damaged:
         with contextlib.suppress(DataError):
             clip_for_dali(info, bad, np.array([0, 5]), 0, 0, "cpu")
+
+
+@pytest.mark.parametrize(
+    "most_bytes, most_clips, sizes",
+    (
+        (72_000, 8, [2, 2, 1]),  # two clips of 36,000 bytes fill a run to the last byte
+        (71_999, 8, [1, 1, 1, 1, 1]),
+        (72_001, 8, [2, 2, 1]),
+        (1, 8, [1, 1, 1, 1, 1]),  # a clip larger than a run has one for itself
+        (1 << 30, 2, [2, 2, 1]),
+        (1 << 30, 5, [5]),
+        (108_000, 2, [2, 2, 1]),
+    ),
+)
+def test_runs_have_bounds(monkeypatch, most_bytes, most_clips, sizes):
+    """Clips of 4 frames of 60 x 50 or of 50 x 60 pixels: each run has as many as its two bounds allow."""
+    monkeypatch.setattr("lavie.data.decoders.dali.MAX_BYTES", most_bytes)
+    clips = [EncodedClip(str(n), b"", np.arange(4), 50 + n % 2 * 10, 60 - n % 2 * 10, False, 0, 0) for n in range(5)]
+    groups = DaliDecoder(4, 24, 24, device=CPU, batch_size=most_clips)._groups(clips)
+    assert [len(group) for group in groups] == sizes
+    assert [clip for group in groups for clip in group] == clips

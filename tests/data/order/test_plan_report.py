@@ -1,6 +1,8 @@
 """The report of a plan says what may not be wanted, and its plot shows every dataset and bucket."""
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from lavie.config.data import BucketConfig, DataConfig
@@ -9,6 +11,8 @@ from lavie.data.order.plan_report import BUCKET_COLOURS, draw_plan, notices, pla
 from lavie.errors import DataError
 from tests.data.order.plans import bucketed, config
 from tests.data.order.sized import write_sized
+
+BUCKETS = [{"num_frames": 4, "height": 16, "width": 16}, {"num_frames": 8, "height": 8, "width": 24}]
 
 
 def test_what_may_not_be_wanted_is_noticed(demo, tmp_path):
@@ -60,6 +64,34 @@ def test_the_plot_shows_every_bucket(demo, tmp_path):
         )
     assert colours[42, 157, 143] > 5000  # cut away
     assert colours[224, 138, 30] > 1000  # enlarged, and the second dataset
+
+
+def inside(axes) -> None:
+    """Assert that what is drawn lies within the axes: every bar, every area and every curve, to its end."""
+    (left, right), (bottom, top) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
+    points = [axes.transData.inverted().transform(patch.get_window_extent().get_points()) for patch in axes.patches]
+    points += [line.get_xydata() for line in axes.lines]
+    points += [path.vertices for area in axes.collections for path in area.get_paths()]
+    assert points
+    for x, y in np.concatenate(points):
+        assert left - 1e-9 <= x <= right + 1e-9 and bottom - 1e-9 <= y <= top + 1e-9, axes.get_title()
+
+
+@pytest.mark.parametrize("several", (True, False))
+def test_nothing_is_drawn_past_the_axes(demo, tmp_path, monkeypatch, several):
+    """Half of the wide clips is cut away, and nothing of the square ones."""
+    data = bucketed(demo, tmp_path / "wide", buckets=BUCKETS) if several else config(demo)
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    draw_plan(make_plan(data, seed=0, steps=50, global_batch=6), tmp_path / "plan.png")
+    (figure,) = figures
+    figure.canvas.draw()
+    assert len(figure.axes) == (8 if several else 4)
+    for axes in figure.axes:
+        inside(axes)
+    if several:
+        lengths = [bar.get_width() for bar in figure.axes[-1].patches]
+        assert min(lengths) == 0 and max(lengths) > 0.2
 
 
 def test_silly_plans_are_noticed_with_the_key_to_change(tmp_path):

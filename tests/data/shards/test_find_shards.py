@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lavie.data.shards.find_shards import IndexedShard
 from lavie.data.shards.index import load_index
 from lavie.errors import DataError
 
@@ -51,3 +52,26 @@ def test_a_lost_shard_is_named(train_copy):
 def test_only_local_paths_are_read(url):
     with pytest.raises(DataError, match="only local paths"):
         load_index((url,))
+
+
+@pytest.mark.parametrize("url", (None, "https://host/set/00000.index.jsonl"))
+@pytest.mark.parametrize("damage", ("no JSON", '{"format": 1}', "of another shard", "of another size"))
+def test_an_index_is_named_by_where_it_came_from(train_copy, url, damage):
+    """A remote one by its URL, since its local copy is nothing that a user knows."""
+    tar, index = train_copy / "00000.tar", train_copy / "00000.index.jsonl"
+    bytes_now = tar.stat().st_size + (damage == "of another size")
+    if damage == "of another shard":
+        index.write_text(index.read_text().replace('"tar": null', '"tar": "/elsewhere/00000.tar"', 1))
+    elif damage != "of another size":
+        index.write_text(damage)
+    shard = IndexedShard("https://host/set/00000.tar" if url else tar, index, bytes_now, [], url)
+    with pytest.raises(DataError) as error:
+        shard.header()
+    if damage == "of another size":
+        begin = f"shard {shard.tar}: {bytes_now} bytes, its index was made for {bytes_now - 1}: cut short or replaced"
+    else:
+        begin = f"index {url or index}: "
+    assert str(error.value).startswith(begin)
+    assert str(error.value).endswith(
+        "upload the .index.jsonl files beside them" if url else f"`lavie data index {train_copy}` makes it anew"
+    )

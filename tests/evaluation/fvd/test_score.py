@@ -167,3 +167,12 @@ def test_geometry_moves_fvd_by_hundreds_and_antialiasing_by_little():
     stretched = matrix(Resize(stretch=(224, 224)))
     assert frechet(cropped, stretched) > 500
     assert 0 < frechet(cropped, smooth) < 50
+
+
+def test_a_split_says_which_reals_count(sets, own, tmp_path):
+    (tmp_path / "split.txt").write_text("".join(f"real/{n:02}.mp4 {n}\n" for n in range(9)))
+    extractor = Scripted(own / "clips.pt", CPU)
+    result = fvd([sets], [sets / "fake"], PROTOCOL, extractor, preset="own", splits=[tmp_path / "split.txt"])
+    assert result["n"] == {"real": 9, "fake": 12}
+    with pytest.raises(DataError, match="--split lists clips of one folder, --real names 2"):
+        fvd([sets, sets], [sets], PROTOCOL, extractor, preset="own", splits=[tmp_path / "split.txt"])

@@ -139,6 +139,8 @@ def test_no_path_leads_out_of_the_folder(change, tmp_path):
     data = {
         "train": ["/a/train"],
         "validation": ["/a/v"],
+        "cache": "/a/cache",
+        "cuts": 1,
         "num_frames": 3,
         "num_images": 0,
         "height": 16,
@@ -152,6 +154,7 @@ def test_no_path_leads_out_of_the_folder(change, tmp_path):
         assert str(tmp_path) not in text, name
     (tmp_path / "out").rename(tmp_path / "moved")
     pipeline, config = load_stage(tmp_path / "moved")
+    assert (config.data.train, config.data.validation, config.data.cache) == ((), (), None)
     assert config.data.num_frames == 3
     assert pipeline(["a"], num_frames=1, height=16, width=16).any()
 

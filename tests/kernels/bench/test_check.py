@@ -64,3 +64,36 @@ def test_a_wrong_gradient_of_one_operation_is_refused(block, operation, argument
 def test_cases_of_full_size_are_made(bench):
     names = [case.name for case in bench.cases(False)]
     assert len(names) == len({*names}) > 5
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for bench in (group_norm_silu, pseudo3d_conv, temporal_attention) for case in bench.cases(True)],
+    ids=lambda case: case.name,
+)
+def test_every_way_computes_what_the_definition_does(case):
+    """In float64, where a wrong border, factor or order cannot pass for rounding; ours are tested elsewhere."""
+    torch.manual_seed(0)
+    leaves = case.make(CPU, torch.float64)
+    wanted = [t for t in leaves if t.requires_grad]
+    expected = case.reference(*leaves)
+    gradient = torch.randn_like(expected)
+    expected = [expected, *torch.autograd.grad(expected, wanted, gradient)]
+    for name, way in case.ways.items():
+        if name in ("triton", "fused norm + cuDNN", "flash-attn"):
+            continue
+        laid = [t.detach().requires_grad_(t.requires_grad) for t in way.lay(leaves)]
+        y = way.function(*laid)
+        found = [y, *torch.autograd.grad(y, [t for t in laid if t.requires_grad], gradient)]
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize(
+    "gpu, version, old", ((True, 91499, True), (True, 91500, False), (True, None, True), (False, 91499, False))
+)
+def test_an_old_cudnn_is_not_timed(monkeypatch, gpu, version, old):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: version)
+    ways = pseudo3d_conv.conv_case(pseudo3d_conv.Conv(3, 32, 2, 3, False)).ways
+    assert ("conv3d channels_last_3d" not in ways) == old

@@ -1,0 +1,177 @@
+"""The captions of clips, by the clips' names: from tables, sampled runs, and the annotations of MSR-VTT."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import DataError
+from ..inference.jobs import Job
+from ..seeds import key64
+from .clip_source import VIDEOS, Clip
+
+NAMES = ("name", "video", "file")
+TEXTS = ("prompt", "caption", "text")
+"""The columns that a table may have for the name of a clip and for its text; the first that is there counts."""
+TEST_VIDEOS = 2990
+"""Videos of MSR-VTT's test split, video7010 to video9999."""
+
+
+@dataclass(frozen=True)
+class Captions:
+    """What is asked of clips."""
+
+    texts: Mapping[str, str]
+    """The text of each clip, by its name without the ending of a video."""
+    origin: dict[str, Any]
+    """Where they come from, in the JSON of a result."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of a number should know of them."""
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a clip without the ending of a video."""
+    ending = next((ending for ending in VIDEOS if name.lower().endswith(ending)), "")
+    return name[: len(name) - len(ending)]
+
+
+def read_captions(path: Path) -> Captions:
+    """Return the captions of a table: JSON lines or a CSV with a column of names and one of texts.
+
+    The prompts.jsonl of `lavie sample` and `lavie generate` is one, and so are the jobs of `lavie sample --jobs`.
+
+    Raises:
+        DataError: the table cannot be read, a row lacks a column, or two rows are of one clip.
+    """
+    texts: dict[str, str] = {}
+    for place, row in _rows(path):
+        name, text = (next((row[key] for key in keys if row.get(key)), None) for keys in (NAMES, TEXTS))
+        if not isinstance(name, str) or not isinstance(text, str):
+            wanted = f"a name ({', '.join(NAMES)}) and a text ({', '.join(TEXTS)})"
+            raise DataError(f"--captions {path}, {place}: wanted {wanted}, got {', '.join(map(str, row)) or 'nothing'}")
+        name = plain_name(name)
+        if name in texts:
+            raise DataError(f"--captions {path}, {place}: {name} stands there twice")
+        texts[name] = text
+    if not texts:
+        raise DataError(f"--captions {path}: no row has a caption")
+    return Captions(texts, {"source": str(path)})
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the rows of a table, each with its place for a message."""
+    if path.suffix not in (".jsonl", ".csv"):
+        raise DataError(f"--captions {path}: wanted a .jsonl or a .csv")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix == ".csv":
+                for row in (reader := csv.DictReader(file, strict=True)):
+                    yield f"line {reader.line_num}", {key: value for key, value in row.items() if key is not None}
+                return
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    row = json.loads(line)
+                    yield f"line {number}", row if isinstance(row, dict) else {}
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"--captions {path}: cannot be read: {error}") from None
+
+
+def own_captions(clips: Sequence[Clip], source: Path) -> Captions | None:
+    """Return the captions that the clips bring along, as those of shards do; None unless all have one."""
+    texts = {plain_name(clip.name): clip.caption for clip in clips if clip.caption is not None}
+    return Captions(texts, {"source": str(source)}) if len(texts) == len(clips) else None
+
+
+def require_drawn_of(drawn: Captions, captions: Captions) -> None:
+    """Raise DataError if clips were drawn of other texts than those that are asked of them.
+
+    Args:
+        drawn: what the clips were drawn of.
+        captions: what they are to be scored by.
+    """
+    others = [name for name, text in drawn.texts.items() if captions.texts.get(name, text) != text]
+    if others:
+        raise DataError(
+            f"{len(others)} clips were drawn of other captions, as {others[0]} of {drawn.texts[others[0]]!r}, and not "
+            f"{captions.texts[others[0]]!r}: wanted the --seed and the annotations of their prompts"
+        )
+
+
+def match(names: Sequence[str], captions: Captions) -> list[str]:
+    """Check that each clip has a caption, and return the names of the captions for which there is no clip.
+
+    Raises:
+        DataError: a clip has no caption, or two clips have the same.
+    """
+    clips: dict[str, str] = {}
+    for name in names:
+        other = clips.setdefault(plain_name(name), name)
+        if other != name:
+            raise DataError(f"{other} and {name} are of one caption: keep one of them")
+    if without := [name for plain, name in clips.items() if plain not in captions.texts]:
+        raise DataError(
+            f"{len(without)} of {len(names)} clips have no caption in {captions.origin['source']}, as {without[0]}: "
+            f"it names {next(iter(captions.texts))}, for example"
+        )
+    return sorted(captions.texts.keys() - clips.keys())
+
+
+class Sentence(NamedTuple):
+    """One caption of a video of MSR-VTT."""
+
+    video_id: str
+    sen_id: int
+    caption: str
+
+
+def draw_msrvtt(path: Path, seed: int) -> list[Sentence]:
+    """Return one caption of each test video of MSR-VTT, drawn by the seed whatever the order of the file.
+
+    Args:
+        path: test_videodatainfo.json, of {"videos": [{"video_id", "split", ...}], "sentences": [{"caption",
+            "video_id", "sen_id"}]}. Where videos have a split, those of "test" count.
+        seed: of the draw.
+
+    Raises:
+        DataError: the file is none of these.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        splits = {video["video_id"]: video.get("split", "test") for video in content["videos"]}
+        by_video: dict[str, list[Sentence]] = {}
+        for row in content["sentences"]:
+            sentence = Sentence(str(row["video_id"]), int(row["sen_id"]), str(row["caption"]))
+            if splits[sentence.video_id] == "test":
+                by_video.setdefault(sentence.video_id, []).append(sentence)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: no annotations of MSR-VTT (test_videodatainfo.json): wanted videos of video_id, and sentences of "
+            f"caption, video_id and sen_id; got {type(error).__name__} {error}"
+        ) from None
+    if not by_video:
+        raise DataError(f"{path}: no video of the test split has a sentence")
+    drawn = []
+    for video, sentences in by_video.items():
+        sentences.sort(key=lambda sentence: sentence.sen_id)
+        drawn.append(sentences[key64(seed, f"caption of {video}") % len(sentences)])
+    return sorted(drawn, key=lambda sentence: (len(sentence.video_id), sentence.video_id))
+
+
+def msrvtt_captions(path: Path, seed: int) -> Captions:
+    """Return the captions of MSR-VTT's test videos, with the sen_id of each; see `draw_msrvtt`."""
+    drawn = draw_msrvtt(path, seed)
+    origin = {"source": str(path), "seed": seed, "sen_ids": {sentence.video_id: sentence.sen_id for sentence in drawn}}
+    notes = []
+    if len(drawn) != TEST_VIDEOS:
+        notes.append(f"{path.name} has {len(drawn)} test videos: MSR-VTT has {TEST_VIDEOS}")
+    return Captions({sentence.video_id: sentence.caption for sentence in drawn}, origin, notes)
+
+
+def msrvtt_jobs(path: Path, seed: int) -> Iterator[Job]:
+    """Yield what is to be drawn: a clip for each test video's caption, as video7010.mp4."""
+    for index, sentence in enumerate(draw_msrvtt(path, seed)):
+        yield Job(prompt=sentence.caption, name=f"{sentence.video_id}.mp4", index=index)

@@ -1,0 +1,1 @@
+"""VBench: its prompts and file names, the scores that need no foreign weights, and its totals."""
