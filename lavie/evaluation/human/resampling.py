@@ -58,7 +58,9 @@ def two_way_error(statistic: Statistic, votes: Votes, seed: int = 0, draws: int 
         exists = np.isfinite(found).reshape(draws, -1).all(axis=1)
         if exists.mean() < FEWEST:
             return None
-        variances.append(found[exists].var(axis=0, ddof=1))
+        # Draws of n clusters vary by (n - 1) / n of what n new clusters would.
+        count = len(np.unique(clusters))
+        variances.append(found[exists].var(axis=0, ddof=1) * count / (count - 1))
     raters, prompts, noise = variances
     # The difference of estimates may fall below the noise of independent votes, which no study can.
     return np.sqrt(np.maximum(raters + prompts - noise, noise))
