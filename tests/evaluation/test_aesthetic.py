@@ -80,7 +80,7 @@ def test_a_head_of_another_network_is_refused(tmp_path):
         (b"junk", "wanted a file of plain tensors"),
         ({"fc.weight": torch.zeros(1, 3)}, "its keys, fc.weight, are no aesthetic head's"),
         ([1], "its keys, none, are no"),
-        ({"weight": 1, "bias": 2}, "are no aesthetic head's"),
+        ({"weight": torch.zeros(1, 3), "bias": 2}, "are no aesthetic head's"),
         ({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}, r"layers of \[\(2, 3\)\]"),
         ({"weight": torch.zeros(3), "bias": torch.zeros(1)}, r"layers of \[\(3,\)\]"),
     ),

@@ -66,6 +66,10 @@ def test_pixels_are_as_the_folder_says(folder, tmp_path):
     values = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.4, 0.5, 0.6]}
     network = load_clip(copied(folder, tmp_path / "a", "preprocessor_config.json", **values), CPU)
     assert network.frame_protocol().deviation == (0.4, 0.5, 0.6) and network.frame_protocol().mean == (0.5, 0.5, 0.5)
+    for text in ("{", "[]"):
+        (tmp_path / "a/preprocessor_config.json").write_text(text)
+        with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: cannot be read"):
+            load_clip(tmp_path / "a", CPU)
 
 
 def test_what_is_no_whole_clip_is_refused(folder, tmp_path):
@@ -77,9 +81,10 @@ def test_what_is_no_whole_clip_is_refused(folder, tmp_path):
 
     part = copied(folder, tmp_path / "part")
     weights = load_file(part / "model.safetensors")
-    weights.pop("visual_projection.weight")
+    for name in ("visual_projection.weight", "text_projection.weight"):
+        weights.pop(name)
     save_file(weights, part / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"1 weights are missing, as visual_projection\.weight"):
+    with pytest.raises(CheckpointError, match=r"2 weights are missing, as text_projection\.weight"):
         load_clip(part, CPU)
     (part / "model.safetensors").write_bytes(b"junk")
     with pytest.raises(CheckpointError, match="no CLIP that can be read"):
