@@ -136,10 +136,10 @@ def to_transformers(state: dict[str, Tensor], source: str) -> tuple[dict[str, An
         return len({name for name in state if re.fullmatch(rf"{prefix}\.\d+\.ln_1\.weight", name)})
 
     def tower(width: int, count: int, **more: int) -> dict[str, Any]:
-        """Return the config of one side."""
+        """Return the config of one side; what it leaves out, such as the activation, has OpenAI's value by default."""
         sizes = dict(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=count)
         heads = dict(num_attention_heads=width // HEAD_WIDTH, projection_dim=projection)
-        return sizes | heads | more | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+        return sizes | heads | more
 
     # The last token of the vocabulary ends a text; the last but one begins it.
     end = vocabulary - 1
