@@ -110,6 +110,11 @@ def test_a_tokenizer_of_another_network_is_refused(folder, tmp_path):
         ClipTokens(tmp_path, network)
     write_tokenizer(tmp_path / "tokenizer")
     ClipTokens(tmp_path, network)  # a folder like Stable Diffusion's
+    network.config.text_config.eos_token_id = END - 1
+    with pytest.raises(CheckpointError, match=f"ends texts by {END}, the network {len(WORDS)} and {END - 1}"):
+        ClipTokens(tmp_path, network)
+    network.config.text_config.eos_token_id = 2  # the configs of 2022
+    ClipTokens(tmp_path, network)
     words = json.loads((tmp_path / "tokenizer/vocab.json").read_text())
     (tmp_path / "tokenizer/vocab.json").write_text(json.dumps(words | {"more": len(words)}))
     with pytest.raises(CheckpointError, match=f"it knows {len(words) + 1} tokens .* the network {len(words)}"):
