@@ -36,11 +36,14 @@ class TimestepSampling(Strict):
     """Of logit_normal: 0 is the middle of the schedule, less is less noise. Default: that of Esser et al."""
     std: float = Field(1.0, gt=0)
     """Of logit_normal: how far it spreads from there. Default: that of Esser et al."""
+    uniform_share: float = Field(0.0, ge=0, lt=1)
+    """Of logit_normal: the share of timesteps that are uniform all the same, so that the ends of the schedule are learnt
+    too. Default: none."""
 
     @model_validator(mode="after")
     def _check(self) -> "TimestepSampling":
-        """Refuse mean and std where nothing reads them."""
-        given = self.model_fields_set & {"mean", "std"}
+        """Refuse what belongs to logit_normal where nothing reads it."""
+        given = self.model_fields_set & {"mean", "std", "uniform_share"}
         if self.law == "uniform" and any(getattr(self, key) != type(self).model_fields[key].default for key in given):
             raise ValueError(f"{' and '.join(sorted(given))} belong to law: logit_normal, and law is uniform")
         return self
