@@ -37,8 +37,8 @@ class TimestepSampling(Strict):
     std: float = Field(1.0, gt=0)
     """Of logit_normal: how far it spreads from there. Default: that of Esser et al."""
     uniform_share: float = Field(0.0, ge=0, lt=1)
-    """Of logit_normal: the share of timesteps that are uniform all the same, so that the ends of the schedule are learnt
-    too. Default: none."""
+    """Of logit_normal: the share of timesteps that are uniform all the same, so that the ends are learnt too. Default:
+    none."""
 
     @model_validator(mode="after")
     def _check(self) -> "TimestepSampling":

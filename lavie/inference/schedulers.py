@@ -61,8 +61,8 @@ def set_timesteps(scheduler: Any, num_inference_steps: int, device: Any) -> None
 
 
 def require_sampling(config: TrainConfig) -> None:
-    """Raise ConfigError, before a run has trained, if it has validation prompts that it could not draw."""
-    if not config.validation_prompts:
+    """Raise ConfigError, before a run has trained, if it shall draw samples and could not."""
+    if not config.validation_prompts and config.eval.steps is None:
         return
     scheduler = make_scheduler(config.sampling.scheduler, NoiseSchedule.from_config(config))
     set_timesteps(scheduler, config.sampling.num_inference_steps, "cpu")
