@@ -97,13 +97,16 @@ def _tell_made(out: Path, key: Any, passed: dict[str, int]) -> None:
 @app.command("serve")
 def serve_command(
     study: Study,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1.")] = 8765,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 for any.")] = 8765,
 ) -> None:
     """Show a study on http://127.0.0.1 and gather the answers in its answers.csv, until ^C."""
-    from ..pages.human.serve import HOST, serve
+    from ..pages.human.serve import serve
 
-    typer.echo(f"http://{HOST}:{port}/ shows {study}; ^C ends it")
-    serve(study, port)
+    def tell(address: str) -> None:
+        """Print where the study is."""
+        print(f"{address} shows {study}; ^C ends it", flush=True)
+
+    serve(study, port, tell)
 
 
 @app.command("analyse")

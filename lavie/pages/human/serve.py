@@ -2,8 +2,9 @@
 
 import json
 import os
+import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,13 +128,24 @@ def _parse(body: bytes) -> list[Any]:
     return rows
 
 
-def serve(study: Path, port: int) -> None:
+def serve(study: Path, port: int, tell: Callable[[str], None]) -> None:
     """Serve a study on 127.0.0.1 until ^C.
 
+    Args:
+        study: its folder.
+        port: 0 for any that is free.
+        tell: called with the address once it can be opened.
+
     Raises:
-        ConfigError, DataError: as `make_app` says.
+        ConfigError, DataError: as `make_app` says; or the port is taken.
     """
     app = make_app(study)
     import uvicorn
 
-    uvicorn.run(app, host=HOST, port=port, log_level="warning")
+    try:
+        listening = socket.create_server((HOST, port))
+    except OSError as error:
+        raise ConfigError(f"--port {port}: {error.strerror}: give another one, or 0 for any that is free") from None
+    with listening:
+        tell(f"http://{HOST}:{listening.getsockname()[1]}/")
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])

@@ -1,13 +1,19 @@
 import csv
 import json
+import re
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
-from lavie.errors import DataError
+from lavie.errors import ConfigError, DataError
 from lavie.evaluation.human.answers import COLUMNS
 from lavie.evaluation.human.key import ANSWERS, write_key
 from lavie.pages.human.build import write_page
@@ -15,7 +21,9 @@ from tests.evaluation.human.studies import rng, rows, some_key, vote
 
 uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
-from lavie.pages.human.serve import LARGEST, Gathering, make_app  # noqa: E402
+from lavie.pages.human.serve import LARGEST, Gathering, make_app, serve  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -107,3 +115,24 @@ def test_places_are_given_in_turn_and_go_on_after_a_start(ask, study):
 def test_a_folder_without_a_study_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"no study of `lavie eval human make`"):
         make_app(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_command_serves_until_it_is_interrupted(study):
+    """^C ends it as any command: one line, and exit code 130."""
+    command = [sys.executable, "-m", "lavie.cli", "eval", "human", "serve", str(study[0]), "--port", "0"]
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    line = running.stdout.readline()
+    port = re.search(r"http://127\.0\.0\.1:(\d+)/ shows", line)[1]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/study", timeout=30) as reply:
+        assert json.loads(reply.read()) == {"study": study[1].study}
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert (running.returncode, errors) == (130, "interrupted\n")
+
+
+def test_a_port_that_is_taken_is_named(study):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"--port {port}: .*give another one"):
+            serve(study[0], port, print)
