@@ -53,7 +53,7 @@ class FramePath(Strict):
 
     short_side: int = 224
     """The shorter side becomes so many pixels, the other keeps the aspect (rounded down)."""
-    interpolation: Literal["bilinear", "bicubic"]
+    resampling: Literal["bilinear", "bicubic"]
     """On float32, without smoothing or rounding."""
     crop: int | None = None
     """The side of the square that is cut out of the middle; null for none."""
@@ -85,7 +85,7 @@ def prepare(frames: np.ndarray, path: FramePath) -> Tensor:
     short = min(height, width)
     size = int(path.short_side * height / short), int(path.short_side * width / short)
     if size != (height, width):
-        x = F.interpolate(x, size, mode=path.interpolation, align_corners=False)
+        x = F.interpolate(x, size, mode=path.resampling, align_corners=False)
     if path.crop is not None:
         # Python's rounding of a half to the even number is what torchvision's crop has.
         top, left = round((size[0] - path.crop) / 2.0), round((size[1] - path.crop) / 2.0)
@@ -110,7 +110,7 @@ class Dino:
         pixels = _json(folder, "preprocessor_config.json") if (folder / "preprocessor_config.json").is_file() else {}
         mean, deviation = (pixels.get(key, IMAGENET[i]) for i, key in enumerate(("image_mean", "image_std")))
         try:
-            self.path = FramePath.model_validate({"interpolation": "bilinear", "mean": mean, "deviation": deviation})
+            self.path = FramePath.model_validate({"resampling": "bilinear", "mean": mean, "deviation": deviation})
         except ValueError:
             raise CheckpointError(
                 f"--dino {folder}: preprocessor_config.json: image_mean {mean} and image_std {deviation}: wanted three "
@@ -154,7 +154,7 @@ class ClipFrames:
         shaped = all(getattr(shape, key) == value for key, value in CLIP_B32.items())
         self.path = FramePath(
             short_side=self._network.side,
-            interpolation="bicubic",
+            resampling="bicubic",
             crop=self._network.side,
             mean=self._network.mean,
             deviation=self._network.deviation,

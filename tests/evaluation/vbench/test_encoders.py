@@ -79,7 +79,7 @@ def test_the_feature_is_dinos_class_token_at_any_size(size, tmp_path):
 
 def test_frames_are_resized_as_torchs_float_frames_without_smoothing():
     frames = random_frames(2, 320, 512, 3)
-    path = FramePath(interpolation="bilinear", mean=(0.5, 0.4, 0.3), deviation=(0.2, 0.3, 0.4))
+    path = FramePath(resampling="bilinear", mean=(0.5, 0.4, 0.3), deviation=(0.2, 0.3, 0.4))
     found = prepare(frames, path)
     assert found.shape == (2, 3, 224, 358)
     # The middle of output pixel (0, 0) lies at 320 / 224 / 2 - 0.5 = 0.214 rows, 512 / 358 / 2 - 0.5 = 0.215 columns.

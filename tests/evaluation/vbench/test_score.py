@@ -35,7 +35,7 @@ class Colours:
     """The mean colour of a frame, as a direction."""
 
     name, sha256 = "colours", "0" * 64
-    path = FramePath(interpolation="bilinear", mean=(0, 0, 0), deviation=(1, 1, 1))
+    path = FramePath(resampling="bilinear", mean=(0, 0, 0), deviation=(1, 1, 1))
 
     def __init__(self, is_vbenchs=True):
         self.is_vbenchs = is_vbenchs
