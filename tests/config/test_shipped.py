@@ -13,7 +13,9 @@ def test_every_config_of_the_checkout_is_shipped():
     assert set(shipped_names()) == files
 
 
-@pytest.mark.parametrize("name", ("smoke/base.yaml", "configs/smoke/base.yaml", "./configs/smoke/base.yaml"))
+@pytest.mark.parametrize(
+    "name", ("smoke/base.yaml", "configs/smoke/base.yaml", "./configs/smoke/base.yaml", "smoke/base")
+)
 def test_a_shipped_config_is_found_by_its_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     assert find_config(name) == SHIPPED / "smoke/base.yaml"
