@@ -82,3 +82,16 @@ def session_of(process: psutil.Process) -> int | None:
 def test_a_time_limit_names_the_ranks():
     with pytest.raises(AssertionError, match=r"ranks \[0, 1\] gave no result within 1 s"):
         run_distributed(time.sleep, 2, 600, timeout=1)
+
+
+def fails_beside_one_that_sleeps() -> None:
+    if os.environ["RANK"] == "0":
+        time.sleep(600)
+    raise ValueError("its message")
+
+
+def test_ranks_that_hear_of_no_failure_are_not_waited_for():
+    began = time.monotonic()
+    with pytest.raises(AssertionError, match=r"rank 1 failed:(?s:.*)its message"):
+        run_distributed(fails_beside_one_that_sleeps, 2, timeout=300)
+    assert time.monotonic() - began < 200  # the limit was not waited for

@@ -11,7 +11,8 @@ import typer.testing
 from PIL import Image
 
 from lavie.cli.data import app as data
-from lavie.cli.data_check import check_command, duration_text
+from lavie.cli.data_check import _table, check_command, duration_text
+from lavie.data.check.report import PROBLEMS, UNUSABLE, CheckReport
 from lavie.errors import DataError
 from tests.data.check.planted import GOOD, make_shard
 from tests.models.tokenizer import save_tokenizer
@@ -149,3 +150,20 @@ def test_pack_measures_by_a_tokenizer(tmp_path):
         data, ["pack", *given, "--tokenizer", str(save_tokenizer(tmp_path / "t"))]
     )
     assert "captions of more than 77 tokens; CLIP reads the first 75" in " ".join(result.output.split())
+
+
+def test_what_keeps_samples_from_training_is_red():
+    """And what is only worth a look is yellow."""
+    report = CheckReport()
+    for problem in PROBLEMS:
+        report.note("0.tar", problem)
+    styles = {row[0]: style for row, style in rows_of(_table(report))}
+    assert {styles[problem] for problem in UNUSABLE} == {"red"}
+    assert {styles[problem] for problem in PROBLEMS if problem not in UNUSABLE} == {"yellow"}
+    assert styles["videos"] is None
+
+
+def rows_of(table):
+    """The texts of each row of a table, and its style."""
+    columns = [[*column.cells] for column in table.columns]
+    return [(texts, row.style) for texts, row in zip(zip(*columns, strict=True), table.rows, strict=True)]

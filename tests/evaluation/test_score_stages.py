@@ -87,3 +87,22 @@ def test_blending_beats_repeating_on_rendered_motion(tmp_path):
     clips = [decode_frames(read_member(s), range(9)) for s in load_index((str(tmp_path / "validation"),)).videos[:4]]
     repeated, blended = (np.mean([psnr(f(c[::4], 4), c) for c in clips]) for f in (repeat, blend))
     assert repeated < blended < 40
+
+
+@pytest.mark.parametrize("frames, shown", ((5, 5), (9, 9), (13, 9)))
+def test_long_clips_show_their_first_two_intervals(monkeypatch, tmp_path, frames, shown):
+    config = load_config("configs/smoke/interpolation.yaml")
+    assert config.keyframe_interval == 4
+    given = {}
+    monkeypatch.setattr(score_stages, "write_sheet", lambda png, panels, **how: given.update(how, panels=panels))
+    clip = np.zeros((frames, 16, 16, 3), np.uint8)
+    case = score_stages.Rivals("a fox", clip, clip + 1, {"blended": clip + 2}, "k")
+    decibels = {"network": 20.0, "blended": 30.0}
+    score = score_stages.StageScore("interpolation", 1, 1, clip.shape[:3], decibels)
+    score_stages._draw_sheet(tmp_path / "x.png", config, [case], [decibels], score)
+    truth, network, blended = given["panels"]
+    told = f", frames 1 to {shown} of {frames}" if shown < frames else ""
+    assert truth.caption == f"a fox: as it was, key frames framed{told}"
+    assert [len(panel.frames) for panel in given["panels"]] == [shown] * 3 and given["columns"] == shown
+    assert list(truth.marked) == list(range(0, shown, 4))
+    assert (truth.wrong, network.wrong, blended.wrong) == (False, True, False)

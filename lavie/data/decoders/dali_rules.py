@@ -24,8 +24,8 @@ import av
 import numpy as np
 
 from ..media.formats import DEMUXERS, sniff
-from ..media.shown import BT601, BT709, HDR, SQUARE, UPRIGHT, colour_matrix, shown_size, turn
-from ..media.streams import has_hidden_alpha, open_video, pixel_aspect
+from ..media.shown import BT601, BT709, HDR, SQUARE, UPRIGHT, Shape, colour_matrix, shown_size, turn
+from ..media.streams import NO_CROP, container_crop, has_hidden_alpha, open_video, pixel_aspect
 from ..shards.index_file import Sample
 from .clip import EncodedClip
 
@@ -99,6 +99,8 @@ def clip_for_dali(
             packets += packet.size > 0
             if first is None:
                 first = next(iter(packet.decode()), None)
+        if container_crop(stream) != NO_CROP:
+            return "its container crops it"
         aspect = pixel_aspect(stream)
     if first is None or packets != sample.frames:
         return "not every packet is a frame to show"
@@ -146,7 +148,7 @@ def _peculiarity(frame: av.VideoFrame, aspect: Fraction, size: tuple[int, int]) 
     """
     if turn(frame) != UPRIGHT:
         return "it is to be turned upright"
-    if shown_size(frame, aspect) != size:
+    if shown_size(frame, Shape(aspect)) != size:
         return "its frames are not of the size that the index says"
     if frame.format.name not in ("yuv420p", "yuvj420p"):
         return f"its pixels are {frame.format.name}, not 8-bit 4:2:0"

@@ -7,8 +7,7 @@ name of the file.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from typing import Literal
 
 import av
@@ -18,9 +17,10 @@ from av.video.reformatter import VideoReformatter
 from ...errors import DataError
 from .formats import DEMUXERS, Format, check_size, sniff
 from .image import read_image
+from .interlace import Numbered, progressive
 from .keyframes import last_safe_keyframe
-from .shown import HDR, check_dolby_vision, colour_matrix, names_matrix, shown_pixels, shown_size
-from .streams import MAX_FRAMES, decoded, open_video, other_films, pixel_aspect
+from .shown import HDR, Shape, check_dolby_vision, colour_matrix, names_matrix, shown_pixels, shown_size
+from .streams import MAX_FRAMES, NO_CROP, container_crop, decoded, open_video, other_films, pixel_aspect
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class MediaInfo:
 
 REMARKS = (
     *("several video streams", "pixels not square", "no colour matrix named", "high dynamic range", "interlaced"),
-    "colour profile",
+    *("colour profile", "cropped by the container"),
 )
 """What `MediaInfo.notes` tell of."""
 
@@ -65,11 +65,11 @@ def probe(data: bytes) -> MediaInfo:
     times: list[float] = []
     interlaced = 0
     with open_video(data) as (container, stream):
-        for frame, aspect in _checked_frames(stream, container.demux(stream)):
+        for frame, shape in _checked_frames(stream, container.demux(stream)):
             if not times:
-                height, width, _ = shown_pixels(frame, aspect, VideoReformatter()).shape
+                height, width, _ = shown_pixels(frame, shape, VideoReformatter()).shape
                 tick = float(frame.time_base or 0)
-                notes = _notes(frame, aspect, stream, other_films(container, stream))
+                notes = _notes(frame, shape, stream, other_films(container, stream))
             times.append(frame.time)
             interlaced += frame.interlaced_frame
         nominal = float(stream.average_rate) if stream.average_rate else None
@@ -77,7 +77,9 @@ def probe(data: bytes) -> MediaInfo:
     if not times:
         raise DataError("the video stream holds no frame that decodes")
     if interlaced:
-        notes.append(f"interlaced: {interlaced} of {len(times)} frames hold two moments, line by line")
+        notes.append(
+            f"interlaced: {interlaced} of {len(times)} frames hold two moments, line by line; the first is shown"
+        )
 
     if format == "gif" and len(times) == 1:
         return MediaInfo("image", format, 1, None, False, width, height, 0.0, format)
@@ -86,12 +88,12 @@ def probe(data: bytes) -> MediaInfo:
     return MediaInfo("video", format, len(times), fps, vfr, width, height, duration, codec, tuple(notes))
 
 
-def _notes(frame: av.VideoFrame, aspect: Fraction, stream: av.VideoStream, others: list[str]) -> list[str]:
+def _notes(frame: av.VideoFrame, shape: Shape, stream: av.VideoStream, others: list[str]) -> list[str]:
     """Return what about a video had to be interpreted, by its first frame, as in `MediaInfo.notes`.
 
     Args:
         frame: the first frame.
-        aspect: the width of its pixels over their height.
+        shape: of the frame.
         stream: the stream that was taken.
         others: those that were not.
     """
@@ -99,12 +101,16 @@ def _notes(frame: av.VideoFrame, aspect: Fraction, stream: av.VideoStream, other
     if others:
         taken = f"{stream.codec_context.name} {frame.width} x {frame.height}"
         notes.append(f"several video streams: stream {stream.index} is taken, {taken}, and not {', '.join(others)}")
-    width, height = shown_size(frame, aspect)
-    if {width, height} != {frame.width, frame.height}:
-        stored = f"{frame.width} x {frame.height}"
-        notes.append(
-            f"pixels not square: {aspect.numerator}:{aspect.denominator}, {stored} shown as {width} x {height}"
-        )
+    width, height = shown_size(frame, Shape(crop=shape.crop))
+    if shape.crop != NO_CROP:
+        left, right, top, bottom = shape.crop
+        borders = f"{left} pixels left, {right} right, {top} above, {bottom} below"
+        notes.append(f"cropped by the container: {borders}, {frame.width} x {frame.height} stored")
+    square_width, square_height = shown_size(frame, shape)
+    if (square_width, square_height) != (width, height):
+        aspect = f"{shape.aspect.numerator}:{shape.aspect.denominator}"
+        shown = f"{square_width} x {square_height}"
+        notes.append(f"pixels not square: {aspect}, {width} x {height} shown as {shown}")
     if not names_matrix(frame):
         notes.append(f"no colour matrix named: taken as number {colour_matrix(frame)} of ITU-T H.273, by its size")
     if int(frame.color_trc) in HDR:
@@ -143,7 +149,7 @@ def indexed_times(data: bytes, frames: int, fps: float | None, vfr: bool) -> np.
 def read_frames(data: bytes, indices: Sequence[int] | np.ndarray, frames: int | None = None) -> Iterator[np.ndarray]:
     """Yield frames of a video one by one: uint8 (H, W, 3), RGB.
 
-    They are exact for every codec, with B-frames and open groups of pictures too.
+    They are exact for every codec, with B-frames and open groups of pictures too. Interlaced ones are deinterlaced.
 
     Args:
         data: the file.
@@ -161,9 +167,9 @@ def read_frames(data: bytes, indices: Sequence[int] | np.ndarray, frames: int | 
         return
 
     position, reformatter = 0, VideoReformatter()
-    for number, frame, aspect in _frames_from(data, wanted[0], frames):
+    for number, frame, shape in progressive(_frames_for(data, wanted[0], frames), set(wanted)):
         if number == wanted[position]:
-            pixels = shown_pixels(frame, aspect, reformatter)
+            pixels = shown_pixels(frame, shape, reformatter)
             # The same frame may be wanted several times.
             while position < len(wanted) and wanted[position] == number:
                 yield pixels
@@ -186,19 +192,20 @@ def decode_frames(data: bytes, indices: Sequence[int] | np.ndarray) -> np.ndarra
     return np.stack(list(read_frames(data, indices)))
 
 
-def _frames(data: bytes) -> Iterator[tuple[av.VideoFrame, Fraction]]:
+def _frames(data: bytes) -> Iterator[tuple[av.VideoFrame, Shape]]:
     """Yield every frame of a video as `_checked_frames` does, decoding from the start of the file."""
     with open_video(data) as (container, stream):
         yield from _checked_frames(stream, container.demux(stream))
 
 
-def _checked_frames(stream: av.VideoStream, packets: Iterable[av.Packet]) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-    """Yield the frames of packets in order of presentation, each with the width of its pixels over their height.
+def _checked_frames(stream: av.VideoStream, packets: Iterable[av.Packet]) -> Iterator[tuple[av.VideoFrame, Shape]]:
+    """Yield the frames of packets in order of presentation, each with its shape.
 
     Raises:
         DataError: a frame is damaged, past the limits, without a time stamp, or shown in another size than the first.
     """
     size: tuple[int, int] | None = None
+    crop = container_crop(stream)
     for number, frame in enumerate(decoded(stream, packets)):
         if number >= MAX_FRAMES:
             raise DataError(f"more than {MAX_FRAMES} frames: split the video into clips")
@@ -208,19 +215,28 @@ def _checked_frames(stream: av.VideoStream, packets: Iterable[av.Packet]) -> Ite
         if frame.time is None:
             raise DataError(f"frame {number} has no timestamp")
         check_dolby_vision(frame, stream.codec_context.codec_tag)
-        aspect = pixel_aspect(stream)
-        new_size = shown_size(frame, aspect)
+        shape = Shape(pixel_aspect(stream), crop)
+        new_size = shown_size(frame, shape)
         if size not in (None, new_size):
             raise DataError(
                 f"the frame size changes within the video, from {size[0]} x {size[1]} to {new_size[0]} x {new_size[1]} "
                 f"pixels at frame {number}: cut the video there, or encode it at one size"
             )
         size = new_size
-        yield frame, aspect
+        yield frame, shape
 
 
-def _frames_from(data: bytes, first: int, frames: int | None) -> Iterator[tuple[int, av.VideoFrame, Fraction]]:
-    """Yield the frames of a video from `first` or an earlier one to the last: number, frame, and aspect of its pixels.
+def _frames_for(data: bytes, first: int, frames: int | None) -> Iterator[Numbered]:
+    """Return the frames of a video as `_frames_from` does; if `first` is interlaced, from the one before it on."""
+    found = _frames_from(data, first, frames)
+    head = next(found, None)
+    if head is not None and first and head[0] == first and head[1].interlaced_frame:
+        return _frames_from(data, first - 1, frames)
+    return chain([head] if head is not None else [], found)
+
+
+def _frames_from(data: bytes, first: int, frames: int | None) -> Iterator[Numbered]:
+    """Yield the frames of a video from `first` or an earlier one to the last: number, frame, and its shape.
 
     Where decoding from a keyframe turns out not to be certain, all begins again at the start of the file, and numbers
     come twice.
@@ -236,15 +252,15 @@ def _frames_from(data: bytes, first: int, frames: int | None) -> Iterator[tuple[
             return
         except (_UncertainError, DataError):
             pass
-    for number, (frame, aspect) in enumerate(_frames(data)):
-        yield number, frame, aspect
+    for number, (frame, shape) in enumerate(_frames(data)):
+        yield number, frame, shape
 
 
 class _UncertainError(Exception):
     """A decoder that began at a keyframe may show other frames than one that began at the start of the file."""
 
 
-def _frames_from_keyframe(data: bytes, first: int, frames: int) -> Iterator[tuple[int, av.VideoFrame, Fraction]]:
+def _frames_from_keyframe(data: bytes, first: int, frames: int) -> Iterator[Numbered]:
     """Yield the frames of a video as `_frames_from` does, from the last safe keyframe up to `first` on.
 
     Every frame is compared with the time stamps of the packets.
@@ -263,11 +279,11 @@ def _frames_from_keyframe(data: bytes, first: int, frames: int) -> Iterator[tupl
             raise _UncertainError
 
         times, keyframe_shown = sorted(packet.pts or 0 for packet in filled), False
-        for frame, aspect in _checked_frames(stream, packets[number:]):
+        for frame, shape in _checked_frames(stream, packets[number:]):
             as_announced = number < frames and frame.pts == times[number] and (keyframe_shown or frame.key_frame)
             if not as_announced:
                 raise _UncertainError
-            yield number, frame, aspect
+            yield number, frame, shape
             number, keyframe_shown = number + 1, True
         if number < frames:
             raise _UncertainError

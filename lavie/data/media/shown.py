@@ -3,9 +3,11 @@
 1. YUV becomes RGB by the matrix that the file names, or by the one that players take where it names none.
 2. High dynamic range (PQ, HLG) becomes standard range: white paper becomes white (see `hdr`).
 3. Transparency is laid on white.
-4. Pixels that are not square become square, and the picture is turned, or mirrored, upright.
+4. What the container crops is cut off.
+5. Pixels that are not square become square, and the picture is turned, or mirrored, upright.
 """
 
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -18,6 +20,7 @@ from ...errors import DataError
 from .formats import check_size
 from .hdr import to_standard_range
 from .image import on_white
+from .streams import NO_CROP, Crop
 from .swscale import TO_RGB
 
 SQUARE = Fraction(1, 100)
@@ -50,20 +53,32 @@ UPRIGHT = (1, 0, 0, 1)
 """The turn that leaves a picture as it is."""
 
 
-def shown_pixels(frame: av.VideoFrame, aspect: Fraction, reformatter: VideoReformatter) -> np.ndarray:
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a file says of the shape of its frames, beside their size."""
+
+    aspect: Fraction = Fraction(1)
+    """The width of a pixel over its height."""
+    crop: Crop = NO_CROP
+    """The borders that are not shown."""
+
+
+def shown_pixels(frame: av.VideoFrame, shape: Shape, reformatter: VideoReformatter) -> np.ndarray:
     """Return a frame as it is shown: uint8 (H, W, 3), RGB.
 
     Args:
         frame: the decoded frame.
-        aspect: the width of its pixels over their height.
+        shape: of the frame.
         reformatter: kept from frame to frame, since setting it up is slow.
 
     Raises:
         DataError: the colours or the orientation are of a kind that is not read.
     """
     pixels = on_white(_rgba(frame, reformatter))
-    width, height = _square_size(frame, aspect)
-    if (width, height) != (frame.width, frame.height):
+    left, right, top, bottom = shape.crop
+    pixels = pixels[top : frame.height - bottom, left : frame.width - right]
+    width, height = _square_size(frame, shape)
+    if (width, height) != (pixels.shape[1], pixels.shape[0]):
         pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
 
     across, down_to_across, across_to_down, down = turn(frame)
@@ -76,24 +91,27 @@ def shown_pixels(frame: av.VideoFrame, aspect: Fraction, reformatter: VideoRefor
     return np.ascontiguousarray(pixels)
 
 
-def shown_size(frame: av.VideoFrame, aspect: Fraction) -> tuple[int, int]:
+def shown_size(frame: av.VideoFrame, shape: Shape) -> tuple[int, int]:
     """Return (width, height) of a frame as it is shown. The arguments are those of `shown_pixels`.
 
     Raises:
-        DataError: the size is past the limits, or the orientation of a kind that is not read.
+        DataError: the size is past the limits, nothing is left of the frame by its crop, or the orientation is of a
+            kind that is not read.
     """
-    width, height = _square_size(frame, aspect)
+    width, height = _square_size(frame, shape)
     check_size(width, height)
     return (height, width) if turn(frame)[1] else (width, height)
 
 
-def _square_size(frame: av.VideoFrame, aspect: Fraction) -> tuple[int, int]:
+def _square_size(frame: av.VideoFrame, shape: Shape) -> tuple[int, int]:
     """Return (width, height) with square pixels, before the picture is turned: the short side of a pixel grows."""
+    left, right, top, bottom = shape.crop
+    width, height, aspect = frame.width - left - right, frame.height - top - bottom, shape.aspect
     if aspect <= 0 or abs(aspect - 1) <= SQUARE:
-        return frame.width, frame.height
+        return width, height
     if aspect > 1:
-        return round(frame.width * aspect), frame.height
-    return frame.width, round(frame.height / aspect)
+        return round(width * aspect), height
+    return width, round(height / aspect)
 
 
 def turn(frame: av.VideoFrame) -> tuple[int, int, int, int]:

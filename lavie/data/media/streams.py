@@ -1,9 +1,11 @@
 """The opening of a video file: which of its streams is the film, and its decoded frames."""
 
 import io
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from threading import Lock
 from typing import Any
 
 import av
@@ -19,6 +21,12 @@ NOT_A_FILM = Disposition.attached_pic | Disposition.timed_thumbnails
 """The marks of streams that are never taken: covers, and pictures for a player's seek bar."""
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """The decoders that keep a WebM's transparency; FFmpeg's own decoders of these codecs leave it out."""
+
+Crop = tuple[int, int, int, int]
+"""How many pixels of a decoded frame are not shown: left, right, top, bottom."""
+NO_CROP: Crop = (0, 0, 0, 0)
+_log_level = Lock()
+"""Held while the process's level of FFmpeg's messages is raised."""
 
 
 @contextmanager
@@ -82,6 +90,27 @@ def pixel_aspect(stream: av.VideoStream) -> Fraction:
     The codec's is known once a frame was decoded.
     """
     return stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
+
+
+def container_crop(stream: av.VideoStream) -> Crop:
+    """Return what the container of a stream crops: `clap` of MP4 and mov, PixelCrop of Matroska.
+
+    FFmpeg reads it and leaves it to players to apply. PyAV shows it in FFmpeg's description of the file alone.
+    """
+    container: Any = stream.container  # the stubs leave its method out
+    with _log_level:
+        level = av.logging.get_level()
+        av.logging.set_level(av.logging.INFO)
+        try:
+            description = container.dumps_format()
+        finally:
+            av.logging.set_level(level)
+    # Names of metadata are padded, so that no tag of the file can look like one of these lines.
+    for part in re.split(r"^  (?=Stream #)", description, flags=re.M)[1:]:
+        if re.match(rf"Stream #0:{stream.index}\b", part):
+            found = re.search(r"^ +Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)$", part, re.M)
+            return (int(found[1]), int(found[2]), int(found[3]), int(found[4])) if found else NO_CROP
+    return NO_CROP
 
 
 def has_hidden_alpha(stream: av.VideoStream) -> bool:

@@ -15,7 +15,7 @@ from lavie.data.media.encode import encode_mp4
 from lavie.errors import DataError
 from tests.data.decoders.videos import CPU, encode, encoded, sample, shapes
 from tests.data.media.videos import encode as media
-from tests.data.media.videos import with_matrix
+from tests.data.media.videos import with_clap, with_matrix
 
 SEE_THROUGH = np.full((4, 48, 64, 4), 90, np.uint8)
 
@@ -68,6 +68,7 @@ def announced(data: bytes, width: int) -> bytes:
         (media(shapes(4, 144, 160), tags={"sample_aspect_ratio": Fraction(64, 45)}), "gpu", "pixels are not square"),
         (media(shapes(4, 144, 160), tags={"color_trc": 18, "colorspace": 9}), "gpu", "dynamic range is high"),
         (media(SEE_THROUGH, "libvpx-vp9", "yuva420p", source="rgba", container="webm"), "cpu", "it is transparent"),
+        (with_clap(media(shapes(4, 160, 176)), 160, 144, Fraction(0), Fraction(0)), "gpu", "its container crops it"),
         (encode_mp4(shapes(4, 144, 160), 24, lossless=True), "gpu", "not 8-bit 4:2:0"),
     ),
 )

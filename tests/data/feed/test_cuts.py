@@ -10,7 +10,7 @@ from lavie.config.data import DataConfig
 from lavie.data.feed.cuts import CutRows, cached_samples
 from lavie.data.feed.loader import build_loader, fixed_batches
 from lavie.data.feed.share import Share
-from lavie.data.order.datasets import load_datasets
+from lavie.data.order.datasets import WeightedDataset, load_datasets
 from lavie.data.shards.index import load_index
 from lavie.seeds import key64
 from tests.data.datasets import damage, write_lone, write_ramp
@@ -111,3 +111,18 @@ def test_datasets_without_weight_need_no_entries(demo):
     validation = load_index([str(demo / "validation")])
     assert sizes == {"clips": [24], "images": [len(validation.images)]}
     assert cached_samples(pools, data.model_copy(update={"num_images": 0}))["images"] == []
+
+
+@pytest.mark.parametrize(
+    "weights, taken",
+    ((((0, 1.0), (9, 0.0)), 1), (((0, 0.0), (9, 1.0)), 1), (((0, 0.0),), 0), (((0, 0.0), (5, 0.0)), 0)),
+)
+def test_a_dataset_counts_if_it_weighs_anything_at_any_step(demo, weights, taken):
+    data = config(demo / "train", cuts=1)
+    index = load_index((str(demo / "train"),))
+    for others in (((0, 0.0),), ((0, 1.0),)):
+        for videos, images in ((weights, others), (others, weights)):
+            found = cached_samples([WeightedDataset(index, "x", videos, images)], data)
+            present = int(others[0][1] > 0)
+            assert len(found["clips"]) == (taken if videos is weights else present)
+            assert len(found["images"]) == (taken if images is weights else present)

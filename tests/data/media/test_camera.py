@@ -106,9 +106,13 @@ def test_no_border_shows(scale):
     assert (moving_clip(image, corners, 20, 24, scale) == (250, 120, 7)).all()
 
 
-def test_a_path_that_leaves_the_image_is_an_error():
+@pytest.mark.parametrize("offset", ((36.01, 0), (0, 30.01), (-0.01, 5), (5, -0.01), (50, -5)))
+def test_a_path_that_leaves_the_image_is_an_error(offset):
+    """In one frame and on one side; what rounding makes of the border is let through."""
+    image = np.zeros((50, 60, 3), np.uint8)
     with pytest.raises(ValueError, match="leaves the room"):
-        moving_clip(np.zeros((50, 60, 3), np.uint8), np.array([[0, 0], [37.0, 0]]), 20, 24)
+        moving_clip(image, np.array([[0, 0], offset, [1, 1]]), 20, 24)
+    assert moving_clip(image, np.array([[-1e-7, 0], [36 + 1e-7, 30 + 1e-7]]), 20, 24).shape == (2, 20, 24, 3)
 
 
 def test_an_image_of_the_size_of_the_cut_stands_still():

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavie.data.media.decode import decode_frames, probe
+from lavie.data.media.decode import decode_frames, probe, read_frames
 from lavie.data.media.encode import encode_mp4
 from lavie.data.media.image import decode_image
+from lavie.data.media.shown import shown_size
 from lavie.errors import DataError
 from tests.data.media.frames import moving_frames
-from tests.data.media.videos import encode, with_matrix, yuv
+from tests.data.media.videos import encode, remuxed, with_clap, with_matrix, yuv
 
 BT601, BT709, BT2020 = (0.299, 0.114), (0.2126, 0.0722), (0.2627, 0.0593)
 COLOURS = np.array(
@@ -194,7 +195,63 @@ def test_what_is_encoded_here_comes_back_and_other_players_agree(side):
     assert named == (1 if side == 160 else 2)
 
 
+CROPPED = {
+    # Left, right, top, bottom of what is cut off, and the clean aperture that says so.
+    "plain": ((10, 6, 4, 2), (80, 58, Fraction(2), Fraction(1))),
+    "odd": ((3, 4, 0, 7), (89, 57, Fraction(-1, 2), Fraction(-7, 2))),
+    "one side": ((0, 16, 0, 0), (80, 64, Fraction(-8), Fraction(0))),
+}
+"""Of frames of 96 x 64."""
+
+
+@pytest.mark.parametrize("container", ("mp4", "mov", "matroska"))
+@pytest.mark.parametrize("case", CROPPED)
+def test_what_the_container_crops_is_not_shown(container, case):
+    (left, right, top, bottom), aperture = CROPPED[case]
+    whole = encode(list(moving_frames(6, 64, 96)), container="mov" if container == "mov" else "mp4")
+    cropped = with_clap(whole, *aperture)
+    if container == "matroska":
+        whole, cropped = remuxed(whole, container), remuxed(cropped, container)
+    wanted = decode_frames(whole, range(6))[:, top : 64 - bottom, left : 96 - right]
+    np.testing.assert_array_equal(decode_frames(cropped, range(6)), wanted)
+    np.testing.assert_array_equal(next(read_frames(cropped, [4], 6)), wanted[4])
+    info, other = probe(cropped), probe(whole)
+    assert (info.width, info.height, info.frames) == (96 - left - right, 64 - top - bottom, 6)
+    borders = f"{left} pixels left, {right} right, {top} above, {bottom} below, 96 x 64 stored"
+    assert set(info.notes) - set(other.notes) == {f"cropped by the container: {borders}"}
+
+
+def test_a_crop_comes_before_the_shape_and_the_turn():
+    """The crop is of stored pixels: then they become square, then the picture is turned."""
+    whole = encode(list(moving_frames(2, 64, 96)), tags={"sample_aspect_ratio": Fraction(2)})
+    cropped = with_matrix(with_clap(whole, *CROPPED["plain"][1]), (0, 1, -1, 0))
+    square = encode(list(moving_frames(2, 64, 96)))
+    stretched = Image.fromarray(decode_frames(square, [0])[0, 4:62, 10:90]).resize((160, 58), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(decode_frames(cropped, [0])[0], np.rot90(stretched, -1))
+    assert (probe(cropped).width, probe(cropped).height) == (58, 160)
+
+
+def test_a_clean_aperture_that_is_impossible_is_passed_over():
+    """As FFmpeg does: a crop that leaves the frame means nothing."""
+    whole = encode(list(moving_frames(2, 64, 96)))
+    assert probe(with_clap(whole, 200, 10, Fraction(0), Fraction(0))) == probe(whole)
+
+
 def test_interlaced_video_is_named():
     options = {"x264-params": "interlaced=1"}
     data = encode(list(moving_frames(4)), options=options)
     assert any(note.startswith("interlaced") for note in probe(data).notes)
+
+
+@pytest.mark.parametrize(
+    "aspect, size",
+    (
+        (Fraction(7, 8), (180, 165)),  # 164.57
+        (Fraction(64, 63), (183, 144)),  # 182.86
+        (Fraction(16, 15), (192, 144)),
+        (Fraction(59, 60), (180, 146)),  # 146.44
+        (Fraction(0), (180, 144)),  # not told
+    ),
+)
+def test_sizes_are_rounded_to_the_nearest_pixel(aspect, size):
+    assert shown_size(av.VideoFrame(180, 144, "rgb24"), aspect) == size

@@ -116,3 +116,39 @@ def with_matrix(data: bytes, matrix: tuple[int, int, int, int]) -> bytes:
     place = changed.index(b"tkhd") + 4 + 40  # version and flags, times, track, duration, layer, volume
     changed[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     return bytes(changed)
+
+
+def with_clap(data: bytes, width: int, height: int, across: Fraction, down: Fraction) -> bytes:
+    """Return a mov or MP4 file of H.264 with a clean aperture (ISO/IEC 14496-12, section 12.1.4).
+
+    Args:
+        data: the file, whose samples lie before its header.
+        width: of what is shown, in pixels.
+        height: likewise.
+        across: where its centre lies to the right of the frame's.
+        down: where it lies below it.
+    """
+    numbers = [part for value in (width, height, across, down) for part in Fraction(value).as_integer_ratio()]
+    box = struct.pack(">I4s8i", 40, b"clap", *numbers)
+    changed = bytearray(data)
+    assert changed.index(b"mdat") < changed.index(b"moov")
+    entry = changed.index(b"avc1", changed.index(b"stsd")) - 4
+    end = entry + int.from_bytes(changed[entry : entry + 4])
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        place = entry if name == b"avc1" else changed.index(name) - 4
+        size = int.from_bytes(changed[place : place + 4]) + len(box)
+        changed[place : place + 4] = size.to_bytes(4)
+    changed[end:end] = box
+    return bytes(changed)
+
+
+def remuxed(data: bytes, container: str) -> bytes:
+    """Return the packets of a video in another container, with what the old one says of the stream."""
+    file = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(file, "w", format=container) as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    return file.getvalue()

@@ -123,3 +123,13 @@ def test_the_command(demo, tmp_path):
     assert "long caption: 0 of " in result.stdout and "more than 5 words" in result.stdout
     refused = CliRunner().invoke(app, [*call, "--out", str(out), "--global-batch", "7"])
     assert isinstance(refused.exception, ConfigError)
+
+
+@pytest.mark.parametrize("steps", (60, 199, 201, 777, 100_003))
+def test_curves_have_points_all_over_the_run(demo, steps):
+    """Every step of a short run; of a long one 200 steps, none more than half a step off an even spacing."""
+    points = make_plan(config(demo), seed=0, steps=steps, global_batch=1).steps
+    if steps <= 200:
+        assert points == list(range(steps + 1))
+    else:
+        assert len(points) == 201 and all(abs(point - steps * i / 200) <= 0.5 for i, point in enumerate(points))

@@ -7,6 +7,7 @@ import pytest
 
 from lavie.data.media.decode import decode_frames
 from lavie.data.media.image import decode_image
+from lavie.data.prepare import synthetic
 from lavie.data.prepare.synthetic import (
     COLOURS,
     DIRECTIONS,
@@ -159,3 +160,36 @@ def test_training_clips_are_balanced():
     assert max(movers) - min(movers) <= 1
     assert max(others) - min(others) <= 1
     assert not any(shape == "circle" and motion == "turning" for _, shape, motion in combinations)
+
+
+def test_shapes_are_tilted_placed_and_sized_as_told(monkeypatch):
+    """The bounds of what the caption leaves open are those of the docstrings, and all of their range comes."""
+    drawn = []
+    monkeypatch.setattr(synthetic, "_draw", lambda *given: (drawn.append(given[2:5]), np.zeros((9, 1)))[1])
+    for motion in MOTIONS:
+        drawn.clear()
+        for n in range(300):
+            render_clip("red", "square", motion, rng=numpy_generator(n, "test"), frames=9, size=8)
+        centre, radius, angle = (np.stack(values) for values in zip(*drawn, strict=True))
+        first, turn = angle[:, 0], angle[:, -1] - angle[:, 0]
+        assert -0.1 <= first.min() < -0.09 and 0.09 < first.max() <= 0.1
+        if motion == "turning":
+            assert np.pi / 2 <= np.abs(turn).min() and np.abs(turn).max() <= np.pi / 1.5 + 1e-9
+            assert 100 < (turn > 0).sum() < 200
+        else:
+            assert not turn.any()
+        across = 2 * radius.max(1)
+        least, most = (0.33, 0.40) if motion.startswith("moving") else (0.38, 0.45)
+        assert least <= across.min() < least + 0.005 and most - 0.005 < across.max() <= most
+        ratio = radius[:, -1] / radius[:, 0]
+        np.testing.assert_allclose(ratio, {"growing": 2.22, "shrinking": 1 / 2.22}.get(motion, 1), rtol=0.01)
+        if not motion.startswith("moving"):
+            assert centre.min() >= 0.3 and centre.max() <= 0.7 and np.ptp(centre, axis=1).max() == 0
+
+    drawn.clear()
+    for n in range(300):
+        render_image("red", "square", rng=numpy_generator(n, "test"), size=8)
+    centre, radius, angle = (np.concatenate(values) for values in zip(*drawn, strict=True))
+    assert -0.1 <= angle.min() < -0.09 and 0.09 < angle.max() <= 0.1
+    assert 2 * radius.min() >= 0.33 and 2 * radius.max() <= 0.45
+    assert (centre >= radius[:, None]).all() and (centre <= 1 - radius[:, None]).all()

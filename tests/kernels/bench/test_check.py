@@ -87,3 +87,13 @@ def test_every_way_computes_what_the_definition_does(case):
         found = [y, *torch.autograd.grad(y, [t for t in laid if t.requires_grad], gradient)]
         for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize(
+    "gpu, version, old", ((True, 91499, True), (True, 91500, False), (True, None, True), (False, 91499, False))
+)
+def test_an_old_cudnn_is_not_timed(monkeypatch, gpu, version, old):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: version)
+    ways = pseudo3d_conv.conv_case(pseudo3d_conv.Conv(3, 32, 2, 3, False)).ways
+    assert ("conv3d channels_last_3d" not in ways) == old

@@ -6,6 +6,7 @@ import sys
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -150,3 +151,35 @@ def test_where_ours_fails_rivals_have_times_and_no_ratio(tmp_path, monkeypatch):
     harness.append(rows)
     harness.append(rows)
     assert (tmp_path / "results.csv").read_text().count("OutOfMemoryError: CUDA out of memory.") == 6
+
+
+@pytest.mark.parametrize("cache, sets", ((0, 2), (191, 3), (640, 11), (10**9, 32)))
+def test_input_sets_overflow_the_cache(monkeypatch, cache, sets):
+    """A set has 192 bytes. Behind the first come as many as fill the cache three times, at least 1 and at most 31."""
+    properties = SimpleNamespace(L2_cache_size=cache)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    made = harness.input_sets(toy(), CPU, torch.float32)
+    assert len(made) == sets
+    assert len({leaves[0].data_ptr() for leaves in made}) == sets
+    assert all(len(leaves) == 2 and leaves[0].requires_grad for leaves in made)
+
+
+def test_columns_by_hand():
+    """2 GB forward and 4 GB backward at two bytes an element, twice that at four, beside a copy of 800 GB/s."""
+    cost, sample = Cost(2 * 10**9, 4 * 10**9, 6 * 10**12, 8 * 10**12), harness.Sample(5.0, 20.0, 25.0, 7.4)
+    ours = harness.Sample(4.0, 16.0, 20.0, 3.0)
+    machine = {"copy_gb_per_s": 800}
+    rows = [harness.numbers(cost, part, sample, ours, machine, torch.bfloat16) for part in harness.PARTS]
+    assert [row["ms"] for row in rows] == ["5.0000", "20.0000", "25.0000"]
+    assert [row["ratio"] for row in rows] == ["1.25"] * 3
+    assert [row["gb_per_s"] for row in rows] == ["400", "200", "240"]
+    assert [row["tflop_per_s"] for row in rows] == ["1200.0", "400.0", "560.0"]
+    assert [row["share_of_copy"] for row in rows] == ["0.50", "0.25", "0.30"]
+    assert [row["peak_mib"] for row in rows] == ["7"] * 3
+    wide = harness.numbers(cost, "both", sample, None, machine, torch.float32)
+    assert (wide["gb_per_s"], wide["ratio"]) == ("480", "")
+
+
+def test_the_median_of_times_and_the_largest_peak():
+    runs = [harness.Sample(f, b, f + b, p) for f, b, p in ((1, 30, 5), (2, 10, 9), (9, 20, 7))]
+    assert harness._median(runs) == (2, 20, 29, 9)

@@ -37,3 +37,13 @@ def test_report(tmp_path):
 def test_a_report_without_results_says_so(tmp_path):
     with pytest.raises(SystemExit, match=r"results.csv: no results yet"):
         renew(tmp_path / "README.md", tmp_path / "results.csv", tmp_path / "results.png")
+
+
+def test_versions_are_listed_in_order(tmp_path):
+    rows = []
+    for number in range(8):
+        case = [row("triton", part, 1.0, 1, f"case {number}") for part in harness.PARTS]
+        rows += [values | {"date": f"2000-01-0{1 + (5 * number) % 8}"} for values in case]
+    results, readme = write_results(tmp_path, rows)
+    renew(readme, results, tmp_path / "results.png")
+    assert "; ".join(f"torch 2, triton 3, 2000-01-0{day}" for day in range(1, 9)) + "." in readme.read_text()
