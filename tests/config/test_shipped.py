@@ -22,6 +22,12 @@ def test_a_shipped_config_is_found_by_its_name(tmp_path, monkeypatch, name):
     assert load_config(find_config(name)).stage == "base"
 
 
+def test_the_ending_of_a_shipped_config_may_be_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config("finetune") == SHIPPED / "finetune.yaml"
+    assert find_config("configs/zero3", "--deepspeed") == SHIPPED / "zero3.json"
+
+
 def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "zero3.json").write_text("{}")
