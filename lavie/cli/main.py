@@ -22,7 +22,6 @@ from .plot import plot
 from .sample import sample
 from .score import score
 
-
 MAY_BE_EMPTY = ("--prompt", "--negative-prompt")
 """The options whose text may be empty."""
 
