@@ -54,5 +54,6 @@ def require_free(
         if not taken or (target.is_dir() and not any(target.iterdir())):
             continue
         if not overwrite or not replaceable(target):
+            what = "" if replaceable(target) else ", and is nothing that --overwrite replaces"
             either = ", or --overwrite" if replaceable(target) else ""
-            raise ConfigError(f"{target} exists: give another place{either}")
+            raise ConfigError(f"{target} exists{what}: give another place{either}")

@@ -26,6 +26,15 @@ MAY_BE_EMPTY = ("--prompt", "--negative-prompt")
 """The options whose text may be empty."""
 
 
+HINTS = {
+    FileExistsError: ": a file lies where a folder is wanted; give another place",
+    NotADirectoryError: ": a part of the path is a file, where a folder is wanted; give another place",
+    IsADirectoryError: ": a folder lies where a file is wanted; give another place",
+    PermissionError: ": you may not read or write there; give another place",
+}
+"""What follows the operating system's words for what is wrong with a path."""
+
+
 class Commands(TyperGroup):
     """The commands, of which none ends in a traceback when it is interrupted or nobody reads what it prints."""
 
@@ -94,7 +103,8 @@ def main() -> None:
         sys.argv[1:] = map(_with_home, sys.argv[1:])
         app()
     except (LavieError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        hint = next((hint for kind, hint in HINTS.items() if isinstance(error, kind)), "")
+        sys.exit(f"{type(error).__name__}: {error}{hint}")
 
 
 def _require_words(words: Sequence[str]) -> None:

@@ -21,8 +21,8 @@ Positive = Annotated[float, Field(gt=0)]
 
 def _expanded(path: str) -> str:
     """Return a path with the home folder in place of a leading ~; ValueError for an empty path or an unknown user."""
-    if not path:
-        raise ValueError("wanted a path, got nothing")
+    if not path.strip():
+        raise ValueError(f"wanted a path, got {'blanks' if path else 'nothing'}")
     full = os.path.expanduser(path)
     if full.startswith("~"):
         raise ValueError(f"there is no user {full.partition('/')[0]}: write ./{full} for a folder of that name")

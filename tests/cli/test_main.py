@@ -61,4 +61,6 @@ def test_help_names_every_command(call):
 def test_a_place_that_cannot_be_written_leaves_no_traceback(call, tmp_path):
     (tmp_path / "file").write_text("")
     code, _out = call(cli.main, "data", "demo", str(tmp_path / "file"))
-    assert code == f"NotADirectoryError: [Errno 20] Not a directory: '{tmp_path}/file/train'"
+    assert code.startswith(
+        f"NotADirectoryError: [Errno 20] Not a directory: '{tmp_path}/file/train': a part of the path"
+    )

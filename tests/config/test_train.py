@@ -103,3 +103,9 @@ def test_faults_of_the_later_stages_are_found_before_anything_runs(stage, change
     overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
     with pytest.raises(ConfigError, match=message):
         load_config(ROOT / f"configs/{stage}.yaml", overrides)
+
+
+def test_numbers_that_no_run_can_have_are_refused():
+    for key, value in (("seed", 10**23), ("max_train_steps", 10**20), ("output_dir", "  ")):
+        assert_told(BASE | {key: value}, [key])
+    assert_told(BASE | {"data": BASE["data"] | {"height": 10**8}}, ["data.height"])

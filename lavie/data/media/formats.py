@@ -2,10 +2,9 @@
 
 from typing import Literal
 
+from ...config.data import MAX_SIDE
 from ...errors import DataError
 
-MAX_SIDE = 8192
-"""The most pixels that a frame may have along one side."""
 MAX_PIXELS = 1 << 25
 """The most pixels that a frame may have; 8K UHD has 33.2 M. A small file can otherwise fill memory: a 199 kB mp4 can
 hold 16 frames of 8192 x 8192, 3.2 GB of RGB."""
