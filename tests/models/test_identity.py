@@ -8,6 +8,8 @@ from lavie.errors import CheckpointError
 from lavie.models.identity import encoder_identity
 from tests.cascades import stage_config
 
+pytestmark = pytest.mark.usefixtures("reversed_folders")
+
 PATCH, HASH = {"type": "patch", "patch_size": 2}, {"type": "hash", "max_length": 6}
 
 

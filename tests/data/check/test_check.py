@@ -15,6 +15,8 @@ from lavie.data.shards.index import load_index
 from tests.data.check.planted import CAPTION, GOOD, make_shard, moving, png, still
 from tests.data.media.videos import DEFAULT, NONE, encode, several
 
+pytestmark = pytest.mark.usefixtures("reversed_folders")
+
 
 def problems(report):
     return sorted((f.reason, Path(f.name).name) for f in report.findings)

@@ -11,6 +11,8 @@ from lavie.errors import DataError
 from tests.data.prepare.captioned import MP4, captions, image, packed, write
 from tests.data.tars import make_tar
 
+pytestmark = pytest.mark.usefixtures("reversed_folders")
+
 
 def test_a_folder_of_media_with_texts(tmp_path):
     src = write(

@@ -8,6 +8,8 @@ from lavie.data.shards.find_shards import IndexedShard
 from lavie.data.shards.index import load_index
 from lavie.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("reversed_folders")
+
 
 def remove_index(tar: Path) -> None:
     """Remove the index of a shard."""
