@@ -6,6 +6,7 @@ import tarfile
 
 import pytest
 
+from lavie.data.prepare.sources import read_source
 from lavie.data.shards.member import read_member
 from lavie.errors import DataError
 from tests.data.prepare.captioned import MP4, captions, image, packed, write
@@ -125,3 +126,9 @@ def test_sources_that_are_none(tmp_path):
         packed(tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(DataError, match=r"a file, but no \.csv"):
         packed(write(tmp_path, {"x.zip": b""}) / "x.zip", tmp_path / "out")
+
+
+def test_shards_are_read_by_name(tmp_path):
+    for number in (2, 0, 1):
+        make_tar(tmp_path / f"0000{number}.tar", [(f"k{number}.mp4", MP4), (f"k{number}.txt", b"words")])
+    assert [found.name for found in read_source(tmp_path)] == [f"0000{n}.tar:k{n}.mp4" for n in range(3)]
