@@ -1,15 +1,17 @@
 """The command `lavie`: its commands, how they end, and what --version prints."""
 
+import itertools
 import os
 import re
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from ..errors import LavieError
+from ..errors import ConfigError, LavieError
 from ..training.stop import INTERRUPTED
 from .config import app as config_app
 from .data import app as data_app
@@ -19,6 +21,9 @@ from .generate import generate
 from .plot import plot
 from .sample import sample
 from .score import score
+
+MAY_BE_EMPTY = ("--prompt", "--negative-prompt")
+"""The options whose text may be empty."""
 
 
 class Commands(TyperGroup):
@@ -84,11 +89,26 @@ def main() -> None:
 
     ^C ends any command with one line and exit code 130.
     """
-    sys.argv[1:] = map(_with_home, sys.argv[1:])
     try:
+        _require_words(sys.argv[1:])
+        sys.argv[1:] = map(_with_home, sys.argv[1:])
         app()
     except (LavieError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+
+
+def _require_words(words: Sequence[str]) -> None:
+    """Raise ConfigError at an empty word where text is not asked for: a path of a shell's variable that is not set.
+
+    As a path it would be the present folder, which nobody has named.
+    """
+    if words[:1] == ["train"]:  # whose --key= stands for null
+        return
+    for before, word in itertools.pairwise(["", *words]):
+        name, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
+        if (equals or not word) and not value and name not in MAY_BE_EMPTY:
+            where = f"after {before}" if before and not equals else f"in {word}" if equals else "first"
+            raise ConfigError(f"an empty word {where}: is a variable of the shell not set? Wanted a path or a value")
 
 
 def _with_home(word: str) -> str:

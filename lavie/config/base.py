@@ -29,9 +29,14 @@ def _expanded(path: str) -> str:
     return full
 
 
+def means_none(path: str) -> bool:
+    """Return whether a path is a word by which somebody means that there is none."""
+    return path.lower() in ("none", "false", "off", "no", "0")
+
+
 def _not_off(path: str) -> str:
     """Return a path; ValueError for a word by which somebody means that there is none."""
-    if path.lower() in ("none", "false", "off", "no", "0"):
+    if means_none(path):
         raise ValueError(f"{path} would be a path: null stands for none, and ./{path} for a file of that name")
     return path
 

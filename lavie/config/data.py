@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from .base import OptionalPath, PathText, Strict
+from .base import OptionalPath, PathText, Strict, means_none
 
 
 def _as_knots(weight: Any) -> Any:
@@ -43,7 +43,7 @@ def _single(path: str, key: str) -> tuple[str]:
     if "," in path:
         several = ", ".join(part.strip() for part in path.split(","))
         raise ValueError(f"{key} is {path!r}, one path with a comma: for several write [{several}], else ['{path}']")
-    if path.lower() in ("none", "false", "off", "no", "0"):
+    if means_none(path):
         raise ValueError(f"{key} is {path!r}: [] stands for none, and ./{path} for a folder of that name")
     return (path,)
 

@@ -170,7 +170,8 @@ class _Reader:
         kinds = scalars(annotation) if annotation is not None else set()
         if kinds == {str}:
             return text
-        if text.lower() in TRUTH and (bool in kinds or text.lower() in ("true", "false")):
+        # A number that is true would be 1: what no key of truth values takes stays text, and is refused by its type.
+        if text.lower() in TRUTH and (bool in kinds or (not kinds and text.lower() in ("true", "false"))):
             return TRUTH[text.lower()]
         if WHOLE.fullmatch(text):
             return int(text)

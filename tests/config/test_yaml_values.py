@@ -7,6 +7,7 @@ from lavie.config.load import load_config, read_yaml
 from lavie.config.train import TrainConfig
 from lavie.config.yaml_values import read_document
 from lavie.errors import ConfigError
+from tests.config.values import SMOKE
 
 REST = "data: {train: clips, fps: 8}\nmax_train_steps: 10\npretrained_model_name_or_path: sd\n"
 
@@ -78,3 +79,10 @@ def test_what_yaml_writes_is_read_as_it_was(value):
     if isinstance(value, str):
         text = yaml.safe_dump({"output_dir": value})
         assert read_document(text, TrainConfig) == {"output_dir": value}
+
+
+def test_a_number_is_not_true():
+    for text in ("seed=true", "seed=False", "data.num_frames=true", "learning_rate=true"):
+        with pytest.raises(ConfigError, match=text.partition("=")[0]):
+            load_config(SMOKE, [text])
+    assert load_config(SMOKE, ["use_ema=true"]).use_ema

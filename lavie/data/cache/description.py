@@ -19,8 +19,9 @@ from .entry import tensor_bytes
 from .layout import DELETE, write_file
 from .tensor_file import TensorFile
 
-FORMAT = 1
-"""The version of a cache's files; a cache of another one is refused."""
+FORMAT = 2
+"""The version of a cache's files, and of the pixels that entries are made of: it rises when frames of some media files
+come out otherwise. A cache of another one is refused."""
 ENTRY_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32)}
 """The dtypes that entries can have, by their names in cache.json."""
 
@@ -76,7 +77,10 @@ def read_description(folder: Path) -> dict[str, Any] | None:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         if description["format"] != FORMAT:
-            raise ValueError(f"format {description['format']}, wanted {FORMAT}")
+            raise DataError(
+                f"{path}: of format {description['format']}, wanted {FORMAT}: another version made it, which decodes "
+                "some files otherwise. Make the cache again in a new folder: `lavie data cache CONFIG.yaml OUT`"
+            )
         if description["dtype"] not in ENTRY_DTYPES or not isinstance(description["made"], dict):
             raise ValueError(f"dtype {description['dtype']!r}, made {description['made']!r}")
         return description

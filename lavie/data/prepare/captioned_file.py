@@ -49,6 +49,11 @@ def file_on_disk(
     return CaptionedFile(name, path.stem, partial(_read, path), caption, segment, fps, stamp)
 
 
+def printable(name: str) -> str:
+    """Return a name as text that can be printed and written: what is no UTF-8 becomes an escape, as \\udcff."""
+    return name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
 def _read(path: Path) -> bytes:
     """Return the bytes of a file. Raises DataError if it is too large or cannot be read."""
     try:

@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
 from ..shards.index_file import MEDIA, Rejected
-from .captioned_file import CaptionedFile, Passed, file_on_disk
+from .captioned_file import CaptionedFile, Passed, file_on_disk, printable
 from .segments import COLUMNS as SEGMENT_COLUMNS
 from .segments import Segment
 
@@ -23,16 +24,20 @@ MEDIA_COLUMNS = (
 """Columns that may hold the path of a medium, in any case; the first that is filled in counts."""
 CAPTION_COLUMNS = ("text", "caption", "cap", "prompt", "description")
 """Columns that may hold the caption, in any case; the first that is filled in counts."""
-CHANGING_COLUMNS = frozenset(
-    (
-        *("start_time", "end_time", "start_sec", "end_sec", "begin", "stop", "from", "to", "span", "timestamp"),
-        *("timestamps", "clip", "segment", "segments", "frame_range", "first_frame", "last_frame"),
-        *("speed", "crop", "bbox", "rotate", "rotation", "negative_prompt", "weight", "repeats", "num_repeats"),
-    )
+CHANGING_COLUMNS = re.compile(
+    r"""
+    .*(start|begin|onset|offset|timestamp|timecode).*  # start_s, clip_start, begin_frame, t_start
+    | segments? | intervals? | trim
+    | (.*[^a-z])? (end|stop) ([^a-z].*)? | (end|stop)(time|frame|sec|seconds|s|ms)  # end_ms, t_end; not gender or trend
+    | (mark)?(in|out)([^a-z]?(point|frame|time|sec|s|ms))? | from | to | span | clip | (time|frame)[^a-z]?range
+    | (first|last)[^a-z]?frame
+    | speed | crop.* | bbox.* | rotat(e|ion) | flip
+    | negative[^a-z]?(prompt|caption|text) | (sampling[^a-z]?)?weight | (num[^a-z]?)?repeats?
+    """,
+    re.VERBOSE,
 )
 """Columns by which a user says what a sample shows, or how it is used, and that are not read: a table that has one is
 refused, for its captions would stand beside other pictures than they were written for."""
-
 
 RATE_COLUMN = "fps"
 """The column that says a film's frames per second, with which the film is compared: a part in frames, or a caption of
@@ -54,7 +59,8 @@ def read_table(table: Path, listed: set[Path] | None = None) -> Iterator[Caption
         position = f"{table.name}, line {line}"
         media = _first(row, MEDIA_COLUMNS)
         caption = _first(row, CAPTION_COLUMNS)
-        if refused := sorted(CHANGING_COLUMNS & {column for column, value in row.items() if _is_filled(value)}):
+        filled = sorted(column for column, value in row.items() if _is_filled(value))
+        if refused := [c for c in filled if c not in SEGMENT_COLUMNS and CHANGING_COLUMNS.fullmatch(c)]:
             raise DataError(
                 f"{table}, line {line}: the column {refused[0]!r} is not read, and changes what a sample is. Parts of "
                 f"a film are given by {' | '.join(SEGMENT_COLUMNS)} (start and end in seconds): rename the column, or "
@@ -89,10 +95,15 @@ def listed_file(
     name: str, path: Path, caption: str, segment: Segment | None = None, fps: float | None = None
 ) -> CaptionedFile | Rejected:
     """Return the captioned file that a table or list names, unless it is no media file or does not exist."""
+    name = printable(name)
     if path.suffix[1:].lower() not in MEDIA:
         return Rejected(name, "unknown extension", f"wanted {', '.join(f'.{extension}' for extension in MEDIA)}")
-    if not path.is_file():
-        return Rejected(name, "missing file", f"no file {path}")
+    try:
+        found = path.is_file()
+    except (OSError, ValueError) as error:  # a name too long, or with characters that no name has
+        return Rejected(name, "missing file", f"no file can have this name: {error}")
+    if not found:
+        return Rejected(name, "missing file", f"no file {printable(str(path))}")
     return file_on_disk(name if segment is None else f"{name} [{segment}]", path, caption, segment, fps)
 
 
@@ -130,22 +141,35 @@ def _rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         text = table.read_text(encoding="utf-8-sig")
         if table.suffix == ".csv":
             reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+            _plain_names((name, None) for name in reader.fieldnames or () if name)
             for row in reader:
                 number = reader.line_num
                 if None in row:
                     raise ValueError(f"{len(row[None])} more cells than the first line has columns")
-                yield number, _plain_names(row)
+                yield number, _plain_names(row.items())
             return
         for number, line in enumerate(text.split("\n"), start=1):
-            row = json.loads(line) if line.strip() else {}
+            row = json.loads(line, object_pairs_hook=_once) if line.strip() else {}
             if not isinstance(row, dict):
                 raise ValueError(f"wanted an object with a path and a caption, got {type(row).__name__}")
             if row:
-                yield number, _plain_names(row)
+                yield number, _plain_names(row.items())
+    except RecursionError:
+        raise DataError(f"{table}, line {number}: cannot be read as jsonl: brackets nested too deep") from None
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{table}, line {number}: cannot be read as {table.suffix[1:]}: {error}") from None
 
 
-def _plain_names(row: dict[str, Any]) -> dict[str, Any]:
+def _plain_names(cells: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Return a row with its columns' names in lower case and without blanks around them."""
-    return {name.strip().lower(): value for name, value in row.items()}
+    return _once((name.strip().lower(), value) for name, value in cells)
+
+
+def _once(cells: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return names and values as a mapping. Raises ValueError if a name stands twice, of which one would be lost."""
+    row: dict[str, Any] = {}
+    for name, value in cells:
+        if name in row:
+            raise ValueError(f"{name!r} stands there twice: leave one of them out")
+        row[name] = value
+    return row

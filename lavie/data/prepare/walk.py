@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..shards.index_file import Rejected
-from .captioned_file import Passed
+from .captioned_file import Passed, printable
 from .system_files import SYSTEM_FILE, is_system_file
 
 
@@ -14,7 +14,7 @@ def walk(src: Path) -> Iterator[Path | Rejected | Passed]:
 
     1. Links to folders are followed. Each folder is read once, at its own place if it lies below `src`, so that loops
        end; a further way to it is passed over and named.
-    2. Links that lead nowhere, and folders that cannot be read, are rejected.
+    2. Links that lead nowhere, folders that cannot be read, and names that are no UTF-8 are rejected.
     3. Files of the operating system are passed over.
     """
     yield from _below(src, src, {src.resolve()})
@@ -29,8 +29,10 @@ def _below(folder: Path, src: Path, read: set[Path]) -> Iterator[Path | Rejected
         return
     for entry in entries:
         path = folder / entry.name
-        name = str(path.relative_to(src))
-        if is_system_file(name):
+        name = printable(str(path.relative_to(src)))
+        if name != str(path.relative_to(src)):
+            yield Rejected(name, "unreadable name", "it is no UTF-8: rename the file or folder")
+        elif is_system_file(name):
             yield Passed(name, SYSTEM_FILE)
         elif entry.is_symlink() and not path.exists():
             yield Rejected(name, "broken link", f"leads to {os.readlink(path)}, which is not there")

@@ -17,15 +17,16 @@ from ...errors import DataError
 from ...files import replacing
 
 MEDIA = {
-    **{"mp4": "mp4", "mov": "mp4", "webm": "webm", "mkv": "webm", "gif": "gif"},
+    **{"mp4": "mp4", "mov": "mp4", "webm": "webm", "mkv": "webm", "avi": "avi", "gif": "gif"},
     **{"jpg": "jpg", "jpeg": "jpg", "png": "png"},
 }
 """The extensions of media, in lower case, and the format that each announces; upper case is taken too. mp4 stands for
 the whole family with mov, webm for Matroska."""
 SUFFIX = ".index.jsonl"
 """What an index has in its name in place of `.tar`."""
-FORMAT = 2
-"""The version of the file format. An index of another one is refused, and is to be made anew."""
+FORMAT = 3
+"""The version of the file format, and of what is read from media: it rises when sizes or frames come out otherwise. An
+index of another one is refused, and is to be made anew."""
 ENDS = 1 << 16
 """The bytes at either end of a tar that its fingerprint covers."""
 REMOTE_REMEDY = (
@@ -193,8 +194,11 @@ def read_header(path: Path, url: str | None = None) -> Header:
     try:
         with open(path, encoding="utf-8") as file:
             line = json.loads(file.readline())
-        if line.get("format") != FORMAT:
-            raise ValueError(f"format {line.get('format', 1)}, wanted {FORMAT}")
+        if (found := line.get("format", 1)) != FORMAT:
+            raise DataError(
+                f"index {url or path}: of format {found}, wanted {FORMAT}: another version made it, which reads the "
+                f"sizes and frames of some files otherwise. {remedy(path, url)}"
+            )
         rejected = tuple(Rejected(**r) for r in line.pop("rejected"))
         header = Header(**line, rejected=rejected)
         counts = (header.tar_bytes, header.videos, header.images, header.system_files)

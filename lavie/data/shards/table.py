@@ -48,8 +48,9 @@ ROW_DTYPE = np.dtype(
 """A row, 103 bytes. shard, codec and extension are numbers of names in the description; offsets and sizes, bytes."""
 COLUMNS = ("size", "frames", "fps", "vfr", "width", "height", "duration", "shard", "codec")
 """The fields that have a column."""
-VERSION = 1
-"""The version of the file format. A table of another one counts as damaged, and is compiled anew."""
+VERSION = 2
+"""The version of the file format; it rises with that of the indices that tables are made from. A table of another one
+counts as damaged, and is compiled anew."""
 TRAILER = struct.Struct("<Q8s")
 """The last bytes of a table: the length of the description, and MAGIC."""
 MAGIC = b"LaVieTab"

@@ -147,13 +147,23 @@ def test_a_cache_made_for_something_else_is_refused(filled):
 def test_a_damaged_description_is_refused(filled):
     folder, *_ = filled
     text = (folder / "cache.json").read_text()
-    for wrong in (text[:-5], json.dumps(json.loads(text) | {"format": 2}), "[]", "{}"):
+    for wrong in (text[:-5], json.dumps(json.loads(text) | {"dtype": "int8"}), "[]", "{}"):
         (folder / "cache.json").write_text(wrong)
         with pytest.raises(DataError, match=r"cache\.json: cannot be read"):
             Cache(folder.parent, config(), MADE_WITH)
     (folder / "cache.json").write_text(text)
     flip(folder / "empty.safetensors", -1)
     with pytest.raises(DataError, match=r"empty\.safetensors: damaged"):
+        Cache(folder.parent, config(), MADE_WITH)
+
+
+@pytest.mark.parametrize("format", (1, 3))
+def test_a_cache_of_another_version_is_refused_with_what_makes_it_anew(filled, format):
+    folder, *_ = filled
+    text = (folder / "cache.json").read_text()
+    assert json.loads(text)["format"] == 2
+    (folder / "cache.json").write_text(json.dumps(json.loads(text) | {"format": format}))
+    with pytest.raises(DataError, match=rf"of format {format}, wanted 2: .* `lavie data cache CONFIG\.yaml OUT`"):
         Cache(folder.parent, config(), MADE_WITH)
 
 

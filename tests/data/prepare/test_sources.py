@@ -101,11 +101,11 @@ def test_shards_of_another_tool_are_packed_anew(tmp_path):
         ({"path": "good.mp4", "text": "x"}, "good.mp4", "duplicate key"),
         ({"path": "gone.mp4", "text": "x"}, "gone.mp4", "missing file"),
         ({"path": "https://example.com/a.mp4", "text": "x"}, "https://example.com/a.mp4", "missing file"),
-        ({"path": "a.avi", "text": "x"}, "a.avi", "unknown extension"),
+        ({"path": "a.wmv", "text": "x"}, "a.wmv", "unknown extension"),
     ),
 )
 def test_rows_of_a_table_that_cannot_be_used(tmp_path, row, name, reason):
-    src = write(tmp_path / "src", {"good.mp4": MP4, "a.mp4": MP4, "a.avi": b""})
+    src = write(tmp_path / "src", {"good.mp4": MP4, "a.mp4": MP4, "a.wmv": b""})
     (src / "t.jsonl").write_text(json.dumps({"path": "good.mp4", "text": "good"}) + "\n" + json.dumps(row) + "\n")
     report, index = packed(src / "t.jsonl", tmp_path / "out")
     assert captions(index) == ["good"]

@@ -97,11 +97,68 @@ def test_an_image_has_no_parts(tmp_path):
     assert [(r.reason, r.detail) for r in report.rejected] == [("unusable segment", "an image has no parts")]
 
 
-@pytest.mark.parametrize("column", ("start_time", "clip", "Speed", "crop", "timestamp"))
+@pytest.mark.parametrize(
+    "column",
+    (
+        *("start_time", "clip", "Speed", "crop", "timestamp", "start_s", "starttime", "begin_time", "t_start", "from"),
+        *("start time", "start_ms", "clip_start", "begin_frame", "t_end", "end ms", "endtime", "out", "in_point", "to"),
+        *("segments", "first_frame", "frame range", "rotation", "negative prompt", "num_repeats", "sampling_weight"),
+    ),
+)
 def test_columns_that_change_a_sample_are_refused_by_name(tmp_path, column):
     src = table(tmp_path / "src", f"path,text,{column}\nfilm.mp4,x,1\n")
     with pytest.raises(DataError, match=f"line 2: the column '{column.lower()}' is not read.*start | end"):
         packed(src, tmp_path / "out")
+
+
+def test_columns_that_only_sound_alike_are_read_over(tmp_path):
+    harmless = (
+        "gender",
+        "trend",
+        "weighted_score",
+        "clip_id",
+        "clip_score",
+        "duration",
+        "num_frames",
+        "tone",
+        "stopwords",
+    )
+    src = table(tmp_path / "src", f"path,text,{','.join(harmless)}\nfilm.mp4,x{',1' * len(harmless)}\n")
+    report, index = packed(src, tmp_path / "out")
+    assert captions(index) == ["x"] and report.passed == {f"column not read: {name}": 1 for name in harmless}
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    (
+        ("t.csv", "path,text,Text\nfilm.mp4,x,y\n"),
+        ("t.csv", "path,text,text\nfilm.mp4,x,y\n"),
+        ("t.jsonl", '{"path": "film.mp4", "text": "x", "text": "y"}'),
+        ("t.jsonl", '{"path": "film.mp4", "text": "x", " TEXT": "y"}'),
+    ),
+)
+def test_a_name_that_stands_twice_is_refused_for_one_would_be_lost(tmp_path, name, text):
+    write(tmp_path, {name: text, "film.mp4": FILM})
+    with pytest.raises(DataError, match=rf"{name}, line [012]: .*'text' stands there twice"):
+        packed(tmp_path / name, tmp_path / "out")
+
+
+def test_names_that_no_file_can_have_are_rejected_by_line(tmp_path):
+    rows = [
+        {"path": path, "text": "x"} for path in ("a\0.mp4", "b" * 5000 + ".mp4", "\udc80.mp4", "\ud800.mp4", "film.mp4")
+    ]
+    write(tmp_path, {"t.jsonl": "\n".join(map(json.dumps, rows)), "film.mp4": FILM})
+    report, index = packed(tmp_path / "t.jsonl", tmp_path / "out")
+    assert captions(index) == ["x"]
+    assert [r.reason for r in report.rejected] == ["missing file"] * 4
+    assert sorted(r.name[:8] for r in report.rejected) == ["\\ud800.m", "\\udc80.m", "a\\0.mp4", "bbbbbbbb"]
+    assert (tmp_path / "out/rejected.jsonl").read_text(encoding="utf-8").count("\n") == 4
+
+
+def test_brackets_without_end_are_no_row(tmp_path):
+    write(tmp_path, {"t.jsonl": "[" * 100_000})
+    with pytest.raises(DataError, match=r"t\.jsonl, line 1: cannot be read as jsonl"):
+        packed(tmp_path / "t.jsonl", tmp_path / "out")
 
 
 def test_columns_that_are_not_read_are_counted(tmp_path):

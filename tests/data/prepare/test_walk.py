@@ -73,3 +73,19 @@ def test_files_of_the_system_are_a_count_of_their_own(tmp_path):
     # The folder __MACOSX is passed over as a whole.
     assert report.passed == {"file of the system": len(junk)}
     assert (report.rejected, captions(index)) == ((), ["one"])
+
+
+def test_a_name_that_is_no_utf8_is_rejected_by_its_bytes(tmp_path):
+    write(tmp_path, {"src/a.mp4": MP4, "src/a.txt": "x"})
+    for name in (b"caf\xe9.mp4", b"caf\xe9.txt"):
+        (tmp_path / "src" / os.fsdecode(name)).write_bytes(MP4 if name.endswith(b"4") else b"y")
+    os.mkdir(os.fsencode(tmp_path / "src") + b"/d\xff")
+    assert found(tmp_path / "src") == [
+        ("a.mp4", "file"),
+        ("a.txt", "file"),
+        (r"caf\udce9.mp4", "unreadable name"),
+        (r"caf\udce9.txt", "unreadable name"),
+        (r"d\udcff", "unreadable name"),
+    ]
+    report, index = packed(tmp_path / "src", tmp_path / "out")
+    assert captions(index) == ["x"] and report.reasons["unreadable name"] == 3

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from lavie.data.prepare.indexing import make_indices
 from lavie.data.prepare.scan import index_shard
+from lavie.data.shards import index_file, table
 from lavie.data.shards.index import load_index
 from lavie.data.shards.index_file import read_header, read_index, write_index
 from lavie.errors import DataError
@@ -81,6 +83,38 @@ def test_a_line_that_cannot_be_true_is_an_error(train_copy, changes, fault):
     with pytest.raises(DataError, match="line 2: ") as error:
         list(read_index(path, read_header(path)))
     assert fault in str(error.value)
+
+
+@pytest.mark.parametrize("format", (1, 2, 4))
+def test_an_index_of_another_version_is_refused_with_what_makes_it_anew(train_copy, format):
+    """One of version 1 named none."""
+    path = train_copy / "00000.index.jsonl"
+    made = path.read_text()
+    header, *lines = made.splitlines(keepends=True)
+    assert json.loads(header)["format"] == 3
+    old = json.loads(header) | {"format": format}
+    if format == 1:
+        del old["format"]
+    path.write_text(json.dumps(old, ensure_ascii=False) + "\n" + "".join(lines))
+    with pytest.raises(DataError, match=rf"of format {format}, wanted 3: .*`lavie data index .*` makes it anew"):
+        load_index((str(train_copy),))
+    report = make_indices([train_copy])
+    assert report is not None and not report.damaged
+    assert path.read_text() == made
+    assert len(load_index((str(train_copy),))) == len(lines)
+
+
+def test_a_table_of_an_earlier_version_hides_no_index_of_that_version(train_copy, on_disk, monkeypatch):
+    """Both lie as the program of then left them: the table fits its index, and is not taken."""
+    path = train_copy / "00000.index.jsonl"
+    with monkeypatch.context() as then:
+        then.setattr(index_file, "FORMAT", 2)
+        then.setattr(table, "VERSION", 1)
+        path.write_text(path.read_text().replace('"format": 3', '"format": 2', 1))
+        load_index((str(train_copy),))
+        assert (train_copy / "index.table").is_file()
+    with pytest.raises(DataError, match="of format 2, wanted 3"):
+        load_index((str(train_copy),))
 
 
 def test_an_index_in_a_folder_of_its_own_names_its_tar(tmp_path):
