@@ -6,10 +6,13 @@ import tarfile
 
 import pytest
 
+from lavie.data.prepare.sources import read_source
 from lavie.data.shards.member import read_member
 from lavie.errors import DataError
 from tests.data.prepare.captioned import MP4, captions, image, packed, write
 from tests.data.tars import make_tar
+
+pytestmark = pytest.mark.usefixtures("reversed_folders")
 
 
 def test_a_folder_of_media_with_texts(tmp_path):
@@ -159,3 +162,9 @@ def test_loose_media_beside_shards_are_named(tmp_path):
     report, index = packed(tmp_path / "shards", tmp_path / "out")
     assert captions(index) == ["x"]
     assert [(r.name, r.reason) for r in report.rejected] == [("b.mp4", "loose file beside shards")]
+
+
+def test_shards_are_read_by_name(tmp_path):
+    for number in (2, 0, 1):
+        make_tar(tmp_path / f"0000{number}.tar", [(f"k{number}.mp4", MP4), (f"k{number}.txt", b"words")])
+    assert [found.name for found in read_source(tmp_path)] == [f"0000{n}.tar:k{n}.mp4" for n in range(3)]
