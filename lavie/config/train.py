@@ -101,7 +101,7 @@ class TrainConfig(Strict):
     """The parameters that train: all, or those without a counterpart in the 2-D network. Default: all, as the paper
     trains the base stage; its super-resolution trains the temporal ones."""
 
-    max_train_steps: int = Field(ge=1)
+    max_train_steps: int = Field(ge=1, le=10**9)
     """Optimizer steps of the run."""
     train_batch_size: int = Field(1, ge=1)
     """Clips (each with its images) per rank and micro-batch. Default: what fits the smallest memory."""
@@ -209,6 +209,10 @@ class TrainConfig(Strict):
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":
         """Check what sections ask of one another: encoders of weights, the network of channels, sizes of the stride."""
+        # PyTorch seeds generators with 64 bits.
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}: wanted a number of 64 bits")
+
         # The noise schedule: a timestep without signal teaches nothing to a network that predicts the noise.
         if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
             raise ValueError(

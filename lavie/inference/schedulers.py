@@ -49,7 +49,7 @@ def set_timesteps(scheduler: Any, num_inference_steps: int, device: Any) -> None
         ConfigError: the timesteps would leave 0 .. 999, repeat, or start in the lower half of the schedule.
     """
     last = scheduler.config.num_train_timesteps - 1
-    if num_inference_steps >= 1:
+    if 1 <= num_inference_steps <= last + 1:
         scheduler.set_timesteps(num_inference_steps, device=device)
         steps = scheduler.timesteps
         if last / 2 <= steps[0] <= last and steps[-1] >= 0 and bool((steps.diff() < 0).all()):
