@@ -13,11 +13,14 @@ MPI = ["mpi4py>=4"]
 DALI = ["nvidia-dali-cuda130>=2.4; sys_platform == 'linux'"]
 EIGHT_BIT = ["bitsandbytes>=0.49"]
 WANDB = ["wandb>=0.19"]
+PAGES = ["starlette>=0.46", "uvicorn>=0.34"]
 DEV = [
     *DALI,
     *EIGHT_BIT,
     *MPI,
+    *PAGES,
     *REMOTE,
+    "choix>=0.4",
     "hypothesis",
     "mypy>=1.11",
     "pytest>=8",
@@ -26,6 +29,7 @@ DEV = [
     "rotary-embedding-torch>=0.8",
     "ruff>=0.6",
     "scipy",
+    "statsmodels>=0.14",
     "triton>=3.6",
     "types-PyYAML",
 ]
@@ -42,6 +46,7 @@ setup(
         "lavie": ["py.typed"],
         "lavie.configs": ["*.yaml", "*.json"],
         "lavie.configs.smoke": ["*.yaml"],
+        "lavie.pages.human": ["*.html", "*.css", "*.js"],
     },
     install_requires=[
         "torch>=2.10",
@@ -69,6 +74,7 @@ setup(
         "dali": DALI,
         "flash": ["flash-attn>=2.7"],
         "mpi": MPI,
+        "pages": PAGES,
         "remote": REMOTE,
         "wandb": WANDB,
     },

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,7 +44,9 @@ def apply_umask(path: str | Path) -> None:
     Path(path).chmod(0o666 & ~umask)
 
 
-def require_free(*targets: str | Path, overwrite: bool = False) -> None:
+def require_free(
+    *targets: str | Path, overwrite: bool = False, replaceable: Callable[[Path], bool] = lambda path: True
+) -> None:
     """Raise ConfigError if something lies at one of `targets`, unless it may be replaced.
 
     An empty folder is free. Commands call this before they work, with every file that they would write over.
@@ -52,8 +54,13 @@ def require_free(*targets: str | Path, overwrite: bool = False) -> None:
     Args:
         targets: files or folders that a command is about to write.
         overwrite: whether --overwrite was given.
+        replaceable: whether what lies at a path is of the kind that --overwrite replaces.
     """
     for target in map(Path, targets):
         taken = target.is_symlink() or target.exists()
-        if taken and not overwrite and not (target.is_dir() and not any(target.iterdir())):
-            raise ConfigError(f"{target} exists: give another place, or --overwrite")
+        if not taken or (target.is_dir() and not any(target.iterdir())):
+            continue
+        if not overwrite or not replaceable(target):
+            what = "" if replaceable(target) else ", and is nothing that --overwrite replaces"
+            either = ", or --overwrite" if replaceable(target) else ""
+            raise ConfigError(f"{target} exists{what}: give another place{either}")

@@ -34,12 +34,15 @@ told: set[str] = set()
 """The characters that a warning of this process has named."""
 
 
-def readable(text: str) -> str:
-    """Return the text as DejaVu Sans alone can draw it: with escapes for the other characters.
+def label_text(text: str) -> str:
+    """Return a text as what matplotlib is to be given for it in a title, a legend or beside an axis.
 
-    For matplotlib's own labels.
+    1. DejaVu Sans alone draws it: other characters appear as their escapes.
+    2. Nothing in it is mathematics, which matplotlib finds between two dollar signs.
+    3. It does not begin with an underscore, for such a curve has no place in a legend.
     """
-    return "".join(piece for _, piece in _pieces(text, only=_default()))
+    shown = "".join(piece for _, piece in _pieces(text, only=_default())).replace("$", "\\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def text_width(text: str, size: int) -> float:

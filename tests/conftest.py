@@ -8,6 +8,7 @@ import sys
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: pytest-xdist keeps every core busy
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,14 @@ def make_vae() -> Callable[[float], Any]:
         )
 
     return make
+
+
+@pytest.fixture
+def reversed_folders(monkeypatch):
+    """List folders from the last name to the first: a file system promises no order, though most keep one."""
+    glob, iterdir = Path.glob, Path.iterdir
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: iter(sorted(glob(path, pattern), reverse=True)))
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter(sorted(iterdir(path), reverse=True)))
 
 
 @pytest.fixture

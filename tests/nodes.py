@@ -98,6 +98,8 @@ class TwoNodes:
                 node.run("ip", "address", "add", f"{node.address}/24", "dev", "eth0")
                 node.run("ip", "link", "set", "eth0", "up")
                 node.run("ip", "link", "set", "lo", "up")
+                # Shared memory of its own: what killed runs left there carries small process ids, as a node's are.
+                node.run("mount", "-t", "tmpfs", "tmpfs", "/dev/shm")
         else:
             self.ssh_port = free_port()
             self.nodes = [Node(socket.gethostname(), f"127.0.0.{i}", None) for i in (1, 2)]

@@ -22,7 +22,7 @@ from lavie.seeds import numpy_generator
 from lavie.testing import run_distributed
 from lavie.training import stop
 from tests.cascades import cascade_folder, stage_config
-from tests.pages import PAGES, ROOT, Block, blocks, excused
+from tests.doc_pages import PAGES, ROOT, Block, blocks, excused
 from tests.training.fixtures import pretrained
 
 SHOWN = [block for page in PAGES for block in blocks(page)]

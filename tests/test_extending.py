@@ -19,7 +19,7 @@ from lavie.inference.video_io import write_mp4
 from lavie.seeds import numpy_generator
 from lavie.testing import run_distributed
 from tests.cascades import stage_config
-from tests.pages import ROOT, blocks
+from tests.doc_pages import ROOT, blocks
 
 
 def in_folder(folder: str, script: str) -> None:

@@ -62,3 +62,16 @@ def test_what_lies_there_is_not_written_over_unasked(tmp_path):
         with pytest.raises(ConfigError, match=rf"{taken} exists: .* --overwrite"):
             require_free(tmp_path / "new", tmp_path / taken)
         require_free(tmp_path / taken, overwrite=True)
+
+
+def test_what_is_of_another_kind_is_never_written_over(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "theirs.pt").write_text("theirs")
+
+    def is_weights(path):
+        return path.suffix == ".pt"
+
+    require_free(tmp_path / "theirs.pt", overwrite=True, replaceable=is_weights)
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match=r"mine exists.*: give another place$"):
+            require_free(tmp_path / "mine", overwrite=overwrite, replaceable=is_weights)

@@ -1,14 +1,19 @@
 """Captions of any language are drawn in glyphs, never as boxes; what no font has is escaped and named."""
 
+import ast
 import logging
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
 from lavie import labels
 
+ROOT = Path(__file__).resolve().parents[1]
 SIZE = 40
 
 
@@ -81,7 +86,7 @@ def test_what_no_font_has_is_escaped_and_named_once(caplog):
     escaped = "fox \\u72d0\\u72d0 \\U0001f98a"
     assert "".join(piece for _, piece in labels._pieces(text)).replace("\N{SOFT HYPHEN}", "") == escaped + "\\U0001f514"
     assert np.array_equal(drawn("\N{FOX FACE}"), drawn("\\U0001f98a"))
-    assert labels.readable("a \N{FOX FACE}") == "a \\U0001f98a"
+    assert labels.label_text("a \N{FOX FACE}") == "a \\U0001f98a"
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert "\N{CJK UNIFIED IDEOGRAPH-72D0} \N{FOX FACE}" in record.getMessage()
@@ -119,3 +124,43 @@ def test_lines_fit_their_width():
     assert all(labels.text_width(line, 15) <= 200 for line in lines)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
     assert labels.wrapped("", 200, 15) == [""]
+
+
+@pytest.mark.parametrize(
+    "text", ("$a$ or $b$", "_private", "\\$5", "50 % & {x}^2", "\N{CJK UNIFIED IDEOGRAPH-72D0} $x$")
+)
+def test_matplotlib_draws_a_label_as_it_is(text):
+    """In letters, not as mathematics; with a warning neither of glyphs nor of legends."""
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], label=labels.label_text(text))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        [shown] = axes.legend().get_texts()
+        figure.draw_without_rendering()
+    drawn_text, is_math = shown._preprocess_math(shown.get_text())
+    assert is_math is False
+    assert drawn_text.strip() == text.replace("\N{CJK UNIFIED IDEOGRAPH-72D0}", "\\u72d0")
+
+
+WRITES = {"set_title": 0, "suptitle": 0, "set_xlabel": 0, "set_ylabel": 0, "text": 2, "annotate": 0}
+"""The methods of matplotlib that take a text, and where."""
+WRITTEN = ("label", "title", "xlabel", "ylabel")
+
+
+def test_every_text_for_matplotlib_goes_through_one_function():
+    """What is not written in the code itself, that is; and matplotlib is given nothing else of pyplot's kind."""
+    faults, seen = [], 0
+    for path in [*(ROOT / "lavie").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")]:
+        code = path.read_text()
+        if "matplotlib" not in code or path.name == "labels.py" or "lavie/kernels" in str(path):
+            continue
+        for call in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):
+            name = getattr(call.func, "attr", "")
+            texts = [k.value for k in call.keywords if k.arg in WRITTEN and isinstance(call.func, ast.Attribute)]
+            texts += call.args[WRITES[name] :][:1] if name in WRITES else []
+            for text in texts:
+                seen += 1
+                safe = isinstance(text, ast.Constant) or getattr(getattr(text, "func", None), "id", "") == "label_text"
+                faults += [] if safe else [f"{path.name}:{text.lineno}: {ast.unparse(text)}"]
+    assert faults == [] and seen > 20

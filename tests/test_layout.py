@@ -25,6 +25,7 @@ FLOORS = (
     ("cluster",),
     ("training", "inference"),
     ("evaluation",),
+    ("pages",),
     ("train",),
     ("cli", "train.py", "bench"),
 )
@@ -42,6 +43,8 @@ HOMES = {
     "webdataset": ("lavie/data/", "lavie/bench/"),
     "nvidia": ("lavie/data/",),  # DALI
     "transformers": ("lavie/models/", "lavie/inference/", "lavie/evaluation/", "lavie/bench/"),
+    "starlette": ("lavie/pages/",),
+    "uvicorn": ("lavie/pages/",),
     "diffusers": ("lavie/models/", "lavie/inference/", "lavie/evaluation/", "lavie/bench/"),
 }
 BANNED = ("torchvision", "decord", "xformers", "pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve")

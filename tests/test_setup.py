@@ -54,7 +54,7 @@ def lavie_of(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess:
 def test_the_wheel_holds_every_module_and_config(installed):
     files = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
     for folder, link in (("lavie", "lavie"), ("kernels", "lavie/kernels"), ("configs", "lavie/configs")):
-        for pattern in ("*.py", "*.yaml", "*.json"):
+        for pattern in ("*.py", "*.yaml", "*.json", "*.html", "*.css", "*.js"):
             for path in (ROOT / folder).rglob(pattern):
                 assert f"{link}/{path.relative_to(ROOT / folder)}" in files
     assert "lavie/py.typed" in files

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
+from ...labels import label_text
 from .harness import OK, PARTS, RESULTS, results_file
 
 README = Path(__file__).parents[1] / "README.md"
@@ -79,13 +80,13 @@ def plot(cases: dict[Key, dict[str, dict[str, Row]]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     # One row of the plot per case, one colour per rival.
-    labels = [" · ".join((op, case)) for _, op, case, _ in cases]
+    labels = [label_text(" · ".join((op, case))) for _, op, case, _ in cases]
     names = list(dict.fromkeys(name for ways in cases.values() for name in list(ways)[1:]))
     figure, axes = plt.subplots(figsize=(11, 1.5 + 0.28 * len(labels)), layout="constrained")
     for name in names:
         ratios = [(w[name]["both"]["ratio"], i) for i, w in enumerate(cases.values()) if name in w]
         points = [(float(ratio), i) for ratio, i in ratios if ratio]  # none where one of the two failed
-        axes.scatter([x for x, _ in points], [y for _, y in points], label=name, s=28)
+        axes.scatter([x for x, _ in points], [y for _, y in points], label=label_text(name), s=28)
 
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")

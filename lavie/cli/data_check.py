@@ -27,7 +27,10 @@ def check_command(
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="A run's YAML: its data are checked, by its frames, rate and sizes.")
+        str | None,
+        typer.Option(
+            help="A run's YAML, or the name of a shipped config: its data are checked, by its frames, rate and sizes."
+        ),
     ] = None,
     decode: Annotated[int, typer.Option(min=0, help="So many samples are decoded and looked at.")] = 16,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("check"),
@@ -77,25 +80,25 @@ def check_command(
         raise typer.Exit(1)
 
 
-def _what_to_check(
-    given: list[str], config: Path | None
-) -> "tuple[list[Path], DataConfig | None, CaptionLimit | None]":
+def _what_to_check(given: list[str], config: str | None) -> "tuple[list[Path], DataConfig | None, CaptionLimit | None]":
     """Return the shards to check, the data of the run by which they are judged, and how much its text encoder reads.
 
     Args:
         given: shards, and changes of the configuration.
-        config: the run's YAML, if one is given; its own data are checked where no shards are named.
+        config: the run's YAML or the name of a shipped one, if one is given; its own data are checked where no shards
+            are named.
     """
     if config is None:
         if not given:
             raise DataError("SHARDS: wanted shards or folders of them, or a run's --config")
         return [Path(path) for path in given], None, None
     from ..config.load import load_config
+    from ..config.shipped import find_config
     from ..data.shards.remote import is_url
     from ..models.text_encoder import caption_limit
 
     changes = [text for text in given if "=" in text and not Path(text).exists()]
-    whole = load_config(config, changes)
+    whole = load_config(find_config(config, "--config"), changes)
     run, limit = whole.data, caption_limit(whole.text_encoder, whole.pretrained_model_name_or_path)
     paths = [Path(text) for text in given if text not in changes]
     if paths:

@@ -43,14 +43,12 @@ def cluster(
     from ..cluster.rank_facts import gather_facts
     from ..cluster.rendezvous import meet
     from ..config.load import load_config
-    from ..config.overrides import require_paths, split_command_line
+    from ..config.overrides import read_run
     from ..config.shipped import find_config
-    from ..config.train import TrainConfig
     from ..launcher import find_place
 
-    line = split_command_line(words or [], TrainConfig)
-    require_paths(line.plain, ("CONFIG.yaml",), optional=True)
-    run = load_config(find_config(*line.plain or ("configs/base.yaml",)), line.overrides)
+    config, overrides = read_run(words or [], ("CONFIG.yaml",), optional=True)
+    run = load_config(find_config(*config or ("configs/base.yaml",)), overrides)
     settings, place = find_config(deepspeed, "--deepspeed"), find_place()
     if place.world_size == 1:
         typer.echo("one rank: nothing to compare. Start it with the launcher of the run; --help has examples")

@@ -8,6 +8,7 @@ import typer
 from ..errors import ConfigError
 from ..files import require_free
 from .eval_clip import aesthetic_command, clipsim_app
+from .eval_human import app as human
 from .eval_vbench import app as vbench
 from .progress import tell
 from .ranks import ranks
@@ -22,6 +23,7 @@ app.add_typer(ucf101)
 app.add_typer(clipsim_app)
 app.command("aesthetic")(aesthetic_command)
 app.add_typer(vbench)
+app.add_typer(human)
 
 Sources = "folders of videos, GIFs or folders of frames, .tar shards, or files of features; may be given several times"
 Weights = Annotated[Path | None, typer.Option(help="I3D of Kinetics-400 as .safetensors, float16 or float32.")]

@@ -2,15 +2,19 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ConfigError
 from ..files import replacing, require_free
+from .progress import tell
+from .ranks import ranks
 from .runs import Overwrite
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..evaluation.vbench.totals import Totals
 
 app = typer.Typer(name="vbench", help="VBench: its samples, its scores, its totals.", no_args_is_help=True)
@@ -66,6 +70,115 @@ def _names(dimensions: str | None, choice: tuple[str, ...]) -> tuple[str, ...]:
     if wrong or not asked:
         raise ConfigError(f"--dimensions {dimensions}: wanted of {', '.join(choice)}")
     return tuple(name for name in choice if name in asked)
+
+
+@app.command("score")
+def score_command(
+    samples: Annotated[Path, typer.Argument(help="The folder of the samples.")],
+    out: Annotated[Path, typer.Option(help="RESULTS.json, in VBench's layout; RESULTS.<dimension>.json beside it.")],
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="VBench_full_info.json. Without it every clip counts, as in VBench's custom mode."),
+    ] = None,
+    dimensions: Annotated[
+        str | None,
+        typer.Option(
+            help="Of temporal_flickering, blend, subject_consistency, background_consistency; default: all that can be."
+        ),
+    ] = None,
+    dino: Annotated[
+        Path | None, typer.Option(help="A DINO of transformers, as facebook/dino-vitb16: a folder. Others are proxies.")
+    ] = None,
+    clip: Annotated[
+        Path | None,
+        typer.Option(help="CLIP ViT-B/32: a folder of transformers or OpenAI's .pt. Other CLIPs are proxies."),
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Score what is there, where files of VBench's are missing.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Score the dimensions that need no foreign weights, with how much the clips move.
+
+    Under torchrun the ranks share the clips.
+    """
+    from ..evaluation.vbench.protocol import BLEND, BY_FRAMES, PROMPTS_OF
+
+    if out.suffix != ".json":
+        raise ConfigError(f"--out {out}: wanted a .json")
+    networks = {"subject_consistency": dino, "background_consistency": clip}
+    able = tuple(name for name in PROMPTS_OF if name not in BY_FRAMES or networks.get(name))
+    names = able if dimensions is None else _scored(dimensions, able, BLEND)
+    require_free(out, *(_beside(out, name) for name in names), overwrite=overwrite)
+
+    from ..evaluation.measured import write_result
+    from ..evaluation.vbench.encoders import ClipFrames, Dino, FrameEncoder
+    from ..evaluation.vbench.score import called, score, vbench_layout
+    from ..evaluation.vbench.suite import read_suite
+
+    suite = read_suite(prompts) if prompts else None
+    with ranks():
+        from ..distributed import is_main
+        from ..inference.load import default_device
+
+        device = default_device()
+        encoders: dict[str, FrameEncoder] = {}
+        if dino is not None and "subject_consistency" in names:
+            encoders["subject_consistency"] = Dino(dino, device)
+        if clip is not None and "background_consistency" in names:
+            encoders["background_consistency"] = ClipFrames(clip, device)
+        # Only now it is known which networks are proxies, whose results have other names.
+        require_free(*(_beside(out, called(name, encoders.get(name))) for name in names), overwrite=overwrite)
+        results = score(samples, names, suite, encoders, partial=partial, moved=tell("clips"))
+        if is_main():
+            for name, result in results.items():
+                write_result(_beside(out, name), result)
+            with replacing(out) as temporary:
+                layout = vbench_layout(results, samples)
+                temporary.write_text(json.dumps(layout, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            _print_scores(results, out)
+
+
+def _scored(dimensions: str, able: tuple[str, ...], blend: str) -> tuple[str, ...]:
+    """Return the dimensions of an option that are to be scored. Raises ConfigError for what cannot be."""
+    needs = {"subject_consistency": "--dino FOLDER", "background_consistency": "--clip FOLDER"}
+    asked = [blend if name.strip() == "blend" else name.strip() for name in dimensions.split(",") if name.strip()]
+    for name in asked:
+        if name in needs and name not in able:
+            raise ConfigError(f"--dimensions {name}: needs {needs[name]}")
+        if name not in able:
+            raise ConfigError(
+                f"--dimensions {name}: wanted of temporal_flickering, blend, subject_consistency (--dino), "
+                "background_consistency (--clip); the others need networks that only VBench itself runs"
+            )
+    if not asked:
+        raise ConfigError("--dimensions is empty: leave it out to score all that can be")
+    return tuple(name for name in able if name in asked)
+
+
+def _beside(out: Path, dimension: str) -> Path:
+    """Return the file of a dimension's result beside that of all."""
+    return out.with_suffix(f".{dimension}.json")
+
+
+def _print_scores(results: "Mapping[str, dict[str, Any]]", out: Path) -> None:
+    """Print each score with its interval and the motion of its clips, and what to know of it."""
+    notes: dict[str, list[str]] = {}
+    for name, result in results.items():
+        line = f"{name} {result['value']:.4f}"
+        if result["interval"]:
+            line += " (95 % {:.4f} to {:.4f})".format(*result["interval"])
+        moves = result["motion"]
+        typer.echo(f"{line}, {result['n']} clips, protocol {result['protocol_hash']}")
+        typer.echo(
+            f"  their motion: {moves['difference']:.2f} of 255 levels a frame, displacement "
+            f"{moves['displacement']:.2f} px, top 5 % {moves['displacement_top']:.2f} px (short side 256)"
+        )
+        for note in result["notes"]:
+            notes.setdefault(note, []).append(name)
+    for note, names in notes.items():
+        typer.echo(f"note ({', '.join(names)}): {note}", err=True)
+    typer.echo(f"{out}, in VBench's layout; by dimension: {', '.join(_beside(out, name).name for name in results)}")
 
 
 @app.command("total")

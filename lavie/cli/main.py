@@ -1,15 +1,17 @@
 """The command `lavie`: its commands, how they end, and what --version prints."""
 
+import itertools
 import os
 import re
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from ..errors import LavieError
+from ..errors import ConfigError, LavieError
 from ..training.stop import INTERRUPTED
 from .ablate import app as ablate_app
 from .config import app as config_app
@@ -21,6 +23,18 @@ from .generate import generate
 from .plot import plot
 from .sample import sample
 from .score import score
+
+MAY_BE_EMPTY = ("--prompt", "--negative-prompt")
+"""The options whose text may be empty."""
+
+
+HINTS = {
+    FileExistsError: ": a file lies where a folder is wanted; give another place",
+    NotADirectoryError: ": a part of the path is a file, where a folder is wanted; give another place",
+    IsADirectoryError: ": a folder lies where a file is wanted; give another place",
+    PermissionError: ": you may not read or write there; give another place",
+}
+"""What follows the operating system's words for what is wrong with a path."""
 
 
 class Commands(TyperGroup):
@@ -88,11 +102,27 @@ def main() -> None:
 
     ^C ends any command with one line and exit code 130.
     """
-    sys.argv[1:] = map(_with_home, sys.argv[1:])
     try:
+        _require_words(sys.argv[1:])
+        sys.argv[1:] = map(_with_home, sys.argv[1:])
         app()
     except (LavieError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        hint = next((hint for kind, hint in HINTS.items() if isinstance(error, kind)), "")
+        sys.exit(f"{type(error).__name__}: {error}{hint}")
+
+
+def _require_words(words: Sequence[str]) -> None:
+    """Raise ConfigError at an empty word where text is not asked for: a path of a shell's variable that is not set.
+
+    As a path it would be the present folder, which nobody has named.
+    """
+    if words[:1] == ["train"]:  # whose --key= stands for null
+        return
+    for before, word in itertools.pairwise(["", *words]):
+        name, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
+        if (equals or not word) and not value and name not in MAY_BE_EMPTY:
+            where = f"after {before}" if before and not equals else f"in {word}" if equals else "first"
+            raise ConfigError(f"an empty word {where}: is a variable of the shell not set? Wanted a path or a value")
 
 
 def _with_home(word: str) -> str:

@@ -21,17 +21,22 @@ Positive = Annotated[float, Field(gt=0)]
 
 def _expanded(path: str) -> str:
     """Return a path with the home folder in place of a leading ~; ValueError for an empty path or an unknown user."""
-    if not path:
-        raise ValueError("wanted a path, got nothing")
+    if not path.strip():
+        raise ValueError(f"wanted a path, got {'blanks' if path else 'nothing'}")
     full = os.path.expanduser(path)
     if full.startswith("~"):
         raise ValueError(f"there is no user {full.partition('/')[0]}: write ./{full} for a folder of that name")
     return full
 
 
+def means_none(path: str) -> bool:
+    """Return whether a path is a word by which somebody means that there is none."""
+    return path.lower() in ("none", "false", "off", "no", "0")
+
+
 def _not_off(path: str) -> str:
     """Return a path; ValueError for a word by which somebody means that there is none."""
-    if path.lower() in ("none", "false", "off", "no", "0"):
+    if means_none(path):
         raise ValueError(f"{path} would be a path: null stands for none, and ./{path} for a file of that name")
     return path
 

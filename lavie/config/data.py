@@ -7,7 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from .base import OptionalPath, PathText, Strict
+from .base import OptionalPath, PathText, Strict, means_none
+
+MAX_SIDE = 8192
+"""The most pixels along one side of a frame: larger media are not decoded either."""
 
 
 def _as_knots(weight: Any) -> Any:
@@ -43,7 +46,7 @@ def _single(path: str, key: str) -> tuple[str]:
     if "," in path:
         several = ", ".join(part.strip() for part in path.split(","))
         raise ValueError(f"{key} is {path!r}, one path with a comma: for several write [{several}], else ['{path}']")
-    if path.lower() in ("none", "false", "off", "no", "0"):
+    if means_none(path):
         raise ValueError(f"{key} is {path!r}: [] stands for none, and ./{path} for a folder of that name")
     return (path,)
 
@@ -89,9 +92,9 @@ class BucketConfig(Strict):
 
     num_frames: int = Field(ge=1)
     """Frames of a clip."""
-    height: int = Field(ge=1)
+    height: int = Field(ge=1, le=MAX_SIDE)
     """Pixels; a multiple of the autoencoder's pixels per latent."""
-    width: int = Field(ge=1)
+    width: int = Field(ge=1, le=MAX_SIDE)
     """Pixels; a multiple of the autoencoder's pixels per latent."""
     weight: Weight | None = None
     """Weight of the bucket's share of the steps, over the sum of all buckets': a number, or [[step, weight], ...] as
@@ -134,9 +137,9 @@ class DataConfig(Strict):
     num_images: int = Field(4, ge=0)
     """Images joined to each clip on the frame axis, each with its own caption; stage base only. Default: the
     paper's."""
-    height: int = Field(320, ge=1)
+    height: int = Field(320, ge=1, le=MAX_SIDE)
     """Pixels; a multiple of the autoencoder's pixels per latent. Default: the paper's, for the base stage."""
-    width: int = Field(512, ge=1)
+    width: int = Field(512, ge=1, le=MAX_SIDE)
     """Pixels; a multiple of the autoencoder's pixels per latent. Default: the paper's, for the base stage."""
     buckets: tuple[BucketConfig, ...] = ()
     """Sizes {num_frames, height, width} to train on; num_frames, height and width above then serve validation alone.

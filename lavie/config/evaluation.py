@@ -22,12 +22,15 @@ class EvalConfig(Strict):
     extractor: OptionalPath = None
     """In place of I3D: a TorchScript module, (B, 3, F, 224, 224) in [-1, 1] -> (B, D). It runs as code. Default:
     null."""
+    clip: OptionalPath = None
+    """A CLIP folder of transformers with its tokenizer, for CLIPSIM: how well samples show their captions. Default:
+    null."""
 
     @model_validator(mode="after")
     def _check(self) -> "EvalConfig":
         """Check that an evaluation has something to measure by."""
         if self.weights and self.extractor:
             raise ValueError("weights and extractor are both set: give one of them")
-        if self.steps and not (self.weights or self.extractor):
-            raise ValueError("steps is set, and nothing to measure by: set weights (I3D) or extractor")
+        if self.steps and not (self.weights or self.extractor or self.clip):
+            raise ValueError("steps is set, and nothing to measure by: set weights (I3D), extractor or clip")
         return self

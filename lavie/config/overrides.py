@@ -112,18 +112,21 @@ def split_command_line(
     return found
 
 
-def read_run(words: Sequence[str], wanted: Sequence[str] = ("CONFIG",)) -> tuple[list[str], list[str]]:
+def read_run(
+    words: Sequence[str], wanted: Sequence[str] = ("CONFIG",), *, optional: bool = False
+) -> tuple[list[str], list[str]]:
     """Return the paths and the overrides among the words of a command that works on a run's config.
 
     Args:
         words: the command line without the command's own options.
         wanted: what the paths are, in their order.
+        optional: whether they may be left out.
 
     Raises:
         ConfigError: as for `split_command_line`, or other paths than `wanted`.
     """
     line = split_command_line(words, TrainConfig)
-    require_paths(line.plain, wanted)
+    require_paths(line.plain, wanted, optional)
     return line.plain, line.overrides
 
 

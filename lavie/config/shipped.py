@@ -16,7 +16,9 @@ def shipped_names() -> list[str]:
 
 
 def find_config(name: str | Path, flag: str = "config") -> Path:
-    """Return `name` if there is such a file, else the shipped config of that name, with or without configs/ before it.
+    """Return `name` if there is such a file, else the shipped config of that name.
+
+    That is found with or without configs/ before its name and .yaml or .json behind it.
 
     Args:
         name: the path of a file, or a name of `shipped_names`.
@@ -32,8 +34,9 @@ def find_config(name: str | Path, flag: str = "config") -> Path:
         raise ConfigError(f"{flag} {name}: is a folder, wanted a file")
     names = shipped_names()
     asked = str(name).removeprefix("./").removeprefix("configs/")
-    if asked in names:
-        return SHIPPED / asked
+    found = [known for known in names if asked in (known, known.rpartition(".")[0])]
+    if found:
+        return SHIPPED / found[0]
     near = difflib.get_close_matches(asked, names, n=1, cutoff=0.7)
     hint = f"did you mean {near[0]}?" if near else "`lavie config list` names those"
     raise ConfigError(f"{flag} {name}: cannot be read: no such file here, and none is shipped; {hint}")

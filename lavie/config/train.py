@@ -36,11 +36,14 @@ class TimestepSampling(Strict):
     """Of logit_normal: 0 is the middle of the schedule, less is less noise. Default: that of Esser et al."""
     std: float = Field(1.0, gt=0)
     """Of logit_normal: how far it spreads from there. Default: that of Esser et al."""
+    uniform_share: float = Field(0.0, ge=0, lt=1)
+    """Of logit_normal: the share of timesteps that are uniform all the same, so that the ends are learnt too. Default:
+    none."""
 
     @model_validator(mode="after")
     def _check(self) -> "TimestepSampling":
-        """Refuse mean and std where nothing reads them."""
-        given = self.model_fields_set & {"mean", "std"}
+        """Refuse what belongs to logit_normal where nothing reads it."""
+        given = self.model_fields_set & {"mean", "std", "uniform_share"}
         if self.law == "uniform" and any(getattr(self, key) != type(self).model_fields[key].default for key in given):
             raise ValueError(f"{' and '.join(sorted(given))} belong to law: logit_normal, and law is uniform")
         return self
@@ -99,7 +102,7 @@ class TrainConfig(Strict):
     (spatial), as for images alone. Default: all, as the paper trains the base stage; its super-resolution trains the
     temporal ones."""
 
-    max_train_steps: int = Field(ge=1)
+    max_train_steps: int = Field(ge=1, le=10**9)
     """Optimizer steps of the run."""
     train_batch_size: int = Field(1, ge=1)
     """Clips (each with its images) per rank and micro-batch. Default: what fits the smallest memory."""
@@ -207,6 +210,10 @@ class TrainConfig(Strict):
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":
         """Check what sections ask of one another: encoders of weights, the network of channels, sizes of the stride."""
+        # PyTorch seeds generators with 64 bits.
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}: wanted a number of 64 bits")
+
         # The noise schedule: a timestep without signal teaches nothing to a network that predicts the noise.
         if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
             raise ValueError(

@@ -95,7 +95,7 @@ def aesthetic(
         )
     rows = embed_clips(clips, protocol, network, keep=keep, moved=moved)
     ratings = head(np.stack(rows.features))
-    steps = protocol.model_dump(mode="json") | {"head": head.kind}
+    steps = protocol.model_dump() | {"head": head.kind}
     return {
         "metric": "aesthetic",
         **by_clip(dict(zip(rows.names, map(float, ratings), strict=True))),

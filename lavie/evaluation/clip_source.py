@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.media.decode import probe, read_frames
+from ..data.media.decode import MediaInfo, probe, read_frames
 from ..data.media.formats import sniff
 from ..data.media.image import decode_image
 from ..data.shards.index import load_index
@@ -51,7 +51,18 @@ class OpenClip:
             return len(self._data)
         if sniff(self._data) in ("jpg", "png"):
             raise DataError("a picture under the name of a video: frames belong into a folder of their own")
-        return self._count or probe(self._data).frames
+        return self._count or self._info.frames
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second; None where the file does not say it, and of a folder of pictures."""
+        return self._info.fps if isinstance(self._data, bytes) else None
+
+    @cached_property
+    def _info(self) -> MediaInfo:
+        """What a look through the video file finds."""
+        assert isinstance(self._data, bytes)
+        return probe(self._data)
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return frames as uint8 (len(indices), H, W, 3), RGB; `indices` ascend.

@@ -80,7 +80,7 @@ def clipsim(
     if rows.dropped:
         notes.append(f"{len(rows.dropped)} clips left out, see data.clips.dropped")
     read = hashlib.sha256(json.dumps(by_name, sort_keys=True).encode()).hexdigest()[:16]
-    steps = protocol.model_dump(mode="json") | {"long_captions": long_captions}
+    steps = protocol.model_dump() | {"long_captions": long_captions}
     return {
         "metric": "clipsim",
         **by_clip(scores),

@@ -15,6 +15,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ..config.load import read_yaml
 from ..errors import ConfigError, DataError
+from ..labels import label_text
 from ..run_folder import METRICS, RUN_CONFIG
 
 PARTS = {"": "#1f3b73", "_video": "#2a9d8f", "_image": "#e08a1e"}
@@ -89,7 +90,7 @@ def draw_losses(runs: Sequence[str | Path]) -> Figure:
     training.set_title("training loss", loc="left", fontsize=10)
     for axes in middle:
         _plot_loss(axes, read, "validation_loss")
-        axes.set_title(_validation_title(read), loc="left", fontsize=10)
+        axes.set_title(label_text(_validation_title(read)), loc="left", fontsize=10)
 
     for at, run in enumerate(read):
         rate.plot(*_series(run.records, "lr"), linewidth=1.2, **(_style(at) if len(read) > 1 else {"color": "0.45"}))
@@ -103,7 +104,7 @@ def draw_losses(runs: Sequence[str | Path]) -> Figure:
         axes.set_axisbelow(True)
         axes.margins(x=0.01)
     if len(read) == 1:
-        figure.suptitle(f"{read[0].name}, step {max(read[0].records)}", fontsize=12)
+        figure.suptitle(label_text(f"{read[0].name}, step {max(read[0].records)}"), fontsize=12)
     return figure
 
 
@@ -182,7 +183,7 @@ def _plot_curve(
         marks: dict[str, Any] = {"linewidth": 2}
     else:
         marks = {"linewidth": 1.4, "marker": "o", "markersize": 4}
-    axes.plot(steps, values, label=f"{what} = {values[-1]:.4g}", zorder=order, **marks, **style)
+    axes.plot(steps, values, label=label_text(f"{what} = {values[-1]:.4g}"), zorder=order, **marks, **style)
     return values
 
 

@@ -1,11 +1,12 @@
-"""What is measured of a run's samples while it trains: distances to the held-out clips, and motion.
+"""What is measured of a run's samples while it trains: distances to the held-out clips, CLIPSIM, and motion.
 
 The captions of the held-out clips are drawn by the network as it is, each with noise of its own, the same at every
-evaluation. The clips' features are measured once and kept in the run's folder.
+evaluation. The clips themselves are measured at the first one.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from ..inference.load import default_device
 from ..inference.schedulers import require_sampling
 from ..inference.settings import BaseSettings, arguments
 from ..inference.text_to_video import TextToVideo
+from .clip_network.network import ClipTokens, load_clip
 from .fvd.distance import frechet, mmd, spread
 from .fvd.extractors import Extractor, I3DLogits, Scripted
 from .fvd.preprocess import apply_steps
@@ -38,46 +40,39 @@ class TrainingMeasure:
         """
         require_sampling(config)
         self.config = config
-        device = default_device()
-        wanted = config.eval
-        self._extractor: Extractor
-        if wanted.weights:
-            if not Path(wanted.weights).is_file():
-                raise ConfigError(f"eval.weights is {wanted.weights}: no such file")
-            self._extractor = I3DLogits(Path(wanted.weights), device)
-        else:
-            assert wanted.extractor is not None, "EvalConfig refuses steps without something to measure by"
-            self._extractor = Scripted(Path(wanted.extractor), device)
-        self._extractor.check(config.data.num_frames)
+        self._extractor = _extractor(config)
+        self._clip = _Clip(Path(config.eval.clip)) if config.eval.clip else None
         self._captions: dict[int, str] = {}  # of this rank's clips, by their places among those of all ranks
-        self._real: np.ndarray | None = None
-        self._real_motion = 0.0
+        self._real: Measured | None = None
 
     def __call__(self, network: Any, objective: Any) -> dict[str, float]:
         """Draw the captions of the held-out clips, and return what is measured of them, by name."""
         if self._real is None:
-            self._measure_held_out()
-        assert self._real is not None
+            self._real = self._held_out()
         sampler = TextToVideo(network, objective.autoencoder, objective.text_encoder, objective.schedule)
         settings = BaseSettings.of(self.config)
         rows = {}
         for place, caption in self._captions.items():
             [frames] = sampler([caption], indices=[FIRST_INDEX + place], **arguments(settings))
-            rows[place] = self._row(frames)
+            rows[place] = self._row(frames, caption)
 
-        fake, motion = _of_all_ranks(rows)
-        kernel = spread(mmd, self._real, fake, self.config.seed)
-        return {
-            "eval_clips": len(fake),
-            "eval_fvd": frechet(self._real, fake),
-            "eval_kvd": kernel.value,
-            "eval_kvd_error": kernel.error,
-            "eval_motion": motion,
-            "eval_motion_held_out": self._real_motion,
+        real, fake = self._real, Measured.of_all_ranks(rows)
+        found = {
+            "eval_clips": len(fake.motion),
+            "eval_motion": float(fake.motion.mean()),
+            "eval_motion_held_out": float(real.motion.mean()),
         }
+        if self._extractor is not None:
+            kernel = spread(mmd, real.features, fake.features, self.config.seed)
+            found["eval_fvd"] = frechet(real.features, fake.features)
+            found |= {"eval_kvd": kernel.value, "eval_kvd_error": kernel.error}
+        if self._clip is not None:
+            found["eval_clipsim"] = float(fake.cosine.mean())
+            found["eval_clipsim_held_out"] = float(real.cosine.mean())
+        return found
 
-    def _measure_held_out(self) -> None:
-        """Read this rank's held-out clips, and measure those of all ranks."""
+    def _held_out(self) -> "Measured":
+        """Read this rank's held-out clips, and return what is measured of those of all ranks. Collective."""
         config = self.config
         share = Share(
             seed=config.seed,
@@ -92,24 +87,85 @@ class TrainingMeasure:
         for batch in fixed_batches(data, data.validation, share, num_batches=count):
             places = batch["positions"].tolist()
             for place, pixels, captions in zip(places, batch["pixels"], batch["captions"], strict=True):
-                rows[place] = self._row(pixels[: data.num_frames].numpy())
+                rows[place] = self._row(pixels[: data.num_frames].numpy(), captions[0])
                 self._captions[place] = captions[0]
-        self._real, self._real_motion = _of_all_ranks(rows)
+        return Measured.of_all_ranks(rows)
 
-    def _row(self, frames: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return the features (D,) and the motion of a clip, uint8 (F, H, W, 3)."""
-        return self._extractor(apply_steps(frames, [SQUARE])[None]).numpy()[0], _motion(frames)
+    def _row(self, frames: np.ndarray, caption: str) -> "Row":
+        """Return what is measured of a clip, uint8 (F, H, W, 3)."""
+        features = np.zeros(0)
+        if self._extractor is not None:
+            features = self._extractor(apply_steps(frames, [SQUARE])[None]).numpy()[0]
+        cosine = self._clip.cosine(frames, caption) if self._clip is not None else 0.0
+        return Row(features, cosine, _motion(frames))
+
+
+class Row(NamedTuple):
+    """What is measured of one clip."""
+
+    features: np.ndarray
+    """(D,), by the extractor; empty without one."""
+    cosine: float
+    """Of the caption and the frames, by CLIP; 0 without it."""
+    motion: float
+    """See `_motion`."""
+
+
+class Measured(NamedTuple):
+    """What is measured of n clips, by their places."""
+
+    features: np.ndarray
+    """float64 (n, D)."""
+    cosine: np.ndarray
+    """float64 (n,)."""
+    motion: np.ndarray
+    """float64 (n,)."""
+
+    @classmethod
+    def of_all_ranks(cls, rows: Mapping[int, Row]) -> "Measured":
+        """Join the ranks' rows, by their places among all clips. Collective."""
+        joined: dict[int, Row] = {}
+        for part in gather_objects(dict(rows)):
+            joined |= part
+        ordered = [joined[place] for place in sorted(joined)]
+        return cls(*(np.stack([np.asarray(row[i], np.float64) for row in ordered]) for i in range(3)))
+
+
+class _Clip:
+    """CLIP with its tokenizer."""
+
+    def __init__(self, folder: Path) -> None:
+        """Load both from a folder."""
+        self._network = load_clip(folder, default_device())
+        self._tokens = ClipTokens(folder, self._network)
+        self._protocol = self._network.frame_protocol()
+
+    def cosine(self, frames: np.ndarray, caption: str) -> float:
+        """Return the mean cosine of a caption, cut where it is too long, and frames uint8 (F, H, W, 3)."""
+        images = self._network.embed_frames(frames, self._protocol)
+        [text] = self._network.embed_tokens(self._tokens([caption])[0])
+        return float((images @ text).mean())
+
+
+def _extractor(config: TrainConfig) -> Extractor | None:
+    """Return the extractor of clips that the section `eval` names, or None.
+
+    Raises:
+        LavieError: it cannot be read, or the clips are too short for it.
+    """
+    wanted = config.eval
+    found: Extractor | None = None
+    if wanted.weights:
+        if not Path(wanted.weights).is_file():
+            raise ConfigError(f"eval.weights is {wanted.weights}: no such file")
+        found = I3DLogits(Path(wanted.weights), default_device())
+    elif wanted.extractor:
+        found = Scripted(Path(wanted.extractor), default_device())
+    if found is not None:
+        found.check(config.data.num_frames)
+    return found
 
 
 def _motion(frames: np.ndarray) -> float:
     """Return the mean absolute difference of successive frames, in levels of 255: a frozen clip has 0."""
     return float(np.abs(np.diff(frames.astype(np.float64), axis=0)).mean()) if len(frames) > 1 else 0.0
-
-
-def _of_all_ranks(rows: dict[int, tuple[np.ndarray, float]]) -> tuple[np.ndarray, float]:
-    """Return the features of all ranks' clips by their places, float64 (n, D), and their mean motion. Collective."""
-    joined: dict[int, tuple[np.ndarray, float]] = {}
-    for part in gather_objects(rows):
-        joined |= part
-    ordered = [joined[place] for place in sorted(joined)]
-    return np.stack([features for features, _ in ordered]).astype(np.float64), float(np.mean([m for _, m in ordered]))

@@ -49,7 +49,7 @@ def set_timesteps(scheduler: Any, num_inference_steps: int, device: Any) -> None
         ConfigError: the timesteps would leave 0 .. 999, repeat, or start in the lower half of the schedule.
     """
     last = scheduler.config.num_train_timesteps - 1
-    if num_inference_steps >= 1:
+    if 1 <= num_inference_steps <= last + 1:
         scheduler.set_timesteps(num_inference_steps, device=device)
         steps = scheduler.timesteps
         if last / 2 <= steps[0] <= last and steps[-1] >= 0 and bool((steps.diff() < 0).all()):
@@ -61,8 +61,8 @@ def set_timesteps(scheduler: Any, num_inference_steps: int, device: Any) -> None
 
 
 def require_sampling(config: TrainConfig) -> None:
-    """Raise ConfigError, before a run has trained, if it has validation prompts that it could not draw."""
-    if not config.validation_prompts:
+    """Raise ConfigError, before a run has trained, if it shall draw samples and could not."""
+    if not config.validation_prompts and config.eval.steps is None:
         return
     scheduler = make_scheduler(config.sampling.scheduler, NoiseSchedule.from_config(config))
     set_timesteps(scheduler, config.sampling.num_inference_steps, "cpu")

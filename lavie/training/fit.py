@@ -46,7 +46,7 @@ def verdict(config: TrainConfig, settings: dict[str, Any], ranks: int, card: int
         return text + "fits"
     changes = ways_out(config, settings, ranks, limit)
     if not changes:
-        return text + "does not fit, nor with any single key: give it more GPUs (configs/zero3.json)"
+        return text + "does not fit, whatever is turned: give it more GPUs (configs/zero3.json)"
     names = [name for name, _, _ in changes]
     return (
         text

@@ -124,12 +124,13 @@ class Objective:
 
     def _timesteps(self, positions: list[int]) -> Tensor:
         """Return the timestep of each position, by the law of timestep_sampling: int64, on the CPU."""
-        law, steps = self.config.timestep_sampling, self.schedule.num_train_timesteps
+        law, steps, seed = self.config.timestep_sampling, self.schedule.num_train_timesteps, self.config.seed
         if law.law == "uniform":
             return self._draw("timestep", steps, positions)
-        drawn = torch.tensor([uniform(self.config.seed, "timestep", p) for p in positions], dtype=torch.float64)
-        share = torch.sigmoid(law.mean + law.std * torch.special.ndtri(drawn))
-        return (share * steps).long().clamp_max(steps - 1)
+        drawn = torch.tensor([uniform(seed, "timestep", p) for p in positions], dtype=torch.float64)
+        normal = torch.sigmoid(law.mean + law.std * torch.special.ndtri(drawn))
+        plain = torch.tensor([uniform(seed, "timestep law", p) < law.uniform_share for p in positions])
+        return (torch.where(plain, drawn, normal) * steps).long().clamp_max(steps - 1)
 
     def _drop_caption(self, caption: str, position: int, i: int) -> str:
         """Return caption number i of the row at a position, or the empty caption with probability caption_dropout."""

@@ -119,3 +119,24 @@ def test_seconds_per_step_leave_out_the_first(monkeypatch, steps, per_step):
     monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
     seconds, seconds_per_step, _ = bench.measure("base", None, {"num_inference_steps": steps}, "cpu")
     assert (seconds, seconds_per_step) == (10 + 3 * (steps - 1) + 100, per_step)
+
+
+def test_the_table_stands_beside_the_papers_numbers():
+    made = dict(date="2000-01-01", device="GPU X", lavie="1", torch="2", dtype="bfloat16", guidance=7.5)
+    made |= dict(frames=16, height=320, width=512, steps=50)
+    base = dict(stage="base", seconds=9.5, seconds_per_step=0.2, peak_gib=7.0, estimated_gib=6.5)
+    vsr = dict(stage="vsr", seconds=300, seconds_per_step=6, peak_gib=40, estimated_gib=39)
+    rows = [bench.Measurement(**made, **values) for values in (base, vsr)]
+    shown = bench.table(rows)
+    assert shown.title == "GPU X, bfloat16, torch 2"
+    assert [(str(column.header), *column.cells) for column in shown.columns] == [
+        ("stage", "base", "vsr"),
+        ("clip", "16 x 320 x 512", "16 x 320 x 512"),
+        ("steps", "50", "50"),
+        ("s", "9.5", "300"),
+        ("s/step", "0.2", "6"),
+        ("paper: s", "10", "360"),
+        ("GiB", "7.0", "40"),
+        ("dry run", "6.5", "39"),
+        ("paper: GB", "13", "42"),
+    ]

@@ -62,6 +62,15 @@ def test_names_cannot_reach_the_terminal(tmp_path):
     assert "unsafe name" in result.output
 
 
+@pytest.mark.parametrize("name", ("smoke/base", "smoke/base.yaml", "configs/smoke/base.yaml"))
+def test_a_shipped_config_may_be_named(demo, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    data = [f"data.train={demo / 'train'}", "data.validation=[]"]
+    result = run_cli("--config", name, "--decode", 0, "--out", tmp_path / "out", *data)
+    assert result.exit_code == 0, result.output
+    assert "no such file here, and none is shipped" in str(run_cli("--config", "nowhere").exception)
+
+
 def test_a_runs_data_are_judged_by_its_config(demo, tmp_path):
     """The demo has clips of 12 frames: too short for the default of 16, long enough for the run."""
     config = tmp_path / "run.yaml"

@@ -1,10 +1,16 @@
 import json
 
+import numpy as np
 import pytest
 
 from lavie.cli.main import main
+from lavie.data.media.encode import encode_mp4
+from lavie.evaluation.measured import read_result
 from lavie.inference.jobs import read_jobs
+from tests.cascades import cascade_folder
 from tests.evaluation.vbench.suites import write_suite
+
+__all__ = ["cascade_folder"]
 
 LAVIE = dict(
     subject_consistency=91.41,
@@ -70,3 +76,58 @@ def test_total_says_which_dimensions_are_missing_and_how_they_count(call, tmp_pa
     assert "14 of 16 dimensions are missing, and VBench counts each as a score of 0" in error
     assert "not counted: lavie_blend" in error
     assert json.loads(out)["missing"][:2] == ["subject_consistency", "background_consistency"]
+
+
+@pytest.mark.slow
+def test_samples_are_drawn_and_scored_and_the_results_read_back(call, cascade_folder, tmp_path):
+    """Prepare, sample, score, total, as docs/evaluation.md shows them."""
+    prompts = write_suite(tmp_path / "info.json")
+    plan, samples, results = tmp_path / "plan.jsonl", tmp_path / "samples", tmp_path / "results.json"
+    names = ("--dimensions", "temporal_flickering,motion_smoothness", "--flicker-samples", "5")
+    call(main, "eval", "vbench", "prepare", "--prompts", str(prompts), "--out", str(plan), *names)
+    _, out = call(main, "sample", str(cascade_folder / "base"), "--jobs", str(plan), "--out", str(samples))
+    assert "10 of 10 samples drawn" in out
+    score = ("eval", "vbench", "score", str(samples), "--prompts", str(prompts), "--out", str(results))
+    error, out = call(main, *score)
+    assert "a frozen clip scores 1 here" in error
+    for name in ("temporal_flickering", "lavie_blend"):
+        one = read_result(tmp_path / f"results.{name}.json")
+        assert f"{name} {one['value']:.4f}, 5 clips, protocol {one['protocol_hash']}" in out
+        assert f"their motion: {one['motion']['difference']:.2f} of 255 levels a frame" in out
+    assert len(json.loads(results.read_text(encoding="utf-8"))["temporal_flickering"][1]) == 5
+    error, out = call(main, "eval", "vbench", "total", str(results), "--json")
+    assert "not counted: lavie_blend, lavie_motion_difference" in error
+    flicker = read_result(tmp_path / "results.temporal_flickering.json")["value"]
+    assert json.loads(out)["scores"]["temporal_flickering"] == pytest.approx(100 * flicker)
+    error, _ = call(main, *score)
+    assert "results.json exists" in error
+
+
+def test_a_folder_of_clips_is_scored_without_prompts(call, tmp_path):
+    (tmp_path / "clips").mkdir()
+    frames = np.random.default_rng(0).integers(0, 256, (4, 16, 24, 3), dtype=np.uint8)
+    (tmp_path / "clips/a.mp4").write_bytes(encode_mp4(frames, 8))
+    score = ("eval", "vbench", "score", str(tmp_path / "clips"), "--out", str(tmp_path / "r.json"), "--dimensions")
+    error, out = call(main, *score, "blend")
+    assert out.startswith("lavie_blend 0.") and "custom mode" in error
+    assert {path.name for path in tmp_path.glob("*.json")} == {"r.json", "r.lavie_blend.json"}
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    (
+        (("--out", "r"), "wanted a .json"),
+        (("--out", "r.json", "--dimensions", "subject_consistency"), "subject_consistency: needs --dino FOLDER"),
+        (("--out", "r.json", "--dimensions", "background_consistency"), "background_consistency: needs --clip"),
+        (
+            ("--out", "r.json", "--dimensions", "motion_smoothness"),
+            "motion_smoothness: wanted of temporal_flickering, blend",
+        ),
+        (("--out", "r.json", "--dimensions", " ,"), "--dimensions is empty"),
+        (("--out", "r.json", "--dimensions", "blend"), "no such file or folder"),
+        (("--out", "r.json", "--dino", "."), "config.json cannot be read"),
+    ),
+)
+def test_what_cannot_be_scored_is_refused_before_any_work(call, more, words):
+    error, _ = call(main, "eval", "vbench", "score", "nowhere", *more)
+    assert words in error

@@ -1,5 +1,6 @@
 """`lavie doctor cluster` and the start of a run, on two nodes that are set up differently."""
 
+import os
 import re
 import shutil
 import time
@@ -77,6 +78,17 @@ def test_the_doctor_names_every_difference(cluster, data, tmp_path):
     assert re.search(rf"warning: {two} \(rank 1\) started [1-9]\d s after the first node", printed), printed
     if clock:
         assert re.search(rf"warning: {two} \(rank 1\): its clock is {AHEAD}\.0 s ahead of that of {one}", printed)
+
+
+def test_what_killed_runs_left_in_shared_memory_is_on_no_node(cluster, request):
+    """A semaphore of the faketime of an earlier node's process would end that of a process of the same id."""
+    if not cluster.separate:
+        pytest.skip("network namespaces are not permitted here, and all processes share one memory")
+    left = Path(f"/dev/shm/left-by-a-killed-run-{os.getpid()}")
+    request.addfinalizer(lambda: left.unlink(missing_ok=True))
+    left.touch()
+    for node in cluster.nodes:
+        node.run("test", "!", "-e", left)
 
 
 @pytest.mark.slow

@@ -13,11 +13,19 @@ def test_every_config_of_the_checkout_is_shipped():
     assert set(shipped_names()) == files
 
 
-@pytest.mark.parametrize("name", ("smoke/base.yaml", "configs/smoke/base.yaml", "./configs/smoke/base.yaml"))
+@pytest.mark.parametrize(
+    "name", ("smoke/base.yaml", "configs/smoke/base.yaml", "./configs/smoke/base.yaml", "smoke/base")
+)
 def test_a_shipped_config_is_found_by_its_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     assert find_config(name) == SHIPPED / "smoke/base.yaml"
     assert load_config(find_config(name)).stage == "base"
+
+
+def test_the_ending_of_a_shipped_config_may_be_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config("finetune") == SHIPPED / "finetune.yaml"
+    assert find_config("configs/zero3", "--deepspeed") == SHIPPED / "zero3.json"
 
 
 def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):

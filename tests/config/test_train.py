@@ -117,3 +117,9 @@ def test_a_law_of_timesteps_stands_by_its_name_or_with_its_numbers():
     assert_told(BASE | {"timestep_sampling": {"mean": 1.0}}, ["mean belong to law: logit_normal"])
     assert_told(BASE | {"timestep_sampling": {"law": "logit_normal", "std": 0}}, ["timestep_sampling.std", "0"])
     assert_told(BASE | {"timestep_sampling": "cosine"}, ["timestep_sampling", "cosine", "uniform"])
+
+
+def test_numbers_that_no_run_can_have_are_refused():
+    for key, value in (("seed", 10**23), ("max_train_steps", 10**20), ("output_dir", "  ")):
+        assert_told(BASE | {key: value}, [key])
+    assert_told(BASE | {"data": BASE["data"] | {"height": 10**8}}, ["data.height"])

@@ -64,6 +64,10 @@ def test_the_rating_of_a_clip_is_the_mean_over_its_frames(tmp_path, kind):
     other = AestheticHead(tmp_path / "other.pth")
     changed = aesthetic(find_clips(tmp_path / "samples"), protocol, network, other, source="x")
     assert changed["protocol_hash"] != result["protocol_hash"]
+    write_clip(tmp_path / "clip", seed=1)
+    network = load_clip(tmp_path / "clip", torch.device("cpu"))
+    changed = aesthetic(find_clips(tmp_path / "samples"), protocol, network, head, source="x")
+    assert changed["protocol_hash"] != result["protocol_hash"]
 
 
 def test_a_head_of_another_network_is_refused(tmp_path):
@@ -80,7 +84,7 @@ def test_a_head_of_another_network_is_refused(tmp_path):
         (b"junk", "wanted a file of plain tensors"),
         ({"fc.weight": torch.zeros(1, 3)}, "its keys, fc.weight, are no aesthetic head's"),
         ([1], "its keys, none, are no"),
-        ({"weight": 1, "bias": 2}, "are no aesthetic head's"),
+        ({"weight": torch.zeros(1, 3), "bias": 2}, "are no aesthetic head's"),
         ({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}, r"layers of \[\(2, 3\)\]"),
         ({"weight": torch.zeros(3), "bias": torch.zeros(1)}, r"layers of \[\(3,\)\]"),
     ),

@@ -41,6 +41,12 @@ def test_a_frame_is_read_by_its_number(folder):
     assert [round(frame.mean()) for frame in clip.read([1, 2])] == [20, 30]
 
 
+def test_the_rate_of_a_clip_is_that_of_its_file(folder):
+    rates = {clip.name: clip.open().fps for clip in find_clips(folder)}
+    assert rates["frames"] is None
+    assert rates["b/00000.mp4"] == pytest.approx(8) and rates["a.gif"] == pytest.approx(8, rel=0.05)
+
+
 def test_the_hash_of_a_clip_is_of_its_bytes(folder):
     before = {clip.name: clip.open().sha256 for clip in find_clips(folder)}
     Image.new("RGB", (16, 16), (8,) * 3).save(folder / "frames/frame_2.png")

@@ -71,6 +71,15 @@ def test_the_result_says_all_that_a_reader_needs(folder, samples):
     assert result["notes"] == ["1 captions have no clip, as clip9"]
 
 
+def test_a_clip_that_cannot_be_read_is_named(folder, samples, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"\0\0\0\x18ftypisom" + bytes(40))
+    clips = [*find_clips(samples[0]), *find_clips(tmp_path)]
+    result = measured(folder, samples[0], TEXTS | {"broken": "x"}, clips=clips)
+    assert result["n"] == 5 and list(result["data"]["clips"]["dropped"]) == ["broken.mp4"]
+    assert result["notes"] == ["1 clips left out, see data.clips.dropped"]
+    assert result["scores"] == measured(folder, samples[0])["scores"]
+
+
 def test_neither_the_order_of_files_nor_of_captions_counts(folder, samples):
     forward = measured(folder, samples[0])
     backward = measured(folder, samples[0], dict(reversed(TEXTS.items())), clips=find_clips(samples[0])[::-1])

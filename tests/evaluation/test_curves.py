@@ -102,6 +102,15 @@ def test_what_does_not_add_up_the_same_is_compared_by_its_clips(tmp_path):
         assert tuple(values(clips, loss)) in drawn(axes)
 
 
+def test_names_of_runs_are_drawn_as_they_are(tmp_path, recwarn):
+    """A dollar sign begins no mathematics, an underscore hides no curve, and no glyph is missing."""
+    folders = [run(tmp_path / name, 3, images=False) for name in ("$a$", "_b", "\N{CJK UNIFIED IDEOGRAPH-72D0}")]
+    figure = draw_losses(folders)
+    figure.draw_without_rendering()
+    assert legend(figure.axes[0]) == ["\\$a\\$: video", " _b: video", "\\u72d0: video"]
+    assert not [warning for warning in recwarn if "lyph" in str(warning.message)]
+
+
 @pytest.mark.parametrize("steps", (1, 2))
 def test_plots_the_first_steps(tmp_path, steps):
     plot_losses([run(tmp_path / "run", steps, images=False)], tmp_path / "new" / "loss.png")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lavie.config.load import validate
 from lavie.config.train import TrainConfig
@@ -14,6 +15,7 @@ from lavie.evaluation.during import TrainingMeasure
 from lavie.evaluation.fvd.distance import frechet, mmd
 from lavie.testing import run_distributed
 from lavie.training.trainer import Trainer
+from tests.evaluation.tiny_clip import WORDS, write_clip
 from tests.training.fixtures import rendered
 from tests.training.runs import deepspeed_json, losses, make_config, records, weight_hashes
 
@@ -75,7 +77,7 @@ def test_the_training_does_not_notice_and_two_ranks_measure_what_one_does(render
 def test_held_out_clips_are_at_no_distance_from_themselves(rendered, own, tmp_path, monkeypatch):
     config = make(rendered, tmp_path / "run", eval={"steps": 1, "num_clips": 8, "extractor": str(own)})
     measure = TrainingMeasure(config)
-    measure._measure_held_out()
+    measure._real = measure._held_out()
     seen = []
 
     def clip_of(self, prompts, *, indices, **settings):
@@ -92,16 +94,16 @@ def test_held_out_clips_are_at_no_distance_from_themselves(rendered, own, tmp_pa
     frames = [np.random.default_rng(n + 1).integers(0, 256, (1, 4, 32, 32, 3), np.uint8)[0] for n in range(8)]
     motion = np.mean([np.abs(np.diff(f.astype(float), axis=0)).mean() for f in frames])
     assert found["eval_motion"] == pytest.approx(motion)
-    fake = np.concatenate([measure._row(f)[0][None] for f in frames])
-    assert found["eval_fvd"] == pytest.approx(frechet(measure._real, fake))
-    assert found["eval_kvd"] == pytest.approx(mmd(measure._real, fake))
+    fake = np.concatenate([measure._row(f, "x").features[None] for f in frames])
+    assert found["eval_fvd"] == pytest.approx(frechet(measure._real.features, fake))
+    assert found["eval_kvd"] == pytest.approx(mmd(measure._real.features, fake))
     assert json.dumps(found)
 
 
 @pytest.mark.parametrize(
     "changes, words",
     (
-        ({"steps": 5}, "set weights .I3D. or extractor"),
+        ({"steps": 5}, "set weights .I3D., extractor or clip"),
         ({"steps": 5, "weights": "a", "extractor": "b"}, "give one of them"),
         ({"steps": 5, "weights": "a", "num_clips": 7}, "num_clips"),
     ),
@@ -125,3 +127,25 @@ def test_what_cannot_measure_is_told_before_anything_trains(rendered, tmp_path):
     config = make(rendered, tmp_path / "run", eval={"steps": 5, "weights": __file__})
     with pytest.raises(CheckpointError, match=r"no I3D as a .safetensors"):
         TrainingMeasure(config)
+
+
+def test_clipsim_is_the_mean_cosine_of_transformers(rendered, tmp_path):
+    from transformers import CLIPImageProcessor, CLIPModel
+
+    write_clip(tmp_path / "clip")
+    config = make(rendered, tmp_path / "run", eval={"steps": 1, "num_clips": 8, "clip": str(tmp_path / "clip")})
+    measure = TrainingMeasure(config)
+    frames = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    found = measure._row(frames, "ab")
+    model = CLIPModel.from_pretrained(tmp_path / "clip").eval()
+    processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
+    pixels = processor([Image.fromarray(f) for f in frames], return_tensors="pt").pixel_values
+    ids = torch.tensor([[WORDS.index(w) for w in ("<|startoftext|>", "a", "b</w>", "<|endoftext|>")]])
+    with torch.no_grad():
+        out = model(input_ids=ids, pixel_values=pixels)
+    cosine = torch.nn.functional.cosine_similarity(out.image_embeds, out.text_embeds).mean()
+    assert found.cosine == pytest.approx(float(cosine), abs=1e-5)
+    assert found.features.size == 0 and found.motion > 0
+
+    real = measure._held_out()
+    assert real.cosine.shape == (8,) and real.cosine.std() > 0

@@ -10,6 +10,8 @@ from lavie.inference.generate import generate
 from lavie.inference.settings import BaseSettings
 from lavie.models.text_encoder import HashTextEncoder
 
+pytestmark = pytest.mark.usefixtures("reversed_folders")
+
 SETTINGS = BaseSettings(num_frames=3, height=16, width=24, num_inference_steps=4)
 
 

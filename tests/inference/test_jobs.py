@@ -50,6 +50,13 @@ def test_what_is_no_job_is_refused_by_its_line(tmp_path, line, words):
         read_jobs(tmp_path / "jobs.jsonl")
 
 
+def test_a_list_that_is_not_there_or_no_text_is_refused(tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(b"\xff\xfe")
+    for name in ("none.jsonl", "x.jsonl"):
+        with pytest.raises(ConfigError, match=f"--jobs .*{name}: cannot be read"):
+            read_jobs(tmp_path / name)
+
+
 def test_each_job_is_drawn_once_by_its_own_noise(tmp_path):
     sampler = Sampler()
     assert draw(sampler, JOBS, tmp_path, settings(), weights="w") == 2

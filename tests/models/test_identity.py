@@ -8,6 +8,9 @@ from lavie.errors import CheckpointError
 from lavie.models.identity import encoder_identity
 from tests.cascades import stage_config
 
+pytestmark = pytest.mark.usefixtures("reversed_folders")
+
+SMALL = {"in_channels": 4, "out_channels": 4, "cross_attention_dim": 24}
 PATCH, HASH = {"type": "patch", "patch_size": 2}, {"type": "hash", "max_length": 6}
 
 
@@ -60,7 +63,7 @@ def test_files_are_told_by_their_names_and_bytes(tmp_path):
             autoencoder={"type": "diffusers"},
             text_encoder={"type": "clip", "max_length": 77},
             pretrained_model_name_or_path=str(folder),
-            model={"in_channels": 4, "out_channels": 4, "cross_attention_dim": 24},
+            model=SMALL,
         )
 
     first, second = of(folder_of(tmp_path / "a")), of(folder_of(tmp_path / "b"))
@@ -82,3 +85,15 @@ def test_files_are_told_by_their_names_and_bytes(tmp_path):
     (tmp_path / "b/vae/config.json").unlink()
     with pytest.raises(CheckpointError, match=r"pretrained_model_name_or_path .*b: no files of an encoder in vae/"):
         of(tmp_path / "b")
+
+
+def test_the_order_of_a_folder_does_not_count(tmp_path, monkeypatch):
+    folder_of(tmp_path)
+    for name in ("a.json", "b.json", "c.txt"):
+        (tmp_path / "vae" / name).write_text(name)
+    glob, found = Path.glob, set()
+    for backwards in (False, True):
+        monkeypatch.setattr(Path, "glob", lambda path, p, b=backwards: iter(sorted(glob(path, p), reverse=b)))
+        whole = identity(autoencoder={"type": "diffusers"}, pretrained_model_name_or_path=str(tmp_path), model=SMALL)
+        found.add(whole["vae/"])
+    assert len(found) == 1

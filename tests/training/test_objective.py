@@ -62,6 +62,12 @@ def test_logit_normal_timesteps_follow_their_law():
     logits = torch.log(share / (1 - share))
     assert float(logits.mean()) == pytest.approx(-0.3, abs=4 * 0.6 / 4000**0.5)
     assert float(logits.std()) == pytest.approx(0.6, rel=0.05)
+    # With a share of uniform ones: as many below 0.1, where the law alone has hardly any.
+    mixed = make_objective(
+        timestep_sampling={"law": "logit_normal", "mean": -0.3, "std": 0.6, "uniform_share": 0.4}
+    )._timesteps(list(range(4000)))
+    low = int((mixed < 100).sum())
+    assert int((torch.cat(drawn) < 100).sum()) < 20 and abs(low - 160) < 5 * 160**0.5
     # A position has its timestep whatever stands beside it.
     assert int(objective._timesteps([7])[0]) == int(drawn[0][7])
 

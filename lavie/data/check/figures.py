@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...labels import readable
+from ...labels import label_text
 from .report import CheckReport
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _histogram(axes: "Axes", values: list[float] | list[int], title: str, unit: 
     """Draw how many of `counted` have which value; `unit` labels the axis of the values."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-    axes.set_title(title)
+    axes.set_title(label_text(title))
     # A narrow range of whole numbers gets one bar per number, anything else thirty bars.
     whole = all(isinstance(v, int) for v in values)
     span = int(max(values)) - int(min(values)) + 1
@@ -85,14 +85,14 @@ def _histogram(axes: "Axes", values: list[float] | list[int], title: str, unit: 
 
     axes.hist(values, bins=edges, color=INK)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel=unit, ylabel=counted)
+    axes.set(xlabel=label_text(unit), ylabel=label_text(counted))
 
 
 def _bars(axes: "Axes", counts: Counter[str], title: str, unit: str, *, ordered: bool = False) -> None:
     """Draw one horizontal bar per label: the largest first, or, if `ordered`, in the order of `counts`."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_title(title)
+    axes.set_title(label_text(title))
 
     # The labels beyond MOST_BARS are added up in a last bar.
     rows = list(counts.items())[:MOST_BARS] if ordered else counts.most_common(MOST_BARS)
@@ -100,10 +100,9 @@ def _bars(axes: "Axes", counts: Counter[str], title: str, unit: str, *, ordered:
     if rest:
         rows.append((f"{len(counts) - MOST_BARS} more", rest))
 
-    # A category may hold what matplotlib takes for mathematics, or letters of any language.
-    labels = [readable(label).replace("$", "\\$") for label, _ in rows]
+    labels = [label_text(label) for label, _ in rows]
     axes.barh(range(len(rows)), [count for _, count in rows], color=INK)
     axes.set_yticks(range(len(rows)), labels)
     axes.set_ylim(max(len(rows), FEWEST_PLACES) - 0.5, -0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel(unit)
+    axes.set_xlabel(label_text(unit))

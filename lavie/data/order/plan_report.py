@@ -9,6 +9,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from ...console import make_console
+from ...labels import label_text
 from .plan import DataPlan, Exposure
 
 if TYPE_CHECKING:
@@ -105,15 +106,15 @@ def draw_plan(plan: DataPlan, png: str | Path) -> None:
         labels = [exposure.name or "data.train" for exposure in exposures]
         colours = [DATASET_COLOURS[names.index(exposure.name) % len(DATASET_COLOURS)] for exposure in exposures]
         _draw_shares(shares_axes, plan.steps, shares, labels, colours, f"share of the {kind}")
-        shares_axes.set_title(f"{kind}, by dataset")
+        shares_axes.set_title(label_text(f"{kind}, by dataset"))
         _draw_epochs(epochs_axes, plan.steps, exposures, labels, colours)
-        epochs_axes.set_title(f"how often each of the {kind} has come")
+        epochs_axes.set_title(label_text(f"how often each of the {kind} has come"))
     if several:
         _draw_bucket_steps(axes[-2], plan)
         _draw_bucket_samples(axes[-1], plan)
 
     clips = plan.global_batch * plan.steps[-1]
-    figure.suptitle(f"{plan.steps[-1]:,} steps, {clips:,} clips, {plan.hours:,.1f} h of video")
+    figure.suptitle(label_text(f"{plan.steps[-1]:,} steps, {clips:,} clips, {plan.hours:,.1f} h of video"))
     Path(png).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(png, format="png")
 
@@ -133,8 +134,8 @@ def _draw_shares(
     """
     from matplotlib.ticker import PercentFormatter
 
-    axes.stackplot(steps, shares, labels=labels, colors=colours, alpha=0.85)
-    axes.set(ylabel=title, ylim=(0, 1))
+    axes.stackplot(steps, shares, labels=[label_text(label) for label in labels], colors=colours, alpha=0.85)
+    axes.set(ylabel=label_text(title), ylim=(0, 1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(loc="lower left", framealpha=0.9, reverse=True)
     _label_steps(axes, steps)
@@ -155,7 +156,7 @@ def _draw_epochs(
     for exposure, colour, label in zip(exposures, colours, labels, strict=True):
         last = exposure.epochs[-1]
         label += f": {last:.3g} at the end" if last < 100 else f": {last:,.0f} at the end"
-        axes.plot(steps, exposure.epochs, color=colour, label=label, linewidth=2)
+        axes.plot(steps, exposure.epochs, color=colour, label=label_text(label), linewidth=2)
     axes.set(ylabel="epochs", ylim=(0, None))
     axes.grid(True, color="0.9")
     axes.legend(loc="upper left", framealpha=0.9)
@@ -189,7 +190,7 @@ def _draw_bucket_samples(axes: Any, plan: DataPlan) -> None:
 
     samples_axes, cut_axes = axes
     exposures = list(reversed(plan.by_bucket))  # bars are drawn from below
-    labels = [f"{exposure.kind} {exposure.bucket}" for exposure in exposures]
+    labels = [label_text(f"{exposure.kind} {exposure.bucket}") for exposure in exposures]
     large = [exposure.samples - exposure.enlarged for exposure in exposures]
     enlarged = [exposure.enlarged for exposure in exposures]
     most_samples = max(exposure.samples for exposure in exposures)

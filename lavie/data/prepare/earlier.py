@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 from ...errors import DataError
 from ..shards.index_file import Rejected
@@ -18,14 +19,24 @@ class Earlier:
         kept: number of files of the source that are packed and as they were.
     """
 
-    def __init__(self, lines: Iterable[Line], src: str) -> None:
-        """Take the lines of a record, and the source that is read now."""
+    def __init__(self, lines: Iterable[Line], src: str, present: AbstractSet[str] | None = None) -> None:
+        """Compare the lines of a record with a source.
+
+        Args:
+            lines: of the record.
+            src: the source that is read now.
+            present: the names of all its files, if they are known: a packed file whose name is gone may have another.
+        """
         self._src = src
         lines = list(lines)
         self._next = 1 + max((line.number for line in lines), default=-1)
         # The last line of a name counts: a file that could not train may have been mended since.
         self._by_name = {line.name: line for line in lines if line.src == src}
         self._elsewhere = {_content(line) for line in lines if line.src != src and line.shard}
+        gone = [
+            line for line in self._by_name.values() if line.shard and present is not None and line.name not in present
+        ]
+        self._gone = {_content(line): line for line in gone}
         self._seen: set[str] = set()
         self._changed: list[Rejected] = []
         self.kept = 0
@@ -58,11 +69,17 @@ class Earlier:
         else:
             self.kept += 1
 
-    def packed_from_elsewhere(self, file: CaptionedFile, found: Examined) -> bool:
-        """Return whether another source gave the same medium with the same caption, and count the file as kept."""
+    def packed_by_another_name(self, file: CaptionedFile, found: Examined) -> bool:
+        """Return whether the same medium with the same caption is packed, and count the file as kept.
+
+        It may have come from another source, or from this one by a name that is gone.
+        """
         content = (found.sha256, caption_hash(file), str(file.segment or ""))
-        if found.info is None or content not in self._elsewhere:
+        if found.info is None or not (content in self._elsewhere or content in self._gone):
             return False
+        if line := self._gone.pop(content, None):
+            self._seen.add(line.name)
+            self._changed.append(Rejected(file.name, "renamed", f"{line.shard} holds it as {line.name}"))
         self.kept += 1
         return True
 

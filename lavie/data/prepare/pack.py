@@ -12,11 +12,11 @@ is new as further shards. Shards are never rewritten: what has changed or gone i
 
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from queue import SimpleQueue
 
 from ...caption_limit import CaptionLimit, clip_words
@@ -89,13 +89,20 @@ def pack(
         progress: called after each entry of the source.
 
     Raises:
-        DataError: `src` is no source, `out` holds shards of another origin or of other options, or nothing is left to
-            pack.
+        DataError: `src` is no source, or is `out` itself, or `out` holds shards of another origin or of other options,
+            or nothing is left to pack.
     """
     if not Path(src).exists():
         raise DataError(f"SRC {src}: no such file or folder")
+    source, target = Path(src).resolve(), Path(out).resolve()
+    if source == target:
+        raise DataError(f"SRC and OUT are both {src}: shards beside the media would be the source of the next call")
+    found = list(read_source(Path(src)))
+    if target.is_relative_to(source):  # what an earlier call has packed is no source
+        own = target.relative_to(source)
+        found = [item for item in found if not PurePath(item.name).is_relative_to(own)]
     return pack_files(
-        list(read_source(Path(src))),
+        found,
         out,
         num_frames=num_frames,
         fps=fps,
@@ -134,8 +141,9 @@ def pack_files(
     passed: Counter[str] = Counter()
     converted: list[str] = []
     rejected: list[Rejected] = []
+    names = {file.name for file in files if isinstance(file, CaptionedFile)} if isinstance(files, Sequence) else None
     with open_record(out, asdict(clip)) as record:
-        earlier = Earlier(record.lines, src)
+        earlier = Earlier(record.lines, src, names)
         with ShardWriter(out, shard_bytes, first=len(record.shards), finished=record.finish) as writer:
             position = 0
             for done, (file, line, found) in enumerate(_examined(files, earlier, clip, workers), start=1):
@@ -154,7 +162,7 @@ def pack_files(
                     else:
                         earlier.compare(file, line, found)
                     continue
-                if earlier.packed_from_elsewhere(file, found):
+                if earlier.packed_by_another_name(file, found):
                     continue
 
                 # The number makes keys unique, and is the file's position unless that was given away by an earlier

@@ -8,15 +8,19 @@
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from ...errors import DataError
 from ..shards.index_file import MEDIA, Rejected
-from .captioned_file import CaptionedFile, Passed, file_on_disk
+from .captioned_file import CaptionedFile, Passed, file_on_disk, printable
 from .scan import CaptionedMember, captioned_members
 from .system_files import SYSTEM_FILE
 from .tables import TABLES, listed_file, read_table
 from .walk import walk
+
+LOOKS_LIKE_TABLE = ("csv", "tsv", "json", "jsonl", "parquet", "xlsx")
+"""Extensions of files that may be a table of captions under a name that is not looked for."""
 
 Found = CaptionedFile | Rejected | Passed
 """What a source yields."""
@@ -30,7 +34,7 @@ def read_source(src: Path) -> Iterator[Found]:
     """
     if src.suffix == ".tar" and src.is_file():
         return _read_shards([src])
-    if src.suffix in (".csv", ".jsonl") and src.is_file():
+    if src.suffix.lower() in (".csv", ".jsonl") and src.is_file():
         return read_table(src)
     if not src.is_dir():
         what = "a file, but no .csv, .jsonl or .tar" if src.exists() else "no such file or folder"
@@ -39,11 +43,12 @@ def read_source(src: Path) -> Iterator[Found]:
     # A folder is read by the first of these shapes that it has.
     if (src / "videos.txt").is_file() and (src / "prompts.txt").is_file():
         return _read_line_to_line(src)
+    by_name = {path.name.lower(): path for path in sorted(src.iterdir(), reverse=True) if path.is_file()}
     for name in TABLES:
-        if (src / name).is_file():
-            return _read_listed_folder(src, src / name)
+        if name in by_name:
+            return _read_listed_folder(src, by_name[name])
     if tars := sorted(src.glob("*.tar")):
-        return _read_shards(tars)
+        return chain(_beside_shards(src), _read_shards(tars))
     return _read_same_stems(src)
 
 
@@ -67,7 +72,9 @@ def _read_same_stems(src: Path) -> Iterator[Found]:
                 yield Rejected(name, "caption without media")
         elif _extension(path) not in MEDIA:
             # Tools leave a .json beside a medium and its caption: no mistake, and not needed.
-            if not (path.suffix == ".json" and stem in captions):
+            if _extension(path) in LOOKS_LIKE_TABLE and stem not in captions:
+                yield Rejected(name, "table not read", f"wanted it as {TABLES[0]} or {TABLES[2]}, or as SRC itself")
+            elif not (path.suffix == ".json" and stem in captions):
                 yield Rejected(name, "unknown extension")
         elif stem not in captions:
             wanted = f"{stem.relative_to(src)}.txt"
@@ -110,6 +117,15 @@ def _read_line_to_line(src: Path) -> Iterator[Found]:
             continue
         seen.add(media)
         yield listed_file(media, src / media, prompt)
+
+
+def _beside_shards(src: Path) -> Iterator[Found]:
+    """Yield the media that lie loose in a folder of shards: they are no part of it, and are named."""
+    for path in sorted(src.iterdir()):
+        if _extension(path) in MEDIA:
+            yield Rejected(
+                printable(path.name), "loose file beside shards", "a folder with .tar files is read as shards"
+            )
 
 
 def _read_shards(tars: list[Path]) -> Iterator[Found]:

@@ -31,7 +31,7 @@ CHANGING_COLUMNS = re.compile(
     | (.*[^a-z])? (end|stop) ([^a-z].*)? | (end|stop)(time|frame|sec|seconds|s|ms)  # end_ms, t_end; not gender or trend
     | (mark)?(in|out)([^a-z]?(point|frame|time|sec|s|ms))? | from | to | span | clip | (time|frame)[^a-z]?range
     | (first|last)[^a-z]?frame
-    | speed | crop.* | bbox.* | rotat(e|ion) | flip
+    | (.*[^a-z])?speed | mirror(ed)? | roi | crop.* | bbox.* | rotat(e|ion) | flip
     | negative[^a-z]?(prompt|caption|text) | (sampling[^a-z]?)?weight | (num[^a-z]?)?repeats?
     """,
     re.VERBOSE,
@@ -139,8 +139,8 @@ def _rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
         text = table.read_text(encoding="utf-8-sig")
-        if table.suffix == ".csv":
-            reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        if table.suffix.lower() == ".csv":
+            reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=_delimiter(text))
             _plain_names((name, None) for name in reader.fieldnames or () if name)
             for row in reader:
                 number = reader.line_num
@@ -156,8 +156,16 @@ def _rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, _plain_names(row.items())
     except RecursionError:
         raise DataError(f"{table}, line {number}: cannot be read as jsonl: brackets nested too deep") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{table}: it is no UTF-8 ({error}): save it as UTF-8") from None
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{table}, line {number}: cannot be read as {table.suffix[1:]}: {error}") from None
+
+
+def _delimiter(text: str) -> str:
+    """Return what separates the cells of a csv: a semicolon or a tab where the first line has more columns by it."""
+    first = text.lstrip().partition("\n")[0]
+    return max(",;\t", key=first.count)
 
 
 def _plain_names(cells: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ...errors import DataError
 from ...files import replacing
 
 MEDIA = {
-    **{"mp4": "mp4", "mov": "mp4", "webm": "webm", "mkv": "webm", "gif": "gif"},
+    **{"mp4": "mp4", "mov": "mp4", "webm": "webm", "mkv": "webm", "avi": "avi", "gif": "gif"},
     **{"jpg": "jpg", "jpeg": "jpg", "png": "png"},
 }
 """The extensions of media, in lower case, and the format that each announces; upper case is taken too. mp4 stands for

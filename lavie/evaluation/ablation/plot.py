@@ -30,10 +30,10 @@ def plot(ablation: Ablation, results: Sequence[Result], png: Path) -> None:
     rows = -(-len(shown) // ACROSS)
     across = min(ACROSS, len(shown))
     figure = Figure(figsize=(PANEL[0] * across, PANEL[1] * rows + 0.3), dpi=120, layout="constrained")
-    panels = figure.subplots(rows, across, squeeze=False).flat
+    panels = list(figure.subplots(rows, across, squeeze=False).flat)
     for axes, measure in zip(panels, shown, strict=False):
         _panel(axes, ablation, results, measure)
-    for axes in list(panels):
+    for axes in panels[len(shown) :]:
         axes.set_visible(False)
     seeds = len({result.seed for result in results})
     figure.suptitle(f"{ablation.title} ({seeds} seed{'s' if seeds != 1 else ''})", fontsize=11)

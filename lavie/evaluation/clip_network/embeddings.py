@@ -38,7 +38,7 @@ def embed_clips(
     Raises:
         DataError: no clip can be used, or `keep` holds features of another kind.
     """
-    key = hash_of(protocol=protocol.model_dump(mode="json"), weights=network.sha256)
+    key = hash_of(protocol=protocol.model_dump(), weights=network.sha256)
     if keep is not None and keep.exists() and any(other != key for other, _ in read_rows(keep).values()):
         raise DataError(
             f"--features {keep}: it holds features of another protocol or of other weights: give another file"

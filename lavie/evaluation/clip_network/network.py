@@ -151,7 +151,7 @@ class ClipTokens:
         """Return the tokens of captions, cut to what the network reads, and the positions of those that were cut."""
         rows = self._tokenizer(list(captions), verbose=False).input_ids
         long = [i for i, row in enumerate(rows) if len(row) > self._most]
-        return [row if len(row) <= self._most else [*row[: self._most - 1], row[-1]] for row in rows], long
+        return [[*row[:-1][: self._most - 1], row[-1]] for row in rows], long
 
 
 def _pixels(folder: Path) -> tuple[Any, Any]:
@@ -173,6 +173,5 @@ def _identity(model: Any) -> str:
         whole.update(f"{part.num_attention_heads} {part.hidden_act} {part.layer_norm_eps}\n".encode())
     for name, value in sorted(model.state_dict().items()):
         if not name.endswith("position_ids"):
-            whole.update(f"{name} {tuple(value.shape)}\n".encode())
             whole.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return whole.hexdigest()

@@ -5,6 +5,7 @@ the program it is what `torch.load` reads with weights_only, once its own classe
 """
 
 import io
+import math
 import re
 import zipfile
 from collections.abc import Iterator
@@ -125,7 +126,7 @@ def to_transformers(state: dict[str, Tensor], source: str) -> tuple[dict[str, An
     """
     try:
         width, _, patch, _ = state["visual.conv1.weight"].shape
-        grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
+        grid = math.isqrt(len(state["visual.positional_embedding"]) - 1)
         vocabulary, text_width = state["token_embedding.weight"].shape
         context, projection = len(state["positional_embedding"]), state["text_projection"].shape[1]
     except KeyError as error:
@@ -136,20 +137,19 @@ def to_transformers(state: dict[str, Tensor], source: str) -> tuple[dict[str, An
         return len({name for name in state if re.fullmatch(rf"{prefix}\.\d+\.ln_1\.weight", name)})
 
     def tower(width: int, count: int, **more: int) -> dict[str, Any]:
-        """Return the config of one side."""
+        """Return the config of one side; what it leaves out, such as the activation, has OpenAI's value by default."""
         sizes = dict(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=count)
         heads = dict(num_attention_heads=width // HEAD_WIDTH, projection_dim=projection)
-        return sizes | heads | more | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+        return sizes | heads | more
 
-    # The last token of the vocabulary ends a text; the last but one begins it.
-    end = vocabulary - 1
-    text = dict(vocab_size=vocabulary, max_position_embeddings=context, bos_token_id=end - 1, eos_token_id=end)
+    # The last token of the vocabulary ends a text.
+    text = dict(vocab_size=vocabulary, max_position_embeddings=context, eos_token_id=vocabulary - 1)
     config = {
         "projection_dim": projection,
         "vision_config": tower(
             width, layers(r"visual\.transformer\.resblocks"), patch_size=patch, image_size=patch * grid
         ),
-        "text_config": tower(text_width, layers(r"transformer\.resblocks"), **text, pad_token_id=end),
+        "text_config": tower(text_width, layers(r"transformer\.resblocks"), **text),
     }
     return config, dict(_renamed({name: value.float() for name, value in state.items() if name not in SIZES}))
 

@@ -32,7 +32,7 @@ from ...config.stages import StageName
 from ...config.train import TrainConfig
 from ...diffusion.schedule import NoiseSchedule
 from ...errors import CheckpointError, ConfigError
-from ...files import replacing
+from ...files import replacing, require_free
 from ...models.released import require_released_kind, write_released
 from ...models.state_dict import StateDict, require_fit, shapes
 from ...models.unet import VideoUNet
@@ -128,7 +128,7 @@ def export_stage(
         CheckpointError: nothing to export, or a part that is missing or does not fit.
         ConfigError: `out` is taken.
     """
-    require_free(Path(out), overwrite)
+    require_free(out, overwrite=overwrite, replaceable=is_export)
     folder = find_stage(run)
     values, about = read_yaml(folder / RUN_CONFIG), About.of(folder)
     config = validate(TrainConfig, values, str(folder / RUN_CONFIG))
@@ -153,8 +153,9 @@ def export_released(run: str | Path, out: str | Path, *, raw: Raw | None = None,
         ConfigError: `out` is taken.
     """
     folder, out = find_stage(run), Path(out)
-    if out.is_dir() or (out.is_file() and not overwrite):
-        raise ConfigError(f"OUT {out} exists: give another file name, as lavie_base.pt" + _or_overwrite(out.is_file()))
+    if out.is_dir():
+        raise ConfigError(f"OUT {out} is a folder: give a file name, as lavie_base.pt")
+    require_free(out, overwrite=overwrite, replaceable=Path.is_file)
     network, constants = _network(folder, raw)
     stage = About.of(folder).stage
     require_released_kind(stage, network.config)
@@ -289,7 +290,7 @@ def _check_encoders(pretrained: Path, folder: Path, config: TrainConfig) -> None
 @contextmanager
 def _new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
     """Give a temporary folder, which replaces `out` if the block succeeds and vanishes if it raises."""
-    require_free(out, overwrite)
+    require_free(out, overwrite=overwrite, replaceable=is_export)
     out = out.resolve()  # a link stays, and what it leads to is replaced
     fresh, old = (out.with_name(f".{out.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
     fresh.mkdir(parents=True)
@@ -301,15 +302,3 @@ def _new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def require_free(out: Path, overwrite: bool) -> None:
-    """Raise ConfigError if a folder at `out` may not be written."""
-    taken = out.exists() and not (out.is_dir() and not any(out.iterdir()))
-    if taken and not (overwrite and is_export(out)):
-        raise ConfigError(f"OUT {out} exists: give a new folder" + _or_overwrite(is_export(out)))
-
-
-def _or_overwrite(possible: bool) -> str:
-    """Return the end of a message about a place that is taken, where --overwrite would help."""
-    return ", or --overwrite" if possible else ""

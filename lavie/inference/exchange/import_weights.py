@@ -11,6 +11,7 @@ from ...config.model import UNetConfig
 from ...config.stages import STAGES, Stage, StageName
 from ...config.train import SamplingConfig
 from ...errors import CheckpointError
+from ...files import require_free
 from ...models.released import read_released
 from ...models.state_dict import StateDict
 from ...models.unet import VideoUNet
@@ -19,7 +20,7 @@ from ...run_folder import NETWORK, checkpoints, is_export
 from ..load import HERE
 from ..settings import SETTINGS
 from .described import Described, diffusers_config, read_described
-from .export import About, export_stage, require_free, write_stage
+from .export import About, export_stage, write_stage
 
 FLAT = "UNet2DConditionModel"
 """The class that diffusers gives in the config of a 2-D UNet."""
@@ -58,7 +59,7 @@ def import_stage(
         ConfigError: `out` is taken, or `config` makes no network.
     """
     # What needs no import: an exported folder is copied, a run is exported by another command.
-    require_free(Path(out), overwrite)
+    require_free(out, overwrite=overwrite, replaceable=is_export)
     src = Path(src)
     if is_export(src):
         found = About.of(src).stage

@@ -19,6 +19,8 @@ from lavie.data.cache.write import write_lookups
 from lavie.errors import DataError
 from tests.data.cache.entries import MADE_WITH, config, flip
 
+pytestmark = pytest.mark.usefixtures("reversed_folders")
+
 
 def test_entries_come_back_bit_for_bit(filled):
     folder, index, clips, images = filled

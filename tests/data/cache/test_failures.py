@@ -7,6 +7,8 @@ import pytest
 from lavie.data.cache.failures import read_failures, write_failures
 from lavie.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("reversed_folders")
+
 LINES = [{"entry": f"{i:032x}", "key": f"näme {i}", "cut": 0, "reason": "no such codec"} for i in range(3)]
 
 

@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -32,3 +33,10 @@ def test_entries_of_an_autoencoder_without_randomness_have_no_deviation(tmp_path
     assert shard.keys() == {"mean", "text", "key", "sha256"} and torch.equal(shard["mean"], entries["mean"])
     whole = keys[1].tobytes() + b"".join(shard[name][1].numpy().tobytes() for name in ("mean", "text"))
     assert hashlib.sha256(whole).digest() == shard["sha256"][1].numpy().tobytes()
+
+
+@pytest.mark.usefixtures("reversed_folders")
+def test_shards_of_a_kind_come_by_name(tmp_path):
+    for name in ("clips-1.safetensors", "clips-0.safetensors", "images-0.safetensors", "clips-2.partial"):
+        (tmp_path / name).touch()
+    assert shard_names(tmp_path, "clips") == ["clips-0.safetensors", "clips-1.safetensors"]

@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lavie.data.check.check import check
+from lavie.data.check.check import check, find_shards
 from lavie.data.check.report import PROBLEMS, UNUSABLE
 from lavie.data.media.decode import decode_frames
 from lavie.data.prepare.scan import index_shard
 from lavie.data.shards.index import load_index
 from tests.data.check.planted import CAPTION, GOOD, make_shard, moving, png, still
 from tests.data.media.videos import DEFAULT, NONE, encode, several
+
+pytestmark = pytest.mark.usefixtures("reversed_folders")
 
 
 def problems(report):
@@ -176,3 +178,11 @@ def test_decoders_that_disagree(tmp_path):
     assert problems(report) == [("decoders disagree", "0.tar:c.mp4")]
     assert report.findings[0].detail == "by 9 of 255"
     assert report.as_json()["decoders"] == {"agree": 1, "disagree": 1, "not compared": {"no such codec": 1}}
+
+
+def test_shards_of_a_folder_come_by_name(tmp_path):
+    (tmp_path / "more").mkdir()
+    for name in ("b.tar", "a.tar", "c.tar", "more/z.tar"):
+        make_shard(tmp_path / name, GOOD)
+    more = tmp_path / "more/z.tar"
+    assert find_shards([more, tmp_path]) == [more, *(tmp_path / f"{name}.tar" for name in "abc")]

@@ -4,12 +4,14 @@ import itertools
 import logging
 import shutil
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from lavie.config.data import DegradationConfig
+from lavie.data.feed import rows
 from lavie.data.feed.loader import build_loader, fixed_batches
 from lavie.data.feed.rows import ClipRows
 from lavie.data.feed.share import Share
@@ -165,3 +167,17 @@ def test_low_resolution_is_the_degraded_clip(demo):
     workers = config(demo / "train", **MOVING, moving_images=0.5, num_workers=1)
     assert_same(rows, take(workers, 3, batch=4, degradation=how))
     assert_same(rows[4:], take(data, 2, world_size=2, batch=2, start_step=1, degradation=how))
+
+
+@pytest.mark.parametrize("largest, dali, clip", ((100, "gpu", 6144), (10_000, "gpu", 10_000), (10_000, None, 6144)))
+def test_a_row_has_room_for_its_parts(demo, monkeypatch, largest, dali, clip):
+    """By hand: 8 frames of 16 x 16 in three colours are 6144 bytes, and an image an eighth of that."""
+    data = config(demo / "train", height=16, width=16)
+    sizes = SimpleNamespace(videos=SimpleNamespace(column=lambda name: np.array([50, largest])))
+    for limit in (1 << 20, 8000):
+        monkeypatch.setattr(rows, "MAX_FILE", limit)
+        given = [SimpleNamespace(index=sizes)]
+        expected = max(6144, min(clip, limit)) + 2 * 768
+        assert rows._row_bytes(given, data, None, dali) == expected
+        low = DegradationConfig(scale=4)
+        assert rows._row_bytes(given, data, low, dali) == expected + 8 * 48

@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from lavie.data.media import decode, formats
-from lavie.data.media.decode import decode_frames, frame_times, probe
+from lavie.data.media.decode import decode_frames, frame_times, probe, read_frames
 from lavie.data.media.encode import encode_mp4
 from lavie.data.media.formats import sniff
 from lavie.data.media.image import decode_image
 from lavie.errors import DataError
 from lavie.testing import SHARED
 from tests.data.media.frames import moving_frames, png
-from tests.data.media.videos import with_matrix
+from tests.data.media.videos import encode, with_matrix
 from tests.markers import requires_shared
 
 VFR_TIMES = np.array([0, 0.04, 0.08, 0.2, 0.21, 0.4, 0.5, 0.54, 0.6, 1.0])
@@ -256,3 +256,27 @@ def test_real_videos(name, frames, fps):
     assert (info.frames, info.fps, info.vfr) == (frames, fps, False)
     assert sniff(data) == name[-4:].lstrip(".")
     np.testing.assert_allclose(frame_times(data, frames), np.arange(frames) / fps, atol=1e-3)
+
+
+def bars(count):
+    """Frames of which number n is of level 10 + 12 n."""
+    return [np.full((48, 64, 3), 10 + 12 * n, np.uint8) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    "codec, options", (("mpeg4", {"b": "4M"}), ("mpeg4", {"b": "4M", "bf": "2"}), ("libx264", {"bf": "0"}))
+)
+def test_old_containers_are_read_frame_by_frame(codec, options):
+    data = encode(bars(16), codec, "yuv420p", container="avi", options=options)
+    info = probe(data)
+    assert (info.format, info.frames, info.fps, info.vfr, info.width, info.height) == ("avi", 16, 8, False, 64, 48)
+    np.testing.assert_allclose(frame_times(data, 16), np.arange(16) / 8)
+    frames = decode_frames(data, range(16))
+    assert [round(float(frame.mean()) - 10) // 12 for frame in frames + 2] == list(range(16))
+    assert np.array_equal(np.stack(list(read_frames(data, [7, 12], 16))), frames[[7, 12]])
+
+
+def test_h264_whose_frames_avi_puts_out_of_order_is_refused_by_name():
+    """AVI has no times of its own: with B-frames FFmpeg guesses them, and they do not ascend."""
+    with pytest.raises(DataError, match="frame 2 is not shown after the one before it"):
+        probe(encode(bars(16), "libx264", container="avi", options={"bf": "3", "b-adapt": "0"}))

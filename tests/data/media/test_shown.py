@@ -12,7 +12,7 @@ from PIL import Image
 from lavie.data.media.decode import decode_frames, probe, read_frames
 from lavie.data.media.encode import encode_mp4
 from lavie.data.media.image import decode_image
-from lavie.data.media.shown import shown_size
+from lavie.data.media.shown import Shape, shown_size
 from lavie.errors import DataError
 from tests.data.media.frames import moving_frames
 from tests.data.media.videos import encode, remuxed, with_clap, with_matrix, yuv
@@ -254,4 +254,4 @@ def test_interlaced_video_is_named():
     ),
 )
 def test_sizes_are_rounded_to_the_nearest_pixel(aspect, size):
-    assert shown_size(av.VideoFrame(180, 144, "rgb24"), aspect) == size
+    assert shown_size(av.VideoFrame(180, 144, "rgb24"), Shape(aspect)) == size

@@ -121,8 +121,20 @@ def test_the_command(demo, tmp_path):
     assert "25.0%" in rows["web", "videos"] and "75.0%" in rows["vimeo", "videos"]
     assert "every node reads from all 2" in result.stdout
     assert "long caption: 0 of " in result.stdout and "more than 5 words" in result.stdout
-    refused = CliRunner().invoke(app, [*call, "--out", str(out), "--global-batch", "7"])
+    refused = CliRunner().invoke(app, [*call, "--out", str(out)])
+    assert isinstance(refused.exception, ConfigError) and "--overwrite" in str(refused.exception)
+
+
+def test_the_command_reaches_a_global_batch_by_accumulation(demo):
+    call = ["plan", str(SMOKE), f"data.train={demo}/train", "data.validation=null", "train_batch_size=3"]
+    call += ["max_train_steps=2", "--world-size", "2", "--global-batch"]
+    done = CliRunner().invoke(app, [*call, "12"], catch_exceptions=False)
+    assert done.output.splitlines()[-1] == "global batch: 3 x 2 x 2 = 12 clips"
+    refused = CliRunner().invoke(app, [*call, "7"])
     assert isinstance(refused.exception, ConfigError)
+    assert "7 clips does not divide among 2 ranks with train_batch_size 3: wanted a multiple of 6" in str(
+        refused.exception
+    )
 
 
 @pytest.mark.parametrize("steps", (60, 199, 201, 777, 100_003))

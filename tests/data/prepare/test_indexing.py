@@ -15,6 +15,8 @@ from lavie.data.shards.member import read_member
 from lavie.errors import DataError
 from tests.data.prepare.foreign import foreign_folder, foreign_shard, keys
 
+pytestmark = pytest.mark.usefixtures("reversed_folders")
+
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
@@ -114,3 +116,11 @@ def test_shards_that_would_share_an_index_are_refused(folder, tmp_path):
         make_indices([folder, tmp_path / "other"], out=tmp_path / "out")
     with pytest.raises(DataError, match=r"wanted a \.tar file or a folder"):
         make_indices([tmp_path])
+
+
+def test_indices_that_lost_their_shards_are_named_in_order(folder):
+    make_indices([folder])
+    index = (folder / "00001.index.jsonl").read_bytes()
+    for number in (7, 4, 5, 9, 6):
+        (folder / f"0000{number}.index.jsonl").write_bytes(index)
+    assert make_indices([folder]).orphans == tuple(str(folder / f"0000{n}.index.jsonl") for n in (4, 5, 6, 7, 9))

@@ -142,7 +142,7 @@ def test_a_real_gif_is_stored_bit_for_bit(tmp_path):
 
 def test_packing_does_not_trust_media_either(tmp_path, monkeypatch):
     """The decoders of this process are not asked."""
-    for name in ("probe", "read_frames", "decode_image", "decode_frames"):
+    for name in ("probe", "read_frames", "read_image", "decode_frames"):
         monkeypatch.setattr(f"lavie.data.media.decode.{name}", lambda *args, n=name: pytest.fail(f"{n} was called"))
     report = pack_files([CaptionedFile("a", "a", lambda: MP4, "one")], tmp_path, num_frames=16, fps=8)
     assert report.videos == 1

@@ -143,3 +143,36 @@ def test_options_that_left_nothing_bind_nobody(tmp_path):
     (tmp_path / "out" / RECORD).write_text("{")
     with pytest.raises(DataError, match="of which no"):
         packed(src, tmp_path / "out", num_frames=4)
+
+
+def test_a_file_of_another_name_is_packed_once(tmp_path):
+    src, out = source(tmp_path / "src"), tmp_path / "out"
+    packed(src, out)
+    for suffix in (".mp4", ".txt"):
+        (src / f"b{suffix}").rename(src / f"zz{suffix}")
+    report, index = packed(src, out)
+    assert report.kept == 9 and not report.shards
+    assert [(item.name, item.reason, item.detail) for item in report.changed] == [
+        ("zz.mp4", "renamed", "00000.tar holds it as b.mp4")
+    ]
+    # A copy beside the file is a sample of its own, as in one packing.
+    for suffix in (".mp4", ".txt"):
+        (src / f"copy{suffix}").write_bytes((src / f"d{suffix}").read_bytes())
+    report, index = packed(src, out)
+    assert report.videos == 1 and len(index) == 10
+
+
+def test_the_source_is_not_the_target(tmp_path):
+    src = source(tmp_path / "src")
+    before = contents(src)
+    with pytest.raises(DataError, match="SRC and OUT are both"):
+        packed(src, src)
+    assert contents(src) == before
+
+
+def test_shards_below_the_source_are_none_of_its_files(tmp_path):
+    src = source(tmp_path / "src")
+    first, _ = packed(src, src / "shards")
+    again, index = packed(src, src / "shards")
+    assert [item.name for item in again.rejected] == [item.name for item in first.rejected] == ["e.mp4"]
+    assert again.kept == 9 == len(index) and not again.shards

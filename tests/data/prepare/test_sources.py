@@ -6,10 +6,13 @@ import tarfile
 
 import pytest
 
+from lavie.data.prepare.sources import read_source
 from lavie.data.shards.member import read_member
 from lavie.errors import DataError
 from tests.data.prepare.captioned import MP4, captions, image, packed, write
 from tests.data.tars import make_tar
+
+pytestmark = pytest.mark.usefixtures("reversed_folders")
 
 
 def test_a_folder_of_media_with_texts(tmp_path):
@@ -98,11 +101,11 @@ def test_shards_of_another_tool_are_packed_anew(tmp_path):
         ({"path": "good.mp4", "text": "x"}, "good.mp4", "duplicate key"),
         ({"path": "gone.mp4", "text": "x"}, "gone.mp4", "missing file"),
         ({"path": "https://example.com/a.mp4", "text": "x"}, "https://example.com/a.mp4", "missing file"),
-        ({"path": "a.avi", "text": "x"}, "a.avi", "unknown extension"),
+        ({"path": "a.wmv", "text": "x"}, "a.wmv", "unknown extension"),
     ),
 )
 def test_rows_of_a_table_that_cannot_be_used(tmp_path, row, name, reason):
-    src = write(tmp_path / "src", {"good.mp4": MP4, "a.mp4": MP4, "a.avi": b""})
+    src = write(tmp_path / "src", {"good.mp4": MP4, "a.mp4": MP4, "a.wmv": b""})
     (src / "t.jsonl").write_text(json.dumps({"path": "good.mp4", "text": "good"}) + "\n" + json.dumps(row) + "\n")
     report, index = packed(src / "t.jsonl", tmp_path / "out")
     assert captions(index) == ["good"]
@@ -123,3 +126,45 @@ def test_sources_that_are_none(tmp_path):
         packed(tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(DataError, match=r"a file, but no \.csv"):
         packed(write(tmp_path, {"x.zip": b""}) / "x.zip", tmp_path / "out")
+
+
+def test_a_table_of_other_separators_or_letters_is_read(tmp_path):
+    for number, (name, text) in enumerate(
+        (("a.csv", "path;text\nfilm.mp4;a fox\n"), ("b.csv", "path\ttext\nfilm.mp4\ta, fox; red\n"))
+    ):
+        write(tmp_path, {name: text, "film.mp4": MP4})
+        _, index = packed(tmp_path / name, tmp_path / f"out{number}")
+        assert captions(index) == [("a fox", "a, fox; red")[number]]
+    write(tmp_path / "src", {"Metadata.CSV": "path,text\nfilm.mp4,a fox\n", "film.mp4": MP4})
+    assert captions(packed(tmp_path / "src", tmp_path / "upper")[1]) == ["a fox"]
+
+
+def test_a_table_that_is_no_utf8_says_so(tmp_path):
+    (tmp_path / "t.csv").write_bytes("path,text\nfilm.mp4,caf\xe9\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"t\.csv: it is no UTF-8 .*: save it as UTF-8"):
+        packed(tmp_path / "t.csv", tmp_path / "out")
+
+
+def test_a_table_that_is_not_looked_for_is_named(tmp_path):
+    src = write(tmp_path / "src", {"a.mp4": MP4, "a.txt": "x", "a.json": "{}", "captions.json": "[]", "x.parquet": ""})
+    report, index = packed(src, tmp_path / "out")
+    assert captions(index) == ["x"]
+    assert [(r.name, r.reason) for r in report.rejected] == [
+        ("captions.json", "table not read"),
+        ("x.parquet", "table not read"),
+    ]
+
+
+def test_loose_media_beside_shards_are_named(tmp_path):
+    write(tmp_path / "src", {"a.mp4": MP4, "a.txt": "x"})
+    packed(tmp_path / "src", tmp_path / "shards")
+    write(tmp_path / "shards", {"b.mp4": MP4, "b.txt": "y"})
+    report, index = packed(tmp_path / "shards", tmp_path / "out")
+    assert captions(index) == ["x"]
+    assert [(r.name, r.reason) for r in report.rejected] == [("b.mp4", "loose file beside shards")]
+
+
+def test_shards_are_read_by_name(tmp_path):
+    for number in (2, 0, 1):
+        make_tar(tmp_path / f"0000{number}.tar", [(f"k{number}.mp4", MP4), (f"k{number}.txt", b"words")])
+    assert [found.name for found in read_source(tmp_path)] == [f"0000{n}.tar:k{n}.mp4" for n in range(3)]

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from lavie.data.shards.find_shards import IndexedShard
+from lavie.data.shards.find_shards import IndexedShard, find_shards
 from lavie.data.shards.index import load_index
 from lavie.errors import DataError
+
+pytestmark = pytest.mark.usefixtures("reversed_folders")
 
 
 def remove_index(tar: Path) -> None:
@@ -75,3 +77,17 @@ def test_an_index_is_named_by_where_it_came_from(train_copy, url, damage):
     assert str(error.value).endswith(
         "upload the .index.jsonl files beside them" if url else f"`lavie data index {train_copy}` makes it anew"
     )
+
+
+def test_shards_and_lost_ones_come_by_name(train_copy):
+    """However the folder lists them: their order is that of the samples, on every node."""
+    for number in (3, 1, 2):
+        for end in (".tar", ".index.jsonl"):
+            (train_copy / f"0000{number}{end}").write_bytes((train_copy / f"00000{end}").read_bytes())
+    tars = [train_copy / f"0000{number}.tar" for number in range(4)]
+    assert [shard.tar for shard in find_shards(train_copy)[1]] == tars
+    assert load_index((str(train_copy),)).shards == tuple(map(str, tars))
+    for tar in tars:
+        tar.unlink()
+    with pytest.raises(DataError, match=r"its shard 00000\.tar is gone"):
+        load_index((str(train_copy),))

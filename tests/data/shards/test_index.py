@@ -13,6 +13,8 @@ from lavie.data.shards.table import COLUMNS
 from lavie.errors import DataError
 from tests.data.datasets import pack_media
 
+pytestmark = pytest.mark.usefixtures("reversed_folders")
+
 
 def test_index_comes_back_as_written(demo):
     tar = next((demo / "train").glob("*.tar"))

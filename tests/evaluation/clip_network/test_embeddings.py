@@ -5,11 +5,10 @@ import torch
 from lavie.cli.ranks import ranks
 from lavie.distributed import rank
 from lavie.errors import DataError
-from lavie.evaluation.clip_network import embeddings
 from lavie.evaluation.clip_network.embeddings import embed_clips
 from lavie.evaluation.clip_network.protocol import FrameProtocol, prepare
 from lavie.evaluation.clip_source import find_clips
-from lavie.evaluation.fvd.rows import Row, Rows, write_rows
+from lavie.evaluation.fvd.rows import Row, Rows, read_rows, write_rows
 from lavie.testing import run_distributed
 from tests.evaluation.tiny_clip import write_clips
 
@@ -78,6 +77,11 @@ def test_features_of_another_kind_are_not_replaced(clips, tmp_path):
     with pytest.raises(DataError, match="holds features of another protocol or of other weights"):
         embed_clips(find_clips(clips[0]), PROTOCOL, Levels(), keep=keep)
     assert keep.read_bytes() == before
+    keep.unlink()
+    embed_clips(find_clips(clips[0]), PROTOCOL, Levels(), keep=keep)
+    write_rows(keep, {**read_rows(keep), "real": ("other", fvd)})
+    with pytest.raises(DataError, match="holds features of another protocol"):
+        embed_clips(find_clips(clips[0]), PROTOCOL, Levels(), keep=keep)
 
 
 def _share(folder, out):
@@ -91,6 +95,6 @@ def test_two_ranks_find_what_one_does(clips, tmp_path):
     run_distributed(_share, 2, clips[0], tmp_path)
     alone = embed_clips(find_clips(clips[0]), PROTOCOL, Levels())
     for name in ("0", "1", "kept"):
-        [(_, rows)] = embeddings.read_rows(tmp_path / f"{name}.safetensors").values()
+        [(_, rows)] = read_rows(tmp_path / f"{name}.safetensors").values()
         assert rows.names == alone.names and rows.dropped == alone.dropped
         assert np.array_equal(rows.matrix, alone.matrix)

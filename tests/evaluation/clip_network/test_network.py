@@ -53,6 +53,9 @@ def test_one_network_has_one_hash_in_whatever_file(folder, tmp_path):
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     shutil.copy(folder / "config.json", tmp_path)
     assert load_clip(tmp_path, CPU).sha256 == network.sha256
+    weights = model.state_dict
+    model.state_dict = lambda: dict(reversed(weights().items()))  # versions of transformers may list them in any order
+    assert ClipNetwork(model, CPU, "other").sha256 == network.sha256
     with torch.no_grad():
         model.visual_projection.weight[0, 0] += 1e-3
     assert ClipNetwork(model, CPU, "other").sha256 != network.sha256
@@ -66,6 +69,10 @@ def test_pixels_are_as_the_folder_says(folder, tmp_path):
     values = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.4, 0.5, 0.6]}
     network = load_clip(copied(folder, tmp_path / "a", "preprocessor_config.json", **values), CPU)
     assert network.frame_protocol().deviation == (0.4, 0.5, 0.6) and network.frame_protocol().mean == (0.5, 0.5, 0.5)
+    for text in ("{", "[]"):
+        (tmp_path / "a/preprocessor_config.json").write_text(text)
+        with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: cannot be read"):
+            load_clip(tmp_path / "a", CPU)
 
 
 def test_what_is_no_whole_clip_is_refused(folder, tmp_path):
@@ -77,9 +84,10 @@ def test_what_is_no_whole_clip_is_refused(folder, tmp_path):
 
     part = copied(folder, tmp_path / "part")
     weights = load_file(part / "model.safetensors")
-    weights.pop("visual_projection.weight")
+    for name in ("visual_projection.weight", "text_projection.weight"):
+        weights.pop(name)
     save_file(weights, part / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"1 weights are missing, as visual_projection\.weight"):
+    with pytest.raises(CheckpointError, match=r"2 weights are missing, as text_projection\.weight"):
         load_clip(part, CPU)
     (part / "model.safetensors").write_bytes(b"junk")
     with pytest.raises(CheckpointError, match="no CLIP that can be read"):
@@ -102,6 +110,11 @@ def test_a_tokenizer_of_another_network_is_refused(folder, tmp_path):
         ClipTokens(tmp_path, network)
     write_tokenizer(tmp_path / "tokenizer")
     ClipTokens(tmp_path, network)  # a folder like Stable Diffusion's
+    network.config.text_config.eos_token_id = END - 1
+    with pytest.raises(CheckpointError, match=f"ends texts by {END}, the network {len(WORDS)} and {END - 1}"):
+        ClipTokens(tmp_path, network)
+    network.config.text_config.eos_token_id = 2  # the configs of 2022
+    ClipTokens(tmp_path, network)
     words = json.loads((tmp_path / "tokenizer/vocab.json").read_text())
     (tmp_path / "tokenizer/vocab.json").write_text(json.dumps(words | {"more": len(words)}))
     with pytest.raises(CheckpointError, match=f"it knows {len(words) + 1} tokens .* the network {len(words)}"):

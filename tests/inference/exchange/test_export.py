@@ -248,7 +248,7 @@ def test_nothing_is_overwritten_unasked(cascade_folder, tmp_path):
     out.mkdir()  # empty: as good as new
     export_stage(base, out)
     (out / "unet" / WEIGHTS_NAME).write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"OUT .*out exists: give a new folder, or --overwrite$"):
+    with pytest.raises(ConfigError, match=r"out exists: give another place, or --overwrite$"):
         export_stage(base, out)
     assert (out / "unet" / WEIGHTS_NAME).stat().st_size == 0
     export_stage(base, out, overwrite=True)
@@ -256,7 +256,7 @@ def test_nothing_is_overwritten_unasked(cascade_folder, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("keep")
     for place in ("mine", "mine/notes.txt"):
-        with pytest.raises(ConfigError, match=r"exists: give a new folder$"):
+        with pytest.raises(ConfigError, match=r"exists: give another place$"):
             export_stage(base, tmp_path / place, overwrite=True)
     assert names(tmp_path) == ["mine", "out"]
     assert names(tmp_path / "mine") == ["notes.txt"]
@@ -264,12 +264,12 @@ def test_nothing_is_overwritten_unasked(cascade_folder, tmp_path):
 
 def test_released_files_are_not_overwritten_unasked(cascade_folder, tmp_path):
     (tmp_path / "old.pt").write_text("old")
-    with pytest.raises(ConfigError, match=r"old.pt exists: give another file name, as lavie_base.pt, or --overwrite"):
+    with pytest.raises(ConfigError, match=r"old.pt exists: give another place, or --overwrite$"):
         export_released(cascade_folder / "base", tmp_path / "old.pt")
     assert (tmp_path / "old.pt").read_text() == "old"
     export_released(cascade_folder / "base", tmp_path / "old.pt", overwrite=True)
     assert read_released(tmp_path / "old.pt")
-    with pytest.raises(ConfigError, match=r"exists: give another file name, as lavie_base.pt$"):
+    with pytest.raises(ConfigError, match=r"is a folder: give a file name, as lavie_base.pt$"):
         export_released(cascade_folder / "base", tmp_path, overwrite=True)
 
 
@@ -305,7 +305,7 @@ def run(monkeypatch, capsys):
 def test_the_command_exports_and_samples(cascade_folder, tmp_path, run):
     out = tmp_path / "out"
     assert run("export", cascade_folder / "base", out) == str(out)
-    assert "exists: give a new folder, or --overwrite" in run("export", cascade_folder / "base", out)
+    assert "exists: give another place, or --overwrite" in run("export", cascade_folder / "base", out)
     assert run("export", cascade_folder / "base", out, "--overwrite") == str(out)
     assert run("export", out, tmp_path / "base.pt", "--format", "released") == str(tmp_path / "base.pt")
     assert "samples/00000.mp4" in run("sample", "--checkpoint", out, "--prompt", "red", "--out", tmp_path / "samples")

@@ -309,7 +309,7 @@ def test_other_folders_are_refused(cascade_folder, tmp_path):
     with pytest.raises(CheckpointError, match="_class_name is 'AutoencoderKL', wanted UNet2DConditionModel"):
         import_stage(tmp_path, tmp_path / "out", "base")
     export_stage(cascade_folder / "base", tmp_path / "taken")
-    with pytest.raises(ConfigError, match="taken exists: give a new folder, or --overwrite"):
+    with pytest.raises(ConfigError, match="taken exists: give another place, or --overwrite"):
         import_stage(tmp_path, tmp_path / "taken", "base")
 
 

@@ -62,3 +62,19 @@ def test_the_usage_of_the_card_runs(exported, stage, monkeypatch):
     else:
         assert done["clip"].shape == (9, 16, 24, 3)
         assert any(name.endswith(".mp4") for name in os.listdir())
+
+
+@pytest.mark.parametrize(
+    "stage, keys",
+    (
+        ("base", {"num_inference_steps", "guidance_scale", "scheduler", "negative_prompt"}),
+        ("interpolation", {"num_inference_steps", "guidance_scale", "scheduler", "negative_prompt"}),
+        ("vsr", {"num_inference_steps", "guidance_scale", "scheduler", "negative_prompt", "noise_level"}),
+    ),
+)
+def test_the_card_tells_how_the_network_samples(stage, keys):
+    changes = ["sampling.num_inference_steps=17", "sampling.guidance_scale=3.5", "sampling.scheduler=euler"]
+    card = model_card(load_config(f"configs/smoke/{stage}.yaml", changes), ABOUT)
+    told = yaml.safe_load("\n".join(line for line in card.splitlines() if re.match(r"    \w+: ", line)))
+    assert told.keys() == keys
+    assert (told["num_inference_steps"], told["guidance_scale"], told["scheduler"]) == (17, 3.5, "euler")

@@ -1,0 +1,1 @@
+"""The page of a human study, and the server that receives its answers."""
