@@ -24,15 +24,22 @@ class Stream(io.StringIO):
         return self._terminal
 
 
+@pytest.fixture
+def level():
+    """Sets the level back as loggers want it: they remember which lines they let pass, until setLevel is called."""
+    before = log.level
+    yield
+    log.setLevel(before)
+
+
 @pytest.mark.parametrize("terminal", (True, False))
 @pytest.mark.parametrize(
     "group, rank, told", ((False, 0, "w e"), (True, 0, "i w e"), (True, 1, "e")), ids=("no group", "rank 0", "rank 1")
 )
-def test_lines_of_a_log_have_their_time_and_those_of_a_terminal_none(monkeypatch, terminal, group, rank, told):
+def test_lines_of_a_log_have_their_time_and_those_of_a_terminal_none(monkeypatch, level, terminal, group, rank, told):
     stream = Stream(terminal)
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(logging.root, "handlers", [])
-    monkeypatch.setattr(log, "level", log.level)
     monkeypatch.setattr(distributed, "initialized", lambda: group)
     monkeypatch.setattr(distributed, "rank", lambda: rank)
     setup_logging()

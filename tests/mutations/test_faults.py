@@ -120,7 +120,7 @@ def test_a_fault_is_noticed_or_survives_in_the_copy_alone(tmp_path, monkeypatch)
         span = (text.index(">"), text.index(">") + 1)
         weaker, turned = (Fault("halves.py", "comparison", 2, "", "", *span, new) for new in (">=", "<"))
         outcomes = [copy.judge(fault, ["tests/test_halves.py"], 60) for fault in (weaker, turned)]
-        assert copy.run(["tests/test_halves.py"], None, 0.0) == ("caught (time)", [])
+        assert copy.run(["tests/test_halves.py"], None, 0.0)[0] == "caught (time)"
         assert (copy.project / "halves.py").read_text() == text
     finally:
         copy.close()

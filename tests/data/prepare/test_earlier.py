@@ -76,13 +76,26 @@ def test_the_same_sample_of_another_source_is_kept():
     info = object()
     for src, shard, kept in (("/other", "00000.tar", True), ("/other", None, False), ("/src", "00000.tar", False)):
         earlier = Earlier([line("a", 0, src=src, shard=shard)], "/src")
-        assert earlier.packed_from_elsewhere(file("a"), Examined(sha("media a"), info=info)) == kept == earlier.kept
-        assert not earlier.packed_from_elsewhere(file("a"), Examined(sha("media a")))
-        assert not earlier.packed_from_elsewhere(file("a", "b"), Examined(sha("media a"), info=info))
-        assert not earlier.packed_from_elsewhere(file("a"), Examined(sha("media b"), info=info))
+        assert earlier.packed_by_another_name(file("a"), Examined(sha("media a"), info=info)) == kept == earlier.kept
+        assert not earlier.packed_by_another_name(file("a"), Examined(sha("media a")))
+        assert not earlier.packed_by_another_name(file("a", "b"), Examined(sha("media a"), info=info))
+        assert not earlier.packed_by_another_name(file("a"), Examined(sha("media b"), info=info))
 
 
 def test_the_hash_of_a_caption_is_that_of_its_clean_text():
     assert caption_hash(file("x", "  a   fox \n")) == caption_hash(file("x", "a fox"))
     assert caption_hash(file("x", "a fox")) == sha("a fox")
     assert caption_hash(file("x", " ")) != caption_hash(file("x", "a fox"))
+
+
+def test_a_name_that_is_gone_may_be_another_one_now():
+    info = object()
+    lines = [line("old", 0, shard="00000.tar"), line("here", 1, shard="00000.tar")]
+    for present, kept in (({"new", "here"}, True), ({"new", "old", "here"}, False), (None, False)):
+        earlier = Earlier(lines, "/src", present)
+        found = Examined(sha("media old"), info=info)
+        assert earlier.packed_by_another_name(file("new", "old"), found) == kept == earlier.kept
+        if kept:
+            assert ("new", "renamed") in [(item.name, item.reason) for item in earlier.changed()]
+            assert "old" not in [item.name for item in earlier.changed()]
+            assert not earlier.packed_by_another_name(file("new2", "old"), found)  # it was one sample
