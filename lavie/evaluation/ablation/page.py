@@ -94,11 +94,10 @@ def _arms(ablation: Ablation, results: Sequence[Result]) -> str:
         steps = {result.steps for result in results if result.arm == name} or {round(ablation.steps * arm.steps)}
         keys = " ".join(f"`{override}`" for override in arm.overrides) or "as the config"
         start = f"the arm {ablation.arms[arm.start].label}" if arm.start else "fresh weights"
-        data = f"{_data(ablation, arm)}"
-        rows.append([arm.label, keys, data, start, ", ".join(f"{n:,}" for n in sorted(steps))])
+        rows.append([arm.label, keys, _data(ablation, arm), start, ", ".join(f"{n:,}" for n in sorted(steps))])
     common = " ".join(f"`{key}`" for key in ablation.common)
     table = _table(["arm", "its keys", "rendered set", "starts from", "steps"], rows)
-    return f"{table}\n\nAll arms: `smoke/base.yaml` with {common}." if common else table
+    return f"{table}\n\nAll arms change the same config, by default `smoke/base.yaml`, and all of them set {common}."
 
 
 def _data(ablation: Ablation, arm: Arm) -> str:
@@ -107,6 +106,10 @@ def _data(ablation: Ablation, arm: Arm) -> str:
     words = [f"{rendered.clips} clips"] * bool(rendered.clips) + [f"{rendered.images} images"] * bool(rendered.images)
     if "video_colours" in rendered.options:
         words[0] += f" of {', '.join(rendered.options['video_colours'])}"
+    if rendered.size is not None and rendered.size != 1:
+        words[-1] += f", at {rendered.size:.2g} of the size and enlarged"
+    if "travel" in rendered.options:
+        words[-1] += ", moving by {:g} to {:g} of the frame".format(*rendered.options["travel"])
     return " and ".join(words)
 
 
