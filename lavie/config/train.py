@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from .base import OptionalPath, PathText, Strict
-from .data import DataConfig, DegradationConfig
+from .data import DataConfig, DegradationConfig, Weight
 from .evaluation import EvalConfig
 from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
 from .names import SamplerName, StageName
@@ -36,9 +36,10 @@ class TimestepSampling(Strict):
     """Of logit_normal: 0 is the middle of the schedule, less is less noise. Default: that of Esser et al."""
     std: float = Field(1.0, gt=0)
     """Of logit_normal: how far it spreads from there. Default: that of Esser et al."""
-    uniform_share: float = Field(0.0, ge=0, lt=1)
-    """Of logit_normal: the share of timesteps that are uniform all the same, so that the ends are learnt too. Default:
-    none."""
+    uniform_share: Weight = ((0, 0.0),)
+    """Of logit_normal: the share, 0 .. 1, of timesteps that are uniform all the same: a number, or [[step, share],
+    ...], linear between these steps. So the law can rule the first part of a run, and the uniform one the rest.
+    Default: none."""
 
     @model_validator(mode="after")
     def _check(self) -> "TimestepSampling":
@@ -46,6 +47,8 @@ class TimestepSampling(Strict):
         given = self.model_fields_set & {"mean", "std", "uniform_share"}
         if self.law == "uniform" and any(getattr(self, key) != type(self).model_fields[key].default for key in given):
             raise ValueError(f"{' and '.join(sorted(given))} belong to law: logit_normal, and law is uniform")
+        if any(share > 1 for _, share in self.uniform_share):
+            raise ValueError(f"uniform_share is {[list(knot) for knot in self.uniform_share]}: wanted shares of 0 to 1")
         return self
 
 

@@ -15,9 +15,11 @@ from ..config.stages import STAGES
 from ..config.train import TrainConfig
 from ..data.cache.cache import Cache
 from ..data.feed.batches import Batch
+from ..data.order.mixture import weight_at
 from ..diffusion.condition import spread_key_frames
 from ..diffusion.loss import JointLoss, joint_loss, min_snr_weight
 from ..diffusion.schedule import NoiseSchedule
+from ..distributed import world_size
 from ..models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder, sample_posterior
 from ..models.text_encoder import ClipTextEncoder, HashTextEncoder, build_text_encoder
 from ..pixels import to_float
@@ -129,8 +131,14 @@ class Objective:
             return self._draw("timestep", steps, positions)
         drawn = torch.tensor([uniform(seed, "timestep", p) for p in positions], dtype=torch.float64)
         normal = torch.sigmoid(law.mean + law.std * torch.special.ndtri(drawn))
-        plain = torch.tensor([uniform(seed, "timestep law", p) < law.uniform_share for p in positions])
+        plain = torch.tensor([uniform(seed, "timestep law", p) < self._uniform_share(p) for p in positions])
         return (torch.where(plain, drawn, normal) * steps).long().clamp_max(steps - 1)
+
+    def _uniform_share(self, position: int) -> float:
+        """Return the share of uniform timesteps at the step that a position belongs to."""
+        config = self.config
+        clips = config.train_batch_size * config.gradient_accumulation_steps * world_size()
+        return float(weight_at(config.timestep_sampling.uniform_share, position // clips))
 
     def _drop_caption(self, caption: str, position: int, i: int) -> str:
         """Return caption number i of the row at a position, or the empty caption with probability caption_dropout."""

@@ -116,6 +116,8 @@ def test_a_law_of_timesteps_stands_by_its_name_or_with_its_numbers():
     assert load_config(ROOT / "configs/base.yaml").timestep_sampling.law == "uniform"
     assert_told(BASE | {"timestep_sampling": {"mean": 1.0}}, ["mean belong to law: logit_normal"])
     assert_told(BASE | {"timestep_sampling": {"law": "logit_normal", "std": 0}}, ["timestep_sampling.std", "0"])
+    shares = {"law": "logit_normal", "uniform_share": [[5, 0], [6, 1.5]]}
+    assert_told(BASE | {"timestep_sampling": shares}, ["timestep_sampling", "wanted shares of 0 to 1"])
     assert_told(BASE | {"timestep_sampling": "cosine"}, ["timestep_sampling", "cosine", "uniform"])
 
 

@@ -68,6 +68,13 @@ def test_logit_normal_timesteps_follow_their_law():
     )._timesteps(list(range(4000)))
     low = int((mixed < 100).sum())
     assert int((torch.cat(drawn) < 100).sum()) < 20 and abs(low - 160) < 5 * 160**0.5
+    # Or the law first, and all of them uniform from step 100 on: make_objective's steps have one clip.
+    knots = [[99, 0], [100, 1]]
+    law = {"law": "logit_normal", "mean": -0.3, "std": 0.6, "uniform_share": knots}
+    turned = make_objective(timestep_sampling=law)._timesteps(list(range(4000)))
+    assert turned[:100].tolist() == drawn[0][:100].tolist()
+    plain = make_objective()._timesteps(list(range(4000)))
+    assert turned[100:].tolist() == plain[100:].tolist()
     # A position has its timestep whatever stands beside it.
     assert int(objective._timesteps([7])[0]) == int(drawn[0][7])
 
