@@ -61,7 +61,7 @@ def read_jobs(path: Path) -> list[Job]:
         ConfigError: the file cannot be read, a line is no job, or two are of one name.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a prompt may hold other ends of lines
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--jobs {path}: cannot be read: {error}") from None
     jobs: dict[str, Job] = {}
@@ -150,7 +150,7 @@ def draw(
 def _listed(path: Path) -> dict[str, dict[str, Any]]:
     """Return the entries of a prompts.jsonl by name; none where there is no such file. Raises ConfigError for junk."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
         return {entry["name"]: entry for entry in map(json.loads, filter(str.strip, lines))}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: no list of samples that can be read: {error}: another --out") from None

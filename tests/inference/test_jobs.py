@@ -6,7 +6,7 @@ from lavie.evaluation.clip_source import find_clips
 from lavie.inference.jobs import Job, draw, read_jobs, write_jobs
 from lavie.inference.settings import BaseSettings
 
-JOBS = [Job(prompt="a: b/c", name="x/0.mp4", index=4), Job(prompt="été", name="y.mp4", index=7)]
+JOBS = [Job(prompt="a: b/c", name="x/0.mp4", index=4), Job(prompt="été\u2028two", name="y.mp4", index=7)]
 
 
 class Sampler:
@@ -60,14 +60,14 @@ def test_a_list_that_is_not_there_or_no_text_is_refused(tmp_path):
 def test_each_job_is_drawn_once_by_its_own_noise(tmp_path):
     sampler = Sampler()
     assert draw(sampler, JOBS, tmp_path, settings(), weights="w") == 2
-    assert sampler.asked == [("a: b/c", 4), ("été", 7)]
+    assert sampler.asked == [("a: b/c", 4), ("été\u2028two", 7)]
     clips = find_clips(tmp_path)
     assert [clip.name for clip in clips] == ["x/0.mp4", "y.mp4"]
     assert [round(clip.open().read([1]).mean()) for clip in clips] == [40, 70]
     assert read_jobs(tmp_path / "prompts.jsonl") == JOBS
     (tmp_path / "y.mp4").unlink()
     assert draw(sampler, JOBS, tmp_path, settings(), weights="w") == 1
-    assert sampler.asked[2:] == [("été", 7)]
+    assert sampler.asked[2:] == [("été\u2028two", 7)]
 
 
 def test_a_folder_holds_samples_of_one_network_and_its_settings(tmp_path):

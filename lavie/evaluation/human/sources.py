@@ -120,7 +120,7 @@ def _require_same(model: str, folder: Path, sources: Sources) -> None:
 def _named(path: Path) -> dict[str, str]:
     """Return the prompts of a .jsonl by the names of their samples without endings, in order."""
     found: dict[str, str] = {}
-    for number, line in enumerate(_read(path).splitlines(), 1):
+    for number, line in enumerate(_read(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
