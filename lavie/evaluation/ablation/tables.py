@@ -178,7 +178,8 @@ FIG10 = Ablation(
     measures={
         "colour": COLOUR,
         "direction": DIRECTION,
-        "sharpness": "99th percentile of grey's gradient, over that of a rendered clip of the caption",
+        "sharpness": "99th percentile of grey's gradient, over that of a rendered clip of the caption; noise raises it "
+        "too, so it counts only where colours are right",
     },
     claims=(
         Claim("Tuning on clean clips makes edges sharper", "clips.sharpness", "tuned", "longer"),
