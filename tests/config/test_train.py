@@ -106,7 +106,7 @@ def test_faults_of_the_later_stages_are_found_before_anything_runs(stage, change
 
 
 def test_a_law_of_timesteps_stands_by_its_name_or_with_its_numbers():
-    path = ROOT / "configs/smoke/base.yaml"
+    path = ROOT / "configs/base.yaml"
     for overrides in (
         ["timestep_sampling={law: logit_normal, std: 0.8}"],
         ["timestep_sampling.law=logit_normal", "timestep_sampling.std=0.8"],

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from ...labels import label_text
 from .analysis import by_seed
 from .plan import LOSS, MS_PER_STEP, Ablation, is_share
 from .results import Result
@@ -36,7 +37,7 @@ def plot(ablation: Ablation, results: Sequence[Result], png: Path) -> None:
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
     seeds = len({result.seed for result in results})
-    figure.suptitle(f"{ablation.title} ({seeds} seed{'s' if seeds != 1 else ''})", fontsize=11)
+    figure.suptitle(label_text(f"{ablation.title} ({seeds} seed{'s' if seeds != 1 else ''})"), fontsize=11)
     png.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(png, format="png")
 
@@ -58,9 +59,9 @@ def _panel(axes: Axes, ablation: Ablation, results: Sequence[Result], measure: s
     if is_share(measure):  # on one scale in all panels: small differences look small
         axes.set_ylim(-0.04, 1.04)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_title(_title(measure), fontsize=9, loc="left")
+    axes.set_title(label_text(_title(measure)), fontsize=9, loc="left")
     labels = [arm.label.replace(", ", ",\n").replace(" (", "\n(") for arm in ablation.arms.values()]
-    axes.set_xticks(range(len(labels)), labels, fontsize=7)
+    axes.set_xticks(range(len(labels)), list(map(label_text, labels)), fontsize=7)
     axes.tick_params(axis="y", labelsize=8)
     axes.set_xlim(-0.5, len(labels) - 0.5)
     axes.grid(True, axis="y", color="0.9")

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ...files import replacing
+from ...labels import label_text
 from .key import LABELS, METRICS
 
 COLOURS = {"bad": "#c8553d", "normal": "#d9d4c7", "good": "#2a9d8f"}
@@ -39,7 +40,7 @@ def draw_study(result: Mapping[str, Any]) -> Figure:
     _draw_preferences(panels[0], result)
     if rated:
         _draw_ratings(panels[1], result)
-    figure.suptitle(f"{result['n']['raters']} raters, {result['n']['votes']} votes on pairs", fontsize=12)
+    figure.suptitle(label_text(f"{result['n']['raters']} raters, {result['n']['votes']} votes on pairs"), fontsize=12)
     return figure
 
 
@@ -66,7 +67,7 @@ def _draw_preferences(axes: Axes, result: Mapping[str, Any]) -> None:
             y = -at + shift
             if found["interval"]:
                 axes.plot(found["interval"], [y, y], color=colour, linewidth=2.2, solid_capstyle="round", zorder=2)
-            axes.plot(
+            [point] = axes.plot(
                 [found["share"]],
                 [y],
                 marker,
@@ -75,15 +76,21 @@ def _draw_preferences(axes: Axes, result: Mapping[str, Any]) -> None:
                 markeredgecolor="white",
                 zorder=3,
                 linestyle="none",
-                label=label if at == 0 else None,
             )
+            if at == 0:
+                point.set_label(label_text(label))
             if not shift:
                 right = found["interval"][1] if found["interval"] else found["share"]
                 axes.annotate(
-                    f"{found['share']:.1%}", (right, y), (9, 0), textcoords="offset points", va="center", fontsize=9
+                    label_text(f"{found['share']:.1%}"),
+                    (right, y),
+                    (9, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=9,
                 )
     axes.axvline(0.5, color="0.45", linestyle="--", linewidth=1, zorder=1)
-    axes.set_yticks([-i for i in range(len(names))], names)
+    axes.set_yticks([-i for i in range(len(names))], list(map(label_text, names)))
     axes.set_ylim(-len(names) + 0.35, 0.65)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
@@ -105,7 +112,9 @@ def _draw_ratings(axes: Axes, result: Mapping[str, Any]) -> None:
                 axes.barh(y, part, left=start, height=0.82, color=COLOURS[label], edgecolor="white", linewidth=0.8)
                 if part >= 0.06:
                     ink = "0.15" if label == "normal" else "white"
-                    axes.text(start + part / 2, y, f"{part:.0%}", ha="center", va="center", fontsize=8, color=ink)
+                    axes.text(
+                        start + part / 2, y, label_text(f"{part:.0%}"), ha="center", va="center", fontsize=8, color=ink
+                    )
                 start += part
             if around := found[LABELS[-1]]["interval"]:
                 axes.plot(around, [y - 0.3, y - 0.3], color="0.15", linewidth=1.4)
@@ -113,7 +122,7 @@ def _draw_ratings(axes: Axes, result: Mapping[str, Any]) -> None:
             names.append(f"{title}   {model}" if number == 0 else model)
             y -= 1
         y -= 0.6
-    axes.set_yticks(ticks, names, fontsize=8)
+    axes.set_yticks(ticks, list(map(label_text, names)), fontsize=8)
     axes.set_xlim(0, 1)
     axes.set_ylim(y + 1.1, 0.6)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
