@@ -12,6 +12,7 @@ from .eval_human import app as human
 from .eval_vbench import app as vbench
 from .progress import tell
 from .ranks import ranks
+from .results import print_origin, require_places, with_interval
 from .runs import Overwrite
 
 if TYPE_CHECKING:
@@ -69,11 +70,7 @@ def fvd_command(
     """
     if (weights is None) == (extractor is None):
         raise ConfigError("--weights FILE (I3D) or --extractor FILE (your own): give one of them")
-    if out.suffix != ".json":
-        raise ConfigError(f"--out {out}: wanted a .json")
-    if features is not None and features.suffix != ".safetensors":
-        raise ConfigError(f"--features {features}: wanted a .safetensors")
-    require_free(out, overwrite=overwrite)
+    require_places(out, features, overwrite)
     from ..evaluation.fvd.extractors import I3DLogits, Scripted
     from ..evaluation.fvd.protocol import load_protocol
     from ..evaluation.fvd.score import fvd
@@ -107,9 +104,7 @@ def fvd_command(
 def _print_fvd(result: dict[str, Any], out: Path) -> None:
     """Print what a result says."""
     n = result["n"]
-    line = f"FVD {result['fvd']:.2f}"
-    if result["interval"]:
-        line += " (95 % {:.2f} to {:.2f})".format(*result["interval"])
+    line = with_interval("FVD", result, digits=2)
     typer.echo(f"{line}, {n['real']} real and {n['fake']} fake clips, preset {result['preset']}")
     if result["extrapolated"] is not None:
         sizes = ", ".join(f"{part['fvd']:.1f} at {part['fake']}" for part in result["sizes"])
@@ -119,9 +114,7 @@ def _print_fvd(result: dict[str, Any], out: Path) -> None:
         typer.echo(f"FVD with the fakes' frames shuffled {result['fvd_shuffled']:.2f}")
     if "frames" in result:
         typer.echo(f"Fréchet distance of single frames {result['frames']['frechet']:.4f}")
-    for note in result["notes"]:
-        typer.echo(f"note: {note}", err=True)
-    typer.echo(f"protocol {result['protocol_hash']}: {out}")
+    print_origin(result, out)
 
 
 @app.command("compare")

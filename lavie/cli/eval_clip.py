@@ -10,6 +10,7 @@ from ..files import require_free
 from ..run_folder import PROMPTS
 from .progress import tell
 from .ranks import ranks
+from .results import print_origin, require_places, with_interval
 from .runs import Overwrite
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def clipsim_command(
         return
     if clips is None or weights is None or out is None:
         raise ConfigError("wanted --clips FOLDER, --weights CLIP and --out RESULT.json; or the word prompts")
-    _check(out, features, overwrite)
+    require_places(out, features, overwrite)
     if captions and annotation:
         raise ConfigError(f"--captions {captions} and --annotation {annotation}: give one of them")
     if tokenizer is None and weights.is_file():
@@ -138,7 +139,7 @@ def aesthetic_command(
     overwrite: Overwrite = False,
 ) -> None:
     """LAION's aesthetic rating, about 1 to 10: mean over frames, then clips. Under torchrun the ranks share."""
-    _check(out, features, overwrite)
+    require_places(out, features, overwrite)
     from ..evaluation.aesthetic import AestheticHead, aesthetic
     from ..evaluation.clip_network.network import load_clip
     from ..evaluation.clip_source import find_clips
@@ -179,15 +180,6 @@ def _captions(
     return drawn
 
 
-def _check(out: Path, features: Path | None, overwrite: bool) -> None:
-    """Check where a call writes to."""
-    if out.suffix != ".json":
-        raise ConfigError(f"--out {out}: wanted a .json")
-    if features is not None and features.suffix != ".safetensors":
-        raise ConfigError(f"--features {features}: wanted a .safetensors")
-    require_free(out, overwrite=overwrite)
-
-
 def _finish(result: dict[str, Any], out: Path, what: str) -> None:
     """Write a result and print what it says, on rank 0."""
     from ..distributed import is_main
@@ -196,10 +188,5 @@ def _finish(result: dict[str, Any], out: Path, what: str) -> None:
     if not is_main():
         return
     write_result(out, result)
-    line = f"{what} {result['value']:.4f}"
-    if result["interval"]:
-        line += " (95 % {:.4f} to {:.4f})".format(*result["interval"])
-    typer.echo(f"{line}, {result['n']} clips")
-    for note in result["notes"]:
-        typer.echo(f"note: {note}", err=True)
-    typer.echo(f"protocol {result['protocol_hash']}: {out}")
+    typer.echo(f"{with_interval(what, result)}, {result['n']} clips")
+    print_origin(result, out)

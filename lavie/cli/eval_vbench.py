@@ -10,6 +10,7 @@ from ..errors import ConfigError
 from ..files import replacing, require_free
 from .progress import tell
 from .ranks import ranks
+from .results import with_interval
 from .runs import Overwrite
 
 if TYPE_CHECKING:
@@ -165,11 +166,8 @@ def _print_scores(results: "Mapping[str, dict[str, Any]]", out: Path) -> None:
     """Print each score with its interval and the motion of its clips, and what to know of it."""
     notes: dict[str, list[str]] = {}
     for name, result in results.items():
-        line = f"{name} {result['value']:.4f}"
-        if result["interval"]:
-            line += " (95 % {:.4f} to {:.4f})".format(*result["interval"])
         moves = result["motion"]
-        typer.echo(f"{line}, {result['n']} clips, protocol {result['protocol_hash']}")
+        typer.echo(f"{with_interval(name, result)}, {result['n']} clips, protocol {result['protocol_hash']}")
         typer.echo(
             f"  their motion: {moves['difference']:.2f} of 255 levels a frame, displacement "
             f"{moves['displacement']:.2f} px, top 5 % {moves['displacement_top']:.2f} px (short side 256)"

@@ -20,7 +20,7 @@ class EvalConfig(Strict):
     """I3D of Kinetics-400 as .safetensors, for the Fréchet and the kernel distance of clips of nine frames or more.
     Default: null, neither."""
     extractor: OptionalPath = None
-    """In place of I3D: a TorchScript module, (B, 3, F, 224, 224) in [-1, 1] -> (B, D). It runs as code. Default:
+    """A TorchScript module in place of I3D, (B, 3, F, 224, 224) in [-1, 1] -> (B, D), which runs as code. Default:
     null."""
     clip: OptionalPath = None
     """A CLIP folder of transformers with its tokenizer, for CLIPSIM: how well samples show their captions. Default:

@@ -33,13 +33,14 @@ class TimestepSampling(Strict):
     """uniform: all are equally likely. logit_normal: logit(t / T) is normal, so that the middle of the schedule comes
     often and its ends rarely (Esser et al., 2024)."""
     mean: float = 0.0
-    """Of logit_normal: 0 is the middle of the schedule, less is less noise. Default: that of Esser et al."""
+    """The mean of logit(t / T) under logit_normal: 0 is the middle of the schedule, less is less noise. Default: that
+    of Esser et al."""
     std: float = Field(1.0, gt=0)
-    """Of logit_normal: how far it spreads from there. Default: that of Esser et al."""
+    """The standard deviation of logit(t / T) under logit_normal. Default: that of Esser et al."""
     uniform_share: Weight = ((0, 0.0),)
-    """Of logit_normal: the share, 0 .. 1, of timesteps that are uniform all the same: a number, or [[step, share],
-    ...], linear between these steps. So the law can rule the first part of a run, and the uniform one the rest.
-    Default: none."""
+    """The share, 0 .. 1, of timesteps that are uniform under logit_normal too: a number, or [[step, share], ...],
+    linear between these steps. So the law can rule the first part of a run, and the uniform one the rest. Default:
+    none."""
 
     @model_validator(mode="after")
     def _check(self) -> "TimestepSampling":

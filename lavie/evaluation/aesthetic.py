@@ -19,7 +19,7 @@ from .clip_network.embeddings import embed_clips
 from .clip_network.network import ClipNetwork
 from .clip_network.protocol import FrameProtocol, hash_of
 from .clip_source import Clip
-from .fvd.features import Moved
+from .fvd.rows import Moved
 from .measured import by_clip
 
 KINDS = {

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..errors import DataError
 from ..inference.jobs import Job
 from ..seeds import key64
-from .clip_source import VIDEOS, Clip
+from .clip_source import Clip, plain_name
 
 NAMES = ("name", "video", "file")
 TEXTS = ("prompt", "caption", "text")
@@ -29,12 +29,6 @@ class Captions:
     """Where they come from, in the JSON of a result."""
     notes: list[str] = field(default_factory=list)
     """What a reader of a number should know of them."""
-
-
-def plain_name(name: str) -> str:
-    """Return the name of a clip without the ending of a video."""
-    ending = next((ending for ending in VIDEOS if name.lower().endswith(ending)), "")
-    return name[: len(name) - len(ending)]
 
 
 def read_captions(path: Path) -> Captions:

@@ -174,6 +174,12 @@ def _in_shards(path: Path) -> list[Clip]:
     return sorted((_ShardMember(f"{Path(s.shard).stem}/{s.key}", s) for s in videos), key=lambda clip: clip.name)
 
 
+def plain_name(name: str) -> str:
+    """Return the name of a clip without the ending of a video."""
+    ending = next((ending for ending in VIDEOS if name.lower().endswith(ending)), "")
+    return name[: len(name) - len(ending)]
+
+
 def _hidden(path: Path) -> bool:
     """Return whether a part of a path begins with a dot."""
     return any(part.startswith(".") for part in path.parts)

@@ -4,8 +4,6 @@ The cosine is plain: neither times 100 nor clamped at 0, nor scaled by the netwo
 a clip, then over clips.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +12,13 @@ import numpy as np
 
 from ..distributed import gather_objects, rank, world_size
 from ..errors import DataError
-from .captions import Captions, match, plain_name
+from .captions import Captions, match
 from .clip_network.embeddings import embed_clips
 from .clip_network.network import ClipNetwork, ClipTokens
 from .clip_network.protocol import FrameProtocol, hash_of
-from .clip_source import Clip
-from .fvd.features import Moved
-from .measured import by_clip
+from .clip_source import Clip, plain_name
+from .fvd.rows import Moved
+from .measured import by_clip, short_hash
 
 LongCaptions = Literal["cut", "refuse"]
 """What becomes of captions of more tokens than CLIP reads, 77 with the marks of start and end."""
@@ -79,7 +77,7 @@ def clipsim(
         notes.append(f"{len(alone)} captions have no clip, as {alone[0]}")
     if rows.dropped:
         notes.append(f"{len(rows.dropped)} clips left out, see data.clips.dropped")
-    read = hashlib.sha256(json.dumps(by_name, sort_keys=True).encode()).hexdigest()[:16]
+    read = short_hash(by_name)
     steps = protocol.model_dump() | {"long_captions": long_captions}
     return {
         "metric": "clipsim",

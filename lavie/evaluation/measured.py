@@ -1,5 +1,6 @@
 """Results of evaluations as JSON that say how they were made, and the comparison of two of them."""
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -17,6 +18,11 @@ PACKAGES = ("torch", "numpy", "av", "pillow", "safetensors", "transformers")
 """What may move a number in its last digits."""
 SIGMAS = 1.959964
 """Standard errors on either side that a 95 % interval reaches."""
+
+
+def short_hash(content: Any) -> str:
+    """Return the first 16 digits of the SHA-256 of a plain value, by which protocols and rows are told apart."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def interval(value: float, error: float) -> list[float]:

@@ -163,7 +163,7 @@ class Trainer:
             log.info(f"nothing to do: step {self.start} is done, and max_train_steps is {config.max_train_steps}")
         self.engine.train()
         if config.validate_at_start and self.start == 0:
-            self._validate(0)
+            self._look(0, validate=True, measure=False)
         for step in range(self.start + 1, config.max_train_steps + 1):
             # A request to stop is heard between steps only, where all that is to be saved is whole.
             if stopped := requested(self.device):
@@ -181,10 +181,9 @@ class Trainer:
             last = step == config.max_train_steps
             if last or step % config.checkpointing_steps == 0:
                 save(self.engine, self.ema, config, step)
-            if last or step % config.validation_steps == 0:
-                self._validate(step)
-            if config.eval.steps and (last or step % config.eval.steps == 0):
-                self._evaluate(step)
+            validate = last or step % config.validation_steps == 0
+            measure = config.eval.steps is not None and (last or step % config.eval.steps == 0)
+            self._look(step, validate=validate, measure=measure)
 
         self.close()
         return not stopped
@@ -250,36 +249,37 @@ class Trainer:
             degradation=self.config.low_resolution,
         )
 
-    def _validate(self, step: int) -> None:
-        """Record the held-out loss and draw the samples of the averaged network. Collective.
+    def _look(self, step: int, *, validate: bool, measure: bool) -> None:
+        """Validate or measure the averaged network after a step, counted from 1; 0 is the start. Collective.
 
-        `step` is the one just done, counted from 1; 0 is the start. Every rank holds the network whole for the while.
+        Every rank holds the network whole for the while, once for both.
         """
-        if not self.validation_batches and not self.config.validation_prompts:
+        validate = validate and bool(self.validation_batches or self.config.validation_prompts)
+        if not validate and not measure:
             return
 
         network = averaged_network(self.engine.module, self.ema, self.config, self.device)
         with self.objective.encoders_at_hand():
-            if self.validation_batches:
-                losses = validation_loss(network, self.objective, self.validation_batches)
+            if validate:
+                self._validate(step, network)
+            if measure:
+                assert self.measure is not None
+                measured = self.measure(network, self.objective)
                 if self.metrics:
-                    self.metrics.log({"step": step, "time": now(), **losses})
-            if self.sample and self.config.validation_prompts:
-                folder = Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}"
-                self.sample(network, self.objective, folder)
-                if self.metrics:
-                    self.metrics.show_samples(step, folder)
+                    self.metrics.log({"step": step, "time": now(), **measured})
         barrier()
 
-    def _evaluate(self, step: int) -> None:
-        """Record what is measured of the averaged network's samples after a step, counted from 1. Collective."""
-        assert self.measure is not None
-        network = averaged_network(self.engine.module, self.ema, self.config, self.device)
-        with self.objective.encoders_at_hand():
-            measured = self.measure(network, self.objective)
-        if self.metrics:
-            self.metrics.log({"step": step, "time": now(), **measured})
-        barrier()
+    def _validate(self, step: int, network: VideoUNet) -> None:
+        """Record the held-out loss of a network and draw its samples. Collective."""
+        if self.validation_batches:
+            losses = validation_loss(network, self.objective, self.validation_batches)
+            if self.metrics:
+                self.metrics.log({"step": step, "time": now(), **losses})
+        if self.sample and self.config.validation_prompts:
+            folder = Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}"
+            self.sample(network, self.objective, folder)
+            if self.metrics:
+                self.metrics.show_samples(step, folder)
 
 
 def require_sources(config: TrainConfig) -> None:

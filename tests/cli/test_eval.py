@@ -4,11 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from lavie.cli.main import app
 from lavie.data.media.encode import encode_mp4
 from lavie.errors import ConfigError, DataError
+from tests.cli.commands import run_lavie
 
 
 class Levels(torch.nn.Module):
@@ -31,11 +30,7 @@ def folder(tmp_path_factory):
 
 
 def run(*words):
-    done = CliRunner().invoke(app, ["eval", *map(str, words)])
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == 0, done.output
-    return done.output
+    return run_lavie("eval", *words)
 
 
 def measure(folder, fake, out, *more):

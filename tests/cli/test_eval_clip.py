@@ -1,11 +1,11 @@
 import json
+from functools import partial
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from lavie.cli.main import app
 from lavie.errors import ConfigError, DataError
+from tests.cli.commands import run_lavie
 from tests.evaluation.tiny_clip import OUT, write_clip, write_clips
 
 
@@ -31,14 +31,7 @@ def run(folder, monkeypatch):
     """Run `lavie eval` in the folder: what it printed."""
     monkeypatch.chdir(folder)
 
-    def run(*words):
-        done = CliRunner().invoke(app, ["eval", *map(str, words)])
-        if done.exception and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        assert done.exit_code == 0, done.output
-        return done.output
-
-    return run
+    return partial(run_lavie, "eval")
 
 
 def test_two_checkpoints_are_scored_on_shared_features_and_compared(run, tmp_path):

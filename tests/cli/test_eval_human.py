@@ -1,22 +1,17 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from lavie.cli.main import app
 from lavie.errors import ConfigError, DataError
 from lavie.evaluation.human.answers import COLUMNS, to_csv
 from lavie.evaluation.human.key import read_key
+from tests.cli.commands import run_lavie
 from tests.evaluation.human.folders import write_models
 from tests.evaluation.human.studies import rng, rows, vote
 
 
 def run(*words):
-    done = CliRunner().invoke(app, ["eval", "human", *map(str, words)])
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == 0, done.output
-    return done.output
+    return run_lavie("eval", "human", *words)
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ class Claim:
     text: str
     """The claim, as a sentence."""
     measure: str
-    """Of the results: "draw.measure", a validation loss, or MS_PER_STEP."""
+    """The measure of the results that it is about: "draw.measure", a validation loss, or MS_PER_STEP."""
     arm: str
     """The name of the arm that should be better."""
     other: str | None = None
@@ -92,9 +92,9 @@ class Ablation:
     """A comparison of arms."""
 
     name: str
-    """Of the command."""
+    """The name of its command."""
     title: str
-    """Of its section on the page."""
+    """The title of its section on the page."""
     paper: str
     """What the paper reports."""
     here: str

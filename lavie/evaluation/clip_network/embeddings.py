@@ -6,13 +6,13 @@ is all that is kept.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from ...distributed import gather_objects, is_main, rank, world_size
+from ...distributed import is_main
 from ...errors import DataError
 from ..clip_source import Clip, OpenClip
-from ..fvd.features import Moved
-from ..fvd.rows import Kept, Row, Rows, forget_parts, read_rows, write_rows
+from ..fvd.rows import Kept, Moved, Row, Rows, forget_parts, read_rows, rows_of, write_rows
 from .network import ClipNetwork
 from .protocol import FrameProtocol, chosen, hash_of
 
@@ -43,25 +43,7 @@ def embed_clips(
         raise DataError(
             f"--features {keep}: it holds features of another protocol or of other weights: give another file"
         )
-    kept, own = Kept(keep, key), Rows()
-    share = clips[rank() :: world_size()]
-    for done, clip in enumerate(share):
-        try:
-            opened = clip.open()
-            row = kept.find(clip.name, opened.sha256)
-            if row is None:
-                row = _row(opened, protocol, network)
-                kept.add(clip.name, row)
-            own.add(clip.name, row)
-        except (DataError, OSError) as error:
-            own.dropped[clip.name] = str(error)
-        if moved:
-            moved(done + 1, len(share))
-    kept.save()
-
-    rows = Rows()
-    for other in gather_objects(own):
-        rows.join(other)
+    rows = rows_of(clips, partial(_row, protocol=protocol, network=network), Kept(keep, key), moved)
     if not rows.names:
         name, why = next(iter(rows.dropped.items()), ("", "there is none"))
         raise DataError(f"no clip can be used; {len(rows.dropped)} left out, as {name}: {why}")
@@ -72,7 +54,7 @@ def embed_clips(
     return rows
 
 
-def _row(clip: OpenClip, protocol: FrameProtocol, network: ClipNetwork) -> Row:
+def _row(_: Clip, clip: OpenClip, protocol: FrameProtocol, network: ClipNetwork) -> Row:
     """Return the row of a clip. Raises DataError where it cannot be made as the protocol says."""
     frames = clip.read(chosen(clip.frames, protocol))
     return Row(clip.sha256, network.embed_frames(frames, protocol).double().mean(dim=0).float().numpy())

@@ -4,8 +4,6 @@ Implementations differ in all of it: the crop loses 37 % of a frame of 512 x 320
 where PIL's does.
 """
 
-import hashlib
-import json
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from ...config.base import Strict
 from ...errors import DataError
+from ..measured import short_hash
 
 CODE = 1
 """Raised when the same protocol would give other numbers than before."""
@@ -42,7 +41,7 @@ class FrameProtocol(Strict):
 
 def hash_of(**parts: Any) -> str:
     """Return the first 16 digits of the SHA-256 of everything that moves a number."""
-    return hashlib.sha256(json.dumps({"code": CODE, **parts}, sort_keys=True).encode()).hexdigest()[:16]
+    return short_hash({"code": CODE, **parts})
 
 
 def chosen(count: int, protocol: FrameProtocol) -> np.ndarray:

@@ -6,10 +6,9 @@
 3. Rows that an earlier call has made are taken where the clip's bytes, the protocol and the weights are the same.
 """
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +18,11 @@ from ...distributed import gather_objects, rank, world_size
 from ...errors import DataError
 from ...seeds import key64, numpy_generator
 from ..clip_source import Clip, OpenClip
+from ..measured import short_hash
 from .extractors import Extractor
 from .preprocess import apply_steps
 from .protocol import Protocol, Reading
-from .rows import Kept, Row, Rows
-
-Moved = Callable[[int, int], None]
-"""Told the number of clips done and of all."""
+from .rows import Kept, Moved, Row, Rows, rows_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,10 @@ class Cut:
         """The clip's name, and its start where a clip may be cut several times."""
         return self.clip.name if self.start is None else f"{self.clip.name}@{self.start}"
 
+    def open(self) -> OpenClip:
+        """Read the clip's bytes, as `Clip.open`."""
+        return self.clip.open()
+
 
 def extraction_key(protocol: Protocol, reading: Reading, extractor: Extractor, shuffled: bool) -> str:
     """Return a hash of all that decides a row beside the clip: rows of equal keys may stand in one set."""
@@ -51,7 +52,7 @@ def extraction_key(protocol: Protocol, reading: Reading, extractor: Extractor, s
         "extractor": [extractor.name, extractor.sha256],
         "shuffled": shuffled,
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return short_hash(content)
 
 
 def extract(
@@ -82,27 +83,12 @@ def extract(
     order = _cuts(clips, protocol, reading)
     limit = len(order) if reading.limit is None else min(reading.limit, len(order))
     kept = Kept(keep, extraction_key(protocol, reading, extractor, shuffled))
+    make = partial(_row, protocol=protocol, reading=reading, extractor=extractor, shuffled=shuffled)
     rows, taken = Rows(), 0
     while taken < len(order) and len(rows.names) < limit:
         batch = order[taken : taken + limit - len(rows.names)]
         taken += len(batch)
-        own = Rows()
-        share = batch[rank() :: world_size()]
-        for done, cut in enumerate(share):
-            try:
-                clip = cut.clip.open()
-                row = kept.find(cut.name, clip.sha256)
-                if row is None:
-                    row = _row(clip, cut, protocol, reading, extractor, shuffled)
-                    kept.add(cut.name, row)
-                own.add(cut.name, row)
-            except (DataError, OSError) as error:
-                own.dropped[cut.name] = str(error)
-            if moved:
-                moved(done + 1, len(share))
-        kept.save()
-        for other in gather_objects(own):
-            rows.join(other)
+        rows.join(rows_of(batch, make, kept, moved))
     if len(rows.names) < 2:
         first = next(iter(rows.dropped.items()), None)
         why = f"; {len(rows.dropped)} left out, as {first[0]}: {first[1]}" if first else ""
@@ -134,7 +120,7 @@ def _frames(clip: Clip) -> int:
         return 0
 
 
-def _row(clip: OpenClip, cut: Cut, protocol: Protocol, reading: Reading, extractor: Extractor, shuffled: bool) -> Row:
+def _row(cut: Cut, clip: OpenClip, protocol: Protocol, reading: Reading, extractor: Extractor, shuffled: bool) -> Row:
     """Return the features of a cut. Raises DataError where it cannot be made as the protocol says."""
     start = _start(clip, cut, protocol, reading)
     frames = clip.read(start + np.arange(protocol.num_frames) * reading.stride)

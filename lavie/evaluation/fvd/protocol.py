@@ -4,8 +4,6 @@ FVD moves by hundreds with geometry and stride (the paper's Table 1 spans less),
 nothing, and two numbers compare only where their hashes are equal.
 """
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +14,7 @@ from ...config.base import Strict
 from ...config.load import validate
 from ...config.yaml_values import one_line, read_document
 from ...errors import ConfigError
+from ..measured import short_hash
 
 CODE = 1
 """Raised when the same protocol would give other numbers than before."""
@@ -95,7 +94,7 @@ class Protocol(Strict):
     def hash(self) -> str:
         """The first 16 digits of the SHA-256 of everything that moves a number."""
         content = {"code": CODE, **self.model_dump(mode="json", exclude={"notes"})}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return short_hash(content)
 
 
 SQUARE = Resize(stretch=(224, 224))

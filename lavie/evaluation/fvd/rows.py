@@ -10,18 +10,22 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ...distributed import gather_objects, rank, world_size
 from ...errors import DataError
 from ...files import replacing
+from ..clip_source import OpenClip
 
+Moved = Callable[[int, int], None]
+"""Told the number of clips done and of all."""
 SAVE_SECONDS = 30.0
 """Time between two savings of a part file."""
 
@@ -114,6 +118,22 @@ def read_rows(path: Path) -> dict[str, tuple[str, Rows]]:
     return found
 
 
+class Source(Protocol):
+    """Something that a row is made of: a clip, or some frames of one."""
+
+    @property
+    def name(self) -> str:
+        """A name that no other source has."""
+        ...
+
+    def open(self) -> OpenClip:
+        """Read the bytes of the clip. Raises OSError or DataError where that fails."""
+        ...
+
+
+AnySource = TypeVar("AnySource", bound=Source)
+
+
 class Kept:
     """The rows that earlier calls have made, and those that this process makes."""
 
@@ -150,6 +170,41 @@ class Kept:
         name = f"{self._path.name}.{self._key}-{socket.gethostname()}-{os.getpid()}.part"
         write_rows(self._path.with_name(name), {"part": (self._key, self._made)})
         self._saved, self._time = len(self._made.names), time.monotonic()
+
+
+def rows_of(
+    sources: Sequence[AnySource], make: Callable[[AnySource, OpenClip], Row], kept: Kept, moved: Moved | None = None
+) -> Rows:
+    """Return the rows of sources, the same on every rank; all ranks call this and share the sources.
+
+    What cannot be read, or made into a row, is left out and named.
+
+    Args:
+        sources: of distinct names.
+        make: makes the row of a source whose clip is open; raises DataError where it cannot.
+        kept: rows of the same bytes are taken from it, and new ones are added.
+        moved: told the number of sources done and of all, of this rank.
+    """
+    own = Rows()
+    share = sources[rank() :: world_size()]
+    for done, source in enumerate(share):
+        try:
+            clip = source.open()
+            row = kept.find(source.name, clip.sha256)
+            if row is None:
+                row = make(source, clip)
+                kept.add(source.name, row)
+            own.add(source.name, row)
+        except (DataError, OSError) as error:
+            own.dropped[source.name] = str(error)
+        if moved:
+            moved(done + 1, len(share))
+    kept.save()
+
+    rows = Rows()
+    for other in gather_objects(own):
+        rows.join(other)
+    return rows
 
 
 def forget_parts(path: Path) -> None:

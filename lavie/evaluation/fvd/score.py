@@ -14,9 +14,9 @@ from ..measured import interval
 from ..ucf101 import listed_clips
 from .distance import extrapolate, frechet, mmd, spread
 from .extractors import Extractor
-from .features import Moved, extract, extraction_key
+from .features import extract, extraction_key
 from .protocol import Protocol
-from .rows import Rows, forget_parts, read_rows, write_rows
+from .rows import Moved, Rows, forget_parts, read_rows, write_rows
 
 FEW = 256
 """Below so many clips a note says that the number is mostly bias."""

@@ -1,6 +1,5 @@
 """The key of a study: what its blinded clips and trials are. Raters never get it."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 from ...config.base import Strict
 from ...errors import DataError
 from ...files import replacing
+from ..measured import short_hash
 from .plan import Design
 
 KEY = "key.json"
@@ -95,7 +95,7 @@ class Key(Strict):
             "metrics": list(METRICS),
             "labels": LABELS,
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return short_hash(content)
 
 
 def write_key(path: Path, key: Key) -> None:

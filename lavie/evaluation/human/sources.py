@@ -3,11 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ...errors import ConfigError, DataError
 from ...run_folder import PROMPTS
-from ..clip_source import Clip, find_clips
+from ..clip_source import Clip, find_clips, plain_name
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _by_name(found: Mapping[str, list[Clip]], named: Mapping[str, str]) -> Sourc
         items.append(Item(prompt, counts[prompt] - 1))
     clips, passed = {}, {}
     for model, own in found.items():
-        by_name = {_stem(clip.name): clip for clip in own}
+        by_name = {plain_name(clip.name): clip for clip in own}
         missing = [name for name in named if name not in by_name]
         if missing:
             raise DataError(f"{model}: {len(missing)} of {len(named)} samples have no clip, as {missing[0]}")
@@ -109,7 +109,7 @@ def _require_same(model: str, folder: Path, sources: Sources) -> None:
     """Raise DataError if the folder's own list of prompts is another one."""
     own = _named(folder / PROMPTS)
     for clip, item in zip(sources.clips[model], sources.items, strict=True):
-        prompt = own.get(_stem(clip.name))
+        prompt = own.get(plain_name(clip.name))
         if prompt is not None and prompt != item.prompt:
             raise DataError(
                 f"{model}: {clip.name} shows {prompt!r} by {folder / PROMPTS}, where --prompts has {item.prompt!r}: "
@@ -125,7 +125,7 @@ def _named(path: Path) -> dict[str, str]:
             continue
         try:
             record = json.loads(line)
-            name, prompt = _stem(record["name"]), record["prompt"]
+            name, prompt = plain_name(record["name"]), record["prompt"]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ConfigError(f"{path}, line {number}: wanted a JSON object with prompt and name") from None
         if not isinstance(prompt, str) or name in found:
@@ -142,12 +142,3 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--prompts {path}: cannot be read: {error}") from None
-
-
-def _stem(name: str) -> str:
-    """Return a clip's name without the ending of its last part, where that is an ending."""
-    return str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).suffix in _ENDINGS else name
-
-
-_ENDINGS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".gif")
-"""The endings of clips, which models may differ in."""

@@ -1,10 +1,9 @@
 """What is measured in a dimension, as data: the number and its protocol's hash stand in the same JSON."""
 
-import hashlib
-import json
 from typing import Literal
 
 from ...config.base import Strict
+from ..measured import short_hash
 from .dimensions import OURS
 from .encoders import FramePath
 from .pixels import BLOCK, CERTAIN, REACH, SHORT_SIDE, TOP, UNIT
@@ -61,4 +60,4 @@ class Protocol(Strict):
     def hash(self) -> str:
         """The first 16 digits of the SHA-256 of everything that moves a number."""
         content = {"code": CODE, **self.model_dump(mode="json")}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return short_hash(content)

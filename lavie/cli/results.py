@@ -1,0 +1,35 @@
+"""What the commands share that write a result of `lavie eval`: where it may go, and how it is told."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ..errors import ConfigError
+from ..files import require_free
+
+
+def require_places(out: Path, features: Path | None, overwrite: bool) -> None:
+    """Raise ConfigError unless a result can go to `out`, and the features to a file of their kind."""
+    if out.suffix != ".json":
+        raise ConfigError(f"--out {out}: wanted a .json")
+    if features is not None and features.suffix != ".safetensors":
+        raise ConfigError(f"--features {features}: wanted a .safetensors")
+    require_free(out, overwrite=overwrite)
+
+
+def with_interval(name: str, result: Mapping[str, Any], digits: int = 4) -> str:
+    """Return a result's name and value, with its interval where it has one."""
+    line = f"{name} {result['value']:.{digits}f}"
+    if not result["interval"]:
+        return line
+    low, high = result["interval"]
+    return f"{line} (95 % {low:.{digits}f} to {high:.{digits}f})"
+
+
+def print_origin(result: Mapping[str, Any], out: Path) -> None:
+    """Print what to know of a result, by what protocol it was measured, and where it is."""
+    for note in result["notes"]:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(f"protocol {result['protocol_hash']}: {out}")
