@@ -7,48 +7,42 @@ One child serves all calls of a process, one after the other, and is started ane
 3. the parent stops it after PATIENCE times the processor time.
 
 Requests and replies are JSON, bytes, and arrays without Python objects: nothing that the child sends can run code in
-the parent.
+the parent. A file that is too large for a request is passed as an open descriptor, the one file that the child can then
+read, and the answer comes in parts (`Sandbox.stream`).
 """
 
 import atexit
-import importlib
 import io
 import json
 import os
-import pkgutil
-import resource
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ...errors import DataError
 from ..media import decode
+from . import sandbox_child
+from .sandbox_child import receive, send
 
 SECONDS = 300.0
 """Default limit of one call in seconds of processor time; a 1080p video of `streams.MAX_FRAMES` takes about 100."""
 PATIENCE = 4
 """Limit of one call in wall-clock time, as a multiple of its processor time: machines are shared."""
+CHILD = sandbox_child.__name__
+"""The module that the child runs."""
 START_SECONDS = 300.0
 """Limit for the start of a child. It imports its libraries in half a second, from a busy network disk in a minute."""
 MEMORY = 4 << 30
 """Default limit of the address space, 4 GiB: twice a member of `scan.MAX_MEMBER`, and 8K frames with references."""
-MAX_REPLY = 1 << 30
-"""Most bytes of a reply, 1 GiB; a longer one counts as a crash."""
-
-_HEAD = struct.Struct("<cQ")
-"""The head of every message: a letter for its kind, and the number of bytes that follow.
-
-J: JSON, A: an array as .npy, B: bytes, E: the message of a DataError, X: the message of another error.
-"""
 
 
 def probe(data: bytes, *, seconds: float = SECONDS, run: Callable | None = None) -> decode.MediaInfo:
@@ -121,25 +115,57 @@ class Sandbox:
             DataError: the function raised an error, whose message it has; or the child crashed, reached a limit, or
                 did not start.
         """
-        request = json.dumps(
-            {"module": function.__module__, "name": function.__qualname__, "args": args, "seconds": seconds}
-        )
-        with self._lock:
+        with self._lock, self._mourned(seconds):
             connection = self._started()
             deadline = time.monotonic() + seconds * PATIENCE
-            try:
-                _send(connection, b"J", request.encode(), deadline)
-                _send(connection, b"B", data, deadline)
-                kind, reply = _receive(connection, deadline)
-            except TimeoutError:
-                self._end()
-                raise DataError(f"decoding took more than {seconds * PATIENCE:g} s and was stopped") from None
-            except (OSError, EOFError):
-                raise DataError(self._cause(seconds)) from None
-            except BaseException:
-                self._end()  # a late reply would answer the next call
-                raise
+            send(connection, b"J", _request(function, args, seconds, stream=False), deadline)
+            send(connection, b"B", data, deadline)
+            kind, reply = receive(connection, deadline)
         return _unpacked(kind, reply)
+
+    def stream(
+        self, function: Callable[..., Iterator], file: BinaryIO, *args: Any, seconds: float = SECONDS
+    ) -> Iterator[Any]:
+        """Yield what `function(file, *args)` yields, run in this sandbox's child, which is started if none lives.
+
+        The child gets the descriptor of the open file and can read and seek in it, from its start on; it opens
+        nothing else. So a film of any size passes through little memory. Until the last part is taken, or the iterator
+        is closed, which ends the child, no other call of this sandbox can begin.
+
+        Args:
+            function: a generator function at the top of an importable module. Each part is bytes, an array, or what
+                JSON can hold.
+            file: the untrusted file, open for reading. Its position is shared with the child.
+            args: what JSON can hold.
+            seconds: limit of processor time from one part to the next; the wall clock allows PATIENCE times as much.
+
+        Raises:
+            DataError: as `call` does, after the parts that came before.
+        """
+        with self._lock, self._mourned(seconds):
+            connection = self._started()
+            deadline = time.monotonic() + seconds * PATIENCE
+            send(connection, b"J", _request(function, args, seconds, stream=True), deadline)
+            socket.send_fds(connection, [b"F"], [file.fileno()])
+            kind, reply = receive(connection, deadline)
+            while kind in sandbox_child.PART:
+                yield _unpacked(kind.upper(), reply)
+                kind, reply = receive(connection, time.monotonic() + seconds * PATIENCE)
+        _unpacked(kind, reply)  # an error is raised
+
+    @contextmanager
+    def _mourned(self, seconds: float) -> Iterator[None]:
+        """Turn the end of the child within the block into a DataError; end it where the block ends early."""
+        try:
+            yield
+        except TimeoutError:
+            self._end()
+            raise DataError(f"decoding took more than {seconds * PATIENCE:g} s and was stopped") from None
+        except (OSError, EOFError):
+            raise DataError(self._cause(seconds)) from None
+        except BaseException:
+            self._end()  # a late reply would answer the next call
+            raise
 
     def close(self) -> None:
         """End the child; a later call starts another."""
@@ -157,7 +183,7 @@ class Sandbox:
         self._socket, child_socket = socket.socketpair()
         with child_socket:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__, str(child_socket.fileno()), str(self._memory), self._prepare],
+                [sys.executable, "-P", "-m", CHILD, str(child_socket.fileno()), str(self._memory), self._prepare],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -168,10 +194,10 @@ class Sandbox:
 
         # Its first message says that it has imported all that it needs.
         try:
-            _receive(self._socket, time.monotonic() + START_SECONDS)
+            receive(self._socket, time.monotonic() + START_SECONDS)
         except (OSError, EOFError, TimeoutError):
             self._end()
-            raise DataError(f"the process that decodes media does not start: {sys.executable} -m {__name__}") from None
+            raise DataError(f"the process that decodes media does not start: {sys.executable} -m {CHILD}") from None
         return self._socket
 
     def _cause(self, seconds: float) -> str:
@@ -211,44 +237,10 @@ def _close() -> None:
         sandbox.close()
 
 
-def _send(connection: socket.socket, kind: bytes, data: bytes, deadline: float | None = None) -> None:
-    """Send one message; raise TimeoutError after `deadline`, a reading of the monotonic clock."""
-    for part in (_HEAD.pack(kind, len(data)), data):
-        rest = memoryview(part)
-        while rest:
-            connection.settimeout(_seconds_until(deadline))
-            rest = rest[connection.send(rest) :]
-
-
-def _receive(connection: socket.socket, deadline: float | None = None) -> tuple[bytes, bytearray]:
-    """Return the kind and the bytes of the next message; a parent, which gives a deadline, limits their number."""
-    kind, size = _HEAD.unpack(_exactly(connection, _HEAD.size, deadline))
-    if deadline is not None and size > MAX_REPLY:
-        raise EOFError
-    return kind, _exactly(connection, size, deadline)
-
-
-def _exactly(connection: socket.socket, size: int, deadline: float | None) -> bytearray:
-    """Receive `size` bytes; raise EOFError if the other side closes before."""
-    data = bytearray(size)
-    rest = memoryview(data)
-    while rest:
-        connection.settimeout(_seconds_until(deadline))
-        count = connection.recv_into(rest)
-        if not count:
-            raise EOFError
-        rest = rest[count:]
-    return data
-
-
-def _seconds_until(deadline: float | None) -> float | None:
-    """Return the seconds until `deadline`, None if there is no deadline; raise TimeoutError if it has passed."""
-    if deadline is None:
-        return None
-    seconds = deadline - time.monotonic()
-    if seconds <= 0:
-        raise TimeoutError
-    return seconds
+def _request(function: Callable, args: Any, seconds: float, *, stream: bool) -> bytes:
+    """Return the head of a request, as the child reads it."""
+    name = {"module": function.__module__, "name": function.__qualname__}
+    return json.dumps(name | {"args": args, "seconds": seconds, "stream": stream}).encode()
 
 
 def _unpacked(kind: bytes, reply: bytearray) -> Any:
@@ -260,82 +252,3 @@ def _unpacked(kind: bytes, reply: bytearray) -> Any:
     if kind == b"J":
         return json.loads(reply)
     raise DataError(reply.decode(errors="replace"))
-
-
-def _packed(result: Any) -> tuple[bytes, bytes]:
-    """Return the kind and the bytes of the reply that carries a result."""
-    if isinstance(result, bytes):
-        return b"B", result
-    if isinstance(result, np.ndarray):
-        file = io.BytesIO()
-        np.save(file, result, allow_pickle=False)
-        return b"A", file.getvalue()
-    return b"J", json.dumps(result).encode()
-
-
-def _serve(number: int, memory: int, prepare: str) -> None:
-    """Run the child: answer calls until the parent closes its end or is gone.
-
-    Args:
-        number: file descriptor of the socket to the parent.
-        memory: limit of the address space in bytes, -1 for none.
-        prepare: `module:function` to run while files can still be opened, or an empty text.
-    """
-    _import_late_modules()
-    if prepare:
-        module, _, name = prepare.partition(":")
-        getattr(importlib.import_module(module), name)()
-
-    # The socket comes right after the standard streams, so that no descriptor is free below the limit.
-    socket_number = 3
-    os.dup2(number, socket_number)
-    os.closerange(socket_number + 1, 256)
-    connection = socket.socket(fileno=socket_number)
-    most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    most_seconds = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    _send(connection, b"J", b"")
-
-    while True:
-        try:
-            request = json.loads(_receive(connection)[1])
-            data = bytes(_receive(connection)[1])
-        except EOFError:
-            return
-        except MemoryError:
-            os._exit(1)
-
-        # Processor time is counted over the life of a process, so each call's limit starts from what is used.
-        used = time.process_time()
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used + request["seconds"]) + 1, most_seconds))
-        try:
-            # The function's module may have to be imported; after that no file can be opened.
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
-            function = getattr(importlib.import_module(request["module"]), request["name"])
-            resource.setrlimit(resource.RLIMIT_NOFILE, (socket_number + 1, most_files))
-            kind, reply = _packed(function(data, *request["args"]))
-        except DataError as error:
-            kind, reply = b"E", str(error).encode(errors="replace")
-        except MemoryError:
-            kind, reply = b"X", f"decoding takes more than {memory >> 20} MiB".encode()
-        except Exception as error:  # whatever a library raises on damaged input is the input's fault
-            kind, reply = b"X", f"the decoder failed: {type(error).__name__}: {error}".encode(errors="replace")
-        del data
-        _send(connection, kind, reply)
-
-
-def _import_late_modules() -> None:
-    """Import what decoders import only when they need it, such as PyAV's subtitles: later no file can be opened."""
-    import av
-    from PIL import Image
-
-    Image.init()
-    late = [m.name for m in pkgutil.walk_packages(av.__path__, "av.") if "__main__" not in m.name]
-    for name in (*late, "PIL.ImageColor", "PIL.ImagePalette", "encodings.latin_1", "encodings.ascii"):
-        importlib.import_module(name)
-
-
-if __name__ == "__main__":
-    _serve(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import closing
 from fractions import Fraction
 
 import numpy as np
@@ -30,6 +32,8 @@ MP4 = encode_mp4(np.zeros((4, 32, 32, 3), np.uint8), 8)
 
 FUNCTIONS = """
     import os, resource, socket, time
+    import numpy as np
+    from lavie.errors import DataError
     def echo(data, *args): return [len(data), *args]
     def same(data): return data
     def die(data, signal): os.kill(os.getpid(), signal)
@@ -43,6 +47,23 @@ FUNCTIONS = """
     def write(data, path): open(path, "w").write("x")
     def limits(data, *names): return [resource.getrlimit(getattr(resource, "RLIMIT_" + name)) for name in names]
     def connect(data, port): socket.create_connection(("127.0.0.1", port))
+    def pieces(file, size):
+        while piece := file.read(size):
+            yield piece
+    def mixed(file):
+        yield [file.tell(), file.read(2).decode()]
+        yield np.arange(3)
+        yield file.read()
+        raise DataError("the rest is damaged")
+    def descriptors(file): yield sorted(map(int, os.listdir("/proc/self/fd")))
+    def opens(file, path):
+        yield 1
+        open(path)
+    def burn(file, parts, seconds):
+        for part in range(parts):
+            end = time.process_time() + seconds
+            while time.process_time() < end: pass
+            yield part
 """
 
 
@@ -232,3 +253,77 @@ def test_the_child_ends_with_its_parent(hostile):
             return
         time.sleep(0.1)
     pytest.fail(f"process {pid} is still there")
+
+
+@pytest.fixture
+def film(tmp_path):
+    """Return an open file of 48 MiB of noise, read up to somewhere in its middle."""
+    path = tmp_path / "film"
+    path.write_bytes(np.random.default_rng(1).bytes(48 << 20))
+    with path.open("rb") as file:
+        file.seek(12345)
+        yield file
+
+
+def test_a_file_streams_through_little_memory(hostile, film):
+    """The child reads the whole file through its descriptor, though no more than a part of it fits in its memory."""
+    child = Sandbox(memory=-1)
+    with closing(child):
+        child.call(hostile.echo, b"")
+        resource.prlimit(child._process.pid, resource.RLIMIT_DATA, (resident_data(child) + (8 << 20), -1))
+        parts = list(child.stream(hostile.pieces, film, 1 << 20))
+        assert [len(part) for part in parts] == [1 << 20] * 48
+        film.seek(0)
+        assert b"".join(parts) == film.read()
+        with pytest.raises(DataError, match="decoding takes more than"):
+            list(child.stream(hostile.pieces, film, 48 << 20))
+
+
+def resident_data(child: Sandbox) -> int:
+    """Return the bytes that count for RLIMIT_DATA of a sandbox's child."""
+    with open(f"/proc/{child._process.pid}/status") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmData"))
+
+
+def test_parts_of_all_kinds_come_before_the_error(hostile, child, tmp_path):
+    path = tmp_path / "film"
+    path.write_bytes(b"abcdef")
+    with path.open("rb") as file:
+        file.seek(3)
+        parts = child.stream(hostile.mixed, file)
+        assert next(parts) == [0, "ab"]
+        np.testing.assert_array_equal(next(parts), np.arange(3), strict=True)
+        assert next(parts) == b"cdef"
+        with pytest.raises(DataError, match=r"^the rest is damaged$"):
+            next(parts)
+    assert child.call(hostile.echo, b"") == [0]
+    assert child.starts == 1
+
+
+def test_the_file_is_the_only_one_that_the_child_reads(hostile, child, film):
+    # The standard streams, the socket, the film, and the listing of /proc, which can no longer be opened.
+    with pytest.raises(DataError, match="Too many open files"):
+        list(child.stream(hostile.descriptors, film))
+    parts = child.stream(hostile.opens, film, film.name)
+    assert next(parts) == 1
+    with pytest.raises(DataError, match="Too many open files"):
+        next(parts)
+    assert child.call(hostile.limits, b"", "NOFILE")[0][0] == 4  # the film is closed again
+    assert child.starts == 1
+
+
+@pytest.mark.slow
+def test_each_part_has_its_own_time(hostile, child, film, monkeypatch):
+    monkeypatch.setattr(sandbox, "PATIENCE", 100)
+    assert list(child.stream(hostile.burn, film, 5, 0.6, seconds=1)) == [0, 1, 2, 3, 4]
+    with pytest.raises(DataError, match="more than 1 s of processor time"):
+        list(child.stream(hostile.burn, film, 1, 5, seconds=1))
+    assert child.call(hostile.echo, b"") == [0]
+
+
+def test_a_stream_that_is_left_ends_the_child(hostile, child, film):
+    parts = child.stream(hostile.pieces, film, 1 << 10)
+    next(parts)
+    parts.close()
+    assert child.call(hostile.echo, b"abc") == [3]
+    assert child.starts == 2
