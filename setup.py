@@ -14,11 +14,17 @@ DALI = ["nvidia-dali-cuda130>=2.4; sys_platform == 'linux'"]
 EIGHT_BIT = ["bitsandbytes>=0.49"]
 WANDB = ["wandb>=0.19"]
 PAGES = ["starlette>=0.46", "uvicorn>=0.34"]
+CURATE = ["pyarrow>=18", "scenedetect-headless>=0.7", "opencv-python-headless>=4.10"]
+OCR = ["rapidocr>=3", "onnxruntime>=1.20"]
+RAY = ["ray>=2.40"]
 DEV = [
+    *CURATE,
     *DALI,
     *EIGHT_BIT,
     *MPI,
+    *OCR,
     *PAGES,
+    *RAY,
     *REMOTE,
     "choix>=0.4",
     "hypothesis",
@@ -71,10 +77,13 @@ setup(
     extras_require={
         "dev": DEV,
         "8bit": EIGHT_BIT,
+        "curate": CURATE,
         "dali": DALI,
         "flash": ["flash-attn>=2.7"],
         "mpi": MPI,
+        "ocr": OCR,
         "pages": PAGES,
+        "ray": RAY,
         "remote": REMOTE,
         "wandb": WANDB,
     },

@@ -25,7 +25,7 @@ FLOORS = (
     ("cluster",),
     ("training", "inference"),
     ("evaluation",),
-    ("pages",),
+    ("pages", "curation"),
     ("train",),
     ("cli", "train.py", "bench"),
 )
@@ -34,7 +34,7 @@ FLOOR = {part: height for height, parts in enumerate(FLOORS) for part in parts}
 
 OFFLINE = ("data.prepare", "data.check")
 """What makes and checks datasets. Nothing that trains or samples imports it."""
-MAKES_DATASETS = (*OFFLINE, "bench")
+MAKES_DATASETS = (*OFFLINE, "curation", "bench")
 RENDERED = "lavie.data.prepare.synthetic"
 """The words of the rendered set, by which evaluation judges what was drawn."""
 
@@ -42,7 +42,9 @@ HOMES = {
     "deepspeed": ("lavie/training/",),
     "webdataset": ("lavie/data/", "lavie/bench/"),
     "nvidia": ("lavie/data/",),  # DALI
-    "transformers": ("lavie/models/", "lavie/inference/", "lavie/evaluation/", "lavie/bench/"),
+    "transformers": ("lavie/models/", "lavie/inference/", "lavie/evaluation/", "lavie/curation/", "lavie/bench/"),
+    "pyarrow": ("lavie/curation/",),
+    "ray": ("lavie/curation/engine/",),
     "starlette": ("lavie/pages/",),
     "uvicorn": ("lavie/pages/",),
     "diffusers": ("lavie/models/", "lavie/inference/", "lavie/evaluation/", "lavie/bench/"),

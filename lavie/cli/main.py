@@ -15,6 +15,7 @@ from ..errors import ConfigError, LavieError
 from ..training.stop import INTERRUPTED
 from .ablate import app as ablate_app
 from .config import app as config_app
+from .curate import app as curate_app
 from .data import app as data_app
 from .doctor import app as doctor_app
 from .eval import app as eval_app
@@ -86,6 +87,7 @@ def train_command(
 
 app.add_typer(ablate_app)
 app.add_typer(config_app)
+app.add_typer(curate_app)
 app.add_typer(data_app)
 app.add_typer(doctor_app)
 app.add_typer(eval_app)

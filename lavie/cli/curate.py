@@ -1,0 +1,97 @@
+"""The commands `lavie curate ...`: scan, cut and status here, others in modules of their own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ..console import make_console
+from ..data.shards.index_file import Rejected
+from .curate_common import (
+    Address,
+    Changes,
+    ConfigFile,
+    EngineName,
+    Out,
+    Workers,
+    bring_up_to_date,
+    engine_changes,
+    settings,
+)
+from .tables import print_counts, print_first
+
+app = typer.Typer(
+    name="curate", help="Make a captioned, filtered, deduplicated set of raw films.", no_args_is_help=True
+)
+
+
+@app.command("scan")
+def scan_command(
+    src: Annotated[Path, typer.Argument(help="Folder with films, and below it.")],
+    out: Out,
+    changes: Changes = None,
+    config: ConfigFile = None,
+    engine: EngineName = None,
+    workers: Workers = None,
+    address: Address = None,
+) -> None:
+    """List the films of SRC and measure every frame of them. Run again with more films: what OUT holds stays."""
+    find_films(src, out)
+    found = settings(out, config, changes, engine_changes(engine, workers, address))
+    bring_up_to_date(out, {"scan": found.scan}, found.engine)
+
+
+@app.command("cut")
+def cut_command(
+    out: Out,
+    changes: Changes = None,
+    config: ConfigFile = None,
+    engine: EngineName = None,
+    workers: Workers = None,
+    address: Address = None,
+) -> None:
+    """Cut the films into clips of one shot each."""
+    found = settings(out, config, changes, engine_changes(engine, workers, address))
+    bring_up_to_date(out, {"cut": found.cut}, found.engine)
+
+
+@app.command("status")
+def status_command(out: Out) -> None:
+    """Show how far each stage is, with the settings last used."""
+    from ..config.curate import load_curate
+    from ..curation.films import read_films
+    from ..curation.run import stage_status
+    from ..curation.stage import STAGES
+
+    films, config = read_films(out), load_curate(out)
+    table = Table()
+    for name in ("stage", "done", "out of date", "missing", "rows", "rejected"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for stage in STAGES:
+        found = stage_status(out, stage, getattr(config, stage), films)
+        numbers = (found.done, found.stale, found.missing, found.rows, found.rejected)
+        table.add_row(stage, *map(str, numbers))
+    console = make_console()
+    console.print(f"{len(films.films)} films of {films.src} in {len(films.units)} units")
+    console.print(table)
+
+
+def find_films(src: Path, out: Path) -> None:
+    """Bring the list of films up to date, and print what changed."""
+    from ..curation.films import list_films
+
+    listed = list_films(src, out, lambda path: None)
+    rows = [("films", len(listed.list.films)), ("new", listed.new), ("units", len(listed.list.units))]
+    rows += [("changed since, to be done again", len(listed.changed))] if listed.changed else []
+    rows += [("gone since, what was made of them stays", len(listed.gone))] if listed.gone else []
+    rows += [(f"passed over: {what}", count) for what, count in sorted(listed.passed.items())]
+    console = make_console()
+    print_counts(console, rows, title=str(out))
+    _print_rejected(listed.rejected)
+
+
+def _print_rejected(rejected: tuple[Rejected, ...]) -> None:
+    """Print what could not be looked at."""
+    lines = [f"{item.name}: {item.reason}. {item.detail}" for item in rejected]
+    print_first(make_console(), lines, "found below SRC")

@@ -1,0 +1,96 @@
+"""The engine of a Ray cluster: tasks carry paths, so nothing passes through its object store."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ...errors import ConfigError
+
+TRIES = 5
+"""How often a task is tried again after the process or the node that did it has died."""
+AHEAD = 2
+"""Tasks handed over for each place of the cluster: one is worked on, one waits."""
+
+
+class RayEngine:
+    """A Ray cluster that this process is connected to."""
+
+    def map(
+        self, work: Callable[[Any], Any], items: Sequence[Any], *, gpu: bool = False
+    ) -> Iterator[tuple[Any, Any, str]]:
+        """Yield each item with its result, as `Engine` says. GPU stages run in actors, which keep their networks."""
+        import ray
+
+        gpus = int(ray.cluster_resources().get("GPU", 0)) if gpu else 0
+        if gpus:
+            actor: Any = ray.remote(num_gpus=1, max_restarts=-1, max_task_retries=TRIES)(_Worker)
+            workers: list[Any] = [actor.remote() for _ in range(gpus)]
+        remote: Any = ray.remote(num_cpus=1, max_retries=TRIES)(_call)
+        running: dict[Any, tuple[Any, int]] = {}
+        load = [0] * gpus
+        rest = iter(items)
+        item = next(rest, None)
+        while item is not None or running:
+            places = gpus or max(1, int(ray.cluster_resources().get("CPU", 1)))
+            while item is not None and len(running) < AHEAD * places:
+                i = load.index(min(load)) if gpus else 0
+                reference = workers[i].call.remote(work, item) if gpus else remote.remote(work, item)
+                running[reference] = item, i
+                if gpus:
+                    load[i] += 1
+                item = next(rest, None)
+            ready, _ = ray.wait(list(running), timeout=1.0)  # what joins the cluster meanwhile is given work
+            for reference in ready:
+                done, i = running.pop(reference)
+                if gpus:
+                    load[i] -= 1
+                try:
+                    yield done, ray.get(reference), ""
+                except ray.exceptions.RayTaskError:
+                    raise
+                except ray.exceptions.RayError as error:
+                    yield done, None, f"{type(error).__name__}: {error}"
+
+
+class _Worker:
+    """A process with a GPU of its own."""
+
+    def call(self, work: Callable[[Any], Any], item: Any) -> Any:
+        """Return the result of one item."""
+        return work(item)
+
+
+def _call(work: Callable[[Any], Any], item: Any) -> Any:
+    """Return the result of one item."""
+    return work(item)
+
+
+@contextmanager
+def ray_engine(address: str | None, workers: int | None) -> Iterator[RayEngine]:
+    """Give a cluster until the block ends.
+
+    Args:
+        address: of a running cluster; None starts a Ray of this machine alone, on the loopback interface.
+        workers: places of a Ray that is started here.
+
+    Raises:
+        ConfigError: Ray is not installed, or no cluster answers at `address`.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("--engine ray needs ray: pip install 'lavie[ray]'") from None
+    options: dict[str, Any] = dict(log_to_driver=False, logging_level=logging.WARNING)
+    try:
+        if address:
+            ray.init(address=address, **options)
+        else:
+            options |= dict(include_dashboard=False, _node_ip_address="127.0.0.1", object_store_memory=100 << 20)
+            ray.init(num_cpus=workers, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"--engine ray --address {address}: no cluster answers: {error}") from None
+    try:
+        yield RayEngine()
+    finally:
+        ray.shutdown()

@@ -1,0 +1,110 @@
+"""What a stage of the curation is, the list of them, and which of a unit's columns are out of date."""
+
+import functools
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config.base import Strict
+from ..data.shards.index_file import Rejected
+from .films import films_hash
+from .table import Made, columns_path, read_made, text_hash
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from .unit import Unit
+
+FILMS = "films"
+"""What a stage reads that reads the list of films."""
+
+
+@dataclass
+class Done:
+    """What a stage made of one unit; files beside the columns lie where `Unit.partial` said."""
+
+    columns: "pa.Table | Mapping[str, Sequence[Any]]"
+    """The values of `Stage.columns`, and `clip` first where the stage reads `cut`: all rows of it, in its order."""
+    rejected: list[Rejected] = field(default_factory=list)
+    """What was refused: the name of the film or clip, the reason in the words of its class, and the details."""
+
+
+def _all_settings(config: Strict) -> dict[str, Any]:
+    """Return all settings, as JSON can hold them."""
+    return config.model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step that makes columns: a pure function of one unit's films or earlier columns, and of its settings."""
+
+    name: str
+    """The folder of its columns."""
+    version: int
+    """To be raised when the same settings come to give other values."""
+    reads: tuple[str, ...]
+    """The stages whose columns, or files beside them, of the same unit it reads; "films" for the films themselves."""
+    config: type[Strict]
+    """The type of its settings."""
+    columns: Mapping[str, str]
+    """The names and types of its columns, as `table.arrow_type` reads them."""
+    work: "Callable[[Unit, Any], Done] | None" = None
+    """What makes the columns of one unit. It writes nothing but what `Unit.partial` gives."""
+    whole: "Callable[[Sequence[Unit], Any], Iterator[tuple[Unit, Done]]] | None" = None
+    """In place of `work`: what makes the columns of all units at once, for a stage that compares clips of all films."""
+    identity: Callable[[Any], dict[str, Any]] = _all_settings
+    """What of the settings decides the values. A stage that reads a file puts its hash in place of its name."""
+    gpu: bool = False
+    """Whether it runs a network that wants a GPU where there is one."""
+
+
+STAGES: dict[str, str] = {}
+"""The stages in their order, each with the place of its `Stage`, which is imported when it is needed."""
+
+
+@functools.cache
+def find_stage(name: str) -> Stage:
+    """Return a stage by its name in STAGES, or by its place, as "module:NAME"."""
+    module, _, attribute = STAGES.get(name, name).partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def wanted(stage: Stage, config: Strict, unit: "Unit") -> Made | None:
+    """Return what the columns of a unit would be made of now; None while one of the stages that it reads is not done.
+
+    For a stage of the whole, `Unit.everything` says what it reads.
+    """
+    inputs = {}
+    for name in stage.reads:
+        found = _whole_hash(name, unit) if stage.whole else _hash(name, unit)
+        if found is None:
+            return None
+        inputs[name] = found
+    return Made(stage.name, stage.version, stage.identity(config), inputs)
+
+
+def made(out: Path, stage: str, unit: str) -> Made | None:
+    """Return what a unit's columns of a stage were made of; None where there are none."""
+    return read_made(columns_path(out, stage, unit))
+
+
+def is_done(stage: Stage, config: Strict, unit: "Unit") -> bool:
+    """Return whether a unit's columns are there and would be made of the same now."""
+    now = wanted(stage, config, unit)
+    return now is not None and now.of_the_same(made(unit.out, stage.name, unit.name))
+
+
+def _hash(name: str, unit: "Unit") -> str | None:
+    """Return the hash of what a stage reads of one unit."""
+    if name == FILMS:
+        return films_hash(unit.films)
+    found = made(unit.out, name, unit.name)
+    return None if found is None else found.content
+
+
+def _whole_hash(name: str, unit: "Unit") -> str | None:
+    """Return one hash of what a stage of the whole reads of all units."""
+    hashes = [(other.name, _hash(name, other)) for other in unit.everything]
+    return None if any(value is None for _, value in hashes) else text_hash(hashes)
