@@ -12,7 +12,6 @@ read, and the answer comes in parts (`Sandbox.stream`).
 """
 
 import atexit
-import io
 import json
 import os
 import signal
@@ -26,12 +25,10 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from ...errors import DataError
 from ..media import decode
 from . import sandbox_child
-from .sandbox_child import receive, send
+from .sandbox_messages import PART, receive, send, unpacked
 
 SECONDS = 300.0
 """Default limit of one call in seconds of processor time; a 1080p video of `streams.MAX_FRAMES` takes about 100."""
@@ -121,7 +118,7 @@ class Sandbox:
             send(connection, b"J", _request(function, args, seconds, stream=False), deadline)
             send(connection, b"B", data, deadline)
             kind, reply = receive(connection, deadline)
-        return _unpacked(kind, reply)
+        return unpacked(kind, reply)
 
     def stream(
         self, function: Callable[..., Iterator], file: BinaryIO, *args: Any, seconds: float = SECONDS
@@ -148,10 +145,10 @@ class Sandbox:
             send(connection, b"J", _request(function, args, seconds, stream=True), deadline)
             socket.send_fds(connection, [b"F"], [file.fileno()])
             kind, reply = receive(connection, deadline)
-            while kind in sandbox_child.PART:
-                yield _unpacked(kind.upper(), reply)
+            while kind in PART:
+                yield unpacked(kind.upper(), reply)
                 kind, reply = receive(connection, time.monotonic() + seconds * PATIENCE)
-        _unpacked(kind, reply)  # an error is raised
+        unpacked(kind, reply)  # an error is raised
 
     @contextmanager
     def _mourned(self, seconds: float) -> Iterator[None]:
@@ -241,14 +238,3 @@ def _request(function: Callable, args: Any, seconds: float, *, stream: bool) -> 
     """Return the head of a request, as the child reads it."""
     name = {"module": function.__module__, "name": function.__qualname__}
     return json.dumps(name | {"args": args, "seconds": seconds, "stream": stream}).encode()
-
-
-def _unpacked(kind: bytes, reply: bytearray) -> Any:
-    """Return the result that a reply holds; an error, of either kind, is raised as a DataError."""
-    if kind == b"B":
-        return bytes(reply)
-    if kind == b"A":
-        return np.load(io.BytesIO(reply), allow_pickle=False)
-    if kind == b"J":
-        return json.loads(reply)
-    raise DataError(reply.decode(errors="replace"))
