@@ -60,7 +60,7 @@ class Stage:
     """Whether it runs a network that wants a GPU where there is one."""
 
 
-STAGES: dict[str, str] = {}
+STAGES: dict[str, str] = {"scan": "lavie.curation.scan.stage:SCAN"}
 """The stages in their order, each with the place of its `Stage`, which is imported when it is needed."""
 
 

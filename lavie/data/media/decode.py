@@ -65,11 +65,11 @@ def probe(data: bytes) -> MediaInfo:
     times: list[float] = []
     interlaced = 0
     with open_video(data) as (container, stream):
-        for frame, shape in _checked_frames(stream, container.demux(stream)):
+        for frame, shape in checked_frames(stream, container.demux(stream), MAX_FRAMES):
             if not times:
                 height, width, _ = shown_pixels(frame, shape, VideoReformatter()).shape
                 tick = float(frame.time_base or 0)
-                notes = _notes(frame, shape, stream, other_films(container, stream))
+                notes = notes_of(frame, shape, stream, other_films(container, stream))
             times.append(frame.time)
             interlaced += frame.interlaced_frame
         nominal = float(stream.average_rate) if stream.average_rate else None
@@ -83,12 +83,12 @@ def probe(data: bytes) -> MediaInfo:
 
     if format == "gif" and len(times) == 1:
         return MediaInfo("image", format, 1, None, False, width, height, 0.0, format)
-    fps, vfr = _frame_rate(_from_zero(times), nominal, tick)
+    fps, vfr = frame_rate(from_zero(times), nominal, tick)
     duration = len(times) / fps
     return MediaInfo("video", format, len(times), fps, vfr, width, height, duration, codec, tuple(notes))
 
 
-def _notes(frame: av.VideoFrame, shape: Shape, stream: av.VideoStream, others: list[str]) -> list[str]:
+def notes_of(frame: av.VideoFrame, shape: Shape, stream: av.VideoStream, others: list[str]) -> list[str]:
     """Return what about a video had to be interpreted, by its first frame, as in `MediaInfo.notes`.
 
     Args:
@@ -134,8 +134,8 @@ def frame_times(data: bytes, frames: int | None = None) -> np.ndarray:
         with open_video(data) as (container, stream):
             packets = [p.pts * p.time_base for p in container.demux(stream) if p.pts is not None and not p.is_discard]
         if len(packets) == frames:
-            return _from_zero(sorted(map(float, packets)))
-    return _from_zero([frame.time for frame, _ in _frames(data)])
+            return from_zero(sorted(map(float, packets)))
+    return from_zero([frame.time for frame, _ in _frames(data)])
 
 
 def indexed_times(data: bytes, frames: int, fps: float | None, vfr: bool) -> np.ndarray:
@@ -193,13 +193,15 @@ def decode_frames(data: bytes, indices: Sequence[int] | np.ndarray) -> np.ndarra
 
 
 def _frames(data: bytes) -> Iterator[tuple[av.VideoFrame, Shape]]:
-    """Yield every frame of a video as `_checked_frames` does, decoding from the start of the file."""
+    """Yield every frame of a video as `checked_frames` does, decoding from the start of the file."""
     with open_video(data) as (container, stream):
-        yield from _checked_frames(stream, container.demux(stream))
+        yield from checked_frames(stream, container.demux(stream), MAX_FRAMES)
 
 
-def _checked_frames(stream: av.VideoStream, packets: Iterable[av.Packet]) -> Iterator[tuple[av.VideoFrame, Shape]]:
-    """Yield the frames of packets in order of presentation, each with its shape.
+def checked_frames(
+    stream: av.VideoStream, packets: Iterable[av.Packet], max_frames: int | None
+) -> Iterator[tuple[av.VideoFrame, Shape]]:
+    """Yield the frames of packets in order of presentation, each with its shape; at most so many, None for any number.
 
     Raises:
         DataError: a frame is damaged, past the limits, without a time stamp, or shown in another size than the first.
@@ -207,8 +209,8 @@ def _checked_frames(stream: av.VideoStream, packets: Iterable[av.Packet]) -> Ite
     size: tuple[int, int] | None = None
     crop = container_crop(stream)
     for number, frame in enumerate(decoded(stream, packets)):
-        if number >= MAX_FRAMES:
-            raise DataError(f"more than {MAX_FRAMES} frames: split the video into clips")
+        if max_frames is not None and number >= max_frames:
+            raise DataError(f"more than {max_frames} frames: split the video into clips")
         check_size(frame.width, frame.height)
         if frame.is_corrupt:
             raise DataError(f"frame {number} is damaged")
@@ -279,7 +281,7 @@ def _frames_from_keyframe(data: bytes, first: int, frames: int) -> Iterator[Numb
             raise _UncertainError
 
         times, keyframe_shown = sorted(packet.pts or 0 for packet in filled), False
-        for frame, shape in _checked_frames(stream, packets[number:]):
+        for frame, shape in checked_frames(stream, packets[number:], MAX_FRAMES):
             as_announced = number < frames and frame.pts == times[number] and (keyframe_shown or frame.key_frame)
             if not as_announced:
                 raise _UncertainError
@@ -289,7 +291,7 @@ def _frames_from_keyframe(data: bytes, first: int, frames: int) -> Iterator[Numb
             raise _UncertainError
 
 
-def _from_zero(times: list[float]) -> np.ndarray:
+def from_zero(times: list[float]) -> np.ndarray:
     """Return times, in seconds, counted from the first: float64 (frames,). Raises DataError unless they ascend."""
     result = np.array(times, np.float64)
     if (np.diff(result) <= 0).any():
@@ -298,7 +300,7 @@ def _from_zero(times: list[float]) -> np.ndarray:
     return result - result[:1]
 
 
-def _frame_rate(times: np.ndarray, nominal: float | None, tick: float) -> tuple[float, bool]:
+def frame_rate(times: np.ndarray, nominal: float | None, tick: float) -> tuple[float, bool]:
     """Return the frames per second, and whether the rate varies.
 
     Args:

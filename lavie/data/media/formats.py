@@ -15,6 +15,10 @@ DEMUXERS = {"mp4": "mov", "webm": "matroska", "avi": "avi", "gif": "gif"}
 """The formats of videos, and FFmpeg's demuxer of each."""
 
 
+SNIFFED = 16
+"""How many of a file's first bytes `sniff` looks at."""
+
+
 def sniff(data: bytes) -> Format:
     """Return the format that the first bytes of a file announce. Raises DataError if it is none of `Format`."""
     if data[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
@@ -32,7 +36,7 @@ def sniff(data: bytes) -> Format:
             return name
     if not data:
         raise DataError("the file is empty")
-    raise DataError(f"no mp4, mov, webm, mkv, avi, gif, jpg or png: the content starts with {data[:16]!r}")
+    raise DataError(f"no mp4, mov, webm, mkv, avi, gif, jpg or png: the content starts with {data[:SNIFFED]!r}")
 
 
 def check_size(width: int, height: int) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 from av.stream import Disposition
 
 from ...errors import DataError
-from .formats import DEMUXERS, check_size, sniff
+from .formats import DEMUXERS, SNIFFED, check_size, sniff
 
 MAX_FRAMES = 20_000
 """The most frames that a video may have. Some clips are decoded from the start of their file, so that longer videos are
@@ -30,26 +30,36 @@ _log_level = Lock()
 
 
 @contextmanager
-def open_video(data: bytes) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def open_video(
+    data: bytes | BinaryIO, max_frames: int | None = MAX_FRAMES, *, first: bool = False
+) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """Open a file, and give the stream of the film that it holds (see `film`).
+
+    Args:
+        data: the file's bytes, or the open file, of which FFmpeg then reads what it needs.
+        max_frames: the most frames that its header may announce, None for any number.
+        first: take the first video stream that is no cover, whatever the others are.
 
     Raises:
         DataError: the file holds no such stream or is past the limits; or FFmpeg fails in the block.
     """
-    format = sniff(data)
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
+    file.seek(0)
+    format = sniff(file.read(SNIFFED))
+    file.seek(0)
     if format not in DEMUXERS:
         raise DataError(f"a {format} image, wanted a video")
     try:
-        with av.open(io.BytesIO(data), "r", format=DEMUXERS[format]) as container:
-            stream = film(container)
+        with av.open(file, "r", format=DEMUXERS[format]) as container:
+            stream = first_film(container) if first else film(container)
             if stream is None:
                 raise DataError(f"no video stream among its {len(container.streams)} streams")
             if stream.codec_context is None:
                 raise DataError("no decoder for its video codec")
             # The limits hold for what the header announces, before any frame takes memory.
             check_size(stream.codec_context.width, stream.codec_context.height)
-            if stream.frames > MAX_FRAMES:
-                raise DataError(f"{stream.frames} frames: at most {MAX_FRAMES} are read, split the video into clips")
+            if max_frames is not None and stream.frames > max_frames:
+                raise DataError(f"{stream.frames} frames: at most {max_frames} are read, split the video into clips")
             stream.codec_context.thread_count = 1  # the processes of the loader decode side by side
             yield container, stream
     except (av.FFmpegError, ValueError, MemoryError) as error:
@@ -65,6 +75,11 @@ def film(container: av.container.InputContainer) -> av.VideoStream | None:
     """
     streams = [stream for stream in container.streams.video if not stream.disposition & NOT_A_FILM]
     return max(streams, key=_preference, default=None)
+
+
+def first_film(container: av.container.InputContainer) -> av.VideoStream | None:
+    """Return the first video stream that is neither a cover nor a seek bar's picture; None if there is none."""
+    return next((stream for stream in container.streams.video if not stream.disposition & NOT_A_FILM), None)
 
 
 def _preference(stream: av.VideoStream) -> tuple[bool, bool, int]:
