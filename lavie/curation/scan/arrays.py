@@ -28,8 +28,8 @@ class FrameValues:
         import cv2
 
         cv2.setNumThreads(1)
-        self._cv: Any = cv2
-        self._flow: Any = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._cv: Any = cv2  # its stubs leave optical flow out
+        self._flow = self._cv.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._hsv: Any = None
         self._luma: Any = None
 

@@ -97,6 +97,7 @@ def scan_frames(file: BinaryIO) -> Iterator[Any]:
                 }
                 small = _small_size(frame, shape)
             rows.append(measured.measure(_small_pixels(frame, small, to_small)))
+            assert frame.pts is not None  # a frame without a time is refused
             stamps.append(frame.pts)
             times.append(frame.time)
             interlaced += frame.interlaced_frame
@@ -116,7 +117,8 @@ def scan_frames(file: BinaryIO) -> Iterator[Any]:
 
         nominal = float(stream.average_rate) if stream.average_rate else None
         base = frame.time_base
-        fps, vfr = frame_rate(from_zero(times), nominal, float(base or 0))
+        assert base is not None
+        fps, vfr = frame_rate(from_zero(times), nominal, float(base))
         announced = float(container.duration or 0) / 1e6
         ends = times[-1] - min(times[0], 0.0) + 1 / fps
         if announced > ends + SHORTFALL + 0.02 * announced and not facts["audio"]:
