@@ -1,4 +1,4 @@
-"""The commands `lavie curate ...`: scan, cut and status here, others in modules of their own."""
+"""The commands `lavie curate ...`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -40,20 +40,6 @@ def scan_command(
     find_films(src, out)
     found = settings(out, config, changes, engine_changes(engine, workers, address))
     bring_up_to_date(out, {"scan": found.scan}, found.engine)
-
-
-@app.command("cut")
-def cut_command(
-    out: Out,
-    changes: Changes = None,
-    config: ConfigFile = None,
-    engine: EngineName = None,
-    workers: Workers = None,
-    address: Address = None,
-) -> None:
-    """Cut the films into clips of one shot each."""
-    found = settings(out, config, changes, engine_changes(engine, workers, address))
-    bring_up_to_date(out, {"cut": found.cut}, found.engine)
 
 
 @app.command("status")
