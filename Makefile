@@ -42,7 +42,7 @@ demo: install  ## render data, train the three stages in miniature, sample, scor
 	@$(MAKE) --no-print-directory _base RUN=$(DEMO) CONFIG=configs/smoke/base.yaml CLIPS=2
 	@$(MAKE) --no-print-directory _later RUN=$(DEMO)
 
-LONG := max_train_steps=9000 validation_steps=1500 checkpointing_steps=1500 learning_rate=2.0e-3 adam_beta2=0.99 ema_decay=0.998
+LONG := max_train_steps=9000 validation_steps=1500 checkpointing_steps=1500 adam_beta2=0.99 ema_decay=0.998
 demo-long: install  ## the base stage for about an hour: runs/demo-long
 	@$(MAKE) --no-print-directory _base RUN=runs/demo-long CLIPS=4 CONFIG="configs/smoke/base.yaml output_dir=runs/demo-long/base $(LONG)"
 
