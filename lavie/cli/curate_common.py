@@ -13,7 +13,7 @@ from .tables import SHOWN
 
 Out = Annotated[Path, typer.Argument(help="Folder of the curation.")]
 Changes = Annotated[
-    list[str] | None, typer.Argument(metavar="[key=value ...]", help="Any setting, as cut.min_frames=24.")
+    list[str] | None, typer.Argument(metavar="[key=value ...]", help="Any setting, as engine.workers=2.")
 ]
 ConfigFile = Annotated[
     Path | None,

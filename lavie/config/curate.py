@@ -1,21 +1,15 @@
-"""The settings of a curation: one section for each step, one YAML file for all (`lavie curate run`)."""
+"""The settings of a curation: one section for each step, one YAML file for all."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..errors import ConfigError
 from ..files import replacing
 from .base import Strict
-from .curate_cut import CutConfig
 from .curate_engine import EngineConfig
 from .curate_scan import ScanConfig
-from .explain import shown
-from .load import dump_yaml, validate
+from .load import dump_yaml, read_yaml, validate
 from .overrides import merge, parse_overrides
-from .yaml_values import one_line, read_document
 
 KEPT = "curate.yaml"
 """The file in OUT with the settings that were last used."""
@@ -28,29 +22,6 @@ class CurateConfig(Strict):
     """Where the work is done."""
     scan: ScanConfig = ScanConfig()
     """What is measured of every frame."""
-    cut: CutConfig = CutConfig()
-    """Where films are cut into clips."""
-
-
-def read_curate(path: Path) -> dict[str, Any]:
-    """Return the keys and values of a curation's YAML file, read by their types but not checked by them.
-
-    Raises:
-        ConfigError: the file cannot be read, is no YAML, holds no mapping, or has a key twice.
-    """
-    try:
-        content = read_document(path.read_text(encoding="utf-8"), CurateConfig)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config {path}: no YAML: {one_line(error)}") from None
-    except ConfigError as error:
-        raise ConfigError(f"config {path}: {error}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"config {path}: wanted a mapping of keys, got {shown(content)[:60]}")
-    return content
 
 
 def load_curate(
@@ -64,7 +35,7 @@ def load_curate(
     Args:
         out: the folder of the curation.
         config: the YAML file; what it does not name has its default.
-        overrides: each as "cut.splitter=sharp".
+        overrides: each as "engine.workers=2".
         changes: sections with values; None stands for an option that was not given.
 
     Raises:
@@ -72,7 +43,9 @@ def load_curate(
     """
     overrides, kept = list(overrides), out / KEPT
     path = config or (kept if kept.is_file() else None)
-    values = merge(read_curate(path) if path else {}, parse_overrides(overrides, CurateConfig))
+    values = merge(
+        read_yaml(path, CurateConfig, may_be_empty=True) if path else {}, parse_overrides(overrides, CurateConfig)
+    )
     for section, given in (changes or {}).items():
         values = merge(values, {section: {key: value for key, value in given.items() if value is not None}})
     source = " with ".join(filter(None, (str(path or ""), " ".join(overrides)))) or "the command line"

@@ -18,20 +18,27 @@ from .train import TrainConfig
 from .yaml_values import one_line, read_document
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Return the keys and values of a run's YAML file, read by the types of TrainConfig but not checked by them.
+def read_yaml(path: str | Path, model: type[Strict] = TrainConfig, *, may_be_empty: bool = False) -> dict[str, Any]:
+    """Return the keys and values of a YAML file, read by the types of a configuration but not checked by them.
+
+    Args:
+        path: the file.
+        model: the type of the configuration.
+        may_be_empty: whether a file without content stands for no keys.
 
     Raises:
         ConfigError: the file cannot be read, is no YAML, holds no mapping, or has a key twice.
     """
     try:
-        content = read_document(Path(path).read_text(encoding="utf-8"), TrainConfig)
+        content = read_document(Path(path).read_text(encoding="utf-8"), model)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"config {path}: no YAML: {one_line(error)}") from None
     except ConfigError as error:
         raise ConfigError(f"config {path}: {error}") from None
+    if content is None and may_be_empty:
+        return {}
     if not isinstance(content, dict):
         raise ConfigError(f"config {path}: wanted a mapping of keys, got {shown(content)[:60]}")
     return content
