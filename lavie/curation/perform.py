@@ -18,8 +18,8 @@ from ..errors import LavieError
 from ..files import sha256_of
 from .films import read_films
 from .partial import partial_folder
-from .stage import Done, Stage, find_stage, is_done, made, wanted
-from .table import META, columns_path, content_hash, make_table, rejected_path, write_table
+from .stage import Done, Stage, find_stage, made, standings
+from .table import META, Made, columns_path, content_hash, make_table, rejected_path, write_table
 from .unit import Unit, units_of
 
 
@@ -68,13 +68,18 @@ def _perform(task: Task) -> None:
     units = units_of(out, read_films(out))
     if stage.whole is None:
         units = [unit for unit in units if unit.name == task.unit]
-    if all(is_done(stage, config, unit) for unit in units):
+    # What is read is told before the work: if it changes meanwhile, the columns are out of date at once.
+    found = standings(stage, config, units)
+    if all(standing.done for standing in found):
         return
+    sources = {standing.unit.name: standing.wanted for standing in found}
     with partial_folder(out, f"{stage.name}.{task.unit or 'all'}") as folder:
         for unit in units:
             unit.folder = folder
         for unit, done in _results(stage, config, units):
-            commit(stage, config, unit, done)
+            source = sources[unit.name]
+            assert source is not None
+            commit(stage, unit, done, source)
 
 
 def _results(stage: Stage, config: Any, units: list[Unit]) -> Iterator[tuple[Unit, Done]]:
@@ -87,15 +92,16 @@ def _results(stage: Stage, config: Any, units: list[Unit]) -> Iterator[tuple[Uni
         yield unit, stage.work(unit, config)
 
 
-def commit(stage: Stage, config: Any, unit: Unit, done: Done) -> None:
-    """Put what a stage made of a unit in its place: files beside the columns, what was refused, the columns last."""
+def commit(stage: Stage, unit: Unit, done: Done, source: Made) -> None:
+    """Put what a stage made of a unit in its place: files beside the columns, what was refused, the columns last.
+
+    `source` says what it was made of.
+    """
     assert unit.folder is not None
     table = make_table(done.columns, stage.columns)
     if "cut" in stage.reads:
         cut = unit.read("cut", ["clip"])["clip"]
         assert table["clip"].equals(cut), f"{stage.name}: its rows are not those of cut, in their order"
-    source = wanted(stage, config, unit)
-    assert source is not None
     path = columns_path(unit.out, stage.name, unit.name)
     listed = rejected_path(unit.out, stage.name, unit.name)
 

@@ -9,7 +9,7 @@ from .engine.base import Engine
 from .films import FilmList, read_films
 from .partial import sweep
 from .perform import Result, Task, perform
-from .stage import Stage, find_stage, is_done, made, wanted
+from .stage import Stage, find_stage, standings
 from .unit import Unit, units_of
 
 Progress = Callable[[int, int | None], None]
@@ -72,8 +72,9 @@ def run_stage(
     stage, units = find_stage(place), units_of(out, read_films(out))
     sweep(out)
     report = StageReport(stage.name, len(units))
-    report.waiting = tuple(unit.name for unit in units if wanted(stage, config, unit) is None)
-    tasks = _tasks(place, stage, config, [unit for unit in units if unit.name not in report.waiting])
+    found = standings(stage, config, units)
+    report.waiting = tuple(one.unit.name for one in found if one.wanted is None)
+    tasks = _tasks(place, stage, config, [one.unit for one in found if one.wanted is not None and not one.done])
     for done, (task, result, death) in enumerate(engine.map(perform, tasks, gpu=stage.gpu), start=1):
         outcome = result or Result(task.unit, death)
         if outcome.error:
@@ -88,9 +89,9 @@ def run_stage(
 def stage_status(out: Path, place: str, config: Strict, films: FilmList) -> StageStatus:
     """Return how far a stage is, with these settings."""
     stage, units = find_stage(place), units_of(out.resolve(), films)
-    found = [made(out, stage.name, unit.name) for unit in units]
-    there = [one for one in found if one is not None]
-    done = sum(is_done(stage, config, unit) for unit in units)
+    found = standings(stage, config, units)
+    there = [one.made for one in found if one.made is not None]
+    done = sum(one.done for one in found)
     return StageStatus(
         stage.name,
         done,
@@ -102,13 +103,11 @@ def stage_status(out: Path, place: str, config: Strict, films: FilmList) -> Stag
 
 
 def _tasks(place: str, stage: Stage, config: Strict, units: Sequence[Unit]) -> list[Task]:
-    """Return the tasks for the units that are out of date, the longest first."""
+    """Return the tasks for units that are out of date, the longest first."""
     settings = config.model_dump(mode="json")
-    out_of_date = [unit for unit in units if not is_done(stage, config, unit)]
     if stage.whole is not None:
-        return [Task(str(units[0].out), place, settings, None, 0.0)] if out_of_date else []
+        return [Task(str(units[0].out), place, settings, None, 0.0)] if units else []
     tasks = [
-        Task(str(unit.out), place, settings, unit.name, sum(film.seconds for film in unit.films))
-        for unit in out_of_date
+        Task(str(unit.out), place, settings, unit.name, sum(film.seconds for film in unit.films)) for unit in units
     ]
     return sorted(tasks, key=lambda task: (-task.seconds, task.unit))

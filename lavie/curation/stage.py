@@ -53,7 +53,7 @@ class Stage:
     work: "Callable[[Unit, Any], Done] | None" = None
     """What makes the columns of one unit. It writes nothing but what `Unit.partial` gives."""
     whole: "Callable[[Sequence[Unit], Any], Iterator[tuple[Unit, Done]]] | None" = None
-    """In place of `work`: what makes the columns of all units at once, for a stage that compares clips of all films."""
+    """What makes the columns of all units at once, in place of `work`; for a stage that compares clips of all films."""
     identity: Callable[[Any], dict[str, Any]] = _all_settings
     """What of the settings decides the values. A stage that reads a file puts its hash in place of its name."""
     gpu: bool = False
@@ -71,29 +71,45 @@ def find_stage(name: str) -> Stage:
     return getattr(importlib.import_module(module), attribute)
 
 
-def wanted(stage: Stage, config: Strict, unit: "Unit") -> Made | None:
-    """Return what the columns of a unit would be made of now; None while one of the stages that it reads is not done.
+@dataclass(frozen=True)
+class Standing:
+    """What the columns of one unit would be made of now, beside what they were made of."""
 
-    For a stage of the whole, `Unit.everything` says what it reads.
-    """
-    inputs = {}
-    for name in stage.reads:
-        found = _whole_hash(name, unit) if stage.whole else _hash(name, unit)
-        if found is None:
-            return None
-        inputs[name] = found
-    return Made(stage.name, stage.version, stage.identity(config), inputs)
+    unit: "Unit"
+    wanted: Made | None
+    """None while one of the stages that are read is not done."""
+    made: Made | None
+    """None where there are no columns."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the columns are there and would be made of the same now."""
+        return self.wanted is not None and self.wanted.of_the_same(self.made)
+
+
+def standings(stage: Stage, config: Strict, units: "Sequence[Unit]") -> list[Standing]:
+    """Return how a stage stands with each of some units; with all units, for a stage of the whole."""
+    identity = stage.identity(config)
+
+    def wanted(*read: "Unit") -> Made | None:
+        """Return what columns made of some units would be made of."""
+        inputs = {}
+        for name in stage.reads:
+            hashes = [(unit.name, _hash(name, unit)) for unit in read]
+            if any(found is None for _, found in hashes):
+                return None
+            inputs[name] = text_hash(hashes) if stage.whole else str(hashes[0][1])
+        return Made(stage.name, stage.version, identity, inputs)
+
+    of_all = wanted(*units) if stage.whole else None
+    return [
+        Standing(unit, of_all if stage.whole else wanted(unit), made(unit.out, stage.name, unit.name)) for unit in units
+    ]
 
 
 def made(out: Path, stage: str, unit: str) -> Made | None:
     """Return what a unit's columns of a stage were made of; None where there are none."""
     return read_made(columns_path(out, stage, unit))
-
-
-def is_done(stage: Stage, config: Strict, unit: "Unit") -> bool:
-    """Return whether a unit's columns are there and would be made of the same now."""
-    now = wanted(stage, config, unit)
-    return now is not None and now.of_the_same(made(unit.out, stage.name, unit.name))
 
 
 def _hash(name: str, unit: "Unit") -> str | None:
@@ -102,9 +118,3 @@ def _hash(name: str, unit: "Unit") -> str | None:
         return films_hash(unit.films)
     found = made(unit.out, name, unit.name)
     return None if found is None else found.content
-
-
-def _whole_hash(name: str, unit: "Unit") -> str | None:
-    """Return one hash of what a stage of the whole reads of all units."""
-    hashes = [(other.name, _hash(name, other)) for other in unit.everything]
-    return None if any(value is None for _, value in hashes) else text_hash(hashes)

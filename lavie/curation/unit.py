@@ -25,8 +25,6 @@ class Unit:
     """The folder of the films."""
     films: tuple[Film, ...]
     """Its films, in their order; the file of one is `src / film.film`."""
-    everything: "Sequence[Unit]" = ()
-    """All units, for a stage of the whole."""
     folder: Path | None = None
     """Where unfinished files go while a stage works on the unit."""
     side: dict[str, tuple[Path, Path]] = field(default_factory=dict)
@@ -67,15 +65,7 @@ class Unit:
         final = side_path(self.out, kind, self.name, suffix or SIDE[kind])
         return self.side.setdefault(kind, (self.folder / f"{self.name}.{kind}{suffix or SIDE[kind]}", final))[0]
 
-    def scratch(self) -> Path:
-        """Return a folder for files that nobody needs when the unit is done."""
-        assert self.folder is not None, "a unit has a folder only while a stage works on it"
-        return self.folder
-
 
 def units_of(out: Path, films: FilmList) -> list[Unit]:
     """Return the units of a curation, in the order of their names."""
-    units = [Unit(name, out, films.src, group) for name, group in sorted(films.units.items())]
-    for unit in units:
-        unit.everything = units
-    return units
+    return [Unit(name, out, films.src, group) for name, group in sorted(films.units.items())]
