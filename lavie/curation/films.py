@@ -132,9 +132,10 @@ def list_films(
     src, out = src.resolve(), out.resolve()
     if src == out or src.is_relative_to(out):
         raise ConfigError(f"SRC {src} lies in OUT {out}: the clips made there would be the films of the next call")
-    old = {film.film: film for film in read_films(out).films} if (out / "films.parquet").is_file() else {}
-    if old and read_films(out).src != src and not any((src / film).is_file() for film in old):
-        raise ConfigError(f"OUT {out} holds the films of {read_films(out).src}, and none of them is in {src}")
+    before = read_films(out) if (out / "films.parquet").is_file() else None
+    old = {film.film: film for film in before.films} if before else {}
+    if before and old and before.src != src and not any((src / film).is_file() for film in old):
+        raise ConfigError(f"OUT {out} holds the films of {before.src}, and none of them is in {src}")
 
     # What there is now, beside what is known.
     found: list[Film] = []
@@ -173,7 +174,8 @@ def list_films(
         kept.append(replace(film, unit=f"{number:06d}"))
         filled += max(film.seconds, 1e-9)
     result = FilmList(src, tuple(kept))
-    _write(out, result)
+    if result != before:  # so that the file's time of writing tells of changes
+        _write(out, result)
     gone = tuple(name for name in old if name not in now)
     return Listed(result, len(new), tuple(sorted(changed)), gone, tuple(rejected), passed)
 
@@ -184,10 +186,8 @@ def _same(a: Film, b: Film) -> bool:
 
 
 def _write(out: Path, films: FilmList) -> None:
-    """Write the list unless it is already what is there, so that its time of writing tells of changes."""
+    """Write the list."""
     path = out / "films.parquet"
-    if path.is_file() and read_films(out) == films:
-        return
     out.mkdir(parents=True, exist_ok=True)
     names = [field.name for field in fields(Film)]
     rows = [asdict(film) for film in films.films]

@@ -106,7 +106,7 @@ class Row(NamedTuple):
     features: np.ndarray
     """(D,), by the extractor; empty without one."""
     cosine: float
-    """Of the caption and the frames, by CLIP; 0 without it."""
+    """The cosine of the caption and the frames, by CLIP; 0 without it."""
     motion: float
     """See `_motion`."""
 

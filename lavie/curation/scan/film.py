@@ -106,14 +106,12 @@ def scan_frames(file: BinaryIO) -> Iterator[Any]:
                 luma = to_luma.reformat(frame, format="gray").to_ndarray()
                 bars.add(luma[top : frame.height - bottom, left : frame.width - right])
             if len(rows) == PART:
-                yield np.minimum(rows, np.finfo(np.float16).max).astype(np.float16)
-                yield np.array(stamps, np.int64)
+                yield from _part(rows, stamps)
                 rows, stamps = [], []
         if not times:
             raise DataError("the video stream holds no frame that decodes")
         if rows:
-            yield np.minimum(rows, np.finfo(np.float16).max).astype(np.float16)
-            yield np.array(stamps, np.int64)
+            yield from _part(rows, stamps)
 
         nominal = float(stream.average_rate) if stream.average_rate else None
         base = frame.time_base
@@ -135,6 +133,12 @@ def scan_frames(file: BinaryIO) -> Iterator[Any]:
             "time_base": [base.numerator, base.denominator],
             "crop": None if box is None else shown_box(box, stored, facts),
         }
+
+
+def _part(rows: list[tuple[float, ...]], stamps: list[int]) -> Iterator[np.ndarray]:
+    """Yield the values of some frames as float16, at most its largest number, and their time stamps."""
+    yield np.minimum(rows, np.finfo(np.float16).max).astype(np.float16)
+    yield np.array(stamps, np.int64)
 
 
 def shown_box(box: tuple[int, int, int, int], size: tuple[int, int], facts: dict[str, Any]) -> list[int]:

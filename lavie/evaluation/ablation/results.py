@@ -19,7 +19,7 @@ class Result:
     arm: str
     seed: int
     config_hash: str
-    """Of all that decides the result but the seed."""
+    """The hash of all that decides the result but the seed."""
     steps: int
     """Training steps of this arm."""
     values: dict[str, float | None]
@@ -27,7 +27,7 @@ class Result:
     scores: dict[str, list[float | None]]
     """The measures of single samples by name, in the order in which they were drawn: that of the other arms too."""
     weights_sha256: str
-    """Of the file of the averaged weights: on one machine a second run gives the same."""
+    """The SHA-256 of the file of the averaged weights: on one machine a second run gives the same."""
     seconds: dict[str, float]
     """What training and drawing took, and the seconds of processors of the training, which other work does not
     move much; after a cut, those of the last part."""

@@ -20,7 +20,7 @@ CODE = 1
 """Raised when the same protocol would give other numbers than before."""
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-"""Of the pixels that OpenAI's CLIP was trained on, red, green, blue, in [0, 1]."""
+"""The mean and the deviation of the pixels that OpenAI's CLIP was trained on: red, green, blue, in [0, 1]."""
 
 Triple = tuple[float, float, float]
 
