@@ -1,15 +1,17 @@
 """What the commands `lavie curate ...` share: where the work is done, and what is printed of a stage."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..config.curate import CurateConfig
-from ..config.curate_engine import EngineConfig
 from ..console import make_console, progress_bar
 from ..errors import DataError
 from .tables import SHOWN
+
+if TYPE_CHECKING:
+    from ..config.curate import CurateConfig
+    from ..config.curate_engine import EngineConfig
 
 Out = Annotated[Path, typer.Argument(help="Folder of the curation.")]
 Changes = Annotated[
@@ -33,7 +35,7 @@ def engine_changes(engine: str | None, workers: int | None, address: str | None)
     return {"engine": {"engine": engine, "workers": workers, "address": address}}
 
 
-def bring_up_to_date(out: Path, stages: dict[str, Any], engine_config: EngineConfig) -> None:
+def bring_up_to_date(out: Path, stages: dict[str, Any], engine_config: "EngineConfig") -> None:
     """Have stages done, in their order, and print what came of each.
 
     Args:
@@ -67,7 +69,7 @@ def bring_up_to_date(out: Path, stages: dict[str, Any], engine_config: EngineCon
         raise DataError(f"{failed} units failed, each with its reason above: the same command tries them again")
 
 
-def settings(out: Path, config: Path | None, changes: list[str] | None, given: dict[str, Any]) -> CurateConfig:
+def settings(out: Path, config: Path | None, changes: list[str] | None, given: dict[str, Any]) -> "CurateConfig":
     """Return the settings of a command, and keep them in OUT if it is a curation."""
     from ..config.curate import keep, load_curate
 
