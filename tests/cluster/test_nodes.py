@@ -67,7 +67,7 @@ def test_the_doctor_names_every_difference(cluster, data, tmp_path):
     finally:
         cluster.stop(*started)
     one, two = (re.escape(node.name) for node in cluster.nodes)
-    assert re.search(rf"error: learning_rate: 0.004 on {one} \(rank 0\); 0.5 on {two} \(rank 1\)", printed), printed
+    assert re.search(rf"error: learning_rate: 0.002 on {one} \(rank 0\); 0.5 on {two} \(rank 1\)", printed), printed
     assert re.search(
         rf"error: code: lavie/training/objective.py differ: .* on {one} \(rank 0\), another on {two}", printed
     )

@@ -131,7 +131,7 @@ def test_differences_stop_every_rank(rendered):
     one, two = together(lambda: take_part(a, facts[0]), lambda: take_part(b, facts[1]))
     assert one.faults == two.faults
     (fault,) = one.faults
-    assert fault.startswith("learning_rate: 0.004 on node0 (rank 0); 0.001 on node1 (rank 1): start every rank with")
+    assert fault.startswith("learning_rate: 0.002 on node0 (rank 0); 0.001 on node1 (rank 1): start every rank with")
     assert exit_code(one) == FAILED
 
 

@@ -131,7 +131,7 @@ def test_a_machine_where_dali_does_not_run_is_told_once(samples, monkeypatch):
         outcome, why = opened(*samples[key], [0, 7], 40, 56)
         assert outcome == "not compared"
         assert why == "DALI does not run in a process with limits: the process that decodes media does not start: " + (
-            f"{sys.executable} -m lavie.data.prepare.sandbox"
+            f"{sys.executable} -m lavie.data.prepare.sandbox_child"
         )
     opened.close()
 
