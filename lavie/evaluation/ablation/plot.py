@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -60,8 +61,9 @@ def _panel(axes: Axes, ablation: Ablation, results: Sequence[Result], measure: s
         axes.set_ylim(-0.04, 1.04)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_title(label_text(_title(measure)), fontsize=9, loc="left")
-    labels = [arm.label.replace(", ", ",\n").replace(" (", "\n(") for arm in ablation.arms.values()]
-    axes.set_xticks(range(len(labels)), list(map(label_text, labels)), fontsize=7)
+    # Line by line, for a label's text has no line ends.
+    labels = ["\n".join(map(label_text, wrap(arm.label, 13))) for arm in ablation.arms.values()]
+    axes.set_xticks(range(len(labels)), labels, fontsize=7)
     axes.tick_params(axis="y", labelsize=8)
     axes.set_xlim(-0.5, len(labels) - 0.5)
     axes.grid(True, axis="y", color="0.9")
