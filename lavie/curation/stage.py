@@ -44,8 +44,9 @@ class Stage:
     """The folder of its columns."""
     version: int
     """To be raised when the same settings come to give other values."""
-    reads: tuple[str, ...]
-    """The stages whose columns, or files beside them, of the same unit it reads; "films" for the films themselves."""
+    reads: "tuple[str, ...] | Callable[[Any], tuple[str, ...]]"
+    """The stages whose columns, or files beside them, of the same unit it reads; "films" for the films themselves. A
+    function of the settings where these decide which stages are read."""
     config: type[Strict]
     """The type of its settings."""
     columns: Mapping[str, str]
@@ -58,6 +59,10 @@ class Stage:
     """What of the settings decides the values. A stage that reads a file puts its hash in place of its name."""
     gpu: bool = False
     """Whether it runs a network that wants a GPU where there is one."""
+
+    def sources(self, config: Strict) -> tuple[str, ...]:
+        """Return the stages that it reads with these settings, as `reads` says."""
+        return self.reads(config) if callable(self.reads) else self.reads
 
 
 STAGES: dict[str, str] = {"scan": "lavie.curation.scan.stage:SCAN"}
@@ -94,7 +99,7 @@ def standings(stage: Stage, config: Strict, units: "Sequence[Unit]") -> list[Sta
     def wanted(*read: "Unit") -> Made | None:
         """Return what columns made of some units would be made of."""
         inputs = {}
-        for name in stage.reads:
+        for name in stage.sources(config):
             hashes = [(unit.name, _hash(name, unit)) for unit in read]
             if any(found is None for _, found in hashes):
                 return None

@@ -67,6 +67,9 @@ def init_distributed(store: dist.Store | None = None) -> torch.device:
             timeout=default_pg_timeout,
             device_id=device if cuda and place.world_size > 1 else None,
         )
+        # A rank has its connections before the others have theirs. One that found an error and left now would cut
+        # theirs off, and they would tell of a broken connection in place of the error.
+        dist.barrier()
     return device
 
 
