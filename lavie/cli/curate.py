@@ -19,6 +19,7 @@ from .curate_common import (
     engine_changes,
     settings,
 )
+from .curate_shards import shards_command
 from .tables import print_counts, print_first
 
 app = typer.Typer(
@@ -40,6 +41,9 @@ def scan_command(
     find_films(src, out)
     found = settings(out, config, changes, engine_changes(engine, workers, address))
     bring_up_to_date(out, {"scan": found.scan}, found.engine)
+
+
+app.command("shards")(shards_command)
 
 
 @app.command("status")

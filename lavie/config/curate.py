@@ -8,6 +8,7 @@ from ..files import replacing
 from .base import Strict
 from .curate_engine import EngineConfig
 from .curate_scan import ScanConfig
+from .curate_shards import ShardsConfig
 from .load import dump_yaml, read_yaml, validate
 from .overrides import merge, parse_overrides
 
@@ -22,6 +23,8 @@ class CurateConfig(Strict):
     """Where the work is done."""
     scan: ScanConfig = ScanConfig()
     """What is measured of every frame."""
+    shards: ShardsConfig = ShardsConfig()
+    """How the selected clips are written for training."""
 
 
 def load_curate(
