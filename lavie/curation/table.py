@@ -30,13 +30,14 @@ SIDE = {"frames": ".npz", "clips": ".tar"}
 
 
 def arrow() -> Any:
-    """Return the module pyarrow, with `pyarrow.parquet` loaded.
+    """Return the module pyarrow, with `pyarrow.compute` and `pyarrow.parquet` loaded.
 
     Raises:
         ConfigError: it is not installed.
     """
     try:
         import pyarrow
+        import pyarrow.compute
         import pyarrow.parquet
     except ImportError:
         raise ConfigError("lavie curate needs pyarrow: pip install 'lavie[curate]'") from None
