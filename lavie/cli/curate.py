@@ -20,6 +20,7 @@ from .curate_common import (
     settings,
 )
 from .curate_select import select_command
+from .curate_shards import shards_command
 from .tables import print_counts, print_first
 
 app = typer.Typer(
@@ -41,6 +42,9 @@ def scan_command(
     find_films(src, out)
     found = settings(out, config, changes, engine_changes(engine, workers, address))
     bring_up_to_date(out, {"scan": found.scan}, found.engine)
+
+
+app.command("shards")(shards_command)
 
 
 @app.command("status")

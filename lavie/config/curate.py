@@ -9,6 +9,7 @@ from .base import Strict
 from .curate_engine import EngineConfig
 from .curate_scan import ScanConfig
 from .curate_select import SelectConfig
+from .curate_shards import ShardsConfig
 from .load import dump_yaml, read_yaml, validate
 from .overrides import merge, parse_overrides
 
@@ -25,6 +26,8 @@ class CurateConfig(Strict):
     """What is measured of every frame."""
     select: SelectConfig = SelectConfig()
     """Which clips are kept."""
+    shards: ShardsConfig = ShardsConfig()
+    """How the selected clips are written for training."""
 
 
 def stage_config(config: CurateConfig, stage: str) -> Strict:

@@ -65,7 +65,7 @@ def gather(units: Sequence[Unit], wanted: Wanted) -> Gathered:
 
 
 def _gather(part: tuple[str, list[str], dict[str, Sequence[str]]]) -> Any:
-    """Return the columns of some units, those that are not cut, and faults; the message of a DataError in their place."""
+    """Return the columns of some units, those that are not cut, and faults; or the message of a DataError."""
     pa = arrow()
     out, units, wanted = part
     tables, uncut, faults = [], [], []

@@ -100,10 +100,8 @@ def check_type(rule: Rule, kind: "pa.DataType") -> None:
     }
     asks = "among" if rule.among else "equals" if rule.equals is not None else "min or max"
     if rule.empty is None and not fits[asks]:
-        wanted = [name for name, fit in fits.items() if fit]
-        raise ConfigError(
-            f"select.rules: {rule.column} is of type {kind}, and its rule sets {asks}: wanted {' or '.join([*wanted, 'empty'])}"
-        )
+        wanted = " or ".join([*(name for name, fit in fits.items() if fit), "empty"])
+        raise ConfigError(f"select.rules: {rule.column} is of type {kind}, and its rule sets {asks}: wanted {wanted}")
 
 
 def with_derived(table: "pa.Table", names: Sequence[str]) -> "pa.Table":

@@ -1,10 +1,9 @@
 """A curation whose columns a test writes by hand: stages without films or work, put in the place of the real ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from lavie.config.base import Strict
 from lavie.curation import stage as stages
@@ -44,15 +43,24 @@ ALL = {found.name: found for found in (CUT, MOVES, MARKS, TEXT, TOWER, ALIKE, WO
 PLACES = ("CUT", "MOVES", "MARKS", "TEXT", "TOWER", "ALIKE", "WORDS", "ALIGN")
 
 
-def use(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put these stages in the place of the real ones until the test ends."""
+@contextmanager
+def in_place() -> Iterator[None]:
+    """Put these stages in the place of the real ones until the block ends."""
+    real = {name: place for name, place in stages.STAGES.items() if name != "scan"}
     places = {stage: f"{__name__}:{name}" for stage, name in zip(ALL, PLACES, strict=True)}
-    for name in set(stages.STAGES) - {"scan"}:
-        monkeypatch.delitem(stages.STAGES, name)
-    for name, place in places.items():
-        monkeypatch.setitem(stages.STAGES, name, place)
+    _exchange(real, places)
+    try:
+        yield
+    finally:
+        _exchange(places, real)
+
+
+def _exchange(old: Mapping[str, str], new: Mapping[str, str]) -> None:
+    """Take stages out of the list, and others in."""
+    for name in old:
+        del stages.STAGES[name]
+    stages.STAGES.update(new)
     stages.find_stage.cache_clear()
-    monkeypatch.setattr(stages, "find_stage", stages.find_stage)
 
 
 def list_units(root: Path, count: int) -> Path:
