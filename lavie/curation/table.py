@@ -6,6 +6,7 @@ OUT/frames/<unit>.npz                values of every decoded frame
 OUT/clips/<unit>.tar                 the clips, read by offset
 OUT/rejected/<stage>/<unit>.jsonl    what was refused, with its reason
 OUT/partial/                         what is being written now
+OUT/cache/                           what is read fast, made of the rest; it may be deleted
 """
 
 import functools

@@ -48,7 +48,7 @@ def select(out: Path, config: SelectConfig) -> Funnel:
     out, rules = out.resolve(), config.chosen
     wanted = needed(_columns_of(rules, config.rules is None), [*COPIED, *SHOWN])
     units = units_of(out, read_films(out))
-    gathered = gather(units, wanted)
+    gathered = gather(out, units, wanted)
     table = with_derived(gathered.table, [rule.column for rule in rules])
     measured = _measured(table, rules, gathered, len(units) - len(gathered.uncut), config.rules is None)
     verdicts = [verdict(table, rule) for rule in measured]

@@ -8,6 +8,7 @@ import yaml
 
 from lavie.cli import main as cli
 from lavie.config.curate_select import DEFAULT_RULES, Rule, SelectConfig
+from lavie.curation.select import gather
 from lavie.curation.select.rules import survivors
 from lavie.curation.select.select import read_selection, select
 from lavie.errors import ConfigError, DataError
@@ -146,6 +147,27 @@ def test_a_unit_that_a_stage_has_not_done_has_no_values_and_is_named(out, tmp_pa
             assert select(out, SelectConfig()).uncut == ("000000",)
     with pytest.raises(DataError, match="no unit is cut: `lavie curate cut"):
         select(out, SelectConfig())
+
+
+def test_many_units_are_read_once_and_again_when_a_file_changes(out, monkeypatch):
+    asked = []
+
+    class Here:
+        def map(self, work, items):
+            asked.append(len(items))
+            return ((item, work(item), "") for item in reversed(items))  # answers come in any order
+
+    expected = select(out, SelectConfig()), (out / "select/selection.parquet").read_bytes()
+    monkeypatch.setattr(gather, "PART", 1)
+    monkeypatch.setattr(gather, "LocalEngine", lambda workers: Here())
+    for _ in range(2):
+        assert (select(out, SelectConfig()), (out / "select/selection.parquet").read_bytes()) == expected
+    assert asked == [2]
+    select(out, SelectConfig(rules=(Rule(column="overlay_area", max=1, missing="keep"),)))
+    columns.write(out, 1, "motion", [row | {"luma": 0.0} for row in SECOND])
+    assert select(out, SelectConfig()).kept.clips == 1 and asked == [2, 2, 2]
+    (out / "cache/gathered.arrow").write_bytes(b"damaged")
+    assert select(out, SelectConfig()).kept.clips == 1 and asked == [2, 2, 2, 2]
 
 
 def test_survivors_of_every_kind_of_rule():
