@@ -1,7 +1,6 @@
 """CLIP from a local folder of transformers, or from one of OpenAI's files: unit embeddings of frames and captions."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 
 from ...errors import CheckpointError
 from ...models.text_encoder import read_tokenizer
+from ..json_text import parse_json
 from .openai_file import read_archive, require_known, to_transformers
 from .protocol import DEVIATION, MEAN, FrameProtocol, prepare
 
@@ -86,7 +86,7 @@ def load_clip(weights: Path, device: torch.device) -> ClipNetwork:
 
     # transformers would make a network with random weights of another model's folder, or ask the internet for it.
     try:
-        kind = json.loads((weights / "config.json").read_text(encoding="utf-8")).get("model_type")
+        kind = parse_json((weights / "config.json").read_bytes()).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"--weights {weights}: no config.json that can be read: {error}; wanted a CLIP folder of transformers, "
@@ -160,10 +160,18 @@ def _pixels(folder: Path) -> tuple[Any, Any]:
     if not path.is_file():
         return MEAN, DEVIATION
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return values.get("image_mean", MEAN), values.get("image_std", DEVIATION)
+        values = parse_json(path.read_bytes())
+        mean, deviation = values.get("image_mean", MEAN), values.get("image_std", DEVIATION)
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"--weights {path}: cannot be read: {error}") from None
+    try:
+        found = FrameProtocol(mean=mean, deviation=deviation)
+    except ValueError:
+        raise CheckpointError(
+            f"--weights {path}: image_mean {mean} and image_std {deviation}: wanted three numbers each, those of "
+            "image_std above 0"
+        ) from None
+    return found.mean, found.deviation
 
 
 def _identity(model: Any) -> str:

@@ -73,6 +73,10 @@ def test_pixels_are_as_the_folder_says(folder, tmp_path):
         (tmp_path / "a/preprocessor_config.json").write_text(text)
         with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: cannot be read"):
             load_clip(tmp_path / "a", CPU)
+    for wrong in ({"image_std": [0.5, 0, 0.5]}, {"image_mean": 0.5}, {"image_mean": [0.5, 0.5]}, {"image_std": "abc"}):
+        (tmp_path / "a/preprocessor_config.json").write_text(json.dumps(wrong))
+        with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: image_mean .* wanted three numbers"):
+            load_clip(tmp_path / "a", CPU)
 
 
 def test_what_is_no_whole_clip_is_refused(folder, tmp_path):

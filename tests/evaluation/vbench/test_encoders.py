@@ -147,6 +147,9 @@ def test_folders_that_are_no_dino_are_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     with pytest.raises(CheckpointError, match=r"weights are missing, as layers.2"):
         Dino(tmp_path, CPU)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_std": [0.5, 0.5, 0]}))
+    with pytest.raises(CheckpointError, match="those of image_std above 0"):
+        Dino(tmp_path, CPU)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": 0.5}))
     with pytest.raises(CheckpointError, match="wanted three numbers"):
         Dino(tmp_path, CPU)
