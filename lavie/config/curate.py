@@ -7,6 +7,7 @@ from typing import Any
 from ..files import replacing
 from .base import Strict
 from .curate_engine import EngineConfig
+from .curate_quality import QualityConfig
 from .curate_scan import ScanConfig
 from .curate_select import SelectConfig
 from .curate_shards import ShardsConfig
@@ -26,6 +27,8 @@ class CurateConfig(Strict):
     """What is measured of every frame."""
     select: SelectConfig = SelectConfig()
     """Which clips are kept."""
+    quality: QualityConfig = QualityConfig()
+    """Which of these are the best."""
     shards: ShardsConfig = ShardsConfig()
     """How the selected clips are written for training."""
 
