@@ -6,6 +6,7 @@ from typing import Any
 
 from ..files import replacing
 from .base import Strict
+from .curate_cut import CutConfig
 from .curate_engine import EngineConfig
 from .curate_scan import ScanConfig
 from .curate_shards import ShardsConfig
@@ -23,6 +24,8 @@ class CurateConfig(Strict):
     """Where the work is done."""
     scan: ScanConfig = ScanConfig()
     """What is measured of every frame."""
+    cut: CutConfig = CutConfig()
+    """Where films are cut, and what becomes a clip."""
     shards: ShardsConfig = ShardsConfig()
     """How the selected clips are written for training."""
 

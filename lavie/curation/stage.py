@@ -65,7 +65,7 @@ class Stage:
         return self.reads(config) if callable(self.reads) else self.reads
 
 
-STAGES: dict[str, str] = {"scan": "lavie.curation.scan.stage:SCAN"}
+STAGES: dict[str, str] = {"scan": "lavie.curation.scan.stage:SCAN", "cut": "lavie.curation.cut.stage:CUT"}
 """The stages in their order, each with the place of its `Stage`, which is imported when it is needed."""
 
 
