@@ -35,5 +35,7 @@ def cut_command(
 ) -> None:
     """Cut the films into clips of one shot each: copied where that is exact to the frame, encoded where it is not."""
     given = {"splitter": splitter, "min_frames": min_frames, "max_seconds": max_seconds}
+    from ..config.curate import stage_config
+
     found = settings(out, config, changes, {"cut": given} | engine_changes(engine, workers, address))
-    bring_up_to_date(out, {"cut": found.cut}, found.engine)
+    bring_up_to_date(out, {"cut": stage_config(found, "cut")}, found.engine)

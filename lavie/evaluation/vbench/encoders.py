@@ -16,6 +16,7 @@ from ...config.base import Positive, Strict
 from ...errors import CheckpointError, DataError
 from ..clip_network.network import load_clip
 from ..clip_network.protocol import DEVIATION, MEAN
+from ..finite import require_finite, require_numbers
 from ..json_text import parse_json
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -120,6 +121,7 @@ class Dino:
         shaped = all(config.get(key, value) == value for key, value in DINO_B16.items())
         self.is_vbenchs = shaped and (self.path.mean, self.path.deviation) == IMAGENET
         self.name = f"{kind} ({config.get('hidden_size', 768)}, patch {config.get('patch_size', 16)})"
+        self._source = f"--dino {folder}"
         self._model, self._device = _load(folder, kind).requires_grad_(False).eval().to(device), device
         self.sha256 = _identity(self._model)
 
@@ -132,7 +134,7 @@ class Dino:
             # cuDNN would round to TF32 otherwise, which moves a cosine in the fourth digit.
             with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
                 hidden = self._model(pixel_values=pixels, **options).last_hidden_state
-            found.append(F.normalize(hidden[:, 0].float(), dim=-1).cpu())
+            found.append(require_numbers(F.normalize(hidden[:, 0].float(), dim=-1).cpu(), self._source))
         return torch.cat(found)
 
 
@@ -186,6 +188,7 @@ def _load(folder: Path, kind: str) -> Any:
         raise CheckpointError(f"--dino {folder}: no weights that can be read: {error}") from None
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(f"--dino {folder}: {len(missing)} weights are missing, as {missing[0]}")
+    require_finite(sorted(model.state_dict().items()), f"--dino {folder}")
     if kind == "vit":
         embeddings = model.embeddings
         embeddings.interpolate_pos_encoding = lambda x, height, width: _positions(embeddings, height, width)

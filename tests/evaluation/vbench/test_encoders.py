@@ -4,7 +4,7 @@ from hashlib import sha256
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from lavie.errors import CheckpointError, DataError
@@ -161,6 +161,11 @@ def test_folders_that_are_no_dino_are_refused(tmp_path):
         Dino(tmp_path, CPU)
     save_vit(tmp_path)
     (tmp_path / "preprocessor_config.json").unlink()
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["layernorm.bias"][0] = torch.nan
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"--dino .*: layernorm\.bias holds NaN or infinity"):
+        Dino(tmp_path, CPU)
     (tmp_path / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(CheckpointError, match="no weights that can be read"):
         Dino(tmp_path, CPU)
