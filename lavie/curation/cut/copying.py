@@ -16,23 +16,24 @@ from typing import Any
 
 import av
 
-FORMATS = {"h264": "mp4", "hevc": "mp4", "vp8": "webm", "vp9": "webm", "av1": "webm"}
-"""The codecs that are copied, and the containers for them; a film in an mp4 stays one where mp4 takes its codec."""
-IN_MP4 = ("h264", "hevc", "vp9", "av1")
+MUXERS = {"mp4": "mp4", "webm": "webm", "mkv": "matroska"}
+"""The formats of copied clips, each with FFmpeg's name of what writes it."""
+CODECS = {"h264": "mp4 mkv", "hevc": "mp4 mkv", "vp8": "webm", "vp9": "mp4 webm", "av1": "mp4 webm"}
+"""The codecs that are copied, each with its formats: that of an mp4 or mov first, that of a Matroska film last."""
 NO_KEYFRAME = "its first frame is no keyframe"
 EXACT_BYTES = {"fflags": "+bitexact"}
 """The option of a container with which it holds neither random numbers nor versions of FFmpeg."""
 
 
 def clip_format(codec: str, container: Any) -> str:
-    """Return the format of a copied clip: mp4 or webm.
+    """Return the format of a copied clip, one of MUXERS: its film's family, whose clock has the same ticks.
 
     Args:
-        codec: FFmpeg's name of the film's codec, one of FORMATS.
+        codec: FFmpeg's name of the film's codec, one of CODECS.
         container: the open film.
     """
-    is_mp4 = "mp4" in container.format.name.split(",")
-    return "mp4" if is_mp4 and codec in IN_MP4 else FORMATS[codec]
+    formats = CODECS[codec].split()
+    return formats[-1] if "matroska" in container.format.name.split(",") else formats[0]
 
 
 def packets_of(
@@ -80,14 +81,14 @@ def muxed(packets: Sequence[av.Packet], stream: av.VideoStream, format: str) -> 
     Args:
         packets: of `stream`, in their order.
         stream: the video stream of the film.
-        format: mp4 or webm.
+        format: one of MUXERS.
 
     Raises:
         av.FFmpegError or ValueError: the container does not take them.
     """
     file = io.BytesIO()
     first = min(packet.pts for packet in packets if packet.pts is not None)
-    with av.open(file, "w", format=format, container_options=EXACT_BYTES) as out:
+    with av.open(file, "w", format=MUXERS[format], container_options=EXACT_BYTES) as out:
         # Without "opaque" PyAV looks for an encoder of the codec's decoder, and libdav1d has none.
         copied = out.add_stream_from_template(stream, opaque=True)
         for packet in packets:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...data.media.shown import UPRIGHT
-from .copying import FORMATS
+from .copying import CODECS
 from .encoding import AS_STORED
 
 CROPPED = "cropped by the container"
@@ -18,7 +18,7 @@ def reasons_of_film(film: Mapping[str, Any]) -> list[str]:
         film: its row in the table of the scan.
     """
     told = {
-        f"codec {film['codec']}": film["codec"] not in FORMATS,
+        f"codec {film['codec']}": film["codec"] not in CODECS,
         f"{film['bit_depth']} bits": film["bit_depth"] > 8,
         f"pixels {film['pix_fmt']}": film["bit_depth"] <= 8 and film["pix_fmt"] not in AS_STORED,
         "high dynamic range": film["transfer"] is not None,

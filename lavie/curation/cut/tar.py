@@ -18,7 +18,7 @@ class ClipTar:
         Args:
             path: of the file.
         """
-        self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)
+        self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 (closed by __exit__)
 
     def __enter__(self) -> Self:
         return self
