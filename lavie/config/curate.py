@@ -4,10 +4,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from ..files import replacing
 from .base import Strict
+from .curate_dedup import DedupConfig
 from .curate_engine import EngineConfig
 from .curate_scan import ScanConfig
+from .curate_score import ClipConfig, HashConfig, MotionConfig, ScorerConfig, TextConfig
 from .load import dump_yaml, read_yaml, validate
 from .overrides import merge, parse_overrides
 
@@ -22,6 +26,18 @@ class CurateConfig(Strict):
     """Where the work is done."""
     scan: ScanConfig = ScanConfig()
     """What is measured of every frame."""
+    motion: MotionConfig = MotionConfig()
+    """What is gathered of that for each clip."""
+    hash: HashConfig = HashConfig()
+    """What tells duplicates and overlays."""
+    text: TextConfig = TextConfig()
+    """Text in the picture."""
+    clip: ClipConfig = ClipConfig()
+    """Embeddings and aesthetic ratings."""
+    scorers: dict[str, ScorerConfig] = Field(default_factory=dict)
+    """Scorers of other packages that are run, by name."""
+    dedup: DedupConfig = DedupConfig()
+    """Which clips count as duplicates."""
 
 
 def load_curate(
