@@ -19,6 +19,9 @@ from .curate_common import (
     engine_changes,
     settings,
 )
+from .curate_score import dedup_command, score_command
+from .curate_select import select_command
+from .curate_shards import shards_command
 from .tables import print_counts, print_first
 
 app = typer.Typer(
@@ -42,10 +45,16 @@ def scan_command(
     bring_up_to_date(out, {"scan": found.scan}, found.engine)
 
 
+app.command("score")(score_command)
+app.command("dedup")(dedup_command)
+app.command("shards")(shards_command)
+
+
 @app.command("status")
 def status_command(out: Out) -> None:
     """Show how far each stage is, with the settings last used."""
-    from ..config.curate import load_curate
+    from ..config.curate import load_curate, stage_config
+    from ..config.curate_score import SCORER
     from ..curation.films import read_films
     from ..curation.run import stage_status
     from ..curation.stage import STAGES
@@ -54,13 +63,16 @@ def status_command(out: Out) -> None:
     table = Table()
     for name in ("stage", "done", "out of date", "missing", "rows", "rejected"):
         table.add_column(name, justify="left" if name == "stage" else "right")
-    for stage in STAGES:
-        found = stage_status(out, stage, getattr(config, stage), films)
+    for stage in (*STAGES, *(f"{SCORER}{name}" for name in config.scorers)):
+        found = stage_status(out, stage, stage_config(config, stage), films)
         numbers = (found.done, found.stale, found.missing, found.rows, found.rejected)
         table.add_row(stage, *map(str, numbers))
     console = make_console()
     console.print(f"{len(films.films)} films of {films.src} in {len(films.units)} units")
     console.print(table)
+
+
+app.command("select")(select_command)
 
 
 def find_films(src: Path, out: Path) -> None:

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from .base import OptionalPath, Strict
 
+SCORER = "score-"
+"""What the names of the stages of other packages' scorers begin with."""
+
 
 class MotionConfig(Strict):
     """Motion, light and sharpness of each clip, from the values that the scan kept of every frame."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config.base import Strict
+from ..config.curate_score import SCORER
 from ..data.shards.index_file import Rejected
 from .films import films_hash
 from .table import Made, columns_path, read_made, text_hash
@@ -74,8 +75,6 @@ STAGES: dict[str, str] = {
     "dedup": "lavie.curation.dedup.stage:DEDUP",
 }
 """The stages in their order, each with the place of its `Stage`, which is imported when it is needed."""
-SCORER = "score-"
-"""What the names of the stages of other packages' scorers begin with (see `score.plugins`)."""
 
 
 @functools.cache

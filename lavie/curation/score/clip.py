@@ -76,7 +76,10 @@ def load_network(model: str) -> "ClipNetwork":
 
     from ...evaluation.clip_network.network import load_clip
 
-    return load_clip(Path(model), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        return load_clip(Path(model), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace("--weights", "clip.model (--clip)")) from None
 
 
 @functools.lru_cache(maxsize=1)
@@ -88,7 +91,10 @@ def _head(path: str, network: "ClipNetwork") -> "AestheticHead":
     """
     from ...evaluation.aesthetic import AestheticHead
 
-    head = AestheticHead(Path(path))
+    try:
+        head = AestheticHead(Path(path))
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace("--head", "clip.head (--head)")) from None
     if head.width != network.width:
         raise CheckpointError(
             f"clip.head (--head) {path} takes {head.width} numbers, and the CLIP of clip.model (--clip) gives "

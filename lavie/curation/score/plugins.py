@@ -30,10 +30,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...config.curate_score import ScorerConfig
-from ...errors import ConfigError, DataError, LavieError
+from ...config.curate_score import SCORER, ScorerConfig
+from ...errors import DataError, LavieError
 from ..pictures import look_at_clips, midpoints
-from ..stage import SCORER, Done, Stage
+from ..stage import Done, Stage
 from ..unit import Unit
 
 GROUP = "lavie.scorers"
@@ -61,33 +61,17 @@ class ScorerFactory(Protocol):
 
 
 def installed_scorers() -> dict[str, EntryPoint]:
-    """Return the entry points of all scorers that are installed, by name.
-
-    Raises:
-        ConfigError: two packages offer one of the same name.
-    """
-    found: dict[str, EntryPoint] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
-        other = found.setdefault(point.name, point)
-        if other.value != point.value:
-            raise ConfigError(f"scorer {point.name}: both {other.value} and {point.value} have this name: remove one")
-    return found
+    """Return the entry points of the installed scorers by name; of two of one name, the first by its value."""
+    points = sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value), reverse=True)
+    return {point.name: point for point in points}
 
 
 def plugin_stage(name: str) -> Stage:
-    """Return the stage of a scorer; if it cannot be loaded, one whose units all fail with the reason.
-
-    Raises:
-        ConfigError: no package that is installed offers it.
-    """
-    installed = installed_scorers()
-    if name not in installed:
-        known = ", ".join(installed) or "none"
-        raise ConfigError(f"no scorer {name} is installed (entry points of {GROUP}): wanted one of {known}")
+    """Return the stage of a scorer; if that cannot be loaded, one whose units all fail with the reason."""
     try:
-        factory, columns = _load(installed[name])
+        factory, columns = _load(name)
     except Exception as error:  # whatever the package raises when it is imported
-        reason = f"scorer {name} ({installed[name].value}) cannot be loaded: {type(error).__name__}: {error}"
+        reason = f"scorer {name} cannot be loaded: {type(error).__name__}: {error}"
 
         def fail(unit: Unit, config: ScorerConfig) -> Done:
             """Say why nothing can be scored."""
@@ -105,14 +89,17 @@ def plugin_stage(name: str) -> Stage:
     return Stage(f"{SCORER}{name}", version, ("cut",), ScorerConfig, types, work=work, gpu=gpu)
 
 
-def _load(point: EntryPoint) -> tuple[Any, tuple[str, ...]]:
-    """Return what an entry point names, and its columns.
+def _load(name: str) -> tuple[Any, tuple[str, ...]]:
+    """Return what the entry point of a scorer names, and its columns.
 
     Raises:
-        DataError: its columns are none.
+        DataError: there is none, or its columns are none.
         Exception: whatever the import raises.
     """
-    factory = point.load()
+    installed = installed_scorers()
+    if name not in installed:
+        raise DataError(f"no package here offers it by an entry point of {GROUP}")
+    factory = installed[name].load()
     columns = getattr(factory, "columns", None)
     names = tuple(columns) if isinstance(columns, (tuple, list)) else ()
     fine = all(isinstance(n, str) and n.isidentifier() and n == n.lower() and n != "clip" for n in names)

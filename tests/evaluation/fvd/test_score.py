@@ -169,6 +169,21 @@ def test_geometry_moves_fvd_by_hundreds_and_antialiasing_by_little():
     assert 0 < frechet(cropped, smooth) < 50
 
 
+class NoNumbers(torch.nn.Module):
+    """A module that divides by the standard deviation of a clip, which is 0 for black clips."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x.mean(dim=[2, 3, 4]) + 1) / x.flatten(1).std(dim=1, keepdim=True)
+
+
+def test_a_module_that_gives_no_number_is_named_and_the_clip_is_not_blamed(sets, tmp_path):
+    torch.jit.save(torch.jit.script(NoNumbers()), tmp_path / "own.pt")
+    extractor = Scripted(tmp_path / "own.pt", CPU)
+    assert extractor(torch.rand(1, 3, 4, 8, 8)).isfinite().all()
+    with pytest.raises(CheckpointError, match=r"own\.pt gives NaN or infinity for a clip that can be read"):
+        extractor(torch.full((1, 3, 4, 8, 8), -1.0))
+
+
 def test_a_split_says_which_reals_count(sets, own, tmp_path):
     (tmp_path / "split.txt").write_text("".join(f"real/{n:02}.mp4 {n}\n" for n in range(9)))
     extractor = Scripted(own / "clips.pt", CPU)

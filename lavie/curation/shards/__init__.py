@@ -1,0 +1,1 @@
+"""Selected clips as shards for training."""
