@@ -19,6 +19,7 @@ from .curate_common import (
     engine_changes,
     settings,
 )
+from .curate_select import quality_command, select_command
 from .curate_shards import shards_command
 from .tables import print_counts, print_first
 
@@ -49,7 +50,7 @@ app.command("shards")(shards_command)
 @app.command("status")
 def status_command(out: Out) -> None:
     """Show how far each stage is, with the settings last used."""
-    from ..config.curate import load_curate
+    from ..config.curate import load_curate, stage_config
     from ..curation.films import read_films
     from ..curation.run import stage_status
     from ..curation.stage import STAGES
@@ -59,12 +60,16 @@ def status_command(out: Out) -> None:
     for name in ("stage", "done", "out of date", "missing", "rows", "rejected"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for stage in STAGES:
-        found = stage_status(out, stage, getattr(config, stage), films)
+        found = stage_status(out, stage, stage_config(config, stage), films)
         numbers = (found.done, found.stale, found.missing, found.rows, found.rejected)
         table.add_row(stage, *map(str, numbers))
     console = make_console()
     console.print(f"{len(films.films)} films of {films.src} in {len(films.units)} units")
     console.print(table)
+
+
+app.command("select")(select_command)
+app.command("quality")(quality_command)
 
 
 def find_films(src: Path, out: Path) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 from ..files import replacing
 from .base import Strict
 from .curate_engine import EngineConfig
+from .curate_quality import QualityConfig
 from .curate_scan import ScanConfig
+from .curate_select import SelectConfig
 from .curate_shards import ShardsConfig
 from .load import dump_yaml, read_yaml, validate
 from .overrides import merge, parse_overrides
@@ -23,8 +25,18 @@ class CurateConfig(Strict):
     """Where the work is done."""
     scan: ScanConfig = ScanConfig()
     """What is measured of every frame."""
+    select: SelectConfig = SelectConfig()
+    """Which clips are kept."""
+    quality: QualityConfig = QualityConfig()
+    """Which of these are the best."""
     shards: ShardsConfig = ShardsConfig()
     """How the selected clips are written for training."""
+
+
+def stage_config(config: CurateConfig, stage: str) -> Strict:
+    """Return all settings that decide the columns of a stage."""
+    section: Strict = getattr(config, stage)
+    return section
 
 
 def load_curate(

@@ -6,6 +6,7 @@ OUT/frames/<unit>.npz                values of every decoded frame
 OUT/clips/<unit>.tar                 the clips, read by offset
 OUT/rejected/<stage>/<unit>.jsonl    what was refused, with its reason
 OUT/partial/                         what is being written now
+OUT/cache/                           what is read fast, made of the rest; it may be deleted
 """
 
 import functools
@@ -30,13 +31,14 @@ SIDE = {"frames": ".npz", "clips": ".tar"}
 
 
 def arrow() -> Any:
-    """Return the module pyarrow, with `pyarrow.parquet` loaded.
+    """Return the module pyarrow, with `pyarrow.compute` and `pyarrow.parquet` loaded.
 
     Raises:
         ConfigError: it is not installed.
     """
     try:
         import pyarrow
+        import pyarrow.compute
         import pyarrow.parquet
     except ImportError:
         raise ConfigError("lavie curate needs pyarrow: pip install 'lavie[curate]'") from None

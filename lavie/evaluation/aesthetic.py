@@ -19,6 +19,7 @@ from .clip_network.embeddings import embed_clips
 from .clip_network.network import ClipNetwork
 from .clip_network.protocol import FrameProtocol, hash_of
 from .clip_source import Clip
+from .finite import require_finite
 from .fvd.rows import Moved
 from .measured import by_clip
 
@@ -41,7 +42,8 @@ class AestheticHead:
         """Read a head. Only plain tensors are read: nothing in the file is run.
 
         Raises:
-            CheckpointError: the file's names are neither head's, or the shapes do not fit one another.
+            CheckpointError: the file's names are neither head's, the shapes do not fit one another, or a weight is NaN
+                or infinite.
         """
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -49,18 +51,21 @@ class AestheticHead:
             raise CheckpointError(f"--head {path}: wanted a file of plain tensors (weights_only): {error}") from None
         names = sorted(map(str, state)) if isinstance(state, dict) else []
         kind = next((kind for kind, layers in KINDS.items() if names == _names(layers)), None)
-        if kind is None or not all(isinstance(value, Tensor) for value in state.values()):
+        if kind is None or not all(isinstance(value, Tensor) and value.is_floating_point() for value in state.values()):
             raise CheckpointError(
                 f"--head {path}: its keys, {', '.join(names[:4]) or 'none'}, are no aesthetic head's: wanted LAION's "
                 "V1 linear layer (weight, bias) or sac+logos+ava1 (layers.0 to layers.7)"
             )
         self.kind, self.sha256 = kind, sha256_of(path)
+        require_finite(sorted(state.items()), f"--head {path}")
         layers = KINDS[kind]
         self._layers = [(state[f"{layer}weight"].double(), state[f"{layer}bias"].double()) for layer in layers]
         sizes = [tuple(weight.shape) for weight, _ in self._layers]
-        fits = all(len(size) == 2 for size in sizes) and sizes[-1][0] == 1
+        fits = all(len(w.shape) == 2 and b.shape == w.shape[:1] for w, b in self._layers) and sizes[-1][0] == 1
         if not fits or any(before[0] != after[1] for before, after in pairwise(sizes)):
-            raise CheckpointError(f"--head {path}: layers of {sizes}: wanted each to take what the one before gives")
+            raise CheckpointError(
+                f"--head {path}: layers of {sizes}: wanted each to take what the one before gives, and its own bias"
+            )
         self.width = sizes[0][1]
 
     def __call__(self, embeddings: np.ndarray | Tensor) -> np.ndarray:

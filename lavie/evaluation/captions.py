@@ -1,7 +1,8 @@
 """The captions of clips, by the clips' names: from tables, sampled runs, and the annotations of MSR-VTT."""
 
 import csv
-import json
+import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from ..errors import DataError
 from ..inference.jobs import Job
 from ..seeds import key64
 from .clip_source import Clip, plain_name
+from .json_text import parse_json, read_json
 
 NAMES = ("name", "video", "file")
 TEXTS = ("prompt", "caption", "text")
@@ -31,45 +33,55 @@ class Captions:
     """What a reader of a number should know of them."""
 
 
-def read_captions(path: Path) -> Captions:
-    """Return the captions of a table: JSON lines or a CSV with a column of names and one of texts.
+def read_captions(path: Path, option: str = "--captions") -> Captions:
+    """Return the captions of a table, in its order: JSON lines or a CSV with a column of names and one of texts.
 
     The prompts.jsonl of `lavie sample` and `lavie generate` is one, and so are the jobs of `lavie sample --jobs`.
+
+    Args:
+        path: the table.
+        option: the option that named it, for messages.
 
     Raises:
         DataError: the table cannot be read, a row lacks a column, or two rows are of one clip.
     """
     texts: dict[str, str] = {}
-    for place, row in _rows(path):
+    table = f"{option} {path}".lstrip()
+    for place, row in _rows(path, table):
         name, text = (next((row[key] for key in keys if row.get(key)), None) for keys in (NAMES, TEXTS))
         if not isinstance(name, str) or not isinstance(text, str):
             wanted = f"a name ({', '.join(NAMES)}) and a text ({', '.join(TEXTS)})"
-            raise DataError(f"--captions {path}, {place}: wanted {wanted}, got {', '.join(map(str, row)) or 'nothing'}")
+            raise DataError(f"{table}, {place}: wanted {wanted}, got {', '.join(map(str, row)) or 'nothing'}")
         name = plain_name(name)
         if name in texts:
-            raise DataError(f"--captions {path}, {place}: {name} stands there twice")
+            raise DataError(f"{table}, {place}: {name} stands there twice")
         texts[name] = text
     if not texts:
-        raise DataError(f"--captions {path}: no row has a caption")
+        raise DataError(f"{table}: no row has a caption")
     return Captions(texts, {"source": str(path)})
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the rows of a table, each with its place for a message."""
+def _rows(path: Path, table: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the rows of a table, each with its place for a message, which calls it by the name `table`."""
     if path.suffix not in (".jsonl", ".csv"):
-        raise DataError(f"--captions {path}: wanted a .jsonl or a .csv")
+        raise DataError(f"{table}: wanted a .jsonl or a .csv")
+    number = 0
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix == ".csv":
-                for row in (reader := csv.DictReader(file, strict=True)):
-                    yield f"line {reader.line_num}", {key: value for key, value in row.items() if key is not None}
-                return
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    row = json.loads(line)
-                    yield f"line {number}", row if isinstance(row, dict) else {}
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".csv":
+            for row in (reader := csv.DictReader(io.StringIO(text, newline=""), strict=True)):
+                number = reader.line_num
+                if None in row:  # where a comma in a text has no quotes around the text
+                    raise ValueError(f"{len(row[None])} more cells than the first line has columns")
+                yield f"line {number}", row
+            return
+        for number, line in enumerate(text.split("\n"), 1):  # a text may hold other ends of lines
+            if line.strip():
+                row = parse_json(line)
+                yield f"line {number}", row if isinstance(row, dict) else {}
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"--captions {path}: cannot be read: {error}") from None
+        place = f", line {number}" if number else ""
+        raise DataError(f"{table}{place}: cannot be read: {error}") from None
 
 
 def own_captions(clips: Sequence[Clip], source: Path) -> Captions | None:
@@ -131,17 +143,15 @@ def draw_msrvtt(path: Path, seed: int) -> list[Sentence]:
     Raises:
         DataError: the file is none of these.
     """
+    content = read_json(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         splits = {video["video_id"]: video.get("split", "test") for video in content["videos"]}
         by_video: dict[str, list[Sentence]] = {}
         for row in content["sentences"]:
-            sentence = Sentence(str(row["video_id"]), int(row["sen_id"]), str(row["caption"]))
+            sentence = _sentence(row)
             if splits[sentence.video_id] == "test":
                 by_video.setdefault(sentence.video_id, []).append(sentence)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{path}: no annotations of MSR-VTT (test_videodatainfo.json): wanted videos of video_id, and sentences of "
             f"caption, video_id and sen_id; got {type(error).__name__} {error}"
@@ -153,6 +163,16 @@ def draw_msrvtt(path: Path, seed: int) -> list[Sentence]:
         sentences.sort(key=lambda sentence: sentence.sen_id)
         drawn.append(sentences[key64(seed, f"caption of {video}") % len(sentences)])
     return sorted(drawn, key=lambda sentence: (len(sentence.video_id), sentence.video_id))
+
+
+def _sentence(row: Any) -> Sentence:
+    """Return a sentence of an annotation. Raises KeyError, TypeError or ValueError where it is none."""
+    video, number, caption = row["video_id"], row["sen_id"], row["caption"]
+    if not isinstance(video, str) or not re.fullmatch(r"\w[\w.-]*", video):
+        raise ValueError(f"video_id {video!r:.60}: wanted a name such as video7010")
+    if not isinstance(caption, str) or not caption.strip():
+        raise ValueError(f"caption {caption!r:.60} of {video}: wanted a text")
+    return Sentence(video, int(number), caption)
 
 
 def msrvtt_captions(path: Path, seed: int) -> Captions:

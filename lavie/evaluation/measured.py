@@ -2,17 +2,20 @@
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import __version__
 from ..errors import DataError
 from ..files import replacing
+from .json_text import read_json
 
 PACKAGES = ("torch", "numpy", "av", "pillow", "safetensors", "transformers")
 """What may move a number in its last digits."""
@@ -51,21 +54,68 @@ def versions() -> dict[str, str]:
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Write a result, with the versions that made it."""
+    """Write a result, with the versions that made it.
+
+    Raises:
+        DataError: a number in it is not finite.
+    """
+    if found := _not_finite(result):
+        raise DataError(f"{path}: not written: {found} is not finite")
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**result, "versions": versions()}, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps({**result, "versions": versions()}, indent=2, ensure_ascii=False)
     with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # A folder's name that is no UTF-8 becomes the escapes that JSON has for it.
+        temporary.write_bytes((text + "\n").encode("utf-8", "backslashreplace"))
+
+
+def _not_finite(value: Any, name: str = "") -> str:
+    """Return the place of a number in a plain value that is not finite, as scores.clip.mp4; "" if there is none."""
+    if isinstance(value, Mapping):
+        parts = [(f"{name}.{key}" if name else str(key), part) for key, part in value.items()]
+    elif isinstance(value, list | tuple):
+        parts = [(f"{name}[{place}]", part) for place, part in enumerate(value)]
+    else:
+        return name if isinstance(value, float) and not math.isfinite(value) else ""
+    return next(filter(None, (_not_finite(part, place) for place, part in parts)), "")
+
+
+class _Side(BaseModel):
+    """What a comparison asks of one side's clips."""
+
+    hash: str
+
+
+class _Data(BaseModel):
+    """What a comparison asks of a result's data."""
+
+    real: _Side | None = None
+
+
+class _Comparable(BaseModel):
+    """What a comparison asks of a result, whatever else stands in it."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+    metric: str
+    value: float
+    n: Annotated[int, Field(ge=0)] | dict[str, Annotated[int, Field(ge=0)]]
+    protocol_hash: str
+    data: _Data | None = None
+    scores: dict[str, float] | None = None
+    halves: Annotated[list[float], Field(min_length=2)] | None = None
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Return a result. Raises DataError if the file is none."""
+    """Return a result. Raises DataError if the file is none, or what a comparison needs of it is of another type."""
+    result = read_json(path)
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(result, dict) or not {"metric", "value", "n", "protocol_hash"} <= result.keys():
-        raise DataError(f"{path}: no result of `lavie eval`: wanted metric, value, n and protocol_hash")
+        _Comparable.model_validate(result)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"])) or "the whole of it"
+        raise DataError(
+            f"{path}: no result of `lavie eval`, which has metric, value, n and protocol_hash: {place}: {fault['msg']}"
+        ) from None
     return result
 
 
@@ -87,7 +137,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
                 else ""
             )
             raise DataError(f"two {what} do not compare: {a[key]} and {b[key]}{hint}")
-    reals = [result.get("data", {}).get("real", {}).get("hash") for result in (a, b)]
+    reals = [((result.get("data") or {}).get("real") or {}).get("hash") for result in (a, b)]
     if reals[0] != reals[1]:
         raise DataError(f"two sets of real clips do not compare: data.real.hash {reals[0]} and {reals[1]}")
 
@@ -96,6 +146,8 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     if a.get("scores") and b.get("scores"):
         return found | _by_clip(a["scores"], b["scores"])
     if a.get("halves") and b.get("halves"):
+        if len(a["halves"]) != len(b["halves"]):
+            raise DataError(f"two numbers of halves do not compare: {len(a['halves'])} and {len(b['halves'])}")
         error = float(np.std(np.subtract(b["halves"], a["halves"]), ddof=1))
         return found | {"paired_by": "halves", "pairs": len(a["halves"])} | _told(difference, error)
     return found | {"paired_by": None}

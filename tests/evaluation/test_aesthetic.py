@@ -87,6 +87,10 @@ def test_a_head_of_another_network_is_refused(tmp_path):
         ({"weight": torch.zeros(1, 3), "bias": 2}, "are no aesthetic head's"),
         ({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}, r"layers of \[\(2, 3\)\]"),
         ({"weight": torch.zeros(3), "bias": torch.zeros(1)}, r"layers of \[\(3,\)\]"),
+        ({"weight": torch.zeros(1, 3), "bias": torch.zeros(3)}, "and its own bias"),
+        ({"weight": torch.zeros(1, 3, dtype=torch.long), "bias": torch.zeros(1)}, "are no aesthetic head's"),
+        ({"weight": torch.tensor([[0, torch.nan]]), "bias": torch.zeros(1)}, "weight holds NaN or infinity"),
+        ({"weight": torch.zeros(1, 2), "bias": torch.tensor([-torch.inf])}, "bias holds NaN or infinity"),
     ),
 )
 def test_what_is_no_head_is_refused(tmp_path, content, words):

@@ -61,6 +61,7 @@ def test_tables_of_several_forms(tmp_path):
         ("x.jsonl", '{"name": "a", "prompt": 3}', "line 1: wanted a name"),
         ("x.csv", "name,prompt\na.mp4,x\na.gif,y\n", "line 3: a stands there twice"),
         ("x.csv", "name,prompt\na.mp4,\n", "line 2: wanted a name"),
+        ("x.csv", "name,prompt\na.mp4,a fox, red\n", "line 2: cannot be read: 1 more cells than the first line"),
     ),
 )
 def test_a_table_that_cannot_be_used_says_where(tmp_path, name, text, words):
@@ -135,6 +136,11 @@ def test_the_jobs_are_what_is_scored(tmp_path):
         ('{"videos": [], "sentences": []}', "no video of the test split"),
         ('{"videos": [], "sentences": [{"caption": "x", "video_id": "v", "sen_id": 1}]}', "got KeyError 'v'"),
         ('{"videos": [{"video_id": "v"}], "sentences": [{"caption": "x", "video_id": "v"}]}', "got KeyError 'sen_id'"),
+        (
+            '{"videos": [], "sentences": [{"caption": "x", "video_id": "../v", "sen_id": 1}]}',
+            "video_id '../v': wanted a",
+        ),
+        ('{"videos": [], "sentences": [{"caption": " ", "video_id": "v", "sen_id": 1}]}', "caption ' ' of v: wanted a"),
     ),
 )
 def test_what_is_no_annotation_is_refused(tmp_path, content, words):

@@ -1,4 +1,6 @@
 import json
+import os
+import re
 
 import numpy as np
 import pytest
@@ -59,3 +61,26 @@ def test_results_come_back_with_the_versions_that_made_them(tmp_path):
         path.write_text(text)
         with pytest.raises(DataError, match=r"r\.json"):
             read_result(path)
+
+
+def test_halves_of_other_numbers_are_refused():
+    a, b = (RESULT | {"halves": [1.0] * count} for count in (3, 4))
+    with pytest.raises(DataError, match="two numbers of halves do not compare: 3 and 4"):
+        compare(a, b)
+
+
+def test_a_number_that_is_not_finite_is_named_and_nothing_is_written(tmp_path):
+    for name, part in (
+        ("scores.b.mp4", {"scores": {"a.mp4": 1.0, "b.mp4": np.nan}}),
+        ("interval[1]", {"interval": [0, np.inf]}),
+    ):
+        with pytest.raises(DataError, match=rf"r\.json: not written: {re.escape(name)} is not finite"):
+            write_result(tmp_path / "deep/r.json", RESULT | part)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_whose_name_is_no_utf8_stands_in_a_result(tmp_path):
+    source = os.fsdecode(b"caf\xe9")
+    write_result(tmp_path / "r.json", RESULT | {"source": source, "notes": ["ä"]})
+    assert "ä" in (tmp_path / "r.json").read_text(encoding="utf-8")
+    assert read_result(tmp_path / "r.json")["source"] == source

@@ -15,8 +15,10 @@ from ...data.media.streams import open_video, other_films
 from ...data.media.swscale import TO_RGB
 from ...data.prepare.sandbox import Sandbox
 from ...errors import DataError
+from ..checksum import frame_checksum
 from .arrays import NAMES, WIDTH, FrameValues
 from .bars import Bars
+from .whole import check_whole
 
 PART = 256
 """Frames whose values are sent at a time."""
@@ -44,12 +46,13 @@ def scan_film(path: Path, sandbox: Sandbox) -> tuple[dict[str, Any], dict[str, n
 
     Returns:
         The facts, as `scan_frames` ends with; and float16 (F,) for each of `arrays.NAMES`, with `pts` int64 (F,), the
-        frames' times in units of the facts' `time_base`, and `time` float64 (F,), seconds from the first frame.
+        frames' times in units of the facts' `time_base`, `time` float64 (F,), seconds from the first frame, `checksum`
+        uint32 (F,), as `frame_checksum` makes it, and `key` bool (F,), whether a frame is a keyframe.
 
     Raises:
         DataError: the film is damaged, ends before its announced end, changed while it was read, or is past a limit.
     """
-    values, times = [], []
+    values, stamps = [], []
     with path.open("rb") as file:
         before = os.fstat(file.fileno())
         facts: dict[str, Any] = {}
@@ -57,7 +60,7 @@ def scan_film(path: Path, sandbox: Sandbox) -> tuple[dict[str, Any], dict[str, n
             if isinstance(part, dict):
                 facts = part
             elif part.dtype == np.int64:
-                times.append(part)
+                stamps.append(part)
             else:
                 values.append(part)
         after = os.fstat(file.fileno())
@@ -65,7 +68,8 @@ def scan_film(path: Path, sandbox: Sandbox) -> tuple[dict[str, Any], dict[str, n
         raise DataError("the file changed while it was read")
     table = np.concatenate(values)
     arrays = {name: table[:, i] for i, name in enumerate(NAMES)}
-    arrays["pts"] = np.concatenate(times)
+    pts, checksums, keys = np.concatenate(stamps).T
+    arrays |= {"pts": pts.copy(), "checksum": checksums.astype(np.uint32), "key": keys.astype(bool)}
     ticks = (arrays["pts"] - arrays["pts"][0]).astype(np.float64)
     arrays["time"] = ticks * facts["time_base"][0] / facts["time_base"][1]
     return facts, arrays
@@ -75,7 +79,8 @@ def scan_frames(file: BinaryIO) -> Iterator[Any]:
     """Yield the values of a film's frames and, at last, its facts; runs in the child.
 
     Yields:
-        in turn float16 (n, len(NAMES)) and int64 (n,), time stamps, for n frames; at the end a mapping.
+        in turn float16 (n, len(NAMES)) and int64 (n, 3), time stamp, checksum and whether it is a keyframe, for n
+        frames; at the end a mapping.
 
     Raises:
         DataError: the film is damaged or past the limits, or ends before its announced end.
@@ -83,9 +88,10 @@ def scan_frames(file: BinaryIO) -> Iterator[Any]:
     measured, bars, to_small, to_luma = FrameValues(), Bars(), VideoReformatter(), VideoReformatter()
     facts: dict[str, Any] = {}
     rows: list[tuple[float, ...]] = []
-    stamps: list[int] = []
+    stamps: list[tuple[int, int, bool]] = []
     times: list[float] = []
     interlaced = 0
+    check_whole(file)
     with open_video(file, None, first=True) as (container, stream):
         for number, (frame, shape) in enumerate(checked_frames(stream, container.demux(stream), None)):
             if not number:
@@ -98,7 +104,7 @@ def scan_frames(file: BinaryIO) -> Iterator[Any]:
                 small = _small_size(frame, shape)
             rows.append(measured.measure(_small_pixels(frame, small, to_small)))
             assert frame.pts is not None  # a frame without a time is refused
-            stamps.append(frame.pts)
+            stamps.append((frame.pts, frame_checksum(frame), frame.key_frame))
             times.append(frame.time)
             interlaced += frame.interlaced_frame
             if bars.wants(number):
@@ -135,8 +141,8 @@ def scan_frames(file: BinaryIO) -> Iterator[Any]:
         }
 
 
-def _part(rows: list[tuple[float, ...]], stamps: list[int]) -> Iterator[np.ndarray]:
-    """Yield the values of some frames as float16, at most its largest number, and their time stamps."""
+def _part(rows: list[tuple[float, ...]], stamps: list[tuple[int, int, bool]]) -> Iterator[np.ndarray]:
+    """Yield the values of some frames as float16, at most its largest number, and what identifies the frames."""
     yield np.minimum(rows, np.finfo(np.float16).max).astype(np.float16)
     yield np.array(stamps, np.int64)
 

@@ -6,6 +6,7 @@ from statistics import fmean
 
 import numpy as np
 
+from ...errors import DataError
 from .plan import Ablation, Claim
 from .results import Result
 from .statistics import Interval, bootstrap, paired_t, sign_test
@@ -70,6 +71,9 @@ def difference(
 
     Returns:
         None where no seed has both.
+
+    Raises:
+        DataError: the two arms have different numbers of samples.
     """
     found = {(result.arm, result.seed): result for result in results}
     seeds = sorted(seed for name, seed in found if name == arm and (other is None or (other, seed) in found))
@@ -77,7 +81,13 @@ def difference(
     for seed in seeds:
         values = _samples(found[arm, seed], measure)
         if other is not None:
-            values = values - _samples(found[other, seed], measure)
+            others = _samples(found[other, seed], measure)
+            if len(values) != len(others):
+                raise DataError(
+                    f"{measure}, seed {seed}: {len(values)} samples of the arm {arm} and {len(others)} of {other}: "
+                    "wanted the same samples of both"
+                )
+            values = values - others
         if not np.isnan(values).all():
             clips[seed] = sign * values
     if not clips:

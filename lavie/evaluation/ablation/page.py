@@ -41,11 +41,16 @@ def write_page(results: Mapping[str, list[Result]], page: Path) -> None:
         page: a .md file.
 
     Raises:
-        DataError: results are of an ablation that there is none of.
+        DataError: results are of an ablation or an arm that there is none of, or do not compare; or a section that
+            was written by hand cannot be read.
     """
     if unknown := results.keys() - ABLATIONS.keys():
         raise DataError(f"results are of {min(unknown)}: wanted {', '.join(ABLATIONS)}")
+    for name, found in results.items():
+        if strange := {result.arm for result in found} - ABLATIONS[name].arms.keys():
+            raise DataError(f"results are of {name}, arm {min(strange)}: it has {', '.join(ABLATIONS[name].arms)}")
     folder = page.with_suffix("")
+    by_hand = [_by_hand(file) for file in sorted(folder.glob("*.md"))]
     sections = [HEAD]
     for name, ablation in ABLATIONS.items():
         found = sorted(results.get(name, []), key=lambda result: (result.seed, list(ablation.arms).index(result.arm)))
@@ -54,8 +59,15 @@ def write_page(results: Mapping[str, list[Result]], page: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             plot(ablation, found, folder / f"{name}.png")
             _write(folder / f"{name}.jsonl", "".join(map(line, found)))
-    sections += [file.read_text(encoding="utf-8").strip() + "\n" for file in sorted(folder.glob("*.md"))]
-    _write(page, "\n".join(sections))
+    _write(page, "\n".join([*sections, *by_hand]))
+
+
+def _by_hand(file: Path) -> str:
+    """Return a section that was written by hand. Raises DataError where it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8").strip() + "\n"
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: no section of the page that can be read: {error}") from None
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ...errors import DataError
 
@@ -14,6 +17,8 @@ RESULTS = "results.jsonl"
 @dataclass(frozen=True)
 class Result:
     """What came of one arm with one seed."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     ablation: str
     arm: str
@@ -39,10 +44,24 @@ class Result:
     command: str
 
 
+SECONDS, VERSIONS = ("training", "drawing"), ("lavie", "torch")
+"""What the page tells of the seconds and the versions of every result."""
+_READER = TypeAdapter(Result)
+
+
 def append(path: Path, result: Result) -> None:
-    """Add a line to a file of results, in one write."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line(result))
+    """Add a line to a file of results, in one write; the beginning of a line that an earlier call has left goes."""
+    with path.open("ab+") as file:
+        file.seek(0)
+        whole, end, last = file.read().rpartition(b"\n")
+        missing = b""
+        if last:
+            try:
+                _result(last)
+                missing = b"\n"
+            except ValueError:
+                file.truncate(len(whole) + len(end))
+        file.write(missing + line(result).encode())
 
 
 def line(result: Result) -> str:
@@ -63,17 +82,38 @@ def read(path: Path) -> list[Result]:
     """Return the results in a file; none if there is no such file. An incomplete last line is left out.
 
     Raises:
-        DataError: a line is no result.
+        DataError: the file cannot be read, or a line is no result.
     """
     if not path.exists():
         return []
+    try:
+        *lines, last = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     found = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines(), start=1):
+    for number, text in enumerate(lines, start=1):
         try:
-            found.append(Result(**json.loads(text)))
-        except (ValueError, TypeError) as error:
+            found.append(_result(text))
+        except ValueError as error:
             raise DataError(f"{path}, line {number}: no result of `lavie ablate`: {error}") from None
+    if last:
+        # A call that was cut has left the beginning of a line; an editor leaves a whole one without its end.
+        with suppress(ValueError):
+            found.append(_result(last))
     return found
+
+
+def _result(text: bytes) -> Result:
+    """Return the result in a line. Raises ValueError where it is none, with the place of the fault."""
+    try:
+        result = _READER.validate_json(text)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, fault['loc'])) or 'the line'}: {fault['msg']}") from None
+    for name, found, wanted in (("seconds", result.seconds, SECONDS), ("versions", result.versions, VERSIONS)):
+        if missing := [key for key in wanted if key not in found]:
+            raise ValueError(f"{name} has no {missing[0]}")
+    return result
 
 
 def gather(places: Iterable[Path]) -> dict[str, list[Result]]:

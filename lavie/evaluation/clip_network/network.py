@@ -1,7 +1,6 @@
 """CLIP from a local folder of transformers, or from one of OpenAI's files: unit embeddings of frames and captions."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from torch.nn import functional as F
 
 from ...errors import CheckpointError
 from ...models.text_encoder import read_tokenizer
+from ..finite import require_finite, require_numbers
+from ..json_text import parse_json
 from .openai_file import read_archive, require_known, to_transformers
 from .protocol import DEVIATION, MEAN, FrameProtocol, prepare
 
@@ -31,7 +32,11 @@ class ClipNetwork:
             source: what it was read from.
             mean: of the pixels that it was trained on, in [0, 1].
             deviation: theirs.
+
+        Raises:
+            CheckpointError: a weight is NaN or infinite.
         """
+        require_finite(sorted(model.state_dict().items()), f"--weights {source}")
         self.source, self.sha256 = source, _identity(model)
         self.side: int = model.config.vision_config.image_size
         self.width: int = model.config.projection_dim
@@ -55,7 +60,7 @@ class ClipNetwork:
         # cuDNN would round to TF32 otherwise, which moves a cosine in the fourth digit.
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
             pooled = self._model.vision_model(pixel_values=pixels.to(self._device)).pooler_output
-            return F.normalize(self._model.visual_projection(pooled), dim=-1).float().cpu()
+            return self._unit(self._model.visual_projection(pooled))
 
     def embed_tokens(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Return the embeddings of captions as tokens, with their marks: float32 (n, D) of length 1, on the CPU."""
@@ -67,8 +72,12 @@ class ClipNetwork:
             ids = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in batch], device=self._device)
             with torch.inference_mode():
                 pooled = self._model.text_model(input_ids=ids).pooler_output
-                found.append(F.normalize(self._model.text_projection(pooled), dim=-1).float().cpu())
+                found.append(self._unit(self._model.text_projection(pooled)))
         return torch.cat(found)
+
+    def _unit(self, embeddings: Tensor) -> Tensor:
+        """Return embeddings with length 1, float32 on the CPU. Raises CheckpointError where they are not finite."""
+        return require_numbers(F.normalize(embeddings, dim=-1).float().cpu(), self.source)
 
 
 def load_clip(weights: Path, device: torch.device) -> ClipNetwork:
@@ -86,7 +95,7 @@ def load_clip(weights: Path, device: torch.device) -> ClipNetwork:
 
     # transformers would make a network with random weights of another model's folder, or ask the internet for it.
     try:
-        kind = json.loads((weights / "config.json").read_text(encoding="utf-8")).get("model_type")
+        kind = parse_json((weights / "config.json").read_bytes()).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"--weights {weights}: no config.json that can be read: {error}; wanted a CLIP folder of transformers, "
@@ -160,10 +169,18 @@ def _pixels(folder: Path) -> tuple[Any, Any]:
     if not path.is_file():
         return MEAN, DEVIATION
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return values.get("image_mean", MEAN), values.get("image_std", DEVIATION)
+        values = parse_json(path.read_bytes())
+        mean, deviation = values.get("image_mean", MEAN), values.get("image_std", DEVIATION)
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"--weights {path}: cannot be read: {error}") from None
+    try:
+        found = FrameProtocol(mean=mean, deviation=deviation)
+    except ValueError:
+        raise CheckpointError(
+            f"--weights {path}: image_mean {mean} and image_std {deviation}: wanted three numbers each, those of "
+            "image_std above 0"
+        ) from None
+    return found.mean, found.deviation
 
 
 def _identity(model: Any) -> str:

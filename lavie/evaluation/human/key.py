@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from ...config.base import Strict
 from ...errors import DataError
@@ -84,6 +84,24 @@ class Key(Strict):
     clips: dict[str, ClipKey]
     trials: dict[str, TrialKey]
 
+    @model_validator(mode="after")
+    def _whole(self) -> "Key":
+        """Refuse a key whose clips and trials are not of its models, items, clips and places."""
+        if len(set(self.models)) != len(self.models) or len(self.models) < 2:
+            raise ValueError(f"models {', '.join(self.models) or 'none'}: wanted two or more, each once")
+        for name, clip in self.clips.items():
+            if clip.model not in self.models or not 0 <= clip.item < len(self.items):
+                raise ValueError(f"clip {name} is of model {clip.model}, item {clip.item}: the key has no such one")
+        for name, trial in self.trials.items():
+            if not 0 <= trial.place < self.design.raters:
+                raise ValueError(f"trial {name} is of place {trial.place}, of {self.design.raters}")
+            if (trial.right is None) != (trial.kind == "rating"):
+                raise ValueError(f"trial {name} is a {trial.kind}: a rating is of one clip, all others are of two")
+            for shown in (trial.left, trial.right):
+                if shown is not None and shown not in self.clips:
+                    raise ValueError(f"trial {name} shows {shown!r}: the key has no clip of that name")
+        return self
+
     @property
     def protocol_hash(self) -> str:
         """The first 16 digits of the SHA-256 of what was asked, of how many, about which prompts."""
@@ -113,4 +131,5 @@ def read_key(study: Path) -> Key:
         raise DataError(f"{path}: no study of `lavie eval human make`: {error}") from None
     except ValidationError as error:
         fault = error.errors()[0]
-        raise DataError(f"{path}: damaged: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+        place = ".".join(map(str, fault["loc"])) or "as a whole"
+        raise DataError(f"{path}: damaged: {place}: {fault['msg']}") from None

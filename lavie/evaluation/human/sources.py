@@ -1,12 +1,12 @@
 """The clips of a study: what several models drew for the same prompts and indices."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ConfigError, DataError
 from ...run_folder import PROMPTS
+from ..captions import read_captions
 from ..clip_source import Clip, find_clips, plain_name
 
 
@@ -57,12 +57,13 @@ def find_sources(folders: Mapping[str, Path], prompts: Path) -> Sources:
        same number for all models. Where a folder has a prompts.jsonl, it must agree.
 
     Raises:
-        ConfigError: the file cannot be read, or holds no prompt.
-        DataError: a model has no clip for a sample, or too many, or they are of other prompts.
+        ConfigError: the text cannot be read, or holds no prompt.
+        DataError: the list cannot be read; or a model has no clip for a sample, or too many, or they are of other
+            prompts.
     """
     found = {model: find_clips(folder) for model, folder in folders.items()}
     if prompts.suffix == ".jsonl":
-        return _by_name(found, _named(prompts))
+        return _by_name(found, read_captions(prompts, "--prompts").texts)
     lines = [line.strip() for line in _read(prompts).splitlines() if line.strip()]
     if not lines:
         raise ConfigError(f"--prompts {prompts}: no line has a prompt")
@@ -82,7 +83,11 @@ def _by_name(found: Mapping[str, list[Clip]], named: Mapping[str, str]) -> Sourc
         items.append(Item(prompt, counts[prompt] - 1))
     clips, passed = {}, {}
     for model, own in found.items():
-        by_name = {plain_name(clip.name): clip for clip in own}
+        by_name: dict[str, Clip] = {}
+        for clip in own:
+            other = by_name.setdefault(plain_name(clip.name), clip)
+            if other is not clip and plain_name(clip.name) in named:
+                raise DataError(f"{model}: {other.name} and {clip.name} are of one sample: keep one of them")
         missing = [name for name in named if name not in by_name]
         if missing:
             raise DataError(f"{model}: {len(missing)} of {len(named)} samples have no clip, as {missing[0]}")
@@ -107,7 +112,7 @@ def _by_order(found: Mapping[str, list[Clip]], lines: Sequence[str], prompts: Pa
 
 def _require_same(model: str, folder: Path, sources: Sources) -> None:
     """Raise DataError if the folder's own list of prompts is another one."""
-    own = _named(folder / PROMPTS)
+    own = read_captions(folder / PROMPTS, "").texts
     for clip, item in zip(sources.clips[model], sources.items, strict=True):
         prompt = own.get(plain_name(clip.name))
         if prompt is not None and prompt != item.prompt:
@@ -115,25 +120,6 @@ def _require_same(model: str, folder: Path, sources: Sources) -> None:
                 f"{model}: {clip.name} shows {prompt!r} by {folder / PROMPTS}, where --prompts has {item.prompt!r}: "
                 f"give --prompts {folder / PROMPTS}"
             )
-
-
-def _named(path: Path) -> dict[str, str]:
-    """Return the prompts of a .jsonl by the names of their samples without endings, in order."""
-    found: dict[str, str] = {}
-    for number, line in enumerate(_read(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            name, prompt = plain_name(record["name"]), record["prompt"]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ConfigError(f"{path}, line {number}: wanted a JSON object with prompt and name") from None
-        if not isinstance(prompt, str) or name in found:
-            raise ConfigError(f"{path}, line {number}: wanted a prompt as text, and a name that no other line has")
-        found[name] = prompt
-    if not found:
-        raise ConfigError(f"{path}: no line has a prompt")
-    return found
 
 
 def _read(path: Path) -> str:

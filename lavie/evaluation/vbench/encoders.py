@@ -4,7 +4,6 @@ The path of the pixels is VBench's: torch's resizing of float frames, which does
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...config.base import Strict
+from ...config.base import Positive, Strict
 from ...errors import CheckpointError, DataError
 from ..clip_network.network import load_clip
 from ..clip_network.protocol import DEVIATION, MEAN
+from ..finite import require_finite, require_numbers
+from ..json_text import parse_json
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and deviation of the pixels that DINO was trained on, red, green, blue, in [0, 1]."""
@@ -58,7 +59,7 @@ class FramePath(Strict):
     crop: int | None = None
     """The side of the square that is cut out of the middle; null for none."""
     mean: tuple[float, float, float]
-    deviation: tuple[float, float, float]
+    deviation: tuple[Positive, Positive, Positive]
 
 
 class FrameEncoder(Protocol):
@@ -114,12 +115,13 @@ class Dino:
         except ValueError:
             raise CheckpointError(
                 f"--dino {folder}: preprocessor_config.json: image_mean {mean} and image_std {deviation}: wanted three "
-                "numbers each"
+                "numbers each, those of image_std above 0"
             ) from None
         # A config leaves out what its class has by default, which is this shape.
         shaped = all(config.get(key, value) == value for key, value in DINO_B16.items())
         self.is_vbenchs = shaped and (self.path.mean, self.path.deviation) == IMAGENET
         self.name = f"{kind} ({config.get('hidden_size', 768)}, patch {config.get('patch_size', 16)})"
+        self._source = f"--dino {folder}"
         self._model, self._device = _load(folder, kind).requires_grad_(False).eval().to(device), device
         self.sha256 = _identity(self._model)
 
@@ -132,7 +134,7 @@ class Dino:
             # cuDNN would round to TF32 otherwise, which moves a cosine in the fourth digit.
             with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
                 hidden = self._model(pixel_values=pixels, **options).last_hidden_state
-            found.append(F.normalize(hidden[:, 0].float(), dim=-1).cpu())
+            found.append(require_numbers(F.normalize(hidden[:, 0].float(), dim=-1).cpu(), self._source))
         return torch.cat(found)
 
 
@@ -186,6 +188,7 @@ def _load(folder: Path, kind: str) -> Any:
         raise CheckpointError(f"--dino {folder}: no weights that can be read: {error}") from None
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(f"--dino {folder}: {len(missing)} weights are missing, as {missing[0]}")
+    require_finite(sorted(model.state_dict().items()), f"--dino {folder}")
     if kind == "vit":
         embeddings = model.embeddings
         embeddings.interpolate_pos_encoding = lambda x, height, width: _positions(embeddings, height, width)
@@ -211,7 +214,7 @@ def _positions(embeddings: Any, height: int, width: int) -> Tensor:
 def _json(folder: Path, name: str) -> dict[str, Any]:
     """Return the object in a file of a folder. Raises CheckpointError if there is none."""
     try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        content = parse_json((folder / name).read_bytes())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"--dino {folder}: {name} cannot be read: {error}") from None
     if not isinstance(content, dict):

@@ -5,7 +5,6 @@ which VBench's own `static_filter.py` keeps five without motion.
 """
 
 import hashlib
-import json
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 from ...errors import DataError
 from ...inference.jobs import Job
+from ..json_text import parse_json
 from .dimensions import DIMENSIONS
 
 SAMPLES = 5
@@ -71,7 +71,7 @@ def read_suite(path: Path) -> Suite:
     """
     try:
         data = path.read_bytes()
-        entries = json.loads(data)
+        entries = parse_json(data)
     except (OSError, ValueError) as error:
         raise DataError(f"--prompts {path}: cannot be read: {error}") from None
     if not isinstance(entries, list) or not entries:
@@ -96,8 +96,8 @@ def _entry(entry: Any) -> tuple[str, list[str]]:
     if not isinstance(dimensions, list) or not dimensions:
         raise ValueError(f"dimension of {text!r}: wanted a list of names")
     for name in dimensions:
-        if name not in DIMENSIONS:
-            raise ValueError(f"dimension {name!r}: wanted of {', '.join(DIMENSIONS)}")
+        if not isinstance(name, str) or name not in DIMENSIONS:
+            raise ValueError(f"dimension {str(name)[:60]!r}: wanted of {', '.join(DIMENSIONS)}")
     if not text.strip():
         raise ValueError("prompt_en is empty")
     if "/" in text or "\0" in text or text.startswith("."):

@@ -1,6 +1,5 @@
 """VBench's quality, semantic and total scores, from the scores of its dimensions."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ..json_text import read_json
 from .dimensions import DIMENSIONS, QUALITY_WEIGHT, SEMANTIC_WEIGHT
 
 LAYOUT = 'wanted {"subject_consistency": [0.9141, [...]], ...} as VBench writes it, or percentages as in tables'
@@ -90,16 +90,16 @@ def read_scores(paths: Iterable[Path]) -> tuple[dict[str, float], list[str]]:
 
 def _by_name(path: Path) -> dict[str, Any]:
     """Return the values of a file by names as VBench's files have them; of a list, its first value."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path}: {LAYOUT}")
-    return {
-        key.strip().lower().replace(" ", "_"): value[0] if isinstance(value, list) and value else value
-        for key, value in content.items()
-    }
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        name = key.strip().lower().replace(" ", "_")
+        if name in found:
+            raise DataError(f"{path}: {name} stands there twice, in two spellings: leave one")
+        found[name] = value[0] if isinstance(value, list) and value else value
+    return found
 
 
 def _fractions(values: Mapping[str, Any], path: Path) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """A server on this machine that shows a study and gathers the raters' answers in one file."""
 
-import json
 import os
 import socket
 from collections import Counter
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import ConfigError, DataError
 from ...evaluation.human.answers import COLUMNS, check_row, read_answers, to_csv
 from ...evaluation.human.key import ANSWERS, PAGE, Key, read_key
+from ...evaluation.json_text import parse_json
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -35,7 +35,7 @@ class Gathering:
         """
         self.key, self.path = key, study / ANSWERS
         self._taken: Counter[int] = Counter()
-        if self.path.exists() and self.path.read_text("utf-8").count("\n") > 1:
+        if self.path.exists() and self.path.read_bytes().count(b"\n") > 1:
             found = read_answers([self.path], key).found
             raters = {(answer.rater, key.trials[answer.trial].place) for answer in found}
             self._taken.update(place for _, place in raters)
@@ -52,7 +52,7 @@ class Gathering:
             if not isinstance(row, list) or not all(isinstance(part, str) for part in row):
                 raise ValueError("wanted rows of text")
             check_row(row, self.key)
-        new = not self.path.exists()
+        new = not self.path.exists() or not self.path.stat().st_size
         with self.path.open("a", encoding="utf-8") as file:
             file.write(to_csv([COLUMNS, *rows] if new else rows))
             file.flush()
@@ -122,7 +122,7 @@ def make_app(study: Path) -> "Starlette":
 
 def _parse(body: bytes) -> list[Any]:
     """Return the rows of a request. Raises ValueError if it holds none."""
-    rows = json.loads(body)
+    rows = parse_json(body)
     if not isinstance(rows, list) or not 0 < len(rows) <= MOST:
         raise ValueError(f"wanted 1 to {MOST} rows")
     return rows

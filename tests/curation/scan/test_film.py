@@ -1,8 +1,10 @@
 """The scan: values of frames against a calculation with NumPy, bars of padded films, and films that are refused."""
 
 import io
+import zlib
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 
@@ -91,7 +93,10 @@ def test_facts_and_times_of_a_film():
     values, stamps, facts = scanned(data)
     assert values.shape == (9, len(NAMES)) and values.dtype == np.float16
     numerator, denominator = facts["time_base"]
-    np.testing.assert_allclose(np.diff(stamps) * numerator / denominator, 1 / 8)
+    np.testing.assert_allclose(np.diff(stamps[:, 0]) * numerator / denominator, 1 / 8)
+    with av.open(io.BytesIO(data)) as container:
+        wanted = [(zlib.crc32(frame.to_ndarray().tobytes()), frame.key_frame) for frame in container.decode(video=0)]
+    assert [tuple(row) for row in stamps[:, 1:].tolist()] == wanted
     assert (facts["frames"], facts["fps"], facts["vfr"], facts["bit_depth"]) == (9, 8.0, False, 8)
     assert facts["stream"] == 0 and facts["other_streams"] == ["h264 96 x 64"]
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lavie.errors import DataError
 from lavie.evaluation.ablation.analysis import (
     NOT_SEEN,
     SEEN,
@@ -104,6 +105,12 @@ def test_samples_that_one_arm_cannot_measure_do_not_count():
     lost = judged("b", 0, "m.x", [None, None, None])
     assert difference([a, lost], "m.x", "a", "b") is None
     assert judge_claim(Claim("a", "m.x", "a", "b"), [a, lost]).why == "nothing could be measured"
+
+
+def test_arms_with_other_numbers_of_samples_are_refused():
+    results = [judged("rope", 0, "m", [1.0, 0.0]), judged("absolute", 0, "m", [1.0, 0.0, 1.0])]
+    with pytest.raises(DataError, match="m, seed 0: 2 samples of the arm rope and 3 of absolute"):
+        difference(results, "m", "rope", "absolute")
 
 
 def test_without_results_nothing_is_claimed():

@@ -96,3 +96,16 @@ def test_the_page_of_this_project_is_what_the_command_writes(tmp_path):
     write_page(gather(files), tmp_path / "ablations.md")
     assert PAGE.read_text() == (tmp_path / "ablations.md").read_text(), "lavie ablate page docs/ablations --overwrite"
     assert sorted(path.name for path in folder.glob("*")) == sorted(p.name for p in (tmp_path / "ablations").glob("*"))
+
+
+def test_a_section_by_hand_that_cannot_be_read_is_named_before_anything_is_written(tmp_path):
+    (tmp_path / "ablations").mkdir()
+    (tmp_path / "ablations/mine.md").write_bytes(b"caf\xe9")
+    with pytest.raises(DataError, match=r"mine\.md: no section of the page that can be read"):
+        write_page({"table7": table7()}, tmp_path / "ablations.md")
+    assert [path.name for path in tmp_path.rglob("*")] == ["ablations", "mine.md"]
+
+
+def test_results_of_an_arm_that_there_is_none_of_are_refused(tmp_path):
+    with pytest.raises(DataError, match="results are of table7, arm ropes: it has rope, absolute"):
+        write_page({"table7": [result("ropes", 0)]}, tmp_path / "page.md")

@@ -30,6 +30,38 @@ def test_a_line_that_was_cut_is_left_out(tmp_path):
     assert [one.seed for one in read(path)] == [0]
 
 
+def test_what_is_added_behind_a_line_that_was_cut_is_read(tmp_path):
+    path = tmp_path / "results.jsonl"
+    for before in ("", line(result("rope", 0))):
+        path.write_text(before + line(result("rope", 1))[:50])
+        append(path, result("rope", 2))
+        assert path.read_text() == before + line(result("rope", 2))
+
+
+def test_a_last_line_without_its_end_counts(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text(line(result("rope", 0)).rstrip())
+    assert read(path) == [result("rope", 0)]
+    append(path, result("rope", 1))
+    assert read(path) == [result("rope", 0), result("rope", 1)]
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    (
+        ({"seed": "0"}, "seed: Input should be a valid integer"),
+        ({"values": {"x": True}}, r"values\.x: Input should be a valid number"),
+        ({"seconds": {"training": 1.0}}, "seconds has no drawing"),
+        ({"versions": {"lavie": "1"}}, "versions has no torch"),
+    ),
+)
+def test_the_fault_of_a_line_is_named(tmp_path, change, words):
+    good = json.loads(line(result("rope", 0)))
+    (tmp_path / "results.jsonl").write_text(json.dumps(good) + "\n" + json.dumps(good | change) + "\n")
+    with pytest.raises(DataError, match=rf"results\.jsonl, line 2: no result of `lavie ablate`: {words}"):
+        read(tmp_path / "results.jsonl")
+
+
 def test_a_line_that_is_no_result_is_named(tmp_path):
     (tmp_path / "results.jsonl").write_text('{"step": 1}\n')
     with pytest.raises(DataError, match=r"results\.jsonl, line 1: no result"):

@@ -73,6 +73,10 @@ def test_pixels_are_as_the_folder_says(folder, tmp_path):
         (tmp_path / "a/preprocessor_config.json").write_text(text)
         with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: cannot be read"):
             load_clip(tmp_path / "a", CPU)
+    for wrong in ({"image_std": [0.5, 0, 0.5]}, {"image_mean": 0.5}, {"image_mean": [0.5, 0.5]}, {"image_std": "abc"}):
+        (tmp_path / "a/preprocessor_config.json").write_text(json.dumps(wrong))
+        with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: image_mean .* wanted three numbers"):
+            load_clip(tmp_path / "a", CPU)
 
 
 def test_what_is_no_whole_clip_is_refused(folder, tmp_path):
@@ -92,6 +96,29 @@ def test_what_is_no_whole_clip_is_refused(folder, tmp_path):
     (part / "model.safetensors").write_bytes(b"junk")
     with pytest.raises(CheckpointError, match="no CLIP that can be read"):
         load_clip(part, CPU)
+
+
+@pytest.mark.parametrize("name", ("vision_model.post_layernorm.bias", "text_projection.weight", "logit_scale"))
+def test_weights_that_are_no_numbers_are_named(folder, tmp_path, name):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, tmp_path / "clip")
+    weights = load_file(folder / "model.safetensors")
+    weights[name].view(-1)[0] = torch.inf
+    save_file(weights, tmp_path / "clip/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"--weights .*clip: {name} holds NaN or infinity"):
+        load_clip(tmp_path / "clip", CPU)
+
+
+def test_embeddings_that_are_no_numbers_are_refused(folder):
+    network = load_clip(folder, CPU)
+    with torch.no_grad():
+        network._model.visual_projection.weight.fill_(3e38)
+        network._model.text_projection.weight.fill_(3e38)
+    with pytest.raises(CheckpointError, match=r"clip\d+ gives NaN or infinity"):
+        network.embed_frames(np.zeros((1, 9, 9, 3), np.uint8), protocol(network))
+    with pytest.raises(CheckpointError, match=r"clip\d+ gives NaN or infinity"):
+        network.embed_tokens([[END - 1, 3, END]])
 
 
 def test_captions_become_tokens_and_long_ones_are_cut(folder):

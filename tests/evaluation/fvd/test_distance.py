@@ -91,6 +91,8 @@ def test_the_line_to_infinitely_many_clips_takes_the_bias_away():
     (
         (lambda: frechet(normal(1, 3), normal(9, 3)), "two clips or more"),
         (lambda: frechet(normal(9, 3) * np.nan, normal(9, 3)), "9 of 9 features are not finite"),
+        (lambda: frechet(normal(9, 3), normal(9, 4)), "3 features of each real clip and 4 of each fake"),
+        (lambda: mmd(normal(9, 3), normal(9, 4)), "3 features of each real clip and 4 of each fake"),
         (lambda: spread(frechet, normal(3, 3), normal(9, 3), 0), "an interval needs 4"),
         (lambda: extrapolate(frechet, normal(9, 3), normal(7, 3), 0), "quarters need 8"),
     ),

@@ -1,13 +1,17 @@
+import json
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lavie.cli.ranks import ranks
 from lavie.data.media.encode import encode_mp4
 from lavie.distributed import rank
-from lavie.errors import DataError
+from lavie.errors import CheckpointError, DataError
 from lavie.evaluation.clip_source import find_clips
 from lavie.evaluation.fvd import features as module
+from lavie.evaluation.fvd import rows as rows_module
 from lavie.evaluation.fvd.features import extract
 from lavie.evaluation.fvd.protocol import Protocol, Reading, Resize
 from lavie.evaluation.fvd.rows import Rows, forget_parts, read_rows, write_rows
@@ -118,8 +122,34 @@ def test_a_call_that_was_cut_goes_on(clips, tmp_path, monkeypatch):
     other = Levels()
     rows_of(clips, protocol(stride=2), keep=keep, extractor=other)
     assert other.calls == 8
-    forget_parts(keep)
+    # The parts of each protocol are its own.
+    keys = {key: [part.name for part in tmp_path.iterdir() if f".{key}-" in part.name] for key in keys_of(tmp_path)}
+    assert len(keys) == 2
+    for key, names in keys.items():
+        forget_parts(keep, [key])
+        assert not any((tmp_path / name).exists() for name in names)
     assert list(tmp_path.iterdir()) == []
+
+
+def keys_of(folder):
+    """The keys of the part files in a folder."""
+    return {key for part in folder.glob("*.part") for key, _ in read_rows(part).values()}
+
+
+def test_a_part_that_another_call_puts_away_is_no_fault(clips, tmp_path, monkeypatch):
+    """Two calls at once on one file of features: the one that ends first deletes the parts of both."""
+    keep = tmp_path / "f.safetensors"
+    rows_of(clips, protocol(), keep=keep)
+    [part] = tmp_path.glob("*.part")
+    read = rows_module.read_rows
+
+    def deleted_first(path):
+        part.unlink(missing_ok=True)
+        return read(path)
+
+    monkeypatch.setattr(rows_module, "read_rows", deleted_first)
+    extractor = Levels()
+    assert len(rows_of(clips, protocol(), keep=keep, extractor=extractor).names) == 10 == extractor.calls
 
 
 def test_a_clip_that_changed_is_measured_again(clips, tmp_path):
@@ -174,8 +204,66 @@ def test_what_is_no_file_of_features_is_refused(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"junk")
     with pytest.raises(DataError, match=r"x.safetensors: no file of features"):
         read_rows(tmp_path / "x.safetensors")
-    from safetensors.torch import save_file
-
     save_file({"weight": torch.zeros(3)}, tmp_path / "x.safetensors")
     with pytest.raises(DataError, match="it holds no set of rows"):
         read_rows(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    (
+        ({"names": ["a", 3]}, r"names\.1: Input should be a valid string"),
+        ({"names": ["a", "a"]}, "a stands there twice"),
+        ({"names": ["a"]}, "1 names and 2 rows"),
+        ({"dropped": []}, "dropped: Input should be"),
+        ({"more": 1}, "more: Extra inputs"),
+    ),
+)
+def test_a_file_of_features_that_was_edited_is_refused(tmp_path, changes, words):
+    notes = {"key": "k", "names": ["a", "b"], "digests": ["0@0", "1@0"], "dropped": {}}
+    path = tmp_path / "x.safetensors"
+    save_file({"real": torch.zeros(2, 3)}, path, metadata={"real": json.dumps(notes)})
+    assert read_rows(path)["real"][1].names == ["a", "b"]
+    save_file({"real": torch.zeros(2, 3)}, path, metadata={"real": json.dumps(notes | changes)})
+    with pytest.raises(DataError, match=rf"x\.safetensors: no file of features: {words}"):
+        read_rows(path)
+
+
+@pytest.mark.parametrize(
+    "tensor, words",
+    (
+        (torch.tensor([[0, 1.0], [torch.nan, 0]]), "the features of b hold NaN or infinity"),
+        (torch.tensor([[[0, torch.inf]], [[0, 0]]]), "the features of a hold NaN or infinity"),
+        (torch.zeros(2), r"a tensor \(2,\) of float32"),
+        (torch.zeros(2, 3, dtype=torch.long), r"a tensor \(2, 3\) of int64"),
+    ),
+)
+def test_features_that_are_no_numbers_are_refused(tmp_path, tensor, words):
+    notes = {"key": "k", "names": ["a", "b"], "digests": ["0@0", "1@0"], "dropped": {}}
+    save_file({"real": tensor}, tmp_path / "x.safetensors", metadata={"real": json.dumps(notes)})
+    with pytest.raises(DataError, match=words):
+        read_rows(tmp_path / "x.safetensors")
+
+
+def test_an_extractor_that_gives_clips_other_numbers_of_features_is_refused(clips):
+    class Grows(Levels):
+        def __call__(self, x):
+            return super().__call__(x)[:, : 1 + self.calls]
+
+    with pytest.raises(CheckpointError, match=r"features \(3,\) of one clip and \(2,\) of another"):
+        rows_of(clips, protocol(), extractor=Grows())
+
+
+def test_a_call_that_fails_keeps_what_it_has_made(clips, tmp_path):
+    class Fails(Levels):
+        def __call__(self, x):
+            if self.calls == 4:
+                raise CheckpointError("no number")
+            return super().__call__(x)
+
+    keep = tmp_path / "f.safetensors"
+    with pytest.raises(CheckpointError, match="no number"):
+        rows_of(clips, protocol(), keep=keep, extractor=Fails())
+    again = Levels()
+    rows_of(clips, protocol(), keep=keep, extractor=again)
+    assert again.calls == 10 - 4

@@ -80,3 +80,13 @@ def test_weights_of_another_network_are_refused(tmp_path):
     few = {key: value.half() for key, value in state.items() if not key.endswith("num_batches_tracked")}
     save_file(few, tmp_path / "half.safetensors")
     assert {value.dtype for value in I3D.load(tmp_path / "half.safetensors").parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("value", (torch.nan, -torch.inf))
+def test_weights_that_are_no_numbers_are_named(tmp_path, value):
+    """A unit whose bias is minus infinity is 0 behind its ReLU, and the logits are numbers like any other."""
+    state = {key: weight.half() for key, weight in I3D().state_dict().items() if not key.endswith("tracked")}
+    state["Mixed_4c.b1b.bn.bias"][7] = value
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match=r"--weights .*w\.safetensors: Mixed_4c\.b1b\.bn\.bias holds NaN"):
+        I3D.load(tmp_path / "w.safetensors")

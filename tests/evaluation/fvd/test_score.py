@@ -9,6 +9,7 @@ from lavie.evaluation.fvd.distance import frechet, mmd
 from lavie.evaluation.fvd.extractors import I3DLogits, Scripted
 from lavie.evaluation.fvd.features import extract
 from lavie.evaluation.fvd.protocol import PRESETS, Protocol, Reading, Resize
+from lavie.evaluation.fvd.rows import read_rows
 from lavie.evaluation.fvd.score import fvd
 from lavie.evaluation.measured import compare
 from lavie.testing import SHARED
@@ -90,6 +91,20 @@ def test_features_that_were_kept_stand_for_the_clips(sets, own, tmp_path):
         fvd([keep], [sets / "fake"], other, Scripted(own / "clips.pt", CPU), preset="own")
 
 
+def test_features_of_another_protocol_are_not_written_over(sets, own, tmp_path):
+    keep = tmp_path / "f.safetensors"
+    measured(sets, own, keep=keep)
+    before = keep.read_bytes()
+    other = PROTOCOL.model_copy(update={"num_frames": 3})
+    words = r"--features .*f\.safetensors: it holds features of another preset, number of frames, seed or weights"
+    with pytest.raises(DataError, match=words):
+        measured(sets, own, other, keep=keep)
+    assert keep.read_bytes() == before
+    # What is asked beside the same distance goes on with it.
+    measured(sets, own, keep=keep, shuffled=True)
+    assert {*read_rows(keep)} == {"real", "fake", "fake_shuffled"}
+
+
 def test_features_in_several_files_are_those_in_one(sets, own, tmp_path):
     for part in range(3):
         folder = tmp_path / f"{part}"
@@ -167,6 +182,21 @@ def test_geometry_moves_fvd_by_hundreds_and_antialiasing_by_little():
     stretched = matrix(Resize(stretch=(224, 224)))
     assert frechet(cropped, stretched) > 500
     assert 0 < frechet(cropped, smooth) < 50
+
+
+class NoNumbers(torch.nn.Module):
+    """A module that divides by the standard deviation of a clip, which is 0 for black clips."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x.mean(dim=[2, 3, 4]) + 1) / x.flatten(1).std(dim=1, keepdim=True)
+
+
+def test_a_module_that_gives_no_number_is_named_and_the_clip_is_not_blamed(sets, tmp_path):
+    torch.jit.save(torch.jit.script(NoNumbers()), tmp_path / "own.pt")
+    extractor = Scripted(tmp_path / "own.pt", CPU)
+    assert extractor(torch.rand(1, 3, 4, 8, 8)).isfinite().all()
+    with pytest.raises(CheckpointError, match=r"own\.pt gives NaN or infinity for a clip that can be read"):
+        extractor(torch.full((1, 3, 4, 8, 8), -1.0))
 
 
 def test_a_split_says_which_reals_count(sets, own, tmp_path):

@@ -66,6 +66,15 @@ def test_a_missing_clip_is_named(folders):
         find(folders, "p.jsonl")
 
 
+def test_two_clips_of_one_sample_are_refused(folders):
+    (folders / "b/00001.mov").write_bytes(b"")
+    lines(folders / "p.jsonl", {"prompt": "x", "name": "00000"})
+    assert find(folders, "p.jsonl").passed == {"a": 3, "b": 4}
+    lines(folders / "p.jsonl", {"prompt": "x", "name": "00001"})
+    with pytest.raises(DataError, match=r"b: 00001\.mov and 00001\.mp4 are of one sample: keep one of them"):
+        find(folders, "p.jsonl")
+
+
 def test_a_folder_that_shows_other_prompts_is_refused(folders):
     (folders / "p.txt").write_text("one\ntwo\nthree\nfour\n")
     lines(folders / "b/prompts.jsonl", *({"prompt": p, "name": f"{n:05d}"} for n, p in enumerate("abcd")))
@@ -78,15 +87,16 @@ def test_a_folder_that_shows_other_prompts_is_refused(folders):
 )
 def test_a_line_that_is_no_sample_is_named(folders, text):
     (folders / "p.jsonl").write_text(text + "\n")
-    with pytest.raises(ConfigError, match=r"p\.jsonl, line 1"):
+    with pytest.raises(DataError, match=r"^--prompts .*p\.jsonl, line 1"):
         find(folders, "p.jsonl")
 
 
 def test_no_prompts_are_refused(folders):
     (folders / "p.txt").write_text("\n")
     (folders / "p.jsonl").write_text("\n")
-    for name in ("p.txt", "p.jsonl"):
-        with pytest.raises(ConfigError, match="no line has a prompt"):
-            find(folders, name)
+    with pytest.raises(ConfigError, match="no line has a prompt"):
+        find(folders, "p.txt")
+    with pytest.raises(DataError, match="no row has a caption"):
+        find(folders, "p.jsonl")
     with pytest.raises(ConfigError, match="cannot be read"):
         find(folders, "q.txt")

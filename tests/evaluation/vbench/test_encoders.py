@@ -4,7 +4,7 @@ from hashlib import sha256
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from lavie.errors import CheckpointError, DataError
@@ -147,6 +147,9 @@ def test_folders_that_are_no_dino_are_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     with pytest.raises(CheckpointError, match=r"weights are missing, as layers.2"):
         Dino(tmp_path, CPU)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_std": [0.5, 0.5, 0]}))
+    with pytest.raises(CheckpointError, match="those of image_std above 0"):
+        Dino(tmp_path, CPU)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": 0.5}))
     with pytest.raises(CheckpointError, match="wanted three numbers"):
         Dino(tmp_path, CPU)
@@ -158,6 +161,11 @@ def test_folders_that_are_no_dino_are_refused(tmp_path):
         Dino(tmp_path, CPU)
     save_vit(tmp_path)
     (tmp_path / "preprocessor_config.json").unlink()
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["layernorm.bias"][0] = torch.nan
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"--dino .*: layernorm\.bias holds NaN or infinity"):
+        Dino(tmp_path, CPU)
     (tmp_path / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(CheckpointError, match="no weights that can be read"):
         Dino(tmp_path, CPU)

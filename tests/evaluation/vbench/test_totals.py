@@ -129,7 +129,10 @@ def test_what_is_missing_counts_as_a_score_of_zero_before_it_is_normalised(tmp_p
         ({"scene": True}, "scene is True"),
         ({"scene": []}, r"scene is \[\]"),
         ({"scene": "half"}, "scene is half"),
-        ({"scene": float("nan")}, "scene is nan"),
+        ({"scene": "nan"}, "scene is nan"),
+        ({"scene": float("nan")}, "NaN is no number"),
+        ({"scene": 10**400}, "too large a number"),
+        ({"scene": 0.5, "Scene": 0.5}, "scene stands there twice, in two spellings"),
     ),
 )
 def test_what_are_no_scores_is_refused(content, words, tmp_path):

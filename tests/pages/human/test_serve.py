@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lavie.errors import ConfigError, DataError
-from lavie.evaluation.human.answers import COLUMNS
+from lavie.evaluation.human.answers import COLUMNS, read_answers
 from lavie.evaluation.human.key import ANSWERS, write_key
 from lavie.pages.human.build import write_page
 from tests.evaluation.human.studies import rng, rows, some_key, vote
@@ -110,6 +110,19 @@ def test_places_are_given_in_turn_and_go_on_after_a_start(ask, study):
     answered = [row for row in rows(key, vote(key, rng(), (1, 1, 1))) if row[2].startswith(("0-", "1-"))]
     Gathering(folder, key).append(answered)
     assert Gathering(folder, key).next_place() == 2
+
+
+@pytest.mark.parametrize("before, error", ((b"", None), (b"caf\xe9\n\n", "answers.csv: cannot be read")))
+def test_what_lies_in_place_of_answers(study, before, error):
+    folder, key = study
+    (folder / ANSWERS).write_bytes(before)
+    if error:
+        with pytest.raises(DataError, match=error):
+            Gathering(folder, key)
+        return
+    answered = rows(key, vote(key, rng(), (1, 1, 1)))
+    Gathering(folder, key).append(answered)
+    assert len(read_answers([folder / ANSWERS], key).found) == len(answered)
 
 
 def test_a_folder_without_a_study_is_refused(tmp_path):

@@ -1,0 +1,128 @@
+"""Choosing clips by rules: OUT/select/selection.parquet, and the funnel of what each rule leaves.
+
+rules.yaml           the rules that held
+selection.parquet    a row for each clip of all units, with what drops it
+funnel.json          what each rule leaves
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...config.curate_select import Rule, SelectConfig
+from ...errors import ConfigError
+from ...files import replacing
+from ..films import read_films
+from ..table import arrow, read_table, write_table
+from ..unit import units_of
+from .columns import makers, needed
+from .funnel import Funnel, funnel_of
+from .gather import Gathered, gather
+from .rules import DERIVED, first_to_drop, verdict, with_derived
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FOLDER = "select"
+"""The folder of the selection in OUT."""
+SELECTION = "selection.parquet"
+COPIED = ("film", "category", "frames", "fps", "duration", "width", "height", "bytes", "method")
+"""Columns of `cut` that the selection repeats, so that shards and reports need no other table."""
+SHOWN = ("aesthetic_mean", "aesthetic_min", "caption", "words", "clip_score")
+"""Columns that the selection repeats where a stage makes them."""
+
+
+def select(out: Path, config: SelectConfig) -> Funnel:
+    """Choose clips, write the folder `select` of a curation, and return its funnel. Nothing is decoded.
+
+    Args:
+        out: the folder of the curation.
+        config: the rules.
+
+    Raises:
+        ConfigError: a rule's column is made by no stage, or by one that has not run, or does not fit the rule.
+        DataError: no unit is cut, or a file is damaged.
+    """
+    out, rules = out.resolve(), config.chosen
+    wanted = needed(_columns_of(rules, config.rules is None), [*COPIED, *SHOWN])
+    units = units_of(out, read_films(out))
+    gathered = gather(out, units, wanted)
+    table = with_derived(gathered.table, [rule.column for rule in rules])
+    measured = _measured(table, rules, gathered, len(units) - len(gathered.uncut), config.rules is None)
+    verdicts = [verdict(table, rule) for rule in measured]
+    dropped_by = first_to_drop(verdicts, table.num_rows)
+    left_out = [rule for rule in rules if rule not in measured]
+    funnel = funnel_of(table, verdicts, left_out, gathered)
+
+    folder = out / FOLDER
+    folder.mkdir(exist_ok=True)
+    with replacing(folder / "rules.yaml") as partial:
+        partial.write_text(_as_yaml(measured), encoding="utf-8")
+    with replacing(folder / SELECTION) as partial:
+        write_table(partial, _selection(table, dropped_by), {})
+    with replacing(folder / "funnel.json") as partial:
+        partial.write_text(json.dumps(asdict(funnel), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return funnel
+
+
+def read_selection(out: Path, name: str = SELECTION) -> "pa.Table":
+    """Return a table of the folder `select`.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    path = out / FOLDER / name
+    if not path.is_file():
+        command = "select" if name == SELECTION else Path(name).stem
+        raise ConfigError(f"OUT {out}: no {FOLDER}/{name}: `lavie curate {command} {out}` comes first")
+    return read_table(path)
+
+
+def _columns_of(rules: Sequence[Rule], by_default: bool) -> list[str]:
+    """Return the columns of rules; of the default ones, those alone that some stage makes."""
+    known = makers()
+    return [rule.column for rule in rules if rule.column in known or rule.column in DERIVED or not by_default]
+
+
+def _measured(
+    table: "pa.Table", rules: Sequence[Rule], gathered: Gathered, units: int, by_default: bool
+) -> tuple[Rule, ...]:
+    """Return the rules whose columns have been measured.
+
+    Raises:
+        ConfigError: one of the others was given by the user.
+    """
+    known, found = makers(), []
+    for rule in rules:
+        stage = known.get("width" if rule.column in DERIVED else rule.column)
+        lacking = sum(len(own) for kind, own in gathered.faults.get(stage or "", {}).items() if kind != "out of date")
+        run = stage is not None and lacking < units
+        if not run and not by_default:
+            raise ConfigError(
+                f"select.rules: {rule.column} is a column of {stage}, which has been done for no unit: "
+                f"`lavie curate {stage}` makes it; or leave the rule out"
+            )
+        # A stage may run without what one of its columns needs, as an aesthetic head.
+        if run and not (by_default and rule.empty is None and table[rule.column].null_count == table.num_rows):
+            found.append(rule)
+    return tuple(found)
+
+
+def _as_yaml(rules: Sequence[Rule]) -> str:
+    """Return rules as a file that `lavie curate select` reads, without the keys that are not set."""
+    import yaml
+
+    plain = [rule.model_dump(mode="json", exclude_defaults=True) for rule in rules]
+    return yaml.safe_dump({"rules": plain}, sort_keys=False)
+
+
+def _selection(table: "pa.Table", dropped_by: "pa.StringArray") -> "pa.Table":
+    """Return the rows of the selection: what leads, then all other columns in their order."""
+    pa = arrow()
+    keep = pa.compute.equal(dropped_by, "")
+    lead = {"unit": table["unit"], "clip": table["clip"], "film": table["film"], "category": table["category"]}
+    lead |= {"keep": keep, "dropped_by": dropped_by}
+    rest = {name: table[name] for name in table.column_names if name not in lead}
+    return pa.table(lead | rest)
