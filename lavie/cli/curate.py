@@ -20,7 +20,7 @@ from .curate_common import (
     settings,
 )
 from .curate_score import dedup_command, score_command
-from .curate_select import select_command
+from .curate_select import quality_command, select_command
 from .curate_shards import shards_command
 from .tables import print_counts, print_first
 
@@ -73,6 +73,7 @@ def status_command(out: Out) -> None:
 
 
 app.command("select")(select_command)
+app.command("quality")(quality_command)
 
 
 def find_films(src: Path, out: Path) -> None:

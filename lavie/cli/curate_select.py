@@ -1,4 +1,4 @@
-"""The command `lavie curate select`: rules, and the funnel of what they leave."""
+"""The commands `lavie curate select` and `lavie curate quality`: which clips are kept, and which are the best."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,7 +7,8 @@ import typer
 from rich.table import Table
 
 from ..console import make_console
-from .curate_common import ConfigFile, Out, settings
+from .curate_common import Changes, ConfigFile, Out, settings
+from .tables import print_counts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +49,39 @@ def select_command(
     console = make_console()
     _print_funnel(console, funnel)
     console.print(str(out / FOLDER / SELECTION), soft_wrap=True)
+
+
+def quality_command(
+    out: Out,
+    changes: Changes = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Number of clips. Default: 2000.")] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Choose the best of the selected clips, for the end of training: those that every score ranks high.
+
+    At or above the 80th percentile in aesthetic_min and clip_score, at most 2 of a film, categories filled evenly.
+    """
+    from ..curation.films import read_films
+    from ..curation.select.quality import QUALITY, choose_quality
+    from ..curation.select.select import FOLDER
+
+    read_films(out)  # before the settings are kept
+    found = settings(out, config, changes, {"quality": {"count": count}}).quality
+    quality = choose_quality(out, found)
+    rows = [("selected", quality.selected)]
+    rows += [(f"of these without a value in {name}", number) for name, number in quality.without.items() if number]
+    limits = ", ".join(f"{name} >= {limit:.4g}" for name, limit in quality.thresholds.items())
+    rows += [(limits, quality.candidates)]
+    rows += [(f"chosen of {category or 'no category'}", number) for category, number in quality.chosen.items()]
+    console = make_console()
+    print_counts(console, rows, title=str(out / FOLDER / QUALITY))
+    chosen = sum(quality.chosen.values())
+    if chosen < found.count:
+        console.print(
+            f"{chosen} of {found.count} clips: no more are that good, with {found.per_film} of a film at most; lower "
+            "quality.percentile, or raise quality.per_film",
+            style="yellow",
+        )
 
 
 def _print_funnel(console: "Console", funnel: "Funnel") -> None:

@@ -10,6 +10,7 @@ from ..files import replacing
 from .base import Strict
 from .curate_dedup import DedupConfig
 from .curate_engine import EngineConfig
+from .curate_quality import QualityConfig
 from .curate_scan import ScanConfig
 from .curate_score import SCORER, ClipConfig, HashConfig, MotionConfig, ScorerConfig, TextConfig
 from .curate_select import SelectConfig
@@ -42,6 +43,8 @@ class CurateConfig(Strict):
     """Which clips count as duplicates."""
     select: SelectConfig = SelectConfig()
     """Which clips are kept."""
+    quality: QualityConfig = QualityConfig()
+    """Which of these are the best."""
     shards: ShardsConfig = ShardsConfig()
     """How the selected clips are written for training."""
 

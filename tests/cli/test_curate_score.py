@@ -24,6 +24,7 @@ def run(folder, *words):
     return run_lavie("curate", words[0], folder / "out", *words[1:], "--workers", 1)
 
 
+@pytest.mark.slow
 def test_scores_and_duplicates(folder):
     printed = run(folder, "score", "--clip", folder / "clip", "--head", folder / "head.pth")
     for stage in ("motion", "hash", "clip"):

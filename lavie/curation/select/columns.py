@@ -30,12 +30,13 @@ def makers() -> dict[str, str]:
     return found
 
 
-def needed(names: Iterable[str], optional: Iterable[str] = ()) -> dict[str, list[str]]:
+def needed(names: Iterable[str], optional: Iterable[str] = (), *, key: str = "select.rules") -> dict[str, list[str]]:
     """Return the columns to read of each stage for some columns of a clip, `cut` first.
 
     Args:
         names: columns, or those of `rules.DERIVED`.
         optional: further ones, which are left out where no stage makes them.
+        key: the key of the settings that asks for them, for messages.
 
     Raises:
         ConfigError: no stage makes one of `names`.
@@ -47,7 +48,7 @@ def needed(names: Iterable[str], optional: Iterable[str] = ()) -> dict[str, list
         if name not in known:
             near = difflib.get_close_matches(name, [*known, *DERIVED], n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join([*known, *DERIVED])}"
-            raise ConfigError(f"select.rules: no stage makes a column {name}; {hint}")
+            raise ConfigError(f"{key}: no stage makes a column {name}; {hint}")
         wanted[known[name]].append(name)
     return {stage: columns for stage, columns in wanted.items() if columns or stage == "cut"}
 

@@ -1,9 +1,9 @@
 """Scorers of other packages: installed as a package is, run as a stage, and named when they fail."""
 
 import importlib
+import re
 import sys
 
-import numpy as np
 import pytest
 
 from lavie.config.curate_score import ScorerConfig
@@ -62,13 +62,12 @@ class Here:
 def installed(tmp_path, monkeypatch):
     """Install a package of scorers, as pip lays it down."""
     site = tmp_path / "site"
-    (site / "scorers_of_a_test-1.dist-info").mkdir(parents=True)
+    facts = site / "scorers_of_a_test-1.dist-info"
+    facts.mkdir(parents=True)
     (site / "scorers_of_a_test.py").write_text(CODE)
-    (site / "scorers_of_a_test-1.dist-info/METADATA").write_text(
-        "Metadata-Version: 2.1\nName: scorers-of-a-test\nVersion: 1\n"
-    )
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: scorers-of-a-test\nVersion: 1\n")
     lines = "\n".join(f"{name} = {place}" for name, place in POINTS.items())
-    (site / "scorers_of_a_test-1.dist-info/entry_points.txt").write_text(f"[{GROUP}]\n{lines}\n")
+    (facts / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}\n")
     monkeypatch.syspath_prepend(str(site))
     importlib.invalidate_caches()
     stages.find_stage.cache_clear()
@@ -123,9 +122,8 @@ def test_whatever_is_wrong_with_a_scorer_is_said_of_each_unit(installed, out, na
     report = run_stage(out, f"score-{name}", ScorerConfig(), Here())
     assert report.done == 0 and sorted(report.failed) == ["000000", "000001"]
     for reason in report.failed.values():
-        assert pytest.raises(AssertionError, match=words) is not None and __import__("re").search(words, reason)
+        assert re.search(words, reason)
 
 
 def test_its_version_is_that_of_the_stage(installed):
     assert plugin_stage("light").version == 3 and plugin_stage("light").columns["light"] == "float"
-    assert np.isclose(plugin_stage("light").gpu, False)
