@@ -5,7 +5,7 @@
 3. Where a seek leads astray, the clips from there on are encoded in one decode from the start of the film.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, BinaryIO, NamedTuple
 
@@ -39,7 +39,7 @@ Left = list[tuple[Wanted, list[str]]]
 """Clips that are still to be made, each with the reasons why it was not copied."""
 
 
-def make_clips(file: BinaryIO, film: Mapping[str, Any], clips: Sequence[Sequence[int]]) -> Iterator[Any]:
+def make_clips(file: BinaryIO, film: Mapping[str, Any], clips: Sequence[Sequence[Any]]) -> Iterator[Any]:
     """Yield the clips of a film; runs in the child.
 
     Args:
@@ -63,7 +63,9 @@ def make_clips(file: BinaryIO, film: Mapping[str, Any], clips: Sequence[Sequence
             left = yield from _encoded(file, film, identity, left, source)
 
 
-def _copied(file: BinaryIO, film: Mapping[str, Any], identity: Identity, clips: Sequence[Wanted]) -> Iterator[Any]:
+def _copied(
+    file: BinaryIO, film: Mapping[str, Any], identity: Identity, clips: Sequence[Wanted]
+) -> Generator[Any, None, Left]:
     """Yield the clips that can be copied, and return the others."""
     left: Left = []
     with open_video(file, None, first=True) as (container, stream):
@@ -93,7 +95,7 @@ def _copied(file: BinaryIO, film: Mapping[str, Any], identity: Identity, clips: 
 
 def _encoded(
     file: BinaryIO, film: Mapping[str, Any], identity: Identity, left: Left, kind: type[SoughtFrames | OrderedFrames]
-) -> Iterator[Any]:
+) -> Generator[Any, None, Left]:
     """Yield clips that are encoded, and return those that are left where a seek led astray."""
     unit = Fraction(*film["time_base"])
     rate = Fraction(film["fps"]).limit_denominator(1001)
