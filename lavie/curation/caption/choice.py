@@ -1,0 +1,134 @@
+"""The captioner that a user names, and what decides what it says."""
+
+import functools
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from ...config.curate_caption import CaptionConfig
+from ...errors import CheckpointError, ConfigError
+from ...files import sha256_of
+from ..table import text_hash
+from .base import Captioner
+
+SAMPLES = 16
+SAMPLE = 1 << 16
+"""Of a file of weights, so many parts of so many bytes are hashed: tens of gigabytes would take minutes each time."""
+
+
+def open_captioner(config: CaptionConfig, src: Path) -> Captioner:
+    """Return the captioner of some settings; the last one is kept for the next unit.
+
+    Args:
+        config: the settings.
+        src: the folder of the films.
+
+    Raises:
+        ConfigError: none is named, or it is not there.
+        CheckpointError: a network cannot be loaded.
+    """
+    if config.captioner is None:
+        raise ConfigError(
+            "caption.captioner is not set: `lavie curate caption OUT --captioner ...` takes sidecar, sidecar:TABLE, "
+            "transformers:PATH, vllm:PATH or command:PROGRAM"
+        )
+    # Networks and programs are slow to start; a table is looked at anew each time.
+    if config.captioner.startswith("sidecar"):
+        return _sidecar(config.captioner, src)
+    return _opened(config.captioner, config.model_dump_json())
+
+
+def captioner_identity(config: CaptionConfig) -> dict[str, Any]:
+    """Return what of the settings decides the captions; files count by what they hold."""
+    kind, _, rest = (config.captioner or "").partition(":")
+    found: dict[str, Any] = {"kind": kind}
+    if kind == "sidecar":
+        return found | ({"table": _file_hash(rest)} if rest else {})
+    found |= {"frames": config.frames, "side": config.side, "prompt": config.prompt}
+    if kind == "command":
+        words = _words(rest)
+        return found | {"command": words, "files": [_file_hash(word) for word in words]}
+    return found | {"max_tokens": config.max_tokens, "weights": folder_identity(rest)}
+
+
+def folder_identity(folder: str) -> str | None:
+    """Return a hash of the files of a network by their names; None where there is no such folder.
+
+    Files of up to SAMPLES * SAMPLE bytes count whole, larger ones by their size and so many parts of them.
+    """
+    root = Path(_expanded(folder))
+    if not root.is_dir():
+        return None
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return text_hash([[path.relative_to(root).as_posix(), _sampled(path)] for path in files])
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(captioner: str, settings: str) -> Captioner:
+    """Return a captioner that looks at clips."""
+    config, (kind, _, rest) = CaptionConfig.model_validate_json(settings), captioner.partition(":")
+    if kind == "command":
+        from .command import CommandCaptioner
+
+        return CommandCaptioner(rest, config)
+    folder = Path(_expanded(rest))
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"caption.captioner {captioner}: no such folder; wanted a network on the disk, for none is fetched"
+        )
+    if kind == "vllm":
+        from .vllm import VllmCaptioner
+
+        return VllmCaptioner(folder, config)
+    from .network import NetworkCaptioner
+
+    return NetworkCaptioner(folder, config)
+
+
+def _sidecar(captioner: str, src: Path) -> Captioner:
+    """Return a captioner that takes what is there."""
+    from .sidecar import SidecarTable, TextsBeside
+
+    table = captioner.partition(":")[2]
+    return SidecarTable(Path(_expanded(table)), src) if table else TextsBeside(src)
+
+
+def _expanded(path: str) -> str:
+    """Return a path with the home folder for a leading ~."""
+    return os.path.expanduser(path)
+
+
+def _words(command: str) -> list[str]:
+    """Return the program and the arguments of a command."""
+    from .command import command_words
+
+    return command_words(command)
+
+
+def _file_hash(path: str) -> str | None:
+    """Return the hash of a file, None where there is none."""
+    file = Path(_expanded(path))
+    if not file.is_file():
+        return None
+    facts = file.stat()
+    return _known_hash(str(file), facts.st_size, facts.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _known_hash(path: str, size: int, written: int) -> str:
+    """Return the hash of a file of this size and time of writing."""
+    return sha256_of(path)
+
+
+def _sampled(path: Path) -> list[Any]:
+    """Return the size of a file and a hash of parts of it: all of it where it is small, or from first to last bytes."""
+    size, digest = path.stat().st_size, hashlib.sha256()
+    with path.open("rb") as file:
+        if size <= SAMPLES * SAMPLE:
+            digest.update(file.read())
+        else:
+            for i in range(SAMPLES):
+                file.seek(i * (size - SAMPLE) // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE))
+    return [size, digest.hexdigest()]
