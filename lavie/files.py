@@ -21,7 +21,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         OSError: nothing was written, or `path` cannot be replaced.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
+    partial = _partial(path)
     try:
         yield partial
         with partial.open("rb") as file:
@@ -29,6 +29,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    """Return this process's own name beside a path."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
 
 
 def sha256_of(path: str | Path) -> str:
@@ -64,3 +69,31 @@ def require_free(
             what = "" if replaceable(target) else ", and is nothing that --overwrite replaces"
             either = ", or --overwrite" if replaceable(target) else ""
             raise ConfigError(f"{target} exists{what}: give another place{either}")
+
+
+def require_writable(*targets: str | Path) -> None:
+    """Raise ConfigError unless a file can be written to each of `targets`, whose folders are made when that is done.
+
+    Commands call this before long work. A file is made in the nearest folder that is there, and is removed again.
+
+    Args:
+        targets: files.
+    """
+    for target in map(Path, targets):
+        if os.path.isdir(target):
+            raise ConfigError(f"{target} is a folder: wanted a file, give another place")
+        parents = list(target.absolute().parents)
+        folder = next(parent for parent in parents if os.path.lexists(parent))
+        if not folder.is_dir():
+            raise ConfigError(f"{target}: {folder} is no folder: give another place")
+        attempt = folder / _partial(target).name
+        for name in (attempt.name, *(parent.name for parent in parents[: parents.index(folder)])):
+            if len(os.fsencode(name)) > os.pathconf(folder, "PC_NAME_MAX"):
+                raise ConfigError(
+                    f"{target} cannot be written: the name {name[:20]}... is too long: give another place"
+                )
+        try:
+            attempt.touch()
+            attempt.unlink()
+        except OSError as error:
+            raise ConfigError(f"{target} cannot be written: {error.strerror}: give another place") from None

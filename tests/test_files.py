@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lavie.errors import ConfigError
-from lavie.files import replacing, require_free
+from lavie.files import replacing, require_free, require_writable
 from lavie.models.weights import save_tensors
 
 
@@ -75,3 +75,41 @@ def test_what_is_of_another_kind_is_never_written_over(tmp_path):
     for overwrite in (False, True):
         with pytest.raises(ConfigError, match=r"mine exists.*: give another place$"):
             require_free(tmp_path / "mine", overwrite=overwrite, replaceable=is_weights)
+
+
+def test_a_file_may_be_written_where_folders_are_still_to_be_made_and_the_question_leaves_nothing(tmp_path):
+    (tmp_path / "a.json").write_text("old")
+    (tmp_path / "link").symlink_to("nowhere.json")
+    require_writable(tmp_path / "a.json", tmp_path / "b.json", tmp_path / "deep/er/c.json", tmp_path / "link")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "link"]
+    assert (tmp_path / "a.json").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    "target, words",
+    (
+        ("folder", r"folder is a folder: wanted a file"),
+        ("file.txt/a.json", r"a\.json: .*file\.txt is no folder"),
+        ("file.txt/deep/a.json", r"a\.json: .*file\.txt is no folder"),
+        ("broken/a.json", r"a\.json: .*broken is no folder"),
+        ("/proc/a.json", r"/proc/a\.json cannot be written: "),
+        ("/proc/deep/a.json", r"/proc/deep/a\.json cannot be written: "),
+        ("x" * 240 + ".json", "the name .* is too long"),
+        ("x" * 300 + "/a.json", r"the name x{20}\.\.\. is too long"),
+    ),
+)
+def test_where_no_file_can_be_written_is_said_beforehand(tmp_path, monkeypatch, target, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file.txt").touch()
+    (tmp_path / "broken").symlink_to("nowhere")
+    with pytest.raises(ConfigError, match=words):
+        require_writable(target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "file.txt", "folder"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_said_beforehand(tmp_path):
+    tmp_path.chmod(0o555)
+    with pytest.raises(ConfigError, match=r"a\.json cannot be written: Permission denied"):
+        require_writable(tmp_path / "a.json")

@@ -8,7 +8,7 @@ import typer
 
 from ..config.shipped import find_config
 from ..errors import ConfigError
-from ..files import require_free
+from ..files import require_free, require_writable
 from .runs import Overwrite
 
 app = typer.Typer(
@@ -120,5 +120,6 @@ def page_command(
     if out.suffix != ".md":
         raise ConfigError(f"--out {out}: wanted a .md")
     require_free(out, overwrite=overwrite)
+    require_writable(out, out.with_suffix("") / "results")
     write_page(gather(results or []), out)
     typer.echo(out)

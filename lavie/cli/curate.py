@@ -19,6 +19,7 @@ from .curate_common import (
     engine_changes,
     settings,
 )
+from .curate_score import dedup_command, score_command
 from .curate_select import quality_command, select_command
 from .curate_shards import shards_command
 from .tables import print_counts, print_first
@@ -44,6 +45,8 @@ def scan_command(
     bring_up_to_date(out, {"scan": found.scan}, found.engine)
 
 
+app.command("score")(score_command)
+app.command("dedup")(dedup_command)
 app.command("shards")(shards_command)
 
 
@@ -51,6 +54,7 @@ app.command("shards")(shards_command)
 def status_command(out: Out) -> None:
     """Show how far each stage is, with the settings last used."""
     from ..config.curate import load_curate, stage_config
+    from ..config.curate_score import SCORER
     from ..curation.films import read_films
     from ..curation.run import stage_status
     from ..curation.stage import STAGES
@@ -59,7 +63,7 @@ def status_command(out: Out) -> None:
     table = Table()
     for name in ("stage", "done", "out of date", "missing", "rows", "rejected"):
         table.add_column(name, justify="left" if name == "stage" else "right")
-    for stage in STAGES:
+    for stage in (*STAGES, *(f"{SCORER}{name}" for name in config.scorers)):
         found = stage_status(out, stage, stage_config(config, stage), films)
         numbers = (found.done, found.stale, found.missing, found.rows, found.rejected)
         table.add_row(stage, *map(str, numbers))

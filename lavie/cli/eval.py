@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigError
-from ..files import require_free
+from ..files import require_free, require_writable
 from .eval_clip import aesthetic_command, clipsim_app
 from .eval_human import app as human
 from .eval_vbench import app as vbench
@@ -129,6 +129,7 @@ def compare_command(
 
     if out is not None:
         require_free(out, overwrite=overwrite)
+        require_writable(out)
     found = compare(read_result(a), read_result(b))
     line = f"{found['metric']}: {found['a']:.4f} and {found['b']:.4f}, difference {found['difference']:+.4f}"
     if found["paired_by"]:
@@ -150,4 +151,5 @@ def ucf101_prompts(
     from ..inference.jobs import write_jobs
 
     require_free(out, overwrite=overwrite)
+    require_writable(out)
     typer.echo(f"{out}: {write_jobs(out, jobs(samples))} jobs")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import ConfigError
-from ..files import require_free
+from ..files import require_free, require_writable
 from ..run_folder import PROMPTS
 from .progress import tell
 from .ranks import ranks
@@ -122,6 +122,7 @@ def clipsim_prompts(
     from ..inference.jobs import write_jobs
 
     require_free(out, overwrite=overwrite)
+    require_writable(out)
     typer.echo(f"{out}: {write_jobs(out, msrvtt_jobs(annotation, seed))} jobs")
 
 

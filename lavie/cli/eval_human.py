@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ..console import make_console, progress_bar
 from ..errors import ConfigError
-from ..files import require_free
+from ..files import require_free, require_writable
 from .runs import Overwrite
 
 app = typer.Typer(name="human", help="A study in which people compare and rate clips.", no_args_is_help=True)
@@ -46,7 +46,7 @@ def make_command(
     overwrite: Overwrite = False,
 ) -> None:
     """Make a study of two or more models: a page that needs no network, blinded clips, and a key for you alone."""
-    from ..evaluation.human.key import ANSWERS, KEY, PAGE, write_key
+    from ..evaluation.human.key import ANSWERS, CLIPS, KEY, PAGE, write_key
     from ..evaluation.human.plan import Design
     from ..evaluation.human.sources import find_sources, named_folders
     from ..evaluation.human.study import make_study
@@ -60,6 +60,7 @@ def make_command(
     if (out / ANSWERS).exists():
         raise ConfigError(f"{out / ANSWERS} holds answers of raters: give another --out")
     require_free(out / KEY, out / PAGE, overwrite=overwrite)
+    require_writable(out / KEY, out / PAGE / CLIPS / "clip.mp4")
     sources = find_sources(named_folders(models), prompts)
     (out / KEY).unlink(missing_ok=True)
     if (out / PAGE).is_dir():
@@ -122,6 +123,7 @@ def analyse_command(
     """Tables 3 and 4 of the paper from the raters' answers, with intervals over raters and prompts."""
     targets = [out / name for name in (RESULT, TABLES, PICTURE)]
     require_free(*targets, overwrite=overwrite)
+    require_writable(*targets)
     from ..evaluation.human.analyse import analyse
     from ..evaluation.human.answers import read_answers
     from ..evaluation.human.key import ANSWERS, read_key

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigError
-from ..files import replacing, require_free
+from ..files import replacing, require_free, require_writable
 from .progress import tell
 from .ranks import ranks
 from .results import with_interval
@@ -46,6 +46,7 @@ def prepare_command(
     place = out if out.suffix == ".jsonl" else out / "jobs.jsonl"
     beside = place.with_suffix(".manifest.json")
     require_free(place, beside, overwrite=overwrite)
+    require_writable(place, beside)
     names = _names(dimensions, tuple(DIMENSIONS))
     suite = read_suite(prompts)
     plan = manifest(suite, names, flicker_samples)
@@ -110,7 +111,9 @@ def score_command(
     networks = {"subject_consistency": dino, "background_consistency": clip}
     able = tuple(name for name in PROMPTS_OF if name not in BY_FRAMES or networks.get(name))
     names = able if dimensions is None else _scored(dimensions, able, BLEND)
-    require_free(out, *(_beside(out, name) for name in names), overwrite=overwrite)
+    places = [out, *(_beside(out, name) for name in names)]
+    require_free(*places, overwrite=overwrite)
+    require_writable(*places)
 
     from ..evaluation.measured import write_result
     from ..evaluation.vbench.encoders import ClipFrames, Dino, FrameEncoder
@@ -129,7 +132,9 @@ def score_command(
         if clip is not None and "background_consistency" in names:
             encoders["background_consistency"] = ClipFrames(clip, device)
         # Only now it is known which networks are proxies, whose results have other names.
-        require_free(*(_beside(out, called(name, encoders.get(name))) for name in names), overwrite=overwrite)
+        places = [_beside(out, called(name, encoders.get(name))) for name in names]
+        require_free(*places, overwrite=overwrite)
+        require_writable(*places)
         results = score(samples, names, suite, encoders, partial=partial, moved=tell("clips"))
         if is_main():
             for name, result in results.items():

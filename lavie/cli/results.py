@@ -7,16 +7,19 @@ from typing import Any
 import typer
 
 from ..errors import ConfigError
-from ..files import require_free
+from ..files import require_free, require_writable
 
 
 def require_places(out: Path, features: Path | None, overwrite: bool) -> None:
-    """Raise ConfigError unless a result can go to `out`, and the features to a file of their kind."""
+    """Raise ConfigError unless a result can be written to `out`, and the features to a file of their kind."""
     if out.suffix != ".json":
         raise ConfigError(f"--out {out}: wanted a .json")
     if features is not None and features.suffix != ".safetensors":
         raise ConfigError(f"--features {features}: wanted a .safetensors")
     require_free(out, overwrite=overwrite)
+    require_writable(out)
+    if features is not None:
+        require_writable(features)
 
 
 def with_interval(name: str, result: Mapping[str, Any], digits: int = 4) -> str:

@@ -4,11 +4,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, model_validator
+
 from ..files import replacing
 from .base import Strict
+from .curate_dedup import DedupConfig
 from .curate_engine import EngineConfig
 from .curate_quality import QualityConfig
 from .curate_scan import ScanConfig
+from .curate_score import SCORER, ClipConfig, HashConfig, MotionConfig, ScorerConfig, TextConfig
 from .curate_select import SelectConfig
 from .curate_shards import ShardsConfig
 from .load import dump_yaml, read_yaml, validate
@@ -25,6 +29,18 @@ class CurateConfig(Strict):
     """Where the work is done."""
     scan: ScanConfig = ScanConfig()
     """What is measured of every frame."""
+    motion: MotionConfig = MotionConfig()
+    """What is gathered of that for each clip."""
+    hash: HashConfig = HashConfig()
+    """What tells duplicates and overlays."""
+    text: TextConfig = TextConfig()
+    """Text in the picture."""
+    clip: ClipConfig = ClipConfig()
+    """Embeddings and aesthetic ratings."""
+    scorers: dict[str, ScorerConfig] = Field(default_factory=dict)
+    """Scorers of other packages that are run, by name."""
+    dedup: DedupConfig = DedupConfig()
+    """Which clips count as duplicates."""
     select: SelectConfig = SelectConfig()
     """Which clips are kept."""
     quality: QualityConfig = QualityConfig()
@@ -32,9 +48,22 @@ class CurateConfig(Strict):
     shards: ShardsConfig = ShardsConfig()
     """How the selected clips are written for training."""
 
+    @model_validator(mode="after")
+    def _check(self) -> "CurateConfig":
+        """Check that what is compared is made."""
+        if self.dedup.similar is not None and not self.clip.model:
+            raise ValueError("dedup.similar compares embeddings: set clip.model, or dedup.similar to null")
+        if self.dedup.aesthetic and not self.clip.head:
+            raise ValueError("dedup.aesthetic compares ratings: set clip.head, or dedup.aesthetic to null")
+        return self
+
 
 def stage_config(config: CurateConfig, stage: str) -> Strict:
-    """Return all settings that decide the columns of a stage."""
+    """Return all settings that decide the columns of a stage; of a scorer's, `score-NAME`, as of any other."""
+    if stage.startswith(SCORER):
+        return config.scorers.get(stage.removeprefix(SCORER), ScorerConfig())
+    if stage == "dedup" and config.dedup.aesthetic is None:
+        return config.dedup.model_copy(update={"aesthetic": config.clip.head is not None})
     section: Strict = getattr(config, stage)
     return section
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config.base import Strict
+from ..config.curate_score import SCORER
 from ..data.shards.index_file import Rejected
 from .films import films_hash
 from .table import Made, columns_path, read_made, text_hash
@@ -65,13 +66,24 @@ class Stage:
         return self.reads(config) if callable(self.reads) else self.reads
 
 
-STAGES: dict[str, str] = {"scan": "lavie.curation.scan.stage:SCAN"}
+STAGES: dict[str, str] = {
+    "scan": "lavie.curation.scan.stage:SCAN",
+    "motion": "lavie.curation.score.motion:MOTION",
+    "hash": "lavie.curation.score.hash:HASH",
+    "text": "lavie.curation.score.text:TEXT",
+    "clip": "lavie.curation.score.clip:CLIP",
+    "dedup": "lavie.curation.dedup.stage:DEDUP",
+}
 """The stages in their order, each with the place of its `Stage`, which is imported when it is needed."""
 
 
 @functools.cache
 def find_stage(name: str) -> Stage:
-    """Return a stage by its name in STAGES, or by its place, as "module:NAME"."""
+    """Return a stage by its name in STAGES, by that of a scorer, as "score-NAME", or by its place, as "module:NAME"."""
+    if name.startswith(SCORER):
+        from .score.plugins import plugin_stage
+
+        return plugin_stage(name.removeprefix(SCORER))
     module, _, attribute = STAGES.get(name, name).partition(":")
     return getattr(importlib.import_module(module), attribute)
 

@@ -75,6 +75,34 @@ def test_what_cannot_be_measured_is_said_before_anything_is_written(folder, monk
     assert sorted(Path().iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    "words, match",
+    (
+        (("--out", "own.pt/a.json"), r"own\.pt is no folder"),
+        (("--out", "/proc/a.json"), "/proc/a.json cannot be written"),
+        (("--out", "empty.json"), "empty.json is a folder"),
+        (("--out", "a.json", "--features", "own.pt/f.safetensors"), r"own\.pt is no folder"),
+        (("--out", "a.json", "--features", "/proc/deep/f.safetensors"), "cannot be written"),
+        (("--out", "a.json", "--features", "empty.safetensors"), "empty.safetensors is a folder"),
+    ),
+)
+def test_a_place_that_cannot_be_written_is_said_before_any_work(folder, monkeypatch, tmp_path, words, match):
+    """Neither the clips nor the weights are looked at, which are not there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.pt").touch()
+    (tmp_path / "empty.json").mkdir()
+    (tmp_path / "empty.safetensors").mkdir()
+    for own in (("fvd", "--real", "a", "--fake", "b"), ("aesthetic", "--clips", "a", "--head", "h.pth")):
+        with pytest.raises(ConfigError, match=match):
+            run(*own, "--weights", "w", *words)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.json", "empty.safetensors", "own.pt"]
+
+
+def test_places_are_made(folder, tmp_path):
+    measure(folder, "fake", tmp_path / "x/a.json", "--features", tmp_path / "y/z/f.safetensors")
+    assert (tmp_path / "x/a.json").is_file() and (tmp_path / "y/z/f.safetensors").is_file()
+
+
 def test_the_jobs_of_ucf101(tmp_path):
     assert "10100 jobs" in run("ucf101", "prompts", "--out", tmp_path / "jobs.jsonl")
     lines = (tmp_path / "jobs.jsonl").read_text().splitlines()

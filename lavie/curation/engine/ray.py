@@ -1,6 +1,7 @@
 """The engine of a Ray cluster: tasks carry paths, so nothing passes through its object store."""
 
 import logging
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -84,13 +85,24 @@ def ray_engine(address: str | None, workers: int | None) -> Iterator[RayEngine]:
     options: dict[str, Any] = dict(log_to_driver=False, logging_level=logging.WARNING)
     try:
         if address:
+            _require_answer(address)
             ray.init(address=address, **options)
         else:
             options |= dict(include_dashboard=False, _node_ip_address="127.0.0.1", object_store_memory=100 << 20)
             ray.init(num_cpus=workers, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"--engine ray --address {address}: no cluster answers: {error}") from None
     try:
         yield RayEngine()
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Raise OSError or ValueError if nobody listens at host:port. Ray itself would try for minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError("wanted host:port, or auto")
+    socket.create_connection((host, int(port)), timeout=10).close()

@@ -19,7 +19,7 @@ from ...config.load import dump_yaml, load_config
 from ...config.train import TrainConfig
 from ...data.prepare.synthetic import clip_caption, demo_set, image_caption
 from ...errors import ConfigError, TrainingError
-from ...files import sha256_of
+from ...files import require_writable, sha256_of
 from ...inference.load import load_pipeline
 from ...inference.settings import BaseSettings, arguments
 from ...inference.text_to_video import TextToVideo
@@ -63,12 +63,13 @@ def run(
         tell: takes a line about what is done.
 
     Raises:
-        ConfigError: an arm is unknown, or `out` holds results of another configuration.
+        ConfigError: an arm is unknown, nothing can be written in `out`, or it holds results of another configuration.
         TrainingError: a training failed, or was asked to stop.
     """
     wanted = _with_starts(ablation, arms)
     todo = [job for job in jobs(ablation, sizes, out, seeds) if job.arm in wanted]
     done = _done(ablation, todo, out)
+    require_writable(out / RESULTS)
     _render(ablation, sizes, out, {ablation.arms[job.arm].data for job in todo}, tell)
     for number, job in enumerate(todo, start=1):
         what = f"{ablation.name} {number}/{len(todo)}: {job.arm}, seed {job.seed}"

@@ -50,7 +50,7 @@ def embed_clips(
     rows = rows.by_name()
     if keep is not None and is_main():
         write_rows(keep, {"clips": (key, rows)})
-        forget_parts(keep)
+        forget_parts(keep, [key])
     return rows
 
 

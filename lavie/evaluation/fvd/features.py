@@ -80,9 +80,9 @@ def extract(
         DataError: fewer than two clips can be used.
     """
     extractor.check(protocol.num_frames)
+    kept = Kept(keep, extraction_key(protocol, reading, extractor, shuffled))
     order = _cuts(clips, protocol, reading)
     limit = len(order) if reading.limit is None else min(reading.limit, len(order))
-    kept = Kept(keep, extraction_key(protocol, reading, extractor, shuffled))
     make = partial(_row, protocol=protocol, reading=reading, extractor=extractor, shuffled=shuffled)
     rows, taken = Rows(), 0
     while taken < len(order) and len(rows.names) < limit:

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
@@ -111,6 +111,7 @@ def write_rows(path: Path, sets: Mapping[str, tuple[str, Rows]]) -> None:
         name: json.dumps({"key": key, "names": rows.names, "digests": rows.digests, "dropped": rows.dropped})
         for name, (key, rows) in sets.items()
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
@@ -187,8 +188,14 @@ class Kept:
         self._path, self._key = path, key
         self._made, self._saved, self._time = Rows(), 0, time.monotonic()
         self._found: dict[tuple[str, str], Row] = {}
-        for file in _files(path) if path else ():
-            for found_key, rows in read_rows(file).values():
+        for file in [path, *_parts(path, key)] if path else ():
+            try:
+                sets = read_rows(file)
+            except DataError:
+                if file.exists():
+                    raise
+                continue  # another call, which has done the same work, has just put it away
+            for found_key, rows in sets.values():
                 if found_key == key:
                     for name, digest, features in zip(rows.names, rows.digests, rows.features, strict=True):
                         self._found[name, digest.partition("@")[0]] = Row(digest, features)
@@ -249,18 +256,14 @@ def rows_of(
     return rows
 
 
-def forget_parts(path: Path) -> None:
-    """Delete the part files beside a file of features, which holds all of their rows now."""
-    for part in list(_files(path)):
-        if part != path:
+def forget_parts(path: Path, keys: Iterable[str]) -> None:
+    """Delete the part files of some keys beside a file of features, which holds all of their rows now."""
+    for key in keys:
+        for part in _parts(path, key):
             part.unlink(missing_ok=True)
 
 
-def _files(path: Path) -> Iterator[Path]:
-    """Yield a file of features if it is there, and the part files beside it."""
-    if path.exists():
-        yield path
-    if path.parent.is_dir():
-        for other in sorted(path.parent.iterdir()):
-            if other.name.startswith(f"{path.name}.") and other.name.endswith(".part"):
-                yield other
+def _parts(path: Path, key: str) -> list[Path]:
+    """Return the part files of a key beside a file of features."""
+    others = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    return [other for other in others if other.name.startswith(f"{path.name}.{key}-") and other.name.endswith(".part")]

@@ -20,6 +20,8 @@ from .rows import Moved, Rows, forget_parts, read_rows, write_rows
 
 FEW = 256
 """Below so many clips a note says that the number is mostly bias."""
+OTHERS = "of another preset, number of frames, seed or weights"
+"""What tells features apart, in messages."""
 Progress = Callable[[str], Moved]
 """Gives a function of the clips done and of all, for what is being done."""
 
@@ -49,7 +51,7 @@ def fvd(
         shuffled: also measure the fakes with their frames in random order. Where that does not rise, the distance has
             seen no motion.
         splits: lists of the real clips that count, of all in the one folder `real` (see `listed_clips`).
-        keep: the file that the features go to.
+        keep: the file that the features go to. One that is there must hold features of this protocol and extractor.
         progress: tells of the work.
 
     Raises:
@@ -58,10 +60,14 @@ def fvd(
     sides = {"real": (real, protocol.real), "fake": (fake, protocol.fake)}
     made: dict[str, tuple[str, Rows]] = {}
 
+    kept = read_rows(keep) if keep is not None and keep.exists() else {}
+
     def rows(name: str, side: str, network: Extractor, shuffle: bool = False) -> Rows:
         """Return the rows of one side, and note them for the file."""
         sources, reading = sides[side]
         key = extraction_key(protocol, reading, network, shuffle)
+        if name in kept and kept[name][0] != key:
+            raise DataError(f"--features {keep}: it holds features {OTHERS} than this call: give another file")
         tell = progress(f"{side} clips" + (", shuffled" if shuffle else "")) if progress else None
         found = _kept_rows(sources, side, name, key)
         if clips := _clips(sources, splits if side == "real" else ()):
@@ -87,7 +93,7 @@ def fvd(
         }
     if keep is not None and is_main():
         write_rows(keep, made)
-        forget_parts(keep)
+        forget_parts(keep, {key for key, _ in made.values()})
     return result
 
 
@@ -99,9 +105,7 @@ def _kept_rows(sources: Sequence[Path], side: str, name: str, key: str) -> Rows:
         if name not in sets:
             raise DataError(f"--{side} {path}: it holds {', '.join(sets)}, and no {name}")
         if sets[name][0] != key:
-            raise DataError(
-                f"--{side} {path}: its features are of another preset, number of frames, seed or weights than this call"
-            )
+            raise DataError(f"--{side} {path}: its features are {OTHERS} than this call")
         found.join(sets[name][1])
     return found
 

@@ -11,6 +11,7 @@ from lavie.distributed import rank
 from lavie.errors import CheckpointError, DataError
 from lavie.evaluation.clip_source import find_clips
 from lavie.evaluation.fvd import features as module
+from lavie.evaluation.fvd import rows as rows_module
 from lavie.evaluation.fvd.features import extract
 from lavie.evaluation.fvd.protocol import Protocol, Reading, Resize
 from lavie.evaluation.fvd.rows import Rows, forget_parts, read_rows, write_rows
@@ -121,8 +122,34 @@ def test_a_call_that_was_cut_goes_on(clips, tmp_path, monkeypatch):
     other = Levels()
     rows_of(clips, protocol(stride=2), keep=keep, extractor=other)
     assert other.calls == 8
-    forget_parts(keep)
+    # The parts of each protocol are its own.
+    keys = {key: [part.name for part in tmp_path.iterdir() if f".{key}-" in part.name] for key in keys_of(tmp_path)}
+    assert len(keys) == 2
+    for key, names in keys.items():
+        forget_parts(keep, [key])
+        assert not any((tmp_path / name).exists() for name in names)
     assert list(tmp_path.iterdir()) == []
+
+
+def keys_of(folder):
+    """The keys of the part files in a folder."""
+    return {key for part in folder.glob("*.part") for key, _ in read_rows(part).values()}
+
+
+def test_a_part_that_another_call_puts_away_is_no_fault(clips, tmp_path, monkeypatch):
+    """Two calls at once on one file of features: the one that ends first deletes the parts of both."""
+    keep = tmp_path / "f.safetensors"
+    rows_of(clips, protocol(), keep=keep)
+    [part] = tmp_path.glob("*.part")
+    read = rows_module.read_rows
+
+    def deleted_first(path):
+        part.unlink(missing_ok=True)
+        return read(path)
+
+    monkeypatch.setattr(rows_module, "read_rows", deleted_first)
+    extractor = Levels()
+    assert len(rows_of(clips, protocol(), keep=keep, extractor=extractor).names) == 10 == extractor.calls
 
 
 def test_a_clip_that_changed_is_measured_again(clips, tmp_path):

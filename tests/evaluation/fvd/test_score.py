@@ -9,6 +9,7 @@ from lavie.evaluation.fvd.distance import frechet, mmd
 from lavie.evaluation.fvd.extractors import I3DLogits, Scripted
 from lavie.evaluation.fvd.features import extract
 from lavie.evaluation.fvd.protocol import PRESETS, Protocol, Reading, Resize
+from lavie.evaluation.fvd.rows import read_rows
 from lavie.evaluation.fvd.score import fvd
 from lavie.evaluation.measured import compare
 from lavie.testing import SHARED
@@ -88,6 +89,20 @@ def test_features_that_were_kept_stand_for_the_clips(sets, own, tmp_path):
     other = PROTOCOL.model_copy(update={"num_frames": 3})
     with pytest.raises(DataError, match="of another preset, number of frames, seed or weights"):
         fvd([keep], [sets / "fake"], other, Scripted(own / "clips.pt", CPU), preset="own")
+
+
+def test_features_of_another_protocol_are_not_written_over(sets, own, tmp_path):
+    keep = tmp_path / "f.safetensors"
+    measured(sets, own, keep=keep)
+    before = keep.read_bytes()
+    other = PROTOCOL.model_copy(update={"num_frames": 3})
+    words = r"--features .*f\.safetensors: it holds features of another preset, number of frames, seed or weights"
+    with pytest.raises(DataError, match=words):
+        measured(sets, own, other, keep=keep)
+    assert keep.read_bytes() == before
+    # What is asked beside the same distance goes on with it.
+    measured(sets, own, keep=keep, shuffled=True)
+    assert {*read_rows(keep)} == {"real", "fake", "fake_shuffled"}
 
 
 def test_features_in_several_files_are_those_in_one(sets, own, tmp_path):

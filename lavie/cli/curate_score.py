@@ -1,0 +1,78 @@
+"""The commands `lavie curate score` and `lavie curate dedup`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .curate_common import (
+    Address,
+    Changes,
+    ConfigFile,
+    EngineName,
+    Out,
+    Workers,
+    bring_up_to_date,
+    engine_changes,
+    settings,
+)
+
+
+def score_command(
+    out: Out,
+    changes: Changes = None,
+    clip: Annotated[
+        Path | None,
+        typer.Option(help="CLIP that embeds clips: a folder of transformers, or OpenAI's .pt. Default: no embeddings."),
+    ] = None,
+    head: Annotated[
+        Path | None,
+        typer.Option(help="Aesthetic head on its embeddings, LAION's .pth. Default: no ratings."),
+    ] = None,
+    ocr: Annotated[
+        bool | None, typer.Option("--ocr/--no-ocr", help="Read text in the pictures (lavie[ocr]). Default: no.")
+    ] = None,
+    scorer: Annotated[
+        list[str] | None, typer.Option(help="Scorer of another package, by its name; several times for several.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="One of motion, hash, text, clip and scorers; several times for several. Default: all."),
+    ] = None,
+    config: ConfigFile = None,
+    engine: EngineName = None,
+    workers: Workers = None,
+    address: Address = None,
+) -> None:
+    """Score each clip: motion, light and sharpness; hash and overlay; if asked for, text, embeddings and aesthetics."""
+    from ..config.curate import load_curate, stage_config
+    from ..curation.films import read_films
+    from ..curation.score.choice import wanted_scores
+
+    read_films(out)  # before the settings are kept
+    given: dict[str, Any] = {
+        "clip": {"model": None if clip is None else str(clip), "head": None if head is None else str(head)},
+        "text": {"ocr": ocr},
+        "scorers": {name: {} for name in scorer or ()},
+    }
+    given |= engine_changes(engine, workers, address)
+    names = wanted_scores(load_curate(out, config, changes or (), given), only or ())
+    found = settings(out, config, changes, given)
+    bring_up_to_date(out, {name: stage_config(found, name) for name in names}, found.engine)
+
+
+def dedup_command(
+    out: Out,
+    changes: Changes = None,
+    config: ConfigFile = None,
+    engine: EngineName = None,
+    workers: Workers = None,
+    address: Address = None,
+) -> None:
+    """Find clips that show what a better one shows, over all films. dedup.similar=0.95 compares embeddings too."""
+    from ..config.curate import stage_config
+    from ..curation.films import read_films
+
+    read_films(out)  # before the settings are kept
+    found = settings(out, config, changes, engine_changes(engine, workers, address))
+    bring_up_to_date(out, {"dedup": stage_config(found, "dedup")}, found.engine)

@@ -1,0 +1,1 @@
+"""Clips that show what a better clip shows: duplicates by their hashes, similar ones by their embeddings."""
