@@ -8,6 +8,7 @@ from rich.table import Table
 
 from ..console import make_console
 from ..data.shards.index_file import Rejected
+from .curate_caption import align_command, caption_command
 from .curate_common import (
     Address,
     Changes,
@@ -47,6 +48,8 @@ def scan_command(
 
 app.command("score")(score_command)
 app.command("dedup")(dedup_command)
+app.command("caption")(caption_command)
+app.command("align")(align_command)
 app.command("shards")(shards_command)
 
 

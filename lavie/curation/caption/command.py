@@ -7,9 +7,9 @@ is one question, written to the program's standard input. Its answer, on standar
 
     {"clip": "0123456789abcdef", "caption": "A cat sleeps."}   or   {"clip": "0123456789abcdef", "error": "too dark"}
 
-The program is started once for many clips and ends when its input ends. What it writes to standard error is kept for
-the message of an error, its end alone. If it ends early, gives no answer for too long, or writes anything else to standard
-output, it is stopped, the unit is not done, and the next one starts it anew.
+The program is started once for many clips and ends when its input ends. Of what it writes to standard error, the end
+is kept for the message of an error. If the program ends early, gives no answer for too long, or writes anything else to
+standard output, it is stopped, the unit is not done, and the next one starts it anew.
 """
 
 import base64
@@ -55,7 +55,8 @@ class CommandCaptioner:
             ConfigError: the command cannot be read.
         """
         self._words = command_words(command)
-        self.name = f"command:{os.path.basename(self._words[0])}"
+        script = next((word for word in self._words[1:] if os.path.isfile(word)), self._words[0])
+        self.name = f"command:{os.path.basename(script)}"
         self._prompt, self._seconds = config.prompt, config.seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._heard = b""
@@ -190,7 +191,9 @@ class CommandCaptioner:
                 while self._hear(self._process.stderr):
                     pass
         words = self._heard.decode("utf-8", "replace").strip()
-        return DataError(f"caption.captioner {self.name} {what}{ended}" + (f"; its last words: {words}" if words else ""))
+        return DataError(
+            f"caption.captioner {self.name} {what}{ended}" + (f"; its last words: {words}" if words else "")
+        )
 
 
 def command_words(command: str) -> list[str]:

@@ -1,11 +1,11 @@
 """The captioner `sidecar`: captions that are there already, beside the films or in a table.
 
 1. `sidecar`: the text in a.txt beside a.mp4 is the caption of every clip of that film.
-2. `sidecar:TABLE`: a csv, jsonl or parquet. A row names a clip (column `clip`), or a film by its path (`film`, or one of
-   `tables.MEDIA_COLUMNS`) with `start` and `end` in seconds, or `start_frame` and `end_frame`, or neither for all of it.
+2. `sidecar:TABLE`: a csv, jsonl or parquet. A row names a clip (column `clip`), or a film by its path (`film`, or one
+   of `tables.MEDIA_COLUMNS`) with `start` and `end` in seconds, or `start_frame` and `end_frame`, or neither for all.
 
-A row of the clip itself comes first. Of the rows of its film, the one with most time in common is taken, the shortest
-of several; that time has to be half of the clip or half of the part that the row is about.
+A row of the clip itself comes first, then of the parts of its film the one with most time in common, the shortest of
+several; that time has to be half of the clip or half of the part. A row of the whole film comes last.
 """
 
 import functools
@@ -20,6 +20,7 @@ from ...data.prepare.segments import COLUMNS as SEGMENT_COLUMNS
 from ...data.prepare.segments import Segment
 from ...data.prepare.tables import CAPTION_COLUMNS, CHANGING_COLUMNS, MEDIA_COLUMNS, first_filled, table_rows
 from ...errors import ConfigError, DataError
+from ..films import text_beside
 from ..table import arrow
 from .base import Asked, NoCaption
 
@@ -65,11 +66,6 @@ class TextsBeside:
             return NoCaption("unusable caption", f"{path.name} is not UTF-8: {error}")
 
 
-def text_beside(src: Path, film: str) -> Path:
-    """Return where the text of a film lies, if it has one."""
-    return (src / film).with_suffix(".txt")
-
-
 class SidecarTable:
     """Takes captions out of a table."""
 
@@ -96,7 +92,7 @@ class SidecarTable:
         wanted = [one.row["clip"] for one in asked] + [name for names in films.values() for name in names]
         facts = self._table.stat()
         if self._table.suffix.lower() == ".parquet":
-            told = _index(_parquet_rows(self._table, set(wanted)), self._table)
+            told: Mapping[str, list[Told]] = _index(_parquet_rows(self._table, set(wanted)), self._table)
         else:
             told = _read_text(self._table, facts.st_size, facts.st_mtime_ns)
         return [self._answer(one.row, told, films[one.row["film"]]) for one in asked]
@@ -111,25 +107,28 @@ class SidecarTable:
         if own := told.get(f"clip {row['clip']}"):
             return own[0].caption
         rows = [one for name in names for one in told.get(f"film {name}", ())]
-        fitting = [(common, -length, one) for one in rows for common, length in [_common(row, one.part)] if common > 0]
-        if fitting:
-            return max(fitting, key=lambda found: found[:2])[2].caption
+        best: tuple[tuple[float, float], str] | None = None
+        for one in rows:
+            common = (0.0, 0.0) if one.part is None else _common(row, one.part)
+            if common is not None and (best is None or common > best[0]):
+                best = common, one.caption
+        if best is not None:
+            return best[1]
         where = f"{row['film']} from {row['t0']:.2f} to {row['t1']:.2f} s"
         return NoCaption("no caption", f"{self._table.name} has no row of the clip, nor of {where}")
 
 
-def _common(row: Mapping[str, Any], part: Segment | None) -> tuple[float, float]:
-    """Return what a clip and a part of its film have in common and how long the part is, both in clips.
+def _common(row: Mapping[str, Any], part: Segment) -> tuple[float, float] | None:
+    """Return what a clip and a part of its film have in common, as a share of the clip, and how short the part is.
 
-    The first is 0 where it is less than SHARE of both.
+    None where it is less than SHARE of both.
     """
-    frames = part is not None and part.unit == "frames"
-    first, last = (row["start"], row["end"]) if frames else (row["t0"], row["t1"])
-    start = 0.0 if part is None else part.start
-    end = float("inf") if part is None or part.end is None else part.end
-    common, clip = min(last, end) - max(first, start), last - first
-    fits = common > 0 and (common >= SHARE * clip or common >= SHARE * (end - start))
-    return (common / clip if fits else 0.0), (end - start) / clip
+    first, last = (row["start"], row["end"]) if part.unit == "frames" else (row["t0"], row["t1"])
+    end = float("inf") if part.end is None else part.end
+    common, clip, length = min(last, end) - max(first, part.start), last - first, end - part.start
+    if common <= 0 or (common < SHARE * clip and common < SHARE * length):
+        return None
+    return common / clip, -length / clip
 
 
 @functools.lru_cache(maxsize=1)

@@ -26,7 +26,7 @@ COLUMNS = {
     "words": "int32",
     "captioner": "string",
 }
-"""caption_raw: as it was given; caption: as `clean.cleaned` leaves it, null where that is no caption; words: of caption.
+"""caption_raw: as it was given; caption: as `clean.cleaned` leaves it, null where that is no caption; words: of that.
 All are null for clips that the rules drop."""
 
 

@@ -1,11 +1,13 @@
 """Which stage makes which column of a clip, and the columns of one unit side by side, whoever made them."""
 
 import difflib
+import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...config.curate_score import SCORER
 from ...errors import ConfigError, DataError
 from ..stage import STAGES, find_stage
 from ..table import META, Made, arrow, arrow_type, columns_path
@@ -20,10 +22,13 @@ SMALL = 1 << 20
 """Bytes up to which a file is read whole: one read is faster than several, but embeddings are large."""
 
 
-def makers() -> dict[str, str]:
-    """Return the stage that makes each column of a clip, in the order of the stages."""
+@functools.cache
+def makers() -> Mapping[str, str]:
+    """Return the stage that makes each column of a clip, in the order of the stages; other packages' scorers last."""
+    from ..score.plugins import installed_scorers
+
     found: dict[str, str] = {}
-    for name in STAGES:
+    for name in (*STAGES, *(f"{SCORER}{scorer}" for scorer in installed_scorers())):
         if name != "scan":  # its rows are films
             for column in find_stage(name).columns:
                 found.setdefault(column, name)
