@@ -1,5 +1,6 @@
 """The commands `lavie curate ...`."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from .curate_common import (
     engine_changes,
     settings,
 )
+from .curate_cut import cut_command
 from .curate_score import dedup_command, score_command
 from .curate_select import quality_command, select_command
 from .curate_shards import shards_command
@@ -46,6 +48,7 @@ def scan_command(
     bring_up_to_date(out, {"scan": found.scan}, found.engine)
 
 
+app.command("cut")(cut_command)
 app.command("score")(score_command)
 app.command("dedup")(dedup_command)
 app.command("caption")(caption_command)
@@ -82,8 +85,11 @@ app.command("quality")(quality_command)
 def find_films(src: Path, out: Path) -> None:
     """Bring the list of films up to date, and print what changed."""
     from ..curation.films import list_films
+    from ..curation.scan.header import film_seconds
+    from ..data.prepare.sandbox import Sandbox
 
-    listed = list_films(src, out, lambda path: None)
+    with closing(Sandbox()) as sandbox:
+        listed = list_films(src, out, lambda path: film_seconds(path, sandbox))
     rows = [("films", len(listed.list.films)), ("new", listed.new), ("units", len(listed.list.units))]
     rows += [("changed since, to be done again", len(listed.changed))] if listed.changed else []
     rows += [("gone since, what was made of them stays", len(listed.gone))] if listed.gone else []

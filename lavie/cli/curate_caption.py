@@ -39,11 +39,13 @@ def caption_command(
 
     Run again with other rules: clips that have a caption keep it. What was said is kept beside the cleaned caption.
     """
-    from ..config.curate import stage_config
+    from ..config.curate import load_curate, stage_config
+    from ..curation.caption.choice import check_captioner
     from ..curation.films import read_films
 
     read_films(out)  # before the settings are kept
     given: dict[str, Any] = {"caption": {"captioner": captioner}} | engine_changes(engine, workers, address)
+    check_captioner(load_curate(out, config, changes or (), given).caption)
     found = settings(out, config, changes, given)
     bring_up_to_date(out, {"caption": stage_config(found, "caption")}, found.engine)
     _print_captions(out)

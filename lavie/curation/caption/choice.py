@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,44 @@ def open_captioner(config: CaptionConfig, src: Path) -> Captioner:
         ConfigError: none is named, or it is not there.
         CheckpointError: a network cannot be loaded.
     """
+    kind, rest = check_captioner(config)
+    # Networks and programs are slow to start; a table is looked at anew each time.
+    if kind == "sidecar":
+        from .sidecar import SidecarTable, TextsBeside
+
+        return SidecarTable(Path(rest), src) if rest else TextsBeside(src)
+    return _opened(kind, rest, config.model_dump_json(), text_hash(captioner_identity(config)))
+
+
+def check_captioner(config: CaptionConfig) -> tuple[str, str]:
+    """Return the kind of a captioner and where it is, after a look that opens nothing.
+
+    Raises:
+        ConfigError: none is named, or it is not there.
+        CheckpointError: the folder of a network is not there.
+    """
     if config.captioner is None:
         raise ConfigError(
             "caption.captioner is not set: `lavie curate caption OUT --captioner ...` takes sidecar, sidecar:TABLE, "
             "transformers:PATH, vllm:PATH or command:PROGRAM"
         )
-    # Networks and programs are slow to start; a table is looked at anew each time.
-    if config.captioner.startswith("sidecar"):
-        return _sidecar(config.captioner, src)
-    return _opened(config.captioner, config.model_dump_json())
+    kind, _, rest = config.captioner.partition(":")
+    if kind == "command":
+        from .command import command_words
+
+        if shutil.which(program := command_words(rest)[0]) is None:
+            raise ConfigError(f"caption.captioner {config.captioner}: no program {program}")
+        return kind, rest
+    rest = os.path.expanduser(rest)
+    if kind == "sidecar" and rest:
+        from .sidecar import check_table
+
+        check_table(Path(rest))
+    elif kind != "sidecar" and not Path(rest).is_dir():
+        raise CheckpointError(
+            f"caption.captioner {config.captioner}: no such folder; wanted a network on the disk, for none is fetched"
+        )
+    return kind, rest
 
 
 def captioner_identity(config: CaptionConfig) -> dict[str, Any]:
@@ -47,7 +77,9 @@ def captioner_identity(config: CaptionConfig) -> dict[str, Any]:
         return found | ({"table": _file_hash(rest)} if rest else {})
     found |= {"frames": config.frames, "side": config.side, "prompt": config.prompt}
     if kind == "command":
-        words = _words(rest)
+        from .command import command_words
+
+        words = command_words(rest)
         return found | {"command": words, "files": [_file_hash(word) for word in words]}
     return found | {"max_tokens": config.max_tokens, "weights": folder_identity(rest)}
 
@@ -57,7 +89,7 @@ def folder_identity(folder: str) -> str | None:
 
     Files of up to SAMPLES * SAMPLE bytes count whole, larger ones by their size and so many parts of them.
     """
-    root = Path(_expanded(folder))
+    root = Path(folder).expanduser()
     if not root.is_dir():
         return None
     files = sorted(path for path in root.rglob("*") if path.is_file())
@@ -65,50 +97,25 @@ def folder_identity(folder: str) -> str | None:
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(captioner: str, settings: str) -> Captioner:
-    """Return a captioner that looks at clips."""
-    config, (kind, _, rest) = CaptionConfig.model_validate_json(settings), captioner.partition(":")
+def _opened(kind: str, place: str, settings: str, identity: str) -> Captioner:
+    """Return a captioner that looks at clips, whose files have this hash."""
+    config = CaptionConfig.model_validate_json(settings)
     if kind == "command":
         from .command import CommandCaptioner
 
-        return CommandCaptioner(rest, config)
-    folder = Path(_expanded(rest))
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"caption.captioner {captioner}: no such folder; wanted a network on the disk, for none is fetched"
-        )
+        return CommandCaptioner(place, config)
     if kind == "vllm":
         from .vllm import VllmCaptioner
 
-        return VllmCaptioner(folder, config)
+        return VllmCaptioner(Path(place), config)
     from .network import NetworkCaptioner
 
-    return NetworkCaptioner(folder, config)
-
-
-def _sidecar(captioner: str, src: Path) -> Captioner:
-    """Return a captioner that takes what is there."""
-    from .sidecar import SidecarTable, TextsBeside
-
-    table = captioner.partition(":")[2]
-    return SidecarTable(Path(_expanded(table)), src) if table else TextsBeside(src)
-
-
-def _expanded(path: str) -> str:
-    """Return a path with the home folder for a leading ~."""
-    return os.path.expanduser(path)
-
-
-def _words(command: str) -> list[str]:
-    """Return the program and the arguments of a command."""
-    from .command import command_words
-
-    return command_words(command)
+    return NetworkCaptioner(Path(place), config)
 
 
 def _file_hash(path: str) -> str | None:
     """Return the hash of a file, None where there is none."""
-    file = Path(_expanded(path))
+    file = Path(path).expanduser()
     if not file.is_file():
         return None
     facts = file.stat()

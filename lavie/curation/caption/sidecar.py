@@ -66,20 +66,20 @@ class TextsBeside:
             return NoCaption("unusable caption", f"{path.name} is not UTF-8: {error}")
 
 
+def check_table(table: Path) -> None:
+    """Raise ConfigError unless a path is that of a table."""
+    if table.suffix.lower() not in SUFFIXES or not table.is_file():
+        what = "no such file" if not table.exists() else "not one"
+        raise ConfigError(f"caption.captioner sidecar:{table}: {what}; wanted a {', '.join(SUFFIXES)}")
+
+
 class SidecarTable:
     """Takes captions out of a table."""
 
     looks, cut_off, batch = False, False, 1 << 20
 
     def __init__(self, table: Path, src: Path) -> None:
-        """Take a table, and the folder of the films.
-
-        Raises:
-            ConfigError: there is no such table.
-        """
-        if table.suffix.lower() not in SUFFIXES or not table.is_file():
-            what = "no such file" if not table.exists() else "not one"
-            raise ConfigError(f"caption.captioner sidecar:{table}: {what}; wanted a {', '.join(SUFFIXES)}")
+        """Take a table, as `check_table` wants it, and the folder of the films."""
         self.name, self._table, self._src = f"sidecar:{table.name}", table, src
 
     def __call__(self, asked: Sequence[Asked]) -> list[str | NoCaption]:

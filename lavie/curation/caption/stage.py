@@ -62,7 +62,7 @@ def work(unit: Unit, config: CaptionWork) -> Done:
             rejected.append(Rejected(row["clip"], caption.reason, f"{row['film']}: {caption.detail}"))
             caption = None
         words = None if caption is None else len(caption.split())
-        name = None if answer is None else captioner.name
+        name = None if raw is None else captioner.name
         for column, value in zip(COLUMNS, (row["clip"], raw, caption, words, name), strict=True):
             columns[column].append(value)
     return Done(columns, rejected)

@@ -87,6 +87,8 @@ def test_what_is_no_such_network_is_refused(tmp_path, llava):
         open_captioner(CaptionConfig(captioner=f"transformers:{tmp_path}"), tmp_path)
     with pytest.raises(ConfigError, match=r"caption.captioner is not set"):
         open_captioner(CaptionConfig(), tmp_path)
+    with pytest.raises(ConfigError, match=r"command:describe --fast: no program describe"):
+        open_captioner(CaptionConfig(captioner="command:describe --fast"), tmp_path)
     for captioner in ("blip", "transformers:", "vllm", "command: ", "sidecar:", ""):
         with pytest.raises(ValueError, match="is no captioner: wanted texts beside the films"):
             CaptionConfig(captioner=captioner)

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from lavie.curation.caption.base import Asked, NoCaption
-from lavie.curation.caption.sidecar import SidecarTable, TextsBeside
+from lavie.curation.caption.sidecar import SidecarTable, TextsBeside, check_table
 from lavie.curation.table import arrow
 from lavie.errors import ConfigError, DataError
 
@@ -132,9 +132,9 @@ def test_what_is_no_table_is_refused(tmp_path):
     (tmp_path / "t.parquet").write_bytes(b"no parquet at all")
     pa.parquet.write_table(pa.table({"name": ["a"], "caption": ["b"]}), tmp_path / "u.parquet")
     with pytest.raises(ConfigError, match=r"sidecar:.*t.xlsx: not one; wanted a \.csv, \.jsonl, \.parquet"):
-        SidecarTable(tmp_path / "t.xlsx", tmp_path)
+        check_table(tmp_path / "t.xlsx")
     with pytest.raises(ConfigError, match=r"sidecar:.*t.csv: no such file"):
-        SidecarTable(tmp_path / "t.csv", tmp_path)
+        check_table(tmp_path / "t.csv")
     with pytest.raises(DataError, match="cannot be read as parquet"):
         SidecarTable(tmp_path / "t.parquet", tmp_path)([clip("1")])
     with pytest.raises(DataError, match=r"no column clip \| film"):

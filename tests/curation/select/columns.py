@@ -10,7 +10,6 @@ from lavie.curation import stage as stages
 from lavie.curation.films import films_hash, list_films, read_films
 from lavie.curation.partial import partial_folder
 from lavie.curation.perform import commit
-from lavie.curation.select.columns import makers
 from lavie.curation.stage import Done, Stage, made
 from lavie.curation.table import Made
 from lavie.curation.unit import units_of
@@ -62,7 +61,6 @@ def _exchange(old: Mapping[str, str], new: Mapping[str, str]) -> None:
         del stages.STAGES[name]
     stages.STAGES.update(new)
     stages.find_stage.cache_clear()
-    makers.cache_clear()
 
 
 def list_units(root: Path, count: int) -> Path:
