@@ -50,11 +50,11 @@ def test_stills_and_moving_clips_are_told_apart(tmp_path):
 @requires_shared
 @pytest.mark.slow
 def test_the_frozen_clips_of_a_real_film_are_told():
-    """The film shows most pictures twice: 0.67 of its steps are none."""
+    """Two of its three clips are titles that stand still; of the whole film 0.67 of the steps are none."""
     pytest.importorskip("cv2")
     film = io.BytesIO((SHARED / "assets/videos/nasa_13013.mp4").read_bytes())
     parts = [part for part in scan_frames(film) if not isinstance(part, dict) and part.dtype == np.float16]
     arrays = dict(zip(NAMES, np.concatenate(parts).T, strict=True))
     whole, *clips = (clip_values(arrays, *span) for span in ((0, 325), (0, 127), (151, 202), (202, 325)))
     assert whole["frozen"] == pytest.approx(0.67, abs=0.01) and whole["luma"] == pytest.approx(26, abs=2)
-    assert all(clip["frozen"] > 0.5 for clip in clips), clips
+    assert [clip["frozen"] > 0.5 for clip in clips] == [True, True, False]  # two titles, and what they are about
