@@ -20,7 +20,7 @@ from lavie.data.media.streams import open_video
 from lavie.errors import DataError
 from lavie.testing import SHARED
 from tests.curation.cut.films import ENDS, STARTS, Curated, decoded, film, shots
-from tests.curation.cut.test_splitters import TEARS
+from tests.curation.cut.labels import TEARS
 from tests.markers import requires_shared
 
 pytest.importorskip("cv2")

@@ -11,8 +11,8 @@ from lavie.curation.cut.splitters.choice import find_splitter
 from lavie.curation.scan.film import scan_frames
 from lavie.testing import SHARED
 from tests.curation.cut.films import film
+from tests.curation.cut.labels import ONE_SHOT, TEARS
 from tests.curation.cut.montage import Montage, compare, montage, rendered
-from tests.curation.cut.test_splitters import ONE_SHOT, TEARS
 from tests.markers import requires_shared
 
 pytest.importorskip("cv2")
