@@ -203,10 +203,12 @@ def test_where_seeks_lead_astray_the_film_is_decoded_in_order(tmp_path, monkeypa
 
     monkeypatch.setattr(making, "OrderedFrames", Seen)
     wanted = [[0, 0, 20, False], [1, 20, 40, True], [2, 43, 60, False], [3, 65, 84, False]]
-    parts = list(make_clips(io.BytesIO(data), facts_for_child(facts, arrays), wanted))
+    parts = list(make_clips(io.BytesIO(data), facts_for_child(facts, arrays) | {"keep_audio": True}, wanted))
     assert asked == [(43, 60), (65, 84)]
     told = [(part["place"], part["method"]) for part in parts if isinstance(part, dict) and "method" in part]
     assert told == [(1, "copy"), (0, "encode"), (2, "encode"), (3, "encode")]
+    notes = [part["note"] for part in parts if isinstance(part, dict) and "note" in part]
+    assert notes == ["", "", *["its sound is left out: seeks in the film lead astray"] * 2]
     assert parts[-1] == made.data(made.rows[3])
 
 
