@@ -74,7 +74,7 @@ def _joined(data: bytes, format: str, track: av.AudioStream, packets: list[av.Pa
     file = io.BytesIO()
     muxer = MUXERS[format]
     with (
-        av.open(io.BytesIO(data)) as clip,
+        av.open(io.BytesIO(data), "r") as clip,
         av.open(file, "w", format=muxer, container_options=EXACT_BYTES) as out,
     ):
         pictures = out.add_stream_from_template(clip.streams.video[0], opaque=True)
