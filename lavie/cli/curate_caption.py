@@ -47,8 +47,8 @@ def caption_command(
     given: dict[str, Any] = {"caption": {"captioner": captioner}} | engine_changes(engine, workers, address)
     check_captioner(load_curate(out, config, changes or (), given).caption)
     found = settings(out, config, changes, given)
-    bring_up_to_date(out, {"caption": stage_config(found, "caption")}, found.engine)
-    _print_captions(out)
+    if bring_up_to_date(out, {"caption": stage_config(found, "caption")}, found.engine):
+        _print_captions(out)
 
 
 def align_command(
