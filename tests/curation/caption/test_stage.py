@@ -168,7 +168,8 @@ def test_texts_beside_films_count_among_what_is_read(out, tmp_path):
     assert report.done == 3 and [row["caption"] for row in rows(out)] == ["a cat sleeps"] * 3 + [None] * 6
     assert rows(out)[0]["caption_raw"] == "a cat\nsleeps" and rows(out)[6]["caption_raw"].startswith("I'm sorry")
     told = told_captions(out)
-    assert (told.clips, told.captioned, told.refused) == (9, 3, {"no caption": 3, "refused": 3})
+    assert (told.clips, told.captioned, told.dropped) == (9, 3, 0)
+    assert told.refused == {"no caption": 3, "refused": 3}
     assert caption(out, "sidecar").done == 0
     (films / "c.txt").write_text("word " * 76)
     assert caption(out, "sidecar").done == 1 and rows(out)[6]["words"] == 76 and told_captions(out).long == 3
