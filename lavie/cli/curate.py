@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ..console import make_console
 from ..data.shards.index_file import Rejected
+from .curate_caption import align_command, caption_command
 from .curate_common import (
     Address,
     Changes,
@@ -50,6 +51,8 @@ def scan_command(
 app.command("cut")(cut_command)
 app.command("score")(score_command)
 app.command("dedup")(dedup_command)
+app.command("caption")(caption_command)
+app.command("align")(align_command)
 app.command("shards")(shards_command)
 
 

@@ -35,8 +35,10 @@ def engine_changes(engine: str | None, workers: int | None, address: str | None)
     return {"engine": {"engine": engine, "workers": workers, "address": address}}
 
 
-def bring_up_to_date(out: Path, stages: dict[str, Any], engine_config: "EngineConfig") -> None:
-    """Have stages done, in their order, and print what came of each.
+def bring_up_to_date(out: Path, stages: dict[str, Any], engine_config: "EngineConfig") -> bool:
+    """Have stages done, in their order, and print what came of each; return whether this process is to print more.
+
+    With mpi, the first rank alone prints.
 
     Args:
         out: the folder of the curation.
@@ -48,18 +50,20 @@ def bring_up_to_date(out: Path, stages: dict[str, Any], engine_config: "EngineCo
     """
     from ..curation.engine.choice import open_engine
     from ..curation.run import run_stage
+    from ..curation.stage import command_of
 
     console = make_console()
     failed = 0
     with open_engine(engine_config) as engine:
         if engine is None:
-            return
+            return False
         for name, config in stages.items():
             with progress_bar(console, name) as progress:
                 report = run_stage(out, name, config, engine, progress=progress)
             kept = report.units - report.done - len(report.waiting) - len(report.failed)
             words = [f"{report.done} units done", f"{kept} were up to date"]
-            words += [f"{len(report.waiting)} wait for an earlier stage"] if report.waiting else []
+            lacking = ", ".join(dict.fromkeys(map(command_of, report.lacking)))
+            words += [f"{len(report.waiting)} wait for {lacking}"] if report.waiting else []
             words += [f"{len(report.failed)} failed"] if report.failed else []
             console.print(f"{name}: {', '.join(words)}")
             for unit, error in sorted(report.failed.items())[:SHOWN]:
@@ -67,6 +71,7 @@ def bring_up_to_date(out: Path, stages: dict[str, Any], engine_config: "EngineCo
             failed += len(report.failed)
     if failed:
         raise DataError(f"{failed} units failed, each with its reason above: the same command tries them again")
+    return True
 
 
 def settings(out: Path, config: Path | None, changes: list[str] | None, given: dict[str, Any]) -> "CurateConfig":

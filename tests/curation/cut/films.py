@@ -14,7 +14,7 @@ from lavie.config.curate_cut import CutConfig
 from lavie.config.curate_scan import ScanConfig
 from lavie.curation.films import list_films
 from lavie.curation.run import run_stage
-from lavie.curation.table import read_table
+from lavie.curation.table import Frames, read_table
 from tests.curation.made_cut import made_units, moving
 
 LENGTHS = (20, 20, 25, 19)
@@ -45,6 +45,7 @@ def film(
     second: tuple[int, int] | None = None,
     sound: str = "",
     tags: Mapping[str, Any] | None = None,
+    muxing: Mapping[str, str] | None = None,
     **options: str,
 ) -> bytes:
     """Return a film of 24 frames per second.
@@ -59,11 +60,12 @@ def film(
         second: height and width of a second video stream, of black frames.
         sound: FFmpeg's name of the encoder of a sound track, of a tone.
         tags: attributes of the codec's context.
+        muxing: options of the container.
         options: of the encoder, with _ for -.
     """
     file = io.BytesIO()
     base = Fraction(1, 24) if times is None else Fraction(1, 1000)
-    with av.open(file, "w", format=container) as out:
+    with av.open(file, "w", format=container, options=dict(muxing or {})) as out:
         stream = out.add_stream(codec, rate=24, options={name.replace("_", "-"): v for name, v in options.items()})
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], format
         stream.codec_context.time_base = base
@@ -150,6 +152,12 @@ class Here:
     def map(self, work, items, *, gpu=False):
         for item in items:
             yield item, work(item), ""
+
+
+def scanned(made: Curated, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return what the scan found of a film: its facts, and the values of its frames."""
+    (facts,) = [row for row in read_table(made.out / "table/scan/000000.parquet").to_pylist() if row["film"] == name]
+    return facts, Frames(made.out / "frames/000000.npz")[name]
 
 
 def decoded(data: bytes) -> list[list[np.ndarray]]:
