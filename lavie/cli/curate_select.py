@@ -47,7 +47,7 @@ def select_command(
     found = settings(out, config, cleared, {"select": given | ({} if min_side is None else {"min_side": min_side})})
     funnel = select(out, found.select)
     console = make_console()
-    _print_funnel(console, funnel)
+    print_funnel(console, funnel)
     console.print(str(out / FOLDER / SELECTION), soft_wrap=True)
 
 
@@ -84,7 +84,7 @@ def quality_command(
         )
 
 
-def _print_funnel(console: "Console", funnel: "Funnel") -> None:
+def print_funnel(console: "Console", funnel: "Funnel") -> None:
     """Print what each rule leaves, and what to know of it."""
     table = Table()
     for name in ("rule", "clips left", "hours left", "of all", "alone drops", "without a value"):
