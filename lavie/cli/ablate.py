@@ -9,6 +9,7 @@ import typer
 from ..config.shipped import find_config
 from ..errors import ConfigError
 from ..files import require_free, require_writable
+from .results import SEEDS
 from .runs import Overwrite
 
 app = typer.Typer(
@@ -19,15 +20,19 @@ Out = Annotated[
     Path, typer.Argument(help="Folder of data, runs and results.jsonl; the same command goes on where it was cut.")
 ]
 Seeds = Annotated[str, typer.Option(help="Seeds, the same for every arm, as 0-4 or 0,2,7.")]
+MOST_SEEDS = 1000
+"""Seeds of a call, at most."""
 Config = Annotated[
     Path | None,
     typer.Option(help="The config that all arms change, of stage base. Default: smoke/base.yaml, for a CPU."),
 ]
 Steps = Annotated[
     int | None,
-    typer.Option(min=1, help="Steps of an arm. Default: max_train_steps of --config, or the ablation's own."),
+    typer.Option(
+        min=1, max=10**9, help="Steps of an arm. Default: max_train_steps of --config, or the ablation's own."
+    ),
 ]
-Draws = Annotated[int, typer.Option(min=1, help="Samples, as a multiple of the ablation's own number.")]
+Draws = Annotated[int, typer.Option(min=1, max=1000, help="Samples, as a multiple of the ablation's own number.")]
 Arms = Annotated[str, typer.Option(help="Only these arms and what they start from, as rope,absolute. Default: all.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A key for all arms, as train_batch_size=32.")]
 
@@ -80,14 +85,19 @@ def seeds_of(text: str) -> list[int]:
     """Return the seeds that a text such as "0-4" or "0,2,7" names, each once.
 
     Raises:
-        ConfigError: it names none, or is no such text.
+        ConfigError: it names none, more than MOST_SEEDS, one that no run can have, or is no such text.
     """
     found: dict[int, None] = {}
     for part in text.split(","):
-        ends = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if not ends or int(ends[2] or ends[1]) < int(ends[1]):
+        ends = re.fullmatch(r"\s*([0-9]{1,19})(?:-([0-9]{1,19}))?\s*", part)
+        first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
+        if last < first:
             raise ConfigError(f"--seeds {text}: wanted numbers and ranges, as 0-4 or 0,2,7")
-        found |= dict.fromkeys(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
+        if last > SEEDS["max"]:
+            raise ConfigError(f"--seeds {text}: wanted numbers up to {SEEDS['max']}")
+        if len(found) + last - first >= MOST_SEEDS:
+            raise ConfigError(f"--seeds {text}: wanted {MOST_SEEDS} seeds or fewer: each is a training of every arm")
+        found |= dict.fromkeys(range(first, last + 1))
     return list(found)
 
 

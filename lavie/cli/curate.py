@@ -19,6 +19,7 @@ from .curate_common import (
     find_films,
     settings,
 )
+from .curate_cut import cut_command
 from .curate_run import report_command, run_command
 from .curate_score import dedup_command, score_command
 from .curate_select import quality_command, select_command
@@ -45,6 +46,7 @@ def scan_command(
     do_stages(out, {"scan": found.scan}, found.engine)
 
 
+app.command("cut")(cut_command)
 app.command("score")(score_command)
 app.command("dedup")(dedup_command)
 app.command("shards")(shards_command)

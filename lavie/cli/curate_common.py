@@ -1,5 +1,6 @@
 """What the commands `lavie curate ...` share: where the work is done, and what is printed of a stage."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -78,8 +79,11 @@ def bring_up_to_date(out: Path, stages: dict[str, Any], engine: "Engine") -> Non
 def find_films(src: Path, out: Path) -> None:
     """Bring the list of films up to date, and print what changed."""
     from ..curation.films import list_films
+    from ..curation.scan.header import film_seconds
+    from ..data.prepare.sandbox import Sandbox
 
-    listed = list_films(src, out, lambda path: None)
+    with closing(Sandbox()) as sandbox:
+        listed = list_films(src, out, lambda path: film_seconds(path, sandbox))
     rows = [("films", len(listed.list.films)), ("new", listed.new), ("units", len(listed.list.units))]
     rows += [("changed since, to be done again", len(listed.changed))] if listed.changed else []
     rows += [("gone since, what was made of them stays", len(listed.gone))] if listed.gone else []

@@ -12,7 +12,7 @@ from .eval_human import app as human
 from .eval_vbench import app as vbench
 from .progress import tell
 from .ranks import ranks
-from .results import print_origin, require_places, with_interval
+from .results import MOST_FRAMES, SEEDS, print_origin, require_places, with_interval
 from .runs import Overwrite
 
 if TYPE_CHECKING:
@@ -40,8 +40,12 @@ def fvd_command(
     preset: Annotated[
         str, typer.Option(help="lavie, original, tats, stylegan-v, cd-fvd, or a .yaml file with a protocol.")
     ] = "lavie",
-    frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip; default: the preset's, 16.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of random clip starts and draws; default: the preset's, 0.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, max=MOST_FRAMES, help="Frames of a clip; default: the preset's, 16.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of random clip starts and draws; default: the preset's, 0.", **SEEDS)
+    ] = None,
     split: Annotated[
         list[Path] | None,
         typer.Option(help="A text file that lists which clips of the folder --real count, as UCF101's trainlist."),
@@ -143,7 +147,7 @@ def compare_command(
 @ucf101.command("prompts")
 def ucf101_prompts(
     out: Annotated[Path, typer.Option(help="The jobs, a .jsonl for `lavie sample --jobs`.")],
-    samples: Annotated[int, typer.Option(min=1, help="Samples of each class.")] = 100,
+    samples: Annotated[int, typer.Option(min=1, max=10_000, help="Samples of each class.")] = 100,
     overwrite: Overwrite = False,
 ) -> None:
     """Write the jobs of the protocol: 101 class names, 100 samples of each."""

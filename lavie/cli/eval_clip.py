@@ -10,7 +10,7 @@ from ..files import require_free, require_writable
 from ..run_folder import PROMPTS
 from .progress import tell
 from .ranks import ranks
-from .results import print_origin, require_places, with_interval
+from .results import MOST_FRAMES, SEEDS, print_origin, require_places, with_interval
 from .runs import Overwrite
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ Weights = Annotated[
 ]
 Frames = Annotated[
     int | None,
-    typer.Option(min=1, help="So many frames of a clip, spread evenly from the first to the last; default: all."),
+    typer.Option(
+        min=1, max=MOST_FRAMES, help="So many frames of a clip, spread evenly from the first to the last; default: all."
+    ),
 ]
 Fit = Annotated[
     Literal["crop", "stretch"],
@@ -39,7 +41,7 @@ Features = Annotated[
     ),
 ]
 Annotation = Annotated[Path | None, typer.Option(help="MSR-VTT's test_videodatainfo.json; clips are named as videos.")]
-Seed = Annotated[int, typer.Option(help="Of the draw of one caption of each video of MSR-VTT.")]
+Seed = Annotated[int, typer.Option(help="Of the draw of one caption of each video of MSR-VTT.", **SEEDS)]
 
 
 @clipsim_app.callback(invoke_without_command=True)

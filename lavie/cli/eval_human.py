@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ..console import make_console, progress_bar
 from ..errors import ConfigError
 from ..files import require_free, require_writable
+from .results import SEEDS
 from .runs import Overwrite
 
 app = typer.Typer(name="human", help="A study in which people compare and rate clips.", no_args_is_help=True)
@@ -39,9 +40,9 @@ def make_command(
         Literal["noise", "frozen"],
         typer.Option(help="The worse copy in golden pairs: under noise, or its first frame."),
     ] = "noise",
-    fps: Annotated[float, typer.Option(min=0.1, help="Frames per second of folders of frames.")] = 8,
+    fps: Annotated[float, typer.Option(min=0.1, max=1000, help="Frames per second of folders of frames.")] = 8,
     seed: Annotated[
-        int | None, typer.Option(help="Of all that is random. Default: drawn, and kept in the key.")
+        int | None, typer.Option(help="Of all that is random. Default: drawn, and kept in the key.", **SEEDS)
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -117,7 +118,7 @@ def analyse_command(
     answers: Annotated[
         list[Path] | None, typer.Argument(help="The raters' files; default: the answers.csv of a served study.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.", **SEEDS)] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Tables 3 and 4 of the paper from the raters' answers, with intervals over raters and prompts."""

@@ -9,6 +9,11 @@ import typer
 from ..errors import ConfigError
 from ..files import require_free, require_writable
 
+MOST_FRAMES = 10_000
+"""Frames of a clip that an evaluation looks at, at most: minutes of video."""
+SEEDS: Any = {"min": -(2**63), "max": 2**63 - 1}
+"""The seeds that a command takes, as options of typer: those of a run."""
+
 
 def require_places(out: Path, features: Path | None, overwrite: bool) -> None:
     """Raise ConfigError unless a result can be written to `out`, and the features to a file of their kind."""

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ..files import replacing
 from .base import Strict
+from .curate_cut import CutConfig
 from .curate_dedup import DedupConfig
 from .curate_engine import EngineConfig
 from .curate_quality import QualityConfig
@@ -29,6 +30,8 @@ class CurateConfig(Strict):
     """Where the work is done."""
     scan: ScanConfig = ScanConfig()
     """What is measured of every frame."""
+    cut: CutConfig = CutConfig()
+    """Where films are cut, and what becomes a clip."""
     motion: MotionConfig = MotionConfig()
     """What is gathered of that for each clip."""
     hash: HashConfig = HashConfig()

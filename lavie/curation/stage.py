@@ -68,6 +68,7 @@ class Stage:
 
 STAGES: dict[str, str] = {
     "scan": "lavie.curation.scan.stage:SCAN",
+    "cut": "lavie.curation.cut.stage:CUT",
     "motion": "lavie.curation.score.motion:MOTION",
     "hash": "lavie.curation.score.hash:HASH",
     "text": "lavie.curation.score.text:TEXT",

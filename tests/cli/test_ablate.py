@@ -22,9 +22,23 @@ def test_seeds(text, seeds):
     assert seeds_of(text) == seeds
 
 
-@pytest.mark.parametrize("text", ("", "a", "3-1", "0,,1", "-1"))
-def test_what_names_no_seeds(text):
-    with pytest.raises(ConfigError, match="--seeds"):
+def test_as_many_seeds_as_a_call_may_have():
+    assert seeds_of("5-1004") == list(range(5, 1005))
+    assert seeds_of("9223372036854775807") == [2**63 - 1]
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    (
+        *((text, "wanted numbers and ranges") for text in ("", "a", "3-1", "0,,1", "-1", "\u0663", "9" * 20)),
+        ("0-1000", "wanted 1000 seeds or fewer"),
+        ("0,1-1000", "wanted 1000 seeds or fewer"),
+        ("0-9223372036854775807", "wanted 1000 seeds or fewer"),
+        ("9223372036854775808", "wanted numbers up to 9223372036854775807"),
+    ),
+)
+def test_what_names_no_seeds(text, words):
+    with pytest.raises(ConfigError, match=f"--seeds .*{words}"):
         seeds_of(text)
 
 
@@ -41,6 +55,7 @@ def test_there_is_a_command_for_each_ablation():
         (("--set", "learning_rat=1"), "learning_rate?"),
         (("--config", "smoke/vsr.yaml"), "the ablations train stage base"),
         (("--config", "nowhere.yaml"), "--config nowhere.yaml"),
+        (("--set", "data.num_frames=9999999"), "data.num_frames is 9999999: rendered sets have 1024 or fewer"),
     ),
 )
 def test_mistakes_are_answered_before_anything_is_rendered(tmp_path, words, said):

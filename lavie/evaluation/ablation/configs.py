@@ -19,6 +19,8 @@ SMALLEST = 64
 """Pixels of a rendered clip's side at least: edges are drawn more finely than a small run shows them."""
 STRIDE = 2
 """Frames of a rendered clip from one frame of a trained clip to the next."""
+MOST_FRAMES = 1024
+"""Frames of a trained clip: whole sets of rendered clips are made of them."""
 PLACES = ("output_dir", "resume_from_checkpoint", "report_to", "seed")
 """Keys that say where things lie or which seed it is, and not what is trained."""
 
@@ -84,6 +86,8 @@ def jobs(ablation: Ablation, sizes: Sizes, out: Path, seeds: Sequence[int]) -> l
         raise ConfigError(
             f"--config {sizes.config}: data.buckets and data.cache do not go with rendered sets: drop them"
         )
+    if base.data.num_frames > MOST_FRAMES:
+        raise ConfigError(f"data.num_frames is {base.data.num_frames}: rendered sets have {MOST_FRAMES} or fewer")
     draws = {key: (draw.cases, draw.times * sizes.draws, draw.length) for key, draw in ablation.draws.items()}
     found: list[Job] = []
     for seed in seeds:

@@ -1,0 +1,41 @@
+"""The command `lavie curate cut`."""
+
+from typing import Annotated
+
+import typer
+
+from .curate_common import (
+    Address,
+    Changes,
+    ConfigFile,
+    EngineName,
+    Out,
+    Workers,
+    do_stages,
+    engine_changes,
+    settings,
+)
+
+
+def cut_command(
+    out: Out,
+    changes: Changes = None,
+    splitter: Annotated[
+        str | None,
+        typer.Option(help="What finds cuts: sharp (the default), content:27, adaptive:3 or transnet:0.5."),
+    ] = None,
+    min_frames: Annotated[int | None, typer.Option(min=1, help="Frames of the shortest clip. Default: 16.")] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Seconds of the longest clip; longer shots are split evenly. Default: 20.")
+    ] = None,
+    config: ConfigFile = None,
+    engine: EngineName = None,
+    workers: Workers = None,
+    address: Address = None,
+) -> None:
+    """Cut the films into clips of one shot each: copied where that is exact to the frame, encoded where it is not."""
+    given = {"splitter": splitter, "min_frames": min_frames, "max_seconds": max_seconds}
+    from ..config.curate import stage_config
+
+    found = settings(out, config, changes, {"cut": given} | engine_changes(engine, workers, address))
+    do_stages(out, {"cut": stage_config(found, "cut")}, found.engine)
