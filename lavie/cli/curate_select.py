@@ -92,7 +92,7 @@ def print_funnel(console: "Console", funnel: "Funnel") -> None:
     table.add_row("all clips", *_amounts(funnel.all, funnel), "", "")
     for step in funnel.steps:
         kept = "" if step.drops_no_value or not step.no_value else " (kept)"
-        missing = f"{step.no_value}{kept}" if step.no_value else ""
+        missing = f"{step.no_value}{kept}" if step.no_value and not step.asks_for_none else ""
         table.add_row(step.rule, *_amounts(step.left, funnel), str(step.alone.clips), missing)
     for name in funnel.not_measured:
         table.add_row(name, "", "", "", "", "not measured")

@@ -40,7 +40,8 @@ def draw_general(everything: Statistics, kept: Statistics, png: Path) -> None:
     _steps(axes[1], edges, BIN_SECONDS, everything.durations, kept.durations)
     axes[1].set(title=f"duration (last bar: {LONGEST:g} s and longer)", xlabel="seconds", ylabel="clips")
     _steps(axes[2], np.arange(len(everything.words)) - 0.5, 1, everything.words, kept.words)
-    axes[2].set(title=f"length of captions (last bar: over {MOST_WORDS})", xlabel="words", ylabel="clips")
+    title = f"length of captions (last bar: over {MOST_WORDS})" if everything.captioned else "no clip has a caption"
+    axes[2].set(title=title, xlabel="words", ylabel="clips")
     _legend(axes[1])
     figure.savefig(png)
 
@@ -83,7 +84,8 @@ def draw_funnel(funnel: Funnel, png: Path) -> None:
     for i, (_, left, step) in enumerate(rows):
         told = f"{left.clips} clips, {left.hours:.2f} h"
         if step is not None:
-            told += f"; alone drops {step.alone.clips}" + (f", {step.no_value} without a value" * bool(step.no_value))
+            told += f"; alone drops {step.alone.clips}"
+            told += f", {step.no_value} without a value" if step.no_value and not step.asks_for_none else ""
         axes.text(left.clips + top * 0.01, i, told, va="center", fontsize=8)
     axes.set_xlim(0, top * 1.6)
     axes.set_xlabel("clips left after this rule and those above it")

@@ -120,7 +120,7 @@ def _draw(
 ) -> None:
     """Draw rows of clips, each under a title and with its value below it."""
     wide, high = TILE[0] + GAP, TILE[1] + LINE + GAP
-    heights = [LINE + GAP + high * -(-max(1, len(numbers)) // ACROSS) for _, _, numbers in rows]
+    heights = [LINE + GAP + high * -(-len(numbers) // ACROSS) for _, _, numbers in rows]
     sheet = Image.new("RGB", (ACROSS * wide + GAP, sum(heights) + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     top = GAP

@@ -46,6 +46,7 @@ def page(
         sheets: PNG files of the clips nearest each threshold, by the threshold.
     """
     films = sum(len(names) for names in refused.get("scan", {}).values())
+    others = sum(len(names) for reasons in refused.values() for names in reasons.values()) - films
     parts = [
         _table(
             ("", "clips", "hours", "with a caption"),
@@ -79,7 +80,7 @@ def page(
         _table(("why clips were encoded", "clips"), list(cutting[1].items())) if cutting[1] else "",
         "<h2>Clips nearest each threshold</h2>" if sheets else "",
         *(_picture(name, path) for name, path in sheets.items()),
-        f"<h2>Refused ({films} films in all by the scan)</h2>" if refused else "<h2>Nothing was refused</h2>",
+        f"<h2>Refused: {films} films, and {others} clips or films behind the scan</h2>" if refused else "",
         *(_listed(f"{stage}: {reason}", names) for stage, of in refused.items() for reason, names in of.items()),
     ]
     return (
@@ -92,9 +93,9 @@ def page(
 
 
 def _without(step: Any) -> str:
-    """Return how many clips have no value for a rule, and what becomes of them."""
-    if not step.no_value:
-        return "0"
+    """Return how many clips have no value for a rule, and what becomes of them; "" where the rule asks for none."""
+    if step.no_value == 0 or step.asks_for_none:
+        return ""
     return f"{step.no_value}, {'dropped' if step.drops_no_value else 'kept'}"
 
 
