@@ -76,6 +76,14 @@ STAGES: dict[str, str] = {
     "dedup": "lavie.curation.dedup.stage:DEDUP",
 }
 """The stages in their order, each with the place of its `Stage`, which is imported when it is needed."""
+COMMANDS = {"motion": "score", "hash": "score", "text": "score --ocr", "clip": "score --clip PATH --head PATH"}
+"""Where a stage is no command of its own, what follows `lavie curate` to have it done."""
+
+
+def command_of(name: str) -> str:
+    """Return the command that has a stage done, without OUT."""
+    scorer = f"score --scorer {name.removeprefix(SCORER)}" if name.startswith(SCORER) else name
+    return f"lavie curate {COMMANDS.get(name, scorer)}"
 
 
 @functools.cache

@@ -33,7 +33,7 @@ import numpy as np
 from ...config.curate_score import SCORER, ScorerConfig
 from ...errors import DataError, LavieError
 from ..pictures import look_at_clips, midpoints
-from ..stage import Done, Stage
+from ..stage import STAGES, Done, Stage, find_stage
 from ..unit import Unit
 
 GROUP = "lavie.scorers"
@@ -102,9 +102,11 @@ def _load(name: str) -> tuple[Any, tuple[str, ...]]:
     factory = installed[name].load()
     columns = getattr(factory, "columns", None)
     names = tuple(columns) if isinstance(columns, (tuple, list)) else ()
-    fine = all(isinstance(n, str) and n.isidentifier() and n == n.lower() and n != "clip" for n in names)
+    fine = all(isinstance(name, str) and name.isidentifier() and name == name.lower() for name in names)
     if not names or not fine or len(set(names)) < len(names):
         raise DataError(f"its `columns` are {columns!r}: wanted names of lower-case letters, digits and _")
+    if taken := [column for stage in STAGES for column in find_stage(stage).columns if column in names]:
+        raise DataError(f"its column {taken[0]} is one of another stage: wanted names of its own")
     return factory, names
 
 

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...config.curate_score import SCORER
 from ...errors import ConfigError, DataError
+from ..score.plugins import installed_scorers
 from ..stage import STAGES, find_stage
 from ..table import META, Made, arrow, arrow_type, columns_path
 from .rules import DERIVED
@@ -20,13 +22,22 @@ SMALL = 1 << 20
 """Bytes up to which a file is read whole: one read is faster than several, but embeddings are large."""
 
 
-def makers() -> dict[str, str]:
-    """Return the stage that makes each column of a clip, in the order of the stages."""
+def makers(names: Iterable[str] = ()) -> dict[str, str]:
+    """Return the stage that makes each column of a clip, in the order of the stages.
+
+    Args:
+        names: columns that are asked for. If no stage of this package makes one, the scorers of others are looked at,
+            which loads them.
+    """
     found: dict[str, str] = {}
     for name in STAGES:
         if name != "scan":  # its rows are films
             for column in find_stage(name).columns:
                 found.setdefault(column, name)
+    if any(name not in found and name not in DERIVED for name in names):
+        for scorer in installed_scorers():
+            for column in find_stage(f"{SCORER}{scorer}").columns:
+                found.setdefault(column, f"{SCORER}{scorer}")
     return found
 
 
@@ -41,7 +52,8 @@ def needed(names: Iterable[str], optional: Iterable[str] = (), *, key: str = "se
     Raises:
         ConfigError: no stage makes one of `names`.
     """
-    known = makers()
+    names = list(names)
+    known = makers(names)
     wanted: dict[str, list[str]] = {stage: [] for stage in dict.fromkeys(["cut", *known.values()])}
     plain = [part for name in names for part in (("width", "height") if name in DERIVED else (name,))]
     for name in dict.fromkeys([*plain, *(name for name in optional if name in known)]):

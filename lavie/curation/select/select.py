@@ -15,6 +15,7 @@ from ...config.curate_select import Rule, SelectConfig
 from ...errors import ConfigError
 from ...files import replacing
 from ..films import read_films
+from ..stage import command_of
 from ..table import arrow, read_table, write_table
 from ..unit import units_of
 from .columns import makers, needed
@@ -82,7 +83,7 @@ def read_selection(out: Path, name: str = SELECTION) -> "pa.Table":
 
 def _columns_of(rules: Sequence[Rule], by_default: bool) -> list[str]:
     """Return the columns of rules; of the default ones, those alone that some stage makes."""
-    known = makers()
+    known = makers(rule.column for rule in rules)
     return [rule.column for rule in rules if rule.column in known or rule.column in DERIVED or not by_default]
 
 
@@ -94,7 +95,7 @@ def _measured(
     Raises:
         ConfigError: one of the others was given by the user.
     """
-    known, found = makers(), []
+    known, found = makers(rule.column for rule in rules), []
     for rule in rules:
         stage = known.get("width" if rule.column in DERIVED else rule.column)
         lacking = sum(len(own) for kind, own in gathered.faults.get(stage or "", {}).items() if kind != "out of date")
@@ -102,7 +103,7 @@ def _measured(
         if not run and not by_default:
             raise ConfigError(
                 f"select.rules: {rule.column} is a column of {stage}, which has been done for no unit: "
-                f"`lavie curate {stage}` makes it; or leave the rule out"
+                f"`{command_of(str(stage))}` makes it; or leave the rule out"
             )
         # A stage may run without what one of its columns needs, as an aesthetic head.
         if run and not (by_default and rule.empty is None and table[rule.column].null_count == table.num_rows):

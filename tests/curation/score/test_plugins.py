@@ -7,9 +7,12 @@ import sys
 import pytest
 
 from lavie.config.curate_score import ScorerConfig
+from lavie.config.curate_select import SelectConfig
 from lavie.curation import stage as stages
 from lavie.curation.run import run_stage
 from lavie.curation.score.plugins import GROUP, installed_scorers, plugin_stage
+from lavie.curation.select.select import read_selection, select
+from lavie.errors import ConfigError
 from tests.curation.made_cut import MadeClip, made_units, make_cut, moving
 
 CODE = """
@@ -36,17 +39,27 @@ class Broken(Light):
         return {"broken": np.float32(1)}
 
 class Short(Light):
+    columns = ("only_short", "missing")
+
+    def __init__(self):
+        pass
+
     def __call__(self, frames, row):
-        return {"light": 1.0}
+        return {"only_short": 1.0}
 
 class Unmade(Broken):
     def __init__(self, model):
         raise FileNotFoundError(model)
 
-class Clip(Light):
-    columns = ("clip",)
+class Upper(Light):
+    columns = ("NSFW",)
+
+class Taken(Light):
+    columns = ("own", "luma")
 """
-POINTS = {name: f"scorers_of_a_test:{name.title()}" for name in ("light", "broken", "short", "unmade", "clip")}
+POINTS = {
+    name: f"scorers_of_a_test:{name.title()}" for name in ("light", "broken", "short", "unmade", "upper", "taken")
+}
 POINTS |= {"absent": "scorers_of_no_test:Light"}
 
 
@@ -97,6 +110,16 @@ def test_a_scorer_is_a_stage_with_its_columns(installed, out):
     assert run_stage(out, "score-light", ScorerConfig(), Here()).done == 2
 
 
+def test_rules_name_its_columns(installed, out):
+    assert not run_stage(out, "score-light", ScorerConfig(), Here()).failed
+    bright = moving(0, 4)[[1, 3]].mean()
+    rule = SelectConfig.model_validate({"rules": [{"column": "light", "min": bright * 0.75}]})
+    select(out, rule)
+    assert [why[:5] for why in read_selection(out)["dropped_by"].to_pylist()] == ["", "light", "light"]
+    with pytest.raises(ConfigError, match="`lavie curate score --scorer short`"):
+        select(out, SelectConfig.model_validate({"rules": [{"column": "only_short", "min": 1}]}))
+
+
 def test_a_scorer_that_fails_costs_the_units_that_it_fails_at(installed, out):
     report = run_stage(out, "score-broken", ScorerConfig(), Here())
     assert report.done == 1 and list(report.failed) == ["000001"]
@@ -108,9 +131,13 @@ def test_a_scorer_that_fails_costs_the_units_that_it_fails_at(installed, out):
 @pytest.mark.parametrize(
     "name, words",
     (
-        ("short", r"scorer short failed at clip .*: it gave \['light'\]: wanted a number for each of light, spread"),
+        (
+            "short",
+            r"scorer short failed at clip .*: it gave \['only_short'\]: wanted a number for each of only_short, ",
+        ),
         ("unmade", "scorer unmade cannot be made: TypeError"),
-        ("clip", r"scorer clip cannot be loaded: DataError: its `columns` are \('clip',\)"),
+        ("upper", r"scorer upper cannot be loaded: DataError: its `columns` are \('NSFW',\)"),
+        ("taken", "scorer taken cannot be loaded: DataError: its column luma is one of another stage"),
         ("absent", "scorer absent cannot be loaded: ModuleNotFoundError: .*scorers_of_no_test"),
         (
             "nobody",

@@ -120,7 +120,7 @@ def test_default_rules_of_what_nobody_measured_are_named_and_not_applied(tmp_pat
     assert [step.column for step in funnel.steps] == ["frames", "short_side", "aspect", "luma", "frozen", "flow_mean"]
     assert len(funnel.not_measured) == 6 and "aesthetic_mean >= 4" in funnel.not_measured
     assert funnel.faults["hash"] == {"missing": ["000000"]} and funnel.kept.clips == 2
-    with pytest.raises(ConfigError, match=r"text_area is a column of text, .* no unit: `lavie curate text`"):
+    with pytest.raises(ConfigError, match=r"text_area is a column of text, .* no unit: `lavie curate score --ocr`"):
         select(out, SelectConfig(rules=(Rule(column="text_area", max=0.1),)))
     with pytest.raises(ConfigError, match="no stage makes a column text_aera; did you mean text_area"):
         select(out, SelectConfig(rules=(Rule(column="text_aera", max=0.1),)))
