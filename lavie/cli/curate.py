@@ -20,7 +20,7 @@ from .curate_common import (
     settings,
 )
 from .curate_cut import cut_command
-from .curate_run import report_command, run_command
+from .curate_run import demo_command, report_command, run_command
 from .curate_score import dedup_command, score_command
 from .curate_select import quality_command, select_command
 from .curate_shards import shards_command
@@ -78,3 +78,4 @@ app.command("select")(select_command)
 app.command("quality")(quality_command)
 app.command("report")(report_command)
 app.command("run")(run_command)
+app.command("demo")(demo_command)

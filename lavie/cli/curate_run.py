@@ -1,11 +1,11 @@
-"""The commands `lavie curate run` and `lavie curate report`: everything, and what is told of it."""
+"""The commands `lavie curate run`, `report` and `demo`: everything, what is told of it, and films to try it on."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import make_console
+from ..console import make_console, progress_bar
 from .curate_common import (
     Address,
     Changes,
@@ -21,6 +21,7 @@ from .curate_common import (
 from .curate_select import print_funnel
 from .curate_shards import print_shards
 from .runs import Overwrite
+from .tables import print_counts
 
 if TYPE_CHECKING:
     from ..config.curate import CurateConfig
@@ -71,6 +72,21 @@ def report_command(out: Out, changes: Changes = None, config: ConfigFile = None)
 
     read_films(out)  # before the settings are kept
     _report(out, settings(out, config, changes, {}))
+
+
+def demo_command(
+    out: Annotated[Path, typer.Argument(help="Folder for the films; it must be empty.")],
+    seed: Annotated[int, typer.Option(help="Another seed gives other films.")] = 0,
+) -> None:
+    """Render seven films to try a curation on: hard cuts, dissolves, bars, a logo, duplicates, dull shots, a broken one."""
+    from ..curation.demo import CAPTIONS, render_films
+
+    console = make_console()
+    with progress_bar(console, "films") as progress:
+        films = render_films(out, seed, progress)
+    rows = [(f"frames of {film.film}, {len(film.starts)} shots", film.frames) for film in films]
+    print_counts(console, rows, title=str(out))
+    console.print(f"captions: {out / CAPTIONS}", soft_wrap=True)
 
 
 def _report(out: Path, config: "CurateConfig") -> None:
