@@ -70,6 +70,7 @@ def plugin_stage(name: str) -> Stage:
     """Return the stage of a scorer; if that cannot be loaded, one whose units all fail with the reason."""
     try:
         factory, columns = _load(name)
+        version, gpu = int(getattr(factory, "version", 1)), bool(getattr(factory, "gpu", False))
     except Exception as error:  # whatever the package raises when it is imported
         reason = f"scorer {name} cannot be loaded: {type(error).__name__}: {error}"
 
@@ -78,8 +79,6 @@ def plugin_stage(name: str) -> Stage:
             raise DataError(reason)
 
         return Stage(f"{SCORER}{name}", 0, ("cut",), ScorerConfig, {"clip": "string"}, work=fail)
-
-    version, gpu = int(getattr(factory, "version", 1)), bool(getattr(factory, "gpu", False))
 
     def work(unit: Unit, config: ScorerConfig) -> Done:
         """Score the clips of a unit."""

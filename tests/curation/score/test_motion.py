@@ -1,12 +1,17 @@
 """Values of clips, against those of frames."""
 
+import io
+
 import numpy as np
 import pytest
 
 from lavie.config.curate_score import MotionConfig
 from lavie.curation.scan.arrays import NAMES
+from lavie.curation.scan.film import scan_frames
 from lavie.curation.score.motion import clip_values, work
+from lavie.testing import SHARED
 from tests.curation.made_cut import made_units, make_cut, moving
+from tests.markers import requires_shared
 
 
 def test_values_of_a_clip_are_those_of_its_own_frames_and_steps():
@@ -40,3 +45,16 @@ def test_stills_and_moving_clips_are_told_apart(tmp_path):
     grey = [(clip @ [0.299, 0.587, 0.114]).mean() for clip in (still, fast, still // 4)]
     np.testing.assert_allclose(rows["luma"], grey, atol=1)
     assert rows["diff"][0] < 0.1 < 1 < rows["diff"][1]
+
+
+@requires_shared
+@pytest.mark.slow
+def test_the_frozen_clips_of_a_real_film_are_told():
+    """Two of its three clips are titles that stand still; of the whole film 0.67 of the steps are none."""
+    pytest.importorskip("cv2")
+    film = io.BytesIO((SHARED / "assets/videos/nasa_13013.mp4").read_bytes())
+    parts = [part for part in scan_frames(film) if not isinstance(part, dict) and part.dtype == np.float16]
+    arrays = dict(zip(NAMES, np.concatenate(parts).T, strict=True))
+    whole, *clips = (clip_values(arrays, *span) for span in ((0, 325), (0, 127), (151, 202), (202, 325)))
+    assert whole["frozen"] == pytest.approx(0.67, abs=0.01) and whole["luma"] == pytest.approx(26, abs=2)
+    assert [clip["frozen"] > 0.5 for clip in clips] == [True, True, False]  # two titles, and what they are about
