@@ -78,7 +78,7 @@ def demo_command(
     out: Annotated[Path, typer.Argument(help="Folder for the films; it must be empty.")],
     seed: Annotated[int, typer.Option(help="Another seed gives other films.")] = 0,
 ) -> None:
-    """Render films to try a curation on: with cuts, dissolves, bars, a logo, duplicates, dull shots, and a broken one."""
+    """Render films to try a curation on: with cuts, dissolves, bars, a logo, duplicates, and dull and broken ones."""
     from ..curation.demo import CAPTIONS, render_films
 
     console = make_console()
