@@ -1,4 +1,4 @@
-"""How fast films are scanned and cut, beside the usual ways: `make bench-curate`, `python -m lavie.bench.curation FILM`.
+"""How fast films are scanned and cut, beside the usual ways: `make bench-curate FILMS=...`.
 
 All contestants work on one core and on the same film, take turns, and each number is the median of the rounds, so that
 ratios hold on a busy machine too. Without FILM, one is rendered. PySceneDetect's own loop stands for finding cuts, and

@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from ..console import make_console
+from .curate_caption import align_command, caption_command
 from .curate_common import (
     Address,
     Changes,
@@ -49,6 +50,8 @@ def scan_command(
 app.command("cut")(cut_command)
 app.command("score")(score_command)
 app.command("dedup")(dedup_command)
+app.command("caption")(caption_command)
+app.command("align")(align_command)
 app.command("shards")(shards_command)
 
 

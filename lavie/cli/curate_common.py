@@ -37,13 +37,18 @@ def engine_changes(engine: str | None, workers: int | None, address: str | None)
     return {"engine": {"engine": engine, "workers": workers, "address": address}}
 
 
-def do_stages(out: Path, stages: dict[str, Any], engine_config: "EngineConfig") -> None:
-    """Have stages done by an engine that is opened for them, as `bring_up_to_date` does it."""
+def do_stages(out: Path, stages: dict[str, Any], engine_config: "EngineConfig") -> bool:
+    """Have stages done by an engine that is opened for them, as `bring_up_to_date` does it.
+
+    Returns:
+        Whether this process is the one that prints: of several ranks the first is.
+    """
     from ..curation.engine.choice import open_engine
 
     with open_engine(engine_config) as engine:
         if engine is not None:
             bring_up_to_date(out, stages, engine)
+        return engine is not None
 
 
 def bring_up_to_date(out: Path, stages: dict[str, Any], engine: "Engine") -> None:

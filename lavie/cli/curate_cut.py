@@ -36,6 +36,8 @@ def cut_command(
     """Cut the films into clips of one shot each: copied where that is exact to the frame, encoded where it is not."""
     given = {"splitter": splitter, "min_frames": min_frames, "max_seconds": max_seconds}
     from ..config.curate import stage_config
+    from ..curation.cut.splitters.choice import find_splitter
 
     found = settings(out, config, changes, {"cut": given} | engine_changes(engine, workers, address))
+    find_splitter(found.cut.splitter)  # what it needs and lacks is named before any work
     do_stages(out, {"cut": stage_config(found, "cut")}, found.engine)

@@ -8,13 +8,14 @@ from pydantic import Field, model_validator
 
 from ..files import replacing
 from .base import Strict
+from .curate_caption import AlignConfig, AlignWork, CaptionConfig, CaptionWork
 from .curate_cut import CutConfig
 from .curate_dedup import DedupConfig
 from .curate_engine import EngineConfig
 from .curate_quality import QualityConfig
 from .curate_scan import ScanConfig
 from .curate_score import SCORER, ClipConfig, HashConfig, MotionConfig, ScorerConfig, TextConfig
-from .curate_select import SelectConfig
+from .curate_select import OF_CAPTIONS, Rule, SelectConfig
 from .curate_shards import ShardsConfig
 from .load import dump_yaml, read_yaml, validate
 from .overrides import merge, parse_overrides
@@ -44,6 +45,10 @@ class CurateConfig(Strict):
     """Scorers of other packages that are run, by name."""
     dedup: DedupConfig = DedupConfig()
     """Which clips count as duplicates."""
+    caption: CaptionConfig = CaptionConfig()
+    """Who writes the captions."""
+    align: AlignConfig = AlignConfig()
+    """How well they fit."""
     select: SelectConfig = SelectConfig()
     """Which clips are kept."""
     quality: QualityConfig = QualityConfig()
@@ -67,8 +72,24 @@ def stage_config(config: CurateConfig, stage: str) -> Strict:
         return config.scorers.get(stage.removeprefix(SCORER), ScorerConfig())
     if stage == "dedup" and config.dedup.aesthetic is None:
         return config.dedup.model_copy(update={"aesthetic": config.clip.head is not None})
+    if stage == "caption":
+        return CaptionWork(caption=config.caption, rules=rules_before_captions(config))
+    if stage == "align":
+        return AlignWork(model=config.clip.model, tokenizer=config.align.tokenizer)
     section: Strict = getattr(config, stage)
     return section
+
+
+def rules_before_captions(config: CurateConfig) -> tuple[Rule, ...]:
+    """Return the rules that decide which clips are captioned: those that say nothing of captions.
+
+    Of the default ones, a rule is left out whose column these settings do not make.
+    """
+    unmade = set()
+    if config.select.rules is None:
+        unmade |= set() if config.text.ocr else {"text_area"}
+        unmade |= set() if config.clip.head else {"aesthetic_mean"}
+    return tuple(rule for rule in config.select.chosen if rule.column not in {*OF_CAPTIONS, *unmade})
 
 
 def load_curate(

@@ -146,7 +146,7 @@ def _joined(shots: Sequence[Shot]) -> list[Part]:
 def _dissolved(shots: Sequence[Shot]) -> list[Part]:
     """Return shots of which each passes into the next; the mixed frames are the last ones of the earlier shot."""
     share = (np.arange(1, DISSOLVE + 1) / (DISSOLVE + 1))[:, None, None, None]
-    mixed = []
+    mixed: list[Shot] = []
     for shot, following in zip(shots, [*shots[1:], None], strict=True):
         frames = shot.frames[DISSOLVE:] if mixed else shot.frames
         if following is not None:

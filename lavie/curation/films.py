@@ -16,7 +16,7 @@ from ..data.prepare.captioned_file import Passed
 from ..data.prepare.walk import walk
 from ..data.shards.index_file import Rejected
 from ..errors import ConfigError, DataError
-from ..files import replacing
+from ..files import replacing, sha256_of
 from .table import make_table, read_table, text_hash, write_table
 
 UNIT_SECONDS = 90 * 60.0
@@ -92,6 +92,17 @@ class Listed:
 def films_hash(films: Sequence[Film]) -> str:
     """Return a hash of what is known of a unit's films without reading them."""
     return text_hash([[film.film, film.bytes, film.mtime_ns] for film in films])
+
+
+def text_beside(src: Path, film: str) -> Path:
+    """Return where the text of a film lies, if it has one: a.txt beside a.mp4."""
+    return (src / film).with_suffix(".txt")
+
+
+def texts_hash(src: Path, films: Sequence[Film]) -> str:
+    """Return a hash of the texts beside some films."""
+    paths = [text_beside(src, film.film) for film in films]
+    return text_hash([sha256_of(path) if path.is_file() else None for path in paths])
 
 
 def read_films(out: Path) -> FilmList:

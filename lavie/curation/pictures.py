@@ -4,7 +4,7 @@ The clips are files of the curation's own, but their packets may be copies of a 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -45,17 +45,23 @@ def midpoints(frames: int, parts: int) -> list[int]:
 
 
 def look_at_clips(
-    unit: Unit, wanted: Callable[[int], Sequence[int]], *, grey_width: int | None = None, decoders: int = 1
+    unit: Unit,
+    wanted: Callable[[int], Sequence[int]],
+    *,
+    only: Container[str] | None = None,
+    grey_width: int | None = None,
+    decoders: int = 1,
 ) -> Iterator[Look]:
     """Yield a look at each clip of a unit, in the order of `cut`, while the next ones are being decoded.
 
     Args:
         unit: the unit; the caller's stage reads "cut".
         wanted: which frames, ascending from 0, are looked at in a clip of so many frames.
+        only: the names of the clips that are looked at. Default: None, all.
         grey_width: pixels across of grey pictures. Default: None, pictures in colour, at most LARGEST.
         decoders: processes that decode.
     """
-    rows = unit.read("cut").to_pylist()
+    rows = [row for row in unit.read("cut").to_pylist() if only is None or row["clip"] in only]
     free: SimpleQueue[Sandbox] = SimpleQueue()
     with ExitStack() as stack:
         for _ in range(decoders):

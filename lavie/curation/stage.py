@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..config.base import Strict
 from ..config.curate_score import SCORER
 from ..data.shards.index_file import Rejected
-from .films import films_hash
+from .films import films_hash, texts_hash
 from .table import Made, columns_path, read_made, text_hash
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FILMS = "films"
 """What a stage reads that reads the list of films."""
+TEXTS = "texts"
+"""What a stage reads that reads the texts beside the films."""
 
 
 @dataclass
@@ -46,8 +48,8 @@ class Stage:
     version: int
     """To be raised when the same settings come to give other values."""
     reads: "tuple[str, ...] | Callable[[Any], tuple[str, ...]]"
-    """The stages whose columns, or files beside them, of the same unit it reads; "films" for the films themselves. A
-    function of the settings where these decide which stages are read."""
+    """The stages whose columns, or files beside them, of the same unit it reads; "films" for the films themselves,
+    "texts" for the texts beside them. A function of the settings where these decide which stages are read."""
     config: type[Strict]
     """The type of its settings."""
     columns: Mapping[str, str]
@@ -74,6 +76,8 @@ STAGES: dict[str, str] = {
     "text": "lavie.curation.score.text:TEXT",
     "clip": "lavie.curation.score.clip:CLIP",
     "dedup": "lavie.curation.dedup.stage:DEDUP",
+    "caption": "lavie.curation.caption.stage:CAPTION",
+    "align": "lavie.curation.align.stage:ALIGN",
 }
 """The stages in their order, each with the place of its `Stage`, which is imported when it is needed."""
 COMMANDS = {"motion": "score", "hash": "score", "text": "score --ocr", "clip": "score --clip PATH --head PATH"}
@@ -142,5 +146,7 @@ def _hash(name: str, unit: "Unit") -> str | None:
     """Return the hash of what a stage reads of one unit."""
     if name == FILMS:
         return films_hash(unit.films)
+    if name == TEXTS:
+        return texts_hash(unit.src, unit.films)
     found = made(unit.out, name, unit.name)
     return None if found is None else found.content

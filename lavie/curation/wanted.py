@@ -1,6 +1,8 @@
 """The stages that a curation goes through with given settings."""
 
 from ..config.curate import CurateConfig
+from .caption.choice import check_captioner
+from .cut.splitters.choice import find_splitter
 from .score.choice import wanted_scores
 from .stage import STAGES
 
@@ -14,8 +16,11 @@ def wanted_stages(config: CurateConfig) -> list[str]:
     Raises:
         ConfigError: what a wanted stage needs is missing.
     """
+    find_splitter(config.cut.splitter)
     scores = wanted_scores(config)
     captions = config.caption.captioner is not None
+    if captions:
+        check_captioner(config.caption)
     optional = {
         "text": "text" in scores,
         "clip": "clip" in scores,

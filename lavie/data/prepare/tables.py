@@ -55,10 +55,10 @@ def read_table(table: Path, listed: set[Path] | None = None) -> Iterator[Caption
         DataError: a line is no row, or the table has one of CHANGING_COLUMNS.
     """
     seen: set[tuple[str, Segment | None]] = set()
-    for line, row in _rows(table):
+    for line, row in table_rows(table):
         position = f"{table.name}, line {line}"
-        media = _first(row, MEDIA_COLUMNS)
-        caption = _first(row, CAPTION_COLUMNS)
+        media = first_filled(row, MEDIA_COLUMNS)
+        caption = first_filled(row, CAPTION_COLUMNS)
         filled = sorted(column for column, value in row.items() if _is_filled(value))
         if refused := [c for c in filled if c not in SEGMENT_COLUMNS and CHANGING_COLUMNS.fullmatch(c)]:
             raise DataError(
@@ -120,7 +120,7 @@ def _rate(value: Any) -> float | None:
     return rate
 
 
-def _first(row: Mapping[str, Any], columns: tuple[str, ...]) -> tuple[str, Any] | None:
+def first_filled(row: Mapping[str, Any], columns: tuple[str, ...]) -> tuple[str, Any] | None:
     """Return the first of some columns that is filled in, and its value; None if none is."""
     return next(((column, row[column]) for column in columns if _is_filled(row.get(column))), None)
 
@@ -130,7 +130,7 @@ def _is_filled(value: Any) -> bool:
     return value not in (None, "", [], {})
 
 
-def _rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def table_rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the line number and the columns of each row that is not empty, their names in lower case without blanks.
 
     Raises:

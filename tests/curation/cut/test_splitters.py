@@ -17,16 +17,11 @@ from lavie.curation.scan.film import prepare, scan_film
 from lavie.data.prepare.sandbox import Sandbox
 from lavie.errors import ConfigError
 from lavie.testing import SHARED
+from tests.curation.cut.labels import ONE_SHOT, TEARS
 from tests.markers import requires_shared
 
 pytest.importorskip("cv2")
 CLIPS = SHARED / "assets/videos"
-TEARS = [
-    *(52, 122, 158, 221, 309, 715, 788, 872, 901, 987, 1127, 1157, 1203, 1234, 1246, 1284, 1345, 1378, 1430, 1472),
-    *(1525, 1571, 1618, 1650, 1689),
-]
-"""The first frame of every shot of tears_of_steel.webm but the first, found by eye."""
-ONE_SHOT = ("friday.mp4", "bigbuckbunny.mp4", "flower.mp4", "frog.mp4")
 
 
 def cuts(text: str, values: dict[str, np.ndarray]) -> list[int]:

@@ -1,0 +1,1 @@
+"""How well captions fit their clips."""
