@@ -28,13 +28,16 @@ def cut_command(
     max_seconds: Annotated[
         float | None, typer.Option(help="Seconds of the longest clip; longer shots are split evenly. Default: 20.")
     ] = None,
+    keep_audio: Annotated[
+        bool | None, typer.Option("--keep-audio/--no-audio", help="Whether clips have sound. Default: not.")
+    ] = None,
     config: ConfigFile = None,
     engine: EngineName = None,
     workers: Workers = None,
     address: Address = None,
 ) -> None:
     """Cut the films into clips of one shot each: copied where that is exact to the frame, encoded where it is not."""
-    given = {"splitter": splitter, "min_frames": min_frames, "max_seconds": max_seconds}
+    given = {"splitter": splitter, "min_frames": min_frames, "max_seconds": max_seconds, "keep_audio": keep_audio}
     from ..config.curate import stage_config
     from ..curation.cut.splitters.choice import find_splitter
 

@@ -21,6 +21,8 @@ class CutConfig(Strict):
     """Frames of the shortest clip, which the paper gives; shorter shots are counted and named."""
     max_seconds: float = Field(20.0, gt=0)
     """Seconds of the longest clip; longer shots are split evenly."""
+    keep_audio: bool = False
+    """Whether clips keep the sound of their films, which training does not need."""
 
     @field_validator("splitter")
     @classmethod

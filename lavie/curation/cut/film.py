@@ -38,7 +38,13 @@ class Clip(NamedTuple):
 
 
 def cut_film(
-    path: Path, sandbox: Sandbox, film: Mapping[str, Any], arrays: Mapping[str, np.ndarray], shots: Sequence[Shot]
+    path: Path,
+    sandbox: Sandbox,
+    film: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    shots: Sequence[Shot],
+    *,
+    keep_audio: bool = False,
 ) -> Iterator[Clip]:
     """Yield the clips of a film: first those that are copied, then those that are encoded, each in order.
 
@@ -48,11 +54,9 @@ def cut_film(
         film: its row in the table of the scan.
         arrays: what the scan knows of its frames.
         shots: what is to become clips, in order.
-
-    Raises:
-        DataError: the film is missing, or is not the one that was scanned.
+        keep_audio: whether the clips have the film's sound.
     """
-    facts = facts_for_child(film, arrays)
+    facts = facts_for_child(film, arrays) | {"keep_audio": keep_audio}
     left = {place: Wanted(place, *shot, bool(arrays["key"][shot.start])) for place, shot in enumerate(shots)}
     while left:
         at: int | None = None

@@ -20,6 +20,7 @@ from .clip_file import Appearance, examine, like_frames, same_frames
 from .copying import NO_KEYFRAME, clip_format, muxed, packets_of
 from .encoding import ClipEncoder
 from .exact import AstrayError, Identity, OrderedFrames, SoughtFrames
+from .sound import with_sound
 
 
 class Wanted(NamedTuple):
@@ -78,9 +79,9 @@ def _copied(
                 try:
                     packets, why = packets_of(container, stream, identity.pts, clip.start, clip.end)
                     if not why:
-                        data = muxed(packets, stream, format)
+                        data, sound = _sounding(muxed(packets, stream, format), format, film, clip, container)
                         times = _seconds(film, clip)
-                        facts = examine(data, times, same_frames(identity, clip.start), appearance)
+                        facts = examine(data, times, same_frames(identity, clip.start), appearance) | sound
                 except DataError as error:
                     why = f"a copy is not exact: {error}"
                 except (av.FFmpegError, ValueError) as error:
@@ -108,7 +109,8 @@ def _encoded(
             try:
                 frames = _frames(source, clip, len(identity.pts), film["interlaced"])
                 data, ends = encoder.encode(frames, clip.end - clip.start)
-                facts = examine(data, encoder.times(clip.start, clip.end), like_frames(ends))
+                data, sound = _sounding(data, "mp4", film, clip, container if kind is SoughtFrames else None)
+                facts = examine(data, encoder.times(clip.start, clip.end), like_frames(ends)) | sound
             except AstrayError:
                 return left[number:]
             except (DataError, av.FFmpegError, ValueError) as error:
@@ -117,6 +119,26 @@ def _encoded(
             yield facts | {"place": clip.place, "method": "encode", "why": why, "format": "mp4"}
             yield data
     return []
+
+
+def _sounding(
+    data: bytes, format: str, film: Mapping[str, Any], clip: Wanted, container: Any
+) -> tuple[bytes, dict[str, Any]]:
+    """Return a clip with the sound of its film if that is wanted, and what is told of it.
+
+    Args:
+        data: the clip.
+        format: of the clip.
+        film: what is known of the film.
+        clip: which one it is.
+        container: the open film; None if seeks in it lead astray.
+    """
+    if not film["keep_audio"]:
+        return data, {"audio": False, "note": ""}
+    pts, unit = film["pts"], Fraction(*film["time_base"])
+    ends = pts[clip.end] * unit if clip.end < len(pts) else pts[-1] * unit + 1 / Fraction(film["fps"])
+    found = with_sound(data, format, container, pts[clip.start] * unit, ends)
+    return found.data, {"audio": found.audio, "note": found.note}
 
 
 def _seconds(film: Mapping[str, Any], clip: Wanted) -> np.ndarray:

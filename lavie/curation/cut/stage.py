@@ -53,7 +53,7 @@ COLUMNS = {
 seconds from its first frame. fps, vfr, duration, width and height are those of the clip as its file is read; crop is
 the part of the film's picture (x, y, w, h) that an encoded clip keeps, null for all of it. method: copy or encode; why:
 the reasons for which it was not copied. offset and bytes: its place in OUT/clips/<unit>.tar. notes: what of the film
-had to be interpreted."""
+had to be interpreted, and why its sound is left out where it was to be kept."""
 
 
 def work(unit: Unit, config: CutConfig) -> Done:
@@ -72,7 +72,7 @@ def work(unit: Unit, config: CutConfig) -> Done:
                 rejected.append(Rejected(film["film"], "cannot be split", str(error)))
                 continue
             rejected += [_refused(film, shot, "too short", _length(shot, config)) for shot in short]
-            for clip in cut_film(path, sandbox, film, arrays, shots):
+            for clip in cut_film(path, sandbox, film, arrays, shots, keep_audio=config.keep_audio):
                 if clip.error:
                     rejected.append(_refused(film, shots[clip.place], "cannot be cut", clip.error))
                 else:
@@ -120,7 +120,7 @@ def _row(film: Mapping[str, Any], shot: Shot, clip: Clip, times: np.ndarray, tar
     crop = None if is_copy else even_box(film["crop"], (film["width"], film["height"]))
     name = clip_id(film["sha256"], film["stream"], *shot, crop)
     return {
-        **{key: film[key] for key in ("film", "category", "stream", "notes")},
+        **{key: film[key] for key in ("film", "category", "stream")},
         **{key: value for key, value in clip.facts.items() if key in COLUMNS},
         "clip": name,
         "start": shot.start,
@@ -128,7 +128,7 @@ def _row(film: Mapping[str, Any], shot: Shot, clip: Clip, times: np.ndarray, tar
         "t0": float(times[shot.start]),
         "t1": float(times[shot.end]),
         "crop": crop,
-        "audio": False,
+        "notes": film["notes"] + [clip.facts["note"]] * bool(clip.facts["note"]),
         "offset": tar.add(f"{name}.{clip.facts['format']}", clip.data),
         "bytes": len(clip.data),
         "sha256": hashlib.sha256(clip.data).hexdigest(),

@@ -1,5 +1,6 @@
 """The results of an ablation: one JSON object a line for each arm and seed."""
 
+import fcntl
 import json
 from collections.abc import Iterable
 from contextlib import suppress
@@ -42,6 +43,8 @@ class Result:
     versions: dict[str, str]
     date: str
     command: str
+    settings_hash: str = ""
+    """The hash of what all arms of the call have in common; "" in results of before there was one."""
 
 
 SECONDS, VERSIONS = ("training", "drawing"), ("lavie", "torch")
@@ -50,8 +53,15 @@ _READER = TypeAdapter(Result)
 
 
 def append(path: Path, result: Result) -> None:
-    """Add a line to a file of results, in one write; the beginning of a line that an earlier call has left goes."""
+    """Add a line to a file of results, unless another call has added one of the same arm and seed.
+
+    Calls write one after another. The beginning of a line that an earlier call has left goes.
+    """
     with path.open("ab+") as file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if any((r.ablation, r.arm, r.seed) == (result.ablation, result.arm, result.seed) for r in read(path)):
+            return
         file.seek(0)
         whole, end, last = file.read().rpartition(b"\n")
         missing = b""
@@ -66,7 +76,8 @@ def append(path: Path, result: Result) -> None:
 
 def line(result: Result) -> str:
     """Return a result as a line of a file."""
-    return json.dumps(_rounded(asdict(result)), separators=(",", ":"), allow_nan=False) + "\n"
+    fields = {name: value for name, value in asdict(result).items() if name != "settings_hash" or value}
+    return json.dumps(_rounded(fields), separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def _rounded(value: Any) -> Any:
@@ -139,11 +150,17 @@ def gather(places: Iterable[Path]) -> dict[str, list[Result]]:
 
 
 def require_one_kind(results: list[Result]) -> None:
-    """Raise DataError if results of an ablation hold an arm and seed twice, or one arm in two configurations."""
+    """Raise DataError if results of an ablation hold an arm and seed twice, or arms of other settings."""
     hashes: dict[str, str] = {}
     pairs = set()
+    first = next((result for result in results if result.settings_hash), None)
     for result in results:
         where = f"{result.ablation}: arm {result.arm}"
+        if first and result.settings_hash and result.settings_hash != first.settings_hash:
+            raise DataError(
+                f"{where}, seed {result.seed}, is of other settings ({result.settings_hash}) than arm {first.arm}, "
+                f"seed {first.seed} ({first.settings_hash}): steps, draws, --set or --config differ: give one of them"
+            )
         if hashes.setdefault(result.arm, result.config_hash) != result.config_hash:
             raise DataError(
                 f"{where} has results of two configurations, {hashes[result.arm]} and {result.config_hash}: give one "

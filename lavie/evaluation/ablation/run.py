@@ -1,14 +1,15 @@
 """The runner of ablations: renders the data, trains every arm with every seed, draws, measures, and writes a line."""
 
+import fcntl
 import json
 import os
 import platform
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from ...models.weights import WEIGHTS_NAME
 from ...run_folder import METRICS, NETWORK, checkpoint_folder, checkpoints
 from ...training.stop import STOPPED
 from ..measured import versions
+from .child import run_child
 from .configs import Job, Sizes, jobs, set_folder, set_options
 from .plan import LOSS, MS_PER_STEP, Ablation, Case, Draw
 from .results import RESULTS, Result, append, read
@@ -63,12 +65,13 @@ def run(
         tell: takes a line about what is done.
 
     Raises:
-        ConfigError: an arm is unknown, nothing can be written in `out`, or it holds results of another configuration.
+        ConfigError: an arm is unknown, nothing can be written in `out`, or it holds results of other settings.
         TrainingError: a training failed, or was asked to stop.
     """
     wanted = _with_starts(ablation, arms)
-    todo = [job for job in jobs(ablation, sizes, out, seeds) if job.arm in wanted]
-    done = _done(ablation, todo, out)
+    every = jobs(ablation, sizes, out, seeds)
+    todo = [job for job in every if job.arm in wanted]
+    done = _done(ablation, every, out)
     require_writable(out / RESULTS)
     _render(ablation, sizes, out, {ablation.arms[job.arm].data for job in todo}, tell)
     for number, job in enumerate(todo, start=1):
@@ -94,33 +97,51 @@ def _with_starts(ablation: Ablation, arms: Sequence[str]) -> set[str]:
     return wanted
 
 
-def _done(ablation: Ablation, todo: list[Job], out: Path) -> set[tuple[str, int]]:
-    """Return the arms and seeds that have their results in `out`; ConfigError if those are of another configuration."""
-    hashes = {job.arm: job.config_hash for job in todo}
+def _done(ablation: Ablation, every: Sequence[Job], out: Path) -> set[tuple[str, int]]:
+    """Return the arms and seeds that have their results in `out`.
+
+    Raises:
+        ConfigError: results in it are of another ablation, or of other settings: also those of arms that are not to be
+            run now, for all arms of a file are compared.
+    """
+    hashes = {job.arm: job.config_hash for job in every}
+    settings_hash = every[0].settings_hash
     done = set()
     for result in read(out / RESULTS):
-        if result.ablation != ablation.name or hashes.get(result.arm, result.config_hash) != result.config_hash:
+        settings = result.settings_hash or settings_hash
+        same = settings == settings_hash and hashes.get(result.arm, result.config_hash) == result.config_hash
+        if result.ablation != ablation.name or not same:
             raise ConfigError(
-                f"{out / RESULTS} holds {result.ablation}, arm {result.arm}, of another configuration "
-                f"({result.config_hash}): give another OUT for other steps, draws, --set, --config or code"
+                f"{out / RESULTS} holds {result.ablation}, arm {result.arm}, seed {result.seed}, of other settings "
+                f"({result.settings_hash or result.config_hash}): give another OUT for other steps, draws, --set or "
+                "--config"
             )
         done.add((result.arm, result.seed))
     return done
 
 
 def _render(ablation: Ablation, sizes: Sizes, out: Path, names: set[str], tell: Callable[[str], None]) -> None:
-    """Render the sets that are not there. A set that was cut is rendered again: it gets its name when it is whole."""
+    """Render the sets that are not there. A set that was cut is rendered again: it gets its name when it is whole.
+
+    Of several calls at once, one renders a set and the others wait for it.
+    """
     base = load_config(sizes.config, sizes.overrides)
     for name in sorted(names):
         options = set_options(ablation.sets[name], base)
         folder = set_folder(out, name, options)
         if folder.exists():
             continue
-        tell(f"{folder}: rendering {options['clips']} clips and {options['images']} images")
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        demo_set(partial, **options)
-        partial.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_name(folder.name + ".lock").open("w") as lock:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                continue
+            tell(f"{folder}: rendering {options['clips']} clips and {options['images']} images")
+            partial = folder.with_name(folder.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            demo_set(partial, **options)
+            partial.rename(folder)
 
 
 def _result(ablation: Ablation, job: Job, sizes: Sizes) -> Result:
@@ -150,14 +171,15 @@ def _result(ablation: Ablation, job: Job, sizes: Sizes) -> Result:
         versions=versions(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=shlex.join(["lavie", *sys.argv[1:]]),
+        settings_hash=job.settings_hash,
     )
 
 
 def _train(job: Job) -> tuple[float, float]:
     """Train to the last step, as one rank in a process of its own.
 
-    A training that is at its last step already is left alone. ^C reaches that process too, which then saves its steps:
-    it is waited for.
+    A training that is at its last step already is left alone. What asks this process to end ends that one too, see
+    `run_child`.
 
     Returns:
         the machine's load average at the end, and the seconds of processors that this call took.
@@ -173,13 +195,7 @@ def _train(job: Job) -> tuple[float, float]:
     config = job.folder / "ablation.yaml"
     config.write_text(dump_yaml(job.config), encoding="utf-8")
     command = [sys.executable, "-m", "lavie.train", str(config), "--deepspeed", DEEPSPEED]
-    with (job.folder / LOG).open("a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:
-            process.wait()
-            raise
+    code = run_child(command, job.folder / LOG)
     if code == STOPPED:
         raise TrainingError(f"{job.folder}: the training was asked to stop; the same command goes on with it")
     if code or last not in checkpoints(job.folder):

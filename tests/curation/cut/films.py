@@ -14,7 +14,7 @@ from lavie.config.curate_cut import CutConfig
 from lavie.config.curate_scan import ScanConfig
 from lavie.curation.films import list_films
 from lavie.curation.run import run_stage
-from lavie.curation.table import read_table
+from lavie.curation.table import Frames, read_table
 from tests.curation.made_cut import made_units, moving
 
 LENGTHS = (20, 20, 25, 19)
@@ -150,6 +150,12 @@ class Here:
     def map(self, work, items, *, gpu=False):
         for item in items:
             yield item, work(item), ""
+
+
+def scanned(made: Curated, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return what the scan found of a film: its facts, and the values of its frames."""
+    (facts,) = [row for row in read_table(made.out / "table/scan/000000.parquet").to_pylist() if row["film"] == name]
+    return facts, Frames(made.out / "frames/000000.npz")[name]
 
 
 def decoded(data: bytes) -> list[list[np.ndarray]]:

@@ -9,7 +9,7 @@ import torch
 from lavie.config.shipped import find_config
 from lavie.errors import ConfigError
 from lavie.evaluation.ablation.configs import BASE, PLACES, Sizes, jobs, set_options
-from lavie.evaluation.ablation.plan import RenderedSet
+from lavie.evaluation.ablation.plan import Arm, RenderedSet
 from lavie.evaluation.ablation.tables import ABLATIONS, FIG11, TABLE6, TABLE7, UNSEEN
 from lavie.training.trainer import build_network
 
@@ -95,6 +95,42 @@ def test_the_hash_is_of_what_decides_the_result():
     ):
         assert all(other[arm] != first[arm] for arm in first)
     assert hashes(TABLE7, sizes=replace(SIZES, overrides=("data.num_workers=0",))) == first
+
+
+def settings(ablation, **changes):
+    [found] = {job.settings_hash for job in by_arm(ablation, seeds=(0, 5), **changes).values()}
+    return found
+
+
+def test_the_hash_of_the_settings_is_one_for_all_arms_and_of_what_they_have_in_common():
+    first = settings(TABLE7)
+    others = [
+        settings(TABLE6),
+        settings(TABLE7, sizes=replace(SIZES, steps=121)),
+        settings(TABLE7, sizes=replace(SIZES, draws=2)),
+        settings(TABLE7, sizes=replace(SIZES, overrides=("learning_rate=1e-3",))),
+        settings(TABLE7, sizes=replace(SIZES, overrides=("lr_warmup_steps=3",))),
+        settings(replace(TABLE7, common=())),
+        settings(replace(TABLE7, sets={"clips": RenderedSet(options={"travel": (0.1, 0.2)})})),
+    ]
+    assert len({first, *others}) == 1 + len(others)
+    assert settings(TABLE7, sizes=replace(SIZES, overrides=("data.num_workers=0",))) == first
+    assert settings(replace(TABLE7, arms={**TABLE7.arms, "more": Arm("more", ("train_batch_size=1",))})) == first
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    (
+        ("max_train_steps=5", "max_train_steps: .*sets this key itself: give --steps"),
+        ("seed=3", "seed: .*sets this key itself: give --seeds"),
+        ("data.fps=8", "data.fps: "),
+        ("output_dir=x", "output_dir: "),
+        ("model.relative_bias=true", "model.relative_bias: "),
+    ),
+)
+def test_a_key_that_would_change_nothing_is_refused(override, words):
+    with pytest.raises(ConfigError, match=f"--set {words}"):
+        by_arm(TABLE7, sizes=replace(SIZES, overrides=(override,)))
 
 
 def test_a_change_of_the_pretrained_arm_changes_those_behind_it():

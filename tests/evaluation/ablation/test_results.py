@@ -38,6 +38,14 @@ def test_what_is_added_behind_a_line_that_was_cut_is_read(tmp_path):
         assert path.read_text() == before + line(result("rope", 2))
 
 
+def test_a_second_result_of_an_arm_and_seed_is_not_added(tmp_path):
+    """Two calls at once on one folder: what both have drawn is the same."""
+    path = tmp_path / "results.jsonl"
+    for arm, seed in (("rope", 0), ("rope", 0), ("rope", 1), ("absolute", 0)):
+        append(path, result(arm, seed))
+    assert [(one.arm, one.seed) for one in read(path)] == [("rope", 0), ("rope", 1), ("absolute", 0)]
+
+
 def test_a_last_line_without_its_end_counts(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text(line(result("rope", 0)).rstrip())
@@ -78,10 +86,22 @@ def test_places_without_results_are_named(tmp_path):
     (
         (result("rope", 1, config_hash="other"), "two configurations, hash of rope and other"),
         (result("rope", 0), "two results of seed 0"),
+        (
+            result("absolute", 1, settings_hash="theirs"),
+            r"arm absolute, seed 1, is of other settings \(theirs\) than arm rope, seed 0 \(ours\)",
+        ),
     ),
 )
 def test_what_does_not_compare_is_refused(tmp_path, second, words):
-    append(tmp_path / "a.jsonl", result("rope", 0))
+    append(tmp_path / "a.jsonl", result("rope", 0, settings_hash="ours"))
     append(tmp_path / "b.jsonl", second)
     with pytest.raises(DataError, match=words):
         gather([tmp_path])
+
+
+def test_results_of_before_there_was_a_hash_of_settings_stay_as_they_are(tmp_path):
+    old, new = result("rope", 0), result("rope", 1, settings_hash="ours")
+    assert "settings_hash" not in line(old) and json.loads(line(new))["settings_hash"] == "ours"
+    for one in (old, new):
+        append(tmp_path / "results.jsonl", one)
+    assert gather([tmp_path]) == {"table7": [old, new]}
