@@ -74,6 +74,7 @@ def _print_captions(out: Path) -> None:
 
     told = told_captions(out)
     rows = [("clips", told.clips), ("captioned", told.captioned)]
+    rows += [("dropped by rules over earlier columns", told.dropped)] if told.dropped else []
     rows += [(f"asked for, and none: {reason}", count) for reason, count in told.refused.items()]
     rows += [(told.rule, told.long)] if told.long else []
     print_counts(make_console(), rows)

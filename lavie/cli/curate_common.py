@@ -63,6 +63,7 @@ def bring_up_to_date(out: Path, stages: dict[str, Any], engine: "Engine") -> Non
         DataError: units failed; the message names them.
     """
     from ..curation.run import run_stage
+    from ..curation.stage import command_of
 
     console = make_console()
     failed = 0
@@ -71,7 +72,8 @@ def bring_up_to_date(out: Path, stages: dict[str, Any], engine: "Engine") -> Non
             report = run_stage(out, name, config, engine, progress=progress)
         kept = report.units - report.done - len(report.waiting) - len(report.failed)
         words = [f"{report.done} units done", f"{kept} were up to date"]
-        words += [f"{len(report.waiting)} wait for an earlier stage"] if report.waiting else []
+        lacking = ", ".join(dict.fromkeys(map(command_of, report.lacking)))
+        words += [f"{len(report.waiting)} wait for {lacking}"] if report.waiting else []
         words += [f"{len(report.failed)} failed"] if report.failed else []
         console.print(f"{name}: {', '.join(words)}")
         for unit, error in sorted(report.failed.items())[:SHOWN]:
@@ -79,6 +81,7 @@ def bring_up_to_date(out: Path, stages: dict[str, Any], engine: "Engine") -> Non
         failed += len(report.failed)
     if failed:
         raise DataError(f"{failed} units failed, each with its reason above: the same command tries them again")
+    return True
 
 
 def find_films(src: Path, out: Path) -> None:

@@ -86,6 +86,8 @@ def quality_command(
 
 def print_funnel(console: "Console", funnel: "Funnel") -> None:
     """Print what each rule leaves, and what to know of it."""
+    from ..curation.stage import command_of
+
     table = Table()
     for name in ("rule", "clips left", "hours left", "of all", "alone drops", "without a value"):
         table.add_column(name, justify="left" if name == "rule" else "right")
@@ -106,12 +108,12 @@ def print_funnel(console: "Console", funnel: "Funnel") -> None:
             console.print(f"{stage}: {kind} for {len(units)} units, as {units[0]}", style="yellow")
     for step in funnel.steps:
         if step.newly_no_value:
-            console.print(
-                f"{step.newly_no_value} clips pass the rules before, and have no value in {step.column}", style="yellow"
-            )
+            text = f"{step.newly_no_value} clips pass the rules before, and have no value in {step.column}"
+            console.print(f"{text} (of `{command_of(step.stage)}`)", style="yellow")
 
 
 def _amounts(amount: "Amount", funnel: "Funnel") -> tuple[str, str, str]:
     """Return clips, hours and the share of all clips, as they are printed."""
     share = amount.clips / funnel.all.clips if funnel.all.clips else 0.0
-    return str(amount.clips), f"{amount.hours:.2f}", f"{100 * share:.1f} %"
+    hours = f"{amount.hours:.2f}" if amount.hours >= 1 else f"{amount.hours:.3g}"
+    return str(amount.clips), hours, f"{100 * share:.1f} %"

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ..data.shards.index_file import Sample
 from ..data.shards.member import read_member
 from ..errors import DataError
 
-VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".gif")
+VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif")
 """The endings of files that are clips."""
 PICTURES = (".png", ".jpg", ".jpeg")
 """The endings of files that are frames of the clip which their folder is."""
@@ -135,8 +135,10 @@ def find_clips(path: Path) -> list[Clip]:
     3. Every folder that holds pictures and no video is a clip: its frames, by the numbers in their names.
     4. A single video file is a clip.
 
+    Links to files and folders are followed. One that leads nowhere is a clip, or a frame, that cannot be read.
+
     Raises:
-        DataError: there is no clip.
+        DataError: there is no clip, or a name is no UTF-8.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
@@ -148,8 +150,9 @@ def find_clips(path: Path) -> list[Clip]:
         return [VideoClip(path.name, path)]
 
     found: list[Clip] = []
-    for folder in [path, *sorted(p for p in path.rglob("*") if p.is_dir() and not _hidden(p.relative_to(path)))]:
-        files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    for folder in _folders(path, path.resolve(), {path.resolve()}):
+        entries = [p for p in folder.iterdir() if not p.name.startswith(".")]
+        files = sorted(p for p in entries if p.is_file() or (p.is_symlink() and not p.exists()))
         videos = [p for p in files if p.suffix.lower() in VIDEOS and not _is_twin(p)]
         found += [VideoClip(p.relative_to(path).as_posix(), p) for p in videos]
         pictures = sorted((p for p in files if p.suffix.lower() in PICTURES), key=_numbers)
@@ -163,7 +166,40 @@ def find_clips(path: Path) -> list[Clip]:
             else (f"wanted videos ({' '.join(VIDEOS)}), folders of frames ({' '.join(PICTURES)}), or .tar shards")
         )
         raise DataError(f"{path}: no clips; {hint}")
+    for clip in found:
+        if not _is_utf8(clip.name):
+            shown = clip.name.encode("utf-8", "backslashreplace").decode()
+            raise DataError(f"{path}: the name of {shown} is no UTF-8: rename it, for results name their clips")
     return sorted(found, key=lambda clip: clip.name)
+
+
+def _folders(folder: Path, top: Path, seen: set[Path]) -> Iterator[Path]:
+    """Yield a folder and all below it, those behind links too; none that is hidden.
+
+    Each is yielded once, at its own place if it lies below `top`, so that loops end.
+
+    Args:
+        folder: where to begin.
+        top: the real path of the first folder.
+        seen: the real paths of the folders that were yielded, which is added to.
+    """
+    yield folder
+    for entry in sorted(folder.iterdir()):
+        if not entry.is_dir() or entry.name.startswith("."):
+            continue
+        real = entry.resolve()
+        if real not in seen and not (entry.is_symlink() and real.is_relative_to(top)):
+            seen.add(real)
+            yield from _folders(entry, top, seen)
+
+
+def _is_utf8(name: str) -> bool:
+    """Return whether the bytes of a file's name are UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _in_shards(path: Path) -> list[Clip]:
@@ -180,14 +216,9 @@ def plain_name(name: str) -> str:
     return name[: len(name) - len(ending)]
 
 
-def _hidden(path: Path) -> bool:
-    """Return whether a part of a path begins with a dot."""
-    return any(part.startswith(".") for part in path.parts)
-
-
 def _is_twin(path: Path) -> bool:
     """Return whether a file is a GIF beside the mp4 of the same name."""
-    return path.suffix.lower() == TWINS[1] and path.with_suffix(TWINS[0]).exists()
+    return path.suffix.lower() == TWINS[1] and path.with_suffix(TWINS[0]).is_file()
 
 
 def _numbers(path: Path) -> tuple[list[int], str]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +26,11 @@ SIGMAS = 1.959964
 def short_hash(content: Any) -> str:
     """Return the first 16 digits of the SHA-256 of a plain value, by which protocols and rows are told apart."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def hash_of_clips(digests: Iterable[str]) -> str:
+    """Return the first 16 digits of a SHA-256 of what clips are told by, whatever their names and their order."""
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()[:16]
 
 
 def interval(value: float, error: float) -> list[float]:

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -5,7 +7,7 @@ from PIL import Image
 from lavie.data.media.encode import encode_mp4
 from lavie.data.prepare.pack import pack
 from lavie.errors import DataError
-from lavie.evaluation.clip_source import find_clips
+from lavie.evaluation.clip_source import find_clips, plain_name
 from lavie.inference.video_io import write_gif
 
 
@@ -34,6 +36,44 @@ def test_videos_gifs_and_folders_of_frames_are_clips_but_a_gif_beside_its_mp4(fo
     assert [clip.name for clip in clips] == ["a.gif", "b/00000.mp4", "frames"]
     means = [[round(frame.mean()) for frame in clip.open().read(range(clip.open().frames))] for clip in clips]
     assert means == [[10, 200], [10, 20, 30], [7, 50, 90]]  # frame_2, frame_9, frame_10
+
+
+def test_folders_behind_links_are_read_once_and_loops_end(folder, tmp_path_factory):
+    links = tmp_path_factory.mktemp("links")
+    (links / "all").symlink_to(folder)
+    (links / "again").symlink_to(folder / "frames")
+    (folder / "b/up").symlink_to(links)
+    assert [clip.name for clip in find_clips(links)] == ["again", "all/a.gif", "all/b/00000.mp4"]
+    assert [clip.name for clip in find_clips(links / "all")] == ["a.gif", "b/00000.mp4", "frames"]
+
+
+def test_a_link_that_leads_nowhere_is_a_clip_that_cannot_be_read(folder):
+    (folder / "gone.mp4").symlink_to("nowhere.mp4")
+    (folder / "frames/frame_11.png").symlink_to("nowhere.png")
+    clips = {clip.name: clip for clip in find_clips(folder)}
+    assert clips.keys() == {"a.gif", "b/00000.mp4", "frames", "gone.mp4"}
+    for name in ("gone.mp4", "frames"):
+        with pytest.raises(FileNotFoundError):
+            clips[name].open()
+
+
+def test_a_folder_under_the_name_of_a_video_holds_frames(folder):
+    (folder / "frames").rename(folder / "a.mp4")
+    (folder / "b/00000.mp4").unlink()
+    (folder / "b/00000.mp4").mkdir()
+    clips = {clip.name: clip for clip in find_clips(folder)}
+    assert clips.keys() == {"a.gif", "a.mp4", "b/00000.gif"} and clips["a.mp4"].open().frames == 3
+
+
+def test_a_name_that_is_no_utf8_is_refused(folder):
+    (folder / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"")
+    with pytest.raises(DataError, match=r"the name of caf\\udce9\.mp4 is no UTF-8: rename it"):
+        find_clips(folder)
+
+
+def test_an_avi_is_a_clip(folder):
+    (folder / "v.AVI").write_bytes(b"")
+    assert "v.AVI" in [clip.name for clip in find_clips(folder)] and plain_name("v.AVI") == "v"
 
 
 def test_a_frame_is_read_by_its_number(folder):

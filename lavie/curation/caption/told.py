@@ -18,6 +18,8 @@ class ToldCaptions:
 
     clips: int
     captioned: int
+    dropped: int
+    """Clips that the rules over earlier columns drop, so that nobody was asked."""
     refused: dict[str, int]
     """Clips that were to have a caption and got none, by the reason."""
     long: int
@@ -39,4 +41,5 @@ def told_captions(out: Path) -> ToldCaptions:
         listed = rejected_path(out, "caption", unit.name)
         if listed.is_file():
             refused.update(json.loads(line)["reason"] for line in listed.read_text(encoding="utf-8").splitlines())
-    return ToldCaptions(clips, captioned, dict(sorted(refused.items())), long, limit.rule)
+    dropped = clips - captioned - refused.total()
+    return ToldCaptions(clips, captioned, dropped, dict(sorted(refused.items())), long, limit.rule)

@@ -1,6 +1,6 @@
 """The funnel: clips and hours that each rule leaves, and what it alone would drop."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ class FunnelStep:
     rule: str
     """Its name, as "16 <= luma <= 235"."""
     column: str
+    stage: str
+    """The stage that makes the column."""
     min: float | None
     max: float | None
     left: Amount
@@ -38,7 +40,8 @@ class FunnelStep:
     asks_for_none: bool
     """Whether the rule keeps exactly the clips without a value, as for duplicate_of."""
     no_value: int
-    """Clips, of all, without a value in the column."""
+    """Clips, of all, without a value in the column; for a rule that is about having none, those that nobody has looked
+    at."""
     drops_no_value: bool
     """Whether these are dropped for it."""
     newly_no_value: int
@@ -57,15 +60,22 @@ class Funnel:
     uncut: tuple[str, ...]
     """Units without clips: they are not cut yet, or could not be."""
     faults: dict[str, dict[str, list[str]]]
-    """For each stage, the units that lack it, have it of other clips or have it out of date (`unit_columns`)."""
+    """For each stage that some units have, those that lack it or have it of other clips or out of date."""
 
 
-def funnel_of(table: "pa.Table", verdicts: Sequence[Verdict], left_out: Sequence[Rule], gathered: Gathered) -> Funnel:
+def funnel_of(
+    table: "pa.Table",
+    verdicts: Sequence[Verdict],
+    stages: Mapping[str, str],
+    left_out: Sequence[Rule],
+    gathered: Gathered,
+) -> Funnel:
     """Return the funnel of verdicts in their order.
 
     Args:
         table: the clips, with their `duration` in seconds.
         verdicts: of the rules that hold.
+        stages: the stage that makes each column.
         left_out: the rules that were not measured.
         gathered: where the clips are from.
     """
@@ -84,6 +94,7 @@ def funnel_of(table: "pa.Table", verdicts: Sequence[Verdict], left_out: Sequence
             FunnelStep(
                 rule.name,
                 rule.column,
+                stages[rule.column],
                 rule.min,
                 rule.max,
                 amount(kept),

@@ -35,8 +35,10 @@ class Gathered:
     """`unit`, `clip`, and the columns that were asked for."""
     uncut: list[str] = field(default_factory=list)
     """Units without clips: they are not cut yet, or could not be."""
+    absent: list[str] = field(default_factory=list)
+    """Stages that no unit has; all their values are null."""
     faults: dict[str, dict[str, list[str]]] = field(default_factory=dict)
-    """For each stage that some units lack, the units by what is wrong with it there (see `unit_columns`)."""
+    """For each other stage, the units by what is wrong with it there (see `unit_columns`)."""
 
 
 def gather(out: Path, units: Sequence[Unit], wanted: Wanted) -> Gathered:
@@ -52,11 +54,11 @@ def gather(out: Path, units: Sequence[Unit], wanted: Wanted) -> Gathered:
     """
     names = [unit.name for unit in units]
     if len(names) <= PART:
-        return _joined(out, [_gather((str(out), names, wanted))])
+        return _joined(out, len(names), [_gather((str(out), names, wanted))])
     key = _stamp(out, names, wanted)
     found = _kept(out / KEPT, key)
     if found is None:
-        found = _joined(out, _read_side_by_side(out, names, wanted))
+        found = _joined(out, len(names), _read_side_by_side(out, names, wanted))
         _keep(out / KEPT, key, found)
     return found
 
@@ -88,8 +90,12 @@ def _gather(part: tuple[str, Sequence[str], Wanted]) -> Any:
     return (pa.concat_tables(tables).combine_chunks() if tables else None), uncut, faults
 
 
-def _joined(out: Path, results: Sequence[Any]) -> Gathered:
-    """Return the results of `_gather` as one. Raises DataError for a message among them, or where there is no clip."""
+def _joined(out: Path, units: int, results: Sequence[Any]) -> Gathered:
+    """Return the results of `_gather` for so many units as one.
+
+    Raises:
+        DataError: it is the message of one of them, or no unit is cut.
+    """
     tables, uncut = [], []
     faults: dict[str, dict[str, list[str]]] = {}
     for result in results:
@@ -102,8 +108,10 @@ def _joined(out: Path, results: Sequence[Any]) -> Gathered:
             faults.setdefault(stage, {}).setdefault(fault, []).append(unit)
     if not tables:
         raise DataError(f"OUT {out}: no unit is cut: `lavie curate cut {out}` comes first")
-    ordered = {stage: dict(sorted(kinds.items())) for stage, kinds in sorted(faults.items())}
-    return Gathered(arrow().concat_tables(tables), uncut, ordered)
+    lacking = {stage: [*kinds.get("missing", ()), *kinds.get("other clips", ())] for stage, kinds in faults.items()}
+    absent = sorted(stage for stage, own in lacking.items() if len(own) == units - len(uncut))
+    ordered = {stage: dict(sorted(faults[stage].items())) for stage in sorted(faults) if stage not in absent}
+    return Gathered(arrow().concat_tables(tables), uncut, absent, ordered)
 
 
 def _stamp(out: Path, names: Sequence[str], wanted: Wanted) -> str:
@@ -136,7 +144,7 @@ def _kept(path: Path, key: str) -> Gathered | None:
 def _keep(path: Path, key: str, found: Gathered) -> None:
     """Keep a table that was made of files with this stamp."""
     pa = arrow()
-    made = {"key": key, "uncut": found.uncut, "faults": found.faults}
+    made = {"key": key, "uncut": found.uncut, "absent": found.absent, "faults": found.faults}
     table = found.table.replace_schema_metadata({META: json.dumps(made).encode()})
     path.parent.mkdir(exist_ok=True)
     options = pa.ipc.IpcWriteOptions(compression="lz4")

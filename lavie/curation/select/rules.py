@@ -25,7 +25,7 @@ class Verdict:
     outside: np.ndarray
     """bool (clips,): there is a value, and the rule drops it."""
     missing: np.ndarray
-    """bool (clips,): there is no value. NaN is none."""
+    """bool (clips,): there is no value, and the rule wants one. NaN is none."""
 
     @property
     def drops(self) -> np.ndarray:
@@ -34,8 +34,8 @@ class Verdict:
 
     @property
     def drops_missing(self) -> bool:
-        """Whether a clip is dropped for having no value, where the rule wants one."""
-        return self.rule.missing == "drop" and self.rule.empty is None
+        """Whether a clip is dropped for having no value."""
+        return self.rule.missing == "drop"
 
     @property
     def names(self) -> tuple[str, str]:
@@ -69,8 +69,14 @@ def first_to_drop(verdicts: Sequence[Verdict], clips: int) -> "pa.StringArray":
     return pa.DictionaryArray.from_arrays(codes, names).cast(pa.string())
 
 
-def verdict(table: "pa.Table", rule: Rule) -> Verdict:
+def verdict(table: "pa.Table", rule: Rule, unmeasured: np.ndarray | None = None) -> Verdict:
     """Return what a rule says of the clips of a table.
+
+    Args:
+        table: as for `survivors`.
+        rule: the rule.
+        unmeasured: clips for which nobody has looked, bool (clips,): they have no value, also where a rule is about
+            having none. Default: None, there are no such clips.
 
     Raises:
         ConfigError: the rule does not fit the type of its column.
@@ -80,7 +86,8 @@ def verdict(table: "pa.Table", rule: Rule) -> Verdict:
     check_type(rule, column.type)
     missing = compute.is_null(column, nan_is_null=True).to_numpy()
     if rule.empty is not None:
-        return Verdict(rule, missing != rule.empty, missing)
+        nobody = np.zeros_like(missing) if unmeasured is None else unmeasured
+        return Verdict(rule, (missing != rule.empty) & ~nobody, nobody)
     if rule.equals is not None:
         outside = compute.not_equal(column, rule.equals)
     elif rule.among is not None:

@@ -6,10 +6,12 @@ funnel.json          what each rule leaves
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ...config.curate_select import Rule, SelectConfig
 from ...errors import ConfigError
@@ -51,11 +53,13 @@ def select(out: Path, config: SelectConfig) -> Funnel:
     units = units_of(out, read_films(out))
     gathered = gather(out, units, wanted)
     table = with_derived(gathered.table, [rule.column for rule in rules])
-    measured = _measured(table, rules, gathered, len(units) - len(gathered.uncut), config.rules is None)
-    verdicts = [verdict(table, rule) for rule in measured]
+    known = makers(rule.column for rule in rules)
+    stages = {rule.column: known.get("width" if rule.column in DERIVED else rule.column, "") for rule in rules}
+    measured = _measured(table, rules, stages, gathered, config.rules is None)
+    verdicts = [verdict(table, rule, _unmeasured(table, gathered, stages[rule.column])) for rule in measured]
     dropped_by = first_to_drop(verdicts, table.num_rows)
     left_out = [rule for rule in rules if rule not in measured]
-    funnel = funnel_of(table, verdicts, left_out, gathered)
+    funnel = funnel_of(table, verdicts, stages, left_out, gathered)
 
     folder = out / FOLDER
     folder.mkdir(exist_ok=True)
@@ -88,27 +92,33 @@ def _columns_of(rules: Sequence[Rule], by_default: bool) -> list[str]:
 
 
 def _measured(
-    table: "pa.Table", rules: Sequence[Rule], gathered: Gathered, units: int, by_default: bool
+    table: "pa.Table", rules: Sequence[Rule], stages: Mapping[str, str], gathered: Gathered, by_default: bool
 ) -> tuple[Rule, ...]:
     """Return the rules whose columns have been measured.
 
     Raises:
         ConfigError: one of the others was given by the user.
     """
-    known, found = makers(rule.column for rule in rules), []
+    found = []
     for rule in rules:
-        stage = known.get("width" if rule.column in DERIVED else rule.column)
-        lacking = sum(len(own) for kind, own in gathered.faults.get(stage or "", {}).items() if kind != "out of date")
-        run = stage is not None and lacking < units
+        stage = stages[rule.column]
+        run = stage and stage not in gathered.absent
         if not run and not by_default:
             raise ConfigError(
                 f"select.rules: {rule.column} is a column of {stage}, which has been done for no unit: "
-                f"`{command_of(str(stage))}` makes it; or leave the rule out"
+                f"`{command_of(stage)}` makes it; or leave the rule out"
             )
         # A stage may run without what one of its columns needs, as an aesthetic head.
         if run and not (by_default and rule.empty is None and table[rule.column].null_count == table.num_rows):
             found.append(rule)
     return tuple(found)
+
+
+def _unmeasured(table: "pa.Table", gathered: Gathered, stage: str) -> np.ndarray:
+    """Return the clips of units that lack a stage: bool (clips,)."""
+    pa, kinds = arrow(), gathered.faults.get(stage, {})
+    units = [*kinds.get("missing", ()), *kinds.get("other clips", ())]
+    return pa.compute.is_in(table["unit"], value_set=pa.array(units, pa.string())).to_numpy()
 
 
 def _as_yaml(rules: Sequence[Rule]) -> str:

@@ -62,7 +62,7 @@ OF_CUT = (
     "width",
     "height",
     "duration",
-    "notes",
+    "remarks",
 )
 TOLD = ("film", "category", "stream", "start", "end", "t0", "t1", "method")
 """Columns of `cut` that go into a sample's notes."""

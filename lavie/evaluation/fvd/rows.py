@@ -5,7 +5,6 @@ a key that says what the rows were made by. While rows are made they lie in part
 so that a call that was cut loses little.
 """
 
-import hashlib
 import json
 import os
 import socket
@@ -26,6 +25,7 @@ from ...distributed import gather_objects, rank, world_size
 from ...errors import CheckpointError, DataError
 from ...files import replacing
 from ..clip_source import OpenClip
+from ..measured import hash_of_clips
 
 Moved = Callable[[int, int], None]
 """Told the number of clips done and of all."""
@@ -100,8 +100,8 @@ class Rows:
 
     @property
     def data_hash(self) -> str:
-        """The first 16 digits of a SHA-256 of what the rows were made of, whatever the names of the files."""
-        return hashlib.sha256("\n".join(sorted(self.digests)).encode()).hexdigest()[:16]
+        """The hash of what the rows were made of, whatever the names of the files."""
+        return hash_of_clips(self.digests)
 
 
 def write_rows(path: Path, sets: Mapping[str, tuple[str, Rows]]) -> None:

@@ -117,14 +117,16 @@ def _clips(sources: Sequence[Path], splits: Sequence[Path]) -> list[Clip]:
         if len(folders) != 1:
             raise DataError(f"--split lists clips of one folder, --real names {len(folders)}")
         return listed_clips(folders[0], splits)
-    clips: list[Clip] = []
+    if len(folders) == 1:
+        return find_clips(folders[0])
+    clips: dict[str, Clip] = {}
     for path in folders:
-        some = find_clips(path)
-        if len(folders) > 1:
-            for clip in some:
-                clip.name = f"{path.name}/{clip.name}"
-        clips += some
-    return clips
+        for clip in find_clips(path):
+            clip.name = f"{path.resolve().name}/{clip.name}"
+            if clip.name in clips:
+                raise DataError(f"{path}: another source has {clip.name} too: give each folder once, by its own name")
+            clips[clip.name] = clip
+    return list(clips.values())
 
 
 def _holds_features(path: Path) -> bool:

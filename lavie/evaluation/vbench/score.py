@@ -3,7 +3,6 @@
 A clip that is frozen wins every one of them, so no score is told without the motion of the same clips.
 """
 
-import hashlib
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,7 @@ import numpy as np
 from ...distributed import gather_objects, rank, world_size
 from ...errors import DataError
 from ..clip_source import VIDEOS, Clip, find_clips
-from ..measured import interval
+from ..measured import hash_of_clips, interval
 from .dimensions import OURS
 from .encoders import FrameEncoder, consistency
 from .pixels import Motion, blend, flickering, motion
@@ -210,7 +209,7 @@ def _result(
         "protocol_hash": protocol.hash,
         "data": {
             "source": str(source),
-            "hash": _hash({name: seen[name].sha256 for name in names}),
+            "hash": hash_of_clips(seen[name].sha256 for name in names),
             "prompts": len(by_prompt),
             "missing": part.missing,
             "dropped": dropped,
@@ -228,11 +227,6 @@ def _motion(clips: Sequence[Motion | None]) -> dict[str, float]:
     """Return the mean motion of clips."""
     rows = [asdict(clip) for clip in clips if clip]
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-
-
-def _hash(clips: Mapping[str, str]) -> str:
-    """Return the first 16 digits of a SHA-256 of clips, whatever their names."""
-    return hashlib.sha256("".join(sorted(clips.values())).encode()).hexdigest()[:16]
 
 
 def _notes(

@@ -168,7 +168,8 @@ def test_texts_beside_films_count_among_what_is_read(out, tmp_path):
     assert report.done == 3 and [row["caption"] for row in rows(out)] == ["a cat sleeps"] * 3 + [None] * 6
     assert rows(out)[0]["caption_raw"] == "a cat\nsleeps" and rows(out)[6]["caption_raw"].startswith("I'm sorry")
     told = told_captions(out)
-    assert (told.clips, told.captioned, told.refused) == (9, 3, {"no caption": 3, "refused": 3})
+    assert (told.clips, told.captioned, told.dropped) == (9, 3, 0)
+    assert told.refused == {"no caption": 3, "refused": 3}
     assert caption(out, "sidecar").done == 0
     (films / "c.txt").write_text("word " * 76)
     assert caption(out, "sidecar").done == 1 and rows(out)[6]["words"] == 76 and told_captions(out).long == 3
@@ -188,7 +189,7 @@ def test_captions_wait_for_the_columns_of_their_rules(out):
     work = CaptionWork(caption=CaptionConfig(captioner="sidecar"), rules=(LONG, Rule(column="luma", min=16)))
     assert CAPTION.sources(work) == ("cut", "motion", "texts")
     report = run_stage(out, "caption", work, Here())
-    assert len(report.waiting) == 3 and report.done == 0
+    assert len(report.waiting) == 3 and report.done == 0 and report.lacking == ("motion",)
 
 
 def test_rules_before_captions_are_those_of_what_the_settings_make():
@@ -207,10 +208,13 @@ def test_rules_before_captions_are_those_of_what_the_settings_make():
 
 
 @pytest.mark.slow
-def test_the_command(out, tmp_path, call):
+def test_the_command(out, tmp_path, call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     (tmp_path / "films/cats/a.txt").write_text("a cat sleeps")
     arguments = ("curate", "caption", str(out), "select.rules=[]", "engine.workers=1")
     assert "caption.captioner is not set" in call(cli.main, *arguments)[0]
+    code, text = call(cli.main, *arguments[:3], "engine.workers=1", "--captioner", "sidecar")
+    assert "3 wait for lavie curate score, lavie curate dedup" in text
     code, text = call(cli.main, *arguments, "--captioner", "sidecar")
     assert code == 0 and "3 units done" in text and "asked for, and none: no caption" in text
     assert [row["caption"] for row in rows(out)] == ["a cat sleeps"] * 3 + [None] * 6

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lavie.config.curate_score import TextConfig
-from lavie.curation.score.text import _reader, polygon_area, text_of, work
+from lavie.curation.score.text import TEXT, _reader, polygon_area, text_of, work
 from lavie.testing import SHARED
 from tests.curation.made_cut import MadeClip, made_units, make_cut, moving
 from tests.markers import requires_shared
@@ -99,3 +99,7 @@ def test_the_middle_frame_is_read_and_bad_clips_are_named(tmp_path, monkeypatch)
     assert [item.name for item in found.rejected] == found.columns["clip"][1:]
     apart = [np.abs(seen[0][..., ::-1] - frame.astype(float)).mean() for frame in clip]
     assert int(np.argmin(apart)) == 4
+
+
+def test_no_longer_asking_for_text_leaves_what_was_read_up_to_date():
+    assert TEXT.identity(TextConfig(ocr=True)) == TEXT.identity(TextConfig())

@@ -83,3 +83,29 @@ def write(out: Path, unit: int, stage: str, rows: Sequence[Mapping[str, Any]]) -
         one.folder = folder
         columns = {name: [row.get(name) for row in rows] for name in found.columns}
         commit(found, one, Done(columns), Made(stage, 1, {}, inputs))
+
+
+def clip(name: str, **values) -> dict:
+    """A clip of 36 seconds, a hundredth of an hour, that all default rules keep, but for the given values."""
+    row = dict(clip=name, film="0.mp4", category="cats", frames=100, fps=25.0, duration=36.0, width=1280, height=720)
+    row |= dict(method="copy", bytes=10, luma=100.0, frozen=0.0, flow_mean=0.01, overlay=False, overlay_area=0.0)
+    row |= dict(text_area=0.0, aesthetic_mean=5.0, aesthetic_min=4.5, clip_score=0.3)
+    return row | dict(caption=f"this is {name}", words=3) | values
+
+
+FIRST = [
+    clip("a"),
+    clip("b", frames=15, luma=1.0),
+    clip("c", width=719, height=400, duration=72.0),
+    clip("d", width=800, height=800, overlay=None),
+    clip("e", luma=236.0, words=None, caption=None, clip_score=None),
+]
+SECOND = [
+    clip("f", film="1.mp4", overlay=None),
+    clip("g", film="1.mp4", overlay=True, words=None, caption=None, clip_score=None),
+    clip("h", film="1.mp4", duplicate_of="a"),
+    clip("i", film="1.mp4", words=2, clip_score=0.1),
+    clip("j", film="1.mp4", words=None, caption=None, clip_score=None),
+    clip("k", film="1.mp4", clip_score=float("nan"), category="dogs"),
+]
+"""The clips of two units, of which a and f pass the default rules."""

@@ -15,13 +15,6 @@ pytest.importorskip("pyarrow")
 ALL = SelectConfig(rules=(Rule(column="frames", min=16),))
 
 
-@pytest.fixture(autouse=True)
-def stages():
-    """Let the stages be those of the hand-made columns."""
-    with columns.in_place():
-        yield
-
-
 def curated(tmp_path, rows) -> "columns.Path":
     """Write clips of the given film, category and scores, and select all of them."""
     out = columns.list_units(tmp_path, 1)

@@ -128,6 +128,13 @@ def test_features_in_several_files_are_those_in_one(sets, own, tmp_path):
     assert folders["fvd"] == pytest.approx(merged["fvd"], abs=1e-9)
 
 
+def test_a_clip_that_is_given_twice_is_refused(sets, own, tmp_path):
+    (tmp_path / "real").symlink_to(sets / "real")
+    for twice in ([sets / "real", sets / "real"], [sets / "real", tmp_path / "real"]):
+        with pytest.raises(DataError, match=r"another source has real/00\.mp4 too: give each folder once"):
+            fvd(twice, [sets / "fake"], PROTOCOL, Scripted(own / "clips.pt", CPU), preset="own")
+
+
 def test_results_of_two_protocols_numbers_or_reals_do_not_compare(sets, own, tmp_path):
     result = measured(sets, own)
     with pytest.raises(DataError, match="two protocols do not compare"):
