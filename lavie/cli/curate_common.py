@@ -81,7 +81,6 @@ def bring_up_to_date(out: Path, stages: dict[str, Any], engine: "Engine") -> Non
         failed += len(report.failed)
     if failed:
         raise DataError(f"{failed} units failed, each with its reason above: the same command tries them again")
-    return True
 
 
 def find_films(src: Path, out: Path) -> None:

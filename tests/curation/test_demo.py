@@ -98,7 +98,7 @@ def test_the_shards_are_clean_and_hold_what_the_funnel_ends_with(place):
     found, rejected, _ = index_shard(shards / "00000.tar")
     assert not rejected and found == samples
     report = check([shards / "00000.tar"], num_frames=16, fps=12.0, decode=20)
-    assert not report.notes, report.notes
+    assert not report.findings, report.findings
     assert dict(report.categories) == {"circles": 11, "squares": 8, "triangles": 1}
 
 

@@ -28,7 +28,7 @@ def best_similar(vectors: np.ndarray, least: float, clusters: int | None) -> tup
         clusters: how many clusters; None for one for each CLUSTER vectors.
 
     Returns:
-        int64 (n,): the place of the other clip, -1 for those that are kept; and the cosine, float64 (n,), NaN for these.
+        int64 (n,): the place of the other clip, -1 for those kept; and the cosine, float64 (n,), NaN for these.
     """
     target, cosine = np.full(len(vectors), -1, np.int64), np.full(len(vectors), np.nan)
     own = cluster_of(vectors, clusters or len(vectors) // CLUSTER + 1)

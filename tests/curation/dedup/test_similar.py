@@ -16,7 +16,7 @@ def groups(count: int, each: int, spread: float, width: int = 32) -> np.ndarray:
 
 
 def by_the_rule(cosines: np.ndarray, least: float, own: np.ndarray) -> list[int]:
-    """Take clips from the best to the worst; one that is similar to kept ones of its cluster is dropped for the best."""
+    """Take clips from the best to the worst; one similar to kept ones of its cluster is dropped for the best."""
     result: list[int] = []
     for clip in range(len(own)):
         like = [i for i in range(clip) if result[i] < 0 and own[i] == own[clip] and cosines[clip, i] >= least]
