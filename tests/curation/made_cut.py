@@ -52,6 +52,7 @@ COLUMNS = {
     "bytes": "int64",
     "sha256": "string",
     "notes": "list<string>",
+    "remarks": "list<string>",
 }
 CUT = Stage("cut", 1, ("films", "scan"), Strict, COLUMNS)
 
@@ -225,6 +226,7 @@ def _cut(unit: Unit, clips: Mapping[str, Sequence[MadeClip]]) -> Done:
                     "bytes": len(clip.data),
                     "sha256": hashlib.sha256(clip.data).hexdigest(),
                     "notes": [],
+                    "remarks": [],
                 }
                 rows.append(row | dict(clip.row))
                 tar.write(clip.data + bytes(-len(clip.data) % BLOCK))
