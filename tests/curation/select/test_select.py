@@ -77,7 +77,20 @@ def test_another_threshold_writes_the_selection_alone_and_the_same_one_the_same_
 def test_the_selection_holds_what_shards_need_whatever_the_rules(out):
     select(out, SelectConfig(rules=(Rule(column="category", among=("dogs",)),)))
     found = read_selection(out)
-    rest = "frames fps duration width height bytes method aesthetic_mean aesthetic_min caption words clip_score".split()
+    rest = [
+        "frames",
+        "fps",
+        "duration",
+        "width",
+        "height",
+        "bytes",
+        "method",
+        "aesthetic_mean",
+        "aesthetic_min",
+        "caption",
+        "words",
+        "clip_score",
+    ]
     lead = ["unit", "clip", "film", "category", "keep", "dropped_by"]
     assert found.column_names[:6] == lead and set(found.column_names) == {*lead, *rest}
     assert found.filter(found["keep"])["clip"].to_pylist() == ["k"]
