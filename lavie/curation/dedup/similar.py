@@ -28,7 +28,7 @@ def best_similar(vectors: np.ndarray, least: float, clusters: int | None) -> tup
         clusters: how many clusters; None for one for each CLUSTER vectors.
 
     Returns:
-        int64 (n,): the place of the other clip, -1 for those kept; and the cosine, float64 (n,), NaN for these.
+        int64 (n,): the place of the other clip, -1 for those that are kept; and the cosine, float64 (n,), NaN for them.
     """
     target, cosine = np.full(len(vectors), -1, np.int64), np.full(len(vectors), np.nan)
     own = cluster_of(vectors, clusters or len(vectors) // CLUSTER + 1)
@@ -70,7 +70,8 @@ def cluster_of(vectors: np.ndarray, clusters: int) -> np.ndarray:
         sums = np.zeros_like(centres)
         np.add.at(sums, nearest, points)
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        centres = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), centres)
+        has_points = lengths[:, 0] > 0
+        centres[has_points] = sums[has_points] / lengths[has_points]
     return _nearest(vectors, centres)
 
 

@@ -163,7 +163,7 @@ def _mean_embeddings(units: Sequence[Unit]) -> tuple[np.ndarray, np.ndarray]:
         if own.any():
             frames = column.flatten()  # of all clips, one behind another, the same number of each
             values = frames.flatten().to_numpy().reshape(int(own.sum()), len(frames) // int(own.sum()), -1)
-            mean = values.mean(1, dtype=np.float32)
+            mean = values.astype(np.float32).mean(1)
             means.append((mean / np.linalg.norm(mean, axis=1, keepdims=True)).astype(np.float16))
     return np.concatenate(has), np.concatenate(means) if means else np.zeros((0, 1), np.float16)
 
