@@ -1,4 +1,4 @@
-"""The columns of a curation for users of DuckDB: OUT/table/views.sql, which `cd OUT && duckdb -init table/views.sql` reads.
+"""The columns of a curation for users of DuckDB: OUT/table/views.sql, for `duckdb -init table/views.sql` in OUT.
 
 1. A view for each stage that has been done, named as it, with the columns of all units. `unit` and `number`, the place
    of a row in its unit from 0, come first.
