@@ -20,6 +20,7 @@ from ..films import read_films
 from ..stage import command_of
 from ..table import arrow, read_table, write_table
 from ..unit import units_of
+from ..views import write_views
 from .columns import makers, needed
 from .funnel import Funnel, funnel_of
 from .gather import Gathered, gather
@@ -38,7 +39,7 @@ SHOWN = ("aesthetic_mean", "aesthetic_min", "caption", "words", "clip_score")
 
 
 def select(out: Path, config: SelectConfig) -> Funnel:
-    """Choose clips, write the folder `select` of a curation, and return its funnel. Nothing is decoded.
+    """Choose clips, write the folder `select` of a curation and its views, and return its funnel. Nothing is decoded.
 
     Args:
         out: the folder of the curation.
@@ -69,6 +70,7 @@ def select(out: Path, config: SelectConfig) -> Funnel:
         write_table(partial, _selection(table, dropped_by), {})
     with replacing(folder / "funnel.json") as partial:
         partial.write_text(json.dumps(asdict(funnel), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_views(out)
     return funnel
 
 
