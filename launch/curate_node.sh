@@ -5,7 +5,7 @@ set -uo pipefail
 : "${MASTER_ADDR:?}" "${MASTER_PORT:?}" "${SLURM_PROCID:?}"
 
 ray_node() {
-    ray start "$@" --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --disable-usage-stats --block >"$log" 2>&1
+    exec ray start "$@" --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --disable-usage-stats --block >"$log" 2>&1
 }
 head_answers() { (exec 3<>"/dev/tcp/$MASTER_ADDR/$MASTER_PORT") 2>/dev/null; }
 
