@@ -1,4 +1,4 @@
-"""`python -m lavie.config.reference` prints docs/configuration.md: every key of a run and of a curation, from the types.
+"""`python -m lavie.config.reference` prints docs/configuration.md: every key of runs and curations, from the types.
 
 Names, types and defaults are those of the classes; what a key means is the string below its field in the source.
 """
@@ -74,9 +74,9 @@ The settings of `lavie curate` stand at the end: [A curation](#a-curation). This
 OF_CURATION = """\
 # A curation
 
-The settings of `lavie curate` ([curation.md](curation.md)): a YAML for `--config`, and `section.key=value` behind the folders of a
-command. What was last used lies in OUT/curate.yaml, and the next command starts from it. `scan`, `motion` and `hash` have
-no keys.
+The settings of `lavie curate` ([curation.md](curation.md)): a YAML for `--config`, or `section.key=value` behind the
+folders of a command. What was last used lies in OUT/curate.yaml, and the next command starts from it. `scan`, `motion`
+and `hash` have no keys.
 """
 
 NAMES = {int: "integer", float: "number", bool: "true or false", str: "text", NoneType: "null", Any: "value"}
