@@ -14,7 +14,7 @@ RANKS ?= $(if $(filter 1,$(GPUS)),1,2)
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-long test test-fast test-slurm check bench bench-gpu bench-data resources fuzz mutations image-check clean
+.PHONY: help install demo demo-long demo-curate test test-fast test-slurm curate-torture check bench bench-gpu bench-data resources fuzz mutations image-check clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,22 @@ demo: install  ## render data, train the three stages in miniature, sample, scor
 LONG := max_train_steps=9000 validation_steps=1500 checkpointing_steps=1500 adam_beta2=0.99 ema_decay=0.998
 demo-long: install  ## the base stage for about an hour: runs/demo-long
 	@$(MAKE) --no-print-directory _base RUN=runs/demo-long CLIPS=4 CONFIG="configs/smoke/base.yaml output_dir=runs/demo-long/base $(LONG)"
+
+CURATE_STAMP := $(VENV)/.installed-curate
+$(CURATE_STAMP): $(STAMP)
+	$(PIP) -e '.[curate]'
+	@touch $@
+
+CURATED := runs/demo-curate
+demo-curate: $(CURATE_STAMP)  ## render raw films, and make a filtered, captioned set in shards of them: runs/demo-curate
+	test -f $(CURATED)/films/captions.jsonl || lavie curate demo $(CURATED)/films
+	lavie curate run $(CURATED)/films $(CURATED)/curation --shards $(CURATED)/shards --overwrite \
+	  caption.captioner=sidecar:$(CURATED)/films/captions.jsonl select.min_side=72
+	lavie data check $(CURATED)/shards
+	@echo
+	@echo "the report                         $(CURATED)/curation/report/index.html"
+	@echo "shards, for data.train             $(CURATED)/shards"
+	@echo
 
 SET := $(DEMO)/data/validation/00000.index.jsonl
 $(SET):
@@ -99,6 +115,9 @@ test: $(DEV_STAMP)  ## run the whole test suite (three processes on two cores: t
 
 test-fast: $(DEV_STAMP)  ## the tests that are not marked long or slow: under five minutes on two cores
 	python -m pytest -n 3 --dist worksteal -m "not long and not slow"
+
+curate-torture: $(DEV_STAMP)  ## a curation that is killed 40 times, in every stage: it ends with the same bytes
+	python -m tests.curation.torture $(TORTURE)
 
 test-slurm: $(DEV_STAMP)  ## a job on a real SLURM of two nodes, interrupted 20 times (root; apt-get install slurm-wlm munge)
 	LAVIE_SLURM_CYCLES=20 python -m pytest tests/launch/test_training.py --timeout 3600

@@ -76,6 +76,37 @@ requeue() {
     fi
 }
 
+# Sets where the tasks of the job meet: an address of its first node, and a free port there.
+meet() {
+    local first address
+    read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+    address=$(scontrol show node "$first" | grep -o 'NodeAddr=[^ ]*' || true) # where its name means nothing to others
+    export MASTER_ADDR=${address#NodeAddr=} MASTER_PORT
+    MASTER_ADDR=${MASTER_ADDR:-$first}
+    MASTER_PORT=$(free_port)
+}
+
+# curate SRC OUT [options]: `lavie curate run` on a Ray cluster of the job's nodes, which nobody else can join.
+curate() {
+    [[ $# -ge 2 && $1 != -* && $2 != -* ]] || die "wanted SRC OUT [options of lavie curate run]"
+    [[ " $* " != *" --engine"* && " $* " != *" --address"* ]] || die "--engine and --address are the job's to set"
+    local code=0
+    meet
+    RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+    export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
+    say "start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_JOB_NODELIST, meeting at $MASTER_ADDR:$MASTER_PORT"
+    srun --export=ALL --kill-on-bad-exit=0 --wait=0 --label bash launch/curate_node.sh "$@" &
+    ranks=$!
+    while true; do
+        woken='' code=0
+        wait "$ranks" || code=$?
+        [[ -n $woken ]] || break # a trap ended the wait, not the nodes
+        [[ -z $over ]] || break
+    done
+    if [[ -z $over ]]; then say "$([[ $code -eq 0 ]] && echo finished || echo "failed (exit code $code)")"; fi
+    exit "$code"
+}
+
 # train CONFIG [OTHER_CONFIG] [key=value ...]: one rank a task, from the newest checkpoint of the run if there is one.
 train() {
     local config=$1 change code=0
@@ -90,12 +121,7 @@ train() {
             die "resume_from_checkpoint is the job's to set: it goes on from the newest checkpoint in output_dir"
     done
 
-    local first address
-    read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-    address=$(scontrol show node "$first" | grep -o 'NodeAddr=[^ ]*' || true) # where its name means nothing to others
-    export MASTER_ADDR=${address#NodeAddr=} MASTER_PORT
-    MASTER_ADDR=${MASTER_ADDR:-$first}
-    MASTER_PORT=$(free_port)
+    meet
     say "start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_JOB_NODELIST, meeting at $MASTER_ADDR:$MASTER_PORT"
 
     # --export: after `sbatch --export=...`, which some sites make the default, srun would keep MASTER_ADDR from the ranks.

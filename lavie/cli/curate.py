@@ -1,6 +1,5 @@
 """The commands `lavie curate ...`."""
 
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,6 @@ import typer
 from rich.table import Table
 
 from ..console import make_console
-from ..data.shards.index_file import Rejected
 from .curate_caption import align_command, caption_command
 from .curate_common import (
     Address,
@@ -17,15 +15,16 @@ from .curate_common import (
     EngineName,
     Out,
     Workers,
-    bring_up_to_date,
+    do_stages,
     engine_changes,
+    find_films,
     settings,
 )
 from .curate_cut import cut_command
+from .curate_run import demo_command, report_command, run_command
 from .curate_score import dedup_command, score_command
 from .curate_select import quality_command, select_command
 from .curate_shards import shards_command
-from .tables import print_counts, print_first
 
 app = typer.Typer(
     name="curate", help="Make a captioned, filtered, deduplicated set of raw films.", no_args_is_help=True
@@ -45,7 +44,7 @@ def scan_command(
     """List the films of SRC and measure every frame of them. Run again with more films: what OUT holds stays."""
     find_films(src, out)
     found = settings(out, config, changes, engine_changes(engine, workers, address))
-    bring_up_to_date(out, {"scan": found.scan}, found.engine)
+    do_stages(out, {"scan": found.scan}, found.engine)
 
 
 app.command("cut")(cut_command)
@@ -80,26 +79,6 @@ def status_command(out: Out) -> None:
 
 app.command("select")(select_command)
 app.command("quality")(quality_command)
-
-
-def find_films(src: Path, out: Path) -> None:
-    """Bring the list of films up to date, and print what changed."""
-    from ..curation.films import list_films
-    from ..curation.scan.header import film_seconds
-    from ..data.prepare.sandbox import Sandbox
-
-    with closing(Sandbox()) as sandbox:
-        listed = list_films(src, out, lambda path: film_seconds(path, sandbox))
-    rows = [("films", len(listed.list.films)), ("new", listed.new), ("units", len(listed.list.units))]
-    rows += [("changed since, to be done again", len(listed.changed))] if listed.changed else []
-    rows += [("gone since, what was made of them stays", len(listed.gone))] if listed.gone else []
-    rows += [(f"passed over: {what}", count) for what, count in sorted(listed.passed.items())]
-    console = make_console()
-    print_counts(console, rows, title=str(out))
-    _print_rejected(listed.rejected)
-
-
-def _print_rejected(rejected: tuple[Rejected, ...]) -> None:
-    """Print what could not be looked at."""
-    lines = [f"{item.name}: {item.reason}. {item.detail}" for item in rejected]
-    print_first(make_console(), lines, "found below SRC")
+app.command("report")(report_command)
+app.command("run")(run_command)
+app.command("demo")(demo_command)

@@ -13,7 +13,7 @@ from .curate_common import (
     EngineName,
     Out,
     Workers,
-    bring_up_to_date,
+    do_stages,
     engine_changes,
     settings,
 )
@@ -47,8 +47,8 @@ def caption_command(
     given: dict[str, Any] = {"caption": {"captioner": captioner}} | engine_changes(engine, workers, address)
     check_captioner(load_curate(out, config, changes or (), given).caption)
     found = settings(out, config, changes, given)
-    bring_up_to_date(out, {"caption": stage_config(found, "caption")}, found.engine)
-    _print_captions(out)
+    if do_stages(out, {"caption": stage_config(found, "caption")}, found.engine):
+        _print_captions(out)
 
 
 def align_command(
@@ -65,7 +65,7 @@ def align_command(
 
     read_films(out)  # before the settings are kept
     found = settings(out, config, changes, engine_changes(engine, workers, address))
-    bring_up_to_date(out, {"align": stage_config(found, "align")}, found.engine)
+    do_stages(out, {"align": stage_config(found, "align")}, found.engine)
 
 
 def _print_captions(out: Path) -> None:

@@ -1,5 +1,6 @@
 """What the commands `lavie curate ...` share: where the work is done, and what is printed of a stage."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -7,11 +8,12 @@ import typer
 
 from ..console import make_console, progress_bar
 from ..errors import DataError
-from .tables import SHOWN
+from .tables import SHOWN, print_counts, print_first
 
 if TYPE_CHECKING:
     from ..config.curate import CurateConfig
     from ..config.curate_engine import EngineConfig
+    from ..curation.engine.base import Engine
 
 Out = Annotated[Path, typer.Argument(help="Folder of the curation.")]
 Changes = Annotated[
@@ -35,38 +37,68 @@ def engine_changes(engine: str | None, workers: int | None, address: str | None)
     return {"engine": {"engine": engine, "workers": workers, "address": address}}
 
 
-def bring_up_to_date(out: Path, stages: dict[str, Any], engine_config: "EngineConfig") -> None:
+def do_stages(out: Path, stages: dict[str, Any], engine_config: "EngineConfig") -> bool:
+    """Have stages done by an engine that is opened for them, as `bring_up_to_date` does it.
+
+    Returns:
+        Whether this process is the one that prints: of several ranks the first is.
+    """
+    from ..curation.engine.choice import open_engine
+
+    with open_engine(engine_config) as engine:
+        if engine is not None:
+            bring_up_to_date(out, stages, engine)
+        return engine is not None
+
+
+def bring_up_to_date(out: Path, stages: dict[str, Any], engine: "Engine") -> None:
     """Have stages done, in their order, and print what came of each.
 
     Args:
         out: the folder of the curation.
         stages: the name of each stage with its settings.
-        engine_config: where.
+        engine: where.
 
     Raises:
         DataError: units failed; the message names them.
     """
-    from ..curation.engine.choice import open_engine
     from ..curation.run import run_stage
+    from ..curation.stage import command_of
 
     console = make_console()
     failed = 0
-    with open_engine(engine_config) as engine:
-        if engine is None:
-            return
-        for name, config in stages.items():
-            with progress_bar(console, name) as progress:
-                report = run_stage(out, name, config, engine, progress=progress)
-            kept = report.units - report.done - len(report.waiting) - len(report.failed)
-            words = [f"{report.done} units done", f"{kept} were up to date"]
-            words += [f"{len(report.waiting)} wait for an earlier stage"] if report.waiting else []
-            words += [f"{len(report.failed)} failed"] if report.failed else []
-            console.print(f"{name}: {', '.join(words)}")
-            for unit, error in sorted(report.failed.items())[:SHOWN]:
-                console.print(f"  {unit}: {error}")
-            failed += len(report.failed)
+    for name, config in stages.items():
+        with progress_bar(console, name) as progress:
+            report = run_stage(out, name, config, engine, progress=progress)
+        kept = report.units - report.done - len(report.waiting) - len(report.failed)
+        words = [f"{report.done} units done", f"{kept} were up to date"]
+        lacking = ", ".join(dict.fromkeys(map(command_of, report.lacking)))
+        words += [f"{len(report.waiting)} wait for {lacking}"] if report.waiting else []
+        words += [f"{len(report.failed)} failed"] if report.failed else []
+        console.print(f"{name}: {', '.join(words)}")
+        for unit, error in sorted(report.failed.items())[:SHOWN]:
+            console.print(f"  {unit}: {error}")
+        failed += len(report.failed)
     if failed:
         raise DataError(f"{failed} units failed, each with its reason above: the same command tries them again")
+
+
+def find_films(src: Path, out: Path) -> None:
+    """Bring the list of films up to date, and print what changed."""
+    from ..curation.films import list_films
+    from ..curation.scan.header import film_seconds
+    from ..data.prepare.sandbox import Sandbox
+
+    with closing(Sandbox()) as sandbox:
+        listed = list_films(src, out, lambda path: film_seconds(path, sandbox))
+    rows = [("films", len(listed.list.films)), ("new", listed.new), ("units", len(listed.list.units))]
+    rows += [("changed since, to be done again", len(listed.changed))] if listed.changed else []
+    rows += [("gone since, what was made of them stays", len(listed.gone))] if listed.gone else []
+    rows += [(f"passed over: {what}", count) for what, count in sorted(listed.passed.items())]
+    console = make_console()
+    print_counts(console, rows, title=str(out))
+    lines = [f"{item.name}: {item.reason}. {item.detail}" for item in listed.rejected]
+    print_first(console, lines, "found below SRC")
 
 
 def settings(out: Path, config: Path | None, changes: list[str] | None, given: dict[str, Any]) -> "CurateConfig":

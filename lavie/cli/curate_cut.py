@@ -11,7 +11,7 @@ from .curate_common import (
     EngineName,
     Out,
     Workers,
-    bring_up_to_date,
+    do_stages,
     engine_changes,
     settings,
 )
@@ -43,4 +43,4 @@ def cut_command(
 
     found = settings(out, config, changes, {"cut": given} | engine_changes(engine, workers, address))
     find_splitter(found.cut.splitter)  # what it needs and lacks is named before any work
-    bring_up_to_date(out, {"cut": stage_config(found, "cut")}, found.engine)
+    do_stages(out, {"cut": stage_config(found, "cut")}, found.engine)

@@ -12,7 +12,7 @@ from .curate_common import (
     EngineName,
     Out,
     Workers,
-    bring_up_to_date,
+    do_stages,
     engine_changes,
     settings,
 )
@@ -30,7 +30,7 @@ def score_command(
         typer.Option(help="Aesthetic head on its embeddings, LAION's .pth. Default: no ratings."),
     ] = None,
     ocr: Annotated[
-        bool | None, typer.Option("--ocr/--no-ocr", help="Read text in the pictures (lavie[ocr]). Default: no.")
+        bool | None, typer.Option("--ocr/--no-ocr", help="Read text in the pictures (lavie\\[ocr]). Default: no.")
     ] = None,
     scorer: Annotated[
         list[str] | None, typer.Option(help="Scorer of another package, by its name; several times for several.")
@@ -58,7 +58,7 @@ def score_command(
     given |= engine_changes(engine, workers, address)
     names = wanted_scores(load_curate(out, config, changes or (), given), only or ())
     found = settings(out, config, changes, given)
-    bring_up_to_date(out, {name: stage_config(found, name) for name in names}, found.engine)
+    do_stages(out, {name: stage_config(found, name) for name in names}, found.engine)
 
 
 def dedup_command(
@@ -75,4 +75,4 @@ def dedup_command(
 
     read_films(out)  # before the settings are kept
     found = settings(out, config, changes, engine_changes(engine, workers, address))
-    bring_up_to_date(out, {"dedup": stage_config(found, "dedup")}, found.engine)
+    do_stages(out, {"dedup": stage_config(found, "dedup")}, found.engine)

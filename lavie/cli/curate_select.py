@@ -47,7 +47,7 @@ def select_command(
     found = settings(out, config, cleared, {"select": given | ({} if min_side is None else {"min_side": min_side})})
     funnel = select(out, found.select)
     console = make_console()
-    _print_funnel(console, funnel)
+    print_funnel(console, funnel)
     console.print(str(out / FOLDER / SELECTION), soft_wrap=True)
 
 
@@ -84,7 +84,7 @@ def quality_command(
         )
 
 
-def _print_funnel(console: "Console", funnel: "Funnel") -> None:
+def print_funnel(console: "Console", funnel: "Funnel") -> None:
     """Print what each rule leaves, and what to know of it."""
     from ..curation.stage import command_of
 
@@ -93,7 +93,8 @@ def _print_funnel(console: "Console", funnel: "Funnel") -> None:
         table.add_column(name, justify="left" if name == "rule" else "right")
     table.add_row("all clips", *_amounts(funnel.all, funnel), "", "")
     for step in funnel.steps:
-        missing = "" if not step.no_value else f"{step.no_value}" if step.drops_no_value else f"{step.no_value} (kept)"
+        kept = "" if step.drops_no_value or not step.no_value else " (kept)"
+        missing = f"{step.no_value}{kept}" if step.no_value and not step.asks_for_none else ""
         table.add_row(step.rule, *_amounts(step.left, funnel), str(step.alone.clips), missing)
     for name in funnel.not_measured:
         table.add_row(name, "", "", "", "", "not measured")

@@ -1,7 +1,7 @@
 """The command `lavie curate shards`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,10 @@ from ..errors import DataError
 from .curate_common import Address, Changes, ConfigFile, EngineName, Out, Workers, engine_changes, settings
 from .runs import Overwrite
 from .tables import SHOWN, print_counts
+
+if TYPE_CHECKING:
+    from ..config.curate_shards import ShardsConfig
+    from ..curation.engine.base import Engine
 
 
 def shards_command(
@@ -25,16 +29,23 @@ def shards_command(
 ) -> None:
     """Write the selected clips with captions and scores as shards, ready for data.train. Run again to go on."""
     from ..curation.engine.choice import open_engine
-    from ..curation.shards.write import write_shards
 
     found = settings(out, config, changes, engine_changes(engine, workers, address))
     selection = out / "select" / ("quality.parquet" if quality else "selection.parquet")
-    console = make_console()
     with open_engine(found.engine) as opened:
-        if opened is None:
-            return
-        with progress_bar(console, "shards") as progress:
-            report = write_shards(out, selection, dest, found.shards, opened, overwrite=overwrite, progress=progress)
+        if opened is not None:
+            print_shards(out, selection, dest, found.shards, opened, overwrite)
+
+
+def print_shards(
+    out: Path, selection: Path, dest: Path, config: "ShardsConfig", engine: "Engine", overwrite: bool
+) -> None:
+    """Write shards as `write_shards` does, and print what came of it. Raises DataError if some failed."""
+    from ..curation.shards.write import write_shards
+
+    console = make_console()
+    with progress_bar(console, "shards") as progress:
+        report = write_shards(out, selection, dest, config, engine, overwrite=overwrite, progress=progress)
     rows = [("clips", sum(shard.clips for shard in report.shards)), ("shards", len(report.shards))]
     rows += [("written now", report.written)]
     rows += [("selected, but without a caption: left out", report.without_caption)] if report.without_caption else []

@@ -10,7 +10,7 @@ class DedupConfig(Strict):
 
     distance: float = Field(0.15, ge=0, le=0.2)
     """The most bits, as a share, in which the hashes of duplicates differ. The same pictures encoded anew, made smaller
-    or brighter differ in up to 0.12, different pictures in 0.3 and more; 0.2 takes ten times as long as 0.15."""
+    or brighter differ in up to 0.12, different pictures in 0.3 and more; 0.2 takes six times as long as 0.15."""
     similar: float | None = Field(None, gt=0, le=1)
     """The least cosine between the mean embeddings of similar clips, as 0.95; needs clip.model. Default: null, similar
     clips are not looked for."""

@@ -20,7 +20,10 @@ from ..files import replacing, sha256_of
 from .table import make_table, read_table, text_hash, write_table
 
 UNIT_SECONDS = 90 * 60.0
-"""Seconds of film in a unit: minutes of work for one core, so that a lost one costs little and few files are made."""
+"""Most seconds of film in a unit: minutes of work for one core, so that a lost one costs little and few files are made.
+A film that is longer is a unit alone."""
+LEAST_UNIT_SECONDS, MANY_UNITS = 60.0, 64
+"""Of short films so many units are made, no shorter than this, that all cores of a machine have work."""
 BYTES_A_SECOND = 250_000
 """What stands for a film's duration where its header tells none: 2 Mbit/s."""
 SUFFIXES = frozenset(
@@ -124,7 +127,7 @@ def list_films(
     src: Path,
     out: Path,
     seconds_of: Callable[[Path], float | None],
-    unit_seconds: float = UNIT_SECONDS,
+    unit_seconds: float | None = None,
 ) -> Listed:
     """Look for the films below a folder, make units of the new ones, and write the list.
 
@@ -133,7 +136,8 @@ def list_films(
         out: the folder of the curation, made if need be.
         seconds_of: a function that returns a film's duration by its header, None where it tells none; it is called for
             new and changed films alone.
-        unit_seconds: seconds of film after which a unit is closed.
+        unit_seconds: seconds of film after which a unit is closed. Default: a share of the new films, between
+            LEAST_UNIT_SECONDS and UNIT_SECONDS.
 
     Raises:
         ConfigError: `src` is no folder, or `out` holds the films of another one.
@@ -179,7 +183,11 @@ def list_films(
         old[name] = replace(measured(now[name]), unit=old[name].unit)
     kept = list(old.values())
     number, filled = 1 + max((int(film.unit) for film in kept), default=-1), 0.0
-    for film in map(measured, new):
+    new = [measured(film) for film in new]
+    if unit_seconds is None:
+        share = sum(film.seconds for film in new) / MANY_UNITS
+        unit_seconds = min(max(share, LEAST_UNIT_SECONDS), UNIT_SECONDS)
+    for film in new:
         if filled and filled + film.seconds > unit_seconds:
             number, filled = number + 1, 0.0
         kept.append(replace(film, unit=f"{number:06d}"))

@@ -9,7 +9,7 @@ from .engine.base import Engine
 from .films import FilmList, read_films
 from .partial import sweep
 from .perform import Result, Task, perform
-from .stage import Stage, find_stage, standings
+from .stage import Stage, find_stage, lacking, standings
 from .unit import Unit, units_of
 
 Progress = Callable[[int, int | None], None]
@@ -27,6 +27,8 @@ class StageReport:
     """Units that were done now."""
     waiting: tuple[str, ...] = ()
     """Units for which a stage that this one reads is not done."""
+    lacking: tuple[str, ...] = ()
+    """The stages that they wait for."""
     failed: dict[str, str] = field(default_factory=dict)
     """Units that could not be done, each with the reason; the next call tries them again."""
 
@@ -73,7 +75,8 @@ def run_stage(
     sweep(out)
     report = StageReport(stage.name, len(units))
     found = standings(stage, config, units)
-    report.waiting = tuple(one.unit.name for one in found if one.wanted is None)
+    waiting = [one.unit for one in found if one.wanted is None]
+    report.waiting, report.lacking = tuple(unit.name for unit in waiting), lacking(stage, config, waiting)
     tasks = _tasks(place, stage, config, [one.unit for one in found if one.wanted is not None and not one.done])
     for done, (task, result, death) in enumerate(engine.map(perform, tasks, gpu=stage.gpu), start=1):
         outcome = result or Result(task.unit, death)

@@ -137,6 +137,11 @@ def standings(stage: Stage, config: Strict, units: "Sequence[Unit]") -> list[Sta
     ]
 
 
+def lacking(stage: Stage, config: Strict, units: "Sequence[Unit]") -> tuple[str, ...]:
+    """Return the stages that a stage reads and that some of the units lack, in their order."""
+    return tuple(name for name in stage.sources(config) if any(_hash(name, unit) is None for unit in units))
+
+
 def made(out: Path, stage: str, unit: str) -> Made | None:
     """Return what a unit's columns of a stage were made of; None where there are none."""
     return read_made(columns_path(out, stage, unit))

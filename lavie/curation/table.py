@@ -2,6 +2,7 @@
 
 OUT/films.parquet                    the films and their units (`films`)
 OUT/table/<stage>/<unit>.parquet     the columns of a stage, one row for each film (scan) or clip (all others)
+OUT/table/views.sql                  the same for DuckDB (`views`)
 OUT/frames/<unit>.npz                values of every decoded frame
 OUT/clips/<unit>.tar                 the clips, read by offset
 OUT/rejected/<stage>/<unit>.jsonl    what was refused, with its reason

@@ -4,6 +4,7 @@ import pytest
 import torch
 import yaml
 
+from lavie.curation.score import choice
 from lavie.errors import ConfigError
 from tests.cli.commands import run_lavie
 from tests.curation.made_cut import made_units, make_cut, moving
@@ -42,7 +43,6 @@ def test_scores_and_duplicates(folder):
     assert "hash: 0 units done, 2 were up to date" in again and "clip" not in again
     status = run_lavie("curate", "status", folder / "out")
     assert all(name in status for name in ("motion", "hash", "text", "clip", "dedup"))
-    assert "dedup: 0 units done, 2 were up to date" in run(folder, "dedup")
     assert "dedup: 2 units done" in run(folder, "dedup", "dedup.distance=0.1")
 
 
@@ -53,7 +53,7 @@ def test_scores_and_duplicates(folder):
         (("--clip", "clip", "--head", "nowhere"), r"clip.head \(--head\) nowhere: no such file"),
         (("--scorer", "faces"), r"scorers.faces \(--scorer\): not among the entry points of lavie.scorers"),
         (("--only", "text"), "--only text: wanted one of motion, hash.*: add --ocr"),
-        (("--only", "scan"), "--only scan: wanted one of motion, hash"),
+        (("--only", "text", "--only", "scan"), "--only scan: wanted one of motion, hash"),
         (("dedup.distance=0.9",), "dedup.distance"),
     ),
 )
@@ -64,6 +64,12 @@ def test_what_cannot_be_scored_is_refused_and_nothing_is_kept(folder, monkeypatc
     with pytest.raises(ConfigError, match=match):
         run(folder, "score", *words)
     assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_ocr_wants_its_extra(folder, monkeypatch):
+    monkeypatch.setattr(choice, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'lavie\[ocr\]'"):
+        run(folder, "score", "--ocr")
 
 
 @pytest.mark.parametrize("command", ("score", "dedup"))

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from lavie.config.base import Strict
+from lavie.curation.cut.stage import CUT
 from lavie.curation.films import films_hash, list_films, read_films
 from lavie.curation.partial import partial_folder
 from lavie.curation.perform import commit
 from lavie.curation.scan.arrays import NAMES, WIDTH, FrameValues
 from lavie.curation.scan.stage import FROZEN, SCAN
-from lavie.curation.stage import Done, Stage, made
+from lavie.curation.stage import Done, made
 from lavie.curation.table import Made, clip_id, save_arrays
 from lavie.curation.unit import Unit, units_of
 from tests.data.media.videos import encode
@@ -26,34 +26,6 @@ FPS = 8.0
 """The frame rate of all clips."""
 BLOCK = 512
 """Bytes that a tar is made of."""
-
-COLUMNS = {
-    "clip": "string",
-    "film": "string",
-    "category": "string",
-    "stream": "int32",
-    "start": "int32",
-    "end": "int32",
-    "t0": "double",
-    "t1": "double",
-    "frames": "int32",
-    "fps": "double",
-    "vfr": "bool",
-    "duration": "double",
-    "width": "int32",
-    "height": "int32",
-    "crop": "list<int32>",
-    "method": "string",
-    "why": "list<string>",
-    "format": "string",
-    "codec": "string",
-    "audio": "bool",
-    "offset": "int64",
-    "bytes": "int64",
-    "sha256": "string",
-    "notes": "list<string>",
-}
-CUT = Stage("cut", 1, ("films", "scan"), Strict, COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -225,9 +197,10 @@ def _cut(unit: Unit, clips: Mapping[str, Sequence[MadeClip]]) -> Done:
                     "bytes": len(clip.data),
                     "sha256": hashlib.sha256(clip.data).hexdigest(),
                     "notes": [],
+                    "remarks": [],
                 }
                 rows.append(row | dict(clip.row))
                 tar.write(clip.data + bytes(-len(clip.data) % BLOCK))
                 start = end
         tar.write(bytes(2 * BLOCK))
-    return Done({name: [row[name] for row in rows] for name in COLUMNS})
+    return Done({name: [row[name] for row in rows] for name in CUT.columns})

@@ -81,3 +81,18 @@ def test_what_the_curation_makes_is_no_source(src, tmp_path):
 def test_a_curation_begins_with_a_scan(tmp_path):
     with pytest.raises(ConfigError, match="lavie curate scan SRC"):
         read_films(tmp_path)
+
+
+def test_a_small_set_is_parted_so_that_all_cores_have_work(tmp_path):
+    src = tmp_path / "src"
+    src.mkdir()
+    for i in range(300):
+        (src / f"{i:03d}.mp4").write_bytes(b"film")
+
+    def units(of_each):
+        """Return the number of units of 300 films of so many seconds."""
+        return len(list_films(src, tmp_path / f"{of_each}", lambda path: of_each).list.units)
+
+    assert units(1.0) == 5  # no unit is shorter than a minute
+    assert units(100.0) == 75  # 64 would hold 4.7 films each
+    assert units(4000.0) == 300  # two of these are longer than an hour and a half

@@ -24,7 +24,9 @@ class NetworkCaptioner:
             CheckpointError: the folder holds no such network, or one without a processor.
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # the workers of an engine write over one another
         self.name, self.batch = f"transformers:{folder.resolve().name}", config.batch
         self._prompt, self._tokens = config.prompt, config.max_tokens
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

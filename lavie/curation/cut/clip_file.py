@@ -7,9 +7,9 @@ from typing import Any
 import av
 import numpy as np
 
-from ...data.media.decode import checked_frames, frame_rate, from_zero
+from ...data.media.decode import checked_frames, frame_rate, from_zero, interlaced_note, notes_of
 from ...data.media.shown import Shape, shown_size
-from ...data.media.streams import MAX_FRAMES, open_video
+from ...data.media.streams import MAX_FRAMES, open_video, other_films
 from ...errors import DataError
 from ..checksum import frame_checksum
 from .exact import Identity
@@ -39,7 +39,9 @@ class Appearance:
 
 
 def examine(data: bytes, times: np.ndarray, look: Look, wanted: Appearance | None = None) -> dict[str, Any]:
-    """Decode a clip and return its facts: frames, fps, vfr, duration, width, height, codec.
+    """Decode a clip and return its facts: frames, fps, vfr, duration, width, height, codec, and remarks.
+
+    The remarks are those that `MediaInfo.notes` has of the file.
 
     Args:
         data: the file.
@@ -51,6 +53,7 @@ def examine(data: bytes, times: np.ndarray, look: Look, wanted: Appearance | Non
         DataError: the file is damaged, or holds other frames, at other times, or shown otherwise.
     """
     found: list[float] = []
+    interlaced = 0
     with open_video(data) as (container, stream):
         for number, (frame, shape) in enumerate(checked_frames(stream, container.demux(stream), MAX_FRAMES)):
             if number >= len(times):
@@ -60,7 +63,9 @@ def examine(data: bytes, times: np.ndarray, look: Look, wanted: Appearance | Non
                 if wanted is not None and appearance != wanted:
                     raise DataError(f"it is shown as {appearance}, its film as {wanted}")
                 tick = float(frame.time_base or 0)
+                notes = notes_of(frame, shape, stream, other_films(container, stream))
             look(number, frame)
+            interlaced += frame.interlaced_frame
             found.append(frame.time)
         nominal = float(stream.average_rate) if stream.average_rate else None
         codec = stream.codec_context.codec.canonical_name
@@ -73,7 +78,8 @@ def examine(data: bytes, times: np.ndarray, look: Look, wanted: Appearance | Non
     width, height = appearance.size
     duration = len(found) / fps
     facts = {"frames": len(found), "fps": fps, "vfr": vfr, "duration": duration}
-    return facts | {"width": width, "height": height, "codec": codec}
+    notes += interlaced_note(interlaced, len(found))
+    return facts | {"width": width, "height": height, "codec": codec, "remarks": notes}
 
 
 def same_frames(identity: Identity, start: int) -> Look:

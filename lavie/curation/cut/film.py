@@ -74,7 +74,7 @@ def cut_film(
                         at = sent["at"]
                     else:
                         part = sent
-            return
+            assert not left, f"clips {sorted(left)} were neither made nor refused"
         except DataError as error:
             # The child died at this clip, or the film cannot even be opened.
             lost = [at] if at in left else list(left)

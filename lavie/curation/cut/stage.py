@@ -48,12 +48,14 @@ COLUMNS = {
     "bytes": "int64",
     "sha256": "string",
     "notes": "list<string>",
+    "remarks": "list<string>",
 }
 """One row for each clip, by film and start. start and end: decoded frames of the film, the end exclusive; t0, t1:
 seconds from its first frame. fps, vfr, duration, width and height are those of the clip as its file is read; crop is
 the part of the film's picture (x, y, w, h) that an encoded clip keeps, null for all of it. method: copy or encode; why:
 the reasons for which it was not copied. offset and bytes: its place in OUT/clips/<unit>.tar. notes: what of the film
-had to be interpreted, and why its sound is left out where it was to be kept."""
+had to be interpreted, and why its sound is left out where it was to be kept. remarks: what readers of the
+clip's file have to interpret."""
 
 
 def work(unit: Unit, config: CutConfig) -> Done:

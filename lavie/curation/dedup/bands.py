@@ -40,27 +40,30 @@ def count_by_sums(words: np.ndarray) -> np.ndarray:
     return (x * ones >> np.uint64(56)).astype(np.uint8)
 
 
-def near_pairs(hashes: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def near_pairs(hashes: np.ndarray, others: np.ndarray | None, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return all pairs of hashes that differ in at most `most` bits.
 
     Args:
-        hashes: uint64 (n, WORDS), all different, n below 2**31.
+        hashes: uint64 (n, WORDS), n below 2**31.
+        others: uint64 (m, WORDS), the second ones of the pairs; None for pairs within `hashes`, which then are all
+            different.
         most: 0 or more.
 
     Returns:
-        int64 (p,) and int64 (p,): the places of the two, the lower one first, in ascending order; and the bits in which
-        they differ, int16 (p,).
+        int64 (p,) and int64 (p,): the places of the two, in ascending order; within one set the lower one is the first;
+        and the bits in which they differ, int16 (p,).
     """
-    n = len(hashes)
-    found = [np.zeros(0, np.int64)]
+    second_set = hashes if others is None else others
+    if not len(hashes) or not len(second_set):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int16)
+    found = np.zeros(0, np.int64)
     for word, word_most in enumerate(shares(most, WORDS)):
         for band, band_most in enumerate(shares(word_most, BANDS)):
             if band_most >= 0:
-                found += _within_band(hashes, word, band, (band_most, word_most, most))
-                found = [np.unique(np.concatenate(found))]
-    first, second = np.divmod(found[0], max(n, 1))
-    bits = count_bits(hashes[first] ^ hashes[second]).sum(1, dtype=np.int16)
-    return first, second, bits
+                more = _within_band(hashes, others, word, band, (band_most, word_most, most))
+                found = np.unique(np.concatenate([found, *more]))
+    first, second = np.divmod(found, len(second_set))
+    return first, second, count_bits(hashes[first] ^ second_set[second]).sum(1, dtype=np.int16)
 
 
 def shares(most: int, parts: int) -> list[int]:
@@ -71,59 +74,79 @@ def shares(most: int, parts: int) -> list[int]:
     return [(most + 1) // parts + (part < (most + 1) % parts) - 1 for part in range(parts)]
 
 
-def _within_band(hashes: np.ndarray, word: int, band: int, most: tuple[int, int, int]) -> list[np.ndarray]:
-    """Return the pairs that are near in one band, and in its word, and in all, each as first * n + second.
+class _Tables:
+    """Hashes by the bits of one band: in the order of their keys, with the place of each key's table."""
+
+    def __init__(self, hashes: np.ndarray, word: int, band: int) -> None:
+        """Sort hashes, uint64 (n, WORDS), by a band of a word."""
+        keys = (hashes[:, word] >> np.uint64(band * BAND_BITS) & np.uint64((1 << BAND_BITS) - 1)).astype(np.int64)
+        self.order = np.argsort(keys, kind="stable")
+        self.hashes, self.words = hashes[self.order], hashes[self.order, word]
+        self.counts = np.bincount(keys, minlength=1 << BAND_BITS).astype(np.int32)
+        self.starts = np.cumsum(self.counts, dtype=np.int64) - self.counts
+        self.keys = np.flatnonzero(self.counts)
+
+
+def _within_band(
+    hashes: np.ndarray, others: np.ndarray | None, word: int, band: int, most: tuple[int, int, int]
+) -> Iterator[np.ndarray]:
+    """Yield the pairs that are near in one band, and in its word, and in all, each as first * m + second.
 
     Args:
-        hashes: uint64 (n, WORDS).
+        hashes: as for `near_pairs`.
+        others: likewise; m is their number, or that of `hashes`.
         word: the number of the word.
         band: that of the band in it.
         most: bits in which the band, the word and the whole may differ.
     """
-    n = len(hashes)
-    keys = (hashes[:, word] >> np.uint64(band * BAND_BITS) & np.uint64((1 << BAND_BITS) - 1)).astype(np.int64)
-    order = np.argsort(keys, kind="stable")
-    sorted_hashes, own = hashes[order], hashes[order, word]
-    counts = np.bincount(keys, minlength=1 << BAND_BITS).astype(np.int32)
-    starts = np.cumsum(counts, dtype=np.int64) - counts
-    present = np.flatnonzero(counts)
-    found = []
-    for mask, lower in _masks(present, most[0]):
-        # Tables whose keys differ in exactly the bits of the mask; the lower key has a 0 where they first differ.
-        upper = lower ^ mask
-        kept = np.flatnonzero(counts[upper])
-        for a, b in _members(starts, counts, lower[kept], upper[kept]):
-            if not mask:
+    one = _Tables(hashes, word, band)
+    other = one if others is None else _Tables(others, word, band)
+    few, many = (one, other) if len(one.keys) < len(other.keys) else (other, one)
+    for mask, keys in _masks(few.keys, most[0], halved=others is None):
+        # Tables whose keys differ in exactly the bits of the mask; those of the smaller set are gone through.
+        partners = keys ^ mask
+        kept = np.flatnonzero(many.counts[partners])
+        both = (keys[kept], partners[kept]) if few is one else (partners[kept], keys[kept])
+        for a, b in _members(one, other, *both):
+            if others is None and not mask:
                 a, b = a[a < b], b[a < b]
-            near = count_bits(own[a] ^ own[b]) <= most[1]
+            near = count_bits(one.words[a] ^ other.words[b]) <= most[1]
             a, b = a[near], b[near]
-            near = count_bits(sorted_hashes[a] ^ sorted_hashes[b]).sum(1, dtype=np.int16) <= most[2]
-            a, b = order[a[near]], order[b[near]]
-            found.append(np.minimum(a, b) * n + np.maximum(a, b))
-    return found
+            near = count_bits(one.hashes[a] ^ other.hashes[b]).sum(1, dtype=np.int16) <= most[2]
+            a, b = one.order[a[near]], other.order[b[near]]
+            if others is None:
+                a, b = np.minimum(a, b), np.maximum(a, b)
+            yield a * len(other.order) + b
 
 
-def _masks(present: np.ndarray, most: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each mask of at most so many bits of a band, with the keys, of those present, that are the lower of two."""
-    yield 0, present
-    halves = [present[present >> bit & 1 == 0] for bit in range(BAND_BITS)]
+def _masks(keys: np.ndarray, most: int, *, halved: bool) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each mask of at most so many bits of a band, with the keys that it is laid on.
+
+    Args:
+        keys: those that are there.
+        most: bits.
+        halved: whether of two keys that differ by a mask only the one comes that has a 0 where they first differ.
+    """
+    yield 0, keys
+    halves = [keys[keys >> bit & 1 == 0] if halved else keys for bit in range(BAND_BITS)]
     for size in range(1, most + 1):
         for places in itertools.combinations(range(BAND_BITS), size):
             yield sum(1 << place for place in places), halves[places[-1]]
 
 
 def _members(
-    starts: np.ndarray, counts: np.ndarray, lower: np.ndarray, upper: np.ndarray
+    one: _Tables, other: _Tables, one_keys: np.ndarray, other_keys: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the pairs of members of two tables each, about CHUNK at a time; of a table with itself each pair twice.
 
     Args:
-        starts: the place of the first member of the table of each key.
-        counts: how many members each has.
-        lower: keys.
-        upper: the key that goes with each.
+        one: tables.
+        other: likewise.
+        one_keys: which of the first.
+        other_keys: the one of the others that goes with each.
     """
-    sizes = counts[lower].astype(np.int64) * counts[upper]
+    counts = other.counts[other_keys].astype(np.int64)
+    sizes = one.counts[one_keys] * counts
     ends = np.cumsum(sizes)
     total = int(ends[-1]) if len(ends) else 0
     for begin in range(0, total, CHUNK):
@@ -135,5 +158,5 @@ def _members(
         table_begins = np.maximum(ends[part] - sizes[part], begin)
         table = np.repeat(np.arange(first, last + 1), table_ends - table_begins)
         place = np.arange(begin, end) - (ends - sizes)[table]
-        across, down = np.divmod(place, counts[upper][table])
-        yield starts[lower][table] + across, starts[upper][table] + down
+        across, down = np.divmod(place, counts[table])
+        yield one.starts[one_keys][table] + across, other.starts[other_keys][table] + down

@@ -1,11 +1,13 @@
-"""Similar clips: pairs of embeddings with a large cosine, looked for within clusters (k-means) of them.
+"""Similar clips by the cosines of their embeddings, looked for within clusters (k-means) of them.
 
-Two clips of different clusters are not compared, so some pairs are missed; with one cluster, none is.
+Two clips of different clusters are not compared, so some that are similar are missed; with one cluster, none is.
 """
 
 from itertools import pairwise
 
 import numpy as np
+
+from .keep import Pairs, keep_best
 
 CLUSTER = 1000
 """Clips in a cluster, about, where the number of clusters is not given."""
@@ -13,35 +15,43 @@ SAMPLE = 50
 """Clips of each cluster, about, that the centres are found with."""
 ROUNDS = 10
 """Rounds of k-means."""
-BLOCK = 4096
-"""Embeddings that are compared at a time with all of their cluster, or with all centres."""
+BLOCK = 1024
+"""Embeddings that are compared at a time with all that are kept of their cluster, or with all centres."""
 
 
-def similar_pairs(vectors: np.ndarray, least: float, clusters: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the pairs of a cluster whose cosine is `least` or more.
+def best_similar(vectors: np.ndarray, least: float, clusters: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each clip the one of its cluster that it is similar to and dropped for, as `keep.keep_best` does.
 
     Args:
-        vectors: (n, D) of length 1, of any floating dtype.
-        least: a cosine.
+        vectors: (n, D) of length 1, of any floating dtype, from the best clip to the worst.
+        least: the least cosine of similar clips.
         clusters: how many clusters; None for one for each CLUSTER vectors.
 
     Returns:
-        int64 (p,) and int64 (p,): the places of the two, the lower one first; and the cosines, float32 (p,).
+        int64 (n,): the place of the other clip, -1 for those that are kept; and the cosine, float64 (n,), NaN for them.
     """
+    target, cosine = np.full(len(vectors), -1, np.int64), np.full(len(vectors), np.nan)
     own = cluster_of(vectors, clusters or len(vectors) // CLUSTER + 1)
     order = np.argsort(own, kind="stable")
-    bounds = np.flatnonzero(np.diff(own[order], prepend=-1, append=-1))
-    firsts, seconds, cosines = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-    for begin, end in pairwise(bounds.tolist()):
+    bounds = np.flatnonzero(np.diff(own[order], prepend=-1, append=-1)).tolist()
+    for begin, end in pairwise(bounds):
         members = order[begin:end]
-        inside = vectors[members].astype(np.float32)
-        for top in range(0, len(members), BLOCK):
-            block = inside[top : top + BLOCK] @ inside[: top + BLOCK].T
-            worse, better = np.nonzero(np.tril(block >= least, top - 1))
-            firsts.append(members[better])
-            seconds.append(members[top + worse])
-            cosines.append(block[worse, better])
-    return np.concatenate(firsts), np.concatenate(seconds), np.concatenate(cosines)
+        places, cosine[members] = keep_best(len(members), _pairs(vectors[members].astype(np.float32), least), BLOCK)
+        target[members] = np.where(places < 0, -1, members[places])
+    return target, cosine
+
+
+def _pairs(vectors: np.ndarray, least: float) -> Pairs:
+    """Return a function that finds the pairs with a cosine of `least` or more, for `keep.keep_best`."""
+
+    def pairs(some: np.ndarray, others: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Compare all with all."""
+        cosines = vectors[some if others is None else others] @ vectors[some].T
+        near = cosines >= least
+        worse, better = np.nonzero(np.tril(near, -1) if others is None else near)
+        return better, worse, cosines[worse, better]
+
+    return pairs
 
 
 def cluster_of(vectors: np.ndarray, clusters: int) -> np.ndarray:
@@ -60,12 +70,12 @@ def cluster_of(vectors: np.ndarray, clusters: int) -> np.ndarray:
         sums = np.zeros_like(centres)
         np.add.at(sums, nearest, points)
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        centres = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), centres)
+        has_points = lengths[:, 0] > 0
+        centres[has_points] = sums[has_points] / lengths[has_points]
     return _nearest(vectors, centres)
 
 
 def _nearest(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Return for each vector the centre with the largest cosine, int64 (n,)."""
     parts = range(0, len(vectors), BLOCK)
-    found = [(vectors[i : i + BLOCK].astype(np.float32) @ centres.T).argmax(1) for i in parts]
-    return np.concatenate([np.zeros(0, np.int64), *found])
+    return np.concatenate([(vectors[i : i + BLOCK].astype(np.float32) @ centres.T).argmax(1) for i in parts])

@@ -13,8 +13,8 @@ from ...config.curate_dedup import DedupConfig
 from ..stage import Done, Stage
 from ..unit import Unit
 from .bands import BITS, WORDS, near_pairs
-from .keep import best_kept
-from .similar import similar_pairs
+from .keep import keep_best
+from .similar import best_similar
 
 COLUMNS = {
     "clip": "string",
@@ -29,6 +29,9 @@ embedding has a cosine of `similar` or more; similarity: that cosine, to 4 digit
 lies twice below SRC has clips of equal names: of each such pair one is the duplicate of the other."""
 PLACES = 4
 """Digits of a cosine."""
+BLOCK, GROWTH = 1 << 12, 32.0
+"""Hashes that are compared first, and how much larger each next block is, by `keep.keep_best`. The first blocks leave a
+few of what is there a thousand times, as from a camera that never moves; then most are compared in one block."""
 
 
 def whole(units: Sequence[Unit], config: DedupConfig) -> Iterator[tuple[Unit, Done]]:
@@ -97,16 +100,20 @@ def _duplicates(units: Sequence[Unit], order: np.ndarray, distance: float) -> tu
     number = np.empty_like(ranks)
     number[ranks] = np.arange(len(ranks))
     best, group = order[firsts[ranks]], number[group.reshape(-1)]
-    first, second, bits = near_pairs(unique[ranks], int(distance * BITS + 1e-9))
-    pair = best_kept(first, second, len(unique))
-    dropped = np.flatnonzero(pair >= 0)
-    target, differing = np.arange(len(unique)), np.zeros(len(unique), np.int64)
-    target[dropped], differing[dropped] = first[pair[dropped]], bits[pair[dropped]]
+    unique = unique[ranks]
 
-    is_duplicate = (pair[group] >= 0) | (best[group] != order)
+    def pairs(some: np.ndarray, others: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the pairs of hashes that are near, for `keep_best`."""
+        return near_pairs(unique[some], None if others is None else unique[others], int(distance * BITS + 1e-9))
+
+    target, bits = keep_best(len(unique), pairs, BLOCK, GROWTH)
+    is_kept = target < 0
+    target, bits = np.where(is_kept, np.arange(len(unique)), target), np.where(is_kept, 0, bits)
+
+    is_duplicate = ~is_kept[group] | (best[group] != order)
     places, group = order[is_duplicate], group[is_duplicate]
     duplicate_of[places] = best[target[group]]
-    shares[places] = differing[group] / BITS
+    shares[places] = bits[group] / BITS
     return duplicate_of, shares
 
 
@@ -139,11 +146,10 @@ def _similar(
     row = np.cumsum(has) - 1
     order = order[has[order]]
     assert config.similar is not None
-    first, second, cosines = similar_pairs(vectors[row[order]], config.similar, config.clusters)
-    pair = best_kept(first, second, len(order))
-    places = np.flatnonzero(pair >= 0)
-    similar_to[order[places]] = order[first[pair[places]]]
-    cosine[order[places]] = np.round(cosines[pair[places]], PLACES)
+    target, cosines = best_similar(vectors[row[order]], config.similar, config.clusters)
+    places = np.flatnonzero(target >= 0)
+    similar_to[order[places]] = order[target[places]]
+    cosine[order[places]] = np.round(cosines[places], PLACES)
     return similar_to, cosine
 
 
@@ -157,7 +163,7 @@ def _mean_embeddings(units: Sequence[Unit]) -> tuple[np.ndarray, np.ndarray]:
         if own.any():
             frames = column.flatten()  # of all clips, one behind another, the same number of each
             values = frames.flatten().to_numpy().reshape(int(own.sum()), len(frames) // int(own.sum()), -1)
-            mean = values.mean(1, dtype=np.float32)
+            mean = values.astype(np.float32).mean(1)
             means.append((mean / np.linalg.norm(mean, axis=1, keepdims=True)).astype(np.float16))
     return np.concatenate(has), np.concatenate(means) if means else np.zeros((0, 1), np.float16)
 

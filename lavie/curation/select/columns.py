@@ -41,22 +41,21 @@ def makers(names: Iterable[str] = ()) -> dict[str, str]:
     return found
 
 
-def needed(names: Iterable[str], optional: Iterable[str] = (), *, key: str = "select.rules") -> dict[str, list[str]]:
+def needed(names: Iterable[str], *, key: str = "select.rules") -> dict[str, list[str]]:
     """Return the columns to read of each stage for some columns of a clip, `cut` first.
 
     Args:
         names: columns, or those of `rules.DERIVED`.
-        optional: further ones, which are left out where no stage makes them.
         key: the key of the settings that asks for them, for messages.
 
     Raises:
-        ConfigError: no stage makes one of `names`.
+        ConfigError: no stage makes one of them.
     """
     names = list(names)
     known = makers(names)
     wanted: dict[str, list[str]] = {stage: [] for stage in dict.fromkeys(["cut", *known.values()])}
     plain = [part for name in names for part in (("width", "height") if name in DERIVED else (name,))]
-    for name in dict.fromkeys([*plain, *(name for name in optional if name in known)]):
+    for name in dict.fromkeys(plain):
         if name not in known:
             near = difflib.get_close_matches(name, [*known, *DERIVED], n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join([*known, *DERIVED])}"

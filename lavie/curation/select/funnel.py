@@ -37,6 +37,8 @@ class FunnelStep:
     """What is left after this rule and those before it."""
     alone: Amount
     """What this rule alone would drop of all clips for their values; those without a value are not among them."""
+    asks_for_none: bool
+    """Whether the rule keeps exactly the clips without a value, as for duplicate_of."""
     no_value: int
     """Clips, of all, without a value in the column; for a rule that is about having none, those that nobody has looked
     at."""
@@ -97,6 +99,7 @@ def funnel_of(
                 rule.max,
                 amount(kept),
                 amount(found.outside),
+                rule.empty is True,
                 int(found.missing.sum()),
                 found.drops_missing,
                 int((before & found.missing).sum()) if found.drops_missing else 0,

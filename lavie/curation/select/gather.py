@@ -109,7 +109,7 @@ def _joined(out: Path, units: int, results: Sequence[Any]) -> Gathered:
     if not tables:
         raise DataError(f"OUT {out}: no unit is cut: `lavie curate cut {out}` comes first")
     lacking = {stage: [*kinds.get("missing", ()), *kinds.get("other clips", ())] for stage, kinds in faults.items()}
-    absent = sorted(stage for stage, own in lacking.items() if len(own) == units - len(uncut))
+    absent = [stage for stage, own in lacking.items() if len(own) == units - len(uncut)]
     ordered = {stage: dict(sorted(faults[stage].items())) for stage in sorted(faults) if stage not in absent}
     return Gathered(arrow().concat_tables(tables), uncut, absent, ordered)
 

@@ -20,6 +20,7 @@ from ..films import read_films
 from ..stage import command_of
 from ..table import arrow, read_table, write_table
 from ..unit import units_of
+from ..views import write_views
 from .columns import makers, needed
 from .funnel import Funnel, funnel_of
 from .gather import Gathered, gather
@@ -34,11 +35,11 @@ SELECTION = "selection.parquet"
 COPIED = ("film", "category", "frames", "fps", "duration", "width", "height", "bytes", "method")
 """Columns of `cut` that the selection repeats, so that shards and reports need no other table."""
 SHOWN = ("aesthetic_mean", "aesthetic_min", "caption", "words", "clip_score")
-"""Columns that the selection repeats where a stage makes them."""
+"""Columns of other stages that the selection repeats; null where these have not been done."""
 
 
 def select(out: Path, config: SelectConfig) -> Funnel:
-    """Choose clips, write the folder `select` of a curation, and return its funnel. Nothing is decoded.
+    """Choose clips, write the folder `select` of a curation and its views, and return its funnel. Nothing is decoded.
 
     Args:
         out: the folder of the curation.
@@ -49,12 +50,12 @@ def select(out: Path, config: SelectConfig) -> Funnel:
         DataError: no unit is cut, or a file is damaged.
     """
     out, rules = out.resolve(), config.chosen
-    wanted = needed(_columns_of(rules, config.rules is None), [*COPIED, *SHOWN])
+    wanted = needed([*(rule.column for rule in rules), *COPIED, *SHOWN])
     units = units_of(out, read_films(out))
     gathered = gather(out, units, wanted)
     table = with_derived(gathered.table, [rule.column for rule in rules])
     known = makers(rule.column for rule in rules)
-    stages = {rule.column: known.get("width" if rule.column in DERIVED else rule.column, "") for rule in rules}
+    stages = {rule.column: known["width" if rule.column in DERIVED else rule.column] for rule in rules}
     measured = _measured(table, rules, stages, gathered, config.rules is None)
     verdicts = [verdict(table, rule, _unmeasured(table, gathered, stages[rule.column])) for rule in measured]
     dropped_by = first_to_drop(verdicts, table.num_rows)
@@ -69,6 +70,7 @@ def select(out: Path, config: SelectConfig) -> Funnel:
         write_table(partial, _selection(table, dropped_by), {})
     with replacing(folder / "funnel.json") as partial:
         partial.write_text(json.dumps(asdict(funnel), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_views(out)
     return funnel
 
 
@@ -85,12 +87,6 @@ def read_selection(out: Path, name: str = SELECTION) -> "pa.Table":
     return read_table(path)
 
 
-def _columns_of(rules: Sequence[Rule], by_default: bool) -> list[str]:
-    """Return the columns of rules; of the default ones, those alone that some stage makes."""
-    known = makers(rule.column for rule in rules)
-    return [rule.column for rule in rules if rule.column in known or rule.column in DERIVED or not by_default]
-
-
 def _measured(
     table: "pa.Table", rules: Sequence[Rule], stages: Mapping[str, str], gathered: Gathered, by_default: bool
 ) -> tuple[Rule, ...]:
@@ -102,7 +98,7 @@ def _measured(
     found = []
     for rule in rules:
         stage = stages[rule.column]
-        run = stage and stage not in gathered.absent
+        run = stage not in gathered.absent
         if not run and not by_default:
             raise ConfigError(
                 f"select.rules: {rule.column} is a column of {stage}, which has been done for no unit: "

@@ -62,7 +62,7 @@ OF_CUT = (
     "width",
     "height",
     "duration",
-    "notes",
+    "remarks",
 )
 TOLD = ("film", "category", "stream", "start", "end", "t0", "t1", "method")
 """Columns of `cut` that go into a sample's notes."""
@@ -190,11 +190,10 @@ def _rows(unit: Unit, captions: Mapping[str, str | None], config: ShardsConfig) 
         notes = {name: row[name] for name in ("clip", *TOLD)} | told | {"scores": score}
         if (aesthetic := score.get("aesthetic_mean")) is not None:
             notes[AESTHETIC] = aesthetic
-        yield {name: row[name] for name in OF_CUT if name != "notes"} | {
+        yield {name: row[name] for name in OF_CUT} | {
             "grade": _grade(row | score, config),
             "unit": unit.name,
             "clip": row["clip"],
-            "remarks": row["notes"],
             "caption": caption,
             "notes": json.dumps(notes, ensure_ascii=False, sort_keys=True),
         }

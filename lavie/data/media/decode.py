@@ -76,11 +76,7 @@ def probe(data: bytes) -> MediaInfo:
         codec = stream.codec_context.codec.canonical_name
     if not times:
         raise DataError("the video stream holds no frame that decodes")
-    if interlaced:
-        notes.append(
-            f"interlaced: {interlaced} of {len(times)} frames hold two moments, line by line; the first is shown"
-        )
-
+    notes += interlaced_note(interlaced, len(times))
     if format == "gif" and len(times) == 1:
         return MediaInfo("image", format, 1, None, False, width, height, 0.0, format)
     fps, vfr = frame_rate(from_zero(times), nominal, tick)
@@ -116,6 +112,13 @@ def notes_of(frame: av.VideoFrame, shape: Shape, stream: av.VideoStream, others:
     if int(frame.color_trc) in HDR:
         notes.append(f"high dynamic range: {HDR[int(frame.color_trc)]}, of which white paper becomes white")
     return notes
+
+
+def interlaced_note(interlaced: int, frames: int) -> list[str]:
+    """Return the note, as in `MediaInfo.notes`, of a video of which so many frames are interlaced; none if none is."""
+    if not interlaced:
+        return []
+    return [f"interlaced: {interlaced} of {frames} frames hold two moments, line by line; the first is shown"]
 
 
 def frame_times(data: bytes, frames: int | None = None) -> np.ndarray:

@@ -79,6 +79,13 @@ def test_scores_are_clips_cosines(out, tmp_path):
     assert align(out, tmp_path / "clip").done == 0
 
 
+def test_it_waits_for_embeddings_and_captions(out, tmp_path):
+    for stage in ("caption", "clip"):
+        (out / f"table/{stage}/000000.parquet").unlink()
+        report = align(out, tmp_path / "clip")
+        assert report.waiting == ("000000",) and stage in report.lacking
+
+
 def test_other_captions_are_scored_anew(out, tmp_path):
     align(out, tmp_path / "clip")
     before = read_table(out / "table/align/000000.parquet")["clip_score"].to_pylist()

@@ -68,6 +68,12 @@ def test_what_it_writes_to_standard_error_is_read_and_its_end_is_kept(captioner)
     assert len(str(error.value)) < HEARD + 200
 
 
+def test_one_that_talks_before_it_listens_is_heard(captioner):
+    """Both pipes are full at once: neither side may wait for the other."""
+    ask = captioner(ANSWER, head=HEAD.replace("for line", "sys.stderr.write('x' * 3_000_000)\nfor line"))
+    assert ask([clip("a", height=2000)]) == ["seen a"]
+
+
 @pytest.mark.parametrize(
     "body, message",
     (

@@ -11,9 +11,9 @@ import torch
 
 from lavie.config.curate_caption import PROMPT, CaptionConfig
 from lavie.curation.caption.base import Asked
-from lavie.curation.caption.choice import folder_identity, open_captioner
+from lavie.curation.caption.choice import open_captioner
 from lavie.curation.caption.network import NetworkCaptioner
-from lavie.errors import CheckpointError, ConfigError
+from lavie.errors import ConfigError
 from tests.curation.caption.tiny_llava import write_llava
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -77,39 +77,6 @@ def test_without_a_template_pictures_come_first(tmp_path):
     [asked] = clips(1, frames=2)
     found = NetworkCaptioner(tmp_path, CaptionConfig(max_tokens=4, prompt="word5 word6"))([asked])
     assert found == [likeliest(tmp_path, asked.pictures, "<image><image>\nword5 word6\n", 4)]
-
-
-def test_what_is_no_such_network_is_refused(tmp_path, llava):
-    for captioner in ("transformers", "vllm"):
-        with pytest.raises(CheckpointError, match="no such folder; wanted a network on the disk, for none is fetched"):
-            open_captioner(CaptionConfig(captioner=f"{captioner}:org/model"), tmp_path)
-    with pytest.raises(CheckpointError, match="no network that writes text about pictures"):
-        open_captioner(CaptionConfig(captioner=f"transformers:{tmp_path}"), tmp_path)
-    with pytest.raises(ConfigError, match=r"caption.captioner is not set"):
-        open_captioner(CaptionConfig(), tmp_path)
-    with pytest.raises(ConfigError, match=r"command:describe --fast: no program describe"):
-        open_captioner(CaptionConfig(captioner="command:describe --fast"), tmp_path)
-    for captioner in ("blip", "transformers:", "vllm", "command: ", "sidecar:", ""):
-        with pytest.raises(ValueError, match="is no captioner: wanted texts beside the films"):
-            CaptionConfig(captioner=captioner)
-
-
-def test_a_network_is_known_by_its_files(tmp_path):
-    def written(data: bytes) -> str | None:
-        (tmp_path / "a/sub").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "a/config.json").write_text("{}")
-        (tmp_path / "a/sub/weights").write_bytes(data)
-        return folder_identity(str(tmp_path / "a"))
-
-    large = bytearray(3 << 20)
-    seen = {written(bytes(large)), written(b""), written(b"x")}
-    large[0] = 1
-    seen.add(written(bytes(large)))
-    large[-1] = 1
-    seen.add(written(bytes(large)))
-    assert len(seen) == 5 and folder_identity(str(tmp_path / "none")) is None
-    (tmp_path / "a").rename(tmp_path / "b")
-    assert folder_identity(str(tmp_path / "b")) in seen
 
 
 def test_what_vllm_is_asked(tmp_path, monkeypatch):

@@ -189,7 +189,7 @@ def test_captions_wait_for_the_columns_of_their_rules(out):
     work = CaptionWork(caption=CaptionConfig(captioner="sidecar"), rules=(LONG, Rule(column="luma", min=16)))
     assert CAPTION.sources(work) == ("cut", "motion", "texts")
     report = run_stage(out, "caption", work, Here())
-    assert len(report.waiting) == 3 and report.done == 0
+    assert len(report.waiting) == 3 and report.done == 0 and report.lacking == ("motion",)
 
 
 def test_rules_before_captions_are_those_of_what_the_settings_make():
@@ -208,10 +208,13 @@ def test_rules_before_captions_are_those_of_what_the_settings_make():
 
 
 @pytest.mark.slow
-def test_the_command(out, tmp_path, call):
+def test_the_command(out, tmp_path, call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     (tmp_path / "films/cats/a.txt").write_text("a cat sleeps")
     arguments = ("curate", "caption", str(out), "select.rules=[]", "engine.workers=1")
     assert "caption.captioner is not set" in call(cli.main, *arguments)[0]
+    code, text = call(cli.main, *arguments[:3], "engine.workers=1", "--captioner", "sidecar")
+    assert "3 wait for lavie curate score, lavie curate dedup" in text
     code, text = call(cli.main, *arguments, "--captioner", "sidecar")
     assert code == 0 and "3 units done" in text and "asked for, and none: no caption" in text
     assert [row["caption"] for row in rows(out)] == ["a cat sleeps"] * 3 + [None] * 6

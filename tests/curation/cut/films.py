@@ -45,6 +45,7 @@ def film(
     second: tuple[int, int] | None = None,
     sound: str = "",
     tags: Mapping[str, Any] | None = None,
+    muxing: Mapping[str, str] | None = None,
     **options: str,
 ) -> bytes:
     """Return a film of 24 frames per second.
@@ -59,11 +60,12 @@ def film(
         second: height and width of a second video stream, of black frames.
         sound: FFmpeg's name of the encoder of a sound track, of a tone.
         tags: attributes of the codec's context.
+        muxing: options of the container.
         options: of the encoder, with _ for -.
     """
     file = io.BytesIO()
     base = Fraction(1, 24) if times is None else Fraction(1, 1000)
-    with av.open(file, "w", format=container) as out:
+    with av.open(file, "w", format=container, options=dict(muxing or {})) as out:
         stream = out.add_stream(codec, rate=24, options={name.replace("_", "-"): v for name, v in options.items()})
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], format
         stream.codec_context.time_base = base

@@ -22,7 +22,7 @@ EVEN = {"g": "20", "keyint_min": "20"}
 CLOSED = {"x264_params": "keyint=20:min-keyint=20:scenecut=0:bframes=0"}
 VARYING = (np.cumsum(np.tile([30, 40, 20, 60], 21)) - 30).tolist()
 HDR = {"color_trc": 18, "colorspace": 9, "color_primaries": 9}
-SVT = {"preset": "12", "svtav1_params": "keyint=19:scd=0:lookahead=0:lp=1", "crf": "20"}
+SVT = {"preset": "12", "svtav1_params": "keyint=20:scd=0:lookahead=0:lp=1", "crf": "20"}
 
 FILMS = {
     "x264.mp4": lambda: film(FRAMES),
@@ -31,6 +31,8 @@ FILMS = {
     "b frames.mp4": lambda: film(FRAMES, x264_params="keyint=20:min-keyint=20:scenecut=0:bframes=2"),
     "open.mp4": lambda: film(FRAMES, x264_params="open-gop=1:keyint=10:min-keyint=10:scenecut=0:bframes=3"),
     "refresh.mp4": lambda: film(FRAMES, x264_params="intra-refresh=1:keyint=20:scenecut=0:bframes=0"),
+    "fragments.mp4": lambda: film(FRAMES, muxing={"movflags": "frag_keyframe+empty_moov"}, **CLOSED),
+    "live.webm": lambda: film(FRAMES, "libvpx", "webm", muxing={"live": "1"}, deadline="realtime", **EVEN),
     "hevc.mp4": lambda: film(FRAMES, "libx265", preset="ultrafast", x265_params="log-level=0:pools=1:frame-threads=1"),
     "hevc closed.mkv": lambda: film(
         *(FRAMES, "libx265", "matroska"),
@@ -49,6 +51,7 @@ FILMS = {
     "two streams.mp4": lambda: film(FRAMES, second=(2 * HEIGHT, 2 * WIDTH), **CLOSED),
     "anamorphic.mp4": lambda: film(FRAMES, tags={"sample_aspect_ratio": Fraction(4, 3)}, **CLOSED),
     "bars.mp4": lambda: film(PADDED, **CLOSED),
+    "turned bars.mp4": lambda: with_matrix(film(PADDED, **CLOSED), (0, 1, -1, 0)),
     "full range.mp4": lambda: film(FRAMES, format="yuvj420p", **CLOSED),
     "odd.webm": lambda: film(FRAMES[:, :-1, :-1], "libvpx", "webm", deadline="realtime", **EVEN),
     "10 bits.mp4": lambda: film(FRAMES, format="yuv420p10le", **CLOSED),
@@ -72,9 +75,13 @@ COPIED = {
     "b frames.mp4": 2,
     "refresh.mp4": 1,
     "hevc closed.mkv": 3,
+    "fragments.mp4": 3,
+    "live.webm": 3,
     "vp8.webm": 3,
     "vp9.webm": 3,
     "vp9.mp4": 3,
+    "av1.mp4": 3,
+    "av1.mkv": 3,
     "vfr.mp4": 3,
     "two streams.mp4": 3,
     "anamorphic.mp4": 3,
@@ -85,6 +92,7 @@ COPIED = {
 WHY = {
     "turned.mp4": ["turned"],
     "bars.mp4": ["black bars"],
+    "turned bars.mp4": ["black bars", "turned"],
     "10 bits.mp4": ["10 bits"],
     "444.mp4": ["pixels yuv444p"],
     "hlg.mp4": ["10 bits", "high dynamic range"],
@@ -159,6 +167,8 @@ def test_pictures_are_as_shown(made):
     assert size["anamorphic.mp4"] == (WIDTH * 4 // 3, HEIGHT, None)
     assert size["clap.mp4"] == (WIDTH - 8, HEIGHT - 4, None)
     assert size["bars.mp4"] == (WIDTH, HEIGHT - 2, [0, 12, WIDTH, HEIGHT - 2])  # bars of 11 and 9, cut at even lines
+    turned = HEIGHT - 2, WIDTH, [10, 0, HEIGHT - 2, WIDTH]  # a quarter clockwise: what was below is left
+    assert size["turned bars.mp4"] == turned
     assert size["odd.webm"] == (WIDTH - 2, HEIGHT - 2, [0, 0, WIDTH - 2, HEIGHT - 2])
     assert {row["vfr"] for row in made.of("vfr.mp4")} == {True}
     assert {row["film"] for row in made.rows if row["vfr"]} == {"vfr.mp4"}

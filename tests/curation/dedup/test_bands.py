@@ -9,13 +9,17 @@ from lavie.curation.dedup.bands import BANDS, BITS, WORD_BITS, WORDS, count_bits
 
 def all_pairs(hashes: np.ndarray, most: int) -> list[tuple[int, int, int]]:
     """Compare all with all, in Python's own integers."""
-    whole = [sum(int(word) << 64 * i for i, word in enumerate(row)) for row in hashes]
-    found = []
-    for i, one in enumerate(whole):
-        for j in range(i + 1, len(whole)):
-            if (bits := (one ^ whole[j]).bit_count()) <= most:
+    numbers, found = whole(hashes), []
+    for i, one in enumerate(numbers):
+        for j in range(i + 1, len(numbers)):
+            if (bits := (one ^ numbers[j]).bit_count()) <= most:
                 found.append((i, j, bits))
     return found
+
+
+def whole(hashes: np.ndarray) -> list[int]:
+    """Return each hash as one integer."""
+    return [sum(int(word) << 64 * i for i, word in enumerate(row)) for row in hashes]
 
 
 def flipped(row: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -41,10 +45,26 @@ def hashes_at_every_distance(generator: np.random.Generator, roots: int) -> np.n
 @pytest.mark.parametrize("most", (0, 1, 3, 11, 12, 37, 50))
 def test_no_pair_is_missed_and_none_is_made_up(most):
     hashes = hashes_at_every_distance(np.random.default_rng(most), 8)
-    first, second, bits = near_pairs(hashes, most)
+    first, second, bits = near_pairs(hashes, None, most)
     found = list(zip(first.tolist(), second.tolist(), bits.tolist(), strict=True))
     assert found == all_pairs(hashes, most)
     assert (max(bits) == most) if most else not found
+
+
+@pytest.mark.parametrize("most, cut", ((0, 300), (37, 200), (37, 500)))
+def test_pairs_of_two_sets(most, cut):
+    hashes = hashes_at_every_distance(np.random.default_rng(0), 6)
+    np.random.default_rng(1).shuffle(hashes)
+    some, others = hashes[:cut], hashes[cut - 50 :]  # some are in both
+    first, second, bits = near_pairs(some, others, most)
+    wanted = [
+        (i, j, apart)
+        for i, one in enumerate(whole(some))
+        for j, other in enumerate(whole(others))
+        if (apart := (one ^ other).bit_count()) <= most
+    ]
+    assert list(zip(first.tolist(), second.tolist(), bits.tolist(), strict=True)) == wanted
+    assert len(wanted) >= 50
 
 
 def test_hashes_with_much_in_common_are_compared_too(monkeypatch):
@@ -55,7 +75,7 @@ def test_hashes_with_much_in_common_are_compared_too(monkeypatch):
     hashes[:, 0] = 0
     hashes[::20, 1:] = hashes[0, 1:] ^ (np.uint64(1) << generator.integers(0, WORD_BITS, (60, 3)).astype(np.uint64))
     hashes = np.unique(hashes, axis=0)
-    first, second, bits = near_pairs(hashes, 37)
+    first, second, bits = near_pairs(hashes, None, 37)
     assert list(zip(first.tolist(), second.tolist(), bits.tolist(), strict=True)) == all_pairs(hashes, 37)
     assert len(first) == 60 * 59 // 2
 
@@ -68,8 +88,10 @@ def test_limits_of_parts_leave_no_way_out():
 
 
 def test_nothing_has_no_pairs():
-    assert [len(part) for part in near_pairs(np.zeros((0, WORDS), np.uint64), 37)] == [0, 0, 0]
-    assert [len(part) for part in near_pairs(np.zeros((1, WORDS), np.uint64), 37)] == [0, 0, 0]
+    nothing, one = np.zeros((0, WORDS), np.uint64), np.zeros((1, WORDS), np.uint64)
+    for sets in ((nothing, None), (one, None), (nothing, one), (one, nothing)):
+        assert [len(part) for part in near_pairs(*sets, 37)] == [0, 0, 0]
+    assert [part.tolist() for part in near_pairs(one, one, 37)] == [[0], [0], [0]]
 
 
 def test_bits_are_counted_alike():

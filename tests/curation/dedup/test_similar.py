@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lavie.curation.dedup import similar
-from lavie.curation.dedup.similar import cluster_of, similar_pairs
+from lavie.curation.dedup.similar import best_similar, cluster_of
 
 
 def groups(count: int, each: int, spread: float, width: int = 32) -> np.ndarray:
@@ -15,17 +15,28 @@ def groups(count: int, each: int, spread: float, width: int = 32) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-@pytest.mark.parametrize("block", (7, 4096))
+def by_the_rule(cosines: np.ndarray, least: float, own: np.ndarray) -> list[int]:
+    """Take clips from the best on; one that is similar to kept ones of its cluster is dropped for the best of them."""
+    result: list[int] = []
+    for clip in range(len(own)):
+        like = [i for i in range(clip) if result[i] < 0 and own[i] == own[clip] and cosines[clip, i] >= least]
+        result.append(like[0] if like else -1)
+    return result
+
+
+@pytest.mark.parametrize("block", (7, 1024))
 @pytest.mark.parametrize("clusters", (1, 6))
-def test_all_pairs_of_a_cluster_are_found(monkeypatch, clusters, block):
+def test_the_best_of_a_cluster_are_kept(monkeypatch, clusters, block):
     monkeypatch.setattr(similar, "BLOCK", block)
     vectors = groups(6, 20, 0.4)
-    own = cluster_of(vectors, clusters)
-    cosines = vectors @ vectors.T
-    wanted = {(i, j) for j in range(120) for i in range(j) if cosines[i, j] >= 0.9 and own[i] == own[j]}
-    first, second, found = similar_pairs(vectors, 0.9, clusters)
-    assert set(zip(first.tolist(), second.tolist(), strict=True)) == wanted and len(first) == len(wanted) > 100
-    np.testing.assert_allclose(found, cosines[first, second], atol=1e-6)
+    np.random.default_rng(1).shuffle(vectors)
+    cosines, own = vectors @ vectors.T, cluster_of(vectors, clusters)
+    wanted = by_the_rule(cosines, 0.88, own)
+    target, found = best_similar(vectors, 0.88, clusters)
+    assert target.tolist() == wanted and 20 < sum(place < 0 for place in wanted) < 90
+    dropped = np.flatnonzero(target >= 0)
+    np.testing.assert_allclose(found[dropped], cosines[dropped, target[dropped]], atol=1e-6)
+    assert np.isnan(found[target < 0]).all()
 
 
 def test_clusters_are_the_groups_and_the_same_every_time():
@@ -36,5 +47,5 @@ def test_clusters_are_the_groups_and_the_same_every_time():
 
 
 def test_few_vectors_are_one_cluster():
-    assert cluster_of(groups(2, 2, 0.1), 7).tolist() == [0] * 4
-    assert [len(part) for part in similar_pairs(np.zeros((0, 4), np.float16), 0.9, None)] == [0, 0, 0]
+    assert cluster_of(groups(2, 2, 0.1), 7).tolist() == cluster_of(groups(2, 2, 0.1), 4).tolist() == [0] * 4
+    assert [len(part) for part in best_similar(np.zeros((0, 4), np.float16), 0.9, None)] == [0, 0]

@@ -108,8 +108,9 @@ def by_the_rules(rows: list[dict], hashes: list, ratings: list[float], most: int
     return result
 
 
-@pytest.mark.parametrize("aesthetic", (False, True))
-def test_duplicates_are_those_of_the_rules(tmp_path, aesthetic):
+@pytest.mark.parametrize("aesthetic, block", ((False, 4), (True, 1 << 14)))
+def test_duplicates_are_those_of_the_rules(tmp_path, monkeypatch, aesthetic, block):
+    monkeypatch.setattr("lavie.curation.dedup.stage.BLOCK", block)
     generator = np.random.default_rng(1)
     count = 90
     heights, frames = generator.choice([480, 720], count).tolist(), generator.choice([16, 32], count).tolist()

@@ -14,7 +14,7 @@ from lavie.errors import CheckpointError
 from lavie.evaluation.clip_network.network import load_clip
 from lavie.testing import SHARED
 from tests.curation.made_cut import MadeClip, made_units, make_cut, moving
-from tests.evaluation.tiny_clip import OUT, write_clip
+from tests.evaluation.tiny_clip import OUT, write_clip, write_tokenizer
 from tests.markers import requires_shared
 
 ASSETS = SHARED / "assets/aesthetic"
@@ -53,12 +53,17 @@ def test_embeddings_and_ratings_are_those_of_the_frames_named(tmp_path):
         assert found.columns["aesthetic_min"][i] == pytest.approx(ratings.min(), abs=1e-5)
 
 
-def test_without_a_head_there_are_embeddings_and_no_ratings(tmp_path):
+def test_without_a_head_there_are_embeddings_and_no_ratings(tmp_path, monkeypatch):
     write_clip(tmp_path / "clip")
-    out = make_cut(tmp_path, {"a.mp4": [moving(0, 4)]})
+    out = make_cut(tmp_path, {"a.mp4": [moving(0, 24)]})
     [unit] = made_units(out)
+    seen = []
+    network = module.load_network(str(tmp_path / "clip"))
+    embed = network.embed_frames
+    monkeypatch.setattr(network, "embed_frames", lambda frames, how: seen.append(len(frames)) or embed(frames, how))
     columns = work(unit, ClipConfig(model=str(tmp_path / "clip"))).columns
     assert columns["aesthetic_mean"] == [None] and np.shape(columns["embeddings"]) == (1, 8, OUT)
+    assert seen == [8]  # of no more frames than are kept
 
 
 @requires_shared
@@ -93,6 +98,8 @@ def test_what_the_files_hold_decides_and_not_where_they_lie(tmp_path):
     write_clip(tmp_path / "a")
     write_clip(tmp_path / "b")
     write_clip(tmp_path / "c", seed=1)
+    for name in "abc":
+        write_tokenizer(tmp_path / name / "tokenizer")
     write_head(tmp_path / "head.pth")
     first, same, other = (CLIP.identity(ClipConfig(model=str(tmp_path / name))) for name in "abc")
     assert first == same != other and first["model"]

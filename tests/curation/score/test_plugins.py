@@ -54,11 +54,21 @@ class Unmade(Broken):
 class Upper(Light):
     columns = ("NSFW",)
 
+class Twice(Light):
+    columns = ("own", "own")
+
+class Blank(Light):
+    columns = ("a b",)
+
+class Empty(Light):
+    columns = ()
+
 class Taken(Light):
     columns = ("own", "luma")
 """
 POINTS = {
-    name: f"scorers_of_a_test:{name.title()}" for name in ("light", "broken", "short", "unmade", "upper", "taken")
+    name: f"scorers_of_a_test:{name.title()}"
+    for name in ("light", "broken", "short", "unmade", "upper", "twice", "blank", "empty", "taken")
 }
 POINTS |= {"absent": "scorers_of_no_test:Light"}
 
@@ -137,6 +147,9 @@ def test_a_scorer_that_fails_costs_the_units_that_it_fails_at(installed, out):
         ),
         ("unmade", "scorer unmade cannot be made: TypeError"),
         ("upper", r"scorer upper cannot be loaded: DataError: its `columns` are \('NSFW',\)"),
+        ("twice", r"scorer twice cannot be loaded: DataError: its `columns` are \('own', 'own'\)"),
+        ("blank", r"scorer blank cannot be loaded: DataError: its `columns` are \('a b',\)"),
+        ("empty", r"scorer empty cannot be loaded: DataError: its `columns` are \(\)"),
         ("taken", "scorer taken cannot be loaded: DataError: its column luma is one of another stage"),
         ("absent", "scorer absent cannot be loaded: ModuleNotFoundError: .*scorers_of_no_test"),
         (

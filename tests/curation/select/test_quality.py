@@ -69,10 +69,10 @@ def test_categories_are_filled_evenly(tmp_path):
 
 
 def test_scores_that_are_missing(tmp_path, call):
-    rows = [row("a", "a", 5.0), row("b", "b", None), row("c", "c", np.nan), row("d", "d", 4.0)]
+    rows = [row("a", "a", 5.0), row("b", "b", None, aesthetic=9.0), row("c", "c", np.nan), row("d", "d", 4.0)]
     out = curated(tmp_path, rows)
     quality = choose_quality(out, QualityConfig(percentile=0))
-    assert quality.without == {"aesthetic_min": 2, "clip_score": 2} and chosen(out) == "ad"
+    assert quality.without == {"aesthetic_min": 1, "clip_score": 2} and chosen(out) == "ad"
     code, text = call(cli.main, "curate", "quality", str(out), "--count", "3", "quality.percentile=0")
     assert code == 0 and "2 of 3 clips" in text and "aesthetic_min >= 4, clip_score >= 4" in text
     # The selection has no luma, for no rule wants it: it comes from its stage.

@@ -36,6 +36,10 @@ def test_the_funnel_of_a_table_made_by_hand(out):
     assert found["unit"].to_pylist() == ["000000"] * 5 + ["000001"] * 6
     assert dict(zip("abcdefghijk", found["dropped_by"].to_pylist(), strict=True)) == dict.fromkeys("af", "") | DROPPED
     assert found["keep"].to_pylist() == [name in "af" for name in "abcdefghijk"]
+    cut = ["film", "category", "keep", "dropped_by", "frames", "width", "height", "fps", "duration", "bytes", "method"]
+    scores = [rule.column for rule in DEFAULT_RULES[3:]]
+    own = {"unit", "clip", *cut, *scores, "aesthetic_min", "caption", "short_side", "aspect"}
+    assert set(found.column_names) == own and found.column_names[:6] == ["unit", "clip", *cut[:4]]
     assert found["caption"].to_pylist()[:2] == ["this is a", "this is b"] and found["short_side"][2].as_py() == 400
 
     steps = {step.rule: step for step in funnel.steps}
@@ -70,6 +74,28 @@ def test_another_threshold_writes_the_selection_alone_and_the_same_one_the_same_
     assert {path.name: path.read_bytes() for path in (out / "select").iterdir()} == before
 
 
+def test_the_selection_holds_what_shards_need_whatever_the_rules(out):
+    select(out, SelectConfig(rules=(Rule(column="category", among=("dogs",)),)))
+    found = read_selection(out)
+    rest = [
+        "frames",
+        "fps",
+        "duration",
+        "width",
+        "height",
+        "bytes",
+        "method",
+        "aesthetic_mean",
+        "aesthetic_min",
+        "caption",
+        "words",
+        "clip_score",
+    ]
+    lead = ["unit", "clip", "film", "category", "keep", "dropped_by"]
+    assert found.column_names[:6] == lead and set(found.column_names) == {*lead, *rest}
+    assert found.filter(found["keep"])["clip"].to_pylist() == ["k"]
+
+
 def test_default_rules_of_what_nobody_measured_are_named_and_not_applied(tmp_path):
     out = columns.list_units(tmp_path, 1)
     rows = [columns.clip(name, aesthetic_mean=None, aesthetic_min=None) for name in "ab"]
@@ -83,6 +109,8 @@ def test_default_rules_of_what_nobody_measured_are_named_and_not_applied(tmp_pat
         select(out, SelectConfig(rules=(Rule(column="text_area", max=0.1),)))
     with pytest.raises(ConfigError, match="no stage makes a column text_aera; did you mean text_area"):
         select(out, SelectConfig(rules=(Rule(column="text_aera", max=0.1),)))
+    with pytest.raises(ConfigError, match=r"no stage makes a column x; there are clip, film, .*, short_side, aspect"):
+        select(out, SelectConfig(rules=(Rule(column="x", max=0.1),)))
 
 
 def test_survivors_of_every_kind_of_rule():
