@@ -38,8 +38,8 @@ class I3DLogits:
     def __init__(self, weights: Path, device: torch.device) -> None:
         """Load the weights, a .safetensors file, onto a device."""
         self._source = f"--weights {weights}"
-        self.sha256 = sha256_of(weights)
         self._network = I3D.load(weights).to(device)
+        self.sha256 = sha256_of(weights)
         self._device = device
 
     def __call__(self, clips: Tensor) -> Tensor:
