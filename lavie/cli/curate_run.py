@@ -68,10 +68,13 @@ def run_command(
 
 def report_command(out: Out, changes: Changes = None, config: ConfigFile = None) -> None:
     """Choose clips by the rules, and show what came of the curation: funnel, figures, clips near each threshold."""
+    from ..config.curate import keep, load_curate
     from ..curation.films import read_films
 
-    read_films(out)  # before the settings are kept
-    _report(out, settings(out, config, changes, {}))
+    read_films(out)  # what is no curation is named as such
+    found = load_curate(out, config, changes or ())
+    _report(out, found)
+    keep(out, found)
 
 
 def demo_command(
