@@ -31,6 +31,32 @@ app = typer.Typer(
 )
 
 
+app.command("run")(run_command)
+app.command("demo")(demo_command)
+
+
+@app.command("status")
+def status_command(out: Out) -> None:
+    """Show how far each stage is, with the settings last used."""
+    from ..config.curate import load_curate, stage_config
+    from ..config.curate_score import SCORER
+    from ..curation.films import read_films
+    from ..curation.run import stage_status
+    from ..curation.stage import STAGES
+
+    films, config = read_films(out), load_curate(out)
+    table = Table()
+    for name in ("stage", "done", "out of date", "missing", "rows", "rejected"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for stage in (*STAGES, *(f"{SCORER}{name}" for name in config.scorers)):
+        found = stage_status(out, stage, stage_config(config, stage), films)
+        numbers = (found.done, found.stale, found.missing, found.rows, found.rejected)
+        table.add_row(stage, *map(str, numbers))
+    console = make_console()
+    console.print(f"{len(films.films)} films of {films.src} in {len(films.units)} units")
+    console.print(table)
+
+
 @app.command("scan")
 def scan_command(
     src: Annotated[Path, typer.Argument(help="Folder with films, and below it.")],
@@ -58,33 +84,7 @@ app.command("score")(score_command)
 app.command("dedup")(dedup_command)
 app.command("caption")(caption_command)
 app.command("align")(align_command)
-app.command("shards")(shards_command)
-
-
-@app.command("status")
-def status_command(out: Out) -> None:
-    """Show how far each stage is, with the settings last used."""
-    from ..config.curate import load_curate, stage_config
-    from ..config.curate_score import SCORER
-    from ..curation.films import read_films
-    from ..curation.run import stage_status
-    from ..curation.stage import STAGES
-
-    films, config = read_films(out), load_curate(out)
-    table = Table()
-    for name in ("stage", "done", "out of date", "missing", "rows", "rejected"):
-        table.add_column(name, justify="left" if name == "stage" else "right")
-    for stage in (*STAGES, *(f"{SCORER}{name}" for name in config.scorers)):
-        found = stage_status(out, stage, stage_config(config, stage), films)
-        numbers = (found.done, found.stale, found.missing, found.rows, found.rejected)
-        table.add_row(stage, *map(str, numbers))
-    console = make_console()
-    console.print(f"{len(films.films)} films of {films.src} in {len(films.units)} units")
-    console.print(table)
-
-
 app.command("select")(select_command)
 app.command("quality")(quality_command)
+app.command("shards")(shards_command)
 app.command("report")(report_command)
-app.command("run")(run_command)
-app.command("demo")(demo_command)

@@ -30,7 +30,7 @@ def score_command(
         typer.Option(help="Aesthetic head on its embeddings, LAION's .pth. Default: no ratings."),
     ] = None,
     ocr: Annotated[
-        bool | None, typer.Option("--ocr/--no-ocr", help="Read text in the pictures (lavie[ocr]). Default: no.")
+        bool | None, typer.Option("--ocr/--no-ocr", help="Read text in the pictures (lavie\\[ocr]). Default: no.")
     ] = None,
     scorer: Annotated[
         list[str] | None, typer.Option(help="Scorer of another package, by its name; several times for several.")

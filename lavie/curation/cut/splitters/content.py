@@ -1,4 +1,4 @@
-"""The splitter `content`: PySceneDetect's ContentDetector, which the paper's clips were cut with."""
+"""The splitter `content`: PySceneDetect's ContentDetector, with the default of the tool that the paper names."""
 
 from collections.abc import Mapping
 
