@@ -131,7 +131,7 @@ def test_a_slip_is_not_what_the_next_command_goes_by(unit, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    "words, message",
     (
         (("--shards", "films"), "DEST is SRC"),
         (("--shards", "shards"), "--shards holds clips with captions: set caption.captioner"),
