@@ -14,7 +14,7 @@ RANKS ?= $(if $(filter 1,$(GPUS)),1,2)
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-long demo-curate test test-fast test-slurm curate-torture check bench bench-gpu bench-data resources fuzz mutations image-check clean
+.PHONY: help install demo demo-long demo-curate test test-fast test-slurm curate-torture check bench bench-gpu bench-data bench-curate resources fuzz mutations image-check clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -138,6 +138,9 @@ bench-gpu: install  ## time the kernels beside their rivals, and the cascade, on
 	  python -m lavie.$$module || failed="$$failed $$module"; \
 	done; \
 	test -z "$$failed" || { echo "bench-gpu: failed:$$failed" >&2; exit 1; }
+
+bench-curate: $(DEV_STAMP)  ## scan and cut of FILMS (default: a rendered one) beside PySceneDetect and ffmpeg, on one core
+	python -m lavie.bench.curation $(FILMS)
 
 WAIT := runs/bench-data
 bench-data: $(DEV_STAMP)  ## frames per second of the loader beside the usual ways, and how long a training step waits for it

@@ -50,7 +50,7 @@ def make_command(
     from ..evaluation.human.key import ANSWERS, CLIPS, KEY, PAGE, write_key
     from ..evaluation.human.plan import Design
     from ..evaluation.human.sources import find_sources, named_folders
-    from ..evaluation.human.study import make_study
+    from ..evaluation.human.study import is_of_study, make_study, require_apart
     from ..pages.human.build import write_page
 
     try:
@@ -60,15 +60,22 @@ def make_command(
         raise ConfigError(f"--{fault['loc'][0]}: {fault['msg']}") from None
     if (out / ANSWERS).exists():
         raise ConfigError(f"{out / ANSWERS} holds answers of raters: give another --out")
-    require_free(out / KEY, out / PAGE, overwrite=overwrite)
+    require_free(out / KEY, out / PAGE, overwrite=overwrite, replaceable=is_of_study)
     require_writable(out / KEY, out / PAGE / CLIPS / "clip.mp4")
-    sources = find_sources(named_folders(models), prompts)
+    folders = named_folders(models)
+    require_apart(out, folders)
+    sources = find_sources(folders, prompts)
     (out / KEY).unlink(missing_ok=True)
     if (out / PAGE).is_dir():
         shutil.rmtree(out / PAGE)
 
-    with progress_bar(make_console(), "writing clips") as progress:
-        key = make_study(out, sources, design, secrets.randbits(32) if seed is None else seed, fps=fps, moved=progress)
+    try:
+        with progress_bar(make_console(), "writing clips") as progress:
+            drawn = secrets.randbits(32) if seed is None else seed
+            key = make_study(out, sources, design, drawn, fps=fps, moved=progress)
+    except BaseException:
+        shutil.rmtree(out / PAGE, ignore_errors=True)  # without its key nobody could tell what it holds
+        raise
     write_key(out / KEY, key)
     page = write_page(out, key)
     _tell_made(out, key, sources.passed)

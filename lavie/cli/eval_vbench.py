@@ -49,9 +49,10 @@ def prepare_command(
     require_writable(place, beside)
     names = _names(dimensions, tuple(DIMENSIONS))
     suite = read_suite(prompts)
+    absent = [name for name in names if not suite.of([name])]
+    if dimensions is not None and absent:
+        raise ConfigError(f"--dimensions {dimensions}: no prompt of {prompts} is of {', '.join(absent)}: leave it out")
     plan = manifest(suite, names, flicker_samples)
-    if not plan["files"]:
-        raise ConfigError(f"--dimensions {dimensions}: no prompt of {prompts} is of them")
     write_jobs(place, jobs(suite, names, flicker_samples))
     with replacing(beside) as temporary:
         temporary.write_text(json.dumps(plan, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

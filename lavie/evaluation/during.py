@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from ..config.train import TrainConfig
 from ..data.feed.loader import fixed_batches
 from ..data.feed.share import Share
+from ..data.order.held_out import load_held_out
 from ..distributed import gather_objects, rank, world_size
 from ..errors import ConfigError
 from ..inference.load import default_device
 from ..inference.schedulers import require_sampling
 from ..inference.settings import BaseSettings, arguments
 from ..inference.text_to_video import TextToVideo
+from ..seeds import torch_generator
 from .clip_network.network import ClipTokens, load_clip
 from .fvd.distance import frechet, mmd, spread
 from .fvd.extractors import Extractor, I3DLogits, Scripted
+from .fvd.i3d import SIDE
 from .fvd.preprocess import apply_steps
 from .fvd.protocol import SQUARE
 
@@ -36,9 +40,10 @@ class TrainingMeasure:
         """Load what the section `eval` names, before anything is trained.
 
         Raises:
-            LavieError: the weights cannot be read, or the clips are too short for them.
+            LavieError: the weights cannot be read, or the clips are too short for them, or too few.
         """
         require_sampling(config)
+        _require_clips(config)
         self.config = config
         self._extractor = _extractor(config)
         self._clip = _Clip(Path(config.eval.clip)) if config.eval.clip else None
@@ -82,7 +87,7 @@ class TrainingMeasure:
             world_size=world_size(),
         )
         data = config.data.held_out
-        count = -(-config.eval.num_clips // (config.train_batch_size * world_size()))
+        count = _batches(config)
         rows = {}
         for batch in fixed_batches(data, data.validation, share, num_batches=count):
             places = batch["positions"].tolist()
@@ -98,6 +103,23 @@ class TrainingMeasure:
             features = self._extractor(apply_steps(frames, [SQUARE])[None]).numpy()[0]
         cosine = self._clip.cosine(frames, caption) if self._clip is not None else 0.0
         return Row(features, cosine, _motion(frames))
+
+
+def _batches(config: TrainConfig) -> int:
+    """Return how many batches of each rank an evaluation takes."""
+    return -(-config.eval.num_clips // (config.train_batch_size * world_size()))
+
+
+def _require_clips(config: TrainConfig) -> None:
+    """Raise ConfigError if there are fewer held-out clips than are measured: clips that count twice move distances."""
+    datasets, _ = load_held_out(config.data.held_out, config.data.validation)
+    there = sum(len(dataset.index.videos) for dataset in datasets)
+    wanted = _batches(config) * config.train_batch_size * world_size()
+    if wanted > there:
+        raise ConfigError(
+            f"eval.num_clips is {config.eval.num_clips}, in whole batches {wanted}: data.validation has {there} clips; "
+            "wanted so many or fewer"
+        )
 
 
 class Row(NamedTuple):
@@ -151,7 +173,7 @@ def _extractor(config: TrainConfig) -> Extractor | None:
     """Return the extractor of clips that the section `eval` names, or None.
 
     Raises:
-        LavieError: it cannot be read, or the clips are too short for it.
+        LavieError: it cannot be read, the clips are too short for it, or it fails on noise of their size.
     """
     wanted = config.eval
     found: Extractor | None = None
@@ -161,6 +183,9 @@ def _extractor(config: TrainConfig) -> Extractor | None:
         found = I3DLogits(Path(wanted.weights), default_device())
     elif wanted.extractor:
         found = Scripted(Path(wanted.extractor), default_device())
+        # What it cannot take is said now, and not after the first steps.
+        noise = torch.rand(1, 3, config.data.num_frames, SIDE, SIDE, generator=torch_generator(0, "try extractor"))
+        found(noise * 2 - 1)
     if found is not None:
         found.check(config.data.num_frames)
     return found

@@ -53,7 +53,7 @@ def listed_clips(dataset: Path, splits: Sequence[Path]) -> list[Clip]:
         splits: text files of lines such as `ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1`.
 
     Raises:
-        DataError: a split cannot be read, or lists a video that is not there.
+        DataError: a split cannot be read, or lists a video that is not there, or not in the folder.
     """
     clips: dict[str, Clip] = {}
     missing = []
@@ -64,6 +64,8 @@ def listed_clips(dataset: Path, splits: Sequence[Path]) -> list[Clip]:
             raise DataError(f"--split {split}: cannot be read: {error}") from None
         for line in filter(None, map(str.strip, lines)):
             name = line.split()[0]
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise DataError(f"--split {split}: {name} leads out of {dataset}: wanted names of its videos")
             folder, _, file = name.partition("/")
             paths = [dataset / name, dataset / FOLDERS.get(folder, folder) / file]
             path = next((path for path in paths if path.is_file()), None)

@@ -80,3 +80,40 @@ def test_a_design_that_cannot_be_is_refused(made, tmp_path, option, words):
     with pytest.raises(ConfigError, match=words):
         run("make", *models, "--prompts", folder / "prompts.txt", "--out", tmp_path / "x", *option)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_study_that_fails_leaves_nothing(made, tmp_path):
+    folder, models, _ = made
+    (tmp_path / "bad").mkdir()
+    for clip in models[0].iterdir():
+        (tmp_path / "bad" / clip.name).write_bytes(b"junk")
+    with pytest.raises(DataError, match=r"bad: 0000\d\.mp4: no mp4"):
+        run("make", models[0], tmp_path / "bad", "--prompts", folder / "prompts.txt", "--out", tmp_path / "x")
+    assert list((tmp_path / "x").iterdir()) == []
+
+
+def test_nothing_but_a_study_is_replaced(made, tmp_path):
+    folder, models, _ = made
+    words = ("--prompts", folder / "prompts.txt", "--out", tmp_path, "--raters", 2, "--overwrite")
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page/mine.txt").write_text("a page of my own")
+    with pytest.raises(ConfigError, match="page exists, and is nothing that --overwrite replaces"):
+        run("make", *models, *words)
+    (tmp_path / "page/mine.txt").unlink()
+    (tmp_path / "page/clips").mkdir()
+    (tmp_path / "page/clips/00000.mp4").write_bytes(b"mine")
+    with pytest.raises(ConfigError, match="page exists, and is nothing that --overwrite replaces"):
+        run("make", *models, *words)
+    assert (tmp_path / "page/clips/00000.mp4").read_bytes() == b"mine"
+
+
+def test_a_study_stays_apart_from_the_clips_that_it_is_made_of(made, tmp_path):
+    folder, models, _ = made
+    prompts = ("--prompts", folder / "prompts.txt")
+    with pytest.raises(ConfigError, match=r"--out .*x lies in .*secretA: its clips would be taken for"):
+        run("make", *models, *prompts, "--out", models[0] / "x")
+    run("make", *models, *prompts, "--out", tmp_path / "s", "--raters", 2)
+    own = f"old={tmp_path / 's/page/clips'}"
+    with pytest.raises(ConfigError, match=r"the clips of old, .* lie in what it replaces"):
+        run("make", own, models[0], *prompts, "--out", tmp_path / "s", "--overwrite")
+    assert len(list((tmp_path / "s/page/clips").iterdir())) > 2

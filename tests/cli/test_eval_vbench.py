@@ -131,3 +131,21 @@ def test_a_folder_of_clips_is_scored_without_prompts(call, tmp_path):
 def test_what_cannot_be_scored_is_refused_before_any_work(call, more, words):
     error, _ = call(main, "eval", "vbench", "score", "nowhere", *more)
     assert words in error
+
+
+def test_a_dimension_that_no_prompt_is_of_is_named(call, tmp_path):
+    prompts = write_suite(tmp_path / "info.json")
+    prepare = ("eval", "vbench", "prepare", "--prompts", str(prompts), "--out", str(tmp_path / "vb"), "--dimensions")
+    for asked, absent in (("color", "color"), ("scene,color,human_action", "human_action, color")):
+        error, _ = call(main, *prepare, asked)
+        assert f"no prompt of {prompts} is of {absent}: leave it out" in error
+    assert not (tmp_path / "vb").exists()
+
+
+def test_a_dimension_without_any_file_is_to_be_left_out(call, tmp_path):
+    prompts = write_suite(tmp_path / "info.json")
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips/a.mp4").touch()
+    score = ("eval", "vbench", "score", str(tmp_path / "clips"), "--prompts", str(prompts), "--partial")
+    error, _ = call(main, *score, "--out", str(tmp_path / "r.json"))
+    assert "temporal_flickering: 5 of 5 files missing" in error and "or leave it out of --dimensions" in error

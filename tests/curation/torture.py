@@ -6,11 +6,14 @@
 3. Two runs work on one folder at once.
 4. Afterwards every file must equal the undisturbed one, nothing unfinished may lie about, and a further run must do
    nothing.
+5. A film of three hours is curated, and no process may take half a GiB: the one that works and the one that decodes
+   stay below one GiB together.
 """
 
 import argparse
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -19,7 +22,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+
 from lavie.curation.demo import CAPTIONS, render_films
+from lavie.data.media.encode import encode_mp4
 
 STAGES = ("scan", "cut", "motion", "hash", "dedup", "caption", "shards")
 PATIENCE = 600.0
@@ -124,14 +130,36 @@ def torture(kills: int, seed: int, folder: Path) -> Counter[str]:
     return counts
 
 
+def long_film(hours: float, folder: Path) -> float:
+    """Curate a film of so many hours, and return the largest memory of one process, GiB."""
+    films = folder / "long/films"
+    films.mkdir(parents=True)
+    frames = int(hours * 3600 * 24)
+    rng = np.random.default_rng(0)
+    scenes = rng.integers(0, 256, (40, 36 // 4, 64 // 4, 3), dtype=np.uint8).repeat(4, 1).repeat(4, 2)
+    pictures = (np.roll(scenes[i // 100 % 40], i % 100, 1) for i in range(frames))
+    (films / "long.mp4").write_bytes(encode_mp4(pictures, 24.0, gop=24))
+    run = [sys.executable, "-m", "lavie.cli", "curate", "run", str(films), str(folder / "long/out"), "--workers", "1"]
+    done = subprocess.run([*run, "select.rules=[{column: frames, min: 16}]"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1 << 20)
+    assert largest < 0.5, f"a process took {largest:.2f} GiB"
+    assert f"{frames // 100}" in done.stdout, done.stdout
+    return largest
+
+
 def main() -> None:
     """Parse the options, and print how often what was killed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--hours", type=float, default=3.0, help="of the long film")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        counts = torture(options.kills, options.seed, Path(folder))
+        if options.hours:
+            largest = long_film(options.hours, Path(folder))
+            print(f"a film of {options.hours:g} hours: {largest:.2f} GiB in the largest process", flush=True)
+        counts = torture(options.kills, options.seed, Path(folder)) if options.kills else Counter()
     for what, number in sorted(counts.items()):
         print(f"killed in {what}: {number}")
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from lavie.config.load import validate
 from lavie.config.train import TrainConfig
+from lavie.data.shards.index import load_index
 from lavie.errors import CheckpointError, ConfigError
 from lavie.evaluation.during import TrainingMeasure
 from lavie.evaluation.fvd.distance import frechet, mmd
@@ -123,10 +124,39 @@ def test_a_run_without_held_out_clips_has_nothing_to_compare_with(rendered, tmp_
 
 def test_what_cannot_measure_is_told_before_anything_trains(rendered, tmp_path):
     with pytest.raises(ConfigError, match=r"eval.weights is nowhere: no such file"):
-        TrainingMeasure(make(rendered, tmp_path / "run", eval={"steps": 5, "weights": "nowhere"}))
-    config = make(rendered, tmp_path / "run", eval={"steps": 5, "weights": __file__})
+        TrainingMeasure(make(rendered, tmp_path / "run", eval={"steps": 5, "num_clips": 8, "weights": "nowhere"}))
+    config = make(rendered, tmp_path / "run", eval={"steps": 5, "num_clips": 8, "weights": __file__})
     with pytest.raises(CheckpointError, match=r"no I3D as a .safetensors"):
         TrainingMeasure(config)
+
+
+def test_more_clips_than_are_held_out_are_refused(rendered, own, tmp_path):
+    """Rather than that some count twice."""
+    there = len(load_index([str(rendered / "validation")]).videos)
+    section = {"steps": 5, "extractor": str(own)}
+    TrainingMeasure(make(rendered, tmp_path / "run", train_batch_size=1, eval=section | {"num_clips": there}))
+    config = make(rendered, tmp_path / "run", train_batch_size=there - 1, eval=section | {"num_clips": there})
+    words = f"eval.num_clips is {there}, in whole batches {2 * there - 2}: data.validation has {there} clips"
+    with pytest.raises(ConfigError, match=words):
+        TrainingMeasure(config)
+
+
+class Frames(torch.nn.Module):
+    """A module of frames, which takes no clips."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=[2, 3])
+
+
+def test_an_extractor_that_takes_no_clips_is_told_before_anything_trains(rendered, tmp_path):
+    torch.jit.save(torch.jit.script(Frames()), tmp_path / "frames.pt")
+    config = make(
+        rendered, tmp_path / "run", eval={"steps": 5, "num_clips": 8, "extractor": str(tmp_path / "frames.pt")}
+    )
+    state = torch.get_rng_state()
+    with pytest.raises(CheckpointError, match=r"frames\.pt gave \(1, 3, 224\) for \(1, 3, 4, 224, 224\)"):
+        TrainingMeasure(config)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_clipsim_is_the_mean_cosine_of_transformers(rendered, tmp_path):

@@ -41,3 +41,10 @@ def test_reals_are_what_the_splits_list(tmp_path):
     split.write_text("\n")
     with pytest.raises(DataError, match="no line names a video"):
         listed_clips(tmp_path, [split])
+
+
+@pytest.mark.parametrize("name", ("/etc/hostname", "../other/v.avi", "a/../../v.avi"))
+def test_a_split_that_leads_out_of_the_folder_is_refused(tmp_path, name):
+    (tmp_path / "split.txt").write_text(f"{name} 1\n")
+    with pytest.raises(DataError, match=f"--split .*split.txt: {name} leads out of"):
+        listed_clips(tmp_path, [tmp_path / "split.txt"])

@@ -38,8 +38,8 @@ class I3DLogits:
     def __init__(self, weights: Path, device: torch.device) -> None:
         """Load the weights, a .safetensors file, onto a device."""
         self._source = f"--weights {weights}"
-        self.sha256 = sha256_of(weights)
         self._network = I3D.load(weights).to(device)
+        self.sha256 = sha256_of(weights)
         self._device = device
 
     def __call__(self, clips: Tensor) -> Tensor:
@@ -85,7 +85,11 @@ class Scripted:
             ) from None
 
     def __call__(self, clips: Tensor) -> Tensor:
-        """(B, 3, F, h, w) -> (B, D), or (B * F, D) of frames; float32 on the CPU."""
+        """(B, 3, F, h, w) -> (B, D), or (B * F, D) of frames; float32 on the CPU.
+
+        Raises:
+            CheckpointError: the module fails, or gives something else: no clip is to blame.
+        """
         rows = len(clips)
         if self._frames:
             clips = clips.transpose(1, 2).flatten(0, 1)
@@ -94,12 +98,11 @@ class Scripted:
             with torch.inference_mode():
                 found = self._module(clips.to(self._device))
         except RuntimeError as error:
-            raise DataError(
-                f"{self._path} fails on {tuple(clips.shape)}: {str(error).strip().splitlines()[-1]}"
-            ) from None
+            last = str(error).strip().splitlines()[-1]
+            raise CheckpointError(f"{self._path} fails on {tuple(clips.shape)}: {last}") from None
         if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != rows:
             got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise DataError(f"{self._path} gave {got} for {tuple(clips.shape)}: wanted ({rows}, features)")
+            raise CheckpointError(f"{self._path} gave {got} for {tuple(clips.shape)}: wanted ({rows}, features)")
         return require_numbers(found.float().cpu(), str(self._path))
 
     def check(self, num_frames: int) -> None:

@@ -33,15 +33,15 @@ def named_folders(words: Sequence[str]) -> dict[str, Path]:
     """Return folders by the names of their models: NAME=FOLDER, or a folder, whose own name is then the model's.
 
     Raises:
-        ConfigError: fewer than two, or two of one name.
+        ConfigError: fewer than two, two of one name, or a name that does not fit on a line.
     """
     folders: dict[str, Path] = {}
     for word in words:
         name, equals, folder = word.partition("=")
         if not equals or Path(word).exists():
             name, folder = Path(word).resolve().name, word
-        if not name or name in folders:
-            raise ConfigError(f"{word}: wanted a name that no other model has: NAME=FOLDER")
+        if not name.strip() or not name.isprintable() or name in folders:
+            raise ConfigError(f"{word!r}: wanted a name that no other model has, of letters on one line: NAME=FOLDER")
         folders[name] = Path(folder)
     if len(folders) < 2:
         raise ConfigError(f"got {len(folders)} folder of clips: wanted two or more, one for each model")

@@ -1,25 +1,46 @@
 """Making a study: blinded copies of clips, the worse copies of golden pairs, and the key."""
 
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from ...errors import DataError
+from ...errors import ConfigError, DataError
 from ...inference.video_io import write_mp4
 from ...seeds import numpy_generator
 from ..clip_source import Clip
-from .key import CLIPS, PAGE, ClipKey, ItemKey, Key, TrialKey
+from .key import CLIPS, INDEX, KEY, PAGE, ClipKey, ItemKey, Key, TrialKey
 from .plan import Design, plan
 from .sources import Sources
 
 NOISE = 0.75
 """The share of noise in a golden pair's copy: the clip can be made out, and nobody prefers it."""
+BLINDED = re.compile(r"[0-9a-f]{8}\.mp4|\..*\.partial")
+"""The name of a clip in a study, also while it is written."""
 MOVES = 2.0
 """The mean change of levels, of 255, from which on a frozen copy differs visibly from its clip."""
 
 Moved = Callable[[int, int], None]
+
+
+def is_of_study(path: Path) -> bool:
+    """Return whether what lies at a path is a study's key or its page, which a new study may replace."""
+    if path.name == KEY:
+        return path.is_file()
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else {""}
+    clips = list((path / CLIPS).iterdir()) if (path / CLIPS).is_dir() else []
+    return names <= {CLIPS, INDEX} and all(entry.is_file() and BLINDED.fullmatch(entry.name) for entry in clips)
+
+
+def require_apart(out: Path, folders: Mapping[str, Path]) -> None:
+    """Raise ConfigError if a study would lie among the clips of a model, or be made of clips that it replaces."""
+    for model, folder in folders.items():
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(f"--out {out} lies in {folder}: its clips would be taken for clips of {model}")
+        if folder.resolve().is_relative_to((out / PAGE).resolve()):
+            raise ConfigError(f"--out {out}: the clips of {model}, {folder}, lie in what it replaces")
 
 
 def make_study(
@@ -47,7 +68,7 @@ def make_study(
     hashes: dict[tuple[str, int], str] = {}
     for done, (name, clip) in enumerate(key.clips.items(), 1):
         source = sources.clips[clip.model][clip.item]
-        frames, rate, sha256 = _read(source, fps)
+        frames, rate, sha256 = _read(source, clip.model, fps)
         if clip.copied:
             frames = _worse(frames, clip.copied, source.name, numpy_generator(seed, "human golden", done))
         else:
@@ -117,15 +138,15 @@ def _random_names(count: int, seed: int) -> list[str]:
     return list(names)
 
 
-def _read(clip: Clip, fps: float) -> tuple[np.ndarray, float, str]:
+def _read(clip: Clip, model: str, fps: float) -> tuple[np.ndarray, float, str]:
     """Return a clip's frames, uint8 (F, H, W, 3), its frames per second, and the SHA-256 of its bytes."""
     try:
         opened = clip.open()
         frames = opened.read(range(opened.frames))
     except (OSError, DataError) as error:
-        raise DataError(f"{clip.name}: {error}") from None
+        raise DataError(f"{model}: {clip.name}: {error}") from None
     if len(frames) < 2:
-        raise DataError(f"{clip.name}: one frame: wanted a clip")
+        raise DataError(f"{model}: {clip.name}: one frame: wanted a clip")
     return frames, opened.fps or fps, opened.sha256
 
 

@@ -80,7 +80,8 @@ def score(
     for name, part in wanted.items():
         if part.missing and not (partial and part.clips):
             count = len(part.missing) + len(part.clips)
-            hint = "" if not part.clips else ": draw them (`lavie eval vbench prepare`), or --partial"
+            hint = ": draw them (`lavie eval vbench prepare`), or "
+            hint += "--partial" if part.clips else "leave it out of --dimensions"
             raise DataError(
                 f"{source}: {name}: {len(part.missing)} of {count} files missing, as {part.missing[0]}{hint}"
             )

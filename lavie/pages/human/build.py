@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ...evaluation.human.answers import COLUMNS
-from ...evaluation.human.key import LABELS, METRICS, NOT_APPLICABLE, OPTIONAL, OVERALL, PAGE, Key
+from ...evaluation.human.key import INDEX, LABELS, METRICS, NOT_APPLICABLE, OPTIONAL, OVERALL, PAGE, Key
 from ...files import replacing
 
-INDEX = "index.html"
 QUESTIONS = {
     "motion_smoothness": "Does everything move evenly, without jerks or flicker?",
     "motion_reasonableness": "Could things move like this?",

@@ -46,6 +46,9 @@ def test_models_have_names(folders):
     assert list(named_folders([f"ours={folders / 'a'}", str(folders / "b")])) == ["ours", "b"]
     with pytest.raises(ConfigError, match="wanted a name that no other model has"):
         named_folders([str(folders / "a"), f"a={folders / 'b'}"])
+    for name in ("a\nb", " ", "a\tb"):
+        with pytest.raises(ConfigError, match="wanted a name that no other model has, of letters on one line"):
+            named_folders([f"{name}={folders / 'a'}", str(folders / "b")])
     with pytest.raises(ConfigError, match="wanted two or more"):
         named_folders([str(folders / "a")])
 

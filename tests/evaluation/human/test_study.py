@@ -95,3 +95,11 @@ def test_the_protocol_hash_is_of_what_was_asked():
 
     assert hashed() == hashed(seed=5)
     assert len({hashed(), hashed(pairs=4), hashed(golden="frozen"), hashed(prompts=5), hashed(raters=8)}) == 5
+
+
+def test_a_clip_that_cannot_be_read_is_named_with_its_model(tmp_path):
+    folders = write_models(tmp_path)
+    (folders[1] / "00001.mp4").write_bytes(b"junk")
+    sources = find_sources(named_folders([*map(str, folders)]), tmp_path / "prompts.txt")
+    with pytest.raises(DataError, match=r"^secretB: 00001\.mp4: no mp4"):
+        make_study(tmp_path / "study", sources, Design(raters=2), seed=0, fps=8)
