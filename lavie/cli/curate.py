@@ -15,7 +15,7 @@ from .curate_common import (
     EngineName,
     Out,
     Workers,
-    do_stages,
+    bring_up_to_date,
     engine_changes,
     find_films,
     settings,
@@ -31,28 +31,8 @@ app = typer.Typer(
 )
 
 
-@app.command("scan")
-def scan_command(
-    src: Annotated[Path, typer.Argument(help="Folder with films, and below it.")],
-    out: Out,
-    changes: Changes = None,
-    config: ConfigFile = None,
-    engine: EngineName = None,
-    workers: Workers = None,
-    address: Address = None,
-) -> None:
-    """List the films of SRC and measure every frame of them. Run again with more films: what OUT holds stays."""
-    find_films(src, out)
-    found = settings(out, config, changes, engine_changes(engine, workers, address))
-    do_stages(out, {"scan": found.scan}, found.engine)
-
-
-app.command("cut")(cut_command)
-app.command("score")(score_command)
-app.command("dedup")(dedup_command)
-app.command("caption")(caption_command)
-app.command("align")(align_command)
-app.command("shards")(shards_command)
+app.command("run")(run_command)
+app.command("demo")(demo_command)
 
 
 @app.command("status")
@@ -77,8 +57,34 @@ def status_command(out: Out) -> None:
     console.print(table)
 
 
+@app.command("scan")
+def scan_command(
+    src: Annotated[Path, typer.Argument(help="Folder with films, and below it.")],
+    out: Out,
+    changes: Changes = None,
+    config: ConfigFile = None,
+    engine: EngineName = None,
+    workers: Workers = None,
+    address: Address = None,
+) -> None:
+    """List the films of SRC and measure every frame of them. Run again with more films: what OUT holds stays."""
+    from ..config.curate import load_curate
+    from ..curation.engine.choice import open_engine
+
+    # Whatever is wrong with the settings is found before the first film is looked at.
+    given = engine_changes(engine, workers, address)
+    with open_engine(load_curate(out, config, changes or (), given).engine) as opened:
+        if opened is not None:
+            find_films(src, out)
+            bring_up_to_date(out, {"scan": settings(out, config, changes, given).scan}, opened)
+
+
+app.command("cut")(cut_command)
+app.command("score")(score_command)
+app.command("dedup")(dedup_command)
+app.command("caption")(caption_command)
+app.command("align")(align_command)
 app.command("select")(select_command)
 app.command("quality")(quality_command)
+app.command("shards")(shards_command)
 app.command("report")(report_command)
-app.command("run")(run_command)
-app.command("demo")(demo_command)
