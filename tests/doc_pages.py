@@ -10,6 +10,7 @@ PAGES = (
     "README.md",
     "docs/finetune.md",
     "docs/data.md",
+    "docs/curation.md",
     "docs/training.md",
     "docs/cascade.md",
     "docs/evaluation.md",

@@ -22,6 +22,7 @@ from lavie.seeds import numpy_generator
 from lavie.testing import run_distributed
 from lavie.training import stop
 from tests.cascades import cascade_folder, stage_config
+from tests.curation.cut.films import film, shots
 from tests.doc_pages import PAGES, ROOT, Block, blocks, excused
 from tests.training.fixtures import pretrained
 
@@ -32,6 +33,7 @@ TO_RUN = (
     "README.md",
     "docs/finetune.md",
     "docs/data.md",
+    "docs/curation.md",
     "docs/training.md",
     "docs/cascade.md",
     "docs/evaluation.md",
@@ -56,6 +58,14 @@ def sandbox(tmp_path_factory, cascade_folder, pretrained) -> Path:
             )
             write_mp4(folder / name / f"{clip}.mp4", pixels, 8)
             (folder / name / f"{clip}.txt").write_text("a red circle moving left")
+    for number, category in enumerate(("cats", "dogs")):
+        (folder / "my_films" / category).mkdir(parents=True)
+        frames = shots((20, 20), height=720, width=1280, seed=number)
+        (folder / f"my_films/{category}/a.mp4").write_bytes(film(frames, g="20", preset="ultrafast"))
+        (folder / f"my_films/{category}/a.txt").write_text(f"one of the {category} runs")
+    for block in blocks("docs/curation.md"):  # files that the page shows, each with its name in the first line
+        if name := re.match(r"# (\w+\.yaml)\n", block.text):
+            (folder / name[1]).write_text(block.text)
     (folder / "prompts.txt").write_text("a fox in the snow\na red circle\n")
     shutil.copytree(cascade_folder, folder / "runs/mine")
     shutil.copytree(pretrained, folder / "weights/stable-diffusion-v1-4")

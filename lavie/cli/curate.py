@@ -15,7 +15,7 @@ from .curate_common import (
     EngineName,
     Out,
     Workers,
-    do_stages,
+    bring_up_to_date,
     engine_changes,
     find_films,
     settings,
@@ -68,9 +68,15 @@ def scan_command(
     address: Address = None,
 ) -> None:
     """List the films of SRC and measure every frame of them. Run again with more films: what OUT holds stays."""
-    find_films(src, out)
-    found = settings(out, config, changes, engine_changes(engine, workers, address))
-    do_stages(out, {"scan": found.scan}, found.engine)
+    from ..config.curate import load_curate
+    from ..curation.engine.choice import open_engine
+
+    # Whatever is wrong with the settings is found before the first film is looked at.
+    given = engine_changes(engine, workers, address)
+    with open_engine(load_curate(out, config, changes or (), given).engine) as opened:
+        if opened is not None:
+            find_films(src, out)
+            bring_up_to_date(out, {"scan": settings(out, config, changes, given).scan}, opened)
 
 
 app.command("cut")(cut_command)

@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -77,7 +78,13 @@ def bring_up_to_date(out: Path, stages: dict[str, Any], engine: "Engine") -> Non
         words += [f"{len(report.failed)} failed"] if report.failed else []
         console.print(f"{name}: {', '.join(words)}")
         for unit, error in sorted(report.failed.items())[:SHOWN]:
-            console.print(f"  {unit}: {error}")
+            console.print(f"  {unit}: {error}", soft_wrap=True, markup=False)
+        for reason, count in sorted(report.refused.items()):
+            example = shorten(report.examples[reason], 200)
+            console.print(f"  refused, {reason}: {count}, as {example}", style="yellow", soft_wrap=True, markup=False)
+        if refused := report.refused.total() + report.refused_before:
+            listed = out / "rejected" / report.stage
+            console.print(f"  {refused} refused in all, listed in {listed}", style="yellow", soft_wrap=True)
         failed += len(report.failed)
     if failed:
         raise DataError(f"{failed} units failed, each with its reason above: the same command tries them again")
@@ -102,7 +109,11 @@ def find_films(src: Path, out: Path) -> None:
 
 
 def settings(out: Path, config: Path | None, changes: list[str] | None, given: dict[str, Any]) -> "CurateConfig":
-    """Return the settings of a command, and keep them in OUT if it is a curation."""
+    """Return the settings of a command, and keep them in OUT if it is a curation.
+
+    A command whose work may refuse them, as rules over columns that nobody has made, keeps them itself behind it: a
+    slip of the pen must not be what the next command goes by.
+    """
     from ..config.curate import keep, load_curate
 
     found = load_curate(out, config, changes or (), given)

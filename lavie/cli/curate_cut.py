@@ -1,6 +1,6 @@
 """The command `lavie curate cut`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,10 +37,17 @@ def cut_command(
     address: Address = None,
 ) -> None:
     """Cut the films into clips of one shot each: copied where that is exact to the frame, encoded where it is not."""
-    given = {"splitter": splitter, "min_frames": min_frames, "max_seconds": max_seconds, "keep_audio": keep_audio}
-    from ..config.curate import stage_config
+    given: dict[str, Any] = {
+        "splitter": splitter,
+        "min_frames": min_frames,
+        "max_seconds": max_seconds,
+        "keep_audio": keep_audio,
+    }
+    from ..config.curate import load_curate, stage_config
     from ..curation.cut.splitters.choice import find_splitter
 
-    found = settings(out, config, changes, {"cut": given} | engine_changes(engine, workers, address))
-    find_splitter(found.cut.splitter)  # what it needs and lacks is named before any work
+    given = {"cut": given} | engine_changes(engine, workers, address)
+    # What the splitter needs and lacks is named before the settings are kept.
+    find_splitter(load_curate(out, config, changes or (), given).cut.splitter)
+    found = settings(out, config, changes, given)
     do_stages(out, {"cut": stage_config(found, "cut")}, found.engine)

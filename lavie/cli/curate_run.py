@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import make_console, progress_bar
+from ..errors import ConfigError
 from .curate_common import (
     Address,
     Changes,
@@ -45,12 +46,21 @@ def run_command(
     """
     from ..config.curate import load_curate, stage_config
     from ..curation.engine.choice import open_engine
+    from ..curation.select.columns import needed
+    from ..curation.shards.write import check_dest
     from ..curation.wanted import wanted_stages
 
     # Whatever is wrong with the settings is found before the first film is read.
     given = engine_changes(engine, workers, address)
-    wanted_stages(load_curate(out, config, changes or (), given))
     found = load_curate(out, config, changes or (), given)
+    wanted = wanted_stages(found)
+    needed(rule.column for rule in found.select.rules or ())
+    if shards is not None:
+        check_dest(out, src, shards)
+        if "caption" not in wanted and not (out / "table/caption").is_dir():
+            raise ConfigError(
+                "--shards holds clips with captions: set caption.captioner too, as caption.captioner=sidecar"
+            )
     with open_engine(found.engine) as opened:
         if opened is None:
             return
@@ -68,10 +78,13 @@ def run_command(
 
 def report_command(out: Out, changes: Changes = None, config: ConfigFile = None) -> None:
     """Choose clips by the rules, and show what came of the curation: funnel, figures, clips near each threshold."""
+    from ..config.curate import keep, load_curate
     from ..curation.films import read_films
 
-    read_films(out)  # before the settings are kept
-    _report(out, settings(out, config, changes, {}))
+    read_films(out)  # what is no curation is named as such
+    found = load_curate(out, config, changes or ())
+    _report(out, found)
+    keep(out, found)
 
 
 def demo_command(

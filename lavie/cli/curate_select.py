@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from ..console import make_console
-from .curate_common import Changes, ConfigFile, Out, settings
+from .curate_common import Changes, ConfigFile, Out
 from .tables import print_counts
 
 if TYPE_CHECKING:
@@ -33,19 +33,22 @@ def select_command(
     flow_mean >= 0.0003, no overlay, text_area <= 0.02, aesthetic_mean >= 4, no duplicate, words >= 3,
     clip_score >= 0.2; of these, what has not been measured is left out, and named.
     """
+    from ..config.curate import keep, load_curate
     from ..config.curate_select import SelectConfig
     from ..config.load import read_yaml, validate
     from ..curation.films import read_films
     from ..curation.select.select import FOLDER, SELECTION, select
 
-    read_films(out)  # before the settings are kept
+    read_films(out)  # what is no curation is named as such
     given: dict[str, Any] = {}
     cleared = []
     if rules is not None:  # they take the place of those last used, with whatever changed them
         given, cleared = read_yaml(rules, SelectConfig), ["select.rules=null", "select.min_side=null"]
         validate(SelectConfig, given, str(rules))
-    found = settings(out, config, cleared, {"select": given | ({} if min_side is None else {"min_side": min_side})})
+    given |= {} if min_side is None else {"min_side": min_side}
+    found = load_curate(out, config, cleared, {"select": given})
     funnel = select(out, found.select)
+    keep(out, found)
     console = make_console()
     print_funnel(console, funnel)
     console.print(str(out / FOLDER / SELECTION), soft_wrap=True)
@@ -61,13 +64,16 @@ def quality_command(
 
     At or above the 80th percentile in aesthetic_min and clip_score, at most 2 of a film, categories filled evenly.
     """
+    from ..config.curate import keep, load_curate
     from ..curation.films import read_films
     from ..curation.select.quality import QUALITY, choose_quality
     from ..curation.select.select import FOLDER
 
-    read_films(out)  # before the settings are kept
-    found = settings(out, config, changes, {"quality": {"count": count}}).quality
+    read_films(out)  # what is no curation is named as such
+    every = load_curate(out, config, changes or (), {"quality": {"count": count}})
+    found = every.quality
     quality = choose_quality(out, found)
+    keep(out, every)
     rows = [("selected", quality.selected)]
     rows += [(f"of these without a value in {name}", number) for name, number in quality.without.items() if number]
     limits = ", ".join(f"{name} >= {limit:.4g}" for name, limit in quality.thresholds.items())

@@ -17,7 +17,7 @@ from ..data.prepare.walk import walk
 from ..data.shards.index_file import Rejected
 from ..errors import ConfigError, DataError
 from ..files import replacing, sha256_of
-from .table import make_table, read_table, text_hash, write_table
+from .table import make_table, naming, text_hash, write_table
 
 UNIT_SECONDS = 90 * 60.0
 """Most seconds of film in a unit: minutes of work for one core, so that a lost one costs little and few files are made.
@@ -110,17 +110,18 @@ def read_films(out: Path) -> FilmList:
 
     Raises:
         ConfigError: there is none.
+        DataError: it is damaged.
     """
     from .table import arrow
 
     path = out / "films.parquet"
     if not path.is_file():
         raise ConfigError(f"OUT {out}: no films.parquet: `lavie curate scan SRC {out}` comes first")
-    metadata = arrow().parquet.read_schema(path).metadata or {}
-    if SRC not in metadata:
-        raise DataError(f"{path}: no list of films")
-    rows = read_table(path).to_pylist()
-    return FilmList(Path(metadata[SRC].decode("utf-8", "surrogateescape")), tuple(Film(**row) for row in rows))
+    remedy = f"remove it, and `lavie curate scan SRC {out}` lists the films again, in new units"
+    with naming(path, "no list of films", remedy):
+        src = arrow().parquet.read_schema(path).metadata[SRC]
+        rows = arrow().parquet.ParquetFile(path).read([field.name for field in fields(Film)]).to_pylist()
+        return FilmList(Path(src.decode("utf-8", "surrogateescape")), tuple(Film(**row) for row in rows))
 
 
 def list_films(
@@ -140,7 +141,7 @@ def list_films(
             LEAST_UNIT_SECONDS and UNIT_SECONDS.
 
     Raises:
-        ConfigError: `src` is no folder, or `out` holds the films of another one.
+        ConfigError: `src` is no folder or has no film, or `out` holds the films of another one.
     """
     if not src.is_dir():
         raise ConfigError(f"SRC {src}: no such folder")
@@ -168,6 +169,10 @@ def list_films(
         else:
             facts = entry.stat()
             found.append(Film("", entry.relative_to(src).as_posix(), facts.st_size, facts.st_mtime_ns, 0.0))
+    if not found and before is None:
+        what = ", ".join(f"{count} times {kind}" for kind, count in sorted(passed.items()))
+        what = what or ", ".join(f"{item.name}: {item.reason}" for item in rejected[:3]) or "it is empty"
+        raise ConfigError(f"SRC {src} has no film ({what}): wanted files that end in .{', .'.join(sorted(SUFFIXES))}")
     now = {film.film: film for film in found}
     new = [film for film in found if film.film not in old]
     changed = [name for name in now.keys() & old.keys() if not _same(now[name], old[name])]

@@ -60,6 +60,9 @@ def look_at_clips(
         only: the names of the clips that are looked at. Default: None, all.
         grey_width: pixels across of grey pictures. Default: None, pictures in colour, at most LARGEST.
         decoders: processes that decode.
+
+    Raises:
+        DataError: the clips on the disk are missing or damaged; that says nothing of the films, so no clip is refused.
     """
     rows = [row for row in unit.read("cut").to_pylist() if only is None or row["clip"] in only]
     free: SimpleQueue[Sandbox] = SimpleQueue()
@@ -70,10 +73,10 @@ def look_at_clips(
 
         def look(row: dict[str, Any]) -> Look:
             """Decode what is wanted of one clip."""
+            data, indices = unit.clip_bytes(row), [int(i) for i in wanted(row["frames"])]
             sandbox = free.get()
             try:
-                indices = [int(i) for i in wanted(row["frames"])]
-                found = sandbox.call(read_pictures, unit.clip_bytes(row), indices, row["frames"], grey_width)
+                found = sandbox.call(read_pictures, data, indices, row["frames"], grey_width)
                 return Look(row, found, None)
             except DataError as error:
                 return Look(row, None, Rejected(row["clip"], "cannot be decoded", f"{row['film']}: {error}"))

@@ -1,15 +1,19 @@
 """Bringing the columns of a stage up to date: what is out of date is found, done by an engine, and counted."""
 
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config.base import Strict
+from ..data.shards.index_file import Rejected
 from .engine.base import Engine
 from .films import FilmList, read_films
 from .partial import sweep
 from .perform import Result, Task, perform
 from .stage import Stage, find_stage, lacking, standings
+from .table import rejected_path
 from .unit import Unit, units_of
 
 Progress = Callable[[int, int | None], None]
@@ -31,6 +35,12 @@ class StageReport:
     """The stages that they wait for."""
     failed: dict[str, str] = field(default_factory=dict)
     """Units that could not be done, each with the reason; the next call tries them again."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Films or clips that were refused in the units that were done now, by the reason."""
+    examples: dict[str, str] = field(default_factory=dict)
+    """For each reason, the first that was refused, and what is wrong with it."""
+    refused_before: int = 0
+    """Films or clips that were refused in the units that were up to date."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,7 @@ def run_stage(
     report = StageReport(stage.name, len(units))
     found = standings(stage, config, units)
     waiting = [one.unit for one in found if one.wanted is None]
+    report.refused_before = sum(one.made.rejected for one in found if one.done and one.made is not None)
     report.waiting, report.lacking = tuple(unit.name for unit in waiting), lacking(stage, config, waiting)
     tasks = _tasks(place, stage, config, [one.unit for one in found if one.wanted is not None and not one.done])
     for done, (task, result, death) in enumerate(engine.map(perform, tasks, gpu=stage.gpu), start=1):
@@ -84,6 +95,8 @@ def run_stage(
             report.failed[task.unit or "all units"] = outcome.error
         else:
             report.done += 1 if task.unit else len(units)
+            for unit in units if task.unit is None else [unit for unit in units if unit.name == task.unit]:
+                _count_refused(report, rejected_path(out, stage.name, unit.name))
         progress(done, len(tasks))
     sweep(out)
     return report
@@ -103,6 +116,16 @@ def stage_status(out: Path, place: str, config: Strict, films: FilmList) -> Stag
         sum(one.rows for one in there),
         sum(one.rejected for one in there),
     )
+
+
+def _count_refused(report: StageReport, path: Path) -> None:
+    """Add to a report what was refused of a unit."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        item = Rejected(**json.loads(line))
+        report.refused[item.reason] += 1
+        report.examples.setdefault(item.reason, f"{item.name}: {item.detail}")
 
 
 def _tasks(place: str, stage: Stage, config: Strict, units: Sequence[Unit]) -> list[Task]:

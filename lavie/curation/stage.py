@@ -11,7 +11,7 @@ from ..config.base import Strict
 from ..config.curate_score import SCORER
 from ..data.shards.index_file import Rejected
 from .films import films_hash, texts_hash
-from .table import Made, columns_path, read_made, text_hash
+from .table import Made, columns_path, read_made, side_path, text_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,6 +60,8 @@ class Stage:
     """What makes the columns of all units at once, in place of `work`; for a stage that compares clips of all films."""
     identity: Callable[[Any], dict[str, Any]] = _all_settings
     """What of the settings decides the values. A stage that reads a file puts its hash in place of its name."""
+    side: tuple[str, ...] = ()
+    """The kinds of files, of `table.SIDE`, that it writes beside the columns: without one, a unit is not done."""
     gpu: bool = False
     """Whether it runs a network that wants a GPU where there is one."""
 
@@ -131,10 +133,13 @@ def standings(stage: Stage, config: Strict, units: "Sequence[Unit]") -> list[Sta
             inputs[name] = text_hash(hashes) if stage.whole else str(hashes[0][1])
         return Made(stage.name, stage.version, identity, inputs)
 
+    def whole(unit: "Unit") -> Made | None:
+        """Return what the columns of a unit were made of, None where they or a file beside them are missing."""
+        there = all(side_path(unit.out, kind, unit.name).is_file() for kind in stage.side)
+        return made(unit.out, stage.name, unit.name) if there else None
+
     of_all = wanted(*units) if stage.whole else None
-    return [
-        Standing(unit, of_all if stage.whole else wanted(unit), made(unit.out, stage.name, unit.name)) for unit in units
-    ]
+    return [Standing(unit, of_all if stage.whole else wanted(unit), whole(unit)) for unit in units]
 
 
 def lacking(stage: Stage, config: Strict, units: "Sequence[Unit]") -> tuple[str, ...]:

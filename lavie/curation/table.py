@@ -13,7 +13,10 @@ OUT/cache/                           what is read fast, made of the rest; it may
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,20 +115,32 @@ class Made:
         return other is not None and mine == (other.stage, other.version, other.config, other.inputs)
 
 
+@contextmanager
+def naming(path: Path, what: str, remedy: str = "remove it, and what made it makes it again") -> Iterator[None]:
+    """Raise DataError, which says what a file is not and what to do, where it cannot be read as parquet.
+
+    What the system says of it, that it is missing or may not be read, is raised as it is.
+    """
+    try:
+        yield
+    except (arrow().ArrowException, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DataError(f"{path}: {what} ({' '.join(str(error).split())}); {remedy}") from None
+
+
 def read_made(path: Path) -> Made | None:
     """Return what the metadata of a file of columns says; None where there is no such file.
 
     Raises:
         DataError: it is no file of columns.
     """
-    pa = arrow()
     try:
-        schema = pa.parquet.read_schema(path, memory_map=False)
-        return Made(**json.loads(schema.metadata[META]))
+        with naming(path, "no columns of a curation", "remove it, and its unit is done again"):
+            schema = arrow().parquet.read_schema(path, memory_map=False)
+            return Made(**json.loads(schema.metadata[META]))
     except FileNotFoundError:
         return None
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: no columns of a curation ({error}); remove it, and its unit is done again") from None
 
 
 def write_table(path: Path, table: "pa.Table", metadata: Mapping[bytes, bytes]) -> None:
@@ -139,16 +154,14 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
     Raises:
         DataError: the file is missing, or is no such table.
     """
-    pa = arrow()
     try:
-        file = pa.parquet.ParquetFile(path, memory_map=False)
-        if columns is not None and (missing := [name for name in columns if name not in file.schema_arrow.names]):
-            raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}")
-        return file.read(None if columns is None else list(columns)).replace_schema_metadata(None)
+        with naming(path, "no table"):
+            file = arrow().parquet.ParquetFile(path, memory_map=False)
+            if columns is not None and (missing := [name for name in columns if name not in file.schema_arrow.names]):
+                raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}")
+            return file.read(None if columns is None else list(columns)).replace_schema_metadata(None)
     except FileNotFoundError:
         raise DataError(f"{path}: missing: the stage of this name is not done for this unit") from None
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: no table: {error}; remove it, and its unit is done again") from None
 
 
 def content_hash(table: "pa.Table", files: Sequence[tuple[str, str]] = ()) -> str:
@@ -212,14 +225,33 @@ class Frames(Mapping[str, Mapping[str, np.ndarray]]):
     """The arrays of a unit by film and name, read when they are asked for."""
 
     def __init__(self, path: Path) -> None:
-        """Open a file of `save_arrays`."""
-        self._file = np.load(path, allow_pickle=False)
-        self._films = {film: i for i, film in enumerate(json.loads(self._file["films"].tobytes()))}
+        """Open a file of `save_arrays`.
+
+        Raises:
+            DataError: it is missing or damaged, here or when the arrays of a film are read.
+        """
+        self._path = path
+        with self._named():
+            self._file = np.load(path, allow_pickle=False)
+            self._films = {film: i for i, film in enumerate(json.loads(self._file["films"].tobytes()))}
 
     def __getitem__(self, film: str) -> dict[str, np.ndarray]:
         """Return all arrays of one film."""
         head = f"{self._films[film]}."
-        return {name.removeprefix(head): self._file[name] for name in self._file.files if name.startswith(head)}
+        names = [name for name in self._file.files if name.startswith(head)]
+        with self._named():
+            return {name.removeprefix(head): self._file[name] for name in names}
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Raise DataError with the file's name where it cannot be read."""
+        remedy = "and `lavie curate scan` makes it again"
+        try:
+            yield
+        except FileNotFoundError:
+            raise DataError(f"{self._path}: missing: {remedy.removeprefix('and ')}") from None
+        except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{self._path}: damaged: {error}; remove it, {remedy}") from None
 
     def __iter__(self) -> Any:
         """Iterate over the films, in their order."""

@@ -1,11 +1,13 @@
 """A unit as a stage sees it: its films, the columns that earlier stages made of it, and its place for files."""
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import DataError
 from .films import Film, FilmList
 from .table import SIDE, Frames, columns_path, read_table, side_path
 
@@ -39,20 +41,37 @@ class Unit:
         return read_table(columns_path(self.out, stage, self.name), columns)
 
     def frames(self) -> Frames:
-        """Return the values of every decoded frame, by film and by name; the caller's stage reads "scan"."""
+        """Return the values of every decoded frame, by film and by name; the caller's stage reads "scan".
+
+        Raises:
+            DataError: they are missing or damaged.
+        """
         return Frames(side_path(self.out, "frames", self.name))
 
     def clip_bytes(self, row: Mapping[str, Any]) -> bytes:
         """Return the file of a clip; the caller's stage reads "cut".
 
         Args:
-            row: its `offset` and `bytes` in the unit's tar, as `cut` has them.
+            row: its `clip`, its `offset` and `bytes` in the unit's tar, and its `sha256`, as `cut` has them.
+
+        Raises:
+            DataError: the tar is missing, or the bytes are not those that were cut.
         """
-        descriptor = os.open(side_path(self.out, "clips", self.name), os.O_RDONLY | os.O_CLOEXEC)
+        path = side_path(self.out, "clips", self.name)
+        remedy = f"`lavie curate cut {self.out}` makes the same clips again"
         try:
-            return os.pread(descriptor, row["bytes"], row["offset"])
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise DataError(f"{path}: missing: {remedy}") from None
+        try:
+            data = os.pread(descriptor, row["bytes"], row["offset"])
         finally:
             os.close(descriptor)
+        if hashlib.sha256(data).hexdigest() != row["sha256"]:
+            raise DataError(
+                f"{path}: clip {row['clip']} of unit {self.name} is not as it was cut: remove the file, and {remedy}"
+            )
+        return data
 
     def partial(self, kind: str, suffix: str = "") -> Path:
         """Return where to write a file that lies at OUT/<kind>/<unit><suffix> when the unit is done.

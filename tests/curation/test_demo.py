@@ -14,6 +14,7 @@ from lavie.data.check.check import check
 from lavie.data.prepare.scan import index_shard
 from lavie.data.shards.index_file import Sample, index_path, read_header, read_index
 from lavie.errors import ConfigError
+from tests.doc_pages import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +117,16 @@ def test_each_clip_has_the_caption_of_its_shot(place):
 def test_the_page_tells_of_it(place):
     text = (place / "out/report/index.html").read_text()
     assert "triangles/damaged.mp4" in text and "Vimeo25M (paper)" in text
+
+
+def test_docs_name_all_that_lies_there(place):
+    page = (ROOT / "docs/curation.md").read_text().split("## What lies where")[1].split("## ")[0]
+    names = {f"{path.name}/" if path.is_dir() else path.name for path in (place / "out").iterdir()}
+    assert not {name for name in names if f"| `{name}" not in page}
+    for folder in ("select", "report"):
+        line = next(line for line in page.splitlines() if line.startswith(f"| `{folder}/`"))
+        files = [path.name for path in (place / "out" / folder).iterdir() if path.suffix != ".png"]
+        assert not [name for name in files if f"`{name}`" not in line]
 
 
 def test_another_threshold_decodes_nothing(place):

@@ -137,4 +137,4 @@ def _row(film: Mapping[str, Any], shot: Shot, clip: Clip, times: np.ndarray, tar
     }
 
 
-CUT = Stage("cut", 1, ("scan",), CutConfig, COLUMNS, work=work)
+CUT = Stage("cut", 1, ("scan",), CutConfig, COLUMNS, work=work, side=("clips",))

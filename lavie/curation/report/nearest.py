@@ -72,7 +72,7 @@ class Pictures:
     def _read(self, unit: str, clip: str) -> Image.Image | None:
         """Decode the middle frame of a clip."""
         if unit not in self._rows:
-            rows = self._units[unit].read("cut", ["clip", "offset", "bytes", "frames"]).to_pylist()
+            rows = self._units[unit].read("cut", ["clip", "offset", "bytes", "sha256", "frames"]).to_pylist()
             self._rows[unit] = {row["clip"]: row for row in rows}
         row = self._rows[unit].get(clip)
         if row is None:  # cut anew since it was selected

@@ -81,4 +81,4 @@ def work(unit: Unit, config: ScanConfig) -> Done:
     return Done({name: [row[name] for row in rows] for name in COLUMNS}, rejected)
 
 
-SCAN = Stage("scan", 2, ("films",), ScanConfig, COLUMNS, work=work)
+SCAN = Stage("scan", 2, ("films",), ScanConfig, COLUMNS, work=work, side=("frames",))

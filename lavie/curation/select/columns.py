@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...config.curate_score import SCORER
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError
 from ..score.plugins import installed_scorers
 from ..stage import STAGES, find_stage
-from ..table import META, Made, arrow, arrow_type, columns_path
+from ..table import META, Made, arrow, arrow_type, columns_path, naming
 from .rules import DERIVED
 
 if TYPE_CHECKING:
@@ -116,12 +116,11 @@ def _read(path: Path, names: Iterable[str]) -> tuple["pa.Table", Made] | None:
     """Return columns and what they were made of; None where the file is missing, or is too old to have them."""
     pa = arrow()
     try:
-        source: Any = pa.py_buffer(path.read_bytes()) if path.stat().st_size <= SMALL else str(path)
-        file = pa.parquet.ParquetFile(source, memory_map=False)
-        own = Made(**json.loads(file.metadata.metadata[META]))
-        table = file.read(names := list(names), use_threads=False).replace_schema_metadata(None)
-        return (table, own) if table.num_columns == len(names) else None
+        with naming(path, "no columns of a curation", "remove it, and its unit is done again"):
+            source: Any = pa.py_buffer(path.read_bytes()) if path.stat().st_size <= SMALL else str(path)
+            file = pa.parquet.ParquetFile(source, memory_map=False)
+            own = Made(**json.loads(file.metadata.metadata[META]))
+            table = file.read(names := list(names), use_threads=False).replace_schema_metadata(None)
+            return (table, own) if table.num_columns == len(names) else None
     except FileNotFoundError:
         return None
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: no columns of a curation ({error}); remove it, and its unit is done again") from None

@@ -19,7 +19,7 @@ from ...config.curate_shards import ShardsConfig
 from ...errors import ConfigError, DataError
 from ...files import replacing
 from ..films import read_films
-from ..table import META, arrow, columns_path, content_hash, make_table, read_table
+from ..table import META, arrow, columns_path, content_hash, make_table, naming, read_table
 from ..unit import Unit, units_of
 
 if TYPE_CHECKING:
@@ -127,13 +127,11 @@ def make_plan(out: Path, selection: Path, dest: Path, config: ShardsConfig) -> P
 
 def plan_hash(dest: Path) -> str | None:
     """Return the hash of the plan in a folder, None if there is none. Raises DataError for a file that is no plan."""
-    pa = arrow()
     try:
-        return json.loads(pa.parquet.read_schema(dest / PLAN).metadata[META])["content"]
+        with naming(dest / PLAN, "no plan of shards", "delete it"):
+            return json.loads(arrow().parquet.read_schema(dest / PLAN).metadata[META])["content"]
     except FileNotFoundError:
         return None
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{dest / PLAN}: no plan of shards ({error}); delete it") from None
 
 
 def read_plan(dest: Path) -> list[Shard]:

@@ -1,7 +1,6 @@
 """The writing of planned shards by an engine: each appears whole, and one that is there is not written again."""
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -12,14 +11,16 @@ from ...config.curate_shards import ShardsConfig
 from ...data.media.decode import MediaInfo
 from ...data.prepare.pack_record import shard_path
 from ...data.prepare.writer import ShardWriter
-from ...data.shards.index_file import index_path
+from ...data.shards.index_file import index_path, read_header
 from ...errors import ConfigError, DataError, LavieError
 from ..engine.base import Engine
 from ..films import read_films
 from ..partial import partial_folder, sweep
-from ..unit import Unit, units_of
+from ..unit import units_of
 from .plan import Shard, make_plan, plan_hash, read_plan, read_shard
 
+OWN = ("table", "frames", "clips", "rejected", "partial", "cache", "select", "report")
+"""Folders in OUT that are the curation's own."""
 Progress = Callable[[int, int | None], None]
 """A listener, called with the number of shards done and of all that are missing."""
 
@@ -77,13 +78,7 @@ def write_shards(
         DataError: the selection is out of date.
     """
     out, dest = out.resolve(), dest.resolve()
-    if dest == out:
-        raise ConfigError(f"DEST is OUT {out}: give a folder of its own to the shards, as data/curated")
-    before = plan_hash(dest)
-    if before is None and (foreign := sorted(dest.glob("*.tar"))):
-        raise ConfigError(
-            f"DEST {dest} holds {foreign[0].name}, which no plan of a curation tells of: give another folder"
-        )
+    before = check_dest(out, read_films(out).src, dest)
     if overwrite or before is None:
         plan = make_plan(out, selection, dest, config)
     else:
@@ -101,7 +96,7 @@ def write_shards(
     tasks = [
         ShardTask(str(out), str(dest), plan.content, shard.grade, shard.number, shard.group)
         for shard in shards
-        if not index_path(shard_path(dest / shard.grade, shard.number)).is_file()
+        if not _whole(shard_path(dest / shard.grade, shard.number))
     ]
     for done, (task, error, death) in enumerate(engine.map(write_shard, tasks), start=1):
         if error or death:
@@ -111,6 +106,34 @@ def write_shards(
         progress(done, len(tasks))
     sweep(dest)
     return report
+
+
+def check_dest(out: Path, src: Path, dest: Path) -> str | None:
+    """Return the hash of the plan in the folder of the shards, None if there is none.
+
+    Args:
+        out: the folder of the curation.
+        src: the folder of its films.
+        dest: the folder of the shards, which need not be there.
+
+    Raises:
+        ConfigError: it holds something else, or is a folder of the curation's or the films' own.
+        DataError: its plan is damaged.
+    """
+    out, src, dest = out.resolve(), src.resolve(), dest.resolve()
+    advice = "give a folder of its own to the shards, as data/curated"
+    if dest in (out, src):
+        raise ConfigError(f"DEST is {'OUT' if dest == out else 'SRC'} {dest}: {advice}")
+    if dest.is_relative_to(out) and (part := dest.relative_to(out).parts[0]) in OWN:
+        raise ConfigError(f"DEST {dest} lies in OUT/{part}, which the curation writes itself: {advice}")
+    if dest.exists() and not dest.is_dir():
+        raise ConfigError(f"DEST {dest} is no folder: {advice}")
+    before = plan_hash(dest)
+    if before is None and (foreign := sorted(dest.glob("*.tar"))):
+        raise ConfigError(
+            f"DEST {dest} holds {foreign[0].name}, which no plan of a curation tells of: give another folder"
+        )
+    return before
 
 
 def write_shard(task: ShardTask) -> str:
@@ -126,7 +149,7 @@ def _write(task: ShardTask) -> None:
     """Write one shard."""
     out, dest = Path(task.out), Path(task.dest)
     final = shard_path(dest / task.grade, task.number)
-    if index_path(final).is_file():
+    if _whole(final):
         return
     if plan_hash(dest) != task.plan:
         raise DataError(f"{dest}: its plan was replaced while shards were written: the same command goes on")
@@ -146,7 +169,9 @@ def _write(task: ShardTask) -> None:
                     row["codec"],
                     tuple(row["remarks"]),
                 )
-                writer.add(row["clip"], _clip(units[row["unit"]], row), info, row["caption"], json.loads(row["notes"]))
+                writer.add(
+                    row["clip"], units[row["unit"]].clip_bytes(row), info, row["caption"], json.loads(row["notes"])
+                )
         [written] = writer.shards
         final.parent.mkdir(parents=True, exist_ok=True)
         # The index says that the shard is whole, so it comes last.
@@ -154,15 +179,13 @@ def _write(task: ShardTask) -> None:
         os.replace(index_path(written), index_path(final))
 
 
-def _clip(unit: Unit, row: dict) -> bytes:
-    """Return the bytes of a clip. Raises DataError if they are not those that were cut."""
-    data = unit.clip_bytes(row)
-    if hashlib.sha256(data).hexdigest() != row["sha256"]:
-        raise DataError(
-            f"clip {row['clip']} of unit {unit.name} is not as it was cut: remove clips/{unit.name}.tar and "
-            f"table/cut/{unit.name}.parquet below {unit.out}, and cut again"
-        )
-    return data
+def _whole(tar: Path) -> bool:
+    """Return whether a shard and its index are there, the shard as long as the index says."""
+    index = index_path(tar)
+    try:
+        return index.is_file() and tar.is_file() and tar.stat().st_size == read_header(index).tar_bytes
+    except DataError:  # the index is damaged: the shard is written again
+        return False
 
 
 def _clear(dest: Path) -> None:

@@ -202,3 +202,13 @@ def test_without_a_selection_the_command_that_makes_it_is_named(out, tmp_path):
     selection(out).unlink()
     with pytest.raises(ConfigError, match="lavie curate select"):
         write_shards(out, selection(out), tmp_path / "shards", ShardsConfig(), Here())
+
+
+def test_a_shard_that_was_lost_is_written_again(out, tmp_path):
+    chosen, dest = selection(out), tmp_path / "shards"
+    write_shards(out, chosen, dest, ShardsConfig(), Here())
+    whole = (dest / "00000.tar").read_bytes()
+    for damage in (lambda tar: tar.unlink(), lambda tar: tar.write_bytes(whole[:1000])):
+        damage(dest / "00000.tar")
+        assert write_shards(out, chosen, dest, ShardsConfig(), Here()).written == 1
+        assert (dest / "00000.tar").read_bytes() == whole
