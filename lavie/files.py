@@ -9,6 +9,9 @@ from pathlib import Path
 
 from .errors import ConfigError
 
+LONGEST_NAME = 255
+"""Bytes of a file's name, on the usual file systems."""
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -32,8 +35,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def _partial(path: Path) -> Path:
-    """Return this process's own name beside a path."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
+    """Return this process's own name beside a path; where that would be too long, a hash stands for the path's name."""
+    own, name = f".{socket.gethostname()}-{os.getpid()}.partial", path.name
+    if len(os.fsencode(f".{name}{own}")) > LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    return path.with_name(f".{name}{own}")
 
 
 def sha256_of(path: str | Path) -> str:
@@ -87,7 +93,7 @@ def require_writable(*targets: str | Path) -> None:
         if not folder.is_dir():
             raise ConfigError(f"{target}: {folder} is no folder: give another place")
         attempt = folder / _partial(target).name
-        for name in (attempt.name, *(parent.name for parent in parents[: parents.index(folder)])):
+        for name in (target.name, *(parent.name for parent in parents[: parents.index(folder)])):
             if len(os.fsencode(name)) > os.pathconf(folder, "PC_NAME_MAX"):
                 raise ConfigError(
                     f"{target} cannot be written: the name {name[:20]}... is too long: give another place"

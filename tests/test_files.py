@@ -20,6 +20,18 @@ def test_a_file_is_replaced_when_it_is_whole(tmp_path):
     assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("name", ("x" * 255, "ä" * 127))
+def test_the_longest_names_can_be_written_on_any_host(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("socket.gethostname", lambda: "node-0123." * 6)
+    require_writable(tmp_path / name)
+    with replacing(tmp_path / name) as one, replacing(tmp_path / f"y{name[1:]}") as other:
+        assert one != other
+        one.write_text("1")
+        other.write_text("2")
+    assert (tmp_path / name).read_text() == "1" and (tmp_path / f"y{name[1:]}").read_text() == "2"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_failure_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
@@ -94,7 +106,7 @@ def test_a_file_may_be_written_where_folders_are_still_to_be_made_and_the_questi
         ("broken/a.json", r"a\.json: .*broken is no folder"),
         ("/proc/a.json", r"/proc/a\.json cannot be written: "),
         ("/proc/deep/a.json", r"/proc/deep/a\.json cannot be written: "),
-        ("x" * 240 + ".json", "the name .* is too long"),
+        ("x" * 251 + ".json", "the name .* is too long"),
         ("x" * 300 + "/a.json", r"the name x{20}\.\.\. is too long"),
     ),
 )

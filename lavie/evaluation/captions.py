@@ -168,7 +168,7 @@ def draw_msrvtt(path: Path, seed: int) -> list[Sentence]:
 def _sentence(row: Any) -> Sentence:
     """Return a sentence of an annotation. Raises KeyError, TypeError or ValueError where it is none."""
     video, number, caption = row["video_id"], row["sen_id"], row["caption"]
-    if not isinstance(video, str) or not re.fullmatch(r"\w[\w.-]*", video):
+    if not isinstance(video, str) or not re.fullmatch(r"\w[\w.-]{0,99}", video):
         raise ValueError(f"video_id {video!r:.60}: wanted a name such as video7010")
     if not isinstance(caption, str) or not caption.strip():
         raise ValueError(f"caption {caption!r:.60} of {video}: wanted a text")

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, field_validator
 from ..config.base import Strict
 from ..distributed import barrier, is_main, rank, world_size
 from ..errors import ConfigError
-from ..files import replacing
+from ..files import LONGEST_NAME, replacing
 from ..run_folder import PROMPTS
 from .sampler import Progress
 from .settings import BaseSettings, arguments
@@ -43,6 +43,8 @@ class Job(Strict):
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\0" in name or path.suffix not in (".mp4", ".png"):
             raise ValueError(f"{name!r}: wanted a relative path that ends in .mp4 or .png")
+        if any(len(part.encode("utf-8", "surrogatepass")) > LONGEST_NAME for part in path.parts):
+            raise ValueError(f"{name[:40]!r}...: file systems take names of {LONGEST_NAME} bytes")
         return name
 
 
@@ -108,7 +110,7 @@ def draw(
     """
     record = json.loads(json.dumps({"settings": settings.model_dump(mode="json"), "weights": weights}))
     place = out / SETTINGS
-    known = json.loads(place.read_text(encoding="utf-8")) if place.exists() else None
+    known = _record(place)
     there = [job for job in jobs if (out / job.name).exists()]
     listed = _listed(out / PROMPTS) if known == record else {}
     stale = [job for job in there if known != record or job.model_dump() != listed.get(job.name, job.model_dump())]
@@ -147,12 +149,20 @@ def draw(
     return len(share)
 
 
+def _record(path: Path) -> Any:
+    """Return what a settings.json holds; None where there is none. Raises ConfigError for junk."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: no settings of samples that can be read: {error}: another --out") from None
+
+
 def _listed(path: Path) -> dict[str, dict[str, Any]]:
     """Return the entries of a prompts.jsonl by name; none where there is no such file. Raises ConfigError for junk."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
         return {entry["name"]: entry for entry in map(json.loads, filter(str.strip, lines))}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path}: no list of samples that can be read: {error}: another --out") from None
 
 

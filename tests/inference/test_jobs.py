@@ -37,6 +37,7 @@ def test_jobs_come_back_as_they_were_written(tmp_path):
         ('{"prompt": "a", "name": "../x.mp4", "index": 0}', "line 1: name: .*wanted a relative path"),
         ('{"prompt": "a", "name": "/x.mp4", "index": 0}', "wanted a relative path"),
         ('{"prompt": "a", "name": "x.avi", "index": 0}', "ends in .mp4 or .png"),
+        (f'{{"prompt": "a", "name": "d/{"x" * 252}.mp4", "index": 0}}', "file systems take names of 255 bytes"),
         ('{"prompt": "a", "name": "x.mp4"}', "line 1: index: Field required"),
         ('{"prompt": "a", "name": "x.mp4", "index": -1}', "index"),
         ('{"prompt": "a", "name": "x.mp4", "index": 0, "seed": 1}', "seed"),
@@ -55,6 +56,13 @@ def test_a_list_that_is_not_there_or_no_text_is_refused(tmp_path):
     for name in ("none.jsonl", "x.jsonl"):
         with pytest.raises(ConfigError, match=f"--jobs .*{name}: cannot be read"):
             read_jobs(tmp_path / name)
+
+
+@pytest.mark.parametrize("text", ("{", "\ufeff{}", "[" * 9000))
+def test_settings_that_cannot_be_read_are_named(tmp_path, text):
+    (tmp_path / "settings.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"settings\.json: no settings of samples that can be read"):
+        draw(Sampler(), JOBS, tmp_path, settings(), weights="w")
 
 
 def test_each_job_is_drawn_once_by_its_own_noise(tmp_path):

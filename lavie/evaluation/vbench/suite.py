@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ...files import LONGEST_NAME
 from ...inference.jobs import Job
 from ..json_text import parse_json
 from .dimensions import DIMENSIONS
@@ -21,8 +22,6 @@ SAMPLES = 5
 """Clips of each prompt that VBench scores."""
 FLICKER_SAMPLES = 25
 """Clips to draw of each prompt of temporal flickering."""
-LONGEST_NAME = 255
-"""Bytes of a file name, on the usual file systems."""
 KNOWN = {"5dd2de80ee43cda750b2b72ea7023657c0b90d3702041c7e4608c65dbe50dccd": "vbench 0.1.5"}
 """The SHA-256 of the whole of VBench's prompts, as a release has them."""
 
