@@ -100,7 +100,11 @@ def find_films(src: Path, out: Path) -> None:
         listed = list_films(src, out, lambda path: film_seconds(path, sandbox))
     rows = [("films", len(listed.list.films)), ("new", listed.new), ("units", len(listed.list.units))]
     rows += [("changed since, to be done again", len(listed.changed))] if listed.changed else []
-    rows += [("gone since, what was made of them stays", len(listed.gone))] if listed.gone else []
+    rows += (
+        [("gone since; what was made of them stays until their unit is done again", len(listed.gone))]
+        if listed.gone
+        else []
+    )
     rows += [(f"passed over: {what}", count) for what, count in sorted(listed.passed.items())]
     console = make_console()
     print_counts(console, rows, title=str(out))

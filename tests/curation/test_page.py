@@ -1,5 +1,6 @@
 """docs/curation.md says what the code does: its columns, rules, splitters, captioners and settings."""
 
+import csv
 import re
 
 import pytest
@@ -71,6 +72,14 @@ def test_numbers_of_the_defaults():
     defaults = CurateConfig()
     assert f"{100 * defaults.dedup.distance:g} % of their bits" in text
     assert f"{defaults.quality.percentile:g}th percentile" in text and f"--count {defaults.quality.count}" in text
+
+
+def test_rates_are_those_that_were_measured():
+    with (ROOT / "lavie/bench/results-curation.csv").open(newline="", encoding="utf-8") as file:
+        measured = [float(row["rate"]) for row in csv.DictReader(file)]
+    for what, *rates in rows("How fast it is"):
+        places = 1 if "." in rates[0] else 0
+        assert all(float(rate) in {round(value, places) for value in measured} for rate in rates), what
 
 
 @pytest.mark.parametrize("block", [b for b in blocks(PAGE) if b.language == "yaml"], ids=lambda b: str(b.line))

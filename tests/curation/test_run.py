@@ -8,18 +8,11 @@ from lavie.curation.engine.local import LocalEngine
 from lavie.curation.films import list_films
 from lavie.curation.run import run_stage
 from lavie.curation.table import read_table
+from tests.curation.here import Here
 from tests.curation.toy import STAGES, ToyConfig, films
 
 UNIT = 6.0
 """Seconds of film in a unit of the toy films, by their size."""
-
-
-class Here:
-    """An engine that does everything in this process."""
-
-    def map(self, work, items, *, gpu=False):
-        for item in items:
-            yield item, work(item), ""
 
 
 def listed(src, out):

@@ -15,7 +15,7 @@ def walk(src: Path) -> Iterator[Path | Rejected | Passed]:
     1. Links to folders are followed. Each folder is read once, at its own place if it lies below `src`, so that loops
        end; a further way to it is passed over and named.
     2. Links that lead nowhere, folders that cannot be read, and names that are no UTF-8 are rejected.
-    3. Files of the operating system are passed over.
+    3. Files of the operating system are passed over, and pipes, sockets and devices.
     """
     yield from _below(src, src, {src.resolve()})
 
@@ -37,8 +37,7 @@ def _below(folder: Path, src: Path, read: set[Path]) -> Iterator[Path | Rejected
         elif entry.is_symlink() and not path.exists():
             yield Rejected(name, "broken link", f"leads to {os.readlink(path)}, which is not there")
         elif not path.is_dir():
-            if path.is_file():
-                yield path
+            yield path if path.is_file() else Passed(name, "neither file nor folder")
         else:
             # A linked folder that lies below `src` itself will be read, or was, at its own place.
             real = path.resolve()

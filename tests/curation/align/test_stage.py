@@ -11,18 +11,11 @@ from lavie.config.curate_score import ClipConfig
 from lavie.curation.run import run_stage
 from lavie.curation.table import read_table
 from lavie.data.media.decode import decode_frames
+from tests.curation.here import Here
 from tests.curation.made_cut import MadeClip, made_units, make_cut, moving
 from tests.evaluation.tiny_clip import CONTEXT, write_clip, write_tokenizer
 
 pytest.importorskip("pyarrow")
-
-
-class Here:
-    """An engine that does everything in this process."""
-
-    def map(self, work, items, *, gpu=False):
-        for item in items:
-            yield item, work(item), ""
 
 
 def align(out: Path, model: Path | None, tokenizer: Path | None = None):

@@ -18,19 +18,12 @@ from lavie.curation.run import run_stage
 from lavie.curation.table import read_table
 from tests.cli.fixtures import call
 from tests.curation.caption.tiny_llava import write_llava
+from tests.curation.here import Here
 from tests.curation.made_cut import MadeClip, made_units, make_cut, moving
 
 pytest.importorskip("pyarrow")
 __all__ = ["call"]
 LONG = Rule(column="frames", min=16)
-
-
-class Here:
-    """An engine that does everything in this process."""
-
-    def map(self, work, items, *, gpu=False):
-        for item in items:
-            yield item, work(item), ""
 
 
 def curated(tmp_path, films_a_unit: int = 1) -> Path:

@@ -15,6 +15,7 @@ from lavie.config.curate_scan import ScanConfig
 from lavie.curation.films import list_films
 from lavie.curation.run import run_stage
 from lavie.curation.table import Frames, read_table
+from tests.curation.here import Here
 from tests.curation.made_cut import made_units, moving
 
 LENGTHS = (20, 20, 25, 19)
@@ -144,14 +145,6 @@ class Curated:
         """Return what a stage refused."""
         path = self.out / f"rejected/{stage}/000000.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-class Here:
-    """An engine that does everything in this process."""
-
-    def map(self, work, items, *, gpu=False):
-        for item in items:
-            yield item, work(item), ""
 
 
 def scanned(made: Curated, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

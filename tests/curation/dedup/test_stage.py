@@ -16,20 +16,13 @@ from lavie.curation.score.clip import CLIP
 from lavie.curation.score.hash import HASH
 from lavie.curation.stage import Done, Stage
 from lavie.curation.table import Made
+from tests.curation.here import Here
 from tests.curation.made_cut import MadeClip, made_units, make_cut, moving
 
 STILL = np.zeros((1, 16, 16, 3), np.uint8)
 """Clips whose pictures nobody looks at: their hashes and embeddings are given."""
 WIDTH = 8
 """Numbers of an embedding."""
-
-
-class Here:
-    """An engine that does everything in this process."""
-
-    def map(self, work, items, *, gpu=False):
-        for item in items:
-            yield item, work(item), ""
 
 
 def dedup(out: Path, **settings) -> list[dict]:

@@ -16,17 +16,10 @@ from lavie.curation.engine.ray import RayEngine, ray_engine
 from lavie.curation.run import run_stage
 from lavie.errors import ConfigError
 from tests.curation.engine.runs import contents, listed
+from tests.curation.here import Here
 from tests.curation.toy import STAGES, ToyConfig
 
 ROOT = Path(__file__).parents[3]
-
-
-class Here:
-    """An engine that does everything in this process."""
-
-    def map(self, work, items, *, gpu=False):
-        for item in items:
-            yield item, work(item), ""
 
 
 @pytest.fixture(scope="module")

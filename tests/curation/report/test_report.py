@@ -12,17 +12,10 @@ from lavie.curation.report.report import make_report
 from lavie.curation.run import run_stage
 from lavie.curation.select.select import read_selection
 from lavie.data.shards.index_file import Rejected, write_rejected
+from tests.curation.here import Here
 from tests.curation.made_cut import MadeClip, make_cut, moving
 
 RULES = (Rule(column="frames", min=16), Rule(column="flow_mean", min=0.004), Rule(column="luma", min=16, max=235))
-
-
-class Here:
-    """An engine that does everything in this process."""
-
-    def map(self, work, items, *, gpu=False):
-        for item in items:
-            yield item, work(item), ""
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from lavie.curation.run import run_stage
 from lavie.curation.score.plugins import GROUP, installed_scorers, plugin_stage
 from lavie.curation.select.select import read_selection, select
 from lavie.errors import ConfigError
+from tests.curation.here import Here
 from tests.curation.made_cut import MadeClip, made_units, make_cut, moving
 
 CODE = """
@@ -71,14 +72,6 @@ POINTS = {
     for name in ("light", "broken", "short", "unmade", "upper", "twice", "blank", "empty", "taken")
 }
 POINTS |= {"absent": "scorers_of_no_test:Light"}
-
-
-class Here:
-    """An engine that does everything in this process."""
-
-    def map(self, work, items, *, gpu=False):
-        for item in items:
-            yield item, work(item), ""
 
 
 @pytest.fixture

@@ -18,24 +18,13 @@ from lavie.data.check.check import check
 from lavie.data.prepare.scan import index_shard
 from lavie.data.shards.index_file import Sample, index_path, read_header, read_index
 from lavie.errors import ConfigError, DataError
+from tests.curation.here import Here
 from tests.curation.made_cut import made_units, make_cut, moving
 
 SCORE = Stage("look", 1, ("cut",), Strict, {"clip": "string", "aesthetic_mean": "float", "overlay": "bool"})
 CAPTION = {"clip": "string", "caption_raw": "string", "caption": "string", "words": "int32", "captioner": "string"}
 CAPTIONS = Stage("caption", 1, ("cut",), Strict, CAPTION)
 SELECTION = {"unit": "string", "clip": "string", "keep": "bool", "caption": "string"}
-
-
-class Here:
-    """An engine that does everything in this process, and counts."""
-
-    def __init__(self):
-        self.items = []
-
-    def map(self, work, items, *, gpu=False):
-        for item in items:
-            self.items.append(item)
-            yield item, work(item), ""
 
 
 @pytest.fixture

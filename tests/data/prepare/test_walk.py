@@ -89,3 +89,8 @@ def test_a_name_that_is_no_utf8_is_rejected_by_its_bytes(tmp_path):
     ]
     report, index = packed(tmp_path / "src", tmp_path / "out")
     assert captions(index) == ["x"] and report.reasons["unreadable name"] == 3
+
+
+def test_a_pipe_is_counted_and_never_opened(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    assert found(tmp_path) == [("a.mp4", "neither file nor folder")]
