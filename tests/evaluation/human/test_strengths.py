@@ -92,6 +92,13 @@ def test_no_maximum_is_said():
     assert both[0] == pytest.approx([1.257, 0.275, 0], abs=0.01) and np.isnan(both[1]).all()
 
 
+def test_models_that_no_chain_of_votes_joins_have_no_strengths():
+    """Two models met one another only, and so did two others: between the two pairs nothing is known."""
+    votes = ((0, 1, 5), (1, 0, 3), (2, 3, 4), (3, 2, 4))
+    assert np.isnan(fit_strengths(table(4, votes), ties=False)[0]).all()
+    assert np.isfinite(fit_strengths(table(4, votes, ((1, 2, 1),)), ties=False)[0]).all()
+
+
 def test_one_model_is_the_reference_of_a_batch():
     turned = PAPER[:, [2, 1, 0]][:, :, [2, 1, 0]]
     strengths, _ = fit_strengths(np.concatenate([PAPER, turned]), ties=False)
