@@ -127,8 +127,8 @@ def page_command(
     from ..evaluation.ablation.page import write_page
     from ..evaluation.ablation.results import gather
 
-    if out.suffix != ".md":
-        raise ConfigError(f"--out {out}: wanted a .md")
+    if out.suffix != ".md" or not out.name.isprintable():
+        raise ConfigError(f"--out {out}: wanted a .md, whose name the page can hold")
     require_free(out, overwrite=overwrite)
     require_writable(out, out.with_suffix("") / "results")
     write_page(gather(results or []), out)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigError
-from ..files import replacing, require_free, require_writable
+from ..files import require_free, require_writable
 from .progress import tell
 from .ranks import ranks
 from .results import with_interval
@@ -37,6 +37,7 @@ def prepare_command(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the jobs that draw VBench's samples under its file names, and beside them a manifest."""
+    from ..evaluation.measured import write_json
     from ..evaluation.vbench.dimensions import DIMENSIONS
     from ..evaluation.vbench.suite import jobs, manifest, read_suite
     from ..inference.jobs import write_jobs
@@ -54,8 +55,7 @@ def prepare_command(
         raise ConfigError(f"--dimensions {dimensions}: no prompt of {prompts} is of {', '.join(absent)}: leave it out")
     plan = manifest(suite, names, flicker_samples)
     write_jobs(place, jobs(suite, names, flicker_samples))
-    with replacing(beside) as temporary:
-        temporary.write_text(json.dumps(plan, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(beside, plan)
     typer.echo(f"{place}: {plan['files']:,} files of {plan['prompts']:,} prompts ({suite.entries:,} entries)")
     for name, counts in plan["dimensions"].items():
         typer.echo(f"  {name:24}{counts['prompts']:4} prompts {counts['files']:6,} files")
@@ -116,7 +116,7 @@ def score_command(
     require_free(*places, overwrite=overwrite)
     require_writable(*places)
 
-    from ..evaluation.measured import write_result
+    from ..evaluation.measured import write_json, write_result
     from ..evaluation.vbench.encoders import ClipFrames, Dino, FrameEncoder
     from ..evaluation.vbench.score import called, score, vbench_layout
     from ..evaluation.vbench.suite import read_suite
@@ -140,9 +140,7 @@ def score_command(
         if is_main():
             for name, result in results.items():
                 write_result(_beside(out, name), result)
-            with replacing(out) as temporary:
-                layout = vbench_layout(results, samples)
-                temporary.write_text(json.dumps(layout, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json(out, vbench_layout(results, samples))
             _print_scores(results, out)
 
 

@@ -1,5 +1,6 @@
 """The command `lavie`: its commands, how they end, and what --version prints."""
 
+import io
 import itertools
 import os
 import re
@@ -104,6 +105,9 @@ def main() -> None:
 
     ^C ends any command with one line and exit code 130.
     """
+    # A name of a file that is no UTF-8 can be told too.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _require_words(sys.argv[1:])
         sys.argv[1:] = map(_with_home, sys.argv[1:])

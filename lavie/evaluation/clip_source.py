@@ -167,9 +167,7 @@ def find_clips(path: Path) -> list[Clip]:
         )
         raise DataError(f"{path}: no clips; {hint}")
     for clip in found:
-        if not _is_utf8(clip.name):
-            shown = clip.name.encode("utf-8", "backslashreplace").decode()
-            raise DataError(f"{path}: the name of {shown} is no UTF-8: rename it, for results name their clips")
+        require_utf8(clip.name, path)
     return sorted(found, key=lambda clip: clip.name)
 
 
@@ -193,13 +191,14 @@ def _folders(folder: Path, top: Path, seen: set[Path]) -> Iterator[Path]:
             yield from _folders(entry, top, seen)
 
 
-def _is_utf8(name: str) -> bool:
-    """Return whether the bytes of a file's name are UTF-8."""
+def require_utf8(name: str, source: Path) -> str:
+    """Return the name of a clip. Raises DataError if its bytes are no UTF-8: results could not name it."""
     try:
         name.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        raise DataError(f"{source}: the name of {shown} is no UTF-8: rename it, for results name their clips") from None
+    return name
 
 
 def _in_shards(path: Path) -> list[Clip]:

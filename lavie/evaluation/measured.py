@@ -66,8 +66,13 @@ def write_result(path: Path, result: Mapping[str, Any]) -> None:
     """
     if found := _not_finite(result):
         raise DataError(f"{path}: not written: {found} is not finite")
+    write_json(path, {**result, "versions": versions()})
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a plain value as JSON, whole or not at all; the folder is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**result, "versions": versions()}, indent=2, ensure_ascii=False)
+    text = json.dumps(content, indent=2, ensure_ascii=False)
     with replacing(path) as temporary:
         # A folder's name that is no UTF-8 becomes the escapes that JSON has for it.
         temporary.write_bytes((text + "\n").encode("utf-8", "backslashreplace"))

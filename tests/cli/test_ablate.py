@@ -1,5 +1,7 @@
 """`lavie ablate`: what its options mean, and what is refused before anything is trained."""
 
+import os
+
 import pytest
 from typer.testing import CliRunner
 
@@ -81,4 +83,5 @@ def test_the_page_of_a_folder(tmp_path):
 
 
 def test_a_page_is_markdown(tmp_path):
-    assert "wanted a .md" in str(call("page", "--out", tmp_path / "page.html").exception)
+    for name in ("page.html", os.fsdecode(b"caf\xe9.md"), "two\nlines.md"):
+        assert "wanted a .md" in str(call("page", "--out", tmp_path / name).exception)

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -149,3 +150,13 @@ def test_a_dimension_without_any_file_is_to_be_left_out(call, tmp_path):
     score = ("eval", "vbench", "score", str(tmp_path / "clips"), "--prompts", str(prompts), "--partial")
     error, _ = call(main, *score, "--out", str(tmp_path / "r.json"))
     assert "temporal_flickering: 5 of 5 files missing" in error and "or leave it out of --dimensions" in error
+
+
+def test_a_folder_whose_name_is_no_utf8_is_scored(call, tmp_path):
+    clips = tmp_path / os.fsdecode(b"caf\xe9")
+    clips.mkdir()
+    frames = np.random.default_rng(0).integers(0, 256, (4, 16, 24, 3), dtype=np.uint8)
+    (clips / "a.mp4").write_bytes(encode_mp4(frames, 8))
+    call(main, "eval", "vbench", "score", str(clips), "--out", str(tmp_path / "r.json"))
+    _, [row] = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["temporal_flickering"]
+    assert row["video_path"] == str(clips / "a.mp4")

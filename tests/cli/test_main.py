@@ -1,9 +1,13 @@
 """The command `lavie`: its help, and what follows a mistake: one message, exit code 1, no traceback."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from lavie.cli import main as cli
-from tests.cli.commands import run
+from tests.cli.commands import ROOT, run
 
 
 @pytest.mark.slow
@@ -64,3 +68,12 @@ def test_a_place_that_cannot_be_written_leaves_no_traceback(call, tmp_path):
     assert code.startswith(
         f"NotADirectoryError: [Errno 20] Not a directory: '{tmp_path}/file/train': a part of the path"
     )
+
+
+def test_what_the_terminal_cannot_show_is_told_by_its_escapes(tmp_path):
+    """A folder whose name is no UTF-8, on a terminal that takes UTF-8 alone."""
+    out = os.fsencode(tmp_path) + b"/caf\xe9.jsonl"
+    command = [sys.executable, "-m", "lavie.cli", "eval", "ucf101", "prompts", "--samples", "1", "--out", out]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"})
+    assert done.returncode == 0 and done.stderr == b""
+    assert done.stdout == os.fsencode(tmp_path) + b"/caf\\udce9.jsonl: 101 jobs\n"

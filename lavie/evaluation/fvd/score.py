@@ -9,7 +9,7 @@ import numpy as np
 
 from ...distributed import is_main
 from ...errors import DataError
-from ..clip_source import Clip, find_clips
+from ..clip_source import Clip, find_clips, require_utf8
 from ..measured import interval
 from ..ucf101 import listed_clips
 from .distance import extrapolate, frechet, mmd, spread
@@ -122,7 +122,7 @@ def _clips(sources: Sequence[Path], splits: Sequence[Path]) -> list[Clip]:
     clips: dict[str, Clip] = {}
     for path in folders:
         for clip in find_clips(path):
-            clip.name = f"{path.resolve().name}/{clip.name}"
+            clip.name = require_utf8(f"{path.resolve().name}/{clip.name}", path)
             if clip.name in clips:
                 raise DataError(f"{path}: another source has {clip.name} too: give each folder once, by its own name")
             clips[clip.name] = clip

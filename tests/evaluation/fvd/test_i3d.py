@@ -90,3 +90,54 @@ def test_weights_that_are_no_numbers_are_named(tmp_path, value):
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match=r"--weights .*w\.safetensors: Mixed_4c\.b1b\.bn\.bias holds NaN"):
         I3D.load(tmp_path / "w.safetensors")
+
+
+def defined(state, clips):
+    """The logits of I3D as its table of layers says, step by step: Inception-v1, inflated, padded as by TensorFlow."""
+
+    def same(x, kernel, stride):
+        sides = []
+        for size, k, s in zip(x.shape[2:], kernel, stride, strict=True):
+            room = max((int(np.ceil(size / s)) - 1) * s + k - size, 0)
+            sides = [room // 2, room - room // 2, *sides]
+        return F.pad(x, sides)
+
+    def unit(x, name, stride=1):
+        weight = state[f"{name}.conv3d.weight"]
+        x = F.conv3d(same(x, weight.shape[2:], (stride,) * 3), weight, stride=stride)
+        norm = [state[f"{name}.bn.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+        return F.batch_norm(x, *norm, training=False, eps=1e-3).relu()
+
+    def pool(x, kernel, stride):
+        return F.max_pool3d(same(x, kernel, stride), kernel, stride)
+
+    def mixed(x, name):
+        branches = [unit(x, f"{name}.b0")]
+        branches += [unit(unit(x, f"{name}.b{n}a"), f"{name}.b{n}b") for n in (1, 2)]
+        return torch.cat([*branches, unit(pool(x, (3, 3, 3), (1, 1, 1)), f"{name}.b3b")], dim=1)
+
+    x = pool(unit(clips, "Conv3d_1a_7x7", 2), (1, 3, 3), (1, 2, 2))
+    x = pool(unit(unit(x, "Conv3d_2b_1x1"), "Conv3d_2c_3x3"), (1, 3, 3), (1, 2, 2))
+    x = pool(mixed(mixed(x, "Mixed_3b"), "Mixed_3c"), (3, 3, 3), (2, 2, 2))
+    for letter in "bcdef":
+        x = mixed(x, f"Mixed_4{letter}")
+    x = mixed(mixed(pool(x, (2, 2, 2), (2, 2, 2)), "Mixed_5b"), "Mixed_5c")
+    x = F.avg_pool3d(x, (2, 7, 7), stride=1)
+    return F.conv3d(x, state["logits.conv3d.weight"], state["logits.conv3d.bias"]).mean(dim=2).flatten(1)
+
+
+def test_the_network_is_the_one_of_its_table():
+    """By random weights, without reference data."""
+    network = I3D()
+    generator = torch.Generator().manual_seed(0)
+    for name, value in network.state_dict().items():
+        if name.endswith(("bn.weight", "running_var")):
+            value.uniform_(1, 2, generator=generator)
+        elif value.is_floating_point():
+            fan = value[0].numel() if value.ndim > 1 else 25
+            value.normal_(0, (2 / fan) ** 0.5, generator=generator)
+    clips = torch.rand(1, 3, FEWEST_FRAMES, 224, 224, generator=generator) * 2 - 1
+    with torch.inference_mode():
+        found, expected = network(clips), defined(network.state_dict(), clips)
+    assert found.shape == (1, 400) and found.std() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

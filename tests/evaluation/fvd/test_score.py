@@ -1,3 +1,6 @@
+import os
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -133,6 +136,14 @@ def test_a_clip_that_is_given_twice_is_refused(sets, own, tmp_path):
     for twice in ([sets / "real", sets / "real"], [sets / "real", tmp_path / "real"]):
         with pytest.raises(DataError, match=r"another source has real/00\.mp4 too: give each folder once"):
             fvd(twice, [sets / "fake"], PROTOCOL, Scripted(own / "clips.pt", CPU), preset="own")
+
+
+def test_a_source_whose_name_is_no_utf8_is_refused_where_clips_are_called_by_it(sets, own, tmp_path):
+    other = tmp_path / os.fsdecode(b"caf\xe9")
+    other.symlink_to(sets / "fake")
+    copied = shutil.copytree(other, tmp_path / os.fsdecode(b"th\xe9"))
+    with pytest.raises(DataError, match=r"the name of th\\udce9/00\.mp4 is no UTF-8"):
+        fvd([sets / "real", copied], [sets / "fake"], PROTOCOL, Scripted(own / "clips.pt", CPU), preset="own")
 
 
 def test_results_of_two_protocols_numbers_or_reals_do_not_compare(sets, own, tmp_path):

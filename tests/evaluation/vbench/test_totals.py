@@ -115,6 +115,9 @@ def test_what_is_missing_counts_as_a_score_of_zero_before_it_is_normalised(tmp_p
     zeros = -0.1462 / 0.8538 - 0.2615 / 0.7385 - 0.706 / 0.2915
     assert found.quality == pytest.approx(((0.97 - 0.6293) / 0.3707 + zeros) / 6.5)
     assert found.semantic == pytest.approx((0.5 - 0.0009 / 0.2846) / 9)
+    told = found.to_json()
+    assert told["scores"] == {"temporal_flickering": 97.0, "scene": pytest.approx(41.11)}
+    assert told["normalised"]["scene"] == pytest.approx(50) and told["missing"] == found.missing
 
 
 @pytest.mark.parametrize(
