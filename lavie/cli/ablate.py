@@ -60,7 +60,7 @@ def _command(name: str, help_text: str) -> None:
         overrides = tuple(changes or ())
         if steps is None:
             steps = load_config(path, overrides).max_train_steps if config else ablation.steps
-        chosen = [arm for arm in arms.split(",") if arm]
+        chosen = [arm.strip() for arm in arms.split(",")] if arms else []
         results = run(
             ablation,
             Sizes(path, steps, overrides, draws),

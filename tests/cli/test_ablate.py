@@ -50,7 +50,9 @@ def test_there_is_a_command_for_each_ablation():
 @pytest.mark.parametrize(
     "words, said",
     (
-        (("--arms", "ropes"), "--arms ropes: table7 has rope, absolute"),
+        (("--arms", "ropes"), "--arms 'ropes': table7 has rope, absolute"),
+        (("--arms", ","), "--arms '': table7 has rope, absolute"),
+        (("--arms", "rope, absolut"), "--arms 'absolut': table7 has rope, absolute"),
         (("--seeds", "x"), "--seeds x"),
         (("--set", "learning_rat=1"), "learning_rate?"),
         (("--config", "smoke/vsr.yaml"), "the ablations train stage base"),

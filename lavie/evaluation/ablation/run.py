@@ -73,7 +73,8 @@ def run(
     todo = [job for job in every if job.arm in wanted]
     done = _done(ablation, every, out)
     require_writable(out / RESULTS)
-    _render(ablation, sizes, out, {ablation.arms[job.arm].data for job in todo}, tell)
+    left = [job for job in todo if (job.arm, job.seed) not in done]
+    _render(ablation, sizes, out, {ablation.arms[job.arm].data for job in left}, tell)
     for number, job in enumerate(todo, start=1):
         what = f"{ablation.name} {number}/{len(todo)}: {job.arm}, seed {job.seed}"
         if (job.arm, job.seed) in done:
@@ -89,7 +90,7 @@ def run(
 def _with_starts(ablation: Ablation, arms: Sequence[str]) -> set[str]:
     """Return the names of the arms that are asked for, and of those that they start from."""
     if unknown := [name for name in arms if name not in ablation.arms]:
-        raise ConfigError(f"--arms {unknown[0]}: {ablation.name} has {', '.join(ablation.arms)}")
+        raise ConfigError(f"--arms {unknown[0]!r}: {ablation.name} has {', '.join(ablation.arms)}")
     wanted = set(arms or ablation.arms)
     for name in reversed(list(ablation.arms)):  # an arm stands behind the one that it starts from
         if name in wanted and (start := ablation.arms[name].start):
