@@ -47,6 +47,7 @@ def run_command(
     from ..config.curate import load_curate, stage_config
     from ..curation.engine.choice import open_engine
     from ..curation.select.columns import needed
+    from ..curation.select.select import FOLDER, SELECTION
     from ..curation.shards.write import check_dest
     from ..curation.wanted import wanted_stages
 
@@ -68,12 +69,9 @@ def run_command(
         found = settings(out, config, changes, given)
         stages = {name: stage_config(found, name) for name in wanted_stages(found)}
         bring_up_to_date(out, stages, opened)
-        if shards is not None:
-            from ..curation.select.select import FOLDER, SELECTION, select
-
-            select(out, found.select)
-            print_shards(out, out / FOLDER / SELECTION, shards, found.shards, opened, overwrite)
         _report(out, found)
+        if shards is not None:
+            print_shards(out, out / FOLDER / SELECTION, shards, found.shards, opened, overwrite)
 
 
 def report_command(out: Out, changes: Changes = None, config: ConfigFile = None) -> None:

@@ -40,6 +40,6 @@ def test_a_file_in_place_of_the_raters_folder_is_said_before_any_work(tmp_path, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "study").mkdir()
     (tmp_path / "study/page").touch()
-    with pytest.raises(ConfigError, match="page is no folder"):
+    with pytest.raises(ConfigError, match="study/page exists, and is nothing that --overwrite replaces"):
         run_lavie("eval", "human", "make", "a", "b", "--prompts", "p.txt", "--out", "study", "--overwrite")
     assert (tmp_path / "study/page").is_file()

@@ -98,7 +98,7 @@ def test_the_shards_are_clean_and_hold_what_the_funnel_ends_with(place):
     assert funnel["kept"]["hours"] == pytest.approx(sum(sample.duration for sample in samples) / 3600, abs=1e-6)
     found, rejected, _ = index_shard(shards / "00000.tar")
     assert not rejected and found == samples
-    report = check([shards / "00000.tar"], num_frames=16, frame_stride=1, decode=20)
+    report = check([shards / "00000.tar"], num_frames=16, frame_stride=1, decode=4)
     assert not report.findings, report.findings
     assert dict(report.categories) == {"circles": 11, "squares": 8, "triangles": 1}
 

@@ -89,7 +89,8 @@ def ray_engine(address: str | None, workers: int | None) -> Iterator[RayEngine]:
             ray.init(address=address, **options)
         else:
             options |= dict(include_dashboard=False, _node_ip_address="127.0.0.1", object_store_memory=100 << 20)
-            ray.init(num_cpus=workers, **options)
+            # "local": a cluster of its own, although this node may be in another.
+            ray.init(address="local", num_cpus=workers, **options)
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"--engine ray --address {address}: no cluster answers: {error}") from None
     try:

@@ -36,6 +36,8 @@ from ..pictures import look_at_clips, midpoints
 from ..stage import STAGES, Done, Stage, find_stage
 from ..unit import Unit
 
+RESERVED = ("unit", "number", "keep", "dropped_by", "mean_rank", "short_side", "aspect")
+"""Names that selections, rules and views give to columns of their own."""
 GROUP = "lavie.scorers"
 """The group of entry points."""
 
@@ -104,8 +106,9 @@ def _load(name: str) -> tuple[Any, tuple[str, ...]]:
     fine = all(isinstance(name, str) and name.isidentifier() and name == name.lower() for name in names)
     if not names or not fine or len(set(names)) < len(names):
         raise DataError(f"its `columns` are {columns!r}: wanted names of lower-case letters, digits and _")
-    if taken := [column for stage in STAGES for column in find_stage(stage).columns if column in names]:
-        raise DataError(f"its column {taken[0]} is one of another stage: wanted names of its own")
+    others = [*(column for stage in STAGES for column in find_stage(stage).columns), *RESERVED]
+    if taken := [column for column in others if column in names]:
+        raise DataError(f"its column {taken[0]} is taken already: wanted names of its own")
     return factory, names
 
 

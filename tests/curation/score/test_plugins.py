@@ -66,10 +66,13 @@ class Empty(Light):
 
 class Taken(Light):
     columns = ("own", "luma")
+
+class Kept(Light):
+    columns = ("keep",)
 """
 POINTS = {
     name: f"scorers_of_a_test:{name.title()}"
-    for name in ("light", "broken", "short", "unmade", "upper", "twice", "blank", "empty", "taken")
+    for name in ("light", "broken", "short", "unmade", "upper", "twice", "blank", "empty", "taken", "kept")
 }
 POINTS |= {"absent": "scorers_of_no_test:Light"}
 
@@ -143,7 +146,8 @@ def test_a_scorer_that_fails_costs_the_units_that_it_fails_at(installed, out):
         ("twice", r"scorer twice cannot be loaded: DataError: its `columns` are \('own', 'own'\)"),
         ("blank", r"scorer blank cannot be loaded: DataError: its `columns` are \('a b',\)"),
         ("empty", r"scorer empty cannot be loaded: DataError: its `columns` are \(\)"),
-        ("taken", "scorer taken cannot be loaded: DataError: its column luma is one of another stage"),
+        ("taken", "scorer taken cannot be loaded: DataError: its column luma is taken already"),
+        ("kept", "scorer kept cannot be loaded: DataError: its column keep is taken already"),
         ("absent", "scorer absent cannot be loaded: ModuleNotFoundError: .*scorers_of_no_test"),
         (
             "nobody",
