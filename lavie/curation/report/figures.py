@@ -38,10 +38,10 @@ def draw_general(everything: Statistics, kept: Statistics, png: Path) -> None:
     axes[0].set_title("categories")
     edges = np.arange(len(everything.durations)) * BIN_SECONDS
     _steps(axes[1], edges, BIN_SECONDS, everything.durations, kept.durations)
-    axes[1].set(title=f"duration (last bar: {LONGEST:g} s and longer)", xlabel="seconds", ylabel="clips")
+    axes[1].set(title=label_text(f"duration (last bar: {LONGEST:g} s and longer)"), xlabel="seconds", ylabel="clips")
     _steps(axes[2], np.arange(len(everything.words)) - 0.5, 1, everything.words, kept.words)
     title = f"length of captions (last bar: over {MOST_WORDS})" if everything.captioned else "no clip has a caption"
-    axes[2].set(title=title, xlabel="words", ylabel="clips")
+    axes[2].set(title=label_text(title), xlabel="words", ylabel="clips")
     _legend(axes[1])
     figure.savefig(png)
 
@@ -57,7 +57,9 @@ def draw_quality(everything: Statistics, kept: Statistics, png: Path) -> None:
             rows.append((name, statistics.aesthetic_shares, color))
     for i, (name, shares, color) in enumerate(rows):
         places = np.arange(3) + (i - (len(rows) - 1) / 2) * 0.8 / len(rows)
-        bars = axes[0].bar(places, [100 * share for share in shares], 0.8 / len(rows), label=name, color=color)
+        bars = axes[0].bar(
+            places, [100 * share for share in shares], 0.8 / len(rows), label=label_text(name), color=color
+        )
         axes[0].bar_label(bars, fmt="%.1f", fontsize=7)
     axes[0].set_xticks(range(3), ["below 4", "4 to 6", "above 6"])
     axes[0].set(title="aesthetic score", ylabel="% of clips")
@@ -86,7 +88,7 @@ def draw_funnel(funnel: Funnel, png: Path) -> None:
         if step is not None:
             told += f"; alone drops {step.alone.clips}"
             told += f", {step.no_value} without a value" if step.no_value and not step.asks_for_none else ""
-        axes.text(left.clips + top * 0.01, i, told, va="center", fontsize=8)
+        axes.text(left.clips + top * 0.01, i, label_text(told), va="center", fontsize=8)
     axes.set_xlim(0, top * 1.6)
     axes.set_xlabel("clips left after this rule and those above it")
     figure.savefig(png)
