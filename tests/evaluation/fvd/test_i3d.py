@@ -126,6 +126,7 @@ def defined(state, clips):
     return F.conv3d(x, state["logits.conv3d.weight"], state["logits.conv3d.bias"]).mean(dim=2).flatten(1)
 
 
+@pytest.mark.slow
 def test_the_network_is_the_one_of_its_table():
     """By random weights, without reference data."""
     network = I3D()
