@@ -62,7 +62,11 @@ def test_what_a_command_prints_and_its_exit_code(tmp_path):
 
 @pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGHUP))
 def test_a_parent_that_is_asked_to_end_takes_its_child_along(tmp_path, number):
-    parent, child = start(tmp_path / "log", WAITS)
+    def listens():
+        """Take SIGHUP as usual, though these tests may run under nohup."""
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    parent, child = start(tmp_path / "log", WAITS, preexec_fn=listens)
     parent.send_signal(number)
     assert parent.communicate(timeout=30)[0] == "" and parent.returncode == -number
     assert not lives(child)
