@@ -315,7 +315,7 @@ def test_the_file_is_the_only_one_that_the_child_reads(hostile, child, film):
 @pytest.mark.slow
 def test_each_part_has_its_own_time(hostile, child, film, monkeypatch):
     monkeypatch.setattr(sandbox, "PATIENCE", 100)
-    assert list(child.stream(hostile.burn, film, 5, 0.6, seconds=1)) == [0, 1, 2, 3, 4]
+    assert list(child.stream(hostile.burn, film, 5, 0.4, seconds=1)) == [0, 1, 2, 3, 4]
     with pytest.raises(DataError, match="more than 1 s of processor time"):
         list(child.stream(hostile.burn, film, 1, 5, seconds=1))
     assert child.call(hostile.echo, b"") == [0]
