@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,44 +57,65 @@ def fvd(
     Raises:
         DataError: a source is missing, too few clips can be used, or features are of another protocol.
     """
-    sides = {"real": (real, protocol.real), "fake": (fake, protocol.fake)}
-    made: dict[str, tuple[str, Rows]] = {}
+    sources = {"real": real, "fake": fake}
+    readings = {"real": protocol.real, "fake": protocol.fake}
+    wanted = {"real": _Set("real", extractor), "fake": _Set("fake", extractor)}
+    if shuffled:
+        wanted["fake_shuffled"] = _Set("fake", extractor, shuffled=True)
+    if frames is not None:
+        wanted |= {"real_frames": _Set("real", frames), "fake_frames": _Set("fake", frames)}
 
-    kept = read_rows(keep) if keep is not None and keep.exists() else {}
+    # Everything that is named is looked at before the first clip is measured.
+    keys = {
+        name: extraction_key(protocol, readings[one.side], one.network, one.shuffled) for name, one in wanted.items()
+    }
+    there = read_rows(keep) if keep is not None and keep.exists() else {}
+    if any(keys.get(name, key) != key for name, (key, _) in there.items()):
+        raise DataError(f"--features {keep}: it holds features {OTHERS} than this call: give another file")
+    clips = {"real": _clips(real, splits), "fake": _clips(fake, ())}
+    rows = {name: _kept_rows(sources[one.side], one.side, name, keys[name]) for name, one in wanted.items()}
 
-    def rows(name: str, side: str, network: Extractor, shuffle: bool = False) -> Rows:
-        """Return the rows of one side, and note them for the file."""
-        sources, reading = sides[side]
-        key = extraction_key(protocol, reading, network, shuffle)
-        if name in kept and kept[name][0] != key:
-            raise DataError(f"--features {keep}: it holds features {OTHERS} than this call: give another file")
-        tell = progress(f"{side} clips" + (", shuffled" if shuffle else "")) if progress else None
-        found = _kept_rows(sources, side, name, key)
-        if clips := _clips(sources, splits if side == "real" else ()):
-            found.join(extract(clips, protocol, reading, network, keep=keep, shuffled=shuffle, moved=tell))
-        made[name] = key, found.by_name()
-        return made[name][1]
+    for name, one in wanted.items():
+        tell = progress(f"{one.side} clips" + (", shuffled" if one.shuffled else "")) if progress else None
+        if some := clips[one.side]:
+            reading = readings[one.side]
+            new = extract(some, protocol, reading, one.network, keep=keep, shuffled=one.shuffled, moved=tell)
+            rows[name].join(new)
+        rows[name] = rows[name].by_name()
 
-    a, b = rows("real", "real", extractor), rows("fake", "fake", extractor)
+    a, b = rows["real"], rows["fake"]
     result = _distances(a, b, protocol, preset, extractor)
     result["data"] = {
-        side: {"sources": [str(path) for path in sides[side][0]], "hash": set_.data_hash, "dropped": set_.dropped}
-        for side, set_ in (("real", a), ("fake", b))
+        side: {
+            "sources": [str(path) for path in sources[side]],
+            "hash": rows[side].data_hash,
+            "dropped": rows[side].dropped,
+        }
+        for side in sources
     }
     if shuffled:
-        c = rows("fake_shuffled", "fake", extractor, shuffle=True)
-        result["fvd_shuffled"] = frechet(a.matrix, c.matrix, protocol.ddof)
+        result["fvd_shuffled"] = frechet(a.matrix, rows["fake_shuffled"].matrix, protocol.ddof)
     if frames is not None:
-        c, d = rows("real_frames", "real", frames), rows("fake_frames", "fake", frames)
+        c, d = rows["real_frames"], rows["fake_frames"]
         result["frames"] = {
             "frechet": frechet(c.matrix, d.matrix, protocol.ddof),
             "extractor": {"name": frames.name, "sha256": frames.sha256},
             "n": {"real": len(c.matrix), "fake": len(d.matrix)},
         }
     if keep is not None and is_main():
-        write_rows(keep, made)
-        forget_parts(keep, {key for key, _ in made.values()})
+        write_rows(keep, {name: (keys[name], rows[name]) for name in wanted})
+        forget_parts(keep, set(keys.values()))
     return result
+
+
+class _Set(NamedTuple):
+    """A set of rows that is to be made."""
+
+    side: str
+    """real or fake."""
+    network: Extractor
+    shuffled: bool = False
+    """Whether the frames of each clip are in random order."""
 
 
 def _kept_rows(sources: Sequence[Path], side: str, name: str, key: str) -> Rows:

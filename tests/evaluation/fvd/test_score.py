@@ -108,6 +108,19 @@ def test_features_of_another_protocol_are_not_written_over(sets, own, tmp_path):
     assert {*read_rows(keep)} == {"real", "fake", "fake_shuffled"}
 
 
+def test_what_is_missing_is_said_before_any_clip_is_measured(sets, own, tmp_path):
+    class Asked(Scripted):
+        def __call__(self, clips):
+            raise AssertionError("no clip is measured")
+
+    extractor, keep = Asked(own / "clips.pt", CPU), tmp_path / "f.safetensors"
+    with pytest.raises(DataError, match="nowhere: no such file"):
+        fvd([sets / "real"], [tmp_path / "nowhere"], PROTOCOL, extractor, preset="own")
+    measured(sets, own, keep=keep)
+    with pytest.raises(DataError, match=r"f\.safetensors: it holds .*, and no fake_shuffled"):
+        fvd([sets / "real"], [keep], PROTOCOL, extractor, preset="own", shuffled=True)
+
+
 def test_features_in_several_files_are_those_in_one(sets, own, tmp_path):
     for part in range(3):
         folder = tmp_path / f"{part}"
