@@ -45,7 +45,7 @@ free_port() {
 }
 
 # SIGUSR2 to this shell (#SBATCH --signal) goes on to the ranks until they have left: one that is just starting misses it.
-stopping='' woken='' over='' ranks='' messenger=''
+stopping='' woken='' over='' ranks='' messenger='' code=0
 ask_to_stop() {
     stopping=1 woken=1
     if [[ -n $ranks && -z $messenger ]]; then
@@ -76,7 +76,7 @@ requeue() {
     fi
 }
 
-# Sets where the tasks of the job meet: an address of its first node, and a free port there.
+# Sets and says where the tasks of the job meet: an address of its first node, and a free port there.
 meet() {
     local first address
     read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
@@ -84,32 +84,35 @@ meet() {
     export MASTER_ADDR=${address#NodeAddr=} MASTER_PORT
     MASTER_ADDR=${MASTER_ADDR:-$first}
     MASTER_PORT=$(free_port)
+    say "start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_JOB_NODELIST, meeting at $MASTER_ADDR:$MASTER_PORT"
+}
+
+# Waits until the srun of `ranks` has left, however often a trap ends the wait, and sets its exit code as `code`.
+attend() {
+    while true; do
+        woken='' code=0
+        wait "$ranks" || code=$?
+        [[ -n $woken ]] || break
+    done
 }
 
 # curate SRC OUT [options]: `lavie curate run` on a Ray cluster of the job's nodes, which nobody else can join.
 curate() {
     [[ $# -ge 2 && $1 != -* && $2 != -* ]] || die "wanted SRC OUT [options of lavie curate run]"
     [[ " $* " != *" --engine"* && " $* " != *" --address"* ]] || die "--engine and --address are the job's to set"
-    local code=0
     meet
     RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
-    say "start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_JOB_NODELIST, meeting at $MASTER_ADDR:$MASTER_PORT"
     srun --export=ALL --kill-on-bad-exit=0 --wait=0 --label bash launch/curate_node.sh "$@" &
     ranks=$!
-    while true; do
-        woken='' code=0
-        wait "$ranks" || code=$?
-        [[ -n $woken ]] || break # a trap ended the wait, not the nodes
-        [[ -z $over ]] || break
-    done
+    attend
     if [[ -z $over ]]; then say "$([[ $code -eq 0 ]] && echo finished || echo "failed (exit code $code)")"; fi
     exit "$code"
 }
 
 # train CONFIG [OTHER_CONFIG] [key=value ...]: one rank a task, from the newest checkpoint of the run if there is one.
 train() {
-    local config=$1 change code=0
+    local config=$1 change
     shift
     if [[ $# -gt 0 && $1 != *=* && $1 != -* ]]; then
         config=$1
@@ -122,18 +125,13 @@ train() {
     done
 
     meet
-    say "start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_JOB_NODELIST, meeting at $MASTER_ADDR:$MASTER_PORT"
 
     # --export: after `sbatch --export=...`, which some sites make the default, srun would keep MASTER_ADDR from the ranks.
     srun --export=ALL --kill-on-bad-exit=1 --wait=60 --label bash launch/rank.sh \
         --deepspeed "$LAVIE_DEEPSPEED" "$config" "$@" resume_from_checkpoint=auto &
     ranks=$!
     if [[ -n $stopping ]]; then ask_to_stop; fi
-    while true; do
-        woken='' code=0
-        wait "$ranks" || code=$?
-        [[ -n $woken ]] || break # a trap ended the wait, not the ranks
-    done
+    attend
     finish "$code"
 }
 
