@@ -18,7 +18,6 @@ from .curate_common import (
     bring_up_to_date,
     engine_changes,
     find_films,
-    settings,
 )
 from .curate_cut import cut_command
 from .curate_run import demo_command, report_command, run_command
@@ -68,15 +67,16 @@ def scan_command(
     address: Address = None,
 ) -> None:
     """List the films of SRC and measure every frame of them. Run again with more films: what OUT holds stays."""
-    from ..config.curate import load_curate
+    from ..config.curate import keep, load_curate
     from ..curation.engine.choice import open_engine
 
     # Whatever is wrong with the settings is found before the first film is looked at.
-    given = engine_changes(engine, workers, address)
-    with open_engine(load_curate(out, config, changes or (), given).engine) as opened:
+    found = load_curate(out, config, changes or (), engine_changes(engine, workers, address))
+    with open_engine(found.engine) as opened:
         if opened is not None:
             find_films(src, out)
-            bring_up_to_date(out, {"scan": settings(out, config, changes, given).scan}, opened)
+            keep(out, found)
+            bring_up_to_date(out, found, ["scan"], opened)
 
 
 app.command("cut")(cut_command)

@@ -1,7 +1,7 @@
 """The commands `lavie curate caption` and `lavie curate align`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,7 +15,6 @@ from .curate_common import (
     Workers,
     do_stages,
     engine_changes,
-    settings,
 )
 from .tables import print_counts
 
@@ -39,15 +38,13 @@ def caption_command(
 
     Run again with other rules: clips that have a caption keep it. What was said is kept beside the cleaned caption.
     """
-    from ..config.curate import load_curate, stage_config
+    from ..config.curate import load_curate
     from ..curation.caption.choice import check_captioner
-    from ..curation.films import read_films
 
-    read_films(out)  # before the settings are kept
-    given: dict[str, Any] = {"caption": {"captioner": captioner}} | engine_changes(engine, workers, address)
-    check_captioner(load_curate(out, config, changes or (), given).caption)
-    found = settings(out, config, changes, given)
-    if do_stages(out, {"caption": stage_config(found, "caption")}, found.engine):
+    given = {"caption": {"captioner": captioner}} | engine_changes(engine, workers, address)
+    found = load_curate(out, config, changes or (), given)
+    check_captioner(found.caption)
+    if do_stages(out, found, ["caption"]):
         _print_captions(out)
 
 
@@ -60,12 +57,9 @@ def align_command(
     address: Address = None,
 ) -> None:
     """Score how well captions fit their clips, by the CLIP that lavie curate score --clip has embedded them with."""
-    from ..config.curate import stage_config
-    from ..curation.films import read_films
+    from ..config.curate import load_curate
 
-    read_films(out)  # before the settings are kept
-    found = settings(out, config, changes, engine_changes(engine, workers, address))
-    do_stages(out, {"align": stage_config(found, "align")}, found.engine)
+    do_stages(out, load_curate(out, config, changes or (), engine_changes(engine, workers, address)), ["align"])
 
 
 def _print_captions(out: Path) -> None:

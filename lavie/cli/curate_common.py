@@ -1,5 +1,6 @@
 """What the commands `lavie curate ...` share: where the work is done, and what is printed of a stage."""
 
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from textwrap import shorten
@@ -13,7 +14,6 @@ from .tables import SHOWN, print_counts, print_first
 
 if TYPE_CHECKING:
     from ..config.curate import CurateConfig
-    from ..config.curate_engine import EngineConfig
     from ..curation.engine.base import Engine
 
 Out = Annotated[Path, typer.Argument(help="Folder of the curation.")]
@@ -38,39 +38,52 @@ def engine_changes(engine: str | None, workers: int | None, address: str | None)
     return {"engine": {"engine": engine, "workers": workers, "address": address}}
 
 
-def do_stages(out: Path, stages: dict[str, Any], engine_config: "EngineConfig") -> bool:
-    """Have stages done by an engine that is opened for them, as `bring_up_to_date` does it.
+def do_stages(out: Path, config: "CurateConfig", stages: Iterable[str]) -> bool:
+    """Keep the settings of a command, and have stages done by the engine that they name, as `bring_up_to_date` does it.
+
+    A command calls this when nothing of the settings can be refused any more: a slip of the pen must not be what the
+    next one goes by.
 
     Returns:
         Whether this process is the one that prints: of several ranks the first is.
-    """
-    from ..curation.engine.choice import open_engine
 
-    with open_engine(engine_config) as engine:
+    Raises:
+        ConfigError: there is no curation in `out`.
+        DataError: units failed.
+    """
+    from ..config.curate import keep
+    from ..curation.engine.choice import open_engine
+    from ..curation.films import read_films
+
+    read_films(out)
+    with open_engine(config.engine) as engine:
         if engine is not None:
-            bring_up_to_date(out, stages, engine)
+            keep(out, config)
+            bring_up_to_date(out, config, stages, engine)
         return engine is not None
 
 
-def bring_up_to_date(out: Path, stages: dict[str, Any], engine: "Engine") -> None:
+def bring_up_to_date(out: Path, config: "CurateConfig", stages: Iterable[str], engine: "Engine") -> None:
     """Have stages done, in their order, and print what came of each.
 
     Args:
         out: the folder of the curation.
-        stages: the name of each stage with its settings.
+        config: its settings.
+        stages: their names.
         engine: where.
 
     Raises:
         DataError: units failed; the message names them.
     """
+    from ..config.curate import stage_config
     from ..curation.run import run_stage
     from ..curation.stage import command_of
 
     console = make_console()
     failed = 0
-    for name, config in stages.items():
+    for name in stages:
         with progress_bar(console, name) as progress:
-            report = run_stage(out, name, config, engine, progress=progress)
+            report = run_stage(out, name, stage_config(config, name), engine, progress=progress)
         kept = report.units - report.done - len(report.waiting) - len(report.failed)
         words = [f"{report.done} units done", f"{kept} were up to date"]
         lacking = ", ".join(dict.fromkeys(map(command_of, report.lacking)))
@@ -100,27 +113,10 @@ def find_films(src: Path, out: Path) -> None:
         listed = list_films(src, out, lambda path: film_seconds(path, sandbox))
     rows = [("films", len(listed.list.films)), ("new", listed.new), ("units", len(listed.list.units))]
     rows += [("changed since, to be done again", len(listed.changed))] if listed.changed else []
-    rows += (
-        [("gone since; what was made of them stays until their unit is done again", len(listed.gone))]
-        if listed.gone
-        else []
-    )
+    if listed.gone:
+        rows += [("gone since; what was made of them stays until their unit is done again", len(listed.gone))]
     rows += [(f"passed over: {what}", count) for what, count in sorted(listed.passed.items())]
     console = make_console()
     print_counts(console, rows, title=str(out))
     lines = [f"{item.name}: {item.reason}. {item.detail}" for item in listed.rejected]
     print_first(console, lines, "found below SRC")
-
-
-def settings(out: Path, config: Path | None, changes: list[str] | None, given: dict[str, Any]) -> "CurateConfig":
-    """Return the settings of a command, and keep them in OUT if it is a curation.
-
-    A command whose work may refuse them, as rules over columns that nobody has made, keeps them itself behind it: a
-    slip of the pen must not be what the next command goes by.
-    """
-    from ..config.curate import keep, load_curate
-
-    found = load_curate(out, config, changes or (), given)
-    if (out / "films.parquet").is_file():
-        keep(out, found)
-    return found

@@ -1,6 +1,6 @@
 """The command `lavie curate cut`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,7 +13,6 @@ from .curate_common import (
     Workers,
     do_stages,
     engine_changes,
-    settings,
 )
 
 
@@ -37,17 +36,10 @@ def cut_command(
     address: Address = None,
 ) -> None:
     """Cut the films into clips of one shot each: copied where that is exact to the frame, encoded where it is not."""
-    given: dict[str, Any] = {
-        "splitter": splitter,
-        "min_frames": min_frames,
-        "max_seconds": max_seconds,
-        "keep_audio": keep_audio,
-    }
-    from ..config.curate import load_curate, stage_config
+    from ..config.curate import load_curate
     from ..curation.cut.splitters.choice import find_splitter
 
-    given = {"cut": given} | engine_changes(engine, workers, address)
-    # What the splitter needs and lacks is named before the settings are kept.
-    find_splitter(load_curate(out, config, changes or (), given).cut.splitter)
-    found = settings(out, config, changes, given)
-    do_stages(out, {"cut": stage_config(found, "cut")}, found.engine)
+    own = {"splitter": splitter, "min_frames": min_frames, "max_seconds": max_seconds, "keep_audio": keep_audio}
+    found = load_curate(out, config, changes or (), {"cut": own} | engine_changes(engine, workers, address))
+    find_splitter(found.cut.splitter)  # what it needs and lacks is named before the settings are kept
+    do_stages(out, found, ["cut"])

@@ -1,7 +1,7 @@
 """The commands `lavie curate run`, `report` and `demo`: everything, what is told of it, and films to try it on."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,6 @@ from .curate_common import (
     bring_up_to_date,
     engine_changes,
     find_films,
-    settings,
 )
 from .curate_select import print_funnel
 from .curate_shards import print_shards
@@ -44,7 +43,7 @@ def run_command(
     Without settings: scan, cut, motion, hash, dedup and the rules over these. Text, CLIP scores, other scorers and
     captions are made where a YAML or key=value asks for them, as caption.captioner=sidecar.
     """
-    from ..config.curate import load_curate, stage_config
+    from ..config.curate import keep, load_curate
     from ..curation.engine.choice import open_engine
     from ..curation.select.columns import needed
     from ..curation.select.select import FOLDER, SELECTION
@@ -52,8 +51,7 @@ def run_command(
     from ..curation.wanted import wanted_stages
 
     # Whatever is wrong with the settings is found before the first film is read.
-    given = engine_changes(engine, workers, address)
-    found = load_curate(out, config, changes or (), given)
+    found = load_curate(out, config, changes or (), engine_changes(engine, workers, address))
     wanted = wanted_stages(found)
     needed(rule.column for rule in found.select.rules or ())
     if shards is not None:
@@ -66,9 +64,8 @@ def run_command(
         if opened is None:
             return
         find_films(src, out)
-        found = settings(out, config, changes, given)
-        stages = {name: stage_config(found, name) for name in wanted_stages(found)}
-        bring_up_to_date(out, stages, opened)
+        keep(out, found)
+        bring_up_to_date(out, found, wanted, opened)
         _report(out, found)
         if shards is not None:
             print_shards(out, out / FOLDER / SELECTION, shards, found.shards, opened, overwrite)
@@ -105,6 +102,6 @@ def _report(out: Path, config: "CurateConfig") -> None:
     from ..curation.report.report import make_report
 
     report = make_report(out, config.select)
-    console: Any = make_console()
+    console = make_console()
     print_funnel(console, report.funnel)
-    console.print(f"{report.page}", soft_wrap=True)
+    console.print(str(report.page), soft_wrap=True)

@@ -14,7 +14,6 @@ from .curate_common import (
     Workers,
     do_stages,
     engine_changes,
-    settings,
 )
 
 
@@ -45,20 +44,16 @@ def score_command(
     address: Address = None,
 ) -> None:
     """Score each clip: motion, light and sharpness; hash and overlay; if asked for, text, embeddings and aesthetics."""
-    from ..config.curate import load_curate, stage_config
-    from ..curation.films import read_films
+    from ..config.curate import load_curate
     from ..curation.score.choice import wanted_scores
 
-    read_films(out)  # before the settings are kept
     given: dict[str, Any] = {
         "clip": {"model": None if clip is None else str(clip), "head": None if head is None else str(head)},
         "text": {"ocr": ocr},
         "scorers": {name: {} for name in scorer or ()},
     }
-    given |= engine_changes(engine, workers, address)
-    names = wanted_scores(load_curate(out, config, changes or (), given), only or ())
-    found = settings(out, config, changes, given)
-    do_stages(out, {name: stage_config(found, name) for name in names}, found.engine)
+    found = load_curate(out, config, changes or (), given | engine_changes(engine, workers, address))
+    do_stages(out, found, wanted_scores(found, only or ()))
 
 
 def dedup_command(
@@ -70,9 +65,6 @@ def dedup_command(
     address: Address = None,
 ) -> None:
     """Find clips that show what a better one shows, over all films. dedup.similar=0.95 compares embeddings too."""
-    from ..config.curate import stage_config
-    from ..curation.films import read_films
+    from ..config.curate import load_curate
 
-    read_films(out)  # before the settings are kept
-    found = settings(out, config, changes, engine_changes(engine, workers, address))
-    do_stages(out, {"dedup": stage_config(found, "dedup")}, found.engine)
+    do_stages(out, load_curate(out, config, changes or (), engine_changes(engine, workers, address)), ["dedup"])

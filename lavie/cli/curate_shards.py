@@ -7,7 +7,7 @@ import typer
 
 from ..console import make_console, progress_bar
 from ..errors import DataError
-from .curate_common import Address, Changes, ConfigFile, EngineName, Out, Workers, engine_changes, settings
+from .curate_common import Address, Changes, ConfigFile, EngineName, Out, Workers, engine_changes
 from .runs import Overwrite
 from .tables import SHOWN, print_counts
 
@@ -28,12 +28,18 @@ def shards_command(
     address: Address = None,
 ) -> None:
     """Write the selected clips with captions and scores as shards, ready for data.train. Run again to go on."""
+    from ..config.curate import keep, load_curate
     from ..curation.engine.choice import open_engine
+    from ..curation.films import read_films
+    from ..curation.select.quality import QUALITY
+    from ..curation.select.select import FOLDER, SELECTION
 
-    found = settings(out, config, changes, engine_changes(engine, workers, address))
-    selection = out / "select" / ("quality.parquet" if quality else "selection.parquet")
+    read_films(out)  # what is no curation is named as such
+    found = load_curate(out, config, changes or (), engine_changes(engine, workers, address))
+    selection = out / FOLDER / (QUALITY if quality else SELECTION)
     with open_engine(found.engine) as opened:
         if opened is not None:
+            keep(out, found)
             print_shards(out, selection, dest, found.shards, opened, overwrite)
 
 
