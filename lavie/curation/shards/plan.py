@@ -85,22 +85,23 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Planned:
-    """What came of planning."""
+class Plan:
+    """The rows of a plan, not yet written."""
 
+    table: "pa.Table"
+    """Of COLUMNS."""
     content: str
-    """The hash of the plan."""
+    """Their hash."""
     without_caption: int
     """Clips that the selection keeps and nobody has captioned: they are not in the plan."""
 
 
-def make_plan(out: Path, selection: Path, dest: Path, config: ShardsConfig) -> Planned:
-    """Write the plan of the shards of a selection; a plan that is the same stays untouched.
+def make_plan(out: Path, selection: Path, config: ShardsConfig) -> Plan:
+    """Return the plan of the shards of a selection.
 
     Args:
         out: the folder of the curation.
         selection: its selection.parquet or quality.parquet.
-        dest: the folder of the shards, made if need be.
         config: the size of the shards, and their grades.
 
     Raises:
@@ -117,12 +118,7 @@ def make_plan(out: Path, selection: Path, dest: Path, config: ShardsConfig) -> P
     rows.sort(key=lambda row: (row["grade"], row["clip"]))
     _number(rows, config.shard_bytes)
     table = make_table({name: [row[name] for row in rows] for name in COLUMNS}, COLUMNS)
-    content = content_hash(table)
-    if plan_hash(dest) != content:
-        dest.mkdir(parents=True, exist_ok=True)
-        with replacing(dest / PLAN) as partial:
-            _write(partial, table, content)
-    return Planned(content, sum(len(captions) for _, captions in kept) - len(rows))
+    return Plan(table, content_hash(table), sum(len(captions) for _, captions in kept) - len(rows))
 
 
 def plan_hash(dest: Path) -> str | None:
@@ -173,14 +169,16 @@ def _kept(out: Path, selection: Path) -> Iterator[tuple[Unit, dict[str, str | No
 
 def _rows(unit: Unit, captions: Mapping[str, str | None], config: ShardsConfig) -> Iterator[dict[str, Any]]:
     """Yield the rows of the plan, without the numbers of shards, for the kept clips of a unit that have a caption."""
-    cut = unit.read("cut").to_pylist()
+    table = unit.read("cut")
+    cut = table.to_pylist()
     if unknown := captions.keys() - {row["clip"] for row in cut}:
         raise DataError(
             f"the selection keeps clip {min(unknown)} of unit {unit.name}, which is not cut any more: run "
             f"`lavie curate select {unit.out}`"
         )
-    scores = _scores(unit)
-    raw = unit.read("caption", ["caption_raw", "captioner"]).to_pylist() if _has(unit, "caption") else [{}] * len(cut)
+    scores = _scores(unit, table["clip"])
+    told_by = _of_cut(unit, "caption", table["clip"])
+    raw = [{}] * len(cut) if told_by is None else told_by.select(["caption_raw", "captioner"]).to_pylist()
     for row, told, score in zip(cut, raw, scores, strict=True):
         caption = captions.get(row["clip"])
         if not caption:
@@ -197,19 +195,21 @@ def _rows(unit: Unit, captions: Mapping[str, str | None], config: ShardsConfig) 
         }
 
 
-def _has(unit: Unit, stage: str) -> bool:
-    """Return whether a stage has columns of a unit."""
-    return columns_path(unit.out, stage, unit.name).is_file()
+def _of_cut(unit: Unit, stage: str, clips: "pa.ChunkedArray") -> "pa.Table | None":
+    """Return a unit's columns of a stage behind cut; None where it has none, or those of other clips than these."""
+    if not columns_path(unit.out, stage, unit.name).is_file():
+        return None
+    table = unit.read(stage)
+    return table if table["clip"].equals(clips) else None
 
 
-def _scores(unit: Unit) -> list[dict[str, float]]:
+def _scores(unit: Unit, clips: "pa.ChunkedArray") -> list[dict[str, float]]:
     """Return the numbers that all stages behind cut have found of each clip, by the columns' names."""
     pa = arrow()
-    rows: list[dict[str, float]] = [{} for _ in range(unit.read("cut", ["clip"]).num_rows)]
+    rows: list[dict[str, float]] = [{} for _ in range(len(clips))]
     for folder in sorted((unit.out / "table").iterdir()):
-        if folder.name in ("scan", "cut", "caption") or not _has(unit, folder.name):
+        if folder.name in ("scan", "cut", "caption") or (table := _of_cut(unit, folder.name, clips)) is None:
             continue
-        table = unit.read(folder.name)
         for name in table.column_names:
             if not (pa.types.is_floating(table[name].type) or pa.types.is_integer(table[name].type)):
                 continue
@@ -245,11 +245,15 @@ def _number(rows: Sequence[dict[str, Any]], limit: int) -> None:
         filled += size
 
 
-def _write(path: Path, table: "pa.Table", content: str) -> None:
-    """Write a plan, a row group for each shard."""
-    grades, numbers = (table[name].to_numpy(zero_copy_only=False) for name in ("grade", "shard"))
+def write_plan(dest: Path, plan: Plan) -> None:
+    """Write a plan into the folder of its shards, which is made if need be: a row group for each shard."""
+    grades, numbers = (plan.table[name].to_numpy(zero_copy_only=False) for name in ("grade", "shard"))
     new = np.flatnonzero((grades[1:] != grades[:-1]) | (numbers[1:] != numbers[:-1])) + 1
-    schema = table.schema.with_metadata({META: json.dumps({"content": content}).encode()})
-    with arrow().parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+    table = plan.table.replace_schema_metadata({META: json.dumps({"content": plan.content}).encode()})
+    dest.mkdir(parents=True, exist_ok=True)
+    with (
+        replacing(dest / PLAN) as partial,
+        arrow().parquet.ParquetWriter(partial, table.schema, compression="zstd") as writer,
+    ):
         for start, end in zip([0, *new], [*new, len(grades)], strict=True):
-            writer.write_table(table.slice(start, end - start).replace_schema_metadata(schema.metadata), end - start)
+            writer.write_table(table.slice(start, end - start), end - start)

@@ -17,7 +17,7 @@ from ..engine.base import Engine
 from ..films import read_films
 from ..partial import partial_folder, sweep
 from ..unit import units_of
-from .plan import Shard, make_plan, plan_hash, read_plan, read_shard
+from .plan import Shard, make_plan, plan_hash, read_plan, read_shard, write_plan
 
 OWN = ("table", "frames", "clips", "rejected", "partial", "cache", "select", "report")
 """Folders in OUT that are the curation's own."""
@@ -79,18 +79,17 @@ def write_shards(
     """
     out, dest = out.resolve(), dest.resolve()
     before = check_dest(out, read_films(out).src, dest)
-    if overwrite or before is None:
-        plan = make_plan(out, selection, dest, config)
-    else:
-        with partial_folder(dest, "plan") as folder:
-            plan = make_plan(out, selection, folder, config)
-        if plan.content != before:
+    plan = make_plan(out, selection, config)
+    if plan.content != before:
+        if before is not None and not overwrite:
             raise ConfigError(
                 f"DEST {dest} holds the shards of another selection: give another folder, or --overwrite to delete them"
             )
+        # The shards go first: those that a killed call left behind would be taken for shards of the new plan.
+        if before is not None:
+            _clear(dest)
+        write_plan(dest, plan)
     shards = read_plan(dest)
-    if overwrite and plan.content != before:
-        _clear(dest)
     sweep(dest)
     report = ShardsReport(shards, plan.without_caption)
     tasks = [

@@ -170,6 +170,37 @@ def test_another_selection_does_not_mix_with_the_shards_of_the_first(out, tmp_pa
     assert contents(dest) == contents(tmp_path / "anew")
 
 
+def test_a_call_that_is_killed_while_it_replaces_shards_leaves_none_of_the_old_ones(out, tmp_path, monkeypatch):
+    dest = tmp_path / "shards"
+    write_shards(out, selection(out), dest, ShardsConfig(), Here())
+    write_selection(out, dropped={0, 2})
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    for at in ("_clear", "write_plan", "read_plan"):  # wherever it is, the next call ends with the new shards alone
+        with monkeypatch.context() as patch:
+            patch.setattr(f"lavie.curation.shards.write.{at}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                write_shards(out, selection(out), dest, ShardsConfig(), Here(), overwrite=True)
+    write_shards(out, selection(out), dest, ShardsConfig(), Here(), overwrite=True)
+    write_shards(out, selection(out), tmp_path / "anew", ShardsConfig(), Here())
+    assert contents(dest) == contents(tmp_path / "anew")
+
+
+def test_columns_of_an_earlier_cut_tell_nothing_of_a_clip(out, tmp_path):
+    unit = made_units(out)[0]
+    path = out / f"table/look/{unit.name}.parquet"
+    table = unit.read("look")
+    write_table(path, table.set_column(0, "clip", [["f" * 16, *table["clip"].to_pylist()[1:]]]), {})
+    write_shards(out, selection(out), tmp_path / "shards", ShardsConfig(), Here())
+    of_unit = set(unit.read("cut", ["clip"])["clip"].to_pylist())
+    with tarfile.open(tmp_path / "shards/00000.tar") as tar:
+        notes = [json.load(tar.extractfile(name)) for name in tar.getnames() if name.endswith(".json")]
+    assert {bool(note["scores"]) for note in notes if note["clip"] in of_unit} == {False}
+    assert {bool(note["scores"]) for note in notes if note["clip"] not in of_unit} == {True}
+
+
 def test_a_folder_of_other_shards_is_refused(out, tmp_path):
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards/00007.tar").write_bytes(b"")
