@@ -82,6 +82,7 @@ def run_stage(
     """
     out = out.resolve()
     stage, units = find_stage(place), units_of(out, read_films(out))
+    names = [unit.name for unit in units]
     sweep(out)
     report = StageReport(stage.name, len(units))
     found = standings(stage, config, units)
@@ -95,8 +96,8 @@ def run_stage(
             report.failed[task.unit or "all units"] = outcome.error
         else:
             report.done += 1 if task.unit else len(units)
-            for unit in units if task.unit is None else [unit for unit in units if unit.name == task.unit]:
-                _count_refused(report, rejected_path(out, stage.name, unit.name))
+            for name in names if task.unit is None else [task.unit]:
+                _count_refused(report, rejected_path(out, stage.name, name))
         progress(done, len(tasks))
     sweep(out)
     return report

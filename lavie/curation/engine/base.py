@@ -1,7 +1,10 @@
 """What every engine offers: a function, items, and results as they come."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+Handle = TypeVar("Handle")
+"""What an engine gives for an item that it was handed, as a future."""
 
 
 class Engine(Protocol):
@@ -19,3 +22,29 @@ class Engine(Protocol):
             gpu: whether each worker wants a GPU of its own, where there are GPUs.
         """
         ...
+
+
+def handed_out(
+    items: Iterable[Any],
+    submit: Callable[[Any], Handle],
+    finished: Callable[[Collection[Handle]], Iterable[Handle]],
+    most: Callable[[], int],
+) -> Iterator[tuple[Any, Handle]]:
+    """Yield each item with its handle when it is finished, while a limited number of others are handed over.
+
+    Args:
+        items: begun in their order.
+        submit: hands one over.
+        finished: waits a while, and returns those handles that are finished.
+        most: how many are handed over at a time, asked anew whenever some are finished.
+    """
+    running: dict[Handle, Any] = {}
+    rest = iter(items)
+    item = next(rest, None)
+    while item is not None or running:
+        limit = most()
+        while item is not None and len(running) < limit:
+            running[submit(item)] = item
+            item = next(rest, None)
+        for handle in finished(list(running)):
+            yield running.pop(handle), handle

@@ -44,7 +44,8 @@ class LocalEngine:
         while waiting:
             part = deque(i for i in waiting if deaths[i] < SUSPECT) or deque([waiting[0]])
             alone = deaths[part[0]] >= SUSPECT
-            waiting = deque(i for i in waiting if i not in set(part))
+            begun = set(part)
+            waiting = deque(i for i in waiting if i not in begun)
             for i, result in self._one_pool(work, items, part, 1 if alone else workers, gpus):
                 if not isinstance(result, BrokenProcessPool):
                     yield items[i], result, ""

@@ -1,11 +1,12 @@
 """The engine of an MPI job: its first rank hands out the work, all others do it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from typing import Any
 
 from ...errors import ConfigError
+from .base import handed_out
 
 
 class MpiEngine:
@@ -20,15 +21,18 @@ class MpiEngine:
         self, work: Callable[[Any], Any], items: Sequence[Any], *, gpu: bool = False
     ) -> Iterator[tuple[Any, Any, str]]:
         """Yield each item with its result, as `Engine` says; the launcher gives each rank its GPU."""
-        running: dict[Future, Any] = {}
-        rest = iter(items)
-        item = next(rest, None)
-        while item is not None or running:
-            while item is not None and len(running) <= self._workers:
-                running[self._executor.submit(work, item)] = item
-                item = next(rest, None)
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result(), ""
+
+        def submit(item: Any) -> Future:
+            """Hand an item over."""
+            return self._executor.submit(work, item)
+
+        def finished(running: Collection[Future]) -> Iterable[Future]:
+            """Wait until one is finished."""
+            return wait(running, return_when=FIRST_COMPLETED).done
+
+        # One more than there are ranks, so that none waits.
+        for item, future in handed_out(items, submit, finished, lambda: self._workers + 1):
+            yield item, future.result(), ""
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 import logging
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from ...errors import ConfigError
+from .base import handed_out
 
 TRIES = 5
 """How often a task is tried again after the process or the node that did it has died."""
@@ -28,30 +29,36 @@ class RayEngine:
             actor: Any = ray.remote(num_gpus=1, max_restarts=-1, max_task_retries=TRIES)(_Worker)
             workers: list[Any] = [actor.remote() for _ in range(gpus)]
         remote: Any = ray.remote(num_cpus=1, max_retries=TRIES)(_call)
-        running: dict[Any, tuple[Any, int]] = {}
         load = [0] * gpus
-        rest = iter(items)
-        item = next(rest, None)
-        while item is not None or running:
-            places = gpus or max(1, int(ray.cluster_resources().get("CPU", 1)))
-            while item is not None and len(running) < AHEAD * places:
-                i = load.index(min(load)) if gpus else 0
-                reference = workers[i].call.remote(work, item) if gpus else remote.remote(work, item)
-                running[reference] = item, i
-                if gpus:
-                    load[i] += 1
-                item = next(rest, None)
-            ready, _ = ray.wait(list(running), timeout=1.0)  # what joins the cluster meanwhile is given work
-            for reference in ready:
-                done, i = running.pop(reference)
-                if gpus:
-                    load[i] -= 1
-                try:
-                    yield done, ray.get(reference), ""
-                except ray.exceptions.RayTaskError:
-                    raise
-                except ray.exceptions.RayError as error:
-                    yield done, None, f"{type(error).__name__}: {error}"
+        places: dict[Any, int] = {}
+
+        def submit(item: Any) -> Any:
+            """Hand an item to the cluster, or to the actor with the least to do."""
+            if not gpus:
+                return remote.remote(work, item)
+            place = load.index(min(load))
+            load[place] += 1
+            reference = workers[place].call.remote(work, item)
+            places[reference] = place
+            return reference
+
+        def finished(running: Collection[Any]) -> Iterable[Any]:
+            """Wait a second at most, for what joins the cluster meanwhile is given work."""
+            return ray.wait(list(running), timeout=1.0)[0]
+
+        def most() -> int:
+            """Return how many items the cluster has places for, and as many that wait."""
+            return AHEAD * (gpus or max(1, int(ray.cluster_resources().get("CPU", 1))))
+
+        for item, reference in handed_out(items, submit, finished, most):
+            if gpus:
+                load[places.pop(reference)] -= 1
+            try:
+                yield item, ray.get(reference), ""
+            except ray.exceptions.RayTaskError:
+                raise
+            except ray.exceptions.RayError as error:
+                yield item, None, f"{type(error).__name__}: {error}"
 
 
 class _Worker:
