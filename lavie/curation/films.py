@@ -23,7 +23,7 @@ UNIT_SECONDS = 90 * 60.0
 """Most seconds of film in a unit: minutes of work for one core, so that a lost one costs little and few files are made.
 A film that is longer is a unit alone."""
 LEAST_UNIT_SECONDS, MANY_UNITS = 60.0, 64
-"""Of short films so many units are made, no shorter than this, that all cores of a machine have work."""
+"""The shortest unit, seconds, and about how many units short films make, so that all cores have work."""
 BYTES_A_SECOND = 250_000
 """What stands for a film's duration where its header tells none: 2 Mbit/s."""
 SUFFIXES = frozenset(

@@ -1,19 +1,17 @@
 """Bringing the columns of a stage up to date: what is out of date is found, done by an engine, and counted."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config.base import Strict
-from ..data.shards.index_file import Rejected
 from .engine.base import Engine
 from .films import FilmList, read_films
 from .partial import sweep
 from .perform import Result, Task, perform
 from .stage import Stage, find_stage, lacking, standings
-from .table import rejected_path
+from .table import read_rejected, rejected_path
 from .unit import Unit, units_of
 
 Progress = Callable[[int, int | None], None]
@@ -121,10 +119,7 @@ def stage_status(out: Path, place: str, config: Strict, films: FilmList) -> Stag
 
 def _count_refused(report: StageReport, path: Path) -> None:
     """Add to a report what was refused of a unit."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        item = Rejected(**json.loads(line))
+    for item in read_rejected(path):
         report.refused[item.reason] += 1
         report.examples.setdefault(item.reason, f"{item.name}: {item.detail}")
 

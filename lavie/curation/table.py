@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.shards.index_file import Rejected
 from ..errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -86,6 +87,20 @@ def columns_path(out: Path, stage: str, unit: str) -> Path:
 def rejected_path(out: Path, stage: str, unit: str) -> Path:
     """Return where the list of what a stage refused of a unit lies; it exists only if there is something."""
     return out / "rejected" / stage / f"{unit}.jsonl"
+
+
+def read_rejected(path: Path) -> list[Rejected]:
+    """Return what a stage refused of a unit; nothing where there is no list.
+
+    Raises:
+        DataError: the list is damaged.
+    """
+    try:
+        return [Rejected(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read: {error!r}; remove it and its unit's columns of the stage") from None
 
 
 def side_path(out: Path, kind: str, unit: str, suffix: str = "") -> Path:

@@ -12,7 +12,8 @@ import numpy as np
 
 from ...config.curate_caption import AlignWork
 from ...errors import CheckpointError, ConfigError, DataError
-from ..score.clip import file_identity, load_network
+from ..identity import file_identity
+from ..score.clip import load_network
 from ..stage import Done, Stage
 from ..table import arrow
 from ..unit import Unit

@@ -9,13 +9,12 @@ from typing import Any
 
 from ...config.curate_caption import CaptionConfig
 from ...errors import CheckpointError, ConfigError
-from ...files import sha256_of
+from ..identity import files_below, known_sha256
 from ..table import text_hash
 from .base import Captioner
 
-SAMPLES = 16
-SAMPLE = 1 << 16
-"""Of a file of weights, so many parts of so many bytes are hashed: tens of gigabytes would take minutes each time."""
+SAMPLES, SAMPLE = 16, 1 << 16
+"""How many parts of a file of weights are hashed, and the bytes of each: tens of gigabytes would take minutes."""
 
 
 def open_captioner(config: CaptionConfig, src: Path) -> Captioner:
@@ -92,8 +91,7 @@ def folder_identity(folder: str) -> str | None:
     root = Path(folder).expanduser()
     if not root.is_dir():
         return None
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return text_hash([[path.relative_to(root).as_posix(), _sampled(path)] for path in files])
+    return text_hash([[path.relative_to(root).as_posix(), _sampled(path)] for path in files_below(root)])
 
 
 @functools.lru_cache(maxsize=1)
@@ -116,16 +114,7 @@ def _opened(kind: str, place: str, settings: str, identity: str) -> Captioner:
 def _file_hash(path: str) -> str | None:
     """Return the hash of a file, None where there is none."""
     file = Path(path).expanduser()
-    if not file.is_file():
-        return None
-    facts = file.stat()
-    return _known_hash(str(file), facts.st_size, facts.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _known_hash(path: str, size: int, written: int) -> str:
-    """Return the hash of a file of this size and time of writing."""
-    return sha256_of(path)
+    return known_sha256(file) if file.is_file() else None
 
 
 def _sampled(path: Path) -> list[Any]:

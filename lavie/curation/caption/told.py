@@ -1,6 +1,5 @@
 """What there is to tell of a curation's captions: how many there are, why others are not, and which are too long."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from ...caption_limit import clip_words
 from ..films import read_films
 from ..stage import made
-from ..table import arrow, rejected_path
+from ..table import arrow, read_rejected, rejected_path
 from ..unit import units_of
 
 
@@ -38,8 +37,6 @@ def told_captions(out: Path) -> ToldCaptions:
         words = unit.read("caption", ["words"])["words"]
         clips, captioned = clips + len(words), captioned + len(words) - words.null_count
         long += compute.sum(compute.greater(words, limit.most)).as_py() or 0
-        listed = rejected_path(out, "caption", unit.name)
-        if listed.is_file():
-            refused.update(json.loads(line)["reason"] for line in listed.read_text(encoding="utf-8").splitlines())
+        refused.update(item.reason for item in read_rejected(rejected_path(out, "caption", unit.name)))
     dropped = clips - captioned - refused.total()
     return ToldCaptions(clips, captioned, dropped, dict(sorted(refused.items())), long, limit.rule)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import DataError
 from ..select.columns import unit_columns
+from ..table import read_rejected
 from ..unit import Unit
 
 if TYPE_CHECKING:
@@ -101,15 +101,9 @@ def refused(out: Path) -> dict[str, dict[str, list[str]]]:
     """
     found: dict[str, dict[str, list[str]]] = {}
     for path in sorted((out / "rejected").glob("*/*.jsonl")):
-        try:
-            for line in path.read_text(encoding="utf-8").splitlines():
-                item = json.loads(line)
-                told = f"{item['name']}: {item['detail']}" if item.get("detail") else item["name"]
-                found.setdefault(path.parent.name, {}).setdefault(item["reason"], []).append(told)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise DataError(
-                f"{path}: cannot be read: {error!r}; remove it and its unit's columns of the stage"
-            ) from None
+        for item in read_rejected(path):
+            told = f"{item.name}: {item.detail}" if item.detail else item.name
+            found.setdefault(path.parent.name, {}).setdefault(item.reason, []).append(told)
     return found
 
 

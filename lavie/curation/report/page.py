@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..select.funnel import Funnel
+from ..select.funnel import Funnel, FunnelStep
 from .numbers import AESTHETIC_EDGES, PAPER_AESTHETIC, Statistics
 
 LISTED = 100
@@ -92,7 +92,7 @@ def page(
     )
 
 
-def _without(step: Any) -> str:
+def _without(step: FunnelStep) -> str:
     """Return how many clips have no value for a rule, and what becomes of them; "" where the rule asks for none."""
     if step.no_value == 0 or step.asks_for_none:
         return ""

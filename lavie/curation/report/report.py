@@ -4,11 +4,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...config.curate_select import SelectConfig
-from ...config.load import read_yaml, validate
 from ...files import replacing
 from ..films import read_films
 from ..select.funnel import Funnel
-from ..select.select import FOLDER as SELECT
 from ..select.select import read_selection, select
 from ..unit import units_of
 from .figures import draw_funnel, draw_general, draw_quality, draw_scores, figure_files
@@ -27,9 +25,9 @@ class Report:
 
     page: Path
     everything: Statistics
-    """Of all clips."""
+    """The statistics of all clips."""
     kept: Statistics
-    """Of those that the rules keep."""
+    """The statistics of the clips that the rules keep."""
     funnel: Funnel
 
 
@@ -49,8 +47,7 @@ def make_report(out: Path, config: SelectConfig) -> Report:
     films = read_films(out)
     units = units_of(out, films)
     table = read_selection(out)
-    rules_file = out / SELECT / "rules.yaml"
-    rules = validate(SelectConfig, read_yaml(rules_file, SelectConfig), str(rules_file)).chosen
+    rules = [rule for rule in config.chosen if rule.name not in funnel.not_measured]
     everything, kept = statistics_of(table), statistics_of(table.filter(table["keep"]))
     ways, named = cutting(out, units), refused(out)
 

@@ -1,7 +1,6 @@
 """The stage `clip`: embeddings of each clip's frames by a CLIP on the disk, and aesthetic ratings of them."""
 
 import functools
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +8,9 @@ import numpy as np
 
 from ...config.curate_score import ClipConfig
 from ...errors import CheckpointError, ConfigError
-from ...files import sha256_of
+from ..identity import file_identity
 from ..pictures import look_at_clips, midpoints
 from ..stage import Done, Stage
-from ..table import text_hash
 from ..unit import Unit
 
 if TYPE_CHECKING:
@@ -101,24 +99,6 @@ def _head(path: str, network: "ClipNetwork") -> "AestheticHead":
             f"{network.width}: LAION's heads want ViT-L/14"
         )
     return head
-
-
-def file_identity(path: str | None) -> str | None:
-    """Return a hash of a file, or of all files of a folder by their names; None where there is nothing."""
-    if path is None:
-        return None
-    root = Path(path)
-    files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root] if root.is_file() else []
-    if not files:
-        return None
-    facts = [os.stat(file) for file in files]
-    return _hash_of(path, tuple((str(f), s.st_size, s.st_mtime_ns) for f, s in zip(files, facts, strict=True)))
-
-
-@functools.lru_cache(maxsize=8)
-def _hash_of(root: str, files: tuple[tuple[str, int, int], ...]) -> str:
-    """Return a hash of the names and the contents of files; sizes and times tell a changed file from one known."""
-    return text_hash([[os.path.relpath(file, root), sha256_of(Path(file))] for file, *_ in files])
 
 
 def _identity(config: ClipConfig) -> dict[str, Any]:

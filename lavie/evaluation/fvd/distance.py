@@ -16,7 +16,7 @@ from ...seeds import numpy_generator
 HALVES = 100
 """Random halves that an interval is made of."""
 DEGREE, COEFFICIENT = 3, 1.0
-"""Of the polynomial kernel of KVD (TATS): (x . y / d + 1) ** 3."""
+"""The polynomial kernel of KVD has this degree and this constant (TATS): (x . y / d + 1) ** 3."""
 
 
 Distance = Callable[[np.ndarray, np.ndarray], float]

@@ -10,15 +10,12 @@ It wants a GPU: one core sees about 27 frames per second.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ....errors import ConfigError
 from .base import Pictures, Transition
-
-if TYPE_CHECKING:
-    pass
 
 WIDTH, HEIGHT = 48, 27
 """The pixels that the network sees."""
