@@ -34,6 +34,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def write_if_new(path: Path, text: str) -> None:
+    """Write a text as UTF-8, whole or not at all; a file that says the same already keeps its time of writing."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
 def _partial(path: Path) -> Path:
     """Return this process's own name beside a path; where that would be too long, a hash stands for the path's name."""
     own, name = f".{socket.gethostname()}-{os.getpid()}.partial", path.name

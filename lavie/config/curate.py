@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from ..files import replacing
+from ..files import write_if_new
 from .base import Strict
 from .curate_caption import AlignConfig, AlignWork, CaptionConfig, CaptionWork
 from .curate_cut import CutConfig
@@ -122,8 +122,4 @@ def load_curate(
 
 def keep(out: Path, config: CurateConfig) -> None:
     """Write the settings into OUT, but not where the work was done: the next command may be called elsewhere."""
-    text = dump_yaml(config.model_copy(update={"engine": EngineConfig()}))
-    path = out / KEPT
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        with replacing(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+    write_if_new(out / KEPT, dump_yaml(config.model_copy(update={"engine": EngineConfig()})))

@@ -13,7 +13,7 @@ Paths in it are relative to OUT, so that OUT can be moved. From elsewhere, `SET 
 from pathlib import Path
 
 from ..config.curate_score import SCORER
-from ..files import replacing
+from ..files import write_if_new
 from .stage import STAGES
 
 VIEWS = Path("table/views.sql")
@@ -32,10 +32,7 @@ def write_views(out: Path) -> None:
     Args:
         out: the folder of a curation that has been selected.
     """
-    text, path = views_of(out), out / VIEWS
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        with replacing(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+    write_if_new(out / VIEWS, views_of(out))
 
 
 def views_of(out: Path) -> str:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from ..errors import DataError
 from ..inference.jobs import Job
+from ..json_text import parse_json, read_json
 from ..seeds import key64
 from .clip_source import Clip, plain_name
-from .json_text import parse_json, read_json
 
 NAMES = ("name", "video", "file")
 TEXTS = ("prompt", "caption", "text")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .. import __version__
 from ..errors import DataError
 from ..files import replacing
-from .json_text import read_json
+from ..json_text import read_json
 
 PACKAGES = ("torch", "numpy", "av", "pillow", "safetensors", "transformers")
 """What may move a number in its last digits."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ...json_text import once
 from ..shards.index_file import MEDIA, Rejected
 from .captioned_file import CaptionedFile, Passed, file_on_disk, printable
 from .segments import COLUMNS as SEGMENT_COLUMNS
@@ -149,7 +150,7 @@ def table_rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, _plain_names(row.items())
             return
         for number, line in enumerate(text.split("\n"), start=1):
-            row = json.loads(line, object_pairs_hook=_once) if line.strip() else {}
+            row = json.loads(line, object_pairs_hook=once) if line.strip() else {}
             if not isinstance(row, dict):
                 raise ValueError(f"wanted an object with a path and a caption, got {type(row).__name__}")
             if row:
@@ -170,14 +171,4 @@ def _delimiter(text: str) -> str:
 
 def _plain_names(cells: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Return a row with its columns' names in lower case and without blanks around them."""
-    return _once((name.strip().lower(), value) for name, value in cells)
-
-
-def _once(cells: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Return names and values as a mapping. Raises ValueError if a name stands twice, of which one would be lost."""
-    row: dict[str, Any] = {}
-    for name, value in cells:
-        if name in row:
-            raise ValueError(f"{name!r} stands there twice: leave one of them out")
-        row[name] = value
-    return row
+    return once((name.strip().lower(), value) for name, value in cells)

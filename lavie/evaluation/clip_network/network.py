@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import CheckpointError
+from ...json_text import parse_json
 from ...models.text_encoder import read_tokenizer
 from ..finite import require_finite, require_numbers
-from ..json_text import parse_json
 from .openai_file import read_archive, require_known, to_transformers
 from .protocol import DEVIATION, MEAN, FrameProtocol, prepare
 

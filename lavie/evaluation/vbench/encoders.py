@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from ...config.base import Positive, Strict
 from ...errors import CheckpointError, DataError
+from ...json_text import parse_json
 from ..clip_network.network import load_clip
 from ..clip_network.protocol import DEVIATION, MEAN
 from ..finite import require_finite, require_numbers
-from ..json_text import parse_json
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and deviation of the pixels that DINO was trained on, red, green, blue, in [0, 1]."""

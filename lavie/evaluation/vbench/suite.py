@@ -15,7 +15,7 @@ from typing import Any
 from ...errors import DataError
 from ...files import LONGEST_NAME
 from ...inference.jobs import Job
-from ..json_text import parse_json
+from ...json_text import parse_json
 from .dimensions import DIMENSIONS
 
 SAMPLES = 5

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
-from ..json_text import read_json
+from ...json_text import read_json
 from .dimensions import DIMENSIONS, QUALITY_WEIGHT, SEMANTIC_WEIGHT
 
 LAYOUT = 'wanted {"subject_consistency": [0.9141, [...]], ...} as VBench writes it, or percentages as in tables'

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import ConfigError, DataError
 from ...evaluation.human.answers import COLUMNS, check_row, read_answers, to_csv
 from ...evaluation.human.key import ANSWERS, PAGE, Key, read_key
-from ...evaluation.json_text import parse_json
+from ...json_text import parse_json
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

@@ -14,10 +14,10 @@ from lavie.evaluation.captions import draw_msrvtt, msrvtt_jobs, read_captions
 from lavie.evaluation.human.analyse import analyse as analyse_study
 from lavie.evaluation.human.answers import COLUMNS, read_answers, to_csv
 from lavie.evaluation.human.key import KEY, read_key
-from lavie.evaluation.json_text import parse_json, read_json
 from lavie.evaluation.measured import compare, read_result
 from lavie.evaluation.vbench.suite import jobs, read_suite
 from lavie.evaluation.vbench.totals import read_scores, totals
+from lavie.json_text import parse_json, read_json
 from tests.evaluation.ablation.made_up import judged
 from tests.evaluation.hostile_json import survives
 from tests.evaluation.human.studies import rng, rows, some_key, vote

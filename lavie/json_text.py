@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..errors import DataError
+from .errors import DataError
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -18,7 +18,7 @@ def parse_json(text: str | bytes) -> Any:
     """
     try:
         return json.loads(
-            text, object_pairs_hook=_once, parse_constant=_refused, parse_float=_finite, parse_int=_bounded
+            text, object_pairs_hook=once, parse_constant=_refused, parse_float=_finite, parse_int=_bounded
         )
     except RecursionError:
         raise ValueError("brackets nested too deep") from None
@@ -42,12 +42,12 @@ def read_json(path: Path, option: str = "") -> Any:
         raise DataError(f"{option} {path}: cannot be read: {error}".lstrip()) from None
 
 
-def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object. Raises ValueError if a name stands in it twice."""
+def once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return names and values as an object. Raises ValueError if a name stands twice, of which one would be lost."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"{name!r} stands there twice")
+            raise ValueError(f"{name!r} stands there twice: leave one of them out")
         found[name] = value
     return found
 
