@@ -199,9 +199,14 @@ def save_network(folder: str | Path, config: UNetConfig, state: StateDict) -> No
     """Write config.json, and the weights in their dtypes as safetensors, into `folder`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    values = {"_class_name": VideoUNet.__name__, **config.model_dump(mode="json")}
-    (folder / CONFIG_NAME).write_text(json.dumps(values, indent=2) + "\n")
+    (folder / CONFIG_NAME).write_text(network_config_text(config))
     save_tensors({name: value.contiguous() for name, value in state.items()}, folder / WEIGHTS_NAME)
+
+
+def network_config_text(config: UNetConfig) -> str:
+    """Return the text of a network's config.json in diffusers' format."""
+    values = {"_class_name": VideoUNet.__name__, **config.model_dump(mode="json")}
+    return json.dumps(values, indent=2) + "\n"
 
 
 def save_tensors(tensors: StateDict, path: Path) -> None:
