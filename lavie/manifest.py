@@ -10,13 +10,15 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .distributed import log
 from .errors import CheckpointError
 from .files import sha256_of
 from .json_text import parse_json
-from .run_folder import MANIFEST
+from .run_folder import MANIFEST, NETWORK, RUN_CONFIG
 from .tensor_file import FileRecord, write_text
 
 FORMAT = 2
@@ -102,6 +104,29 @@ def damage(
             return f"{path}: cannot be read ({error.strerror})"
         tick(record["bytes"])
     return None
+
+
+def require_whole_network(folder: Path) -> None:
+    """Check the files of a checkpoint from which a network is read, by their hashes.
+
+    Folders without a manifest, such as exported ones, are let through; so are checkpoints of the layout that had no
+    hashes, with a warning.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return
+    with suppress(ValueError):
+        manifest = parse_json(path.read_bytes())
+        if isinstance(manifest, dict) and is_old(manifest):
+            log.warning(f"{folder}: its layout has no hashes, by which damaged weights would be found")
+            return
+    manifest = read_manifest(folder)
+    names = [name for name in manifest["files"] if name.startswith(f"{NETWORK}/") or name == RUN_CONFIG]
+    if fault := damage(folder, manifest, names):
+        raise CheckpointError(f"{fault}: take another checkpoint")
 
 
 def _seal(content: dict[str, Any]) -> str:

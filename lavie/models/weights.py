@@ -16,6 +16,7 @@ from ..config.model import UNetConfig
 from ..distributed import log
 from ..errors import CheckpointError
 from ..files import apply_umask
+from ..manifest import require_whole_network
 from ..run_folder import NETWORK, checkpoints, newest_checkpoint
 from .released import from_released, read_released, require_stage, to_released, unet_config
 from .state_dict import StateDict, require_fit, shapes
@@ -168,6 +169,7 @@ def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
     # A run's folder means its newest checkpoint; a folder of several models, the network in it.
     if checkpoints(path):
         path = newest_checkpoint(path)
+    require_whole_network(path)
     folder = path / NETWORK if (path / NETWORK).is_dir() else path
     if not (folder / CONFIG_NAME).is_file():
         raise CheckpointError(

@@ -56,8 +56,8 @@ def require_same_engine(where: str, manifest: dict[str, Any], config: TrainConfi
     if manifest["optimizer"] != "adamw" and saved != (world_size(), zero_stage):
         raise CheckpointError(
             f"{where} holds moments in 8 bits, in blocks of the {saved[0]} ranks under ZeRO stage {saved[1]} that "
-            f"saved them, and this run has {world_size()} under stage {zero_stage}: start as many with the same --deepspeed, "
-            f"or set init_weights to {where} to go on from its weights alone"
+            f"saved them, and this run has {world_size()} under stage {zero_stage}: start as many with the same "
+            f"--deepspeed, or set init_weights to {where} to go on from its weights alone"
         )
 
 

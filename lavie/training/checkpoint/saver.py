@@ -231,10 +231,11 @@ class Saver:
             return
         self.failures += 1
         limit = self._config.max_failed_saves
-        log.error(
-            f"checkpoint-{saved.step} was not saved ({self.failures} of {limit} in a row): {saved.failure}. "
-            "Older ones are whole, and the run goes on"
-        )
+        if is_main():  # the others log errors too
+            log.error(
+                f"checkpoint-{saved.step} was not saved ({self.failures} of {limit} in a row): {saved.failure}. "
+                "Older ones are whole, and the run goes on"
+            )
         if self.failures >= limit:
             raise TrainingError(
                 f"{self.failures} checkpoints in a row could not be saved (max_failed_saves): {saved.failure}. Make "

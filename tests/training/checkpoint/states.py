@@ -1,5 +1,6 @@
 """What tests read in checkpoints."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from safetensors.torch import load_file
 
 
 def state_of(checkpoint: str | Path) -> dict[str, torch.Tensor]:
-    """Return all that a run goes on with from a checkpoint: every value by kind and parameter, whole, and the counts."""
+    """Return all that a run goes on with from a checkpoint: the values by kind and parameter, whole, and the counts."""
     pieces: dict[str, list] = {}
     for path in Path(checkpoint).glob("state/*.safetensors"):
         with safe_open(path, framework="pt") as file:
@@ -19,7 +20,7 @@ def state_of(checkpoint: str | Path) -> dict[str, torch.Tensor]:
     state = {}
     for key, parts in pieces.items():
         parts.sort(key=lambda part: part[0])
-        assert all(a[1] == b[0] for (a, _), (b, _) in zip(parts, parts[1:], strict=False)), key
+        assert all(a[1] == b[0] for (a, _), (b, _) in itertools.pairwise(parts)), key
         state[key] = torch.cat([values for _, values in parts])
     manifest = json.loads((Path(checkpoint) / "checkpoint.json").read_text())
     state |= {name: torch.tensor(manifest[name]) for name in ("step", "optimizer_steps", "skipped_steps")}
