@@ -18,6 +18,7 @@ from contextlib import suppress
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, NoReturn
 
+from ..cluster.front_end import launcher_gone, remember_launcher
 from ..errors import LavieError, LostRankError
 
 if TYPE_CHECKING:
@@ -45,11 +46,12 @@ of it, 128 + SIGTERM."""
 
 
 def listen() -> None:
-    """Block SIGUSR2, so that the signal waits until `requested` asks for it.
+    """Block SIGUSR2, so that the signal waits until `requested` asks for it, and remember who launched this process.
 
     Call this before torch is imported: the threads of torch inherit the mask.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {SIGNAL})
+    remember_launcher()
 
 
 # Hidden state: whether this process got Ctrl-C, and whether SIGTERM ends it no more.
@@ -211,7 +213,7 @@ def _in_group() -> bool:
 
 
 def requested(device: "torch.device") -> bool:
-    """Return whether any rank has got SIGUSR2 or Ctrl-C, with the same answer on all ranks. Collective.
+    """Return whether any rank has got SIGUSR2 or Ctrl-C or lost its launcher, the same on all ranks. Collective.
 
     After a yes, SIGTERM is ignored. It has nothing to add while the last step is saved, and SLURM sends it to all ranks
     as soon as the first one has left with an exit code that is not 0.
@@ -220,8 +222,19 @@ def requested(device: "torch.device") -> bool:
 
     from ..distributed import sum_over_ranks
 
-    asked = torch.tensor(float(_interrupted.is_set() or SIGNAL in signal.sigpending()), device=device)
+    here = _interrupted.is_set() or SIGNAL in signal.sigpending() or _orphaned()
+    asked = torch.tensor(float(here), device=device)
     if not sum_over_ranks(asked).item():
         return False
     _ignore_termination()
+    return True
+
+
+def _orphaned() -> bool:
+    """Return whether the command that launched this rank has ended, and say so from one rank of the node."""
+    if not launcher_gone():
+        return False
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        with suppress(OSError):  # who read it may have ended, too
+            print("the launcher has ended: the run saves after this step and stops", file=sys.stderr, flush=True)
     return True
