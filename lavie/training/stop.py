@@ -19,6 +19,7 @@ from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, NoReturn
 
 from ..cluster.front_end import launcher_gone, remember_launcher
+from ..cluster.hang import Cause
 from ..errors import LavieError, LostRankError
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ SIGNAL = signal.SIGUSR2
 """The request to stop."""
 STOPPED = 85
 """Exit code of a run that was asked to stop, and is to be started again. launch/env.sh knows this code and FAILED."""
-LOST = 199
+LOST = int(Cause.LOST)
 """Exit code of a rank that has lost another. It is below FAILED because srun reports the largest code of all ranks, and
-the code of the rank that was lost says more."""
+the code of the rank that was lost says more. The codes of hung runs are just below it: lavie/cluster/hang.py."""
 INTERRUPTED = 130
 """Exit code of a process that a second Ctrl-C ends at once, as shells have it: 128 + SIGINT."""
 ALONE = 5.0

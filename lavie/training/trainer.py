@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 
 from ..cluster.preflight import preflight
+from ..cluster.watchdog import Watchdog
 from ..config.load import dump_yaml
 from ..config.train import TrainConfig
 from ..data.cache.cache import Cache
@@ -29,7 +30,7 @@ from ..models.unet import VideoUNet
 from ..models.weights import initialize
 from ..run_folder import RUN_CONFIG, SAMPLES
 from .checkpoint import find, load, save
-from .deepspeed import build_engine, init_distributed, offloads, resolve_json, zero_stage
+from .deepspeed import BLOCKS, build_engine, init_distributed, offloads, resolve_json, zero_stage
 from .dry_run import plan_of
 from .ema import EMA
 from .machine import require_device, require_packages
@@ -79,7 +80,7 @@ class Trainer:
 
         # The ranks meet, and agree on what they would run.
         setup_logging()
-        self.device = init_distributed(preflight(config, deepspeed_json))
+        self.device = init_distributed(preflight(config, deepspeed_json), config.watchdog.longest)
         setup_logging()
         settings = resolve_json(deepspeed_json, config, world_size())
         require_packages(config)
@@ -116,6 +117,7 @@ class Trainer:
         # The loader has processes: from here on, a failure must end what has begun.
         with ExitStack() as begun:
             self.batches = begun.enter_context(closing(batches))
+            self.watchdog = begun.enter_context(Watchdog(config.watchdog))
             self._build_networks(settings, caches)
             if checkpoint:
                 load(self.engine, self.ema, checkpoint)
@@ -139,6 +141,7 @@ class Trainer:
             drawn = (*config.validation_prompts, config.sampling.negative_prompt)
             warn_of_unread((self.objective.text_encoder, prompt) for prompt in drawn)
         network = build_network(config).to(self.device)
+        self.watchdog.follow(network, BLOCKS)
         self.engine = build_engine(network, config, settings)
         ema_device = "cpu" if config.ema_device == "cpu" or offloads(settings) else None
         self.ema = EMA(self.engine.module, config.ema_decay, ema_device) if config.use_ema else None
@@ -168,11 +171,12 @@ class Trainer:
             # A request to stop is heard between steps only, where all that is to be saved is whole.
             if stopped := requested(self.device):
                 if step - 1 > self.start and (step - 1) % config.checkpointing_steps:
-                    save(self.engine, self.ema, config, step - 1)
+                    self._save(step - 1)
                 log.info(f"asked to stop: ends after step {step - 1} of {config.max_train_steps}")
                 break
 
-            outcome = self._step(step)
+            with self.watchdog.section("step", step):
+                outcome = self._step(step)
             record = self.recorder.record(step, self.engine, outcome)
             if self.metrics:
                 self.metrics.log(record)
@@ -180,7 +184,7 @@ class Trainer:
             # The checkpoint comes first: a validation that fails loses no steps.
             last = step == config.max_train_steps
             if last or step % config.checkpointing_steps == 0:
-                save(self.engine, self.ema, config, step)
+                self._save(step)
             validate = last or step % config.validation_steps == 0
             measure = config.eval.steps is not None and (last or step % config.eval.steps == 0)
             self._look(step, validate=validate, measure=measure)
@@ -227,10 +231,16 @@ class Trainer:
             self.ema.update(step - self.engine.skipped_steps)
         return Outcome(lr, update, losses, dropped, time.perf_counter() - began, waited)
 
+    def _save(self, step: int) -> None:
+        """Save the run after a step. Collective."""
+        with self.watchdog.section("save", step):
+            save(self.engine, self.ema, self.config, step)
+
     def _next_batch(self) -> tuple[Batch, float]:
         """Return the next micro-batch, and the seconds spent waiting for it. Replaced samples are written down."""
         began = time.perf_counter()
-        batch = next(self.batches)
+        with self.watchdog.section("data"):
+            batch = next(self.batches)
         if batch["dropped"]:
             with (Path(self.config.output_dir) / f"dropped-rank{rank()}.jsonl").open("a") as file:
                 file.writelines(json.dumps(d) + "\n" for d in batch["dropped"])
@@ -258,16 +268,18 @@ class Trainer:
         if not validate and not measure:
             return
 
-        network = averaged_network(self.engine.module, self.ema, self.config, self.device)
-        with self.objective.encoders_at_hand():
-            if validate:
-                self._validate(step, network)
-            if measure:
-                assert self.measure is not None
-                measured = self.measure(network, self.objective)
-                if self.metrics:
-                    self.metrics.log({"step": step, "time": now(), **measured})
-        barrier()
+        with self.watchdog.section("validation", step):
+            network = averaged_network(self.engine.module, self.ema, self.config, self.device)
+            with self.objective.encoders_at_hand():
+                if validate:
+                    self._validate(step, network)
+                if measure:
+                    assert self.measure is not None
+                    with self.watchdog.section("sampling"):
+                        measured = self.measure(network, self.objective)
+                    if self.metrics:
+                        self.metrics.log({"step": step, "time": now(), **measured})
+            barrier()
 
     def _validate(self, step: int, network: VideoUNet) -> None:
         """Record the held-out loss of a network and draw its samples. Collective."""
@@ -277,7 +289,8 @@ class Trainer:
                 self.metrics.log({"step": step, "time": now(), **losses})
         if self.sample and self.config.validation_prompts:
             folder = Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}"
-            self.sample(network, self.objective, folder)
+            with self.watchdog.section("sampling"):
+                self.sample(network, self.objective, folder)
             if self.metrics:
                 self.metrics.show_samples(step, folder)
 
