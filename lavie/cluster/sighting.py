@@ -22,6 +22,8 @@ THROUGH = ("/torch/_ops.py", "/torch/utils/_contextlib.py")
 """What may stand between a wait and those."""
 WRAPPERS = ("wrapper", "log_wrapper", "wrapped_fn", "decorate_context", "<lambda>")
 """Names of functions that say nothing of what they wrap."""
+NOISE = ("/torch/nn/modules/module.py", "/deepspeed/utils/nvtx.py", *THROUGH)
+"""Files of which a stack shows no frames: they only pass calls on."""
 NEAR = 4
 """Frames, from the innermost, in which a wait shows."""
 KEPT = 30
@@ -95,11 +97,14 @@ def read_frames(thread: int, names: Mapping[int, str]) -> dict[str, Any]:
         return {}
     frames = list(_outwards(frame))
     ours = next((f for f in frames if _path(f).rpartition("/lavie/")[1]), frames[-1])
+    shown = traceback.StackSummary.from_list(
+        [line for line in traceback.extract_stack(frame) if not line.filename.endswith(NOISE)][-KEPT:]
+    )
     return {
         "module": next((name for f in frames if (name := _module_of(f, names))), ""),
         "waits": _collective_of(frames),
         "at": f"{'/'.join(_path(ours).split('/')[-3:])}:{ours.f_lineno} {ours.f_code.co_name}",
-        "stack": tuple(line.rstrip() for line in traceback.format_stack(frame)[-KEPT:]),
+        "stack": tuple(line.rstrip() for line in shown.format()),
     }
 
 
@@ -137,5 +142,5 @@ def _collective_of(frames: list[FrameType]) -> str:
             break
         line = linecache.getline(path, frame.f_lineno) if depth < NEAR else ""
         if of_collectives or ".wait(" in line or frame.f_code.co_name == "wait":
-            found = frame.f_code.co_name if frame.f_code.co_name not in WRAPPERS else found or "a collective"
-    return found
+            found = frame.f_code.co_name if frame.f_code.co_name not in WRAPPERS else found or "wait"
+    return "a collective" if found == "wait" else found  # ZeRO's handles do not tell which
