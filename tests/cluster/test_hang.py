@@ -52,8 +52,8 @@ def test_the_text_names_rank_node_section_module_and_stack():
     assert lines == [
         "the run hangs: rank 2 waits for data: its loader starves (a slow disk? too few data.num_workers?)",
         "- rank 2 (n2, process 102): in section data of step 7 for 31 s at unet.py:8 forward",
-        "- rank 0 (n0, process 100): in section step of step 7 for 31 s in module down.0 at unet.py:8 forward, waits for "
-        "the others in all_gather; so rank 1",
+        "- rank 0 (n0, process 100): in section step of step 7 for 31 s in module down.0 at unet.py:8 forward, waits "
+        "for the others in all_gather; so rank 1",
         "stack of rank 2 (n2, process 102):",
         "frame 2",
         "stack of rank 0 (n0, process 100):",
