@@ -142,11 +142,9 @@ def starved(run: Any, rank: int, began: Callable) -> None:
 
 def slow_disk(run: Any, rank: int, began: Callable) -> None:
     """Rank 1 does not come to the end of its first save."""
-    from lavie.training import trainer
-
-    save = trainer.save
+    save = run.saver.save
     if rank == 1:
-        trainer.save = lambda *arguments: (began(), time.sleep(1000), save(*arguments))[2]
+        run.saver.save = lambda step: (began(), time.sleep(1000), save(step))[2]
 
 
 def diverged(run: Any, rank: int, began: Callable) -> None:
