@@ -8,13 +8,14 @@ them their tensors, until it ends.
 import json
 import linecache
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
 
-COLLECTIVES = ("/torch/distributed/", "/deepspeed/comm/")
+COLLECTIVES = ("/torch/distributed/", "/deepspeed/comm/", "/lavie/training/checkpoint/reports.py")
 """Where the functions are that wait for other ranks."""
 BETWEEN = ("/deepspeed/",)
 """Where such a wait may also stand: ZeRO waits for the handles of its gathers."""
@@ -96,6 +97,11 @@ def read_frames(thread: int, names: Mapping[int, str]) -> dict[str, Any]:
     if frame is None:
         return {}
     frames = list(_outwards(frame))
+
+    # A thread that waits for the end of another, such as the one that writes a checkpoint, is where that one is.
+    joined = next((f.f_locals["self"].ident for f in frames if f.f_code is threading.Thread.join.__code__), None)
+    if joined and frames[0].f_code.co_filename == threading.__file__:
+        return read_frames(joined, names) or {"at": "the end of a thread"}
     ours = next((f for f in frames if _path(f).rpartition("/lavie/")[1]), frames[-1])
     shown = traceback.StackSummary.from_list(
         [line for line in traceback.extract_stack(frame) if not line.filename.endswith(NOISE)][-KEPT:]

@@ -199,7 +199,8 @@ class Trainer:
             measure = config.eval.steps is not None and (last or step % config.eval.steps == 0)
             self._look(step, validate=validate, measure=measure)
 
-        self.saver.finish()
+        with self.watchdog.section("save"):
+            self.saver.finish()
         self.close()
         return not stopped
 

@@ -141,10 +141,9 @@ def starved(run: Any, rank: int, began: Callable) -> None:
 
 
 def slow_disk(run: Any, rank: int, began: Callable) -> None:
-    """Rank 1 does not come to the end of its first save."""
-    save = run.saver.save
+    """Rank 1 does not come to the end of writing its part of the first checkpoint."""
     if rank == 1:
-        run.saver.save = lambda step: (began(), time.sleep(1000), save(step))[2]
+        run.saver._write_files = lambda *_: (began(), time.sleep(1000))
 
 
 def diverged(run: Any, rank: int, began: Callable) -> None:
