@@ -32,13 +32,14 @@ from .checkpoint import find, load, save
 from .deepspeed import build_engine, init_distributed, offloads, resolve_json, zero_stage
 from .dry_run import plan_of
 from .ema import EMA
+from .journal import DROPPED
 from .machine import require_device, require_packages
 from .metrics import Metrics
 from .objective import Objective, build_objective
 from .open_caches import open_caches
 from .output_dir import claim, require_own, require_progress
 from .record import Recorder, now
-from .stop import requested
+from .requests import NOTHING, Asked, Requests
 from .update import Outcome, Update, backward_and_step, set_learning_rate
 from .validate import averaged_network, validation_loss
 
@@ -162,13 +163,14 @@ class Trainer:
         if self.start >= config.max_train_steps:
             log.info(f"nothing to do: step {self.start} is done, and max_train_steps is {config.max_train_steps}")
         self.engine.train()
+        self.requests, self.saved = Requests(config, self.device), self.start
         if config.validate_at_start and self.start == 0:
             self._look(0, validate=True, measure=False)
         for step in range(self.start + 1, config.max_train_steps + 1):
-            # A request to stop is heard between steps only, where all that is to be saved is whole.
-            if stopped := requested(self.device):
-                if step - 1 > self.start and (step - 1) % config.checkpointing_steps:
-                    save(self.engine, self.ema, config, step - 1)
+            # Requests are heard between steps only, where all that is to be saved is whole.
+            asked = self.requests.heard(step - 1)
+            self._serve(asked, step - 1)
+            if stopped := Asked.STOP in asked:
                 log.info(f"asked to stop: ends after step {step - 1} of {config.max_train_steps}")
                 break
 
@@ -180,13 +182,29 @@ class Trainer:
             # The checkpoint comes first: a validation that fails loses no steps.
             last = step == config.max_train_steps
             if last or step % config.checkpointing_steps == 0:
-                save(self.engine, self.ema, config, step)
+                self._save(step)
             validate = last or step % config.validation_steps == 0
             measure = config.eval.steps is not None and (last or step % config.eval.steps == 0)
             self._look(step, validate=validate, measure=measure)
 
+        if not stopped:
+            self.requests.served(~NOTHING)  # all steps are saved and looked at
         self.close()
         return not stopped
+
+    def _serve(self, asked: Asked, step: int) -> None:
+        """Save and sample, as far as that is asked, after a step, counted from 1; 0 is the start. Collective."""
+        if asked & (Asked.STOP | Asked.SAVE) and step > self.saved:
+            self._save(step)
+        if Asked.SAMPLE in asked:
+            self._look(step, validate=True, measure=False)
+        self.requests.served(asked)
+
+    def _save(self, step: int) -> None:
+        """Write the checkpoint of a step. Collective."""
+        save(self.engine, self.ema, self.config, step)
+        self.saved = step
+        self.requests.saved()
 
     def _long_captions(self) -> list[str]:
         """Return, on rank 0, a sentence about the captions that the text encoder does not read whole, if there are."""
@@ -216,7 +234,7 @@ class Trainer:
         update: Update | None = None
         losses: list[JointLoss] = []
         while update is None:
-            batch, seconds = self._next_batch()
+            batch, seconds = self._next_batch(step)
             loss = self.objective.loss(self.engine, self.objective.training_inputs(batch))
             update = backward_and_step(self.engine, loss.total)
             losses.append(loss)
@@ -227,13 +245,14 @@ class Trainer:
             self.ema.update(step - self.engine.skipped_steps)
         return Outcome(lr, update, losses, dropped, time.perf_counter() - began, waited)
 
-    def _next_batch(self) -> tuple[Batch, float]:
-        """Return the next micro-batch, and the seconds spent waiting for it. Replaced samples are written down."""
+    def _next_batch(self, step: int) -> tuple[Batch, float]:
+        """Return the next micro-batch, and the seconds spent waiting for it. Samples that were replaced in a step are
+        written down."""
         began = time.perf_counter()
         batch = next(self.batches)
         if batch["dropped"]:
-            with (Path(self.config.output_dir) / f"dropped-rank{rank()}.jsonl").open("a") as file:
-                file.writelines(json.dumps(d) + "\n" for d in batch["dropped"])
+            with (Path(self.config.output_dir) / DROPPED.format(rank())).open("a") as file:
+                file.writelines(json.dumps({"step": step, **sample}) + "\n" for sample in batch["dropped"])
         return batch, time.perf_counter() - began
 
     def _validation_batches(self) -> list[Batch]:
