@@ -109,17 +109,18 @@ def test_the_folder_is_looked_at_once_a_second(heard, tmp_path, monkeypatch):
     assert heard.heard(1) == NOTHING
     (tmp_path / "SAVE").touch()
     assert heard.heard(2) == NOTHING
-    monkeypatch.setattr(requests.time, "monotonic", lambda now=requests.time.monotonic() + 1.1: now)
+    later = requests.time.monotonic() + 1.1
+    monkeypatch.setattr(requests.time, "monotonic", lambda: later)
     assert heard.heard(3) == Asked.SAVE
 
 
 def test_the_clock_begins_again_with_each_checkpoint(rendered, tmp_path, monkeypatch):
-    now = 100.0
-    monkeypatch.setattr(requests.time, "monotonic", lambda: now)
+    clock = [100.0]
+    monkeypatch.setattr(requests.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(signals, "_heard", signals._Heard())
     run = Requests(make_config(rendered, tmp_path, save_every_minutes=0.5), CPU)
     wanted = []
-    for now in (129.0, 130.0, 159.0, 161.0):
+    for clock[0] in (129.0, 130.0, 159.0, 161.0):
         wanted.append(run.heard(1) == Asked.SAVE)
         if wanted[-1]:
             run.saved()
