@@ -168,6 +168,10 @@ class DataConfig(Strict):
     num_workers: int = Field(2, ge=0)
     """Decoding processes per rank; 0 decodes in the trainer itself, where nothing guards against a stuck decoder.
     Default: enough for small frames; metrics.jsonl says how long steps wait for data."""
+    exclude: tuple[str, ...] | PathText = ()
+    """Samples of train that are left out: a list of their keys, as messages and dropped-rank*.jsonl name them, or a
+    file with one key a line. A spare stands in for each wherever it comes, as for a sample that cannot be read.
+    Default: none."""
     timeout: float = Field(120, gt=0)
     """Seconds that a decoding process may be silent over one sample before it is killed and the sample read again; of a
     remote sample, half of them may go to reading, in three attempts. Default: far more than any healthy sample
@@ -286,7 +290,7 @@ class DataConfig(Strict):
     @property
     def held_out(self) -> "DataConfig":
         """This section for reading `validation`: clips of the one size, no moving images."""
-        return self.of_size(self.size).model_copy(update={"moving_images": 0.0})
+        return self.of_size(self.size).model_copy(update={"moving_images": 0.0, "exclude": ()})
 
 
 Filter = Literal["box", "bilinear", "bicubic", "lanczos"]

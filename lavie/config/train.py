@@ -148,6 +148,17 @@ class TrainConfig(Strict):
     max_grad_norm: float = Field(1.0, ge=0)
     """The global norm to which gradients are clipped; 0 switches clipping off. Default: that of diffusers' training
     scripts."""
+    max_skipped_steps: int = Field(10, ge=1)
+    """Steps in a row that may be left out before the run ends: those whose loss or gradient is not finite, and with
+    skip_spikes the spikes. Steps in which fp16 lowers the scale of the loss do not count. Default: more than a few bad
+    samples cause, and far fewer than a diverged run would waste."""
+    spike_threshold: float = Field(5.0, gt=0)
+    """How far above those of the last 100 steps a loss or gradient norm is a spike, in standard deviations of their
+    logarithms (by median and MAD, of at least a tenth). Default: where a factor of 1000 is found even among single
+    clips, and chance finds nothing."""
+    skip_spikes: bool = False
+    """Whether a step with a spike is left out; else it is told and counted. Default: no, as clipping takes the worst
+    from it, and what is rare may be worth learning."""
     use_ema: bool = True
     """Whether the run keeps an exponential moving average of the weights, which validation and sampling then use.
     Default: yes, as the released weights are such an average."""

@@ -85,13 +85,13 @@ class Objective:
 
         Args:
             network: DeepSpeed's engine, a VideoUNet, or whatever is called as one.
-            inputs: as `training_inputs` or `validation_inputs` return them.
+            inputs: as `training_inputs` or `validation_inputs` return them. A backward pass gives `sample` a gradient.
         """
         config, images = self.config, inputs.text.shape[1] - 1
-        sample, text = inputs.sample.to(self.dtype), inputs.text.to(self.dtype)
         # ZeRO-3 lets go of a block's weights when the gradient reaches the block's input. So every block, the first and
-        # frozen ones too, needs an input that a gradient reaches.
-        sample.requires_grad_(torch.is_grad_enabled())
+        # frozen ones too, needs an input that a gradient reaches. It also tells which row of a bad step is to blame.
+        sample = inputs.sample.requires_grad_(torch.is_grad_enabled()).to(self.dtype)
+        text = inputs.text.to(self.dtype)
 
         # A network without a condition does not get the names of one: an engine passes on what it is given.
         condition: dict[str, Any] = {}

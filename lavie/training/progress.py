@@ -48,9 +48,9 @@ class Display:
         self._steps += 1
         self._seconds += record["seconds"]
         self._waited += record["data_wait_s"]
-        losses = f"loss {record['loss']:.4f}"
+        losses = f"loss {_number(record['loss'])}"
         if self._has_images:
-            losses += f" (video {record['loss_video']:.4f}, images {record['loss_image']:.4f})"
+            losses += f" (video {_number(record['loss_video'])}, images {_number(record['loss_image'])})"
         if self._has_bar:
             self._bar.update(self._task, completed=step, status=f"{losses}  {record['samples_per_s']:.1f} samples/s")
             return
@@ -81,6 +81,11 @@ class Display:
     def close(self) -> None:
         """Give the terminal back."""
         self._bar.stop()
+
+
+def _number(loss: float | None) -> str:
+    """Return a loss as it is shown; a record has None in place of one that is not finite."""
+    return "not finite" if loss is None else f"{loss:.4f}"
 
 
 def _duration(seconds: float) -> str:

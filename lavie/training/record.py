@@ -9,9 +9,9 @@ import torch
 from ..config.train import TrainConfig
 from ..data.order.buckets import Buckets
 from ..data.order.plan import DataPlan
-from ..distributed import log, sum_over_ranks, world_size
-from ..errors import TrainingError
+from ..distributed import log, world_size
 from .cost import device_name, forward_flops, peak_flops, peak_memory_gib
+from .faults import OVERFLOW, SPIKES
 from .update import Outcome, loss_scale
 
 
@@ -44,33 +44,22 @@ class Recorder:
         )
         self._clips = videos or moving
 
-    def record(self, step: int, engine: Any, outcome: Outcome) -> dict[str, Any]:
-        """Return the record of a step, the same on all ranks but for what is said of one rank. Collective.
+    def record(self, step: int, engine: Any, outcome: Outcome, spikes: int) -> dict[str, Any]:
+        """Return the record of a step, the same on all ranks but for what is said of one rank.
 
         Args:
             step: counted from 1.
             engine: DeepSpeed's, after the step.
-            outcome: what the step did on this rank.
-
-        Raises:
-            TrainingError: the loss is not finite, on any rank.
+            outcome: what the step did.
+            spikes: how many spikes there were before it.
         """
-        update, losses, seconds = outcome.update, outcome.losses, outcome.seconds
-        sums = torch.stack([torch.stack(loss) for loss in losses]).detach().double().sum(0)
-        sums = torch.cat([sums, sums.new_tensor([outcome.dropped])])
-        *totals, dropped = sum_over_ranks(sums).tolist()
-        total, video, image = (value / (world_size() * len(losses)) for value in totals)
-        config = self._config
-        if not math.isfinite(total):
-            overflow = ", mixed_precision is fp16 and may overflow" if engine.fp16_enabled() else ""
-            raise TrainingError(
-                f"step {step}: the loss is {total} (video {video}, images {image}{overflow}): lower learning_rate, or "
-                f"resume from an earlier checkpoint of {config.output_dir}"
-            )
+        measured, seconds, config = outcome.measured, outcome.seconds, self._config
         scale = loss_scale(engine)
-        if not update.applied:
-            reason = f"; the loss is scaled by {scale:g} from here on" if scale else ""
-            log.warning(f"step {step}: the gradient is not finite, the weights stay as they are{reason}")
+        if outcome.fault == OVERFLOW:
+            log.warning(
+                f"step {step}: the gradient is not finite, the weights stay as they are; the loss is scaled by "
+                f"{scale:g} from here on"
+            )
 
         # Rates are of the whole run, FLOPs and memory of this rank.
         samples = config.train_batch_size * config.gradient_accumulation_steps
@@ -80,23 +69,31 @@ class Recorder:
             "step": step,
             "time": now(),
             "epoch": round(step * self._clips_per_step / max(1, self._clips), 4),
-            "loss": total,
-            "loss_video": video,
-            "loss_image": image,
-            "grad_norm": update.grad_norm,
+            "loss": _finite(measured.loss),
+            "loss_video": _finite(measured.loss_video),
+            "loss_image": _finite(measured.loss_image),
+            "grad_norm": _finite(measured.grad_norm),
             "lr": outcome.lr,
             "seconds": seconds,
             "samples_per_s": samples * world_size() / seconds,
             "tflops": flops / 1e12,
             "mfu": flops / self._peak if self._peak else None,
             "data_wait_s": outcome.waited,
-            "dropped": round(dropped),
+            "dropped": measured.dropped,
             "skipped": engine.skipped_steps,
+            "spikes": spikes + (outcome.fault in SPIKES),
             "memory": peak_memory_gib(self._device),
             "device": self._device_name,
         }
+        if outcome.fault:
+            record["fault"] = outcome.fault
         if scale:
             record["loss_scale"] = scale
         if config.data.buckets:
             record["bucket"] = bucket
         return record
+
+
+def _finite(value: float) -> float | None:
+    """Return a number, or None for what JSON has no number for."""
+    return value if math.isfinite(value) else None

@@ -19,7 +19,6 @@ from ..data.feed.share import Share
 from ..data.order.buckets import load_buckets
 from ..data.order.long_captions import count_long
 from ..data.order.plan_report import notices
-from ..diffusion.loss import JointLoss
 from ..distributed import barrier, is_main, log, rank, setup_logging, world_size
 from ..errors import CheckpointError, ConfigError
 from ..models.backends import set_backends
@@ -32,6 +31,7 @@ from .checkpoint import find, load, save
 from .deepspeed import build_engine, init_distributed, offloads, resolve_json, zero_stage
 from .dry_run import plan_of
 from .ema import EMA
+from .faults import LEFT_OUT
 from .journal import DROPPED
 from .machine import require_device, require_packages
 from .metrics import Metrics
@@ -40,8 +40,9 @@ from .open_caches import open_caches
 from .output_dir import claim, require_own, require_progress
 from .record import Recorder, now
 from .requests import NOTHING, Asked, Requests
-from .update import Outcome, Update, backward_and_step, set_learning_rate
+from .update import MicroBatch, Outcome, backward, measure_step, set_learning_rate, update
 from .validate import averaged_network, validation_loss
+from .watch import Watch
 
 DrawSamples = Callable[[VideoUNet, Objective, Path], None]
 """Draws the validation prompts with a network, the objective's encoders and its schedule, into a folder. Collective.
@@ -160,10 +161,11 @@ class Trainer:
         A run that is asked to stop earlier saves the steps that it has done.
         """
         config, stopped = self.config, False
+        self.watch, self.saved, due = Watch(config, self.start), self.start, False
         if self.start >= config.max_train_steps:
             log.info(f"nothing to do: step {self.start} is done, and max_train_steps is {config.max_train_steps}")
         self.engine.train()
-        self.requests, self.saved = Requests(config, self.device), self.start
+        self.requests = Requests(config, self.device)
         if config.validate_at_start and self.start == 0:
             self._look(0, validate=True, measure=False)
         for step in range(self.start + 1, config.max_train_steps + 1):
@@ -175,14 +177,16 @@ class Trainer:
                 break
 
             outcome = self._step(step)
-            record = self.recorder.record(step, self.engine, outcome)
+            record = self.recorder.record(step, self.engine, outcome, self.watch.faults.spikes)
             if self.metrics:
                 self.metrics.log(record)
+            self.watch.follow(record)
 
-            # The checkpoint comes first: a validation that fails loses no steps.
-            last = step == config.max_train_steps
-            if last or step % config.checkpointing_steps == 0:
+            # The checkpoint comes first: a validation that fails loses no steps. While steps are left out it waits.
+            last, due = step == config.max_train_steps, due or step % config.checkpointing_steps == 0
+            if last or (due and not self.watch.doubts):
                 self._save(step)
+                due = False
             validate = last or step % config.validation_steps == 0
             measure = config.eval.steps is not None and (last or step % config.eval.steps == 0)
             self._look(step, validate=validate, measure=measure)
@@ -194,6 +198,8 @@ class Trainer:
 
     def _serve(self, asked: Asked, step: int) -> None:
         """Save and sample, as far as that is asked, after a step, counted from 1; 0 is the start. Collective."""
+        if self.watch.doubts and Asked.STOP not in asked:
+            asked &= ~Asked.SAVE  # it waits, as other checkpoints do
         if asked & (Asked.STOP | Asked.SAVE) and step > self.saved:
             self._save(step)
         if Asked.SAMPLE in asked:
@@ -229,21 +235,24 @@ class Trainer:
 
         `step` is counted from 1.
         """
-        began, waited, dropped = time.perf_counter(), 0.0, 0
+        began, waited, last = time.perf_counter(), 0.0, False
         lr = set_learning_rate(self.engine, self.config, step)
-        update: Update | None = None
-        losses: list[JointLoss] = []
-        while update is None:
+        micro_batches: list[MicroBatch] = []
+        while not last:
             batch, seconds = self._next_batch(step)
-            loss = self.objective.loss(self.engine, self.objective.training_inputs(batch))
-            update = backward_and_step(self.engine, loss.total)
-            losses.append(loss)
-            dropped += len(batch["dropped"])
+            inputs = self.objective.training_inputs(batch)
+            loss = self.objective.loss(self.engine, inputs)
+            last = backward(self.engine, loss.total)
+            names = batch["positions"].tolist(), batch["keys"], len(batch["dropped"])
+            micro_batches.append(MicroBatch(*names, loss, inputs.sample))
             waited += seconds
 
-        if self.ema and update.applied:
+        # What is wrong with the step is found out before the weights and their average move.
+        measured = measure_step(self.engine, micro_batches)
+        fault = self.watch.check(step, self.engine, measured, micro_batches)
+        if update(self.engine, skip=fault in LEFT_OUT) and self.ema:
             self.ema.update(step - self.engine.skipped_steps)
-        return Outcome(lr, update, losses, dropped, time.perf_counter() - began, waited)
+        return Outcome(lr, measured, fault, time.perf_counter() - began, waited)
 
     def _next_batch(self, step: int) -> tuple[Batch, float]:
         """Return the next micro-batch, and the seconds spent waiting for it. Samples that were replaced in a step are

@@ -1,39 +1,57 @@
-"""One update of the weights: its learning rate, the norm of its gradient, and whether it was made at all."""
+"""One update of the weights: its learning rate, what is known before it is made, and whether it is made at all."""
 
-import math
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ..config.train import TrainConfig
 from ..diffusion.loss import JointLoss
+from ..distributed import sum_over_ranks, world_size
 from ..errors import TrainingError
+from .gradient import gradient_norm, throw_away
 from .optim import learning_rate
 
 
-class Update(NamedTuple):
-    """What became of a step's gradient."""
+class MicroBatch(NamedTuple):
+    """What is kept of a micro-batch of B rows until its step is judged."""
 
-    grad_norm: float | None
-    """The norm of the whole gradient over all ranks, before clipping; None where the update was skipped."""
-    applied: bool
-    """Whether the weights were updated. An update is skipped where the gradient is not finite."""
+    positions: list[int]
+    """B global positions."""
+    keys: list[list[str]]
+    """B lists of keys: the clip's, then each image's."""
+    dropped: int
+    """How many samples were replaced by spares."""
+    loss: JointLoss
+    sample: Tensor
+    """(B, C, F + N, h, w): what the network read. After the backward pass it has a gradient, row by row."""
+
+
+class Measured(NamedTuple):
+    """What is known of a step over all ranks, before its update; the same on all of them."""
+
+    loss: float
+    loss_video: float
+    loss_image: float
+    """The means over all micro-batches."""
+    dropped: int
+    """How many samples were replaced by spares."""
+    grad_norm: float
+    """The norm of the whole gradient, before clipping."""
 
 
 class Outcome(NamedTuple):
-    """What a training step did on this rank."""
+    """What a training step did."""
 
     lr: float
     """The learning rate of its update."""
-    update: Update
-    losses: list[JointLoss]
-    """The losses of its micro-batches."""
-    dropped: int
-    """How many of its samples were replaced by spares."""
+    measured: Measured
+    fault: str | None
+    """What was wrong with it, of `faults.Fault`; None if nothing was."""
     seconds: float
-    """How long it took."""
+    """How long it took on this rank."""
     waited: float
-    """How many of `seconds` it waited for data."""
+    """How many of `seconds` this rank waited for data."""
 
 
 def set_learning_rate(engine: Any, config: TrainConfig, step: int) -> float:
@@ -47,38 +65,36 @@ def set_learning_rate(engine: Any, config: TrainConfig, step: int) -> float:
     return rate
 
 
-def backward_and_step(engine: Any, loss: torch.Tensor) -> Update | None:
-    """Add the gradient of a micro-batch's loss to the step's, and update the weights after the step's last one.
+def backward(engine: Any, loss: Tensor) -> bool:
+    """Add the gradient of a micro-batch's loss, a scalar, to the step's, and return whether it was the step's last."""
+    engine.backward(loss)
+    if engine.is_gradient_accumulation_boundary():
+        return True
+    engine.step()  # counts the micro-batch, no more
+    return False
 
-    Args:
-        engine: DeepSpeed's, as `build_engine` returns it.
-        loss: a scalar.
 
-    Returns:
-        What became of the update; None before the last micro-batch.
+def measure_step(engine: Any, micro_batches: list[MicroBatch]) -> Measured:
+    """Return what is known of a step once all its gradients are there. Collective."""
+    losses = torch.stack([torch.stack(micro_batch.loss) for micro_batch in micro_batches]).detach().double()
+    dropped = sum(micro_batch.dropped for micro_batch in micro_batches)
+
+    # The norm is that of all ranks already. As a part of the sum it is the same on all of them even where one reckons
+    # wrongly: they must not decide differently.
+    sums = sum_over_ranks(torch.cat([losses.mean(0), losses.new_tensor([dropped, gradient_norm(engine)])])).tolist()
+    loss, video, image, norm = (sums[i] / world_size() for i in (0, 1, 2, 4))
+    return Measured(loss, video, image, round(sums[3]), norm)
+
+
+def update(engine: Any, *, skip: bool) -> bool:
+    """Update the weights by the step's gradient, and return whether DeepSpeed did; with `skip`, drop the gradient.
 
     Raises:
         TrainingError: the scale of the loss has fallen to its minimum, and gradients still overflow in fp16.
     """
-    engine.backward(loss)
-    last = engine.is_gradient_accumulation_boundary()
-
-    # Without ZeRO in float32 the optimizer is PyTorch's own, where nothing else looks at the gradient. It is the sum
-    # over the ranks, so all of them skip the same updates.
-    optimizer: Any = engine.optimizer
-    plain = isinstance(optimizer, torch.optim.Optimizer)
-    if last and plain:
-        gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
-        if math.isfinite(norm):
-            engine.step()
-            return Update(norm, True)
-        optimizer.step = lambda: None  # the engine's own counts go on
-        engine.step()
-        del optimizer.step
-        engine.skipped_steps += 1
-        return Update(None, False)
-
+    if skip:
+        throw_away(engine)
+        return False
     try:
         engine.step()
     except Exception as error:  # DeepSpeed raises no kind of its own
@@ -88,10 +104,7 @@ def backward_and_step(engine: Any, loss: torch.Tensor) -> Update | None:
             "the gradient overflows in fp16 at the smallest scale of the loss: the weights may have diverged. Lower "
             "learning_rate, or set mixed_precision to bf16 or no"
         ) from None
-    if not last:
-        return None
-    applied = bool(engine.was_step_applied())
-    return Update(float(engine.get_global_grad_norm()) if applied else None, applied)
+    return bool(engine.was_step_applied())
 
 
 def loss_scale(engine: Any) -> float | None:

@@ -274,7 +274,7 @@ def test_records_hold_every_field_with_the_same_values_in_every_stage(rendered, 
         for record in records(config):
             assert list(record) == [
                 *("step", "time", "epoch", "loss", "loss_video", "loss_image", "grad_norm", "lr", "seconds"),
-                *("samples_per_s", "tflops", "mfu", "data_wait_s", "dropped", "skipped", "memory", "device"),
+                *("samples_per_s", "tflops", "mfu", "data_wait_s", "dropped", "skipped", "spikes", "memory", "device"),
             ]
             assert record["loss"] == pytest.approx(record["loss_video"] + record["loss_image"])
             assert record["tflops"] > 0
@@ -288,10 +288,12 @@ def test_records_hold_every_field_with_the_same_values_in_every_stage(rendered, 
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_stops_every_rank(rendered, tmp_path):
-    config = make_config(rendered, tmp_path / "run", learning_rate=1e30, lr_warmup_steps=0, max_grad_norm=0)
+def test_weights_that_have_diverged_stop_every_rank_and_are_not_saved(rendered, tmp_path):
+    changes = dict(learning_rate=1e30, lr_warmup_steps=0, max_grad_norm=0, max_skipped_steps=3, checkpointing_steps=3)
+    config = make_config(rendered, tmp_path / "run", **changes)
     messages = run_distributed(fails, 2, config, deepspeed_json(tmp_path, 3))
-    assert all("the loss is" in m and "learning_rate" in m for m in messages)
+    assert all("step 4: the last 3 steps were left out" in m and "lower learning_rate" in m for m in messages)
+    assert all("there is no checkpoint from before step 2" in m for m in messages)
     assert not list(Path(config.output_dir).glob("checkpoint-*"))
 
 

@@ -1,5 +1,6 @@
 """An update of the weights: what its gradient is, in every ZeRO stage and dtype, and when it is not made."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -39,15 +40,26 @@ def engine_of(config: TrainConfig, settings: Path):
 def updates(config: TrainConfig, settings: Path, steps: list[list[float]]) -> list[tuple]:
     """Make a step of each list of gradients: its norm, whether it was applied, the weight and loss scale after it."""
     from lavie.training.deepspeed import training_dtype
+    from lavie.training.gradient import gradient_norm
     from lavie.training.partition import gather, local_slice
-    from lavie.training.update import backward_and_step, loss_scale
+    from lavie.training.update import backward, loss_scale, update
 
     engine, after = engine_of(config, settings), []
     for gradients in steps:
-        for gradient in gradients:
+        for number, gradient in enumerate(gradients, start=1):
             x = torch.full((1, 1), gradient, dtype=training_dtype(config))
-            update = backward_and_step(engine, engine(x).float().sum())
-        after.append((*update, gather(local_slice(engine.module.linear.weight)).item(), loss_scale(engine)))
+            last = backward(engine, engine(x).float().sum())
+            assert last == (number == len(gradients))
+        norm = gradient_norm(engine)
+        applied = update(engine, skip=not math.isfinite(norm) and not engine.fp16_enabled())
+        after.append(
+            (
+                norm if applied else None,
+                applied,
+                gather(local_slice(engine.module.linear.weight)).item(),
+                loss_scale(engine),
+            )
+        )
     return [*after, engine.skipped_steps]
 
 

@@ -4,7 +4,7 @@ A row is a function of the datasets, the configuration, the seed and the positio
 `sample`; a sample that cannot be read is replaced by a spare that is drawn from the same order, and reported.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NotRequired, Protocol, TypedDict
 
@@ -18,6 +18,7 @@ from ..decoders.clip import DecodedClip, EncodedClip
 from ..decoders.dali_rules import MAX_FILE, Device
 from ..media.degrade import degrade
 from ..order.datasets import WeightedDataset
+from ..order.exclude import excluded_keys
 from ..order.mixture import StepCount
 from ..order.permutation import image_positions
 from ..order.sample_order import SampleOrder, image_order, video_order
@@ -98,14 +99,18 @@ class RowReading:
     """The global position of the row."""
     unreadable: Mapping[str, str]
     announce: Announce | None
+    excluded: Container[str] = ()
+    """Keys of samples that are not wanted."""
     dropped: list[Dropped] = field(default_factory=list)
 
     def read(self, reader: SampleReader, sample: Sample, position: int, cut: int | None) -> Content | None:
-        """Read a sample, unless that is known to fail. Returns None if it fails, which `dropped` then says.
+        """Read a sample, if it is wanted and not known to fail. Returns None if it fails, which `dropped` then says.
 
         The arguments are those of SampleReader.read.
         """
         try:
+            if sample.key in self.excluded:
+                raise DataError(f"{address(sample)}: data.exclude leaves it out")
             if reason := self.unreadable.get(address(sample)):
                 raise DataError(f"{address(sample)}: {reason}")
             if self.announce:
@@ -152,6 +157,7 @@ class ClipRows:
         """Choose the readers and the orders of the samples; the arguments are those of the class."""
         self._data, self._seed, self._degradation = data, seed, degradation
         self._cuts = None if centred else data.cuts
+        self._excluded = excluded_keys(data)
         self.row_bytes = cache.row_bytes if cache else _row_bytes(datasets, data, degradation, dali)
 
         # The readers are chosen here: how samples are read does not change from row to row.
@@ -173,7 +179,7 @@ class ClipRows:
 
     def row(self, position: int, unreadable: Mapping[str, str] | None = None, announce: Announce | None = None) -> Row:
         """See Rows.row."""
-        reading = RowReading(position, unreadable or {}, announce)
+        reading = RowReading(position, unreadable or {}, announce, self._excluded)
 
         # The clip comes first, then the images joined to it.
         if uniform(self._seed, "moving image", position) < self._data.moving_images:

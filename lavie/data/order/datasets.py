@@ -10,6 +10,7 @@ from ...config.data import DataConfig, DatasetConfig
 from ...errors import ConfigError, DataError
 from ..media.clips import fits
 from ..shards.index import Index, load_index
+from .exclude import excluded_keys, keys_of, require_known
 from .mixture import Knots
 
 log = logging.getLogger("lavie")
@@ -41,18 +42,23 @@ def load_datasets(data: DataConfig, train: Sequence[str | DatasetConfig]) -> tup
         ConfigError: if a dataset has a weight, but nothing that the run takes.
     """
     configs = [entry for entry in train if isinstance(entry, DatasetConfig)]
+    excluded = excluded_keys(data)
     if not configs:
         paths = tuple(entry for entry in train if isinstance(entry, str))
-        index, left_out = _load_wanted(data, paths)
+        index, left_out, found = _load_wanted(data, paths, excluded)
+        require_known(excluded, found)
         lone = (WeightedDataset(index, left_out=left_out),)
         _check_kinds(lone, data, ", ".join(paths) or "data.train")
         return lone
 
     datasets = []
+    all_found: set[str] = set()
     for config in configs:
-        index, left_out = _load_wanted(data, config.path)
+        index, left_out, found = _load_wanted(data, config.path, excluded)
+        all_found |= found
         image_weight = config.weight if config.image_weight is None else config.image_weight
         datasets.append(WeightedDataset(index, config.name, config.weight, image_weight, left_out))
+    require_known(excluded, all_found)
     for dataset, config in zip(datasets, configs, strict=True):
         _check_weights(dataset, config, data)
     _check_kinds(datasets, data, "data.train")
@@ -119,21 +125,29 @@ def _check_kinds(datasets: Sequence[WeightedDataset], data: DataConfig, where: s
             )
 
 
-def _load_wanted(data: DataConfig, paths: tuple[str, ...]) -> tuple[Index, tuple[str, ...]]:
+def _load_wanted(
+    data: DataConfig, paths: tuple[str, ...], excluded: frozenset[str]
+) -> tuple[Index, tuple[str, ...], frozenset[str]]:
     """Return the samples of `paths` that the configuration wants, and sentences about those that are left out.
+
+    Also returns which of the `excluded` keys are there. Their samples stay: spares stand in for them where they come.
 
     Raises:
         DataError: if a video is too short for any clip and data.drop_short is off, or if no sample is large enough.
+        ConfigError: if too many of the samples are excluded.
     """
     where = ", ".join(paths) or "data.train"
-    index, left_out = _drop_small(load_index(paths, data.remote), data, where)
+    index = load_index(paths, data.remote)
+    found, spared = keys_of(excluded, index, where)
+    index, left_out = _drop_small(index, data, where)
+    left_out += spared
     if data.moving_images < 1:
         index, short = _drop_short(index, data, where)
         left_out += short
     for sentence in left_out:
         log.info("data: %s", sentence)
     log.info("data: %s: %d videos, %d images", where, len(index.videos), len(index.images))
-    return index, left_out
+    return index, left_out, found
 
 
 def _drop_small(index: Index, data: DataConfig, where: str) -> tuple[Index, tuple[str, ...]]:

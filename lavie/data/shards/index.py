@@ -107,6 +107,11 @@ class Index(Sequence[Sample]):
             return np.empty(0, ROW_DTYPE[name])
         return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
+    def sample_keys(self) -> Iterator[str]:
+        """Yield the keys of the samples, in order, without reading the rest of them."""
+        for view in self._views:
+            yield from view.keys()
+
     def hashes(self, chunk: int = 1 << 16) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the SHA-256 of the media and of the captions, for at most `chunk` samples at a time, in order.
 

@@ -238,6 +238,13 @@ class Table:
         except (OSError, ValueError, IndexError) as error:
             raise DataError(f"table {self._name}, row {i}: {error!r}. Delete it: it is made anew") from None
 
+    def keys(self, first: int, count: int) -> list[str]:
+        """Return the keys of rows first .. first + count."""
+        rows = np.frombuffer(self._buffer, ROW_DTYPE, count, first * ROW_DTYPE.itemsize)
+        starts = (self._texts_start + rows["text"].astype(np.int64)).tolist()
+        sizes = rows["key_bytes"].tolist()
+        return [self._buffer[a : a + size].decode() for a, size in zip(starts, sizes, strict=True)]
+
     def hashes(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the SHA-256 of the media, and of the captions, of rows first .. first + count: uint8 (count, 32) each.
 

@@ -7,6 +7,8 @@ import numpy as np
 
 from .table import Table
 
+KEYS = 1 << 16
+"""Keys that are read at a time."""
 BLOCK_BYTES = 64
 """Bytes of a selection's bits for each entry of its running count."""
 
@@ -57,6 +59,13 @@ class TableView:
         """Return one of COLUMNS for the rows of the view, as `Table.column` does."""
         values = self.table.column(name)[self._first : self._first + self._count]
         return values if self.selection is None else values[self.selection.mask]
+
+    def keys(self) -> Iterator[str]:
+        """Yield the keys of the rows of the view."""
+        mask = None if self.selection is None else self.selection.mask
+        for start in range(0, self._count, KEYS):
+            keys = self.table.keys(self._first + start, min(KEYS, self._count - start))
+            yield from keys if mask is None else (key for i, key in enumerate(keys, start) if mask[i])
 
     def hashes(self, chunk: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield what `Table.hashes` returns for the rows of the view, for at most `chunk` rows at a time."""

@@ -55,6 +55,27 @@ def test_damaged_samples_are_replaced_and_reported_and_others_stay(demo, tmp_pat
 
 
 @pytest.mark.parametrize("num_workers", (0, 1))
+def test_excluded_samples_have_the_spares_of_damaged_ones(demo, tmp_path, num_workers):
+    shutil.copytree(demo / "train", tmp_path / "train")
+    index = load_index((str(tmp_path / "train"),))
+    bad = {index.videos[3].key, index.images[2].key}
+    data = config(tmp_path / "train", num_workers=num_workers, exclude=sorted(bad))
+    share = Share(seed=0, train_batch_size=4)
+    excluding = list(itertools.islice(build_loader(data, data.train, share), 6))
+    damage(tmp_path / "train", bad)
+    damaged = config(tmp_path / "train", num_workers=num_workers)
+    told = set()
+    for given, wanted in zip(excluding, build_loader(damaged, damaged.train, share), strict=False):
+        assert given["keys"] == wanted["keys"]
+        assert torch.equal(given["pixels"], wanted["pixels"])
+        assert [(d["key"], d["position"]) for d in given["dropped"]] == [
+            (d["key"], d["position"]) for d in wanted["dropped"]
+        ]
+        told |= {d["key"] for d in given["dropped"] if "data.exclude leaves it out" in d["reason"]}
+    assert told == bad
+
+
+@pytest.mark.parametrize("num_workers", (0, 1))
 def test_a_dataset_that_is_damaged_as_a_whole_stops_the_run(demo, tmp_path, num_workers):
     shutil.copytree(demo / "train", tmp_path / "train")
     damage(tmp_path / "train", {s.key for s in load_index((str(tmp_path / "train"),))})
