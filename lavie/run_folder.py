@@ -46,8 +46,20 @@ def step_of(checkpoint: Path) -> int:
 
 def checkpoints(run: str | Path) -> list[Path]:
     """Return the finished checkpoint folders of a run, oldest step first."""
+    return [path for path in checkpoint_candidates(run) if (path / MANIFEST).is_file()]
+
+
+def checkpoint_candidates(run: str | Path) -> list[Path]:
+    """Return the folders of a run that are named as checkpoints, finished or damaged, oldest step first."""
     named = [path for path in Path(run).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    return sorted((path for path in named if (path / MANIFEST).is_file()), key=step_of)
+    return sorted((path for path in named if path.is_dir()), key=step_of)
+
+
+def is_checkpoint(path: str | Path) -> bool:
+    """Return whether `path` is a checkpoint's folder, finished or damaged: by its name, or by the manifest in it."""
+    path = Path(path)
+    named = re.fullmatch(r"checkpoint-\d+", path.name) is not None and path.is_dir()
+    return named or (path / MANIFEST).is_file()
 
 
 def newest_checkpoint(path: str | Path) -> Path:

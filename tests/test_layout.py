@@ -14,7 +14,8 @@ EVERYTHING = sorted([*PRODUCT, ROOT / "setup.py", *(ROOT / "tests").rglob("*.py"
 FLOORS = (
     ("lavie",),  # the package itself: its version
     ("errors", "caption_limit", "labels", "seeds", "pixels", "console"),
-    ("files", "json_text", "distributed", "launcher", "run_folder"),
+    ("files", "json_text", "tensor_file", "distributed", "launcher", "run_folder"),
+    ("manifest",),
     ("config",),
     ("testing",),
     ("kernels",),

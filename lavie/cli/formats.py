@@ -20,10 +20,7 @@ def export_command(
     checkpoint: Checkpoint = None,
     raw: Annotated[
         bool,
-        typer.Option(
-            help="The weights of the last step, in place of the averaged ones that samples are drawn by. Unpickles "
-            "DeepSpeed's state in the checkpoint, as resuming does: use it on runs of your own."
-        ),
+        typer.Option(help="The weights of the last step, in place of the averaged ones that samples are drawn by."),
     ] = False,
     format_: Annotated[
         Literal["diffusers", "released"],

@@ -208,10 +208,24 @@ class TrainConfig(Strict):
     cost at most, however long steps take. Default: null, by steps alone."""
     checkpoints_total_limit: int | None = Field(None, ge=1)
     """Checkpoints that are kept, the newest ones. Default: null, all."""
+    checkpoints_keep_every: int | None = Field(None, ge=1)
+    """Checkpoints of the multiples of this step stay beside those of checkpoints_total_limit. Default: null, none."""
+    save_async: bool = True
+    """Whether the run goes on while a checkpoint is written, from a copy of the state in the hosts' memory: 16 bytes a
+    parameter over all ranks. Default: yes; no where that memory is short."""
+    max_failed_saves: int = Field(3, ge=1)
+    """Checkpoints in a row that could not be written, for a full disk or a quota, after which the run ends. Default: a
+    disk is often full for a while only."""
+    verify_checkpoint: Literal["full", "sizes"] = "full"
+    """What is compared with the manifest before a checkpoint is loaded: the hash of every file, which reads it once
+    more, or its size. Default: full, as a single flipped bit spoils a run without a word."""
+    allow_dtype_change: bool = False
+    """Whether a run may go on from a checkpoint that was trained in another mixed_precision. The float32 weights and
+    their moments are the same in all. Default: no, as later losses differ."""
     resume_from_checkpoint: OptionalPath = None
-    """"latest", or a checkpoint folder: where the run goes on, or an error if nothing can be resumed. "auto" is
-    "latest", but starts at step 0 where output_dir has no checkpoint: for jobs that a scheduler starts again. Default:
-    null, a run from step 0."""
+    """"latest", or a checkpoint folder: where the run goes on, or an error if nothing can be resumed. "latest" is the
+    newest checkpoint of output_dir that is whole. "auto" is "latest", but starts at step 0 where output_dir has no
+    checkpoint, not even a damaged one: for jobs that a scheduler starts again. Default: null, a run from step 0."""
     validation_steps: int = Field(500, ge=1)
     """Steps between validations; the last step is validated too. Default: with every checkpoint."""
     validate_at_start: bool = False

@@ -8,6 +8,7 @@ from ..config.load import load_config
 from ..config.stages import STAGES
 from ..config.train import TrainConfig
 from ..errors import CheckpointError, ConfigError
+from ..manifest import require_whole_network
 from ..models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder
 from ..models.backends import require_backends, set_backends
 from ..models.meta_encoders import meta_autoencoder, meta_text_model
@@ -76,6 +77,7 @@ def load_stage(
                 raise CheckpointError(f"pretrained_model_name_or_path {pretrained}: no {part}/config.json in it")
         return planned_stage(config, dtype, pretrained), config
 
+    require_whole_network(folder)
     network = load_network(folder / NETWORK, device, dtype)
     set_backends(network, kernels=config.kernels, attention=config.attention)
     autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride)

@@ -16,6 +16,7 @@ from ..config.model import UNetConfig
 from ..distributed import log
 from ..errors import CheckpointError
 from ..files import apply_umask
+from ..manifest import require_whole_network
 from ..run_folder import NETWORK, checkpoints, newest_checkpoint
 from .released import from_released, read_released, require_stage, to_released, unet_config
 from .state_dict import StateDict, require_fit, shapes
@@ -168,6 +169,7 @@ def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
     # A run's folder means its newest checkpoint; a folder of several models, the network in it.
     if checkpoints(path):
         path = newest_checkpoint(path)
+    require_whole_network(path)
     folder = path / NETWORK if (path / NETWORK).is_dir() else path
     if not (folder / CONFIG_NAME).is_file():
         raise CheckpointError(
@@ -199,9 +201,14 @@ def save_network(folder: str | Path, config: UNetConfig, state: StateDict) -> No
     """Write config.json, and the weights in their dtypes as safetensors, into `folder`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    values = {"_class_name": VideoUNet.__name__, **config.model_dump(mode="json")}
-    (folder / CONFIG_NAME).write_text(json.dumps(values, indent=2) + "\n")
+    (folder / CONFIG_NAME).write_text(network_config_text(config))
     save_tensors({name: value.contiguous() for name, value in state.items()}, folder / WEIGHTS_NAME)
+
+
+def network_config_text(config: UNetConfig) -> str:
+    """Return the text of a network's config.json in diffusers' format."""
+    values = {"_class_name": VideoUNet.__name__, **config.model_dump(mode="json")}
+    return json.dumps(values, indent=2) + "\n"
 
 
 def save_tensors(tensors: StateDict, path: Path) -> None:

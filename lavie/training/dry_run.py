@@ -16,12 +16,11 @@ from ..data.shards.remote import is_url
 from ..launcher import planned_world_size
 from ..models.live_bytes import GIB
 from ..models.text_encoder import caption_limit
-from .deepspeed import resolve_json, zero_stage
+from .deepspeed import resolve_json
 from .fit import memory_lines, time_lines
 from .machine import machine_lines
 from .memory import optimizer_bytes_each, parameter_counts
 from .open_caches import open_caches
-from .precision import training_dtype
 
 
 def dry_run_text(config: TrainConfig, deepspeed_json: str | Path) -> str:
@@ -82,7 +81,7 @@ def _sizes(config: TrainConfig, settings: dict[str, Any], ranks: int) -> list[st
     ]
     limit = config.checkpoints_total_limit
     lines.append(
-        f"a checkpoint: {checkpoint_bytes(config, total, trained, zero_stage(settings)) / GIB:.2f} GiB on disk; "
+        f"a checkpoint: {checkpoint_bytes(config, total, trained) / GIB:.2f} GiB on disk; "
         + (f"{limit} are kept, and one more while it is written" if limit else "all are kept")
     )
     return lines
@@ -121,15 +120,12 @@ def _absent(paths: Iterable[str]) -> list[str]:
     return [path for path in paths if path and not is_url(path) and not Path(path).exists()]
 
 
-def checkpoint_bytes(config: TrainConfig, total: int, trained: int, stage: int) -> int:
-    """Return the bytes of one checkpoint: the float32 network, the optimizer's states and DeepSpeed's weights.
+def checkpoint_bytes(config: TrainConfig, total: int, trained: int) -> int:
+    """Return the bytes of one checkpoint: the network to sample from, float32 weights and moments of what trains.
 
     Args:
         config: the run.
         total: the number of parameters.
         trained: how many of them train.
-        stage: the ZeRO stage.
     """
-    # DeepSpeed's weights under stage 3 are those of the optimizer's masters, but for what does not train.
-    deepspeed_weights = (total if stage < 3 else total - trained) * training_dtype(config).itemsize
-    return int(total * 4 + trained * optimizer_bytes_each(config, stage) + deepspeed_weights)
+    return int(total * 4 + trained * optimizer_bytes_each(config, stage=3))  # whose states are all that is saved

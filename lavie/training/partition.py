@@ -5,7 +5,7 @@ places. Stage 0 leaves every rank the whole.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -24,8 +24,18 @@ class Slice:
     """Whether every rank holds the whole."""
 
 
-def local_slice(parameter: Any) -> Slice:
-    """Return the slice that this rank holds of a parameter, which may be empty.
+class Extent(NamedTuple):
+    """Which elements of a flattened parameter a rank holds: [start, start + length)."""
+
+    shape: torch.Size
+    start: int
+    length: int
+    replicated: bool
+    """Whether every rank holds the whole."""
+
+
+def local_extent(parameter: Any) -> Extent:
+    """Return which elements of a parameter this rank holds, which may be none.
 
     Args:
         parameter: a parameter of a DeepSpeed engine's module. DeepSpeed and `build_engine` have given it attributes
@@ -33,23 +43,39 @@ def local_slice(parameter: Any) -> Slice:
     """
     # Stage 3: equal slices, of which the last ones hold padding.
     if hasattr(parameter, "ds_id"):
-        from deepspeed.utils import safe_get_local_fp32_param
-
-        values = safe_get_local_fp32_param(parameter) if parameter.requires_grad else parameter.ds_tensor
-        start = dist.get_rank() * values.numel()
-        length = min(values.numel(), max(parameter.ds_numel - start, 0))
-        return Slice(parameter.ds_shape, start, values.flatten()[:length], replicated=False)
+        size = parameter.ds_tensor.numel()
+        start = dist.get_rank() * size
+        return Extent(parameter.ds_shape, start, min(size, max(parameter.ds_numel - start, 0)), replicated=False)
 
     # Stages 1 and 2: a fragment of what trains, or none where it lies with other ranks.
     if parameter.requires_grad and hasattr(parameter, "_hp_mapping"):
-        mapping = parameter._hp_mapping
-        if mapping is None:
-            return Slice(parameter.shape, 0, parameter.new_empty(0, dtype=torch.float32), replicated=False)
-        return Slice(parameter.shape, mapping.lp_fragment_address.start, mapping.hp_fragment, replicated=False)
+        if parameter._hp_mapping is None:
+            return Extent(parameter.shape, 0, 0, replicated=False)
+        address = parameter._hp_mapping.lp_fragment_address
+        return Extent(parameter.shape, address.start, address.numel, replicated=False)
 
     # Stage 0, and what does not train under stages 1 and 2.
+    return Extent(parameter.shape, 0, parameter.numel(), replicated=True)
+
+
+def local_slice(parameter: Any) -> Slice:
+    """Return the slice that this rank holds of a parameter, as `local_extent` tells of it.
+
+    Args:
+        parameter: a parameter of a DeepSpeed engine's module.
+    """
+    shape, start, length, replicated = local_extent(parameter)
+    if hasattr(parameter, "ds_id"):
+        from deepspeed.utils import safe_get_local_fp32_param
+
+        values = safe_get_local_fp32_param(parameter) if parameter.requires_grad else parameter.ds_tensor
+        return Slice(shape, start, values.flatten()[:length], replicated)
+    if not replicated:
+        mapping = parameter._hp_mapping
+        values = mapping.hp_fragment if mapping else parameter.new_empty(0, dtype=torch.float32)
+        return Slice(shape, start, values, replicated)
     whole = getattr(parameter, "fp32_master", parameter)
-    return Slice(parameter.shape, 0, whole.detach().flatten(), replicated=True)
+    return Slice(shape, start, whole.detach().flatten(), replicated)
 
 
 def gather(piece: Slice) -> Tensor:

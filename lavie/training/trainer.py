@@ -27,7 +27,9 @@ from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
 from ..models.weights import initialize
 from ..run_folder import RUN_CONFIG, SAMPLES
-from .checkpoint import find, load, save
+from .checkpoint.find import find
+from .checkpoint.load import load
+from .checkpoint.saver import Saver
 from .deepspeed import build_engine, init_distributed, offloads, resolve_json, zero_stage
 from .dry_run import plan_of
 from .ema import EMA
@@ -77,13 +79,13 @@ class Trainer:
         Raises:
             LavieError: the config, the nodes, the data, the weights or the checkpoint cannot be used as asked.
         """
-        self.config, self.sample, self.measure = config, sample, measure
+        self.sample, self.measure = sample, measure
 
         # The ranks meet, and agree on what they would run.
         setup_logging()
         self.device = init_distributed(preflight(config, deepspeed_json))
         setup_logging()
-        settings = resolve_json(deepspeed_json, config, world_size())
+        stage = zero_stage(resolve_json(deepspeed_json, config, world_size()))
         require_packages(config)
         require_device(config, self.device)
         if config.validation_prompts and sample is None:
@@ -93,7 +95,10 @@ class Trainer:
 
         # Files that must be there, and a folder that must be free: no data has been read yet.
         claim(config.output_dir)
-        checkpoint, self.start = find(config, zero_stage(settings))
+        resume = find(config, stage)
+        self.start, asked = resume.step if resume else 0, config
+        config = self.config = resume.config if resume else config
+        settings = resolve_json(deepspeed_json, config, world_size())
         require_own(config, self.start)
         require_progress(config.output_dir, self.start)
         require_sources(config)
@@ -119,12 +124,13 @@ class Trainer:
         with ExitStack() as begun:
             self.batches = begun.enter_context(closing(batches))
             self._build_networks(settings, caches)
-            if checkpoint:
-                load(self.engine, self.ema, checkpoint)
+            if resume:
+                load(self.engine, self.ema, resume)
+            self.saver = Saver(self.engine, self.ema, config, asked)
             self.recorder = Recorder(config, self.buckets, plan, self.device)
             self.metrics: Metrics | None = None
             if is_main():
-                (Path(config.output_dir) / RUN_CONFIG).write_text(dump_yaml(config), encoding="utf-8")
+                (Path(config.output_dir) / RUN_CONFIG).write_text(dump_yaml(asked), encoding="utf-8")
                 self.metrics = begun.enter_context(closing(Metrics(config, self.start)))
             self._begun = begun.pop_all()
 
@@ -191,6 +197,7 @@ class Trainer:
             measure = config.eval.steps is not None and (last or step % config.eval.steps == 0)
             self._look(step, validate=validate, measure=measure)
 
+        self.saver.finish()
         if not stopped:
             self.requests.served(~NOTHING)  # all steps are saved and looked at
         self.close()
@@ -208,7 +215,7 @@ class Trainer:
 
     def _save(self, step: int) -> None:
         """Write the checkpoint of a step. Collective."""
-        save(self.engine, self.ema, self.config, step)
+        self.saver.save(step)
         self.saved = step
         self.requests.saved()
 

@@ -79,13 +79,12 @@ def test_raw_weights_are_what_the_ranks_held(runs, run):
 
 
 def test_damaged_states_are_refused(runs, tmp_path):
-    for run, file in (("2-3", "bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt"), ("1-1", None), ("2-0", None)):
+    for run, file in (("2-3", "rank-00001-of-00002.safetensors"), ("1-1", "rank-00000-of-00001.safetensors")):
         folder = tmp_path / run
-        shutil.copytree(runs / run / "checkpoint-2", folder)
-        for path in [folder / "state" / file] if file else sorted((folder / "state").iterdir())[:1]:
-            path.unlink()
-        with pytest.raises(CheckpointError, match=f"{folder}/state: DeepSpeed's files are missing or damaged"):
-            raw_weights(folder)
+        shutil.copytree(runs / run / "checkpoint-2", folder / "checkpoint-2")
+        (folder / "checkpoint-2" / "state" / file).unlink()
+        with pytest.raises(CheckpointError, match=rf"{folder}/checkpoint-2/state/{file}: is missing; export another"):
+            raw_weights(folder / "checkpoint-2")
 
 
 def test_the_command_exports_raw_weights(runs, tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ def test_dry_run_of_the_full_size_needs_no_weights(call, monkeypatch):
         assert f"{name}: {size / 2**30:.2f} GiB" in out
     assert "\n24 GB: " in out
     assert "RTX 4090 " in out
-    assert f"a checkpoint: {(total * 6 + trained * 10) / 2**30:.2f} GiB on disk; 5 are kept" in out
+    assert f"a checkpoint: {(total * 4 + trained * 12) / 2**30:.2f} GiB on disk; 5 are kept" in out
     assert out.splitlines()[-1] == f"{ABSENT} pretrained_model_name_or_path weights/stable-diffusion-v1-4"
 
 

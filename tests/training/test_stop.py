@@ -28,6 +28,7 @@ STEPS = 8
 def interrupt(rank: int, moments: dict[str, list[signal.Signals]], rank_asked: int | None) -> None:
     """Let a rank (all ranks for None) signal itself at some moments: "start", "step N" and "save N" are before them."""
     from lavie.training import trainer
+    from lavie.training.checkpoint.saver import Saver
 
     def passed(moment: str) -> None:
         if rank_asked in (rank, None):
@@ -35,9 +36,9 @@ def interrupt(rank: int, moments: dict[str, list[signal.Signals]], rank_asked: i
                 os.kill(os.getpid(), number)
                 time.sleep(0.3)  # as two, not as one
 
-    load_buckets, save, step_of_run = trainer.load_buckets, trainer.save, trainer.Trainer._step
+    load_buckets, save, step_of_run = trainer.load_buckets, Saver.save, trainer.Trainer._step
     trainer.load_buckets = lambda *arguments: (passed("start"), load_buckets(*arguments))[1]
-    trainer.save = lambda *arguments: (passed(f"save {arguments[-1]}"), save(*arguments))[1]
+    Saver.save = lambda self, step: (passed(f"save {step}"), save(self, step))[1]
     trainer.Trainer._step = lambda self, step: (passed(f"step {step}"), step_of_run(self, step))[1]
 
 

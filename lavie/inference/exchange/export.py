@@ -33,6 +33,7 @@ from ...config.train import TrainConfig
 from ...diffusion.schedule import NoiseSchedule
 from ...errors import CheckpointError, ConfigError
 from ...files import replacing, require_free
+from ...manifest import require_whole_network
 from ...models.released import require_released_kind, write_released
 from ...models.state_dict import StateDict, require_fit, shapes
 from ...models.unet import VideoUNet
@@ -177,6 +178,7 @@ def _network(folder: Path, raw: Raw | None) -> tuple[VideoUNet, dict[str, Tensor
         network = VideoUNet(read_config(unet))
     if raw and is_export(folder):
         raise ConfigError(f"--raw: RUN {folder} is an exported folder, which holds one set of weights: drop --raw")
+    require_whole_network(folder)
     state = raw(folder) if raw else read_folder(unet)
     require_fit(state, shapes(network.state_dict()), str(unet), f"{unet / CONFIG_NAME}")
     network.load_state_dict(state, assign=True)

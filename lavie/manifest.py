@@ -1,0 +1,134 @@
+"""The manifest of a checkpoint: what it is the state of, and the size and hash of each of its files.
+
+`checkpoint.json` is written last. It holds a hash of itself, so every bit of a checkpoint is covered:
+
+    {"format": 2, "step": 400, "nonce": "9f...", ...,
+     "files": {"unet/config.json": {"bytes": 412, "sha256": "..."}, ...},
+     "seal": SHA-256 of all of the above}
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from .distributed import log
+from .errors import CheckpointError
+from .files import sha256_of
+from .json_text import parse_json
+from .run_folder import MANIFEST, NETWORK, RUN_CONFIG
+from .tensor_file import FileRecord, write_text
+
+FORMAT = 2
+"""The layout of checkpoints. 1 was DeepSpeed's own files, and had no hashes."""
+SEAL = "seal"
+
+
+def write_manifest(folder: Path, values: dict[str, Any], files: dict[str, FileRecord]) -> None:
+    """Write a checkpoint's manifest and fsync it.
+
+    Args:
+        folder: the checkpoint's, with all of its files.
+        values: what the checkpoint is, JSON's kinds of values by name.
+        files: the files by their paths in `folder`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    content = {"format": FORMAT, **values, "files": files}
+    write_text(folder / MANIFEST, json.dumps({**content, SEAL: _seal(content)}, indent=1) + "\n")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a checkpoint of this layout.
+
+    Raises:
+        CheckpointError: it is missing or damaged, belongs to another step, or the layout is another one.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = parse_json(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: {MANIFEST} is missing") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from None
+    if not isinstance(manifest, dict):
+        raise CheckpointError(f"{path}: damaged: no JSON object")
+    if is_old(manifest):
+        raise CheckpointError(f"{folder}: its layout is of an earlier version: lavie checkpoint convert {folder}")
+    seal = manifest.pop(SEAL, None)
+    if seal != _seal(manifest):
+        raise CheckpointError(f"{path}: damaged: it is not what its own hash says")
+    if manifest["format"] != FORMAT:
+        raise CheckpointError(f"{folder}: layout {manifest['format']}, this version reads {FORMAT}: update lavie")
+    if folder.name.startswith("checkpoint-") and folder.name != f"checkpoint-{manifest['step']}":
+        raise CheckpointError(f"{folder}: holds step {manifest['step']}: rename it to checkpoint-{manifest['step']}")
+    return manifest
+
+
+def is_old(manifest: dict[str, Any]) -> bool:
+    """Return whether a manifest is of the layout that had no hashes."""
+    return not {"format", "files", SEAL} & manifest.keys()
+
+
+def damage(
+    folder: Path,
+    manifest: dict[str, Any],
+    names: Iterable[str] | None = None,
+    *,
+    hashes: bool = True,
+    tick: Callable[[int], None] = lambda count: None,
+) -> str | None:
+    """Return what is wrong with the first damaged file of a checkpoint; None if all are whole.
+
+    Args:
+        folder: the checkpoint.
+        manifest: as `read_manifest` returns it.
+        names: which files to look at; by default all.
+        hashes: whether the bytes are read and hashed, or only the sizes are compared.
+        tick: is told the bytes of every file that is whole.
+    """
+    for name in manifest["files"] if names is None else names:
+        record, path = manifest["files"][name], folder / name
+        try:
+            size = path.stat().st_size
+            if size != record["bytes"]:
+                return f"{path}: has {size} bytes, wanted {record['bytes']}"
+            if hashes and sha256_of(path) != record["sha256"]:
+                return f"{path}: its bytes have changed since it was written"
+        except FileNotFoundError:
+            return f"{path}: is missing"
+        except OSError as error:
+            return f"{path}: cannot be read ({error.strerror})"
+        tick(record["bytes"])
+    return None
+
+
+def require_whole_network(folder: Path) -> None:
+    """Check the files of a checkpoint from which a network is read, by their hashes.
+
+    Folders without a manifest, such as exported ones, are let through; so are checkpoints of the layout that had no
+    hashes, with a warning.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return
+    with suppress(ValueError):
+        manifest = parse_json(path.read_bytes())
+        if isinstance(manifest, dict) and is_old(manifest):
+            log.warning(f"{folder}: its layout has no hashes, by which damaged weights would be found")
+            return
+    manifest = read_manifest(folder)
+    names = [name for name in manifest["files"] if name.startswith(f"{NETWORK}/") or name == RUN_CONFIG]
+    if fault := damage(folder, manifest, names):
+        raise CheckpointError(f"{fault}: take another checkpoint")
+
+
+def _seal(content: dict[str, Any]) -> str:
+    """Return the hash of a manifest's content, whatever the order of its names."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,109 @@
+"""Which checkpoints of a run stay on the disk, and what becomes of folders that a killed process left behind.
+
+1. A folder gets its name checkpoint-STEP by one rename, when all of it is on the disk. Before, it is
+   .checkpoint-STEP.partial; one that is replaced or deleted is .checkpoint-STEP.old for the while.
+2. A process may be killed between two renames. The next start looks at hidden folders: a complete one takes its place
+   back if no other holds it (`adopt`), and what is left is deleted by the next save (`sweep`).
+3. `prune` deletes older checkpoints, after a newer one is on the disk. A folder of any other name is a user's.
+"""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from ...distributed import log
+from ...run_folder import checkpoint_folder, checkpoints, step_of
+from ...tensor_file import sync_folder
+
+HIDDEN = re.compile(r"\.checkpoint-(\d+)\.(partial|old)")
+
+
+def partial_of(final: Path) -> Path:
+    """Return where a checkpoint folder is written before it has its name."""
+    return final.with_name(f".{final.name}.partial")
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Give a complete folder its name, in place of one of the same step, and put the change on the disk.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    replaced = final.with_name(f".{final.name}.old")
+    if final.exists():
+        final.rename(replaced)
+    partial.rename(final)
+    sync_folder(final.parent)
+    _delete(replaced)
+
+
+def adopt(run: Path, damage_of: Callable[[Path], str | None]) -> list[Path]:
+    """Give complete hidden folders of a run their names back where no folder has them, and return the new paths.
+
+    Args:
+        run: the run's folder.
+        damage_of: returns what is wrong with a checkpoint folder; None if it is complete.
+    """
+    adopted = []
+    for path in sorted(_hidden(run), key=lambda path: path.suffix, reverse=True):  # what replaces before what was
+        final = checkpoint_folder(run, _step(path))
+        if final.exists() or damage_of(path) is not None:
+            continue
+        path.rename(final)
+        sync_folder(run)
+        log.warning(f"{path} is a complete checkpoint that a killed process left: it is {final.name} now")
+        adopted.append(final)
+    return adopted
+
+
+def sweep(run: Path) -> None:
+    """Delete what killed processes have left of checkpoints in a run's folder."""
+    for path in _hidden(run):
+        _delete(path)
+
+
+def prune(run: Path, step: int, limit: int | None, keep_every: int | None) -> None:
+    """Delete the oldest checkpoints of a run, after that of `step` is on the disk.
+
+    Those of later steps are of another try, and stay.
+
+    Args:
+        run: the run's folder.
+        step: the newest step.
+        limit: how many stay, that of `step` among them; None for all.
+        keep_every: the multiples of this step stay beside them; None for none.
+    """
+    if limit is None:
+        return
+    up_to_step = [folder for folder in checkpoints(run) if step_of(folder) <= step]
+    for folder in up_to_step[:-limit]:
+        if keep_every and step_of(folder) % keep_every == 0:
+            continue
+        # Half deleted, it must not look like a checkpoint.
+        try:
+            _delete(folder.rename(folder.with_name(f".{folder.name}.old")))
+        except OSError as error:
+            log.warning(f"{folder} could not be deleted and takes room: {error}")
+
+
+def _hidden(run: Path) -> list[Path]:
+    """Return the folders of a run that `publish` and `prune` leave when they are killed."""
+    return [path for path in run.glob(".checkpoint-*") if HIDDEN.fullmatch(path.name) and path.is_dir()]
+
+
+def _step(hidden: Path) -> int:
+    """Return the step of a hidden folder."""
+    match = HIDDEN.fullmatch(hidden.name)
+    assert match
+    return int(match[1])
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder, if it is there; say so where that fails, for it takes as much room as a checkpoint."""
+    if not folder.exists():
+        return
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        log.warning(f"{folder} could not be deleted and takes room: {error}")

@@ -1,0 +1,80 @@
+"""A copy of a run's state in the memory of its ranks, from which a checkpoint is written while the run goes on."""
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...distributed import is_main, rank, world_size
+from ..ema import EMA, gathered_weights
+from .ranges import RANGES, own_share
+from .state import WEIGHTS, held_by, moments_of, opaque_states
+
+
+class Snapshot:
+    """The host's memory for a copy of the state, which is made anew for every checkpoint and allocated once.
+
+    Attributes:
+        own: what this rank writes of the state, as lavie.training.checkpoint.ranges describes its file.
+        ranges: the header's ranges of `own`: [start, end] of the flattened parameter, by parameter.
+        network: on rank 0, the network to sample from: its weights as float32, by name; elsewhere empty.
+    """
+
+    def __init__(self, keep: bool) -> None:
+        """Begin an empty snapshot.
+
+        Args:
+            keep: whether tensors of the CPU are copied too. Without it they are views of the state, and are to be
+                written before the run goes on.
+        """
+        self._keep = keep
+        self._host: dict[str, Tensor] = {}
+        self.own: dict[str, Tensor] = {}
+        self.ranges: dict[str, tuple[int, int]] = {}
+        self.network: dict[str, Tensor] = {}
+
+    @property
+    def header(self) -> dict[str, str]:
+        """The metadata of this rank's file."""
+        return {RANGES: json.dumps(self.ranges, separators=(",", ":"))}
+
+    @torch.no_grad()
+    def take(self, engine: Any, ema: EMA | None, *, elastic: bool) -> None:
+        """Copy the state of an engine, and of the average of its weights. Collective.
+
+        Args:
+            engine: DeepSpeed's.
+            ema: the average, if the run keeps one.
+            elastic: whether the optimizer has one value of each moment for each weight.
+        """
+        self.own, self.ranges, self.network = {}, {}, {}
+        for held in held_by(engine):
+            first, last = own_share(held.start, held.length, held.replicated, rank(), world_size())
+            if first == last:
+                continue
+            self.ranges[held.name] = (held.start + first, held.start + last)
+            moments = moments_of(engine, held) if elastic else {}
+            for kind, values in {WEIGHTS: held.of(held.flat), **moments}.items():
+                self._copy(self.own, f"{kind}/{held.name}", values[first:last])
+        if not elastic:
+            for name, values in opaque_states(engine).items():
+                self._copy(self.own, name, values)
+
+        # All ranks gather a weight at a time, and one keeps it.
+        for name, weight in gathered_weights(engine.module, ema):
+            if is_main():
+                self._copy(self.network, name, weight, prefix="network/")
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    def _copy(self, target: dict[str, Tensor], name: str, values: Tensor, prefix: str = "") -> None:
+        """Put a copy of a tensor on the host into `target`; from a GPU it may still be on its way."""
+        if not self._keep and values.device.type == "cpu":
+            target[name] = values.detach()
+            return
+        host = self._host.get(prefix + name)
+        if host is None or host.shape != values.shape or host.dtype != values.dtype:
+            host = torch.empty(values.shape, dtype=values.dtype, pin_memory=values.is_cuda)
+            self._host[prefix + name] = host
+        target[name] = host.copy_(values, non_blocking=True)
