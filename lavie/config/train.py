@@ -14,6 +14,7 @@ from .evaluation import EvalConfig
 from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
 from .names import SamplerName, StageName
 from .stages import STAGES
+from .watchdog import WatchdogConfig
 
 
 def _as_list(value: Any) -> Any:
@@ -238,6 +239,8 @@ class TrainConfig(Strict):
     """base only: prompts that are sampled at every validation, into output_dir/samples. Default: none."""
     eval: EvalConfig = EvalConfig()
     """base only: what is measured of samples while the run trains."""
+    watchdog: WatchdogConfig = WatchdogConfig()
+    """How long a rank may be at one thing before the run counts as hung."""
 
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":

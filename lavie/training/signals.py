@@ -5,14 +5,15 @@
    compilers) inherit the mask, so a signal to a whole job ends none of them either. It is USR2, for NCCL may take USR1
    for itself.
 2. The first Ctrl-C asks the same, and a second one ends the process at once.
-3. SIGTERM comes from Kubernetes, `docker stop`, systemd, spot instances and `kill`, with a SIGKILL some time later. It
+3. Where the command that launched the ranks has been killed, nobody would end them: that asks the same.
+4. SIGTERM comes from Kubernetes, `docker stop`, systemd, spot instances and `kill`, with a SIGKILL some time later. It
    asks the same, so that the steps since the last checkpoint are not lost. But launchers send it too where another rank
    has failed, and then no step may ever end. Therefore SIGTERM ends the process
    - at once, as it does without this module, before the first step: there is nothing to save;
    - at once where another rank of this node has ended;
    - where the ranks have not agreed to stop within GRACE seconds, or twice the longest time between two steps so far
      if that is longer: what takes longer is taken to wait for a rank that is gone.
-4. Once the ranks have agreed to stop, SIGTERM has nothing to add, and does nothing.
+5. Once the ranks have agreed to stop, SIGTERM has nothing to add, and does nothing.
 
 A thread hears SIGINT and SIGTERM, so that they count in the middle of whatever hangs.
 """
@@ -26,11 +27,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from typing import NoReturn
 
 import psutil
+
+from ..cluster.front_end import launcher_gone, remember_launcher
 
 SIGNAL = signal.SIGUSR2
 """The request to stop that nothing but a scheduler or a person sends."""
@@ -70,11 +74,12 @@ _heard = _Heard()
 
 
 def listen() -> None:
-    """Block SIGUSR2, so that the signal waits until `asked` looks for it.
+    """Block SIGUSR2, so that the signal waits until `asked` looks for it, and remember who launched this process.
 
     Call this before torch is imported: the threads of torch inherit the mask.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {SIGNAL})
+    remember_launcher()
 
 
 def catch() -> None:
@@ -108,10 +113,10 @@ def begin(neighbours: Iterable[int]) -> None:
 
 
 def asked() -> bool:
-    """Return whether this process was asked to stop. To be called between steps."""
+    """Return whether this process was asked to stop, or has lost its launcher. To be called between steps."""
     now = time.monotonic()
     _heard.longest, _heard.between = max(_heard.longest, now - _heard.between), now
-    return _heard.interrupted.is_set() or _heard.terminated.is_set() or SIGNAL in signal.sigpending()
+    return _heard.interrupted.is_set() or _heard.terminated.is_set() or SIGNAL in signal.sigpending() or _orphaned()
 
 
 def interruption() -> tuple[str, int] | None:
@@ -141,6 +146,16 @@ def lives(process: int) -> bool:
         return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def _orphaned() -> bool:
+    """Return whether the command that launched this rank has ended, and say so from one rank of the node."""
+    if not launcher_gone():
+        return False
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        with suppress(OSError):  # who read it may have ended, too
+            print("the launcher has ended: the run saves after this step and stops", file=sys.stderr, flush=True)
+    return True
 
 
 def _hear(reader: int) -> None:

@@ -9,14 +9,15 @@ import time
 from contextlib import suppress
 from typing import NoReturn
 
+from ..cluster.hang import Cause
 from ..errors import LavieError, LostRankError
 from . import signals
 
 STOPPED = 85
 """Exit code of a run that was asked to stop, and is to be started again. launch/env.sh knows this code and FAILED."""
-LOST = 199
+LOST = int(Cause.LOST)
 """Exit code of a rank that has lost another. It is below FAILED because srun reports the largest code of all ranks, and
-the code of the rank that was lost says more."""
+the code of the rank that was lost says more. The codes of hung runs are just below it: lavie/cluster/hang.py."""
 ALONE = 5.0
 """Seconds after which a rank that fails before there is a process group takes itself for the only one: the slowest of
 the launchers, srun, needs one or two to end the others."""

@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 
 from ..cluster.preflight import preflight
+from ..cluster.watchdog import Watchdog
 from ..config.load import dump_yaml
 from ..config.train import TrainConfig
 from ..data.cache.cache import Cache
@@ -30,7 +31,7 @@ from ..run_folder import RUN_CONFIG, SAMPLES
 from .checkpoint.find import find
 from .checkpoint.load import load
 from .checkpoint.saver import Saver
-from .deepspeed import build_engine, init_distributed, offloads, resolve_json, zero_stage
+from .deepspeed import BLOCKS, build_engine, init_distributed, offloads, resolve_json, zero_stage
 from .dry_run import plan_of
 from .ema import EMA
 from .faults import LEFT_OUT
@@ -83,7 +84,7 @@ class Trainer:
 
         # The ranks meet, and agree on what they would run.
         setup_logging()
-        self.device = init_distributed(preflight(config, deepspeed_json))
+        self.device = init_distributed(preflight(config, deepspeed_json), config.watchdog.longest)
         setup_logging()
         stage = zero_stage(resolve_json(deepspeed_json, config, world_size()))
         require_packages(config)
@@ -123,6 +124,7 @@ class Trainer:
         # The loader has processes: from here on, a failure must end what has begun.
         with ExitStack() as begun:
             self.batches = begun.enter_context(closing(batches))
+            self.watchdog = begun.enter_context(Watchdog(config.watchdog))
             self._build_networks(settings, caches)
             if resume:
                 load(self.engine, self.ema, resume)
@@ -147,6 +149,7 @@ class Trainer:
             drawn = (*config.validation_prompts, config.sampling.negative_prompt)
             warn_of_unread((self.objective.text_encoder, prompt) for prompt in drawn)
         network = build_network(config).to(self.device)
+        self.watchdog.follow(network, BLOCKS)
         self.engine = build_engine(network, config, settings)
         ema_device = "cpu" if config.ema_device == "cpu" or offloads(settings) else None
         self.ema = EMA(self.engine.module, config.ema_decay, ema_device) if config.use_ema else None
@@ -182,7 +185,8 @@ class Trainer:
                 log.info(f"asked to stop: ends after step {step - 1} of {config.max_train_steps}")
                 break
 
-            outcome = self._step(step)
+            with self.watchdog.section("step", step):
+                outcome = self._step(step)
             record = self.recorder.record(step, self.engine, outcome, self.watch.faults.spikes)
             if self.metrics:
                 self.metrics.log(record)
@@ -197,7 +201,8 @@ class Trainer:
             measure = config.eval.steps is not None and (last or step % config.eval.steps == 0)
             self._look(step, validate=validate, measure=measure)
 
-        self.saver.finish()
+        with self.watchdog.section("save"):
+            self.saver.finish()
         if not stopped:
             self.requests.served(~NOTHING)  # all steps are saved and looked at
         self.close()
@@ -214,8 +219,9 @@ class Trainer:
         self.requests.served(asked)
 
     def _save(self, step: int) -> None:
-        """Write the checkpoint of a step. Collective."""
-        self.saver.save(step)
+        """Save the run after a step. Collective."""
+        with self.watchdog.section("save", step):
+            self.saver.save(step)
         self.saved = step
         self.requests.saved()
 
@@ -265,7 +271,8 @@ class Trainer:
         """Return the next micro-batch, and the seconds spent waiting for it. Samples that were replaced in a step are
         written down."""
         began = time.perf_counter()
-        batch = next(self.batches)
+        with self.watchdog.section("data"):
+            batch = next(self.batches)
         if batch["dropped"]:
             with (Path(self.config.output_dir) / DROPPED.format(rank())).open("a") as file:
                 file.writelines(json.dumps({"step": step, **sample}) + "\n" for sample in batch["dropped"])
@@ -293,16 +300,18 @@ class Trainer:
         if not validate and not measure:
             return
 
-        network = averaged_network(self.engine.module, self.ema, self.config, self.device)
-        with self.objective.encoders_at_hand():
-            if validate:
-                self._validate(step, network)
-            if measure:
-                assert self.measure is not None
-                measured = self.measure(network, self.objective)
-                if self.metrics:
-                    self.metrics.log({"step": step, "time": now(), **measured})
-        barrier()
+        with self.watchdog.section("validation", step):
+            network = averaged_network(self.engine.module, self.ema, self.config, self.device)
+            with self.objective.encoders_at_hand():
+                if validate:
+                    self._validate(step, network)
+                if measure:
+                    assert self.measure is not None
+                    with self.watchdog.section("sampling"):
+                        measured = self.measure(network, self.objective)
+                    if self.metrics:
+                        self.metrics.log({"step": step, "time": now(), **measured})
+            barrier()
 
     def _validate(self, step: int, network: VideoUNet) -> None:
         """Record the held-out loss of a network and draw its samples. Collective."""
@@ -312,7 +321,8 @@ class Trainer:
                 self.metrics.log({"step": step, "time": now(), **losses})
         if self.sample and self.config.validation_prompts:
             folder = Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}"
-            self.sample(network, self.objective, folder)
+            with self.watchdog.section("sampling"):
+                self.sample(network, self.objective, folder)
             if self.metrics:
                 self.metrics.show_samples(step, folder)
 
