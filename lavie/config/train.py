@@ -204,6 +204,9 @@ class TrainConfig(Strict):
     [] leaves metrics.jsonl alone, which is always written. Default: TensorBoard, which needs no account."""
     checkpointing_steps: int = Field(500, ge=1)
     """Steps between checkpoints; the last step is saved too. Default: that of diffusers' training scripts."""
+    save_every_minutes: float | None = Field(None, gt=0)
+    """Minutes after which the run also saves, counted from the last checkpoint by the clock of rank 0: what a crash may
+    cost at most, however long steps take. Default: null, by steps alone."""
     checkpoints_total_limit: int | None = Field(None, ge=1)
     """Checkpoints that are kept, the newest ones. Default: null, all."""
     checkpoints_keep_every: int | None = Field(None, ge=1)
