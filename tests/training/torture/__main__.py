@@ -5,15 +5,15 @@ The parts are those of the modules beside this one: calls, flips, power cuts, ki
 
 import argparse
 import random
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from lavie.data.prepare.synthetic import demo_set
 from tests.training.torture import calls, flips, kills, pairs, power
-from tests.training.torture.report import Report
+from tests.training.torture.report import Report, print_table
 
 PARTS = ("calls", "flips", "power", "kills", "pairs")
 KILLS_EACH = 4
@@ -32,7 +32,6 @@ def try_calls(report: Report, folder: Path, options: argparse.Namespace) -> None
                 if scenario.save:
                     for outcome in calls.short_writes(bench, scenario):
                         told(report, subject, outcome)
-                report.took(f"calls, {subject}, {scenario.name}", 0)
 
 
 def told(report: Report, subject: str, outcome: calls.Outcome) -> None:
@@ -78,11 +77,10 @@ def try_kills(report: Report, folder: Path, options: argparse.Namespace) -> None
         done = kills.sequence(options.data, folder / f"kills-{number}", stage, ranks, wanted, rng.randrange(2**32))
         for moment in done.moments:
             if moment != "too late":
-                result = done.differs or "the run ends as the undisturbed one, to the bit"
-                report.add("kills", "ours", f"stage {stage}, {ranks} rank{'s' * (ranks > 1)}, {moment}", result, not done.differs)
+                trial = f"stage {stage}, {ranks} rank{'s' * (ranks > 1)}, {moment}"
+                report.add("kills", "ours", trial, done.differs or "ends as the undisturbed run", not done.differs)
                 made += 1
         print(f"  {done}", flush=True)
-        report.took("kills", 0)
         number += 1
 
 
@@ -90,11 +88,11 @@ def try_pairs(report: Report, folder: Path, options: argparse.Namespace) -> None
     """Every number of ranks and stage with every other."""
     found, following = pairs.every_pair(options.data, folder, tuple(options.ranks))
     for pair in found:
-        result = pair.differs or "the same bits"
-        report.add("pairs", "ours", f"loaded by {pair.loaded}", result, not pair.differs)
+        report.add("pairs", "ours", f"loaded by {pair.loaded}", pair.differs or "the same bits", not pair.differs)
     for step in following:
         good = step.off <= pairs.LOSS
-        report.add("pairs", "ours", f"next step of {step.loaded}", "the same loss" if good else f"off by {step.off:g}", good)
+        result = "the same loss" if good else f"a loss that is off by {step.off:g}"
+        report.add("pairs", "ours", f"next step of {step.loaded}", result, good)
 
 
 def main() -> None:
@@ -110,28 +108,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a JSON file for the counts")
     options = parser.parse_args()
-    asked = {name: str(value) for name, value in vars(options).items() if name != "out"}
-    report = Report(options.out, asked)
+    report = Report(options.out, options.parts, options.subjects)
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         folder = Path(name)
         options.data = folder / "data"
         demo_set(options.data, clips=24, images=12, size=32)
         for part in options.parts:
-            with timed(report, part):
-                TRIES[part](report, folder, options)
-    report.print()
+            print(f"{part} ...", flush=True)
+            began = time.monotonic()
+            TRIES[part](report, folder, options)
+            report.end(part, " ".join(sys.argv[1:]), time.monotonic() - began)
+            print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
+    print_table(report.content())
     raise SystemExit(1 if report.bad() else 0)
-
-
-@contextmanager
-def timed(report: Report, part: str) -> Iterator[None]:
-    """Print and note how long a part took."""
-    began = time.monotonic()
-    print(f"{part} ...", flush=True)
-    yield
-    report.took(part, time.monotonic() - began)
-    print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
 
 
 TRIES: dict[str, Callable[[Report, Path, argparse.Namespace], None]] = {

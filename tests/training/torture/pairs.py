@@ -69,9 +69,7 @@ def every_pair(data: Path, folder: Path, ranks: tuple[int, ...] = RANKS) -> tupl
     pairs, following = [], []
     for count in ranks:
         made = {key: folder / f"by-{count}-of-{key[0]}-{key[1]}" for key in saved}
-        sources = {
-            stage: {f"{saved[key]}/checkpoint-2": f"{made[key]}-{stage}" for key in saved} for stage in STAGES
-        }
+        sources = {stage: {f"{saved[key]}/checkpoint-2": f"{made[key]}-{stage}" for key in saved} for stage in STAGES}
         after = run_distributed(save_again, count, first, folder, sources, True)[0]
         following += [Next(name_of(count, stage), abs(after[stage] - loss)) for stage in STAGES]
         for stage in STAGES:

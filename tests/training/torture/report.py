@@ -4,6 +4,7 @@ import json
 import platform
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +12,6 @@ from typing import Any, NamedTuple
 import torch
 
 import lavie
-
-TABLE = "docs/reliability.json"
 
 
 class Row(NamedTuple):
@@ -27,59 +26,64 @@ class Row(NamedTuple):
 
 
 class Report:
-    """Counts rows as they come, and writes the counts down after each part."""
+    """Counts trials as they come, and writes the counts down after each part."""
 
-    def __init__(self, out: Path | None, options: dict[str, Any]) -> None:
-        """Begin.
+    def __init__(self, out: Path | None, parts: Sequence[str], subjects: Sequence[str]) -> None:
+        """Begin, with what the JSON file has of other parts and subjects.
 
         Args:
-            out: the JSON file; None for none.
-            options: what was asked for.
+            out: the file; None for none.
+            parts: what is tried now.
+            subjects: on whom.
         """
-        self._out, self._options, self._counts = out, options, Counter[Row]()
-        self._seconds: dict[str, float] = {}
+        self._out, self._counts, self._parts = out, Counter[Row](), dict[str, Any]()
+        if out and out.exists():
+            before = json.loads(out.read_text())
+            self._parts = before["parts"]
+            for row in before["rows"]:
+                count = row.pop("count")
+                if row["part"] not in parts or row["subject"] not in subjects:
+                    self._counts[Row(**row)] = count
 
     def add(self, *row: Any) -> None:
-        """Count one trial; arguments as the fields of Row. A bad one of ours is told at once."""
+        """Count one trial; arguments as the fields of Row."""
         self._counts[Row(*row)] += 1
 
-    def took(self, part: str, seconds: float) -> None:
-        """Note how long a part took, and write down what is known so far."""
-        self._seconds[part] = round(seconds, 1)
+    def end(self, part: str, options: str, seconds: float) -> None:
+        """Note what was asked of a part, and when and how long it was tried; write down what is known so far."""
+        today = datetime.now(UTC).strftime("%Y-%m-%d")
+        self._parts[part] = {"date": today, "asked": options, "seconds": round(seconds), "versions": versions()}
         if self._out:
             self._out.write_text(json.dumps(self.content(), indent=1) + "\n")
 
     def content(self) -> dict[str, Any]:
-        """Return the counts with date and versions."""
-        import deepspeed
-
+        """Return the counts, and of each part its date and versions."""
         rows = [{**row._asdict(), "count": count} for row, count in sorted(self._counts.items())]
-        return {
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "versions": {
-                "lavie": lavie.__version__,
-                "torch": torch.__version__,
-                "deepspeed": deepspeed.__version__,
-                "python": platform.python_version(),
-                "linux": platform.release(),
-            },
-            "options": self._options,
-            "seconds": self._seconds,
-            "rows": rows,
-        }
+        return {"parts": self._parts, "rows": rows}
 
     def bad(self, subject: str = "ours") -> list[Row]:
         """Return the rows of a subject that are failures."""
         return [row for row in self._counts if row.subject == subject and not row.good]
 
-    def print(self) -> None:
-        """Print the table: of each kind of trial how many there were and how many were good, ours and stock."""
-        print_table(self.content())
+
+def versions() -> dict[str, str]:
+    """Return the versions of what took part."""
+    import deepspeed
+
+    return {
+        "lavie": lavie.__version__,
+        "torch": torch.__version__,
+        "deepspeed": deepspeed.__version__,
+        "python": platform.python_version(),
+        "linux": platform.release(),
+    }
 
 
 def print_table(content: dict[str, Any], file: Any = sys.stdout) -> None:
     """Print the counts of a report as a table of Markdown."""
-    print("| part | trial | ours: good of tried | DeepSpeed's own: good of tried | what became of the others |", file=file)
+    print(
+        "| part | trial | ours: good of tried | DeepSpeed's own: good of tried | what became of the others |", file=file
+    )
     print("|---|---|---|---|---|", file=file)
     kinds = dict.fromkeys((row["part"], row["trial"]) for row in content["rows"])
     for part, trial in kinds:

@@ -1,4 +1,4 @@
-"""The two ways of saving that are tried, on a state of a few hundred numbers: ours, and DeepSpeed's own.
+"""The two ways of saving that are tried, on a state of some thousand numbers: ours, and DeepSpeed's own.
 
 A save has a version, a number from which all of its values are drawn. So whatever is loaded afterwards can be told: it
 is the state of one save to the bit, or of none.
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from lavie.errors import CheckpointError
+from lavie.errors import LavieError
 from tests.training.runs import deepspeed_json, make_config
 
 VERSIONS = range(1, 10)
@@ -52,8 +52,8 @@ class Engine:
 
 
 def tiny_network() -> nn.Module:
-    """Return a network of 112 numbers."""
-    return nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4, bias=False), nn.LayerNorm(4))
+    """Return a network of 4,424 numbers."""
+    return nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 4, bias=False), nn.LayerNorm(4))
 
 
 def values_of(engine: Any) -> Iterator[torch.Tensor]:
@@ -118,17 +118,18 @@ class Ours:
             if resume is None:
                 return Found(None, False, "")
             load(self.engine, None, resume)
-        except CheckpointError as error:
-            return Found(None, False, str(error))
+        except (LavieError, OSError, RuntimeError) as error:
+            return Found(None, False, f"{type(error).__name__}: {error}")
         return Found(version_of(self.engine), True, "")
 
     def look_after_sweep(self, run: Path) -> Found:
         """Return what a start finds if the next save has begun, and was killed when it had swept the folder."""
+        from lavie.manifest import fault_of
         from lavie.training.checkpoint.retention import sweep
 
         copy = run.with_name("swept")
         shutil.copytree(run, copy)
-        sweep(copy)
+        sweep(copy, fault_of)
         found = self.look(copy)
         shutil.rmtree(copy)
         return found

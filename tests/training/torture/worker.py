@@ -6,9 +6,10 @@ import os
 import resource
 import signal
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,6 +22,12 @@ PATIENCE = 120.0
 
 class Died(Exception):
     """The worker was killed before it answered."""
+
+
+class Failed(NamedTuple):
+    """The answer of a worker in which something went wrong that no subject expects."""
+
+    text: str
 
 
 class Worker:
@@ -62,10 +69,12 @@ class Worker:
     def _answer(self) -> Any:
         assert self._pipe.poll(PATIENCE), f"no answer within {PATIENCE:g} s"
         try:
-            return self._pipe.recv()
+            answer = self._pipe.recv()
         except (EOFError, ConnectionResetError):
             self._process.join()
             raise Died from None
+        assert not isinstance(answer, Failed), answer.text
+        return answer
 
     def end(self) -> None:
         """End the process, also one that is stopped."""
@@ -96,12 +105,15 @@ def _serve(pipe: Any, name: str, run: Path, port: int) -> None:
     with suppress(EOFError):
         while True:
             method, arguments = pipe.recv()
-            if method == "limited":
-                pipe.send(_limited(subject, *arguments))
-            elif method == "saves":
+            if method == "saves":
                 _saves(pipe, subject, *arguments)
-            else:
-                pipe.send(getattr(subject, method)(*arguments))
+                continue
+            try:
+                pipe.send(
+                    _limited(subject, *arguments) if method == "limited" else getattr(subject, method)(*arguments)
+                )
+            except Exception:
+                pipe.send(Failed(traceback.format_exc()))
 
 
 def _limited(subject: Any, size: int, step: int, version: int) -> str | None:
