@@ -63,7 +63,7 @@ class Outcome(NamedTuple):
     call: str
     fault: str
     result: str
-    """new, old, nothing (before anything was saved); or a failure: starts at 0, wrong values, refused, lied, hung up."""
+    """new, old, nothing (where there was nothing), or what went wrong."""
     detail: str
 
     @property
