@@ -18,6 +18,7 @@ from ..distributed import broadcast_object, gather_objects, is_main, log
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..files import replacing
 from ..run_folder import checkpoints, step_of
+from .shared_folder import require_shared
 
 TRIES = 10
 """Restarts of a job from one step, after which it is given up."""
@@ -33,12 +34,13 @@ def claim(output_dir: str | Path) -> None:
     """Make `output_dir` and let it be this run's alone. Collective.
 
     Raises:
-        ConfigError: a rank cannot write there.
+        ConfigError: a rank cannot write there, or it is another folder for some ranks.
         TrainingError: another run, which the message names, is using the folder.
     """
     for obstacle in gather_objects(_obstacle(Path(output_dir))):
         if obstacle:
             raise ConfigError(obstacle)
+    require_shared(output_dir)
     refusal = broadcast_object(_lock(Path(output_dir)) if is_main() else None)
     if refusal:
         raise TrainingError(refusal)

@@ -195,7 +195,7 @@ class Trainer:
             measure = config.eval.steps is not None and (last or step % config.eval.steps == 0)
             self._look(step, validate=validate, measure=measure)
 
-        self.saver.finish()
+        self.saver.finish(required=not stopped)
         self.close()
         return not stopped
 

@@ -115,14 +115,17 @@ class Saver:
                 shutil.rmtree(partial_of(checkpoint_folder(self._run, saved.step)), ignore_errors=True)
             self._count(saved)
 
-    def finish(self) -> None:
+    def finish(self, *, required: bool = True) -> None:
         """Wait for the last checkpoint of the run. All ranks wait together.
 
+        Args:
+            required: whether the run has come to its end. One that was stopped goes on from an older checkpoint.
+
         Raises:
-            TrainingError: it was dropped.
+            TrainingError: it is required, and was dropped.
         """
         self.wait()
-        if self.failures:
+        if self.failures and required:
             raise TrainingError(
                 f"the last checkpoint was not saved: make room, and resume from the newest in {self._run}"
             )
