@@ -12,13 +12,14 @@ from lavie.training import stop
 
 DEFAULT = "configs/base.yaml"
 DEEPSPEED = "configs/zero3.json"
-USAGE = "%(prog)s [CONFIG.yaml] [key=value ...] [--deepspeed FILE] [--dry-run]"
+USAGE = "%(prog)s [CONFIG.yaml] [key=value ...] [--deepspeed FILE] [--dry-run | --replay STEP]"
 OWN = {
     "--deepspeed": True,
     "--deepspeed_config": True,
     "--local_rank": True,
     "--local-rank": True,
     "--dry-run": False,
+    "--replay": True,
     "--version": False,
     "--help": False,
     "-h": False,
@@ -51,6 +52,14 @@ def main(words: Sequence[str] | None = None, program: str | None = None) -> None
         deepspeed = find_config(args.deepspeed, "--deepspeed")
         if not args.dry_run:
             stop.catch_interrupts()
+        if args.replay is not None:
+            from lavie.distributed import is_main
+            from lavie.training.replay import replay
+
+            text = replay(config, deepspeed, args.replay)
+            if is_main():
+                print(text)
+            stop.leave(0)
         from lavie.inference.generate import validation_sampler
 
         sample, measure = validation_sampler(config), None
@@ -93,6 +102,9 @@ def _parser(program: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--local_rank", "--local-rank", type=int, help="set by launchers; the environment decides")
     parser.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
+    parser.add_argument(
+        "--replay", type=int, metavar="STEP", help="compute a step again, sample by sample, save nothing, and stop"
+    )
     parser.add_argument("--version", action="version", version=f"lavie {__version__}")
     return parser
 

@@ -78,7 +78,9 @@ def _options(
 
 @app.command("train", add_help_option=False, context_settings={"ignore_unknown_options": True})
 def train_command(
-    words: Annotated[list[str] | None, typer.Argument(metavar="[CONFIG.yaml] [key=value ...] [--dry-run]")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[CONFIG.yaml] [key=value ...] [--dry-run | --replay STEP]")
+    ] = None,
 ) -> None:
     """Train one stage: the same as train.py. On several GPUs: deepspeed --module lavie.train ..."""
     from ..train import main as train
