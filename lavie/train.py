@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lavie.training import stop
+from lavie.training import signals, stop
 
 DEFAULT = "configs/base.yaml"
 DEEPSPEED = "configs/zero3.json"
@@ -37,7 +37,7 @@ def main(words: Sequence[str] | None = None, program: str | None = None) -> None
         words: the command line; default: that of the process.
         program: the name of the command in its help; default: that of the process.
     """
-    stop.listen()  # first, so that a request to stop during the imports is not lost
+    signals.listen()  # first, so that a request to stop during the imports is not lost
     parser = _parser(program)
     try:
         from lavie.config.load import load_config
@@ -51,7 +51,7 @@ def main(words: Sequence[str] | None = None, program: str | None = None) -> None
         config = load_config(find_config(*line.plain or (DEFAULT,)), line.overrides)
         deepspeed = find_config(args.deepspeed, "--deepspeed")
         if not args.dry_run:
-            stop.catch_interrupts()
+            signals.catch()
         if args.replay is not None:
             from lavie.distributed import is_main
             from lavie.training.replay import replay
@@ -77,7 +77,7 @@ def main(words: Sequence[str] | None = None, program: str | None = None) -> None
         with Trainer(config, deepspeed, sample=sample, measure=measure) as trainer:
             code = 0 if trainer.fit() else stop.STOPPED
     except KeyboardInterrupt:
-        code = stop.INTERRUPTED
+        code = signals.INTERRUPTED
     except Exception as error:
         code = stop.report(error)
     stop.leave(code)

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import ConfigError, LavieError
-from ..training.stop import INTERRUPTED
+from ..training.signals import INTERRUPTED
 from .ablate import app as ablate_app
 from .config import app as config_app
 from .curate import app as curate_app

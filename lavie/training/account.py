@@ -1,24 +1,24 @@
 """What became of a run's time: the share that trained it (ETTR), and what took the rest.
 
-`events.jsonl` in output_dir has a line for each start and each checkpoint of a run. Together with metrics.jsonl it tells
-at every end of the run, and in the record of every step as `ettr`:
+`events.jsonl` in output_dir has a line for each start and each checkpoint of a run. Together with metrics.jsonl it
+tells at every end of the run, and in the record of every step as `ettr`:
 
 1. Productive is the time of steps that count, without the wait for data. A step that was left out, or that was done
    again because a run was cut off before it was saved, does not count.
 2. The rest is waiting for data, checkpoints, validation, starting, and the time between two starts.
 """
 
-import json
-import os
+import re
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from .journal import DROPPED, append, cut_back, read_records
+from .journal import DROPPED, append, read_records
+from .progress import duration
 
 EVENTS = "events.jsonl"
-"""One JSON object a line: `event` is start or save."""
+"""One JSON object a line: `event` is start, save (a checkpoint was begun), or dropped (it was not saved)."""
 
 
 class Account:
@@ -47,36 +47,33 @@ class Account:
         self.productive += _productive([record])
         return round(self.productive / max(time.time() - self.began, 1e-9), 4)
 
-    def save(self, step: int, stall: float, failed: bool) -> None:
-        """Write down that a checkpoint was begun, for which the run stood still; or that it was dropped at once."""
-        append(self._events, {"event": "save", "step": step, "stall_s": round(stall, 3), "failed": failed})
-
     def lines(self, metrics: Path) -> list[str]:
         """Return what is told at an end of the run."""
-        wall = time.time() - self.began
-        events, records = read_records(self._events), read_records(metrics)
+        events, steps = read_records(self._events), [r for r in read_records(metrics) if "loss" in r]
         starts = [event for event in events if event["event"] == "start"]
         saves = [event for event in events if event["event"] == "save"]
-        lost = sum(event["lost_steps"] for event in starts)
-        stall, dropped_saves = sum(event["stall_s"] for event in saves), sum(event["failed"] for event in saves)
-        steps = [record for record in records if "loss" in record]
-        skipped = steps[-1]["skipped"] if steps else 0
-        waited = sum(record["data_wait_s"] for record in steps)
+        dropped = {event["step"] for event in events if event["event"] == "dropped"}
+        saved = {event["step"] for event in saves} - dropped
+        lost, lost_s = sum(event["lost_steps"] for event in starts), sum(event["lost_s"] for event in starts)
+        wall, skipped = max(time.time() - self.began, 1e-9), steps[-1]["skipped"] if steps else 0
+        waited, stall = sum(record["data_wait_s"] for record in steps), sum(event["stall_s"] for event in saves)
         told = [
-            f"{self.productive / wall:.1%} of {_duration(wall)} trained the run (ETTR); waiting for data "
-            f"{_duration(waited)}, checkpoints {_duration(stall)}",
-            f"{len(starts) - 1} restarts, {lost} steps done again ({_duration(sum(e['lost_s'] for e in starts))}); "
-            f"{skipped} steps left out; {len(saves)} checkpoints, {dropped_saves} dropped",
+            f"{self.productive / wall:.1%} of {duration(wall)} trained the run (ETTR); waiting for data took "
+            f"{duration(waited)}, checkpoints {duration(stall)}",
+            f"{len(starts)} starts, {lost} steps done again ({duration(lost_s)}); {skipped} steps left out; "
+            f"{len(saved)} checkpoints saved, {len(dropped)} dropped",
         ]
-        causes = Counter(
-            str(record.get("reason", "")).split(":")[0]
-            for path in sorted(self._run.glob(DROPPED.format("*")))
-            for record in read_records(path)
-        )
+        causes = self._causes()
         if causes:
             of = ", ".join(f"{cause} {count}" for cause, count in causes.most_common(5))
             told.append(f"{causes.total()} samples replaced: {of}")
         return told
+
+    def _causes(self) -> Counter[str]:
+        """Return how many samples were replaced for each reason, without what the reason says of the one sample."""
+        files = sorted(self._run.glob(DROPPED.format("*")))
+        reasons = [record.get("reason", "unknown") for path in files for record in read_records(path)]
+        return Counter(re.split(r"[:.(]", str(reason))[0].strip() for reason in reasons)
 
 
 def _productive(records: list[dict[str, Any]]) -> float:
@@ -88,11 +85,3 @@ def _productive(records: list[dict[str, Any]]) -> float:
 def _seconds(records: list[dict[str, Any]]) -> float:
     """Return how long the steps of some records took."""
     return round(sum(record["seconds"] for record in records), 3)
-
-
-def _duration(seconds: float) -> str:
-    """Return a time in words: "41 s", "12 min", "3 h 20 min"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
