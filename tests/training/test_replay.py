@@ -7,8 +7,8 @@ import pytest
 from lavie.config.train import TrainConfig
 from lavie.errors import ConfigError
 from lavie.testing import run_distributed
+from tests.training.injected import SMALL
 from tests.training.runs import deepspeed_json, make_config, records
-from tests.training.test_watch import SMALL
 
 BAD = 13
 """A position of step 4, where a step has 4 rows."""

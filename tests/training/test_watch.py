@@ -6,17 +6,9 @@ from pathlib import Path
 import pytest
 
 from lavie.testing import run_distributed
-from tests.training.injected import run
-from tests.training.runs import MODEL, deepspeed_json, make_config
+from tests.training.injected import SMALL, run
+from tests.training.runs import deepspeed_json, make_config
 
-SMALL = {
-    "model": MODEL | {"block_out_channels": (16,), "cross_attention": (True,)},
-    "data": {"num_images": 1, "num_frames": 2, "height": 16, "width": 16},
-    "train_batch_size": 1,
-    "max_train_steps": 5,
-    "checkpointing_steps": 100,
-    "report_to": (),
-}
 FAULTS = {(2, 0, 0): "loss", (3, -1, 0): "gradient", (4, 0, -1): "infinite loss"}
 """By step, rank and micro-batch, of which -1 is the last."""
 
