@@ -14,7 +14,7 @@ RANKS ?= $(if $(filter 1,$(GPUS)),1,2)
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-long demo-curate test test-fast test-slurm curate-torture check bench bench-gpu bench-data bench-curate resources fuzz mutations image-check clean
+.PHONY: help install demo demo-long demo-curate test test-fast test-slurm curate-torture torture check bench bench-gpu bench-data bench-curate resources fuzz mutations image-check clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -118,6 +118,9 @@ test-fast: $(DEV_STAMP)  ## the tests that are not marked long or slow: under fi
 
 curate-torture: $(DEV_STAMP)  ## a curation that is killed 40 times, in every stage: it ends with the same bytes
 	python -m tests.curation.torture $(TORTURE)
+
+torture: $(DEV_STAMP)  ## checkpoints under kills, errors, flipped bits and power cuts (root), beside DeepSpeed's own: counts
+	python -m tests.training.torture $(TORTURE)
 
 test-slurm: $(DEV_STAMP)  ## a job on a real SLURM of two nodes, interrupted 20 times (root; apt-get install slurm-wlm munge)
 	LAVIE_SLURM_CYCLES=20 python -m pytest tests/launch/test_training.py --timeout 3600

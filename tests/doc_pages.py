@@ -12,6 +12,7 @@ PAGES = (
     "docs/data.md",
     "docs/curation.md",
     "docs/training.md",
+    "docs/reliability.md",
     "docs/cascade.md",
     "docs/evaluation.md",
     "docs/ablations.md",

@@ -5,7 +5,6 @@ The parts are those of the modules beside this one: calls, flips, power cuts, ki
 
 import argparse
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from lavie.data.prepare.synthetic import demo_set
 from tests.training.torture import calls, flips, kills, pairs, power
-from tests.training.torture.report import Report, print_table
+from tests.training.torture.report import Report, table
 
 PARTS = ("calls", "flips", "power", "kills", "pairs")
 KILLS_EACH = 4
@@ -109,6 +108,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a JSON file for the counts")
     options = parser.parse_args()
     report = Report(options.out, options.parts, options.subjects)
+    numbers = ("kills", "flips", "power_cuts", "ranks", "stride", "seed")
+    asked = {name: getattr(options, name) for name in numbers}
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         folder = Path(name)
@@ -118,9 +119,9 @@ def main() -> None:
             print(f"{part} ...", flush=True)
             began = time.monotonic()
             TRIES[part](report, folder, options)
-            report.end(part, " ".join(sys.argv[1:]), time.monotonic() - began)
+            report.end(part, asked, time.monotonic() - began)
             print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
-    print_table(report.content())
+    print(table(report.content()))
     raise SystemExit(1 if report.bad() else 0)
 
 

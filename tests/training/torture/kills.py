@@ -112,9 +112,9 @@ def sequence(data: Path, folder: Path, stage: str, ranks: int, kills: int, seed:
     rng, settings = random.Random(seed), deepspeed_json(folder, 3)
     changes: dict[str, Any] = {"max_train_steps": STEPS, "checkpointing_steps": 2, "train_batch_size": 1}
     calm = STAGES[stage](data, folder / "calm", **changes, checkpoints_total_limit=2)
-    began = time.monotonic()
-    run_distributed(train, ranks, calm, settings)
-    span = time.monotonic() - began
+    (folder / "calm-pids").mkdir()
+    run_distributed(train_and_tell, ranks, calm, settings, folder / "calm-pids")
+    span = time.time() - (folder / "calm-pids" / "0.pid").stat().st_mtime
 
     disturbed = STAGES[stage](data, folder / "disturbed", **changes, checkpoints_total_limit=2)
     disturbed = disturbed.model_copy(update={"resume_from_checkpoint": "auto"})

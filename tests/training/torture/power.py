@@ -24,6 +24,8 @@ from tests.training.torture.worker import Worker
 
 SIZE = 16
 """MiB of the disk."""
+AFTER = 12.0
+"""Seconds after the first save within which a cut may come; two of three come sooner."""
 STEPS = 9
 """Saves in a row; VERSIONS holds no more."""
 
@@ -98,7 +100,7 @@ def _cut(subject: str, mount: Path, disk: Path, copy: Path, device: str, rng: ra
     """Let a worker save, and copy the image at a random moment; return the newest step told, and whether in a save."""
     with Worker(subject, mount / "run") as worker:
         worker.begin("saves", 1, STEPS, rng.choice((0.0, 0.05, 0.5)))
-        moment = time.monotonic() + rng.uniform(0, 1.5)
+        moment = time.monotonic() + rng.uniform(0, rng.choice((1.5, 1.5, AFTER)))
         heard = {"begins": 0, "saved": 0}
         while True:
             _hear(worker, heard, moment)

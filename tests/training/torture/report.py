@@ -2,7 +2,6 @@
 
 import json
 import platform
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -36,7 +35,7 @@ class Report:
             parts: what is tried now.
             subjects: on whom.
         """
-        self._out, self._counts, self._parts = out, Counter[Row](), dict[str, Any]()
+        self._out, self._counts, self._parts, self._subjects = out, Counter[Row](), dict[str, Any](), subjects
         if out and out.exists():
             before = json.loads(out.read_text())
             self._parts = before["parts"]
@@ -49,10 +48,11 @@ class Report:
         """Count one trial; arguments as the fields of Row."""
         self._counts[Row(*row)] += 1
 
-    def end(self, part: str, options: str, seconds: float) -> None:
+    def end(self, part: str, asked: dict[str, Any], seconds: float) -> None:
         """Note what was asked of a part, and when and how long it was tried; write down what is known so far."""
         today = datetime.now(UTC).strftime("%Y-%m-%d")
-        self._parts[part] = {"date": today, "asked": options, "seconds": round(seconds), "versions": versions()}
+        name = part if len(self._subjects) > 1 else f"{part}, {self._subjects[0]}"
+        self._parts[name] = {"date": today, "asked": asked, "seconds": round(seconds), "versions": versions()}
         if self._out:
             self._out.write_text(json.dumps(self.content(), indent=1) + "\n")
 
@@ -79,19 +79,24 @@ def versions() -> dict[str, str]:
     }
 
 
-def print_table(content: dict[str, Any], file: Any = sys.stdout) -> None:
-    """Print the counts of a report as a table of Markdown."""
-    print(
-        "| part | trial | ours: good of tried | DeepSpeed's own: good of tried | what became of the others |", file=file
-    )
-    print("|---|---|---|---|---|", file=file)
-    kinds = dict.fromkeys((row["part"], row["trial"]) for row in content["rows"])
-    for part, trial in kinds:
+def table(content: dict[str, Any]) -> str:
+    """Return the counts of a report as a table of Markdown: what was good of all that was tried, and what else came."""
+    lines = ["| part | fault | ours | DeepSpeed's own | what became of the others |", "|---|---|---|---|---|"]
+    for part, trial in dict.fromkeys((row["part"], _kind(row)) for row in content["rows"]):
         cells, others = [], []
         for subject in ("ours", "stock"):
-            rows = [r for r in content["rows"] if (r["part"], r["trial"], r["subject"]) == (part, trial, subject)]
+            rows = [r for r in content["rows"] if (r["part"], _kind(r), r["subject"]) == (part, trial, subject)]
             total, good = sum(r["count"] for r in rows), sum(r["count"] for r in rows if r["good"])
-            cells.append(f"{good} of {total}" if total else "-")
+            cells.append(f"{good} of {total}" if total else "not tried")
+            bad = Counter[str]()
+            for row in rows:
+                bad[row["result"]] += 0 if row["good"] else row["count"]
             whose = "ours: " if subject == "ours" else ""
-            others += [f"{whose}{r['count']} {r['result']}" for r in rows if not r["good"]]
-        print(f"| {part} | {trial} | {cells[0]} | {cells[1]} | {', '.join(others)} |", file=file)
+            others += [f"{whose}{count} {result}" for result, count in bad.items() if count]
+        lines.append(f"| {part} | {trial} | {cells[0]} | {cells[1]} | {', '.join(others)} |")
+    return "\n".join(lines)
+
+
+def _kind(row: dict[str, Any]) -> str:
+    """Return what the table calls a trial: its scenario counts together with the others."""
+    return row["trial"].rsplit(": ", 1)[-1]

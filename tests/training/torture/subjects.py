@@ -166,9 +166,5 @@ class Stock:
             return Found(None, False, f"{type(error).__name__}: {error}")
         return Found(version_of(self.engine) if path else None, path is not None, "")
 
-    def look_after_sweep(self, run: Path) -> Found:
-        """Return what `look` does: DeepSpeed sweeps nothing."""
-        return self.look(run)
-
 
 SUBJECTS = {"ours": Ours, "stock": Stock}
