@@ -136,7 +136,8 @@ train() {
 }
 
 # What becomes of the job when its ranks have left with this code, the largest of all: 85 and 200 are those of
-# lavie/training/stop.py, 143 is that of ranks which are ended because another one has failed.
+# lavie/training/stop.py, 191 to 196 those of lavie/cluster/hang.py, 143 is that of ranks which are ended because another
+# one has failed.
 finish() {
     if [[ -n $over ]]; then
         say "ended by SLURM (exit code $1)"
@@ -146,6 +147,8 @@ finish() {
         requeue "stopped as asked"
     elif [[ $1 -eq 200 ]]; then
         say "failed: not requeued, for the error above would come again"
+    elif [[ $1 -ge 191 && $1 -le 196 ]]; then
+        requeue "hung (exit code $1)"
     elif [[ $(scontrol show job "$SLURM_JOB_ID") =~ PreemptTime=[0-9] ]]; then
         requeue "preempted (exit code $1)" # its ranks got SIGTERM: SLURM requeues only what outlives the GraceTime
     elif [[ -n $stopping || ${SLURM_RESTART_COUNT:-0} -gt 0 || $SECONDS -ge $LAVIE_CRASH_SECONDS ]]; then

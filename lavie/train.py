@@ -8,17 +8,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lavie.training import stop
+from lavie.training import signals, stop
 
 DEFAULT = "configs/base.yaml"
 DEEPSPEED = "configs/zero3.json"
-USAGE = "%(prog)s [CONFIG.yaml] [key=value ...] [--deepspeed FILE] [--dry-run]"
+USAGE = "%(prog)s [CONFIG.yaml] [key=value ...] [--deepspeed FILE] [--dry-run | --replay STEP]"
 OWN = {
     "--deepspeed": True,
     "--deepspeed_config": True,
     "--local_rank": True,
     "--local-rank": True,
     "--dry-run": False,
+    "--replay": True,
     "--version": False,
     "--help": False,
     "-h": False,
@@ -36,7 +37,7 @@ def main(words: Sequence[str] | None = None, program: str | None = None) -> None
         words: the command line; default: that of the process.
         program: the name of the command in its help; default: that of the process.
     """
-    stop.listen()  # first, so that a request to stop during the imports is not lost
+    signals.listen()  # first, so that a request to stop during the imports is not lost
     parser = _parser(program)
     try:
         from lavie.config.load import load_config
@@ -50,7 +51,15 @@ def main(words: Sequence[str] | None = None, program: str | None = None) -> None
         config = load_config(find_config(*line.plain or (DEFAULT,)), line.overrides)
         deepspeed = find_config(args.deepspeed, "--deepspeed")
         if not args.dry_run:
-            stop.catch_interrupts()
+            signals.catch()
+        if args.replay is not None:
+            from lavie.distributed import is_main
+            from lavie.training.replay import replay
+
+            text = replay(config, deepspeed, args.replay)
+            if is_main():
+                print(text)
+            stop.leave(0)
         from lavie.inference.generate import validation_sampler
 
         sample, measure = validation_sampler(config), None
@@ -68,7 +77,7 @@ def main(words: Sequence[str] | None = None, program: str | None = None) -> None
         with Trainer(config, deepspeed, sample=sample, measure=measure) as trainer:
             code = 0 if trainer.fit() else stop.STOPPED
     except KeyboardInterrupt:
-        code = stop.INTERRUPTED
+        code = signals.INTERRUPTED
     except Exception as error:
         code = stop.report(error)
     stop.leave(code)
@@ -93,6 +102,9 @@ def _parser(program: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--local_rank", "--local-rank", type=int, help="set by launchers; the environment decides")
     parser.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
+    parser.add_argument(
+        "--replay", type=int, metavar="STEP", help="compute a step again, sample by sample, save nothing, and stop"
+    )
     parser.add_argument("--version", action="version", version=f"lavie {__version__}")
     return parser
 

@@ -4,16 +4,19 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
 from lavie.data.prepare.synthetic import demo_set
+from lavie.run_folder import checkpoints, step_of
 from lavie.testing import LOSS_RTOL, free_port
 from tests.launch.slurm import SlurmCluster, lacking
-from tests.nodes import BIN, SSHD, environment, finish
+from tests.nodes import BIN, SSHD, end, environment, finish, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +96,37 @@ def here(*command: object) -> None:
 
 def deepspeed(port: int, arguments: list) -> None:
     here(BIN / "deepspeed", "--num_gpus", 2, "--master_port", port, *arguments)
+
+
+def test_the_death_of_the_front_end_ends_its_ranks_after_a_save(config, tmp_path):
+    """By the one signal that `deepspeed` cannot pass on. No process is left, and all that was trained is saved."""
+    output, log = tmp_path / "run", tmp_path / "log"
+    command = [BIN / "deepspeed", "--num_gpus", 2, "--master_port", free_port(), "train.py"]
+    command += ["--deepspeed", "configs/zero3.json", config, f"output_dir={output}", "max_train_steps=100000"]
+    with log.open("w") as file:
+        front_end = subprocess.Popen(
+            list(map(str, command)),
+            cwd=Path(__file__).parents[1],
+            env=environment(),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        records = output / "metrics.jsonl"
+        wait_until(lambda: records.exists() and len(records.read_text().splitlines()) > 2, "training", 240)
+        started = psutil.Process(front_end.pid).children(recursive=True)
+        assert len(started) >= 3  # launch.py and two ranks
+        front_end.kill()
+        killed = time.monotonic()
+        _, alive = psutil.wait_procs(started, timeout=30)
+        assert not alive, log.read_text()
+        assert time.monotonic() - killed < 15
+    finally:
+        end(front_end)
+    assert log.read_text().count("the launcher has ended: the run saves after this step and stops") == 1
+    [saved] = checkpoints(output)
+    assert step_of(saved) == json.loads(records.read_text().splitlines()[-1])["step"]
 
 
 def test_one_rank(trained):

@@ -10,7 +10,6 @@ import csv
 import hashlib
 import io
 import itertools
-import json
 import statistics
 import tarfile
 import tempfile
@@ -40,6 +39,7 @@ from ..data.shards.index_file import Sample
 from ..data.shards.member import read_member
 from ..errors import ConfigError
 from ..seeds import numpy_generator
+from ..training.journal import read_records
 
 SEED = 0
 FRAMES, HEIGHT, WIDTH, STRIDE = 16, 160, 256, 2
@@ -176,8 +176,7 @@ def data_wait(metrics: Path, samples_per_step: int) -> float:
         metrics: the run's metrics.jsonl.
         samples_per_step: over all ranks.
     """
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    lines = [line for line in lines if "data_wait_s" in line][1:]  # validation writes lines of its own
+    lines = [line for line in read_records(metrics) if "data_wait_s" in line][1:]  # validation writes lines of its own
     return sum(line["data_wait_s"] for line in lines) / sum(samples_per_step / line["samples_per_s"] for line in lines)
 
 

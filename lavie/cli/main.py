@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import ConfigError, LavieError
-from ..training.stop import INTERRUPTED
+from ..training.signals import INTERRUPTED
 from .ablate import app as ablate_app
 from .checkpoint import app as checkpoint_app
 from .config import app as config_app
@@ -79,7 +79,9 @@ def _options(
 
 @app.command("train", add_help_option=False, context_settings={"ignore_unknown_options": True})
 def train_command(
-    words: Annotated[list[str] | None, typer.Argument(metavar="[CONFIG.yaml] [key=value ...] [--dry-run]")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[CONFIG.yaml] [key=value ...] [--dry-run | --replay STEP]")
+    ] = None,
 ) -> None:
     """Train one stage: the same as train.py. On several GPUs: deepspeed --module lavie.train ..."""
     from ..train import main as train

@@ -28,6 +28,7 @@ from .data import BucketConfig, DatasetConfig, DegradationConfig, Weight
 from .evaluation import EvalConfig
 from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
 from .train import DataConfig, SamplingConfig, TimestepSampling, TrainConfig
+from .watchdog import WatchdogConfig
 
 SECTIONS: tuple[tuple[str, type[Strict]], ...] = (
     ("The run", TrainConfig),
@@ -39,6 +40,7 @@ SECTIONS: tuple[tuple[str, type[Strict]], ...] = (
     ("An entry of `data.buckets`", BucketConfig),
     ("`sampling`", SamplingConfig),
     ("`eval`", EvalConfig),
+    ("`watchdog`", WatchdogConfig),
     ("`timestep_sampling`", TimestepSampling),
     ("`degradation`", DegradationConfig),
 )

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from .base import OptionalPath, PathText, Strict
+from .base import LocalPath, OptionalPath, Strict
 from .data import DataConfig, DegradationConfig, Weight
 from .evaluation import EvalConfig
 from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
 from .names import SamplerName, StageName
 from .stages import STAGES
+from .watchdog import WatchdogConfig
 
 
 def _as_list(value: Any) -> Any:
@@ -77,7 +78,7 @@ class TrainConfig(Strict):
     stage: StageName = "base"
     """What the network learns: a clip from text (base), the frames between key frames (interpolation), or four times
     the height and width (vsr)."""
-    output_dir: PathText
+    output_dir: LocalPath
     """The run's folder: config, metrics, checkpoints and validation samples. Created if missing; two runs cannot share
     one."""
     seed: int = 0
@@ -203,6 +204,9 @@ class TrainConfig(Strict):
     [] leaves metrics.jsonl alone, which is always written. Default: TensorBoard, which needs no account."""
     checkpointing_steps: int = Field(500, ge=1)
     """Steps between checkpoints; the last step is saved too. Default: that of diffusers' training scripts."""
+    save_every_minutes: float | None = Field(None, gt=0)
+    """Minutes after which the run also saves, counted from the last checkpoint by the clock of rank 0: what a crash may
+    cost at most, however long steps take. Default: null, by steps alone."""
     checkpoints_total_limit: int | None = Field(None, ge=1)
     """Checkpoints that are kept, the newest ones. Default: null, all."""
     checkpoints_keep_every: int | None = Field(None, ge=1)
@@ -235,6 +239,8 @@ class TrainConfig(Strict):
     """base only: prompts that are sampled at every validation, into output_dir/samples. Default: none."""
     eval: EvalConfig = EvalConfig()
     """base only: what is measured of samples while the run trains."""
+    watchdog: WatchdogConfig = WatchdogConfig()
+    """How long a rank may be at one thing before the run counts as hung."""
 
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":

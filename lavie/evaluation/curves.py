@@ -1,6 +1,5 @@
 """The loss plot of one run or of several, from their metrics.jsonl and config.yaml."""
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from ..config.load import read_yaml
 from ..errors import ConfigError, DataError
 from ..labels import label_text
 from ..run_folder import METRICS, RUN_CONFIG
+from ..training.journal import read_records
 
 PARTS = {"": "#1f3b73", "_video": "#2a9d8f", "_image": "#e08a1e"}
 """The colours of a single run's total loss and of its parts, by the end of their keys."""
@@ -72,14 +72,14 @@ def draw_losses(runs: Sequence[str | Path]) -> Figure:
     Args:
         runs: folders with metrics.jsonl, and config.yaml for the weight of the images. The lines of metrics.jsonl are
             JSON objects with "step" and some of "loss", "loss_video", "loss_image", the same after "validation_", and
-            "lr". Where a step occurs twice, as after a resume, the later line counts.
+            "lr". Where a step occurs twice, as after a resume, the later line counts. Damaged lines are left out.
 
     Returns:
         A figure of 1200 pixels by 660 to 900, with a panel for each of these.
 
     Raises:
         ConfigError: a run is given twice, or its config.yaml cannot be read.
-        DataError: a line is no such object, or a run has no loss.
+        DataError: a file cannot be read, or a run has no loss.
     """
     read = _runs([Path(run) for run in runs])
     validated = any(len(_series(run.records, "validation_loss")[0]) for run in read)
@@ -205,28 +205,24 @@ def _style(at: int) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[int, dict[str, Any]]:
-    """Return the values of each step, by step. A last line that is incomplete is left out.
+    """Return the values of each step, by step. Lines that are incomplete or damaged are left out.
 
     Raises:
-        DataError: the file cannot be read, or a line is no JSON object with a step.
+        DataError: the file cannot be read.
     """
     records: dict[int, dict[str, Any]] = {}
     try:
-        complete = path.read_text().rpartition("\n")[0]  # a running or killed run may be in the middle of a line
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_records(path)
+    except OSError as error:
         raise DataError(f"metrics {path}: cannot be read: {error}") from None
-    for number, line in enumerate(complete.splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            records.setdefault(int(record["step"]), {}).update(record)
-        except (ValueError, KeyError, TypeError):
-            raise DataError(f"{path}, line {number}: wanted a JSON object with a step, got {line[:80]!r}") from None
+    for record in lines:
+        records.setdefault(record["step"], {}).update(record)
     return dict(sorted(records.items()))
 
 
 def _series(records: dict[int, dict[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the steps that have a finite value of `key`, and those values."""
-    pairs = [(step, record[key]) for step, record in records.items() if record.get(key) is not None]
+    pairs = [(step, record[key]) for step, record in records.items() if isinstance(record.get(key), (int, float))]
     steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
     finite = np.isfinite(values)
     return steps[finite], values[finite]

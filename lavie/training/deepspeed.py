@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,18 @@ from .compilation import told_compilation
 from .optim import build_optimizer
 from .precision import fill_accumulation, training_dtype
 
+BLOCKS = (TransformerBlock, ResnetBlock, TemporalResnetBlock)
+"""The kinds of blocks that a network is made of."""
 FAREWELL = 5.0
 """Seconds for leaving a process group: nothing delays it but a collective that waits for another rank."""
 
 
-def init_distributed(store: dist.Store | None = None) -> torch.device:
+def init_distributed(store: dist.Store | None = None, patience: float = 0.0) -> torch.device:
     """Join PyTorch's process group, which has one rank where no launcher is, and return this rank's device.
 
     Args:
         store: where the ranks meet, as `preflight` leaves it; by default one of their own.
+        patience: seconds that a collective waits for another rank at least; DeepSpeed's own limit may be longer.
     """
     # Over ssh no environment is active, and DeepSpeed compiles its operations with the ninja that is in PATH.
     tools, path = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)
@@ -50,6 +54,7 @@ def init_distributed(store: dist.Store | None = None) -> torch.device:
 
     # DeepSpeed calls collectives by names that PyTorch has begun to rename; nobody who trains can act on it.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    timeout = max(default_pg_timeout, timedelta(seconds=patience))
     place = find_place()
     device = torch.device("cuda", place.local_rank) if cuda else torch.device("cpu")
     if cuda:
@@ -58,13 +63,13 @@ def init_distributed(store: dist.Store | None = None) -> torch.device:
     # torch's process group comes first, so that DeepSpeed takes this one rather than make its own.
     if not dist.is_initialized():
         store = store or meet(place, start_timeout())[0]
-        store.set_timeout(default_pg_timeout)
+        store.set_timeout(timeout)
         dist.init_process_group(
             "nccl" if cuda else "gloo",
             store=store,
             rank=place.rank,
             world_size=place.world_size,
-            timeout=default_pg_timeout,
+            timeout=timeout,
             device_id=device if cuda and place.world_size > 1 else None,
         )
         # A rank has its connections before the others have theirs. One that found an error and left now would cut
@@ -281,7 +286,7 @@ def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, An
     # Some blocks are gathered and released whole: a TransformerBlock multiplies with several layers' weights at once,
     # and all kinds hold too little for a round of communication per layer to pay.
     if zero_stage(settings) == 3:
-        deepspeed.utils.set_z3_leaf_modules(network, [TransformerBlock, ResnetBlock, TemporalResnetBlock])
+        deepspeed.utils.set_z3_leaf_modules(network, list(BLOCKS))
     with _one_optimizer_of_stages_1_and_2() if zero_stage(settings) == 1 else nullcontext():
         engine, *_ = deepspeed.initialize(model=network, optimizer=build_optimizer(network, config), config=settings)
 

@@ -25,9 +25,14 @@ def gradient_norm(engine: Any) -> float:
     if stage:
         return float(optimizer.scaled_global_norm()) / float(optimizer.loss_scale)
 
-    # Without ZeRO every rank holds the whole gradient, the sum over the ranks; in 16 bits its norm needs float32.
+    # Without ZeRO every rank holds the whole gradient, the mean over the ranks.
+    return norm_of(engine.module)
+
+
+def norm_of(module: nn.Module) -> float:
+    """Return the norm of the gradient that the parameters of a module hold themselves, reckoned in float32."""
     norms = []
-    for parameter in engine.module.parameters():
+    for parameter in module.parameters():
         if parameter.grad is not None:
             norms.append(torch.linalg.vector_norm(parameter.grad, dtype=torch.float32))
     return float(torch.linalg.vector_norm(torch.stack(norms)))

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config.train import TrainConfig
-from ..files import replacing
 from ..run_folder import METRICS
+from .journal import DROPPED, cut_back
 from .progress import Display
 from .writers import open_writers, samples_in
 
@@ -28,9 +28,10 @@ class Metrics:
     """
 
     def __init__(self, config: TrainConfig, start_step: int) -> None:
-        """Open the files of `config`, without the records after `start_step`, and begin the display there."""
+        """Open the files of `config`, without the lines of steps after `start_step`, and begin the display there."""
         self.path = Path(config.output_dir) / METRICS
-        self._drop_after(start_step)
+        for path in (self.path, *self.path.parent.glob(DROPPED.format("*"))):
+            cut_back(path, start_step)
         self._file = self.path.open("a")
         self._writers = open_writers(config, start_step)
         self._display, self._total = Display(config, start_step), config.max_train_steps
@@ -71,12 +72,3 @@ class Metrics:
         self._file.close()
         for writer in self._writers:  # last, as one that waits for a server may fail
             writer.close()
-
-    def _drop_after(self, step: int) -> None:
-        """Remove the records that the run writes again: of the steps after `step`, and all of them at step 0."""
-        if not self.path.exists():
-            return
-        *lines, _ = self.path.read_text().split("\n")  # the last piece is empty, or a line cut short by a crash
-        kept = [line for line in lines if step and json.loads(line)["step"] <= step]
-        with replacing(self.path) as partial:  # a job that ends here keeps its records
-            partial.write_text("".join(line + "\n" for line in kept))

@@ -9,15 +9,18 @@
 import fcntl
 import json
 import os
+import re
 import socket
 from pathlib import Path
-from typing import TextIO
+from typing import Any, NamedTuple, TextIO
 
 from ..config.train import TrainConfig
 from ..distributed import broadcast_object, gather_objects, is_main, log
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..files import replacing
+from ..json_text import parse_json
 from ..run_folder import checkpoints, step_of
+from .signals import lives
 
 TRIES = 10
 """Restarts of a job from one step, after which it is given up."""
@@ -81,18 +84,17 @@ def _lock(folder: Path) -> str | None:
     path = (folder / LOCK).resolve()
     if path in _locks:
         return None
-    this_process, job = f"process {os.getpid()} on {socket.gethostname()}", os.environ.get("SLURM_JOB_ID")
-    this_job = f"SLURM job {job}, " if job else ""
+    this = _Owner(os.environ.get("SLURM_JOB_ID"), os.getpid(), socket.gethostname(), _restarts())
 
     # The file says whose lock it is. An earlier start of this job, on a node that has died, is no other run: a file
     # server may keep its lock.
-    file = path.open("a+")
+    file = path.open("a+", encoding="utf-8", errors="replace")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         file.seek(0)
         other = file.read().strip() or "another run"
-        if not this_job or not other.startswith(this_job):
+        if not this.comes_after(other):
             return (
                 f"output_dir {folder} is in use by {other}: wait for it, or set another output_dir. If it is gone, its "
                 f"node may have died with the lock: delete {path}"
@@ -101,10 +103,35 @@ def _lock(folder: Path) -> str | None:
         log.warning(f"{path} cannot be locked ({error.strerror}): two runs in one output_dir would not be found out")
 
     file.truncate(0)
-    file.write(f"{this_job}{this_process}\n")
+    file.write(f"{this}\n")
     file.flush()
     _locks[path] = file
     return None
+
+
+class _Owner(NamedTuple):
+    """Who holds a lock, as the file says it."""
+
+    job: str | None
+    """The SLURM job, if it is one's process."""
+    process: int
+    host: str
+    restarts: int
+    """How often SLURM has restarted the job."""
+
+    def __str__(self) -> str:
+        process = f"process {self.process} on {self.host}"
+        return f"SLURM job {self.job}, {process}, restart {self.restarts}" if self.job else process
+
+    def comes_after(self, other: str) -> bool:
+        """Return whether this is a later start of the job whose process a lock's text names, which is gone.
+
+        Another `srun` of the same start is another run. So is a process that lives, as far as can be seen from here.
+        """
+        match = re.fullmatch(r"SLURM job (\S+), process (\d+) on (\S+), restart (\d+)", other)
+        if not match or match[1] != self.job or int(match[4]) >= self.restarts:
+            return False
+        return match[3] != self.host or not lives(int(match[2]))
 
 
 def _later(config: TrainConfig, start: int) -> list[Path]:
@@ -127,6 +154,29 @@ def require_progress(output_dir: str | Path, step: int) -> None:
         raise TrainingError(refusal)
 
 
+def _restarts() -> int:
+    """Return how often SLURM has restarted this process's job; 0 without one."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0))
+
+
+def _counted(path: Path) -> dict[str, Any] | None:
+    """Return what the file RECORD says: a job, a step, and the job's restarts then; None if there is none to be read.
+
+    A file that is damaged is told.
+    """
+    try:
+        found = parse_json(path.read_bytes())
+        wanted = {"job": str, "step": int, "restarts": int}
+        if isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in wanted.items()):
+            return found
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        pass
+    log.warning(f"{path} is damaged: the restarts without progress are counted anew")
+    return None
+
+
 def _stuck(path: Path, step: int) -> str | None:
     """Return why a job that starts from `step` is given up; None if it is not.
 
@@ -134,13 +184,13 @@ def _stuck(path: Path, step: int) -> str | None:
         path: the file RECORD: written at the first start of a job from a step.
         step: how many steps are done.
     """
-    job, restarts = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    job, restarts = os.environ.get("SLURM_JOB_ID"), _restarts()
     if not job:
         return None
 
     # Another job, or another step: the count begins here.
-    before = json.loads(path.read_text()) if path.exists() else {}
-    if (before.get("job"), before.get("step")) != (job, step):
+    before = _counted(path)
+    if before is None or (before["job"], before["step"]) != (job, step):
         with replacing(path) as partial:
             partial.write_text(json.dumps({"job": job, "step": step, "restarts": restarts}))
         return None

@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 
 from ..cluster.preflight import preflight
+from ..cluster.watchdog import Watchdog
 from ..config.load import dump_yaml
 from ..config.train import TrainConfig
 from ..data.cache.cache import Cache
@@ -30,17 +31,18 @@ from ..run_folder import RUN_CONFIG, SAMPLES
 from .checkpoint.find import find
 from .checkpoint.load import load
 from .checkpoint.saver import Saver
-from .deepspeed import build_engine, init_distributed, offloads, resolve_json, zero_stage
+from .deepspeed import BLOCKS, build_engine, init_distributed, offloads, resolve_json, zero_stage
 from .dry_run import plan_of
 from .ema import EMA
 from .faults import LEFT_OUT
+from .journal import DROPPED
 from .machine import require_device, require_packages
 from .metrics import Metrics
 from .objective import Objective, build_objective
 from .open_caches import open_caches
 from .output_dir import claim, require_own, require_progress
 from .record import Recorder, now
-from .stop import requested
+from .requests import NOTHING, Asked, Requests
 from .update import MicroBatch, Outcome, backward, measure_step, set_learning_rate, update
 from .validate import averaged_network, validation_loss
 from .watch import Watch
@@ -82,7 +84,7 @@ class Trainer:
 
         # The ranks meet, and agree on what they would run.
         setup_logging()
-        self.device = init_distributed(preflight(config, deepspeed_json))
+        self.device = init_distributed(preflight(config, deepspeed_json), config.watchdog.longest)
         setup_logging()
         stage = zero_stage(resolve_json(deepspeed_json, config, world_size()))
         require_packages(config)
@@ -122,6 +124,7 @@ class Trainer:
         # The loader has processes: from here on, a failure must end what has begun.
         with ExitStack() as begun:
             self.batches = begun.enter_context(closing(batches))
+            self.watchdog = begun.enter_context(Watchdog(config.watchdog))
             self._build_networks(settings, caches)
             if resume:
                 load(self.engine, self.ema, resume)
@@ -146,6 +149,7 @@ class Trainer:
             drawn = (*config.validation_prompts, config.sampling.negative_prompt)
             warn_of_unread((self.objective.text_encoder, prompt) for prompt in drawn)
         network = build_network(config).to(self.device)
+        self.watchdog.follow(network, BLOCKS)
         self.engine = build_engine(network, config, settings)
         ema_device = "cpu" if config.ema_device == "cpu" or offloads(settings) else None
         self.ema = EMA(self.engine.module, config.ema_decay, ema_device) if config.use_ema else None
@@ -166,21 +170,23 @@ class Trainer:
         A run that is asked to stop earlier saves the steps that it has done.
         """
         config, stopped = self.config, False
-        self.watch, saved, due = Watch(config, self.start), self.start, False
+        self.watch, self.saved, due = Watch(config, self.start), self.start, False
         if self.start >= config.max_train_steps:
             log.info(f"nothing to do: step {self.start} is done, and max_train_steps is {config.max_train_steps}")
         self.engine.train()
+        self.requests = Requests(config, self.device)
         if config.validate_at_start and self.start == 0:
             self._look(0, validate=True, measure=False)
         for step in range(self.start + 1, config.max_train_steps + 1):
-            # A request to stop is heard between steps only, where all that is to be saved is whole.
-            if stopped := requested(self.device):
-                if step - 1 > saved:
-                    self.saver.save(step - 1)
+            # Requests are heard between steps only, where all that is to be saved is whole.
+            asked = self.requests.heard(step - 1)
+            self._serve(asked, step - 1)
+            if stopped := Asked.STOP in asked:
                 log.info(f"asked to stop: ends after step {step - 1} of {config.max_train_steps}")
                 break
 
-            outcome = self._step(step)
+            with self.watchdog.section("step", step):
+                outcome = self._step(step)
             record = self.recorder.record(step, self.engine, outcome, self.watch.faults.spikes)
             if self.metrics:
                 self.metrics.log(record)
@@ -189,15 +195,35 @@ class Trainer:
             # The checkpoint comes first: a validation that fails loses no steps. While steps are left out it waits.
             last, due = step == config.max_train_steps, due or step % config.checkpointing_steps == 0
             if last or (due and not self.watch.doubts):
-                self.saver.save(step)
-                saved, due = step, False
+                self._save(step)
+                due = False
             validate = last or step % config.validation_steps == 0
             measure = config.eval.steps is not None and (last or step % config.eval.steps == 0)
             self._look(step, validate=validate, measure=measure)
 
-        self.saver.finish()
+        with self.watchdog.section("save"):
+            self.saver.finish()
+        if not stopped:
+            self.requests.served(~NOTHING)  # all steps are saved and looked at
         self.close()
         return not stopped
+
+    def _serve(self, asked: Asked, step: int) -> None:
+        """Save and sample, as far as that is asked, after a step, counted from 1; 0 is the start. Collective."""
+        if self.watch.doubts and Asked.STOP not in asked:
+            asked &= ~Asked.SAVE  # it waits, as other checkpoints do
+        if asked & (Asked.STOP | Asked.SAVE) and step > self.saved:
+            self._save(step)
+        if Asked.SAMPLE in asked:
+            self._look(step, validate=True, measure=False)
+        self.requests.served(asked)
+
+    def _save(self, step: int) -> None:
+        """Save the run after a step. Collective."""
+        with self.watchdog.section("save", step):
+            self.saver.save(step)
+        self.saved = step
+        self.requests.saved()
 
     def _long_captions(self) -> list[str]:
         """Return, on rank 0, a sentence about the captions that the text encoder does not read whole, if there are."""
@@ -226,7 +252,7 @@ class Trainer:
         lr = set_learning_rate(self.engine, self.config, step)
         micro_batches: list[MicroBatch] = []
         while not last:
-            batch, seconds = self._next_batch()
+            batch, seconds = self._next_batch(step)
             inputs = self.objective.training_inputs(batch)
             loss = self.objective.loss(self.engine, inputs)
             last = backward(self.engine, loss.total)
@@ -241,13 +267,15 @@ class Trainer:
             self.ema.update(step - self.engine.skipped_steps)
         return Outcome(lr, measured, fault, time.perf_counter() - began, waited)
 
-    def _next_batch(self) -> tuple[Batch, float]:
-        """Return the next micro-batch, and the seconds spent waiting for it. Replaced samples are written down."""
+    def _next_batch(self, step: int) -> tuple[Batch, float]:
+        """Return the next micro-batch, and the seconds spent waiting for it. Samples that were replaced in a step are
+        written down."""
         began = time.perf_counter()
-        batch = next(self.batches)
+        with self.watchdog.section("data"):
+            batch = next(self.batches)
         if batch["dropped"]:
-            with (Path(self.config.output_dir) / f"dropped-rank{rank()}.jsonl").open("a") as file:
-                file.writelines(json.dumps(d) + "\n" for d in batch["dropped"])
+            with (Path(self.config.output_dir) / DROPPED.format(rank())).open("a") as file:
+                file.writelines(json.dumps({"step": step, **sample}) + "\n" for sample in batch["dropped"])
         return batch, time.perf_counter() - began
 
     def _validation_batches(self) -> list[Batch]:
@@ -272,16 +300,18 @@ class Trainer:
         if not validate and not measure:
             return
 
-        network = averaged_network(self.engine.module, self.ema, self.config, self.device)
-        with self.objective.encoders_at_hand():
-            if validate:
-                self._validate(step, network)
-            if measure:
-                assert self.measure is not None
-                measured = self.measure(network, self.objective)
-                if self.metrics:
-                    self.metrics.log({"step": step, "time": now(), **measured})
-        barrier()
+        with self.watchdog.section("validation", step):
+            network = averaged_network(self.engine.module, self.ema, self.config, self.device)
+            with self.objective.encoders_at_hand():
+                if validate:
+                    self._validate(step, network)
+                if measure:
+                    assert self.measure is not None
+                    with self.watchdog.section("sampling"):
+                        measured = self.measure(network, self.objective)
+                    if self.metrics:
+                        self.metrics.log({"step": step, "time": now(), **measured})
+            barrier()
 
     def _validate(self, step: int, network: VideoUNet) -> None:
         """Record the held-out loss of a network and draw its samples. Collective."""
@@ -291,7 +321,8 @@ class Trainer:
                 self.metrics.log({"step": step, "time": now(), **losses})
         if self.sample and self.config.validation_prompts:
             folder = Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}"
-            self.sample(network, self.objective, folder)
+            with self.watchdog.section("sampling"):
+                self.sample(network, self.objective, folder)
             if self.metrics:
                 self.metrics.show_samples(step, folder)
 

@@ -52,7 +52,7 @@ def test_train_exits_with_200_and_no_traceback():
 def test_train_help_names_its_flags(call):
     code, out = call(train.main, "--help")
     assert code == 0
-    for name in ("--deepspeed", "--dry-run", "key=value", "configs/base.yaml"):
+    for name in ("--deepspeed", "--dry-run", "--replay STEP", "key=value", "configs/base.yaml"):
         assert name in out
 
 

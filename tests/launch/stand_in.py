@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from lavie.training import stop
+from lavie.training import signals, stop
 
 
 def meet(folder: Path, rank: int, what: str) -> None:
@@ -29,7 +29,7 @@ def meet(folder: Path, rank: int, what: str) -> None:
 
 def main() -> None:
     """Be one rank: note how it was started, meet the others, and count."""
-    stop.listen()
+    signals.listen()
     rank = int(os.environ["RANK"])
     change = dict(argument.split("=", 1) for argument in sys.argv if "=" in argument)
     folder = Path(change["output_dir"])
@@ -53,7 +53,7 @@ def main() -> None:
     waits = False
     delay, _, what = change.get("at", "-1:").partition(":")
     while step < int(change.get("steps", 0)):
-        if stop.SIGNAL in signal.sigpending():
+        if signals.SIGNAL in signal.sigpending():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             meet(folder, rank, "stops")
             print("saves")
@@ -69,7 +69,7 @@ def main() -> None:
             continue
         step += 1
         if reached and what == "stop":
-            os.kill(os.getpid(), stop.SIGNAL)
+            os.kill(os.getpid(), signals.SIGNAL)
         elif reached and what != "wait" and rank == 1 and not restarted:
             os.kill(os.getpid(), signal.SIGKILL) if what == "die" else sys.exit(int(what))
     saved.write_text(str(step))

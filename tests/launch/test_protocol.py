@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lavie.cluster.hang import Cause
 from lavie.training import stop
 from tests.launch.slurm import ROOT, Job, SlurmCluster, wait_until
 
@@ -166,6 +167,13 @@ def test_an_error_that_would_come_again_does_not_requeue(submit):
     job = submit("steps=100", "at=5:200", LAVIE_CRASH_SECONDS="0")
     assert "failed: not requeued, for the error above would come again" in job.ends("FAILED")
     assert job.field("ExitCode") == "200:0"
+
+
+def test_a_run_that_hangs_comes_back_however_soon_it_does(submit):
+    """In its first start too, where a crash would count as one that comes again."""
+    job = submit("steps=8", f"at=5:{Cause.DIVERGED:d}")
+    text = job.ends("COMPLETED")
+    assert "hung (exit code 192): requeued (1 of" in text and len(starts(job)) == 2
 
 
 @pytest.mark.parametrize("code", (1, stop.LOST))

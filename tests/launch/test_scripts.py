@@ -18,10 +18,10 @@ STAGES = ("base", "interpolation", "vsr")
 CURATION = {"curate.slurm", "curate_node.sh"}
 RANK = """
 import signal, sys
-from lavie.training import stop
-stop.listen()
+from lavie.training import signals
+signals.listen()
 print("up", flush=True)
-signal.sigwait({stop.SIGNAL})
+signal.sigwait({signals.SIGNAL})
 sys.exit(int(sys.argv[-1]))
 """
 

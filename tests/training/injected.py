@@ -12,6 +12,17 @@ import torch
 
 from lavie.config.train import TrainConfig
 from lavie.errors import TrainingError
+from tests.training.runs import MODEL
+
+SMALL = {
+    "model": MODEL | {"block_out_channels": (16,), "cross_attention": (True,)},
+    "data": {"num_images": 1, "num_frames": 2, "height": 16, "width": 16},
+    "train_batch_size": 1,
+    "max_train_steps": 5,
+    "checkpointing_steps": 100,
+    "report_to": (),
+}
+"""What `make_config` is to change for a run that is smaller still."""
 
 
 class _Spoilt(torch.autograd.Function):

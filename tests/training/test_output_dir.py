@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from lavie.errors import ConfigError, TrainingError
 from lavie.testing import run_distributed
-from lavie.training.output_dir import LOCK, TRIES, claim, require_progress
+from lavie.training.output_dir import LOCK, RECORD, TRIES, claim, require_progress
 from tests.training.runs import deepspeed_json, make_config, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,12 +60,20 @@ def test_the_folder_is_free_when_the_other_is_gone(tmp_path, other):
 
 @pytest.mark.slow
 def test_a_job_that_comes_back_takes_over_what_its_dead_node_held(tmp_path, other, monkeypatch):
+    """But not from a process that lives, nor from another srun of the same start."""
     other(SLURM_JOB_ID="12")
-    monkeypatch.setenv("SLURM_JOB_ID", "123")
-    with pytest.raises(TrainingError, match="in use by SLURM job 12,"):
-        claim(tmp_path)
-    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    lock = tmp_path / LOCK
+    here, elsewhere = lock.read_text(), re.sub("on .*, restart", "on dead-node, restart", lock.read_text())
+    assert here != elsewhere
+    for job, restarts, text in (("123", "1", elsewhere), ("12", "1", here), ("12", "0", elsewhere)):
+        lock.write_text(text)
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        with pytest.raises(TrainingError, match="in use by SLURM job 12,"):
+            claim(tmp_path)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     claim(tmp_path)
+    assert ", restart 1" in lock.read_text()
 
 
 def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
@@ -113,6 +122,15 @@ def test_restarts_from_one_step_are_limited(start, first):
     with pytest.raises(TrainingError, match="SLURM job 13 was started"):
         start(4, job="13", restarts=TRIES)
     start(4, job="14", restarts=first + TRIES)
+
+
+@pytest.mark.parametrize("text", (b"", b"\0\0", b"[1]", b"{}", b'{"job": "12", "step": 4, "restarts": "x"}', b"\xff"))
+def test_a_damaged_record_of_restarts_is_told_and_counted_anew(tmp_path, start, caplog, text):
+    (tmp_path / RECORD).write_bytes(text)
+    start(4)
+    assert f"{RECORD} is damaged" in caplog.text
+    with pytest.raises(TrainingError, match="saved nothing"):
+        start(4, restarts=TRIES)
 
 
 def test_starts_by_hand_are_not_counted(tmp_path, start, monkeypatch):

@@ -1,150 +1,19 @@
-"""A run that is asked to stop: all ranks leave after the same step, whoever got the signal, and lose nothing."""
+"""How a rank leaves: its message is printed once for all ranks that have it, and none is lost."""
 
 import io
 import os
-import pty
 import re
 import signal
 import subprocess
-import sys
-import threading
 import time
 from contextlib import redirect_stderr
-from pathlib import Path
 
 import pytest
 
-from lavie.config.load import dump_yaml
-from lavie.config.train import TrainConfig
 from lavie.errors import DataError
-from lavie.run_folder import checkpoints
 from lavie.testing import free_port, run_distributed
-from lavie.training import stop
+from lavie.training import signals, stop
 from tests.nodes import BIN
-from tests.training.runs import deepspeed_json, losses, make_config, records, weight_hashes
-
-STEPS = 6
-
-
-def stoppable(config: TrainConfig, settings: Path, when: str, rank_asked: int) -> tuple[bool, bool]:
-    """Train, where one rank signals itself at some time; what `fit` returned, and whether SIGTERM is ignored then."""
-    from lavie.launcher import launched_rank
-    from lavie.training import stop, trainer
-
-    stop.listen()
-
-    def ask() -> None:
-        if launched_rank().rank == rank_asked:
-            os.kill(os.getpid(), signal.SIGUSR2)
-
-    if when == "init":
-        ask()
-    run = trainer.Trainer(config, settings)
-    if when.startswith("step "):
-        train = run._step
-        run._step = lambda step: (ask() if step == int(when[5:]) else None, train(step))[1]
-    elif when == "save":
-        save = trainer.save
-        trainer.save = lambda *arguments: (ask(), save(*arguments))  # this process is the rank's own
-    finished = run.fit()
-    return finished, signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-
-
-@pytest.mark.slow
-def test_all_ranks_leave_after_the_same_step_and_the_run_goes_on_bit_for_bit(rendered, tmp_path):
-    """One run, asked to stop during its start, during a step, during a save and at the last step, by either rank."""
-    settings = Path("configs/zero3.json").resolve()  # as users have it: its leaf modules need care when saved
-    whole = make_config(rendered, tmp_path / "whole", max_train_steps=STEPS, checkpointing_steps=4)
-    assert run_distributed(stoppable, 2, whole, settings, "never", 0) == [(True, False)] * 2
-    config = whole.model_copy(update={"output_dir": str(tmp_path / "run"), "resume_from_checkpoint": "auto"})
-    saved: list[int] = []
-    for when, rank, step in (("init", 0, None), ("step 2", 1, 2), ("save", 0, 4), (f"step {STEPS}", 1, STEPS)):
-        finished = when == f"step {STEPS}"  # too late to leave before it
-        assert run_distributed(stoppable, 2, config, settings, when, rank) == [(finished, not finished)] * 2
-        saved += [step] if step else []
-        assert [int(path.name.split("-")[1]) for path in checkpoints(config.output_dir)] == saved
-        assert [r["step"] for r in records(config)] == list(range(1, max(saved, default=0) + 1))
-    assert losses(config) == losses(whole)
-    assert weight_hashes(config, STEPS) == weight_hashes(whole, STEPS)
-    # Started once more, a finished run has nothing to do.
-    assert run_distributed(stoppable, 2, config, settings, "never", 0) == [(True, False)] * 2
-    assert losses(config) == losses(whole)
-
-
-@pytest.mark.slow
-def test_the_signal_waits_even_where_it_was_ignored_before_and_children_are_deaf_to_it():
-    """As launch/rank.sh starts it, too; the child ends by its own exit code, not by the signal."""
-    code = """
-import os, signal, subprocess, sys
-from lavie.training import stop
-assert "torch" not in sys.modules, "listen() must come before torch's threads"
-stop.listen()
-child = subprocess.Popen([sys.executable, "-c", "import time; print(flush=True); time.sleep(1); raise SystemExit(7)"],
-                         stdout=subprocess.PIPE)
-child.stdout.readline()
-os.kill(child.pid, signal.SIGUSR2)
-os.kill(os.getpid(), signal.SIGUSR2)
-assert stop.SIGNAL in signal.sigpending() and child.wait() == 7
-"""
-    for before in ("", "trap '' USR2;"):
-        script = f'{before} exec "$0" -c "$1"'
-        done = subprocess.run(["bash", "-c", script, sys.executable, code], capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-
-
-def terminal(*command: str) -> tuple[int, int]:
-    """Start a command on a terminal of its own, and return its process id and the terminal's other end."""
-    pid, screen = pty.fork()
-    if pid == 0:
-        os.execvpe(command[0], command, os.environ | {"DS_ACCELERATOR": "cpu", "TERM": "dumb", "OMP_NUM_THREADS": "1"})
-    return pid, screen
-
-
-def read_until(screen: int, words: str | None, seconds: float = 400) -> str:
-    """Return what a terminal shows until it shows some words, or until its processes are gone."""
-    shown, deadline = "", time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            shown += os.read(screen, 65536).decode(errors="replace")
-        except OSError:  # nobody writes to it any more
-            break
-        if words and words in shown:
-            return shown
-    assert words is None, shown
-    return shown
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("again", (False, True))
-def test_ctrl_c_saves_and_stops_and_a_second_one_ends_at_once(rendered, tmp_path, again):
-    config = make_config(rendered, tmp_path / "run", max_train_steps=10_000, data={"num_workers": 1})
-    (tmp_path / "run.yaml").write_text(dump_yaml(config))
-    settings = deepspeed_json(tmp_path, 2)
-    pid, screen = terminal(sys.executable, "train.py", str(tmp_path / "run.yaml"), "--deepspeed", str(settings))
-    shown = read_until(screen, "/10000" if not again else "videos")  # in the middle of training, or of the start
-    os.write(screen, b"\x03")
-    shown += read_until(screen, "Ctrl-C: the run saves after this step")
-    if again:
-        time.sleep(stop.ECHO + 0.5)
-        os.write(screen, b"\x03")
-    shown += read_until(screen, None)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert code == (130 if again else 85), shown
-    assert "Traceback" not in shown and shown.count("Ctrl-C") == 1
-    assert ("asked to stop" in shown) != again
-    assert len(checkpoints(tmp_path / "run")) == (0 if again else 1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("first, code", (("", -signal.SIGTERM), ("os.kill(os.getpid(), signal.SIGINT); " * 2, 7)))
-def test_sigterm_ends_a_rank_unless_ctrl_c_came_before(first, code):
-    """In the middle of what no Python code interrupts, and where the launcher passes Ctrl-C on twice."""
-    program = "import ctypes, os, signal; from lavie.training import stop; stop.listen(); stop.catch_interrupts(); "
-    program += first + "os.kill(os.getpid(), signal.SIGTERM); ctypes.CDLL(None).usleep(900_000); "
-    program += "ctypes.CDLL(None).usleep(900_000); os._exit(7)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert done.returncode == code, done.stderr
-    assert done.stderr.count("Ctrl-C: the run saves after this step") == bool(first)
 
 
 def fail(messages: list[str], late: float) -> str:
@@ -195,7 +64,7 @@ def test_a_message_names_its_ranks(monkeypatch, capsys):
 @pytest.mark.parametrize("ended", (True, False))
 def test_without_a_group_another_rank_speaks_only_where_the_launcher_does_not_end_it(monkeypatch, capsys, ended):
     """It would end it if rank 0 had failed too, and had told why."""
-    monkeypatch.setattr(stop, "_deaf", threading.Event())
+    monkeypatch.setattr(signals, "_heard", signals._Heard())
     monkeypatch.setattr(stop, "ALONE", 20 if ended else 0.1)
     for name, value in (("RANK", "9"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "16")):
         monkeypatch.setenv(name, value)

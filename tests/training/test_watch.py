@@ -6,17 +6,9 @@ from pathlib import Path
 import pytest
 
 from lavie.testing import run_distributed
-from tests.training.injected import run
-from tests.training.runs import MODEL, deepspeed_json, make_config
+from tests.training.injected import SMALL, run
+from tests.training.runs import deepspeed_json, make_config
 
-SMALL = {
-    "model": MODEL | {"block_out_channels": (16,), "cross_attention": (True,)},
-    "data": {"num_images": 1, "num_frames": 2, "height": 16, "width": 16},
-    "train_batch_size": 1,
-    "max_train_steps": 5,
-    "checkpointing_steps": 100,
-    "report_to": (),
-}
 FAULTS = {(2, 0, 0): "loss", (3, -1, 0): "gradient", (4, 0, -1): "infinite loss"}
 """By step, rank and micro-batch, of which -1 is the last."""
 
@@ -102,3 +94,35 @@ def test_the_message_names_rank_positions_keys_and_module(rendered, tmp_path):
     keys = json.loads(loss.partition("data.exclude=")[2])
     assert len(keys) == 2
     assert ", ".join(keys) in loss
+
+
+def with_a_spike(folder: Path, settings: Path) -> list[dict]:
+    """Run with a NaN and a spike, the same stopped between the two and resumed, and one that leaves the spike out."""
+    faults = {(23, 0, 0): "loss", (26, 0, 0): "large"}
+    longer = SMALL | {"max_train_steps": 28, "learning_rate": 1e-4, "checkpointing_steps": 24}
+    whole = run(make_config(folder, folder.parent / "whole", **longer), settings, faults)
+    stopped = make_config(folder, folder.parent / "stopped", **longer)
+    run(stopped.model_copy(update={"max_train_steps": 24}), settings, faults)
+    resumed = run(stopped.model_copy(update={"resume_from_checkpoint": "latest"}), settings, faults)
+    careful = make_config(folder, folder.parent / "careful", **longer, skip_spikes=True)
+    return [whole, resumed, run(careful, settings, faults)]
+
+
+@pytest.mark.slow
+def test_one_spike_and_one_nan_are_told_once_each_and_alike_after_a_resumption(rendered, tmp_path):
+    (tmp_path / "data").symlink_to(rendered)
+    [runs] = run_distributed(with_a_spike, 1, tmp_path / "data", deepspeed_json(tmp_path, 1))
+    whole, resumed, careful = runs
+    for one, skipped in ((whole, 1), (resumed, 1), (careful, 2)):
+        found = {record["step"]: record["fault"] for record in one["records"] if "fault" in record}
+        assert found == {23: "loss", 26: "skipped spike" if one is careful else "spike"}
+        assert one["records"][-1]["spikes"] == 1
+        assert one["records"][-1]["skipped"] == skipped
+    assert resumed["state"] == whole["state"] != careful["state"]
+
+    # The line tells what is usual, what is done, and whose the step was.
+    [_, told] = whole["log"]
+    assert told == resumed["log"][-1]
+    assert told.startswith("step 26: a spike: the loss is ")
+    assert "the update is made, clipped to max_grad_norm 0.5. To blame: position 25 on rank 0: 0000" in told
+    assert "the weights stay as they are (skip_spikes)" in careful["log"][1]

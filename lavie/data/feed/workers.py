@@ -301,7 +301,7 @@ def _without_main() -> Iterator[None]:
 
 def _work(rows: Rows, connection: Connection, memory: Any) -> None:
     """Live the life of a process: one row after another, until the pipe or the parent ends."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # meant for the trainer; launchers send them to all processes
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)

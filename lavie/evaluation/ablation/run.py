@@ -1,7 +1,6 @@
 """The runner of ablations: renders the data, trains every arm with every seed, draws, measures, and writes a line."""
 
 import fcntl
-import json
 import os
 import platform
 import shlex
@@ -26,6 +25,7 @@ from ...inference.settings import BaseSettings, arguments
 from ...inference.text_to_video import TextToVideo
 from ...models.weights import WEIGHTS_NAME
 from ...run_folder import METRICS, NETWORK, checkpoint_folder, checkpoints
+from ...training.journal import read_records
 from ...training.stop import STOPPED
 from ..measured import versions
 from .child import run_child
@@ -211,7 +211,7 @@ def _train(job: Job) -> tuple[float, float]:
 
 def _of_training(metrics: Path) -> dict[str, float | None]:
     """Return the last validation losses of a run, and its median milliseconds a step."""
-    records = [json.loads(text) for text in metrics.read_text().splitlines()]
+    records = read_records(metrics)
     seconds = [record["seconds"] for record in records if "seconds" in record]
     counted = seconds[WARM:] if len(seconds) > 2 * WARM else seconds
     losses = [{k: v for k, v in record.items() if k.startswith(LOSS)} for record in records]
