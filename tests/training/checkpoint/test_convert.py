@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+from contextlib import suppress
 from pathlib import PosixPath
 
 import pytest
@@ -19,7 +20,8 @@ from lavie.training.checkpoint.convert import convert
 from lavie.training.checkpoint.find import find
 from tests.training.checkpoint.old import STEPS, resave, save_both
 from tests.training.checkpoint.states import state_of
-from tests.training.runs import deepspeed_json, make_config
+from tests.training.runs import MODEL, deepspeed_json
+from tests.training.runs import make_config as config_of
 
 BF16 = {"mixed_precision": "bf16", "trainable": "temporal"}
 FP16 = {"mixed_precision": "fp16"}
@@ -32,6 +34,11 @@ CASES = (
 NAME = f"checkpoint-{STEPS}"
 
 
+def make_config(*places, **changes):
+    """Return a config as of other tests, of a network of one level."""
+    return config_of(*places, model=MODEL | {"block_out_channels": (8,), "cross_attention": (True,)}, **changes)
+
+
 def name_of(ranks, stage, changes):
     return f"{ranks}-{stage}-{changes.get('mixed_precision', 'fp32')}"
 
@@ -41,7 +48,7 @@ def settings_of(root, stage):
     if stage != "3-groups":
         return deepspeed_json(root, stage)
     settings = json.loads(deepspeed_json(root, 3).read_text())
-    settings["zero_optimization"]["sub_group_size"] = 20_000
+    settings["zero_optimization"]["sub_group_size"] = 2_000
     path = root / "groups.json"
     path.write_text(json.dumps(settings))
     return path
@@ -111,7 +118,7 @@ def test_other_ranks_and_stages_load_what_was_converted(runs, old, tmp_path):
         cases.append((config, deepspeed_json(tmp_path, stage)))
         new.append(runs / name / NAME)
     run_distributed(resave, 1, cases[:2] + cases[3:])
-    run_distributed(resave, 4, cases[2:3])
+    run_distributed(resave, 2, cases[2:3])
     for (config, _), wanted in zip(cases, new, strict=True):
         got, expected = state_of(f"{config.output_dir}/{NAME}"), state_of(wanted)
         assert got.keys() == expected.keys()
@@ -162,7 +169,8 @@ def spoil(path, kind, canary):
 def test_code_in_a_pickle_is_refused_and_never_run(old, tmp_path, monkeypatch, capsys, file, kind):
     folder, canary = old("2-2-fp32"), tmp_path / "canary"
     spoil(folder / "state" / file, kind, canary)
-    torch.load(folder / "state" / file, weights_only=False)
+    with suppress(RuntimeError):  # a bare pickle runs, and is no file of torch
+        torch.load(folder / "state" / file, weights_only=False)
     assert canary.exists()  # the trap works where anything is unpickled
     canary.unlink()
     before = sorted(folder.parent.iterdir())
@@ -199,7 +207,7 @@ def test_what_is_damaged_or_of_another_checkpoint_is_refused_and_left_as_it_was(
         (state / restore).write_bytes(whole)
 
     edit(lambda saved: saved["optimizer_state_dict"]["state"][0].update(step=torch.tensor(7.0)))
-    refused(r"AdamW has made 2, 7 updates, and 2 of 2 steps were not skipped")
+    refused(r"AdamW has made 2 and 7 updates, and 2 of 2 steps were not skipped")
     edit(lambda saved: saved["optimizer_state_dict"]["state"].clear())
     refused(r"some moments are not whole")
     edit(lambda saved: saved["fp32_flat_groups"].__setitem__(0, torch.zeros(5)))
