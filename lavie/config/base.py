@@ -1,6 +1,7 @@
 """The base class of every section of the configuration, and types that several sections use."""
 
 import os.path
+import re
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -41,7 +42,18 @@ def _not_off(path: str) -> str:
     return path
 
 
+def _local(path: str) -> str:
+    """Return a path; ValueError for a URL, which would be the name of a local folder, and for what no path can hold."""
+    if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", path):
+        raise ValueError(f"a URL of {scheme[1]}: wanted a path: copy it to a disk, or mount it there")
+    if "\0" in path:
+        raise ValueError("wanted a path, and this text has a NUL character")
+    return path
+
+
 PathText = Annotated[str, AfterValidator(_expanded)]
-"""The path of a file or folder; a leading ~ is the home folder."""
-OptionalPath = Annotated[str, AfterValidator(_not_off), AfterValidator(_expanded)] | None
-"""The path of a file or folder, or null for none."""
+"""The path of a file or folder, or its URL where the key says so; a leading ~ is the home folder."""
+LocalPath = Annotated[str, AfterValidator(_local), AfterValidator(_expanded)]
+"""The path of a file or folder on this machine or one that it mounts; a leading ~ is the home folder."""
+OptionalPath = Annotated[str, AfterValidator(_not_off), AfterValidator(_local), AfterValidator(_expanded)] | None
+"""The same, or null for none."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from .base import OptionalPath, PathText, Strict
+from .base import LocalPath, OptionalPath, Strict
 from .data import DataConfig, DegradationConfig, Weight
 from .evaluation import EvalConfig
 from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
@@ -78,7 +78,7 @@ class TrainConfig(Strict):
     stage: StageName = "base"
     """What the network learns: a clip from text (base), the frames between key frames (interpolation), or four times
     the height and width (vsr)."""
-    output_dir: PathText
+    output_dir: LocalPath
     """The run's folder: config, metrics, checkpoints and validation samples. Created if missing; two runs cannot share
     one."""
     seed: int = 0

@@ -202,7 +202,7 @@ class Trainer:
             self._look(step, validate=validate, measure=measure)
 
         with self.watchdog.section("save"):
-            self.saver.finish()
+            self.saver.finish(required=not stopped)
         if not stopped:
             self.requests.served(~NOTHING)  # all steps are saved and looked at
         self.close()

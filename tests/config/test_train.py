@@ -9,7 +9,7 @@ from lavie.config.overrides import merge
 from lavie.config.stages import STAGES
 from lavie.errors import ConfigError
 from lavie.training.deepspeed import resolve_json
-from tests.config.values import BASE, BUCKET, ROOT, assert_told
+from tests.config.values import BASE, BUCKET, ROOT, assert_told, faults
 
 SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
 JSONS = sorted((ROOT / "configs").glob("*.json"))
@@ -125,3 +125,14 @@ def test_numbers_that_no_run_can_have_are_refused():
     for key, value in (("seed", 10**23), ("max_train_steps", 10**20), ("output_dir", "  ")):
         assert_told(BASE | {key: value}, [key])
     assert_told(BASE | {"data": BASE["data"] | {"height": 10**8}}, ["data.height"])
+
+
+@pytest.mark.parametrize(
+    "key", ("output_dir", "init_weights", "pretrained_model_name_or_path", "resume_from_checkpoint", "data.cache")
+)
+def test_a_url_is_refused_where_a_path_is_wanted(key):
+    """It would be the name of a folder here, in which a run trains and saves without a word."""
+    for text, wrong in (("s3://me:secret@bucket/x", "a URL of s3"), ("gs:/x", "a URL of gs"), ("a\0b", "NUL")):
+        change: dict = {key: text} if "." not in key else {"data": {key.partition(".")[2]: text}}
+        told = faults(merge(BASE, change))
+        assert f"{key}: " in told and wrong in told and "secret" not in told
