@@ -31,7 +31,7 @@ from ...config.load import dump_yaml
 from ...config.train import TrainConfig
 from ...distributed import broadcast_object, is_main, log, rank, world_size
 from ...errors import TrainingError
-from ...manifest import write_manifest
+from ...manifest import fault_of, write_manifest
 from ...models.weights import CONFIG_NAME, WEIGHTS_NAME, network_config_text
 from ...run_folder import NETWORK, RUN_CONFIG, checkpoint_folder
 from ...tensor_file import FileRecord, sync_folder, write_tensors, write_text
@@ -138,7 +138,7 @@ class Saver:
         """Make the folder that a checkpoint is written to, and return its nonce, and why there is none. Rank 0 only."""
         nonce, partial = secrets.token_hex(8), partial_of(checkpoint_folder(self._run, step))
         try:
-            sweep(self._run)
+            sweep(self._run, fault_of)
             need, free = self.bytes_needed(), shutil.disk_usage(self._run).free
             if need > free:
                 return nonce, f"it needs {need:,} bytes, and {self._run} has {free:,} free"
