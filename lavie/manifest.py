@@ -116,6 +116,15 @@ def damage(
     return None
 
 
+def fault_of(folder: Path) -> str | None:
+    """Return what is wrong with a folder as a checkpoint; None if it is whole, every byte of it."""
+    try:
+        manifest = read_manifest(folder)
+    except CheckpointError as error:
+        return str(error)
+    return damage(folder, manifest)
+
+
 def require_whole_network(folder: Path) -> None:
     """Check the files of a checkpoint from which a network is read, by their hashes.
 

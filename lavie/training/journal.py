@@ -56,6 +56,15 @@ def cut_back(path: Path, step: int) -> None:
         partial.write_bytes(b"".join(kept))
 
 
+def append(path: Path, record: dict[str, Any]) -> None:
+    """Add a line to a file. Where the disk is full, a warning says so, and the line is lost."""
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+    except OSError as error:
+        log.warning(f"{path}: a line is lost: {error.strerror}")
+
+
 def _count(damaged: int) -> str:
     """Return a number of damaged lines in words."""
     return f"{damaged} damaged line{'s' if damaged > 1 else ''}"

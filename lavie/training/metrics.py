@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..config.train import TrainConfig
+from ..distributed import log
 from ..run_folder import METRICS
+from .account import Account
 from .journal import DROPPED, cut_back
 from .progress import Display
 from .writers import open_writers, samples_in
@@ -30,9 +32,10 @@ class Metrics:
     def __init__(self, config: TrainConfig, start_step: int) -> None:
         """Open the files of `config`, without the lines of steps after `start_step`, and begin the display there."""
         self.path = Path(config.output_dir) / METRICS
+        self._account = Account(config.output_dir, start_step, self.path)
         for path in (self.path, *self.path.parent.glob(DROPPED.format("*"))):
             cut_back(path, start_step)
-        self._file = self.path.open("a")
+        self._file, self._full = self.path.open("a"), False
         self._writers = open_writers(config, start_step)
         self._display, self._total = Display(config, start_step), config.max_train_steps
 
@@ -43,8 +46,9 @@ class Metrics:
             record: "step", counted from 1 (0 is before training), and numbers, text or None by name. Writers take the
                 numbers.
         """
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        if "loss" in record:
+            record = {**record, "ettr": self._account.step(record)}
+        self._write(record)
         numbers = {k: v for k, v in record.items() if k != "step" and isinstance(v, (int, float))}
         for writer in self._writers:
             writer.scalars(record["step"], numbers)
@@ -58,6 +62,17 @@ class Metrics:
             losses = f"validation loss {record['validation_loss']:.4f}" + (f" ({', '.join(parts)})" if parts else "")
             self._display.note(f"step {record['step']}/{self._total}  {losses}")
 
+    def _write(self, record: dict[str, Any]) -> None:
+        """Write a record. What a full disk does not take now stays in memory, and is written with a later one."""
+        self._file.write(json.dumps(record) + "\n")
+        try:
+            self._file.flush()
+            self._full = False
+        except OSError as error:
+            if not self._full:
+                log.error(f"{self.path} cannot be written ({error.strerror}): records wait in memory for room")
+            self._full = True
+
     def show_samples(self, step: int, folder: Path) -> None:
         """Hand the samples that were drawn after a step to the writers."""
         samples = samples_in(folder)
@@ -65,10 +80,15 @@ class Metrics:
             writer.samples(step, samples)
 
     def close(self) -> None:
-        """Flush everything and give the screen back."""
+        """Flush everything, give the screen back, and tell what became of the run's time."""
         self._display.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+        except OSError as error:
+            log.error(f"{self.path} lacks its last records: {error.strerror}")
+        for line in self._account.lines(self.path):
+            log.info(line)
         for writer in self._writers:  # last, as one that waits for a server may fail
             writer.close()

@@ -20,6 +20,7 @@ from ..errors import CheckpointError, ConfigError, TrainingError
 from ..files import replacing
 from ..json_text import parse_json
 from ..run_folder import checkpoints, step_of
+from .shared_folder import require_shared
 from .signals import lives
 
 TRIES = 10
@@ -36,12 +37,13 @@ def claim(output_dir: str | Path) -> None:
     """Make `output_dir` and let it be this run's alone. Collective.
 
     Raises:
-        ConfigError: a rank cannot write there.
+        ConfigError: a rank cannot write there, or it is another folder for some ranks.
         TrainingError: another run, which the message names, is using the folder.
     """
     for obstacle in gather_objects(_obstacle(Path(output_dir))):
         if obstacle:
             raise ConfigError(obstacle)
+    require_shared(output_dir)
     refusal = broadcast_object(_lock(Path(output_dir)) if is_main() else None)
     if refusal:
         raise TrainingError(refusal)

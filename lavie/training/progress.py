@@ -65,7 +65,7 @@ class Display:
         left = (now - self._first) / (done - 1) * (self._total - step) if done > 1 else per_step * (self._total - step)
         self.note(
             f"step {step}/{self._total}  {losses}  lr {record['lr']:.2e}  {per_step:.2f} s/step  "
-            f"{samples:.1f} samples/s  data wait {self._waited / self._seconds:.0%}  {_duration(left)} left"
+            f"{samples:.1f} samples/s  data wait {self._waited / self._seconds:.0%}  {duration(left)} left"
         )
         if done == 1:  # the first step compiles and fills queues: it says nothing of those to come
             self._first = now
@@ -88,8 +88,8 @@ def _number(loss: float | None) -> str:
     return "not finite" if loss is None else f"{loss:.4f}"
 
 
-def _duration(seconds: float) -> str:
-    """Return a time to come in its two largest units, as "2 d 3 h"."""
+def duration(seconds: float) -> str:
+    """Return a time in its two largest units, as "2 d 3 h"."""
     minutes, hours = round(seconds / 60), round(seconds / 3600)
     if seconds < 60:
         return f"{seconds:.0f} s"

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from lavie.training import progress
-from lavie.training.progress import Display, _duration
+from lavie.training.progress import Display, duration
 from tests.training.runs import make_config
 
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
@@ -117,5 +117,5 @@ def test_a_terminal_gets_a_bar_and_no_lines(tmp_path, monkeypatch, capsys):
         (51 * 3600, "2 d 3 h"),
     ),
 )
-def test_durations_have_two_units(seconds, text):
-    assert _duration(seconds) == text
+def testdurations_have_two_units(seconds, text):
+    assert duration(seconds) == text

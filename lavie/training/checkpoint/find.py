@@ -14,7 +14,7 @@ from ...config.load import load_config
 from ...config.train import TrainConfig
 from ...distributed import broadcast_object, gather_objects, is_main, log, rank, world_size
 from ...errors import CheckpointError
-from ...manifest import damage, read_manifest
+from ...manifest import damage, fault_of, read_manifest
 from ...run_folder import RUN_CONFIG, checkpoint_candidates, is_checkpoint
 from .compare import require_same_config, require_same_engine, same_global_batch
 from .retention import adopt
@@ -80,20 +80,17 @@ def _candidates(config: TrainConfig) -> list[Path] | CheckpointError:
     run = Path(config.output_dir if asked in ("auto", "latest") else str(asked))
     if is_checkpoint(run):
         return [run]
-    adopt(run, _damage)
-    found = checkpoint_candidates(run)[::-1]
+    try:
+        adopt(run, fault_of)
+        found = checkpoint_candidates(run)[::-1]
+    except OSError as error:
+        return CheckpointError(f"resume_from_checkpoint is {asked}: {run} cannot be read: {error.strerror}")
     if not found and asked != "auto":
         return CheckpointError(
             f"resume_from_checkpoint is {asked}: {run}: no checkpoint-<step> folder, nor one that holds them. Set it "
             "to null to start at step 0"
         )
     return found
-
-
-def _damage(folder: Path) -> str | None:
-    """Return what is wrong with a folder as a checkpoint, by one rank alone; None if it is whole."""
-    manifest = _manifest(folder)
-    return manifest if isinstance(manifest, str) else damage(folder, manifest)
 
 
 def _manifest(folder: Path) -> dict[str, Any] | str:

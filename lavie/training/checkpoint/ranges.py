@@ -83,7 +83,7 @@ class RangeFiles:
             path = self._folder / self._closed.pop()
             try:
                 file = self._begun.enter_context(safe_open(path, framework="pt"))
-            except (OSError, SafetensorError) as error:
+            except (OSError, RuntimeError, SafetensorError) as error:  # torch opens it, without an errno
                 raise CheckpointError(f"{path}: cannot be read: {error}") from None
             self._open.append((file, json.loads(file.metadata()[RANGES])))
             yield self._open[-1]

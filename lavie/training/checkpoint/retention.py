@@ -3,7 +3,7 @@
 1. A folder gets its name checkpoint-STEP by one rename, when all of it is on the disk. Before, it is
    .checkpoint-STEP.partial; one that is replaced or deleted is .checkpoint-STEP.old for the while.
 2. A process may be killed between two renames. The next start looks at hidden folders: a complete one takes its place
-   back if no other holds it (`adopt`), and what is left is deleted by the next save (`sweep`).
+   back if no other holds it (`adopt`). The next save does so too, and deletes what is left (`sweep`).
 3. `prune` deletes older checkpoints, after a newer one is on the disk. A folder of any other name is a user's.
 """
 
@@ -27,13 +27,20 @@ def partial_of(final: Path) -> Path:
 def publish(partial: Path, final: Path) -> None:
     """Give a complete folder its name, in place of one of the same step, and put the change on the disk.
 
+    One that was to be replaced has its name back if that fails.
+
     Raises:
         OSError: it cannot be renamed.
     """
     replaced = final.with_name(f".{final.name}.old")
     if final.exists():
         final.rename(replaced)
-    partial.rename(final)
+    try:
+        partial.rename(final)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(final)
+        raise
     sync_folder(final.parent)
     _delete(replaced)
 
@@ -52,14 +59,24 @@ def adopt(run: Path, damage_of: Callable[[Path], str | None]) -> list[Path]:
             continue
         path.rename(final)
         sync_folder(run)
-        log.warning(f"{path} is a complete checkpoint that a killed process left: it is {final.name} now")
+        log.warning(f"{path} is a complete checkpoint that lay hidden: it is {final.name} now")
         adopted.append(final)
     return adopted
 
 
+<<<<<<< HEAD
 def sweep(run: Path) -> None:
     """Delete what killed processes have left of checkpoints in a run's folder."""
     for path in hidden(run):
+=======
+def sweep(run: Path, damage_of: Callable[[Path], str | None]) -> None:
+    """Delete what killed processes and failed saves have left of checkpoints in a run's folder.
+
+    What is complete may be the only one of its step, and gets its name back: see `adopt` and its arguments.
+    """
+    adopt(run, damage_of)
+    for path in _hidden(run):
+>>>>>>> main
         _delete(path)
 
 

@@ -31,17 +31,19 @@ from ...config.load import dump_yaml
 from ...config.train import TrainConfig
 from ...distributed import broadcast_object, is_main, log, rank, world_size
 from ...errors import TrainingError
-from ...manifest import write_manifest
+from ...manifest import fault_of, write_manifest
 from ...models.weights import CONFIG_NAME, WEIGHTS_NAME, network_config_text
 from ...run_folder import NETWORK, RUN_CONFIG, checkpoint_folder
-from ...tensor_file import FileRecord, size_of, sync_folder, write_tensors, write_text
+from ...tensor_file import FileRecord, sync_folder, write_tensors, write_text
+from ..account import EVENTS
 from ..ema import EMA
+from ..journal import append
 from ..precision import training_dtype
 from .ranges import STATE, file_of
 from .reports import Reports
 from .retention import partial_of, prune, publish, sweep
-from .snapshot import Snapshot
-from .state import MOMENTS, WEIGHTS, counters
+from .snapshot import Snapshot, bytes_needed
+from .state import counters
 
 SEEN = 30.0
 """Seconds in which a file that one rank has written must be seen by rank 0: shared disks lag."""
@@ -93,13 +95,15 @@ class Saver:
         if refusal:
             self._count(Saved(step, refusal))
             return
-        self._snapshot.take(self._engine, self._ema, elastic=self._config.optimizer == "adamw")
+        self._snapshot.take(self._engine, self._ema, elastic=self._elastic)
         about = self._about(step, nonce)
         self._thread = threading.Thread(target=self._write, args=(step, nonce, about), daemon=True, name="checkpoint")
         self._thread.start()
         if not self._config.save_async:
             self.wait()
         self.stall = time.perf_counter() - began
+        if is_main():
+            append(self._run / EVENTS, {"event": "save", "step": step, "stall_s": round(self.stall, 3)})
 
     def wait(self) -> None:
         """Wait until the checkpoint that is being written is on the disk, or dropped. All ranks wait together.
@@ -115,14 +119,17 @@ class Saver:
                 shutil.rmtree(partial_of(checkpoint_folder(self._run, saved.step)), ignore_errors=True)
             self._count(saved)
 
-    def finish(self) -> None:
+    def finish(self, *, required: bool = True) -> None:
         """Wait for the last checkpoint of the run. All ranks wait together.
 
+        Args:
+            required: whether the run has come to its end. One that was stopped goes on from an older checkpoint.
+
         Raises:
-            TrainingError: it was dropped.
+            TrainingError: it is required, and was dropped.
         """
         self.wait()
-        if self.failures:
+        if self.failures and required:
             raise TrainingError(
                 f"the last checkpoint was not saved: make room, and resume from the newest in {self._run}"
             )
@@ -131,7 +138,7 @@ class Saver:
         """Make the folder that a checkpoint is written to, and return its nonce, and why there is none. Rank 0 only."""
         nonce, partial = secrets.token_hex(8), partial_of(checkpoint_folder(self._run, step))
         try:
-            sweep(self._run)
+            sweep(self._run, fault_of)
             need, free = self.bytes_needed(), shutil.disk_usage(self._run).free
             if need > free:
                 return nonce, f"it needs {need:,} bytes, and {self._run} has {free:,} free"
@@ -142,15 +149,13 @@ class Saver:
         return nonce, None
 
     def bytes_needed(self) -> int:
-        """Return how many bytes the next checkpoint takes, but for its few texts. On 8-bit moments, at most."""
-        network: dict[str, torch.Tensor] = {}
-        state: dict[str, torch.Tensor] = {}
-        for name, parameter in self._engine.module.named_parameters():
-            whole = torch.empty(getattr(parameter, "ds_shape", parameter.shape), device="meta")
-            network[name] = whole
-            if parameter.requires_grad:
-                state |= {f"{kind}/{name}": whole for kind in (WEIGHTS, *MOMENTS)}
-        return size_of(network) + size_of(state)
+        """Return how many bytes the next checkpoint takes on the disk, but for texts of a few kB."""
+        return bytes_needed(self._engine, elastic=self._elastic)
+
+    @property
+    def _elastic(self) -> bool:
+        """Whether the optimizer has one value of each moment for each weight."""
+        return self._config.optimizer == "adamw"
 
     def _about(self, step: int, nonce: str) -> dict[str, Any]:
         """Return what the manifest says of the state, JSON's kinds of values by name."""
@@ -232,6 +237,7 @@ class Saver:
         self.failures += 1
         limit = self._config.max_failed_saves
         if is_main():  # the others log errors too
+            append(self._run / EVENTS, {"event": "dropped", "step": saved.step, "reason": saved.failure})
             log.error(
                 f"checkpoint-{saved.step} was not saved ({self.failures} of {limit} in a row): {saved.failure}. "
                 "Older ones are whole, and the run goes on"

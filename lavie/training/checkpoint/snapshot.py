@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from ...distributed import is_main, rank, world_size
+from ...tensor_file import size_of
 from ..ema import EMA, gathered_weights
 from .ranges import RANGES, own_share
-from .state import WEIGHTS, held_by, moments_of, opaque_states
+from .state import MOMENTS, WEIGHTS, held_by, moments_of, opaque_states
 
 
 class Snapshot:
@@ -37,7 +38,7 @@ class Snapshot:
     @property
     def header(self) -> dict[str, str]:
         """The metadata of this rank's file."""
-        return {RANGES: json.dumps(self.ranges, separators=(",", ":"))}
+        return _header(self.ranges)
 
     @torch.no_grad()
     def take(self, engine: Any, ema: EMA | None, *, elastic: bool) -> None:
@@ -48,18 +49,10 @@ class Snapshot:
             ema: the average, if the run keeps one.
             elastic: whether the optimizer has one value of each moment for each weight.
         """
-        self.own, self.ranges, self.network = {}, {}, {}
-        for held in held_by(engine):
-            first, last = own_share(held.start, held.length, held.replicated, rank(), world_size())
-            if first == last:
-                continue
-            self.ranges[held.name] = (held.start + first, held.start + last)
-            moments = moments_of(engine, held) if elastic else {}
-            for kind, values in {WEIGHTS: held.of(held.flat), **moments}.items():
-                self._copy(self.own, f"{kind}/{held.name}", values[first:last])
-        if not elastic:
-            for name, values in opaque_states(engine).items():
-                self._copy(self.own, name, values)
+        self.own, self.network = {}, {}
+        views, self.ranges = _own_part(engine, elastic)
+        for name, values in views.items():
+            self._copy(self.own, name, values)
 
         # All ranks gather a weight at a time, and one keeps it.
         for name, weight in gathered_weights(engine.module, ema):
@@ -78,3 +71,40 @@ class Snapshot:
             host = torch.empty(values.shape, dtype=values.dtype, pin_memory=values.is_cuda)
             self._host[prefix + name] = host
         target[name] = host.copy_(values, non_blocking=True)
+
+
+def bytes_needed(engine: Any, *, elastic: bool) -> int:
+    """Return how many bytes a checkpoint of an engine takes on the disk, but for texts of a few kB.
+
+    The heads of the other ranks' files are taken to be as long as this rank's.
+    """
+    own, ranges = _own_part(engine, elastic)
+    head = size_of(own, _header(ranges)) - sum(values.nbytes for values in own.values())
+    network: dict[str, Tensor] = {}
+    state = 0
+    for name, parameter in engine.module.named_parameters():
+        whole = torch.empty(getattr(parameter, "ds_shape", parameter.shape), device="meta")
+        network[name] = whole
+        if parameter.requires_grad:
+            state += whole.nbytes * (1 + len(MOMENTS) if elastic else 2)
+    return size_of(network) + state + world_size() * head
+
+
+def _own_part(engine: Any, elastic: bool) -> tuple[dict[str, Tensor], dict[str, tuple[int, int]]]:
+    """Return views of what this rank writes of a state, by kind and parameter, and the ranges of its parameters."""
+    views: dict[str, Tensor] = {}
+    ranges: dict[str, tuple[int, int]] = {}
+    for held in held_by(engine):
+        first, last = own_share(held.start, held.length, held.replicated, rank(), world_size())
+        if first == last:
+            continue
+        ranges[held.name] = (held.start + first, held.start + last)
+        moments = moments_of(engine, held) if elastic else {}
+        for kind, values in {WEIGHTS: held.of(held.flat.detach()), **moments}.items():
+            views[f"{kind}/{held.name}"] = values[first:last]
+    return views | ({} if elastic else opaque_states(engine)), ranges
+
+
+def _header(ranges: dict[str, tuple[int, int]]) -> dict[str, str]:
+    """Return the metadata of a rank's file, without its nonce."""
+    return {RANGES: json.dumps(ranges, separators=(",", ":"))}

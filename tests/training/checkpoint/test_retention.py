@@ -40,7 +40,7 @@ def test_the_newest_and_every_nth_stay(tmp_path, step, limit, every, left):
 def test_a_users_folders_stay(tmp_path):
     theirs = (".checkpoint-notes", "checkpoint-best", "checkpoint-3.bak", ".checkpoint-4.mine", "checkpoint-")
     make(tmp_path, *theirs, ".checkpoint-2.old", ".checkpoint-7.partial", "checkpoint-1", "checkpoint-2")
-    sweep(tmp_path)
+    sweep(tmp_path, lambda folder: "torn")
     prune(tmp_path, 2, 1, None)
     assert names(tmp_path) == sorted([*theirs, "checkpoint-2"])
 
@@ -68,10 +68,33 @@ def test_a_step_that_is_saved_again_is_never_without_a_folder(tmp_path, monkeypa
             assert kill_at < 2
         monkeypatch.undo()
         adopt(run, lambda folder: None)
-        sweep(run)
+        sweep(run, lambda folder: "torn")
         assert names(run) == ["checkpoint-4"]
         text = (run / "checkpoint-4" / "checkpoint.json").read_text()
         assert text == ("old" if kill_at == 0 else ".checkpoint-4.partial")
+
+
+@pytest.mark.parametrize("later_ones_too", (False, True))
+def test_a_rename_that_fails_costs_no_checkpoint(tmp_path, monkeypatch, later_ones_too):
+    """The older one of the step has its name back at once, or when the disk lets the next save begin."""
+    make(tmp_path, "checkpoint-4", ".checkpoint-4.partial")
+    calls = []
+
+    def rename(self, target):
+        calls.append(target)
+        if len(calls) == 2 or (later_ones_too and len(calls) > 2):
+            raise OSError("the disk fails")
+        os.rename(self, target)
+        return target
+
+    monkeypatch.setattr("pathlib.Path.rename", rename)
+    with pytest.raises(OSError, match=r"the disk fails"):
+        publish(tmp_path / ".checkpoint-4.partial", tmp_path / "checkpoint-4")
+    assert ("checkpoint-4" in names(tmp_path)) != later_ones_too
+    monkeypatch.undo()
+    sweep(tmp_path, lambda folder: "torn" if folder.suffix == ".partial" else None)
+    assert names(tmp_path) == ["checkpoint-4"]
+    assert (tmp_path / "checkpoint-4" / "checkpoint.json").read_text() == "checkpoint-4"
 
 
 def test_damaged_hidden_folders_are_not_adopted(tmp_path, caplog):
@@ -79,7 +102,7 @@ def test_damaged_hidden_folders_are_not_adopted(tmp_path, caplog):
     found = adopt(tmp_path, lambda folder: None if folder.suffix == ".old" else "torn")
     assert found == [tmp_path / "checkpoint-4"]
     assert names(tmp_path) == [".checkpoint-4.partial", ".checkpoint-6.partial", "checkpoint-4"]
-    assert "is a complete checkpoint that a killed process left" in caplog.text
+    assert "is a complete checkpoint that lay hidden" in caplog.text
 
 
 def test_a_folder_that_cannot_be_deleted_is_told(tmp_path, monkeypatch, caplog):

@@ -1,0 +1,87 @@
+"""What became of a run's time: the share that trained it (ETTR), and what took the rest.
+
+`events.jsonl` in output_dir has a line for each start and each checkpoint of a run. Together with metrics.jsonl it
+tells at every end of the run, and in the record of every step as `ettr`:
+
+1. Productive is the time of steps that count, without the wait for data. A step that was left out, or that was done
+   again because a run was cut off before it was saved, does not count.
+2. The rest is waiting for data, checkpoints, validation, starting, and the time between two starts.
+"""
+
+import re
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from .journal import DROPPED, append, read_records
+from .progress import duration
+
+EVENTS = "events.jsonl"
+"""One JSON object a line: `event` is start, save (a checkpoint was begun), or dropped (it was not saved)."""
+
+
+class Account:
+    """The account of a run's time, kept by rank 0.
+
+    Attributes:
+        began: when the run was started first, in seconds since 1970.
+        productive: seconds of steps that count, so far.
+    """
+
+    def __init__(self, output_dir: str | Path, start: int, metrics: Path) -> None:
+        """Open the account of a run that goes on after `start` steps, before metrics.jsonl is cut back to them."""
+        self._run = Path(output_dir)
+        self._events = self._run / EVENTS
+        if not start:
+            self._events.unlink(missing_ok=True)
+        records = read_records(metrics) if metrics.exists() else []
+        lost = [record for record in records if "loss" in record and record["step"] > start and start]
+        event = {"event": "start", "step": start, "lost_steps": len(lost), "lost_s": _seconds(lost)}
+        append(self._events, event | {"time": time.time()})
+        self.began = min(event["time"] for event in read_records(self._events))
+        self.productive = _productive([record for record in records if record["step"] <= start])
+
+    def step(self, record: dict[str, Any]) -> float:
+        """Count the record of a step, and return the productive share of the run's time so far, 0 .. 1."""
+        self.productive += _productive([record])
+        return round(self.productive / max(time.time() - self.began, 1e-9), 4)
+
+    def lines(self, metrics: Path) -> list[str]:
+        """Return what is told at an end of the run."""
+        events, steps = read_records(self._events), [r for r in read_records(metrics) if "loss" in r]
+        starts = [event for event in events if event["event"] == "start"]
+        saves = [event for event in events if event["event"] == "save"]
+        dropped = {event["step"] for event in events if event["event"] == "dropped"}
+        saved = {event["step"] for event in saves} - dropped
+        lost, lost_s = sum(event["lost_steps"] for event in starts), sum(event["lost_s"] for event in starts)
+        wall, skipped = max(time.time() - self.began, 1e-9), steps[-1]["skipped"] if steps else 0
+        waited, stall = sum(record["data_wait_s"] for record in steps), sum(event["stall_s"] for event in saves)
+        told = [
+            f"{self.productive / wall:.1%} of {duration(wall)} trained the run (ETTR); waiting for data took "
+            f"{duration(waited)}, checkpoints {duration(stall)}",
+            f"{len(starts)} starts, {lost} steps done again ({duration(lost_s)}); {skipped} steps left out; "
+            f"{len(saved)} checkpoints saved, {len(dropped)} dropped",
+        ]
+        causes = self._causes()
+        if causes:
+            of = ", ".join(f"{cause} {count}" for cause, count in causes.most_common(5))
+            told.append(f"{causes.total()} samples replaced: {of}")
+        return told
+
+    def _causes(self) -> Counter[str]:
+        """Return how many samples were replaced for each reason, without what the reason says of the one sample."""
+        files = sorted(self._run.glob(DROPPED.format("*")))
+        reasons = [record.get("reason", "unknown") for path in files for record in read_records(path)]
+        return Counter(re.split(r"[:.(]", str(reason))[0].strip() for reason in reasons)
+
+
+def _productive(records: list[dict[str, Any]]) -> float:
+    """Return the seconds of the records of steps that moved the weights, without the wait for data."""
+    counted = [record for record in records if record.get("loss") is not None and record.get("grad_norm") is not None]
+    return sum(record["seconds"] - record["data_wait_s"] for record in counted)
+
+
+def _seconds(records: list[dict[str, Any]]) -> float:
+    """Return how long the steps of some records took."""
+    return round(sum(record["seconds"] for record in records), 3)

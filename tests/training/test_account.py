@@ -1,0 +1,102 @@
+"""The account of a run's time, against sums done by hand; and records that a full disk does not take."""
+
+import errno
+import json
+
+import pytest
+
+from lavie.training import account
+from lavie.training.account import EVENTS, Account
+from lavie.training.journal import append
+from lavie.training.metrics import Metrics
+from tests.training.runs import make_config
+
+
+def record(step, seconds=2.0, wait=0.5, **changes):
+    """Return the record of a step."""
+    values = {"step": step, "loss": 1.0, "grad_norm": 1.0, "seconds": seconds, "data_wait_s": wait, "skipped": 0}
+    return values | changes
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Return a clock that the test sets."""
+    now = [1000.0]
+    monkeypatch.setattr(account.time, "time", lambda: now[0])
+    return now
+
+
+def test_what_is_done_again_or_left_out_trained_nothing(tmp_path, clock):
+    metrics = tmp_path / "metrics.jsonl"
+    first = Account(tmp_path, 0, metrics)
+    for step in range(1, 6):
+        clock[0] += 2
+        append(metrics, record(step))
+        share = first.step(record(step))
+    assert share == 0.75  # 1.5 of 2 s
+
+    # Cut off after step 5, and resumed from step 3 ten seconds later; step 5 is then left out.
+    clock[0] += 10
+    again = Account(tmp_path, 3, metrics)
+    metrics.write_text("".join(json.dumps(record(step)) + "\n" for step in (1, 2, 3)))
+    for step, changes in ((4, {}), (5, {"loss": None, "grad_norm": None, "skipped": 1})):
+        clock[0] += 2
+        append(metrics, record(step, **changes))
+        share = again.step(record(step, **changes))
+    assert share == pytest.approx(4 * 1.5 / 24)
+    for event in ({"event": "save", "step": 3, "stall_s": 4}, {"event": "save", "step": 5, "stall_s": 1}):
+        append(tmp_path / EVENTS, event)
+    append(tmp_path / EVENTS, {"event": "dropped", "step": 5, "reason": "full"})
+    for reason in ("broken: moov atom", "broken: NAL", "too short. 3 frames"):
+        append(tmp_path / "dropped-rank0.jsonl", {"step": 4, "key": "a", "reason": reason})
+    assert again.lines(metrics) == [
+        "25.0% of 24 s trained the run (ETTR); waiting for data took 2 s, checkpoints 5 s",
+        "2 starts, 2 steps done again (4 s); 1 steps left out; 1 checkpoints saved, 1 dropped",
+        "3 samples replaced: broken 2, too short 1",
+    ]
+
+
+def test_a_run_from_step_0_opens_a_new_account(tmp_path, clock):
+    Account(tmp_path, 0, tmp_path / "metrics.jsonl")
+    clock[0] += 100
+    assert Account(tmp_path, 0, tmp_path / "metrics.jsonl").began == 1100
+
+
+class FullDisk:
+    """A file whose disk is full until it is told otherwise; what it does not take, it keeps, as Python's files do."""
+
+    def __init__(self, file):
+        self.file, self.full, self.kept = file, True, ""
+
+    def write(self, text):
+        self.kept += text
+
+    def flush(self):
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.file.write(self.kept)
+        self.file.flush()
+        self.kept = ""
+
+    def fileno(self):
+        return self.file.fileno()
+
+    def close(self):
+        self.file.close()
+
+
+def test_records_wait_for_room_on_a_full_disk(rendered, tmp_path, caplog):
+    (tmp_path / "run").mkdir()
+    metrics = Metrics(make_config(rendered, tmp_path / "run", report_to=()), 0)
+    disk = metrics._file = FullDisk(metrics._file)
+    shown = {"loss_video": 1.0, "loss_image": 1.0, "lr": 1.0, "samples_per_s": 1.0, "dropped": 0, "time": "now"}
+    for step in (1, 2):
+        metrics.log(record(step, **shown))
+    assert [r.getMessage() for r in caplog.records if "cannot be written" in r.getMessage()] == [
+        f"{metrics.path} cannot be written (No space left on device): records wait in memory for room"
+    ]
+    assert metrics.path.read_text() == ""
+    disk.full = False
+    metrics.log(record(3, **shown))
+    assert [json.loads(line)["step"] for line in metrics.path.read_text().splitlines()] == [1, 2, 3]
+    metrics.close()

@@ -1,0 +1,56 @@
+"""Checkpoints under real faults, in small numbers: `make torture` tries the same in large ones."""
+
+import shutil
+from collections import Counter
+
+import pytest
+
+from lavie.testing import run_distributed
+from tests.training.torture import calls, flips, kills, power
+
+__all__ = ["run_distributed"]  # conftest starts the ranks' server for modules that have it
+
+pytestmark = pytest.mark.slow
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
+
+
+def bad(outcomes):
+    """Return the outcomes that are not good, of which there must be some at all."""
+    outcomes = list(outcomes)
+    assert outcomes
+    return [outcome for outcome in outcomes if not outcome.good]
+
+
+@needs_strace
+def test_a_save_that_is_killed_or_fails_at_any_call_loses_nothing(tmp_path):
+    """Each call is killed or fails, in turn; the torture does all to each."""
+    faults = (calls.KILL, "ENOSPC", "EIO+", "EDQUOT")
+    with calls.Bench("ours", tmp_path / "bench") as bench:
+        for scenario in calls.SCENARIOS:
+            assert bad(calls.every_call(bench, scenario, faults, stride=len(faults))) == []
+        assert bad(calls.short_writes(bench, calls.SCENARIOS[1])) == []
+
+
+@needs_strace
+def test_the_faults_are_real_for_they_tear_the_saves_of_others(tmp_path):
+    with calls.Bench("stock", tmp_path / "bench") as bench:
+        assert bad(calls.every_call(bench, calls.SCENARIOS[1], ("EIO+",), stride=4))
+    results = Counter(flip.result for flip in flips.stock(tmp_path / "flips", 40, seed=0))
+    assert results["other values loaded without a word"]
+
+
+def test_every_flipped_bit_is_named_and_the_older_checkpoint_taken(rendered, tmp_path):
+    config = flips.checkpoints_of_a_run(rendered, tmp_path)
+    assert bad(flips.ours(config, count=200, seed=0)) == []
+
+
+@pytest.mark.skipif(power.possible() is not None, reason=str(power.possible()))
+def test_a_power_cut_loses_nothing_that_was_told_as_saved(tmp_path):
+    assert bad(power.cuts("ours", tmp_path / "power", count=5, seed=0)) == []
+
+
+@pytest.mark.parametrize("stage, ranks", (("base", 2), ("vsr", 1)))
+def test_a_run_that_is_killed_ends_as_if_nothing_had_been(rendered, tmp_path, stage, ranks):
+    done = kills.sequence(rendered, tmp_path / "kills", stage, ranks, kills=3, seed=1)
+    assert done.moments
+    assert done.differs == ""
