@@ -64,19 +64,13 @@ def adopt(run: Path, damage_of: Callable[[Path], str | None]) -> list[Path]:
     return adopted
 
 
-<<<<<<< HEAD
-def sweep(run: Path) -> None:
-    """Delete what killed processes have left of checkpoints in a run's folder."""
-    for path in hidden(run):
-=======
 def sweep(run: Path, damage_of: Callable[[Path], str | None]) -> None:
     """Delete what killed processes and failed saves have left of checkpoints in a run's folder.
 
     What is complete may be the only one of its step, and gets its name back: see `adopt` and its arguments.
     """
     adopt(run, damage_of)
-    for path in _hidden(run):
->>>>>>> main
+    for path in hidden(run):
         _delete(path)
 
 
