@@ -25,8 +25,8 @@ OLD = "the layout of before, without hashes"
 def verify(place: Place) -> None:
     """Hash every file of every checkpoint. Exits with 1 if one is damaged, or has no hashes to compare with.
 
-    Hidden folders that a killed process has left are looked at too: the next start or save of the run takes a whole one back
-    and a save deletes the others. What is wrong with them is told, and does not count.
+    Hidden folders that a killed process has left are looked at too: the next start or save of the run takes a whole
+    one back, and a save deletes the others. What is wrong with them is told, and does not count.
     """
     from ..training.checkpoint.survey import survey
 
