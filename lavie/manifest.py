@@ -47,15 +47,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is missing or damaged, belongs to another step, or the layout is another one.
     """
-    path = folder / MANIFEST
-    try:
-        manifest = parse_json(path.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder}: {MANIFEST} is missing") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged: {error}") from None
-    if not isinstance(manifest, dict):
-        raise CheckpointError(f"{path}: damaged: no JSON object")
+    path, manifest = folder / MANIFEST, read_values(folder)
     if is_old(manifest):
         raise CheckpointError(f"{folder}: its layout is of an earlier version: lavie checkpoint convert {folder}")
     seal = manifest.pop(SEAL, None)
@@ -66,6 +58,24 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if folder.name.startswith("checkpoint-") and folder.name != f"checkpoint-{manifest['step']}":
         raise CheckpointError(f"{folder}: holds step {manifest['step']}: rename it to checkpoint-{manifest['step']}")
     return manifest
+
+
+def read_values(folder: Path) -> dict[str, Any]:
+    """Return what the manifest of a checkpoint says, of whatever layout; nothing is compared with its hash.
+
+    Raises:
+        CheckpointError: it is missing, or no JSON object.
+    """
+    path = folder / MANIFEST
+    try:
+        values = parse_json(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: {MANIFEST} is missing") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: damaged: no JSON object")
+    return values
 
 
 def is_old(manifest: dict[str, Any]) -> bool:

@@ -6,8 +6,11 @@
       samples/step-STEP/        SAMPLES: what validation drew after a step, 0 before the first one
         prompts.jsonl           PROMPTS: the prompt of each numbered sample
       wandb-id.txt              WANDB_ID: the run of Weights & Biases that a resumed run goes on with
+      dropped-rankR.jsonl       the samples that a rank could not read
+      events.jsonl              the starts and the checkpoints of the run, kept by lavie.training.account
+      STOP, SAVE, SAMPLE        made by the user: lavie.training.requests
       run.lock, restarts.json   kept by lavie.training.output_dir
-      checkpoint-STEP/          a checkpoint; one without checkpoint.json is unfinished
+      checkpoint-STEP/          a checkpoint; its files and their hashes are in checkpoint.json
         checkpoint.json         MANIFEST: written last
         config.yaml             the config that it was trained with
         unet/                   NETWORK: the network to sample from

@@ -75,6 +75,18 @@ def write_text(path: Path, text: str) -> FileRecord:
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
+def copy_file(source: Path, path: Path) -> FileRecord:
+    """Copy a file to a new one, fsync that, and return its size and hash. Raises OSError if it cannot."""
+    digest, size = hashlib.sha256(), 0
+    with source.open("rb") as old, path.open("xb") as file:
+        while part := old.read(PIECE):
+            digest.update(part)
+            size += file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
 def sync_folder(folder: Path) -> None:
     """Put the names in a folder on the disk. Raises OSError if it cannot."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -15,6 +15,7 @@ from .. import __version__
 from ..errors import ConfigError, LavieError
 from ..training.signals import INTERRUPTED
 from .ablate import app as ablate_app
+from .checkpoint import app as checkpoint_app
 from .config import app as config_app
 from .curate import app as curate_app
 from .data import app as data_app
@@ -89,6 +90,7 @@ def train_command(
 
 
 app.add_typer(ablate_app)
+app.add_typer(checkpoint_app)
 app.add_typer(config_app)
 app.add_typer(curate_app)
 app.add_typer(data_app)

@@ -15,7 +15,7 @@ class WatchdogConfig(Strict):
     """
 
     start: float = Field(1800, ge=0)
-    """Building the networks and reading weights and checkpoints. Default: 14 GiB over a busy network disk."""
+    """All before the first step: reading indices, weights and checkpoints. Default: 14 GiB over a busy network disk."""
     first_step: float = Field(1800, ge=0)
     """A micro-batch of the first step of a start, in which kernels are compiled. Default: many kernels, slow cores."""
     step: float = Field(600, ge=0)

@@ -86,12 +86,26 @@ class Trainer:
         setup_logging()
         self.device = init_distributed(preflight(config, deepspeed_json), config.watchdog.longest)
         setup_logging()
+
+        # What is begun must end, if something fails: threads, and the loader's processes.
+        with ExitStack() as begun:
+            self.watchdog = begun.enter_context(Watchdog(config.watchdog))
+            self._build(config, deepspeed_json, begun)
+            self._begun = begun.pop_all()
+
+    def _build(self, config: TrainConfig, deepspeed_json: str | Path, begun: ExitStack) -> None:
+        """Build the run after its ranks have met.
+
+        Args:
+            config, deepspeed_json: as for `__init__`.
+            begun: takes what must end.
+        """
         stage = zero_stage(resolve_json(deepspeed_json, config, world_size()))
         require_packages(config)
         require_device(config, self.device)
-        if config.validation_prompts and sample is None:
+        if config.validation_prompts and self.sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
-        if config.eval.steps and measure is None:
+        if config.eval.steps and self.measure is None:
             raise ConfigError("eval.steps is set, but this Trainer was given nothing to measure with")
 
         # Files that must be there, and a folder that must be free: no data has been read yet.
@@ -120,21 +134,17 @@ class Trainer:
             caches=caches,
             device=self.device,
         )
+        self.batches = begun.enter_context(closing(batches))
 
-        # The loader has processes: from here on, a failure must end what has begun.
-        with ExitStack() as begun:
-            self.batches = begun.enter_context(closing(batches))
-            self.watchdog = begun.enter_context(Watchdog(config.watchdog))
-            self._build_networks(settings, caches)
-            if resume:
-                load(self.engine, self.ema, resume)
-            self.saver = Saver(self.engine, self.ema, config, asked)
-            self.recorder = Recorder(config, self.buckets, plan, self.device)
-            self.metrics: Metrics | None = None
-            if is_main():
-                (Path(config.output_dir) / RUN_CONFIG).write_text(dump_yaml(asked), encoding="utf-8")
-                self.metrics = begun.enter_context(closing(Metrics(config, self.start)))
-            self._begun = begun.pop_all()
+        self._build_networks(settings, caches)
+        if resume:
+            load(self.engine, self.ema, resume)
+        self.saver = Saver(self.engine, self.ema, config, asked)
+        self.recorder = Recorder(config, self.buckets, plan, self.device)
+        self.metrics: Metrics | None = None
+        if is_main():
+            (Path(config.output_dir) / RUN_CONFIG).write_text(dump_yaml(asked), encoding="utf-8")
+            self.metrics = begun.enter_context(closing(Metrics(config, self.start)))
 
     def _build_networks(self, settings: dict[str, Any], caches: dict[str, Cache] | None) -> None:
         """Build the objective with its frozen encoders, the engine around the network, and the network's average.

@@ -1,7 +1,5 @@
 """The watch over a run's steps: bad ones are left out and named, and too many in a row end the run."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from ..run_folder import METRICS, checkpoints, step_of
 from .blame import NAMED, Blame, blame, excluding, shown, told
 from .faults import GRADIENT, LOSS, OVERFLOW, SPIKE, Faults
 from .gradient import spoilt_module
+from .journal import read_records
 from .update import Measured, MicroBatch
 
 
@@ -102,17 +101,9 @@ class Watch:
         return f"{text}Not all of these need be at fault: --replay {step} tells which, for data.exclude"
 
 
-def _records(config: TrainConfig, start: int) -> Iterator[dict[str, Any]]:
-    """Yield the records of the first `start` steps in a run's metrics.jsonl; what is no record there counts nothing."""
+def _records(config: TrainConfig, start: int) -> list[dict[str, Any]]:
+    """Return the records of the first `start` steps in a run's metrics.jsonl."""
     path = Path(config.output_dir) / METRICS
     if not start or not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                record = json.loads(line)
-                known = record["step"] <= start
-            except (ValueError, TypeError, KeyError):
-                continue
-            if known:
-                yield record
+        return []
+    return [record for record in read_records(path) if record["step"] <= start]

@@ -67,7 +67,7 @@ def run(
         def _step(self, step: int) -> module.Outcome:
             if by_hand and step in {of_step for of_step, _, _ in faults}:
                 for _ in range(config.gradient_accumulation_steps):
-                    self._next_batch()
+                    next(self.batches)
                 self.engine.skipped_steps += 1
                 return module.Outcome(0.0, Measured(math.nan, math.nan, math.nan, 0, math.nan), "loss", 1.0, 0.0)
             calls = iter(range(config.gradient_accumulation_steps))

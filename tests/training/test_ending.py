@@ -36,7 +36,7 @@ def left(config: TrainConfig, settings: Path) -> tuple[str, list[str], int, bool
     (
         ({}, "done"),
         ({"init_weights": "an empty folder"}, "CheckpointError"),  # after the loader's processes have started
-        ({"learning_rate": 1e30, "max_train_steps": 9}, "TrainingError"),
+        ({"learning_rate": 1e30, "max_train_steps": 9, "max_skipped_steps": 3}, "TrainingError"),
     ),
 )
 def test_nothing_is_left(rendered, tmp_path, changes, end):

@@ -13,10 +13,10 @@ FAULTS = {(2, 0, 0): "loss", (3, -1, 0): "gradient", (4, 0, -1): "infinite loss"
 """By step, rank and micro-batch, of which -1 is the last."""
 
 
-def in_all_stages(folder: Path, dtype: str, ranks: int) -> list[list[dict]]:
-    """Run with FAULTS, and with their steps left out by hand, in each ZeRO stage."""
+def in_all_stages(folder: Path, settings: list[Path], dtype: str, ranks: int) -> list[list[dict]]:
+    """Run with FAULTS, and with their steps left out by hand, under the settings of each ZeRO stage."""
     results = []
-    for stage in range(4):
+    for stage, path in enumerate(settings):
         # Without ZeRO, bf16 does not add up over micro-batches.
         micro = 1 if stage == 0 and dtype == "bf16" else 2
         faults = {(step, rank % ranks, number % micro): kind for (step, rank, number), kind in FAULTS.items()}
@@ -25,7 +25,7 @@ def in_all_stages(folder: Path, dtype: str, ranks: int) -> list[list[dict]]:
             output = folder.parent / f"{folder.name}-{dtype}-{ranks}-{stage}-{by_hand}"
             changes = SMALL | {"mixed_precision": dtype, "gradient_accumulation_steps": micro}
             config = make_config(folder, output, **changes)
-            runs.append(run(config, deepspeed_json(folder.parent, stage), faults, by_hand))
+            runs.append(run(config, path, faults, by_hand))
         results.append(runs)
     return results
 
@@ -34,7 +34,8 @@ def in_all_stages(folder: Path, dtype: str, ranks: int) -> list[list[dict]]:
 @pytest.mark.parametrize("dtype, ranks", (("no", 1), ("no", 2), ("bf16", 1), ("bf16", 2)))
 def test_exactly_the_bad_steps_are_left_out_bit_for_bit(rendered, tmp_path, dtype, ranks):
     (tmp_path / "data").symlink_to(rendered)
-    for of_rank in run_distributed(in_all_stages, ranks, tmp_path / "data", dtype, ranks):
+    settings = [deepspeed_json(tmp_path, stage) for stage in range(4)]
+    for of_rank in run_distributed(in_all_stages, ranks, tmp_path / "data", settings, dtype, ranks):
         for stage, (faulty, by_hand) in enumerate(of_rank):
             assert faulty["error"] == "", stage
             assert faulty["state"] == by_hand["state"], stage

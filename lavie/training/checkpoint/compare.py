@@ -72,7 +72,7 @@ def require_same_config(where: str, saved: TrainConfig, config: TrainConfig, ste
         if was != now:
             raise CheckpointError(f"{where}: {name} was {was}, this run's config says {now}: set {name} to {was}")
     for key in MOVES_DATA:
-        if getattr(saved, key) != getattr(config, key):
+        if _order(key, saved) != _order(key, config):
             log.warning(f"{where}: {key} differs from the checkpoint's: the data goes on in another order")
     if warning := _schedule_change(saved, config, step):
         log.warning(f"{where}: {warning}")
@@ -115,6 +115,12 @@ def same_global_batch(where: str, manifest: dict[str, Any], saved: TrainConfig, 
         f"{share // micro} times (train_batch_size, gradient_accumulation_steps)"
     )
     return config.model_copy(update={"train_batch_size": micro, "gradient_accumulation_steps": share // micro})
+
+
+def _order(key: str, config: TrainConfig) -> Any:
+    """Return what a key of MOVES_DATA says of the order of the data: a sample that is left out moves no other."""
+    value = getattr(config, key)
+    return value.model_copy(update={"exclude": ()}) if key == "data" else value
 
 
 def _schedule_change(saved: TrainConfig, config: TrainConfig, step: int) -> str | None:

@@ -53,7 +53,7 @@ def adopt(run: Path, damage_of: Callable[[Path], str | None]) -> list[Path]:
         damage_of: returns what is wrong with a checkpoint folder; None if it is complete.
     """
     adopted = []
-    for path in sorted(_hidden(run), key=lambda path: path.suffix, reverse=True):  # what replaces before what was
+    for path in sorted(hidden(run), key=lambda path: path.suffix, reverse=True):  # what replaces before what was
         final = checkpoint_folder(run, _step(path))
         if final.exists() or damage_of(path) is not None:
             continue
@@ -70,7 +70,7 @@ def sweep(run: Path, damage_of: Callable[[Path], str | None]) -> None:
     What is complete may be the only one of its step, and gets its name back: see `adopt` and its arguments.
     """
     adopt(run, damage_of)
-    for path in _hidden(run):
+    for path in hidden(run):
         _delete(path)
 
 
@@ -98,7 +98,7 @@ def prune(run: Path, step: int, limit: int | None, keep_every: int | None) -> No
             log.warning(f"{folder} could not be deleted and takes room: {error}")
 
 
-def _hidden(run: Path) -> list[Path]:
+def hidden(run: Path) -> list[Path]:
     """Return the folders of a run that `publish` and `prune` leave when they are killed."""
     return [path for path in run.glob(".checkpoint-*") if HIDDEN.fullmatch(path.name) and path.is_dir()]
 

@@ -73,6 +73,14 @@ def test_settings_of_the_optimizer_that_change_are_told(saved, caplog):
     ]
 
 
+def test_data_that_changes_is_told_but_for_samples_left_out(saved, caplog):
+    for update, told in (({"exclude": ("a",)}, 0), ({"frame_stride": 2}, 1)):
+        caplog.clear()
+        changed = saved.model_copy(update={"data": saved.data.model_copy(update=update)})
+        require_same_config("it", saved, changed, 4)
+        assert caplog.text.count("data differs from the checkpoint's: the data goes on in another order") == told
+
+
 @pytest.mark.parametrize(
     "ranks, micro, accumulation",
     ((1, 6, 2), (2, 6, 1), (3, 4, 1), (4, 3, 1), (6, 2, 1), (12, 1, 1)),
