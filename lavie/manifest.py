@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .distributed import log
@@ -24,6 +24,8 @@ from .tensor_file import FileRecord, write_text
 FORMAT = 2
 """The layout of checkpoints. 1 was DeepSpeed's own files, and had no hashes."""
 SEAL = "seal"
+CONVERT = "lavie checkpoint convert"
+"""The command that gives a checkpoint of the layout before this one."""
 
 
 def write_manifest(folder: Path, values: dict[str, Any], files: dict[str, FileRecord]) -> None:
@@ -49,12 +51,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path, manifest = folder / MANIFEST, read_values(folder)
     if is_old(manifest):
-        raise CheckpointError(f"{folder}: its layout is of an earlier version: lavie checkpoint convert {folder}")
+        raise CheckpointError(f"{folder}: its layout is of an earlier version: {CONVERT} {folder}")
     seal = manifest.pop(SEAL, None)
     if seal != _seal(manifest):
         raise CheckpointError(f"{path}: damaged: it is not what its own hash says")
     if manifest["format"] != FORMAT:
         raise CheckpointError(f"{folder}: layout {manifest['format']}, this version reads {FORMAT}: update lavie")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(is_inside(name) for name in files):
+        raise CheckpointError(f"{path}: its files are no files of {folder}")
     if folder.name.startswith("checkpoint-") and folder.name != f"checkpoint-{manifest['step']}":
         raise CheckpointError(f"{folder}: holds step {manifest['step']}: rename it to checkpoint-{manifest['step']}")
     return manifest
@@ -146,6 +151,12 @@ def require_whole_network(folder: Path) -> None:
     names = [name for name in manifest["files"] if name.startswith(f"{NETWORK}/") or name == RUN_CONFIG]
     if fault := damage(folder, manifest, names):
         raise CheckpointError(f"{fault}: take another checkpoint")
+
+
+def is_inside(name: str) -> bool:
+    """Return whether the path of a file stays in the folder that it is a path of."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _seal(content: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ The library's own writer holds every tensor's bytes a second time in memory, lea
 errors without errno. Files are read by the library.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -88,10 +89,17 @@ def copy_file(source: Path, path: Path) -> FileRecord:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk. Raises OSError if it cannot."""
+    """Put the names in a folder on the disk; some network file systems do so by themselves, and offer no call for it.
+
+    Raises:
+        OSError: the disk fails.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 

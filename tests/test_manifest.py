@@ -85,6 +85,13 @@ def test_other_manifests_are_refused(checkpoint, text, words):
         read_manifest(checkpoint)
 
 
+@pytest.mark.parametrize("files", (None, [], {"../other": {"bytes": 1, "sha256": "0"}}, {"/etc/passwd": {}}))
+def test_files_that_are_none_of_the_folder_are_refused(tmp_path, files):
+    write_manifest(tmp_path, {"step": 4}, files)
+    with pytest.raises(CheckpointError, match=r"its files are no files of"):
+        read_manifest(tmp_path)
+
+
 def test_a_newer_layout_is_refused(checkpoint, monkeypatch):
     shutil.rmtree(checkpoint)
     checkpoint.mkdir()

@@ -139,7 +139,7 @@ class Trainer:
         self._build_networks(settings, caches)
         if resume:
             load(self.engine, self.ema, resume)
-        self.saver = Saver(self.engine, self.ema, config, asked)
+        self.saver = begun.enter_context(closing(Saver(self.engine, self.ema, config, asked)))
         self.recorder = Recorder(config, self.buckets, plan, self.device)
         self.metrics: Metrics | None = None
         if is_main():

@@ -76,7 +76,9 @@ POSITIVE = st.floats(min_value=1e-12, max_value=1e12)
 
 NAME = st.text(min_size=1, max_size=30)
 
-PATH = NAME.map("./{}".format)  # no ~, and no word such as none
+PATH = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=30).map(
+    "./{}".format  # no ~, and no word such as none
+)
 
 RATE = st.one_of(st.fixed_dictionaries({"fps": POSITIVE}), st.fixed_dictionaries({"frame_stride": COUNT}))
 

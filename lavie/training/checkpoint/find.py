@@ -14,7 +14,7 @@ from ...config.load import load_config
 from ...config.train import TrainConfig
 from ...distributed import broadcast_object, gather_objects, is_main, log, rank, world_size
 from ...errors import CheckpointError
-from ...manifest import damage, fault_of, read_manifest
+from ...manifest import CONVERT, damage, fault_of, read_manifest
 from ...run_folder import RUN_CONFIG, checkpoint_candidates, is_checkpoint
 from .compare import require_same_config, require_same_engine, same_global_batch
 from .retention import adopt
@@ -58,6 +58,8 @@ def find(config: TrainConfig, zero_stage: int) -> Resume | None:
         fault = manifest if isinstance(manifest, str) else _first_damage(folder, manifest, config)
         if fault is None:
             break
+        if CONVERT in fault:  # it is newer than what follows, and nothing is wrong with it
+            raise CheckpointError(fault)
         faults.append(fault)
     else:
         raise CheckpointError(
@@ -81,7 +83,8 @@ def _candidates(config: TrainConfig) -> list[Path] | CheckpointError:
     if is_checkpoint(run):
         return [run]
     try:
-        adopt(run, fault_of)
+        if run.resolve() == Path(config.output_dir).resolve():  # in another folder, a run may be about to publish
+            adopt(run, fault_of)
         found = checkpoint_candidates(run)[::-1]
     except OSError as error:
         return CheckpointError(f"resume_from_checkpoint is {asked}: {run} cannot be read: {error.strerror}")

@@ -46,7 +46,7 @@ def publish(partial: Path, final: Path) -> None:
 
 
 def adopt(run: Path, damage_of: Callable[[Path], str | None]) -> list[Path]:
-    """Give complete hidden folders of a run their names back where no folder has them, and return the new paths.
+    """Give complete hidden folders of a run their names back where no complete one has them; return the new paths.
 
     Args:
         run: the run's folder.
@@ -55,8 +55,10 @@ def adopt(run: Path, damage_of: Callable[[Path], str | None]) -> list[Path]:
     adopted = []
     for path in sorted(hidden(run), key=lambda path: path.suffix, reverse=True):  # what replaces before what was
         final = checkpoint_folder(run, _step(path))
-        if final.exists() or damage_of(path) is not None:
+        if damage_of(path) is not None or (final.exists() and damage_of(final) is None):
             continue
+        if final.exists():
+            final.rename(final.with_name(f".{final.name}.damaged"))  # for its user to look at
         path.rename(final)
         sync_folder(run)
         log.warning(f"{path} is a complete checkpoint that lay hidden: it is {final.name} now")

@@ -48,6 +48,9 @@ from .state import counters
 SEEN = 30.0
 """Seconds in which a file that one rank has written must be seen by rank 0: shared disks lag."""
 
+CLOSING = 30.0
+"""Seconds that a rank which fails leaves to a checkpoint that is being written: the other ranks may be gone."""
+
 
 class Saved(NamedTuple):
     """What became of a checkpoint, the same on all ranks."""
@@ -79,6 +82,7 @@ class Saver:
         self._snapshot = Snapshot(keep=config.save_async)
         self._thread: threading.Thread | None = None
         self._saved: Saved | None = None  # on rank 0
+        self._writing = 0
         self.stall, self.failures = 0.0, 0
 
     def save(self, step: int) -> None:
@@ -96,7 +100,8 @@ class Saver:
             self._count(Saved(step, refusal))
             return
         self._snapshot.take(self._engine, self._ema, elastic=self._elastic)
-        about = self._about(step, nonce)
+        about, self._saved = self._about(step, nonce), None
+        self._writing = step
         self._thread = threading.Thread(target=self._write, args=(step, nonce, about), daemon=True, name="checkpoint")
         self._thread.start()
         if not self._config.save_async:
@@ -114,10 +119,15 @@ class Saver:
         if self._thread:
             self._thread.join()
             self._thread = None
-            saved = broadcast_object(self._saved)
+            saved = broadcast_object(self._saved or Saved(self._writing, "the thread that wrote it has failed"))
             if saved.failure:  # where the folder is not shared, each rank has its own
                 shutil.rmtree(partial_of(checkpoint_folder(self._run, saved.step)), ignore_errors=True)
             self._count(saved)
+
+    def close(self) -> None:
+        """Let the thread that writes a checkpoint come to its end, where this rank leaves because of an error."""
+        if self._thread:
+            self._thread.join(CLOSING)
 
     def finish(self, *, required: bool = True) -> None:
         """Wait for the last checkpoint of the run. All ranks wait together.

@@ -110,5 +110,6 @@ def test_a_complete_hidden_folder_is_found(run, tmp_path):
 def test_the_layout_of_before_is_to_be_converted(run, tmp_path):
     folder = tmp_path / "run" / "checkpoint-6"
     (folder / "checkpoint.json").write_text(json.dumps({"step": 6, "world_size": 1}))
-    with pytest.raises(CheckpointError, match=r"lavie checkpoint convert .*checkpoint-6"):
-        find(run.model_copy(update={"resume_from_checkpoint": str(folder)}), 3)
+    for asked in (str(folder), "latest", "auto"):  # older ones beside it would lose its steps
+        with pytest.raises(CheckpointError, match=r"lavie checkpoint convert .*checkpoint-6"):
+            find(run.model_copy(update={"resume_from_checkpoint": asked}), 3)

@@ -97,6 +97,13 @@ def test_a_rename_that_fails_costs_no_checkpoint(tmp_path, monkeypatch, later_on
     assert (tmp_path / "checkpoint-4" / "checkpoint.json").read_text() == "checkpoint-4"
 
 
+def test_a_whole_hidden_folder_takes_the_place_of_a_damaged_one(tmp_path):
+    make(tmp_path, "checkpoint-4", ".checkpoint-4.old")
+    adopt(tmp_path, lambda folder: None if folder.suffix == ".old" else "torn")
+    assert (tmp_path / "checkpoint-4" / "checkpoint.json").read_text() == ".checkpoint-4.old"
+    assert names(tmp_path) == [".checkpoint-4.damaged", "checkpoint-4"]
+
+
 def test_damaged_hidden_folders_are_not_adopted(tmp_path, caplog):
     make(tmp_path, ".checkpoint-4.partial", ".checkpoint-4.old", ".checkpoint-6.partial")
     found = adopt(tmp_path, lambda folder: None if folder.suffix == ".old" else "torn")
