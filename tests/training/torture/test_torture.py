@@ -8,7 +8,7 @@ import pytest
 
 from lavie.testing import run_distributed
 from tests.doc_pages import ROOT
-from tests.training.torture import calls, flips, power
+from tests.training.torture import calls, flips, kills, power
 from tests.training.torture.report import table
 
 __all__ = ["run_distributed"]  # conftest starts the ranks' server for modules that have it
@@ -57,3 +57,9 @@ def test_the_page_shows_the_counts():
 @pytest.mark.skipif(power.possible() is not None, reason=str(power.possible()))
 def test_a_power_cut_loses_nothing_that_was_told_as_saved(tmp_path):
     assert bad(power.cuts("ours", tmp_path / "power", count=5, seed=0)) == []
+
+
+def test_a_run_that_is_killed_ends_as_if_nothing_had_been(rendered, tmp_path):
+    done = kills.sequence(rendered, tmp_path / "kills", "base", 2, kills=2, seed=1)
+    assert done.moments
+    assert done.differs == ""
