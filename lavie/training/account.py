@@ -39,7 +39,8 @@ class Account:
         lost = [record for record in records if "loss" in record and record["step"] > start and start]
         event = {"event": "start", "step": start, "lost_steps": len(lost), "lost_s": _seconds(lost)}
         append(self._events, event | {"time": time.time()})
-        self.began = min(event["time"] for event in read_records(self._events))
+        starts = [event["time"] for event in read_records(self._events) if "time" in event]
+        self.began = min(starts, default=time.time())  # a full disk may have taken no line
         self.productive = _productive([record for record in records if record["step"] <= start])
 
     def step(self, record: dict[str, Any]) -> float:

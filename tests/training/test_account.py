@@ -37,6 +37,7 @@ def test_what_is_done_again_or_left_out_trained_nothing(tmp_path, clock):
 
     # Cut off after step 5, and resumed from step 3 ten seconds later; step 5 is then left out.
     clock[0] += 10
+    append(tmp_path / EVENTS, {"event": "save", "step": 3, "stall_s": 0})
     again = Account(tmp_path, 3, metrics)
     metrics.write_text("".join(json.dumps(record(step)) + "\n" for step in (1, 2, 3)))
     for step, changes in ((4, {}), (5, {"loss": None, "grad_norm": None, "skipped": 1})):
