@@ -89,7 +89,7 @@ class Plan:
     """The rows of a plan, not yet written."""
 
     table: "pa.Table"
-    """Of COLUMNS."""
+    """The rows, with the columns COLUMNS."""
     content: str
     """Their hash."""
     without_caption: int

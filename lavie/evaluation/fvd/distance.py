@@ -101,7 +101,7 @@ class Spread(NamedTuple):
     """A distance with what its number of clips makes of it."""
 
     value: float
-    """Of all clips."""
+    """The distance of all clips."""
     error: float
     """Its standard error, by random halves drawn without replacement (the delete-half jackknife).
 

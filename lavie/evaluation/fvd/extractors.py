@@ -19,7 +19,7 @@ class Extractor(Protocol):
     name: str
     """What it is, in the JSON of a result."""
     sha256: str
-    """Of the file of its weights."""
+    """The hash of the file of its weights."""
 
     def __call__(self, clips: Tensor) -> Tensor:
         """(B, 3, F, h, w) in [-1, 1] -> (B, D), or (B * F, D) of frames; all finite."""

@@ -86,7 +86,7 @@ class Protocol(Strict):
     ddof: Literal[0, 1] = 1
     """The covariance divides by n - ddof."""
     seed: int = 0
-    """Of random starts and draws."""
+    """What random starts and draws are drawn from."""
     notes: tuple[str, ...] = ()
     """What a reader of a number by this protocol should know. No part of the hash."""
 

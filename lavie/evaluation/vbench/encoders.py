@@ -42,7 +42,7 @@ CLIP_B32 = {
 }
 """The shape of the image side of OpenAI's CLIP ViT-B/32. Most CLIPs of others have another activation."""
 DINO_EPSILON = 1e-6
-"""Of the normalisation in DINO's own code; configs of its converted weights have another."""
+"""The epsilon of the normalisation in DINO's own code; configs of its converted weights have another."""
 DINO_OFFSET = 0.1
 """Patches that DINO's own code adds to the grid to which it interpolates the positions, against rounding."""
 BATCH = 16
@@ -68,7 +68,7 @@ class FrameEncoder(Protocol):
     name: str
     """What it is, in the JSON of a result."""
     sha256: str
-    """Of its weights."""
+    """The hash of its weights."""
     path: FramePath
     """How frames reach it."""
     is_vbenchs: bool

@@ -47,7 +47,7 @@ class Protocol(Strict):
 
     dimension: str
     prompts_sha256: str | None
-    """Of VBench's prompts; null where every clip of a folder counts."""
+    """The hash of VBench's prompts; null where every clip of a folder counts."""
     prompts_of: str | None
     """The dimension whose prompts the clips show."""
     samples: int = SAMPLES

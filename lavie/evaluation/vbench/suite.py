@@ -50,7 +50,7 @@ class Suite:
     entries: int
     """How many the file lists; some stand in it twice, for other dimensions."""
     sha256: str
-    """Of the file."""
+    """The hash of the file."""
 
     @property
     def release(self) -> str | None:

@@ -21,9 +21,9 @@ class Totals:
     """What VBench's table shows of a model. Scores are fractions; `to_json` has percentages."""
 
     scores: Mapping[str, float]
-    """Of the dimensions that were given, before they are normalised."""
+    """The scores of the dimensions that were given, before they are normalised."""
     normalised: Mapping[str, float]
-    """Of all dimensions; a missing one is 0 before it is normalised."""
+    """The normalised scores of all dimensions; a missing one is 0 before it is normalised."""
     quality: float
     semantic: float
     total: float
