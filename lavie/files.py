@@ -3,6 +3,7 @@
 import hashlib
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,9 @@ from .errors import ConfigError
 
 LONGEST_NAME = 255
 """Bytes of a file's name, on the usual file systems."""
+LAG = 30.0
+"""Seconds after which a node must see what another has written: file servers keep what they know of a folder for a
+while."""
 
 
 @contextmanager
@@ -32,6 +36,21 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def appears(path: Path, size: int | None = None) -> bool:
+    """Return whether a file or folder that another node has made is seen here, at once or within LAG seconds.
+
+    Args:
+        path: of the file or folder.
+        size: the bytes that the file must have; default: any.
+    """
+    deadline = time.monotonic() + LAG
+    while not path.exists() or (size is not None and path.stat().st_size != size):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def write_if_new(path: Path, text: str) -> None:

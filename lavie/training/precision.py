@@ -22,6 +22,11 @@ def training_dtype(config: TrainConfig) -> torch.dtype:
     return {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.mixed_precision]
 
 
+def dtype_name(config: TrainConfig) -> str:
+    """Return the name of the dtype that the network computes in, as "bfloat16"."""
+    return str(training_dtype(config)).removeprefix("torch.")
+
+
 def require_dtype(config: TrainConfig, device: torch.device) -> None:
     """Check that a device computes in what mixed_precision asks for.
 

@@ -3,16 +3,12 @@
 import os
 import secrets
 import socket
-import time
 from pathlib import Path
 
 from ..distributed import broadcast_object, gather_objects, is_main
 from ..errors import ConfigError
+from ..files import appears
 from ..launcher import name_ranks
-
-LAG = 30.0
-"""Seconds after which a rank must see what another has written: file servers keep what they know of a folder for a
-while."""
 
 
 def require_shared(folder: str | Path) -> None:
@@ -25,7 +21,7 @@ def require_shared(folder: str | Path) -> None:
     path, refusal = broadcast_object(_mark(folder) if is_main() else None)
     if refusal:
         raise ConfigError(refusal)
-    answers = gather_objects((socket.gethostname(), _appears(path)))
+    answers = gather_objects((socket.gethostname(), appears(path)))
     if is_main():
         path.unlink(missing_ok=True)
     blind = [number for number, (_, seen) in enumerate(answers) if not seen]
@@ -47,13 +43,3 @@ def _mark(folder: Path) -> tuple[Path, str | None]:
     except OSError as error:
         return path, f"output_dir {folder} cannot be written: {error.strerror}"
     return path, None
-
-
-def _appears(path: Path) -> bool:
-    """Return whether a file is seen here, at once or after a lag."""
-    deadline = time.monotonic() + LAG
-    while not path.exists():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from lavie import files
 from lavie.errors import ConfigError
 from lavie.testing import run_distributed
 from lavie.training import shared_folder
@@ -16,10 +17,10 @@ def refusal(folder, own) -> str:
     from lavie.training.deepspeed import init_distributed
 
     init_distributed()
-    shared_folder.LAG = 0.3
+    files.LAG = 0.3
     if rank() == 1 and own:
-        appears = shared_folder._appears
-        shared_folder._appears = lambda path: appears(own / path.name)
+        appears = shared_folder.appears
+        shared_folder.appears = lambda path: appears(own / path.name)
     try:
         require_shared(folder)
     except ConfigError as error:

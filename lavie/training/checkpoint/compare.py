@@ -13,7 +13,7 @@ from ...config.train import TrainConfig
 from ...distributed import log, world_size
 from ...errors import CheckpointError
 from ..optim import learning_rate
-from ..precision import training_dtype
+from ..precision import dtype_name
 
 MUST_MATCH = (
     *("stage", "model", "trainable", "use_ema", "optimizer"),
@@ -45,7 +45,7 @@ def require_same_engine(where: str, manifest: dict[str, Any], config: TrainConfi
     Raises:
         CheckpointError: it cannot, or not without a key that says so.
     """
-    dtype = str(training_dtype(config)).removeprefix("torch.")
+    dtype = dtype_name(config)
     if manifest["dtype"] != dtype and not config.allow_dtype_change:
         precision = {"bfloat16": "bf16", "float16": "fp16"}.get(manifest["dtype"], "no")
         raise CheckpointError(

@@ -31,6 +31,7 @@ from ...config.load import dump_yaml
 from ...config.train import TrainConfig
 from ...distributed import broadcast_object, is_main, log, rank, world_size
 from ...errors import TrainingError
+from ...files import appears
 from ...manifest import fault_of, write_manifest
 from ...models.weights import CONFIG_NAME, WEIGHTS_NAME, network_config_text
 from ...run_folder import NETWORK, RUN_CONFIG, checkpoint_folder
@@ -38,15 +39,12 @@ from ...tensor_file import FileRecord, sync_folder, write_tensors, write_text
 from ..account import EVENTS
 from ..ema import EMA
 from ..journal import append
-from ..precision import training_dtype
+from ..precision import dtype_name
 from .ranges import STATE, file_of
 from .reports import Reports
 from .retention import partial_of, prune, publish, sweep
 from .snapshot import Snapshot, bytes_needed
 from .state import counters
-
-SEEN = 30.0
-"""Seconds in which a file that one rank has written must be seen by rank 0: shared disks lag."""
 
 CLOSING = 30.0
 """Seconds that a rank which fails leaves to a checkpoint that is being written: the other ranks may be gone."""
@@ -81,8 +79,8 @@ class Saver:
         self._run = Path(config.output_dir)
         self._snapshot = Snapshot(keep=config.save_async)
         self._thread: threading.Thread | None = None
-        self._saved: Saved | None = None  # on rank 0
-        self._writing = 0
+        self._saved: Saved | None = None
+        """On rank 0, what became of the checkpoint begun last, as far as its thread has come."""
         self.stall, self.failures = 0.0, 0
 
     def save(self, step: int) -> None:
@@ -100,8 +98,7 @@ class Saver:
             self._count(Saved(step, refusal))
             return
         self._snapshot.take(self._engine, self._ema, elastic=self._elastic)
-        about, self._saved = self._about(step, nonce), None
-        self._writing = step
+        about, self._saved = self._about(step, nonce), Saved(step, "the thread that wrote it has failed")
         self._thread = threading.Thread(target=self._write, args=(step, nonce, about), daemon=True, name="checkpoint")
         self._thread.start()
         if not self._config.save_async:
@@ -119,7 +116,7 @@ class Saver:
         if self._thread:
             self._thread.join()
             self._thread = None
-            saved = broadcast_object(self._saved or Saved(self._writing, "the thread that wrote it has failed"))
+            saved = broadcast_object(self._saved)
             if saved.failure:  # where the folder is not shared, each rank has its own
                 shutil.rmtree(partial_of(checkpoint_folder(self._run, saved.step)), ignore_errors=True)
             self._count(saved)
@@ -175,7 +172,7 @@ class Saver:
             "nonce": nonce,
             "world_size": world_size(),
             "zero_stage": engine.zero_optimization_stage(),
-            "dtype": str(training_dtype(config)).removeprefix("torch."),
+            "dtype": dtype_name(config),
             "global_batch": engine.train_batch_size(),
             "optimizer": config.optimizer,
             **counters(engine),
@@ -200,7 +197,10 @@ class Saver:
     def _write_files(self, partial: Path, nonce: str) -> dict[str, FileRecord]:
         """Write the files of this rank into a checkpoint's hidden folder, and return their records by path in it."""
         snapshot, files = self._snapshot, {}
-        _wait_for(partial / STATE)
+        if not appears(partial / STATE):
+            raise FileNotFoundError(
+                f"{partial / STATE} is not seen: output_dir must lie on a disk that all nodes share"
+            )
         name = file_of(rank(), world_size())
         files[name] = write_tensors(partial / name, snapshot.own, snapshot.header | {"nonce": nonce})
         sync_folder(partial / STATE)
@@ -259,19 +259,6 @@ class Saver:
             )
 
 
-def _wait_for(folder: Path) -> None:
-    """Wait until this rank sees a folder that rank 0 has made.
-
-    Raises:
-        FileNotFoundError: it does not.
-    """
-    deadline = time.monotonic() + SEEN
-    while not folder.is_dir():
-        if time.monotonic() > deadline:
-            raise FileNotFoundError(f"{folder} is not seen: output_dir must lie on a disk that all nodes share")
-        time.sleep(0.1)
-
-
 def _first_failure(reports: list[dict[str, Any]], partial: Path) -> str | None:
     """Return why a checkpoint cannot be published, by the reports of all ranks; None if rank 0 sees all files."""
     for number, report in enumerate(reports):
@@ -279,22 +266,12 @@ def _first_failure(reports: list[dict[str, Any]], partial: Path) -> str | None:
         if failure := report.get("failure"):
             return f"{who}: {failure}"
         for name, record in report["files"].items():
-            if not _sees(partial / name, record["bytes"]):
+            if not appears(partial / name, record["bytes"]):
                 return (
                     f"{who} wrote {name}, and rank 0 on {socket.gethostname()} does not see it in {partial}: "
                     "output_dir must lie on a disk that all nodes share"
                 )
     return None
-
-
-def _sees(path: Path, size: int) -> bool:
-    """Return whether a file of a size is seen here, at once or after the disk's lag."""
-    deadline = time.monotonic() + SEEN
-    while not (path.is_file() and path.stat().st_size == size):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def _reason(error: Exception, partial: Path) -> str:
