@@ -10,7 +10,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,8 +23,10 @@ from .tensor_file import FileRecord, write_text
 FORMAT = 2
 """The layout of checkpoints. 1 was DeepSpeed's own files, and had no hashes."""
 SEAL = "seal"
-CONVERT = "lavie checkpoint convert"
-"""The command that gives a checkpoint of the layout before this one."""
+
+
+class OldLayoutError(CheckpointError):
+    """A checkpoint has the layout that had no hashes; nothing need be wrong with it."""
 
 
 def write_manifest(folder: Path, values: dict[str, Any], files: dict[str, FileRecord]) -> None:
@@ -47,11 +48,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a checkpoint of this layout.
 
     Raises:
-        CheckpointError: it is missing or damaged, belongs to another step, or the layout is another one.
+        OldLayoutError: the layout is the one before.
+        CheckpointError: it is missing or damaged, belongs to another step, or the layout is a later one.
     """
     path, manifest = folder / MANIFEST, read_values(folder)
     if is_old(manifest):
-        raise CheckpointError(f"{folder}: its layout is of an earlier version: {CONVERT} {folder}")
+        raise OldLayoutError(f"{folder}: its layout is of an earlier version: lavie checkpoint convert {folder}")
     seal = manifest.pop(SEAL, None)
     if seal != _seal(manifest):
         raise CheckpointError(f"{path}: damaged: it is not what its own hash says")
@@ -139,15 +141,13 @@ def require_whole_network(folder: Path) -> None:
     Raises:
         CheckpointError: a file is damaged.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
+    if not (folder / MANIFEST).is_file():
         return
-    with suppress(ValueError):
-        manifest = parse_json(path.read_bytes())
-        if isinstance(manifest, dict) and is_old(manifest):
-            log.warning(f"{folder}: its layout has no hashes, by which damaged weights would be found")
-            return
-    manifest = read_manifest(folder)
+    try:
+        manifest = read_manifest(folder)
+    except OldLayoutError:
+        log.warning(f"{folder}: its layout has no hashes, by which damaged weights would be found")
+        return
     names = [name for name in manifest["files"] if name.startswith(f"{NETWORK}/") or name == RUN_CONFIG]
     if fault := damage(folder, manifest, names):
         raise CheckpointError(f"{fault}: take another checkpoint")

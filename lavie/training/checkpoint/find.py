@@ -14,7 +14,7 @@ from ...config.load import load_config
 from ...config.train import TrainConfig
 from ...distributed import broadcast_object, gather_objects, is_main, log, rank, world_size
 from ...errors import CheckpointError
-from ...manifest import CONVERT, damage, fault_of, read_manifest
+from ...manifest import OldLayoutError, damage, fault_of, read_manifest
 from ...run_folder import RUN_CONFIG, checkpoint_candidates, is_checkpoint
 from .compare import require_same_config, require_same_engine, same_global_batch
 from .retention import adopt
@@ -55,11 +55,11 @@ def find(config: TrainConfig, zero_stage: int) -> Resume | None:
     faults: list[str] = []
     for folder in candidates:
         manifest = broadcast_object(_manifest(folder) if is_main() else None)
+        if isinstance(manifest, OldLayoutError):  # it is newer than what follows, and nothing is wrong with it
+            raise manifest
         fault = manifest if isinstance(manifest, str) else _first_damage(folder, manifest, config)
         if fault is None:
             break
-        if CONVERT in fault:  # it is newer than what follows, and nothing is wrong with it
-            raise CheckpointError(fault)
         faults.append(fault)
     else:
         raise CheckpointError(
@@ -96,10 +96,12 @@ def _candidates(config: TrainConfig) -> list[Path] | CheckpointError:
     return found
 
 
-def _manifest(folder: Path) -> dict[str, Any] | str:
+def _manifest(folder: Path) -> dict[str, Any] | str | OldLayoutError:
     """Return a checkpoint's manifest, where its files have their sizes, or what is wrong."""
     try:
         manifest = read_manifest(folder)
+    except OldLayoutError as error:
+        return error
     except CheckpointError as error:
         return str(error)
     return damage(folder, manifest, hashes=False) or manifest

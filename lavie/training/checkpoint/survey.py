@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import CheckpointError
-from ...manifest import damage, is_old, read_manifest, read_values
+from ...manifest import OldLayoutError, damage, read_manifest, read_values
 from ...run_folder import MANIFEST, checkpoint_candidates, is_checkpoint
 from .convert import kept_at
 from .retention import hidden
@@ -73,7 +73,8 @@ def written(folder: Path) -> float | None:
 def _look(folder: Path) -> Seen:
     """Read the manifest of a folder."""
     try:
-        values = read_values(folder)
-        return Seen(folder, values, True, None) if is_old(values) else Seen(folder, read_manifest(folder), False, None)
+        return Seen(folder, read_manifest(folder), False, None)
+    except OldLayoutError:
+        return Seen(folder, read_values(folder), True, None)
     except CheckpointError as error:
         return Seen(folder, {}, False, str(error))
