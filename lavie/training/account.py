@@ -11,9 +11,11 @@ tells at every end of the run, and in the record of every step as `ettr`:
 import re
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .faults import LEFT_OUT, OVERFLOW
 from .journal import DROPPED, append, read_records
 from .progress import duration
 
@@ -29,14 +31,19 @@ class Account:
         productive: seconds of steps that count, so far.
     """
 
-    def __init__(self, output_dir: str | Path, start: int, metrics: Path) -> None:
-        """Open the account of a run that goes on after `start` steps, before metrics.jsonl is cut back to them."""
+    def __init__(self, output_dir: str | Path, start: int, records: Sequence[dict[str, Any]]) -> None:
+        """Open the account of a run that goes on after `start` steps.
+
+        Args:
+            output_dir: the run's folder.
+            start: how many of its steps are done.
+            records: those of metrics.jsonl, with the steps after `start`, which are done again.
+        """
         self._run = Path(output_dir)
         self._events = self._run / EVENTS
         if not start:
             self._events.unlink(missing_ok=True)
-        records = read_records(metrics) if metrics.exists() else []
-        lost = [record for record in records if "loss" in record and record["step"] > start and start]
+        lost = [record for record in records if "loss" in record and record["step"] > start]
         event = {"event": "start", "step": start, "lost_steps": len(lost), "lost_s": _seconds(lost)}
         append(self._events, event | {"time": time.time()})
         starts = [event["time"] for event in read_records(self._events) if "time" in event]
@@ -79,7 +86,7 @@ class Account:
 
 def _productive(records: list[dict[str, Any]]) -> float:
     """Return the seconds of the records of steps that moved the weights, without the wait for data."""
-    counted = [record for record in records if record.get("loss") is not None and record.get("grad_norm") is not None]
+    counted = [r for r in records if "loss" in r and r.get("fault") not in (*LEFT_OUT, OVERFLOW)]
     return sum(record["seconds"] - record["data_wait_s"] for record in counted)
 
 

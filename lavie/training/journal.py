@@ -34,14 +34,17 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return [record for _, record in lines if record is not None]
 
 
-def cut_back(path: Path, step: int) -> None:
+def cut_back(path: Path, step: int) -> list[dict[str, Any]]:
     """Leave in a file what a run that goes on after `step` does not write again; nothing at step 0.
 
     Lines of later steps go, and damaged ones. Where there are some, the file as it was is kept beside it, unless that
     has been done before.
+
+    Returns:
+        The objects of the file as it was, those that went among them; none at step 0.
     """
     if not path.exists():
-        return
+        return []
     lines = list(_lines(path)) if step else []
     kept = [line.removesuffix(b"\n") + b"\n" for line, record in lines if record and record["step"] <= step]
     damaged = sum(record is None for _, record in lines)
@@ -54,6 +57,7 @@ def cut_back(path: Path, step: int) -> None:
         log.warning(f"{path}: {_count(damaged)} taken out; {copy.name} is the file as it was when that was first done")
     with replacing(path) as partial:  # a job that ends here keeps its records
         partial.write_bytes(b"".join(kept))
+    return [record for _, record in lines if record is not None]
 
 
 def append(path: Path, record: dict[str, Any]) -> None:

@@ -32,8 +32,8 @@ class Metrics:
     def __init__(self, config: TrainConfig, start_step: int) -> None:
         """Open the files of `config`, without the lines of steps after `start_step`, and begin the display there."""
         self.path = Path(config.output_dir) / METRICS
-        self._account = Account(config.output_dir, start_step, self.path)
-        for path in (self.path, *self.path.parent.glob(DROPPED.format("*"))):
+        self._account = Account(config.output_dir, start_step, cut_back(self.path, start_step))
+        for path in self.path.parent.glob(DROPPED.format("*")):
             cut_back(path, start_step)
         self._file, self._full = self.path.open("a"), False
         self._writers = open_writers(config, start_step)

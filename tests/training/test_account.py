@@ -7,7 +7,8 @@ import pytest
 
 from lavie.training import account
 from lavie.training.account import EVENTS, Account
-from lavie.training.journal import append
+from lavie.training.faults import SKIPPED_SPIKE
+from lavie.training.journal import append, read_records
 from lavie.training.metrics import Metrics
 from tests.training.runs import make_config
 
@@ -28,7 +29,7 @@ def clock(monkeypatch):
 
 def test_what_is_done_again_or_left_out_trained_nothing(tmp_path, clock):
     metrics = tmp_path / "metrics.jsonl"
-    first = Account(tmp_path, 0, metrics)
+    first = Account(tmp_path, 0, [])
     for step in range(1, 6):
         clock[0] += 2
         append(metrics, record(step))
@@ -38,9 +39,9 @@ def test_what_is_done_again_or_left_out_trained_nothing(tmp_path, clock):
     # Cut off after step 5, and resumed from step 3 ten seconds later; step 5 is then left out.
     clock[0] += 10
     append(tmp_path / EVENTS, {"event": "save", "step": 3, "stall_s": 0})
-    again = Account(tmp_path, 3, metrics)
+    again = Account(tmp_path, 3, read_records(metrics))
     metrics.write_text("".join(json.dumps(record(step)) + "\n" for step in (1, 2, 3)))
-    for step, changes in ((4, {}), (5, {"loss": None, "grad_norm": None, "skipped": 1})):
+    for step, changes in ((4, {}), (5, {"fault": SKIPPED_SPIKE, "skipped": 1})):
         clock[0] += 2
         append(metrics, record(step, **changes))
         share = again.step(record(step, **changes))
@@ -58,9 +59,9 @@ def test_what_is_done_again_or_left_out_trained_nothing(tmp_path, clock):
 
 
 def test_a_run_from_step_0_opens_a_new_account(tmp_path, clock):
-    Account(tmp_path, 0, tmp_path / "metrics.jsonl")
+    Account(tmp_path, 0, [])
     clock[0] += 100
-    assert Account(tmp_path, 0, tmp_path / "metrics.jsonl").began == 1100
+    assert Account(tmp_path, 0, []).began == 1100
 
 
 class FullDisk:
