@@ -1,6 +1,5 @@
 """One step of a run once more, sample by sample, to find the one that spoils it. Nothing of the run is changed."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from contextlib import closing
@@ -10,16 +9,16 @@ from typing import NamedTuple
 
 import torch
 
-from ..config.load import load_config
 from ..config.train import TrainConfig
 from ..data.feed.batches import Batch
 from ..data.feed.loader import build_loader
 from ..data.feed.share import Share
 from ..distributed import barrier, gather_objects, is_main, rank, world_size
 from ..errors import ConfigError
+from ..manifest import read_manifest
 from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
-from ..run_folder import MANIFEST, RUN_CONFIG, checkpoints, step_of
+from ..run_folder import checkpoints, step_of
 from .blame import excluding, spoilt_keys
 from .gradient import norm_of
 from .objective import Objective
@@ -77,9 +76,9 @@ def replay(config: TrainConfig, deepspeed_json: str | Path, step: int) -> str:
     try:
         with Trainer(config.model_copy(update=quiet), deepspeed_json) as trainer:
             if checkpoint:
-                _require_same_samples(checkpoint, config)
+                _require_same_samples(checkpoint, trainer.config)
             trainer.batches.close()
-            rows = gather_objects(_rows(trainer, config, step))
+            rows = gather_objects(_rows(trainer, step))
             barrier()
     finally:
         if is_main():
@@ -90,9 +89,8 @@ def replay(config: TrainConfig, deepspeed_json: str | Path, step: int) -> str:
 
 def _require_same_samples(checkpoint: Path, config: TrainConfig) -> None:
     """Raise ConfigError if the run that saved a checkpoint had more or fewer rows in a step than this one has."""
-    saved = load_config(checkpoint / RUN_CONFIG)
-    ranks = json.loads((checkpoint / MANIFEST).read_text()).get("world_size", world_size())
-    was = saved.train_batch_size * saved.gradient_accumulation_steps * ranks
+    manifest = read_manifest(checkpoint)
+    ranks, was = manifest["world_size"], manifest["global_batch"]
     now = config.train_batch_size * config.gradient_accumulation_steps * world_size()
     if was != now:
         raise ConfigError(
@@ -101,8 +99,9 @@ def _require_same_samples(checkpoint: Path, config: TrainConfig) -> None:
         )
 
 
-def _rows(trainer: Trainer, config: TrainConfig, step: int) -> list[Row]:
+def _rows(trainer: Trainer, step: int) -> list[Row]:
     """Return the rows that this rank has in a step, each computed alone. Collective."""
+    config = trainer.config
     # A whole network on every rank: its gradient is that of the row alone, in every ZeRO stage.
     network = averaged_network(trainer.engine.module, None, config, trainer.device).train()
     set_trainable(network.requires_grad_(True), config.trainable)
