@@ -1,6 +1,5 @@
 """The training run: `Trainer.fit` is the order of events, and the modules beside this one say how each is done."""
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -35,7 +34,7 @@ from .deepspeed import BLOCKS, build_engine, init_distributed, offloads, resolve
 from .dry_run import plan_of
 from .ema import EMA
 from .faults import LEFT_OUT
-from .journal import DROPPED
+from .journal import DROPPED, append
 from .machine import require_device, require_packages
 from .metrics import Metrics
 from .objective import Objective, build_objective
@@ -283,9 +282,8 @@ class Trainer:
         began = time.perf_counter()
         with self.watchdog.section("data"):
             batch = next(self.batches)
-        if batch["dropped"]:
-            with (Path(self.config.output_dir) / DROPPED.format(rank())).open("a") as file:
-                file.writelines(json.dumps({"step": step, **sample}) + "\n" for sample in batch["dropped"])
+        for sample in batch["dropped"]:
+            append(Path(self.config.output_dir) / DROPPED.format(rank()), {"step": step, **sample})
         return batch, time.perf_counter() - began
 
     def _validation_batches(self) -> list[Batch]:

@@ -39,9 +39,9 @@ def load(engine: Any, ema: EMA | None, resume: Resume) -> None:
         CheckpointError: it lacks something.
     """
     folder, manifest = resume.folder, resume.manifest
-    whole = engine.optimizer
-    if hasattr(whole, "checkpoint_event_prologue"):
-        whole.checkpoint_event_prologue()  # under stage 3, no parameter may be gathered meanwhile
+    optimizer = engine.optimizer
+    if hasattr(optimizer, "checkpoint_event_prologue"):
+        optimizer.checkpoint_event_prologue()  # under stage 3, no parameter may be gathered meanwhile
 
     # The float32 weights and the moments of what trains.
     steps, elastic = manifest["optimizer_steps"], manifest["optimizer"] == "adamw"
@@ -60,8 +60,8 @@ def load(engine: Any, ema: EMA | None, resume: Resume) -> None:
 
     # What does not train, and the averages, are in the network to sample from.
     _load_frozen(engine, folder)
-    if hasattr(whole, "checkpoint_event_epilogue"):
-        whole.checkpoint_event_epilogue()
+    if hasattr(optimizer, "checkpoint_event_epilogue"):
+        optimizer.checkpoint_event_epilogue()
     if ema:
         ema.load(folder / NETWORK / WEIGHTS_NAME)
     set_counters(engine, manifest["step"], manifest)
