@@ -1,6 +1,5 @@
 """A whole cascade of tiny random networks, as folders of finished runs."""
 
-import json
 from functools import cache
 
 import pytest
@@ -9,9 +8,12 @@ import yaml
 
 from lavie.config.load import dump_yaml, validate
 from lavie.config.train import TrainConfig
+from lavie.files import sha256_of
+from lavie.manifest import write_manifest
 from lavie.models.unet import VideoUNet
 from lavie.models.weights import save_network
 from lavie.run_folder import MANIFEST
+from lavie.tensor_file import FileRecord
 from lavie.testing import tiny_unet
 from tests.models.tokenizer import TOKENS, save_tokenizer
 
@@ -74,6 +76,17 @@ def stage_config(stage, **changes):
     return validate(TrainConfig, values | changes, stage)
 
 
+def seal(checkpoint):
+    """Write the manifest of a folder checkpoint-3, with the hashes of the files that lie there."""
+    (checkpoint / MANIFEST).unlink(missing_ok=True)
+    files = [path for path in checkpoint.rglob("*") if path.is_file()]
+    records = {
+        path.relative_to(checkpoint).as_posix(): FileRecord(bytes=path.stat().st_size, sha256=sha256_of(path))
+        for path in files
+    }
+    write_manifest(checkpoint, {"step": 3}, records)
+
+
 @pytest.fixture(scope="session")
 def cascade_folder(tmp_path_factory):
     """Provide a folder with base/, interpolation/ and vsr/, each the folder of a run with a checkpoint-3.
@@ -86,7 +99,7 @@ def cascade_folder(tmp_path_factory):
         folder = root / stage / "checkpoint-3"
         save_network(folder / "unet", config.model, random_network(config.model, seed).state_dict())
         (folder / "config.yaml").write_text(dump_yaml(config))
-        (folder / MANIFEST).write_text(json.dumps({"step": 3}))
+        seal(folder)
     return root
 
 

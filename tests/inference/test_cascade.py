@@ -19,6 +19,7 @@ from lavie.inference.generate import generate_cascade
 from lavie.inference.settings import CascadeSettings
 from lavie.inference.work import Work
 from lavie.run_folder import find_stage
+from tests.cascades import seal
 
 
 @pytest.fixture
@@ -172,6 +173,7 @@ def test_a_stage_of_new_weights_is_made_again_with_those_after_it(cascade_folder
     # The base stage is trained on: the same file name, other weights.
     [file] = find_stage(folder / "base").glob("unet/*.safetensors")
     save_file({name: value * 1.5 for name, value in load_file(file).items()}, file)
+    seal(file.parents[1])
     second = Cascade.from_pretrained(folder)
     calls = count(second)
     with pytest.raises(ConfigError, match="other weights of stage base, as 00000"):
@@ -184,6 +186,7 @@ def test_a_stage_of_new_weights_is_made_again_with_those_after_it(cascade_folder
     # Another interpolation network leaves the base stage's clips as they are.
     [file] = find_stage(folder / "interpolation").glob("unet/*.safetensors")
     save_file({name: value * 1.5 for name, value in load_file(file).items()}, file)
+    seal(file.parents[1])
     third = Cascade.from_pretrained(folder)
     calls = count(third)
     generate_cascade(third, ["red"], out, stop_after="interpolation", overwrite=True)

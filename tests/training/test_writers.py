@@ -121,10 +121,10 @@ def test_a_run_that_starts_anew_writes_its_step_0_once(tmp_path):
     assert [json.loads(line)["step"] for line in lines] == [0, 1]
 
 
-def test_an_empty_report_to_leaves_metrics_alone(tmp_path):
+def test_an_empty_report_to_leaves_metrics_and_events_alone(tmp_path):
     config = config_of(tmp_path)
     log_run(config, 0, range(1, 3), draw(tmp_path / "drawn"))
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["metrics.jsonl"]
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"metrics.jsonl", "events.jsonl"}
 
 
 @pytest.mark.parametrize(

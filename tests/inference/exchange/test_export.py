@@ -25,6 +25,7 @@ from lavie.models.unet import VideoUNet
 from lavie.models.weights import WEIGHTS_NAME, initialize, load_network, read_folder, save_network
 from lavie.run_folder import EXPORT, MANIFEST, newest_checkpoint
 from lavie.testing import tiny_unet
+from tests.cascades import seal
 from tests.inference.exchange.exports import STAGES
 
 
@@ -37,6 +38,7 @@ def change(cascade_folder, tmp_path):
         shutil.copytree(cascade_folder / stage / "checkpoint-3", folder)
         values = yaml.safe_load((folder / "config.yaml").read_text()) | changes
         (folder / "config.yaml").write_text(yaml.safe_dump(values))
+        seal(folder)
         return folder
 
     return copy
@@ -235,6 +237,7 @@ def test_a_released_file_holds_the_same_network(cascade_folder, exported, tmp_pa
 def test_released_code_cannot_build_everything(tmp_path, change):
     folder, config = change("base"), tiny_unet(in_channels=12, out_channels=12, rotary_dim=16)
     save_network(folder / "unet", config, VideoUNet(config).state_dict())
+    seal(folder)
     with pytest.raises(CheckpointError, match=r"model.rotary_dim is 16, the released base network has 32"):
         export_released(folder, tmp_path / "base.pt")
     assert not (tmp_path / "base.pt").exists()
@@ -279,6 +282,7 @@ def test_a_failing_export_leaves_what_was_there(cascade_folder, change, tmp_path
     weights = read_folder(folder / "unet")
     del weights["conv_out.bias"]
     save_network(folder / "unet", load_config(folder / "config.yaml").model, weights)
+    seal(folder)
     before = names(tmp_path)
     with pytest.raises(CheckpointError, match=r"1 missing: conv_out.bias"):
         export_stage(folder, tmp_path / "out", overwrite=True)
