@@ -44,6 +44,7 @@ def own_signals():
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
     yield
+    signal.set_wakeup_fd(-1)  # else the thread that `main` has left would end this process at the next test's SIGTERM
     for number, handler in handlers.items():
         signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

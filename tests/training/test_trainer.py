@@ -60,9 +60,9 @@ def test_gradient_accumulation_equals_one_large_batch(reference, rendered, tmp_p
 
 @pytest.mark.long
 def test_kernels_follow_plain_pytorch(rendered, tmp_path):
-    """The smoke stage, smaller still: 30 steps with the Triton kernels, interpreted where there is no GPU."""
+    """The smoke stage, smaller still: 10 steps with the Triton kernels, interpreted where there is no GPU."""
     pytest.importorskip("triton")
-    tiny = ["data.height=8", "data.width=8", "data.num_frames=2", "train_batch_size=1", "max_train_steps=30"]
+    tiny = ["data.height=8", "data.width=8", "data.num_frames=2", "train_batch_size=1", "max_train_steps=10"]
     tiny += ["model.block_out_channels=[32]", "model.cross_attention=[false]", "model.num_attention_heads=1"]
     tiny += [
         "model.norm_num_groups=1",
