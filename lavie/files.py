@@ -5,16 +5,16 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import ConfigError
 
 LONGEST_NAME = 255
 """Bytes of a file's name, on the usual file systems."""
-LAG = 30.0
-"""Seconds after which a node must see what another has written: file servers keep what they know of a folder for a
-while."""
+LAG = 90.0
+"""Seconds after which a node must see what another has written: clients of NFS keep what they know of a file or a
+folder for up to 60 (acregmax, acdirmax)."""
 
 
 @contextmanager
@@ -46,11 +46,22 @@ def appears(path: Path, size: int | None = None) -> bool:
         size: the bytes that the file must have; default: any.
     """
     deadline = time.monotonic() + LAG
-    while not path.exists() or (size is not None and path.stat().st_size != size):
+    while not _is_there(path, size):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)
+        with suppress(OSError):  # a client of NFS asks its server anew about a folder that is opened
+            os.close(os.open(path.parent, os.O_RDONLY))
     return True
+
+
+def _is_there(path: Path, size: int | None) -> bool:
+    """Return whether there is a file or folder, of this many bytes if `size` is not None."""
+    try:
+        found = path.stat().st_size
+    except OSError:
+        return False
+    return size in (None, found)
 
 
 def write_if_new(path: Path, text: str) -> None:

@@ -18,10 +18,14 @@ from torch import Tensor
 PIECE = 2**24
 """Bytes that are written and hashed at a time."""
 DTYPES = {
+    torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
+    torch.bool: "BOOL",
     torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
     torch.int32: "I32",
     torch.int64: "I64",
 }

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lavie.files import sha256_of
-from lavie.tensor_file import size_of, write_tensors, write_text
+from lavie.tensor_file import DTYPES, size_of, write_tensors, write_text
 
 TENSORS = {
     "a": torch.arange(6, dtype=torch.float32).view(2, 3),
@@ -17,6 +17,7 @@ TENSORS = {
     "empty": torch.empty(0),
     "scalar": torch.tensor(3, dtype=torch.int64),
     "turned": torch.arange(6, dtype=torch.float32).view(2, 3).t(),
+    **{f"of {dtype}": torch.arange(3).to(dtype) for dtype in DTYPES},
 }
 
 

@@ -49,7 +49,7 @@ def _local(path: str) -> str:
     if "\0" in path:
         raise ValueError("wanted a path, and this text has a NUL character")
     if not path.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in path):
-        raise ValueError(f"its bytes are no UTF-8, in which configs are kept: rename {ascii(path)}, or link to it")
+        raise ValueError(f"its bytes are no UTF-8, in which configs are kept: rename {path!a}, or link to it")
     return path
 
 
