@@ -19,7 +19,8 @@ from ..distributed import broadcast_object, gather_objects, is_main, log
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..files import replacing
 from ..json_text import parse_json
-from ..run_folder import checkpoints, step_of
+from ..run_folder import MANIFEST, checkpoint_candidates, step_of
+from .checkpoint.retention import hidden, step_of_hidden
 from .shared_folder import require_shared
 from .signals import lives
 
@@ -137,8 +138,14 @@ class _Owner(NamedTuple):
 
 
 def _later(config: TrainConfig, start: int) -> list[Path]:
-    """Return the checkpoints in output_dir of steps after `start`, oldest step first."""
-    return [p for p in checkpoints(config.output_dir) if step_of(p) > start]
+    """Return the checkpoints in output_dir of steps after `start`, oldest step first, damaged and hidden ones too.
+
+    A hidden one that is complete gets its name back at the first save.
+    """
+    run = Path(config.output_dir)
+    steps = {folder: step_of(folder) for folder in checkpoint_candidates(run)}
+    steps |= {folder: step_of_hidden(folder) for folder in hidden(run) if (folder / MANIFEST).is_file()}
+    return sorted((folder for folder, step in steps.items() if step > start), key=lambda folder: steps[folder])
 
 
 def require_progress(output_dir: str | Path, step: int) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lavie.errors import ConfigError, TrainingError
+from lavie.errors import CheckpointError, ConfigError, TrainingError
+from lavie.run_folder import MANIFEST
 from lavie.testing import run_distributed
-from lavie.training.output_dir import LOCK, RECORD, TRIES, claim, require_progress
+from lavie.training.output_dir import LOCK, RECORD, TRIES, claim, require_own, require_progress
 from tests.training.runs import deepspeed_json, make_config, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,3 +140,26 @@ def test_starts_by_hand_are_not_counted(tmp_path, start, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID")
     require_progress(tmp_path / "new", 0)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_new_run_is_refused_beside_checkpoints_of_another_hidden_and_damaged_ones_too(tmp_path, caplog):
+    new = make_config(tmp_path, tmp_path / "run")
+    resumed = new.model_copy(update={"resume_from_checkpoint": "auto"})
+    for name, files, told in (
+        (".checkpoint-4.partial", (), None),  # torn: the next save deletes it
+        (".checkpoint-5.partial", (MANIFEST,), r"holds \.checkpoint-5\.partial of a run before"),
+        ("checkpoint-7", (), "holds checkpoint-7 of a run before"),
+    ):
+        folder = tmp_path / "run" / name
+        folder.mkdir(parents=True)
+        for file in files:
+            (folder / file).touch()
+        if told:
+            with pytest.raises(CheckpointError, match=told):
+                require_own(new, 0)
+        else:
+            require_own(new, 0)
+    require_own(new, 7)
+    assert not caplog.messages
+    require_own(resumed, 6)
+    assert "checkpoint-7 is later than step 6" in caplog.text

@@ -54,7 +54,7 @@ def adopt(run: Path, damage_of: Callable[[Path], str | None]) -> list[Path]:
     """
     adopted = []
     for path in sorted(hidden(run), key=lambda path: path.suffix, reverse=True):  # what replaces before what was
-        final = checkpoint_folder(run, _step(path))
+        final = checkpoint_folder(run, step_of_hidden(path))
         if damage_of(path) is not None or (final.exists() and damage_of(final) is None):
             continue
         if final.exists():
@@ -105,9 +105,9 @@ def hidden(run: Path) -> list[Path]:
     return [path for path in run.glob(".checkpoint-*") if HIDDEN.fullmatch(path.name) and path.is_dir()]
 
 
-def _step(hidden: Path) -> int:
-    """Return the step of a hidden folder."""
-    match = HIDDEN.fullmatch(hidden.name)
+def step_of_hidden(folder: Path) -> int:
+    """Return the step of one of the folders that `hidden` returns."""
+    match = HIDDEN.fullmatch(folder.name)
     assert match
     return int(match[1])
 
