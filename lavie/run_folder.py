@@ -33,13 +33,28 @@ WANDB_ID = "wandb-id.txt"
 NETWORK = "unet"
 MANIFEST = "checkpoint.json"
 """The file that makes a checkpoint folder a finished one."""
+NAME = re.compile(r"checkpoint-(0|[1-9]\d*)")
+"""The names of checkpoint folders: one for each step."""
 EXPORT = "export.json"
 """The file that every folder of `lavie export` or `lavie import` holds."""
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether a file is seen at a path; not where a folder of it cannot be read."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def checkpoint_folder(run: str | Path, step: int) -> Path:
     """Return the path RUN/checkpoint-STEP, whether or not there is such a folder."""
     return Path(run) / f"checkpoint-{step}"
+
+
+def samples_folder(run: str | Path, step: int) -> Path:
+    """Return the path of what validation draws after a step."""
+    return Path(run) / SAMPLES / f"step-{step:06d}"
 
 
 def step_of(checkpoint: Path) -> int:
@@ -49,20 +64,23 @@ def step_of(checkpoint: Path) -> int:
 
 def checkpoints(run: str | Path) -> list[Path]:
     """Return the finished checkpoint folders of a run, oldest step first."""
-    return [path for path in checkpoint_candidates(run) if (path / MANIFEST).is_file()]
+    return [path for path in checkpoint_candidates(run) if _is_file(path / MANIFEST)]
 
 
 def checkpoint_candidates(run: str | Path) -> list[Path]:
-    """Return the folders of a run that are named as checkpoints, finished or damaged, oldest step first."""
-    named = [path for path in Path(run).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    return sorted((path for path in named if path.is_dir()), key=step_of)
+    """Return the folders of a run that are named as checkpoints, finished or damaged, oldest step first.
+
+    A link that leads nowhere is one too: the disk that it leads to may be away.
+    """
+    named = [path for path in Path(run).glob("checkpoint-*") if NAME.fullmatch(path.name)]
+    return sorted((path for path in named if path.is_symlink() or path.is_dir()), key=step_of)
 
 
 def is_checkpoint(path: str | Path) -> bool:
     """Return whether `path` is a checkpoint's folder, finished or damaged: by its name, or by the manifest in it."""
     path = Path(path)
-    named = re.fullmatch(r"checkpoint-\d+", path.name) is not None and path.is_dir()
-    return named or (path / MANIFEST).is_file()
+    named = NAME.fullmatch(path.name) is not None and path.is_dir()
+    return named or _is_file(path / MANIFEST)
 
 
 def newest_checkpoint(path: str | Path) -> Path:

@@ -9,7 +9,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from ..console import TIME, make_console
-from ..errors import CheckpointError
+from ..errors import LavieError
 from .progress import tell
 from .runs import Overwrite
 
@@ -56,12 +56,12 @@ def list_command(place: Place) -> None:
     from ..training.checkpoint.survey import size_on_disk, survey, written
 
     table = Table(box=SIMPLE, pad_edge=False)
-    table.add_column("checkpoint", no_wrap=True)
-    table.add_column("written", no_wrap=True)
+    table.add_column("checkpoint", overflow="fold")
+    table.add_column("written")
     for name in ("size", "ranks", "ZeRO"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("dtype", no_wrap=True)
-    table.add_column("state")
+    table.add_column("state", min_width=20, overflow="fold")
     for seen in survey(place):
         time = written(seen.folder)
         facts = [str(seen.manifest.get(name, "-")) for name in ("world_size", "zero_stage", "dtype")]
@@ -102,12 +102,12 @@ def convert(place: Place, overwrite: Overwrite = False) -> None:
         typer.echo(f"converting {folder}")
         try:
             kept = convert_one(folder, overwrite=overwrite)
-        except CheckpointError as error:
+        except (LavieError, OSError) as error:
             failed.append(str(error))
             continue
         typer.echo(f"converted {folder}. The old one is kept: delete {kept} when a run has gone on from the new one")
     for failure in failed:
-        typer.echo(f"CheckpointError: {failure}", err=True)
+        typer.echo(f"Error: {failure}", err=True)
     if failed:
         raise typer.Exit(1)
     if not old:

@@ -12,9 +12,11 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..distributed import log
 from .faults import LEFT_OUT, OVERFLOW
 from .journal import DROPPED, append, read_records
 from .progress import duration
@@ -42,28 +44,45 @@ class Account:
         self._run = Path(output_dir)
         self._events = self._run / EVENTS
         if not start:
-            self._events.unlink(missing_ok=True)
-        lost = [record for record in records if "loss" in record and record["step"] > start]
+            with suppress(OSError):  # something else of this name
+                self._events.unlink(missing_ok=True)
+        lost = [record for record in _of_steps(records) if record["step"] > start]
         event = {"event": "start", "step": start, "lost_steps": len(lost), "lost_s": _seconds(lost)}
         append(self._events, event | {"time": time.time()})
-        starts = [event["time"] for event in read_records(self._events) if "time" in event]
+        starts = [event["time"] for event in self._read() if _are_numbers(event, "time")]
         self.began = min(starts, default=time.time())  # a full disk may have taken no line
         self.productive = _productive([record for record in records if record["step"] <= start])
 
     def step(self, record: dict[str, Any]) -> float:
         """Count the record of a step, and return the productive share of the run's time so far, 0 .. 1."""
         self.productive += _productive([record])
-        return round(self.productive / max(time.time() - self.began, 1e-9), 4)
+        return round(self.productive / self._wall(), 4)
+
+    def _wall(self) -> float:
+        """Return the seconds since the first start, by a clock that may have been set back: what was productive, at
+        least."""
+        return max(time.time() - self.began, self.productive, 1e-9)
+
+    def _read(self) -> list[dict[str, Any]]:
+        """Return the events; none where they cannot be read."""
+        try:
+            return read_records(self._events)
+        except OSError as error:
+            log.warning(f"{self._events} cannot be read: {error.strerror}")
+            return []
 
     def lines(self, metrics: Path) -> list[str]:
         """Return what is told at an end of the run."""
-        events, steps = read_records(self._events), [r for r in read_records(metrics) if "loss" in r]
-        starts = [event for event in events if event["event"] == "start"]
-        saves = [event for event in events if event["event"] == "save"]
-        dropped = {event["step"] for event in events if event["event"] == "dropped"}
-        saved = {event["step"] for event in saves} - dropped
+        events, steps = self._read(), _of_steps(read_records(metrics))
+        starts = [e for e in events if e.get("event") == "start" and _are_numbers(e, "lost_steps", "lost_s")]
+        saves = [e for e in events if e.get("event") == "save" and _are_numbers(e, "stall_s")]
+        dropped = [e for e in events if e.get("event") == "dropped"]
+
+        # A step that was dropped may have been saved later.
+        last = {e["step"]: e["event"] for e in events if e.get("event") in ("save", "dropped")}
+        saved = [step for step, event in last.items() if event == "save"]
         lost, lost_s = sum(event["lost_steps"] for event in starts), sum(event["lost_s"] for event in starts)
-        wall, skipped = max(time.time() - self.began, 1e-9), steps[-1]["skipped"] if steps else 0
+        wall, skipped = self._wall(), steps[-1].get("skipped", 0) if steps else 0
         waited, stall = sum(record["data_wait_s"] for record in steps), sum(event["stall_s"] for event in saves)
         told = [
             f"{self.productive / wall:.1%} of {duration(wall)} trained the run (ETTR); waiting for data took "
@@ -78,16 +97,36 @@ class Account:
         return told
 
     def _causes(self) -> Counter[str]:
-        """Return how many samples were replaced for each reason, without what the reason says of the one sample."""
+        """Return how many samples were replaced for each reason, without what the reason says of the one sample.
+
+        A reason may begin with the place of the sample: "train/00000.tar: cannot be decoded (...)".
+        """
         files = sorted(self._run.glob(DROPPED.format("*")))
         reasons = [record.get("reason", "unknown") for path in files for record in read_records(path)]
-        return Counter(re.split(r"[:.(]", str(reason))[0].strip() for reason in reasons)
+        return Counter(_cause(str(reason)) for reason in reasons)
 
 
 def _productive(records: list[dict[str, Any]]) -> float:
     """Return the seconds of the records of steps that moved the weights, without the wait for data."""
-    counted = [r for r in records if "loss" in r and r.get("fault") not in (*LEFT_OUT, OVERFLOW)]
+    counted = [r for r in _of_steps(records) if r.get("fault") not in (*LEFT_OUT, OVERFLOW)]
     return sum(record["seconds"] - record["data_wait_s"] for record in counted)
+
+
+def _cause(reason: str) -> str:
+    """Return the first part of a reason that is no path, without what it says of the one sample."""
+    parts = reason.split(": ")
+    told = next((part for part in parts if "/" not in part), parts[-1])
+    return re.split(r"[.(]", told)[0].strip() or "unknown"
+
+
+def _of_steps(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records of training steps; those that somebody has made by hand may lack what a step is counted by."""
+    return [record for record in records if "loss" in record and _are_numbers(record, "seconds", "data_wait_s")]
+
+
+def _are_numbers(record: dict[str, Any], *names: str) -> bool:
+    """Return whether a record has numbers under all of these names."""
+    return all(isinstance(record.get(name), (int, float)) for name in names)
 
 
 def _seconds(records: list[dict[str, Any]]) -> float:

@@ -7,11 +7,13 @@ rows of the micro-batches whose loss is not finite are named, and else all rows 
 
 import json
 import math
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
+from ..config.data import DataConfig
 from ..distributed import gather_objects, rank
 from .faults import LOSS, SPIKES
 from .update import MicroBatch
@@ -111,9 +113,17 @@ def told(suspects: Sequence[Suspect]) -> str:
     return "; ".join(lines) + more
 
 
-def excluding(keys: Iterable[str]) -> str:
-    """Return the key of the config that leaves samples out, as it is typed."""
-    return f"data.exclude={json.dumps(list(keys), ensure_ascii=False)}"
+def excluding(keys: Iterable[str], data: DataConfig) -> str:
+    """Return what leaves samples out, as a shell takes it, with those that a run leaves out already.
+
+    Args:
+        keys: of the samples.
+        data: the run's.
+    """
+    if isinstance(data.exclude, str):
+        return f"lines {', '.join(keys)} in {data.exclude} (data.exclude)"
+    every = list(dict.fromkeys([*data.exclude, *keys]))
+    return shlex.quote(f"data.exclude={json.dumps(every, ensure_ascii=False)}")
 
 
 def shown(value: float) -> str:

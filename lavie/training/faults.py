@@ -99,8 +99,8 @@ class Faults:
         if "loss" not in record:
             return
         for name, window in self._windows.items():
-            if record[name] is not None:
-                window.append(record[name])
+            if isinstance(number := record.get(name), (int, float)):
+                window.append(number)
         fault = record.get("fault")
         self.spikes += fault in SPIKES
         if fault in LEFT_OUT:

@@ -2,16 +2,17 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..config.train import TrainConfig
 from ..distributed import log
-from ..run_folder import METRICS
+from ..run_folder import METRICS, PROMPTS, samples_folder
 from .account import Account
 from .journal import DROPPED, cut_back
 from .progress import Display
-from .writers import open_writers, samples_in
+from .writers import Writer, open_writers, samples_in
 
 VALIDATION_PARTS = {"video": "validation_loss_video", "images": "validation_loss_image"}
 """The keys of the validation loss's parts, by what the screen calls them."""
@@ -27,12 +28,16 @@ class Metrics:
 
     Attributes:
         path: metrics.jsonl.
+        looked: whether the validation and the measurement of the step from which the run goes on are complete. Those of
+            a step that is not in this file belong to another run.
     """
 
     def __init__(self, config: TrainConfig, start_step: int) -> None:
         """Open the files of `config`, without the lines of steps after `start_step`, and begin the display there."""
         self.path = Path(config.output_dir) / METRICS
-        self._account = Account(config.output_dir, start_step, cut_back(self.path, start_step))
+        records = cut_back(self.path, start_step)
+        self.looked = _looked(config, start_step, [record for record in records if record["step"] == start_step])
+        self._account = Account(config.output_dir, start_step, records)
         for path in self.path.parent.glob(DROPPED.format("*")):
             cut_back(path, start_step)
         self._file, self._full = self.path.open("a"), False
@@ -50,8 +55,7 @@ class Metrics:
             record = {**record, "ettr": self._account.step(record)}
         self._write(record)
         numbers = {k: v for k, v in record.items() if k != "step" and isinstance(v, (int, float))}
-        for writer in self._writers:
-            writer.scalars(record["step"], numbers)
+        self._hand(lambda writer: writer.scalars(record["step"], numbers))
         if "loss" in record:
             self._display.show(record)
         if measured := {key: value for key, value in record.items() if key.startswith(MEASURED)}:
@@ -76,8 +80,18 @@ class Metrics:
     def show_samples(self, step: int, folder: Path) -> None:
         """Hand the samples that were drawn after a step to the writers."""
         samples = samples_in(folder)
-        for writer in self._writers:
-            writer.samples(step, samples)
+        self._hand(lambda writer: writer.samples(step, samples))
+
+    def _hand(self, give: Callable[[Writer], None]) -> None:
+        """Hand something to every writer. One that fails is told no more: metrics.jsonl has it all."""
+        for writer in tuple(self._writers):
+            try:
+                give(writer)
+            except Exception as error:  # a full disk, or whatever a server and its package make of a lost connection
+                self._writers.remove(writer)
+                log.error(
+                    f"report_to: {type(writer).__name__} has failed, and is told no more until the next start: {error}"
+                )
 
     def close(self) -> None:
         """Flush everything, give the screen back, and tell what became of the run's time."""
@@ -90,5 +104,16 @@ class Metrics:
             log.error(f"{self.path} lacks its last records: {error.strerror}")
         for line in self._account.lines(self.path):
             log.info(line)
-        for writer in self._writers:  # last, as one that waits for a server may fail
-            writer.close()
+        self._hand(lambda writer: writer.close())  # last, as one that waits for a server may take long
+
+
+def _looked(config: TrainConfig, step: int, records: list[dict[str, Any]]) -> tuple[bool, bool]:
+    """Return whether a run's validation of a step and its measurement are complete, by the records of that step."""
+    if not any("loss" in record for record in records):
+        return True, True
+    index = samples_folder(config.output_dir, step) / PROMPTS
+    if config.data.validation:
+        validated = any("validation_loss" in record for record in records)
+    else:
+        validated = not config.validation_prompts or index.is_file()
+    return validated, any(name.startswith(MEASURED) for record in records for name in record)

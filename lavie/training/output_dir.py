@@ -91,7 +91,10 @@ def _lock(folder: Path) -> str | None:
 
     # The file says whose lock it is. An earlier start of this job, on a node that has died, is no other run: a file
     # server may keep its lock.
-    file = path.open("a+", encoding="utf-8", errors="replace")
+    try:
+        file = path.open("a+", encoding="utf-8", errors="replace")
+    except OSError as error:
+        return f"{path}, by which a run is alone, cannot be opened ({error.strerror}): move it, or change its rights"
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):

@@ -9,17 +9,20 @@ from typing import NamedTuple
 
 import torch
 
+from ..config.data import DataConfig
+from ..config.load import load_config
 from ..config.train import TrainConfig
 from ..data.feed.batches import Batch
 from ..data.feed.loader import build_loader
 from ..data.feed.share import Share
-from ..distributed import barrier, gather_objects, is_main, rank, world_size
-from ..errors import ConfigError
-from ..manifest import read_manifest
+from ..distributed import barrier, gather_objects, is_main, log, rank, world_size
+from ..errors import CheckpointError, ConfigError
+from ..manifest import damage, read_manifest
 from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
-from ..run_folder import checkpoints, step_of
+from ..run_folder import RUN_CONFIG, checkpoints, is_checkpoint
 from .blame import excluding, spoilt_keys
+from .checkpoint.compare import moved_data
 from .gradient import norm_of
 from .objective import Objective
 from .open_caches import open_caches
@@ -59,13 +62,14 @@ def replay(config: TrainConfig, deepspeed_json: str | Path, step: int) -> str:
     Raises:
         LavieError: as `Trainer` does; or there is no such step, or its samples were others.
     """
-    if step < 1:
-        raise ConfigError(f"--replay {step}: steps are counted from 1")
-    before = [folder for folder in checkpoints(config.output_dir) if step_of(folder) < step]
-    checkpoint = before[-1] if before else None
+    if not 1 <= step <= config.max_train_steps:
+        raise ConfigError(f"--replay {step}: wanted a step from 1 to max_train_steps, {config.max_train_steps}")
+    if not Path(config.output_dir).is_dir():
+        raise ConfigError(f"--replay {step}: output_dir {config.output_dir} is no folder: set it to that of the run")
+    checkpoint = _newest_before(config, step)
 
     # The trainer writes into a folder of its own, which is deleted: the run may go on meanwhile.
-    folder = Path(config.output_dir) / f"replay-{step}"
+    folder = Path(config.output_dir) / f".replay-{step}"
     quiet = {
         "output_dir": str(folder),
         "resume_from_checkpoint": str(checkpoint) if checkpoint else None,
@@ -84,11 +88,33 @@ def replay(config: TrainConfig, deepspeed_json: str | Path, step: int) -> str:
         if is_main():
             shutil.rmtree(folder, ignore_errors=True)
     origin = checkpoint or "the start of the run: there is no checkpoint from before the step"
-    return _text(step, str(origin), sorted(row for of_rank in rows for row in of_rank))
+    return _text(step, str(origin), sorted(row for of_rank in rows for row in of_rank), config.data)
+
+
+def _newest_before(config: TrainConfig, step: int) -> Path | None:
+    """Return the newest checkpoint from before a step whose files have their sizes; None where there is none.
+
+    A run that has none of its own yet may have begun with that of another run.
+    """
+    begun = config.resume_from_checkpoint
+    places = [config.output_dir, *([begun] if begun not in (None, "auto", "latest") else [])]
+    for place in places:
+        found = [Path(place)] if is_checkpoint(place) and place != config.output_dir else checkpoints(place)
+        for folder in reversed(found):
+            try:
+                manifest = read_manifest(folder)
+                fault = damage(folder, manifest, hashes=False)
+            except CheckpointError as error:
+                fault = str(error)
+            if fault:
+                log.warning(f"{fault}: an older one is taken")
+            elif manifest["step"] < step:
+                return folder
+    return None
 
 
 def _require_same_samples(checkpoint: Path, config: TrainConfig) -> None:
-    """Raise ConfigError if the run that saved a checkpoint had more or fewer rows in a step than this one has."""
+    """Raise ConfigError if the run that saved a checkpoint had other rows in a step than this one has."""
     manifest = read_manifest(checkpoint)
     ranks, was = manifest["world_size"], manifest["global_batch"]
     now = config.train_batch_size * config.gradient_accumulation_steps * world_size()
@@ -96,6 +122,11 @@ def _require_same_samples(checkpoint: Path, config: TrainConfig) -> None:
         raise ConfigError(
             f"{checkpoint} is of a run with {was} rows in a step, of {ranks} ranks; here a step has {now}, of "
             f"{world_size()} ranks, and so other samples: start as many ranks, with the batch sizes of the run"
+        )
+    if moved := moved_data(load_config(checkpoint / RUN_CONFIG), config):
+        raise ConfigError(
+            f"{checkpoint} is of a run with another {', '.join(moved)}, and so other samples: give the config of the "
+            f"run, {checkpoint / RUN_CONFIG}"
         )
 
 
@@ -144,13 +175,14 @@ def _row(batch: Batch, network: VideoUNet, objective: Objective) -> Row:
     return Row(position, rank(), total, video, image, norm, keys, spoilt)
 
 
-def _text(step: int, origin: str, rows: Sequence[Row]) -> str:
+def _text(step: int, origin: str, rows: Sequence[Row], data: DataConfig) -> str:
     """Return the table of a step's rows, and whom it finds guilty.
 
     Args:
         step: the step.
         origin: where the weights are from.
         rows: of all ranks, by their positions.
+        data: the run's.
     """
     lines = [
         f"step {step}, row by row, with the weights of {origin}",
@@ -165,7 +197,7 @@ def _text(step: int, origin: str, rows: Sequence[Row]) -> str:
     if guilty:
         keys = dict.fromkeys(key for row in guilty for key in row.spoilt)
         lines += [f"not finite at position {row.position}: {', '.join(row.spoilt)}" for row in guilty]
-        return "\n".join([*lines, f"to leave out what comes again: {excluding(keys)}"])
+        return "\n".join([*lines, f"to leave out what comes again: {excluding(keys, data)}"])
     for name in ("loss", "grad_norm"):
         largest, usual = max(rows, key=lambda row: getattr(row, name)), median(getattr(row, name) for row in rows)
         lines.append(

@@ -19,14 +19,15 @@ from ..data.feed.share import Share
 from ..data.order.buckets import load_buckets
 from ..data.order.long_captions import count_long
 from ..data.order.plan_report import notices
-from ..distributed import barrier, is_main, log, rank, setup_logging, world_size
-from ..errors import CheckpointError, ConfigError
+from ..distributed import barrier, broadcast_object, is_main, log, rank, setup_logging, world_size
+from ..errors import CheckpointError, ConfigError, TrainingError
 from ..models.backends import set_backends
 from ..models.text_encoder import caption_limit, warn_of_unread
 from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
 from ..models.weights import initialize
-from ..run_folder import RUN_CONFIG, SAMPLES
+from ..run_folder import RUN_CONFIG, samples_folder
+from . import signals
 from .checkpoint.find import find
 from .checkpoint.load import load
 from .checkpoint.saver import Saver
@@ -138,12 +139,18 @@ class Trainer:
         self._build_networks(settings, caches)
         if resume:
             load(self.engine, self.ema, resume)
-        self.saver = begun.enter_context(closing(Saver(self.engine, self.ema, config, asked)))
+        self.saver = begun.enter_context(closing(Saver(self.engine, self.ema, config, asked, self.start)))
         self.recorder = Recorder(config, self.buckets, plan, self.device)
         self.metrics: Metrics | None = None
         if is_main():
-            (Path(config.output_dir) / RUN_CONFIG).write_text(dump_yaml(asked), encoding="utf-8")
-            self.metrics = begun.enter_context(closing(Metrics(config, self.start)))
+            try:
+                (Path(config.output_dir) / RUN_CONFIG).write_text(dump_yaml(asked), encoding="utf-8")
+                self.metrics = begun.enter_context(closing(Metrics(config, self.start)))
+            except OSError as error:
+                raise TrainingError(
+                    f"output_dir {config.output_dir}: {error.filename or RUN_CONFIG} cannot be written "
+                    f"({error.strerror}): make room there, or change its rights"
+                ) from error
 
     def _build_networks(self, settings: dict[str, Any], caches: dict[str, Cache] | None) -> None:
         """Build the objective with its frozen encoders, the engine around the network, and the network's average.
@@ -179,13 +186,12 @@ class Trainer:
         A run that is asked to stop earlier saves the steps that it has done.
         """
         config, stopped = self.config, False
-        self.watch, self.saved, due = Watch(config, self.start), self.start, False
+        self.watch, due = Watch(config, self.start), False
         if self.start >= config.max_train_steps:
             log.info(f"nothing to do: step {self.start} is done, and max_train_steps is {config.max_train_steps}")
         self.engine.train()
         self.requests = Requests(config, self.device)
-        if config.validate_at_start and self.start == 0:
-            self._look(0, validate=True, measure=False)
+        self._look(self.start, *self._owed())
         for step in range(self.start + 1, config.max_train_steps + 1):
             # Requests are heard between steps only, where all that is to be saved is whole.
             asked = self.requests.heard(step - 1)
@@ -203,12 +209,12 @@ class Trainer:
 
             # The checkpoint comes first: a validation that fails loses no steps. While steps are left out it waits.
             last, due = step == config.max_train_steps, due or step % config.checkpointing_steps == 0
+            if last:
+                signals.set_deaf()  # to SIGTERM: what is left to do is what a stop would do, too
             if last or (due and not self.watch.doubts):
                 self._save(step)
                 due = False
-            validate = last or step % config.validation_steps == 0
-            measure = config.eval.steps is not None and (last or step % config.eval.steps == 0)
-            self._look(step, validate=validate, measure=measure)
+            self._look(step, *self._due(step))
 
         with self.watchdog.section("save"):
             self.saver.finish(required=not stopped)
@@ -221,17 +227,22 @@ class Trainer:
         """Save and sample, as far as that is asked, after a step, counted from 1; 0 is the start. Collective."""
         if self.watch.doubts and Asked.STOP not in asked:
             asked &= ~Asked.SAVE  # it waits, as other checkpoints do
-        if asked & (Asked.STOP | Asked.SAVE) and step > self.saved:
+        if asked & (Asked.STOP | Asked.SAVE) and step > self._newest(step):
             self._save(step)
         if Asked.SAMPLE in asked:
-            self._look(step, validate=True, measure=False)
+            self._look(step, True, False)
         self.requests.served(asked)
+
+    def _newest(self, step: int) -> int:
+        """Return the step of the newest checkpoint that is on the disk, 0 for none, when `step` is done. Collective."""
+        with self.watchdog.section("save", step):
+            self.saver.wait()
+        return self.saver.newest
 
     def _save(self, step: int) -> None:
         """Save the run after a step. Collective."""
         with self.watchdog.section("save", step):
             self.saver.save(step)
-        self.saved = step
         self.requests.saved()
 
     def _long_captions(self) -> list[str]:
@@ -299,7 +310,22 @@ class Trainer:
             degradation=self.config.low_resolution,
         )
 
-    def _look(self, step: int, *, validate: bool, measure: bool) -> None:
+    def _due(self, step: int) -> tuple[bool, bool]:
+        """Return whether a validation follows a step, and whether a measurement does."""
+        config = self.config
+        last = step == config.max_train_steps
+        measure = config.eval.steps is not None and (last or step % config.eval.steps == 0)
+        return last or step % config.validation_steps == 0, measure
+
+    def _owed(self) -> tuple[bool, bool]:
+        """Return which of the two come before the first step, for a run that was cut off makes them up. Collective."""
+        if not self.start:
+            return self.config.validate_at_start, False
+        validated, measured = broadcast_object(self.metrics.looked if self.metrics else None)
+        validate, measure = self._due(self.start)
+        return validate and not validated, measure and not measured
+
+    def _look(self, step: int, validate: bool, measure: bool) -> None:
         """Validate or measure the averaged network after a step, counted from 1; 0 is the start. Collective.
 
         Every rank holds the network whole for the while, once for both.
@@ -322,17 +348,37 @@ class Trainer:
             barrier()
 
     def _validate(self, step: int, network: VideoUNet) -> None:
-        """Record the held-out loss of a network and draw its samples. Collective."""
+        """Draw samples of a network, then record its held-out loss, which tells that both are done. Collective."""
+        if self.sample and self.config.validation_prompts:
+            with self.watchdog.section("sampling"):
+                self._draw(samples_folder(self.config.output_dir, step), step, network)
         if self.validation_batches:
             losses = validation_loss(network, self.objective, self.validation_batches)
             if self.metrics:
                 self.metrics.log({"step": step, "time": now(), **losses})
-        if self.sample and self.config.validation_prompts:
-            folder = Path(self.config.output_dir) / SAMPLES / f"step-{step:06d}"
-            with self.watchdog.section("sampling"):
-                self.sample(network, self.objective, folder)
-            if self.metrics:
-                self.metrics.show_samples(step, folder)
+
+    def _draw(self, folder: Path, step: int, network: VideoUNet) -> None:
+        """Draw the validation prompts into a folder; a disk that does not take them costs the samples. Collective."""
+        assert self.sample
+        trouble = broadcast_object(_make(folder) if is_main() else None)
+        if trouble is None:
+            try:
+                self.sample(network, self.objective, folder)  # rank 0 writes, when all ranks have drawn
+            except OSError as error:
+                trouble = str(error)
+        if trouble:
+            log.error(f"the samples of step {step} were not written: {trouble}")
+        elif self.metrics:
+            self.metrics.show_samples(step, folder)
+
+
+def _make(folder: Path) -> str | None:
+    """Make a folder, and return why that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def require_sources(config: TrainConfig) -> None:

@@ -68,7 +68,7 @@ class Watch:
         )
         always = sorted(set.intersection(*self._blamed))[:NAMED] if self._blamed else []
         advice = (
-            f"these samples were in all of them: {excluding(always)} leaves them out"
+            f"these samples were in all of them: {excluding(always, self._config.data)} leaves them out"
             if always
             else ("no sample was in all of them, so the weights may have diverged: lower learning_rate")
         )
@@ -97,7 +97,7 @@ class Watch:
         """Return which samples are to blame for a step and how to leave them out, as the message ends."""
         text = f"To blame: {told(found.suspects)}. "
         if found.certain and len(found.keys) <= NAMED:
-            return f"{text}To leave out what comes again: {excluding(found.keys)}"
+            return f"{text}To leave out what comes again: {excluding(found.keys, self._config.data)}"
         return f"{text}Not all of these need be at fault: --replay {step} tells which, for data.exclude"
 
 

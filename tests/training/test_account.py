@@ -58,6 +58,35 @@ def test_what_is_done_again_or_left_out_trained_nothing(tmp_path, clock):
     ]
 
 
+def test_lines_that_somebody_made_by_hand_count_nothing_and_stop_nothing(tmp_path, clock):
+    metrics = tmp_path / "metrics.jsonl"
+    for odd in ({"loss": 0.5}, {"loss": 0.5, "seconds": "two", "data_wait_s": None}, {"note": "lunch"}):
+        append(metrics, {"step": 1, **odd})
+    for odd in ({}, {"event": "start"}, {"event": "start", "time": "noon"}, {"event": "save"}, {"event": "dropped"}):
+        append(tmp_path / EVENTS, {"step": 1, **odd})
+    account_of_run = Account(tmp_path, 2, read_records(metrics))
+    clock[0] -= 500  # a clock that is set back
+    assert account_of_run.step(record(3)) == 1.0
+    assert account_of_run.lines(metrics)[0].startswith("100.0% of 2 s trained")
+
+
+def test_a_step_that_is_saved_after_it_was_dropped_is_saved(tmp_path, clock):
+    made = Account(tmp_path, 0, [])
+    for kind in ("save", "dropped", "save"):
+        append(tmp_path / EVENTS, {"event": kind, "step": 4, "stall_s": 0})
+    append(tmp_path / "dropped-rank0.jsonl", {"step": 4, "reason": "/set/train/00000.tar: cannot be decoded (moov)"})
+    (tmp_path / "metrics.jsonl").touch()
+    told = made.lines(tmp_path / "metrics.jsonl")
+    assert told[1].endswith("1 checkpoints saved, 1 dropped")
+    assert told[2] == "1 samples replaced: cannot be decoded 1"
+
+
+def test_events_that_cannot_be_read_stop_nothing(tmp_path, clock):
+    (tmp_path / EVENTS).mkdir()
+    (tmp_path / "metrics.jsonl").touch()
+    assert Account(tmp_path, 0, []).lines(tmp_path / "metrics.jsonl")
+
+
 def test_a_run_from_step_0_opens_a_new_account(tmp_path, clock):
     Account(tmp_path, 0, [])
     clock[0] += 100

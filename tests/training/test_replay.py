@@ -1,5 +1,6 @@
 """A step computed again, sample by sample: it finds the one that spoilt it, and changes nothing of the run."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from lavie.config.train import TrainConfig
 from lavie.errors import ConfigError
 from lavie.testing import run_distributed
+from lavie.training.blame import excluding
 from tests.training.injected import SMALL
 from tests.training.runs import deepspeed_json, make_config, records
 
@@ -73,7 +75,7 @@ def test_the_culprit_is_found_among_the_samples_of_a_step(rendered, tmp_path, ra
     culprit = clip if image is None else joined
     assert bad[6:] == [
         f"not finite at position {BAD}: {culprit}",
-        f'to leave out what comes again: data.exclude=["{culprit}"]',
+        f"to leave out what comes again: 'data.exclude=[\"{culprit}\"]'",
     ]
     [line] = told
     assert f"position {BAD} on rank {BAD % 4 // 2 if ranks == 2 else 0}: {culprit}" in line
@@ -88,8 +90,21 @@ def test_the_culprit_is_found_among_the_samples_of_a_step(rendered, tmp_path, ra
     assert "all are finite; the largest grad_norm is that of position" in good
 
 
-def test_steps_are_counted_from_1(tmp_path):
+def test_samples_are_left_out_beside_those_that_are_already(tmp_path):
+    data = make_config(tmp_path, tmp_path / "run", data={"exclude": ("b c",)}).data
+    [word] = shlex.split(excluding(["it's", "b c"], data))
+    assert word == 'data.exclude=["b c", "it\'s"]'
+    of_file = data.model_copy(update={"exclude": "/lists/bad.txt"})
+    assert excluding(["a"], of_file) == "lines a in /lists/bad.txt (data.exclude)"
+
+
+def test_what_cannot_be_replayed_is_refused_and_makes_no_folder(tmp_path):
     from lavie.training.replay import replay
 
-    with pytest.raises(ConfigError, match=r"--replay 0: steps are counted from 1"):
-        replay(make_config(tmp_path, tmp_path), tmp_path / "zero.json", 0)
+    config = make_config(tmp_path, tmp_path / "mistyped")
+    for step in (0, config.max_train_steps + 1):
+        with pytest.raises(ConfigError, match=f"--replay {step}: wanted a step from 1 to max_train_steps"):
+            replay(config, "zero3.json", step)
+    with pytest.raises(ConfigError, match="mistyped is no folder"):
+        replay(config, "zero3.json", 1)
+    assert not (tmp_path / "mistyped").exists()

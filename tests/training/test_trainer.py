@@ -1,5 +1,6 @@
 """The run as a whole: against plain PyTorch, against itself, on one rank and two, stopped and resumed."""
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -253,6 +254,15 @@ def test_a_resumed_run_keeps_the_validation_before_the_first_step(rendered, tmp_
     assert [r["step"] for r in records(resumed)] == [0, 1, 1, 2, 2]
     assert [r for r in records(resumed) if r["step"] == 0] == before
     assert not drawn.exists()
+
+    # Cut off in the validation of its last step, the run makes it up.
+    metrics, whole = tmp_path / "run" / "metrics.jsonl", records(resumed)
+    metrics.write_text("".join(f"{json.dumps(record)}\n" for record in whole[:-1]))
+    run_distributed(train, 1, resumed, settings, draw_nothing)
+    assert [r["step"] for r in records(resumed)] == [0, 1, 1, 2, 2]
+    assert records(resumed)[-1]["validation_loss"] == whole[-1]["validation_loss"]
+    run_distributed(train, 1, resumed, settings, draw_nothing)
+    assert len(records(resumed)) == 5
 
 
 @pytest.mark.slow

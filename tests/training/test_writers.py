@@ -127,6 +127,18 @@ def test_an_empty_report_to_leaves_metrics_and_events_alone(tmp_path):
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"metrics.jsonl", "events.jsonl"}
 
 
+def test_a_writer_that_fails_is_told_no_more_and_the_run_goes_on(tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    config = config_of(tmp_path, "tensorboard")
+    monkeypatch.setattr("lavie.training.writers.TensorBoard.scalars", full)
+    log_run(config, 0, range(1, 4), draw(tmp_path / "drawn"))
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+    assert caplog.text.count("TensorBoard has failed, and is told no more until the next start") == 1
+
+
 @pytest.mark.parametrize(
     "override, names",
     (

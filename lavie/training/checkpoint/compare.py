@@ -17,18 +17,21 @@ from ..precision import dtype_name
 
 MUST_MATCH = (
     *("stage", "model", "trainable", "use_ema", "optimizer"),
-    *("prediction_type", "snr_gamma", "rescale_betas_zero_snr", "autoencoder", "text_encoder"),
+    *("prediction_type", "snr_gamma", "rescale_betas_zero_snr", "autoencoder", "text_encoder", "keyframe_interval"),
 )
 """Keys whose values a resumed run must have in common with its checkpoint."""
 BATCH = ("train_batch_size", "gradient_accumulation_steps")
 """Keys that decide the global batch, with the number of ranks."""
-MOVES_DATA = ("seed", *BATCH, "data")
+MOVES_DATA = ("seed", "data")
 """Keys that decide the order of the data: a resumed run with another value goes on with other samples."""
+MOVES_NOTHING = ("exclude", "validation", "num_workers", "timeout", "verify", "decoder", "cache", "remote")
+"""Keys of `data` that do not: how samples are read, and what stands in for one that is left out."""
 SCHEDULE = ("learning_rate", "lr_scheduler", "lr_warmup_steps", "max_train_steps")
 """Keys that decide the learning rate of a step: with another value it may jump where a run is resumed."""
 FROM_HERE = (
     *("adam_beta1", "adam_beta2", "adam_epsilon", "adam_weight_decay", "max_grad_norm", "ema_decay"),
-    *("image_loss_weight", "caption_dropout", "timestep_sampling"),
+    *("image_loss_weight", "caption_dropout", "timestep_sampling", "condition_noise_steps", "degradation"),
+    "pretrained_model_name_or_path",
 )
 """Keys that may change, and count from the first step on."""
 
@@ -71,9 +74,8 @@ def require_same_config(where: str, saved: TrainConfig, config: TrainConfig, ste
         name, was, now = _difference(key, getattr(saved, key), getattr(config, key))
         if was != now:
             raise CheckpointError(f"{where}: {name} was {was}, this run's config says {now}: set {name} to {was}")
-    for key in MOVES_DATA:
-        if _order(key, saved) != _order(key, config):
-            log.warning(f"{where}: {key} differs from the checkpoint's: the data goes on in another order")
+    for key in moved_data(saved, config):
+        log.warning(f"{where}: {key} differs from the checkpoint's: the data goes on in another order")
     if warning := _schedule_change(saved, config, step):
         log.warning(f"{where}: {warning}")
     changes = [key for key in FROM_HERE if getattr(saved, key) != getattr(config, key)]
@@ -99,7 +101,10 @@ def same_global_batch(where: str, manifest: dict[str, Any], saved: TrainConfig, 
     """
     batch, ranks = manifest["global_batch"], world_size()
     same = all(getattr(saved, key) == getattr(config, key) for key in BATCH)
-    if not same or batch == config.train_batch_size * config.gradient_accumulation_steps * ranks:
+    asked = config.train_batch_size * config.gradient_accumulation_steps * ranks
+    if not same and batch != asked:
+        log.warning(f"{where} was trained with {batch} clips a step, this run takes {asked}, and so other samples")
+    if not same or batch == asked:
         return config
     if batch % ranks:
         counts = [n for n in range(1, batch + 1) if batch % n == 0]
@@ -117,10 +122,11 @@ def same_global_batch(where: str, manifest: dict[str, Any], saved: TrainConfig, 
     return config.model_copy(update={"train_batch_size": micro, "gradient_accumulation_steps": share // micro})
 
 
-def _order(key: str, config: TrainConfig) -> Any:
-    """Return what a key of MOVES_DATA says of the order of the data: a sample that is left out moves no other."""
-    value = getattr(config, key)
-    return value.model_copy(update={"exclude": ()}) if key == "data" else value
+def moved_data(saved: TrainConfig, config: TrainConfig) -> list[str]:
+    """Return the keys of MOVES_DATA, as data.fps, whose values differ between two configs."""
+    keys = [key for key in MOVES_DATA if key != "data" and getattr(saved, key) != getattr(config, key)]
+    options = ((name, value) for name, value in saved.data if name not in MOVES_NOTHING)
+    return keys + [f"data.{name}" for name, value in options if value != getattr(config.data, name)]
 
 
 def _schedule_change(saved: TrainConfig, config: TrainConfig, step: int) -> str | None:

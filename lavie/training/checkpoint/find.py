@@ -80,7 +80,7 @@ def _candidates(config: TrainConfig) -> list[Path] | CheckpointError:
     """Return the folders to try, the newest first, or why there is none; empty where "auto" finds none."""
     asked = config.resume_from_checkpoint
     run = Path(config.output_dir if asked in ("auto", "latest") else str(asked))
-    if is_checkpoint(run):
+    if asked not in ("auto", "latest") and is_checkpoint(run):
         return [run]
     try:
         if run.resolve() == Path(config.output_dir).resolve():  # in another folder, a run may be about to publish

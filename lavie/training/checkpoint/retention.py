@@ -7,6 +7,7 @@
 3. `prune` deletes older checkpoints, after a newer one is on the disk. A folder of any other name is a user's.
 """
 
+import itertools
 import re
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from ...distributed import log
 from ...run_folder import checkpoint_folder, checkpoints, step_of
 from ...tensor_file import sync_folder
 
-HIDDEN = re.compile(r"\.checkpoint-(\d+)\.(partial|old)")
+HIDDEN = re.compile(r"\.checkpoint-(0|[1-9]\d*)\.(partial|old)")
 
 
 def partial_of(final: Path) -> Path:
@@ -58,7 +59,7 @@ def adopt(run: Path, damage_of: Callable[[Path], str | None]) -> list[Path]:
         if damage_of(path) is not None or (final.exists() and damage_of(final) is None):
             continue
         if final.exists():
-            final.rename(final.with_name(f".{final.name}.damaged"))  # for its user to look at
+            final.rename(_free(final.with_name(f".{final.name}.damaged")))  # for its user to look at
         path.rename(final)
         sync_folder(run)
         log.warning(f"{path} is a complete checkpoint that lay hidden: it is {final.name} now")
@@ -79,7 +80,7 @@ def sweep(run: Path, damage_of: Callable[[Path], str | None]) -> None:
 def prune(run: Path, step: int, limit: int | None, keep_every: int | None) -> None:
     """Delete the oldest checkpoints of a run, after that of `step` is on the disk.
 
-    Those of later steps are of another try, and stay.
+    Those of later steps are of another try, and stay. So do links, whose folders somebody has put elsewhere.
 
     Args:
         run: the run's folder.
@@ -89,7 +90,7 @@ def prune(run: Path, step: int, limit: int | None, keep_every: int | None) -> No
     """
     if limit is None:
         return
-    up_to_step = [folder for folder in checkpoints(run) if step_of(folder) <= step]
+    up_to_step = [folder for folder in checkpoints(run) if step_of(folder) <= step and not folder.is_symlink()]
     for folder in up_to_step[:-limit]:
         if keep_every and step_of(folder) % keep_every == 0:
             continue
@@ -98,6 +99,12 @@ def prune(run: Path, step: int, limit: int | None, keep_every: int | None) -> No
             _delete(folder.rename(folder.with_name(f".{folder.name}.old")))
         except OSError as error:
             log.warning(f"{folder} could not be deleted and takes room: {error}")
+
+
+def _free(path: Path) -> Path:
+    """Return a path, or the first of PATH-2, PATH-3, ... at which nothing lies."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(free for free in itertools.chain([path], numbered) if not free.exists())
 
 
 def hidden(run: Path) -> list[Path]:

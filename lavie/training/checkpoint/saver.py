@@ -34,7 +34,7 @@ from ...errors import TrainingError
 from ...files import appears
 from ...manifest import fault_of, write_manifest
 from ...models.weights import CONFIG_NAME, WEIGHTS_NAME, network_config_text
-from ...run_folder import NETWORK, RUN_CONFIG, checkpoint_folder
+from ...run_folder import METRICS, NETWORK, RUN_CONFIG, checkpoint_folder
 from ...tensor_file import FileRecord, sync_folder, write_tensors, write_text
 from ..account import EVENTS
 from ..ema import EMA
@@ -63,10 +63,11 @@ class Saver:
 
     Attributes:
         stall: seconds for which the run stood still for the checkpoint begun last.
+        newest: the step of the newest checkpoint of which the run knows that it is on the disk; 0 for none.
         failures: how many checkpoints in a row were dropped.
     """
 
-    def __init__(self, engine: Any, ema: EMA | None, config: TrainConfig, asked: TrainConfig) -> None:
+    def __init__(self, engine: Any, ema: EMA | None, config: TrainConfig, asked: TrainConfig, newest: int = 0) -> None:
         """Take what is to be saved.
 
         Args:
@@ -74,6 +75,7 @@ class Saver:
             ema: the average of its weights, if the run keeps one.
             config: the run.
             asked: the run as its user wrote it down: what a resumed run is compared with.
+            newest: the step of the checkpoint that it goes on from; 0 for none.
         """
         self._engine, self._ema, self._config, self._asked = engine, ema, config, asked
         self._run = Path(config.output_dir)
@@ -81,7 +83,7 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._saved: Saved | None = None
         """On rank 0, what became of the checkpoint begun last, as far as its thread has come."""
-        self.stall, self.failures = 0.0, 0
+        self.stall, self.failures, self.newest = 0.0, 0, newest
 
     def save(self, step: int) -> None:
         """Begin to write the checkpoint of a step, when the one before is written. Collective.
@@ -136,10 +138,13 @@ class Saver:
             TrainingError: it is required, and was dropped.
         """
         self.wait()
-        if self.failures and required:
-            raise TrainingError(
-                f"the last checkpoint was not saved: make room, and resume from the newest in {self._run}"
-            )
+        if not self.failures:
+            return
+        text = f"the last checkpoint was not saved: what was trained after step {self.newest} is lost"
+        if required:
+            raise TrainingError(f"{text}: make room in {self._run}, and resume")
+        if is_main():
+            log.error(text)
 
     def _begin(self, step: int) -> tuple[str, str | None]:
         """Make the folder that a checkpoint is written to, and return its nonce, and why there is none. Rank 0 only."""
@@ -222,6 +227,7 @@ class Saver:
         try:
             failure = _first_failure(reports, partial)
             if failure is None:
+                _sync(self._run / METRICS)  # a run that goes on from here wants the records of its steps
                 write_manifest(partial, about, files)
                 sync_folder(partial)
                 publish(partial, final)
@@ -230,7 +236,10 @@ class Saver:
 
         # Only now may older ones go.
         if failure is None:
-            prune(self._run, step, self._config.checkpoints_total_limit, self._config.checkpoints_keep_every)
+            try:
+                prune(self._run, step, self._config.checkpoints_total_limit, self._config.checkpoints_keep_every)
+            except OSError as error:
+                log.warning(f"older checkpoints in {self._run} could not be deleted and take room: {error}")
             size, took = sum(record["bytes"] for record in files.values()), time.perf_counter() - began
             log.info(f"saved {final} ({size / 1e6:,.1f} MB in {took:.1f} s)")
         return failure
@@ -242,7 +251,7 @@ class Saver:
             TrainingError: there are max_failed_saves of them.
         """
         if saved.failure is None:
-            self.failures = 0
+            self.failures, self.newest = 0, saved.step
             return
         self.failures += 1
         limit = self._config.max_failed_saves
@@ -250,7 +259,7 @@ class Saver:
             append(self._run / EVENTS, {"event": "dropped", "step": saved.step, "reason": saved.failure})
             log.error(
                 f"checkpoint-{saved.step} was not saved ({self.failures} of {limit} in a row): {saved.failure}. "
-                "Older ones are whole, and the run goes on"
+                "Older ones are as they were"
             )
         if self.failures >= limit:
             raise TrainingError(
@@ -272,6 +281,12 @@ def _first_failure(reports: list[dict[str, Any]], partial: Path) -> str | None:
                     "output_dir must lie on a disk that all nodes share"
                 )
     return None
+
+
+def _sync(path: Path) -> None:
+    """Put a file on the disk; it is worth no checkpoint if that fails."""
+    with suppress(OSError), path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _reason(error: Exception, partial: Path) -> str:

@@ -74,11 +74,29 @@ def test_settings_of_the_optimizer_that_change_are_told(saved, caplog):
 
 
 def test_data_that_changes_is_told_but_for_samples_left_out(saved, caplog):
-    for update, told in (({"exclude": ("a",)}, 0), ({"frame_stride": 2}, 1)):
+    same = {"exclude": ("a",), "num_workers": 7, "timeout": 9.0, "verify": "never", "validation": ("elsewhere",)}
+    for update in (same, {"frame_stride": 2}):
         caplog.clear()
         changed = saved.model_copy(update={"data": saved.data.model_copy(update=update)})
         require_same_config("it", saved, changed, 4)
-        assert caplog.text.count("data differs from the checkpoint's: the data goes on in another order") == told
+        told = "it: data.frame_stride differs from the checkpoint's: the data goes on in another order"
+        assert caplog.messages == ([told] if "frame_stride" in update else [])
+
+
+def test_another_batch_is_told_and_the_same_one_in_other_parts_is_not(saved, monkeypatch, caplog):
+    monkeypatch.setattr(compare, "world_size", lambda: 1)
+    manifest = {"global_batch": saved.train_batch_size}
+    parts = saved.model_copy(update={"train_batch_size": 1, "gradient_accumulation_steps": saved.train_batch_size})
+    assert same_global_batch("it", manifest, saved, parts) == parts
+    assert not caplog.messages
+    more = saved.model_copy(update={"train_batch_size": 5})
+    assert same_global_batch("it", manifest, saved, more) == more
+    assert "this run takes 5, and so other samples" in caplog.text
+
+
+def test_what_changes_the_meaning_of_the_loss_is_refused(saved):
+    with pytest.raises(CheckpointError, match=r"keyframe_interval was 4, .* says 8: set keyframe_interval to 4"):
+        require_same_config("it", saved, saved.model_copy(update={"keyframe_interval": 8}), 4)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,20 @@ def test_no_run_starts_anew_beside_damaged_checkpoints(run, tmp_path, asked):
         find(run.model_copy(update={"resume_from_checkpoint": asked}), 3)
 
 
+def test_a_link_that_leads_nowhere_is_a_damaged_checkpoint(run, tmp_path):
+    config, away = make_config(tmp_path, tmp_path / "linked", resume_from_checkpoint="auto"), tmp_path / "away"
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "checkpoint-4").symlink_to(away)
+    with pytest.raises(CheckpointError, match=r"no checkpoint is whole: .*checkpoint-4: checkpoint.json is missing"):
+        find(config, 0)
+
+
+def test_a_run_may_be_called_as_checkpoints_are(tmp_path):
+    config = make_config(tmp_path, tmp_path / "checkpoint-1", resume_from_checkpoint="auto")
+    (tmp_path / "checkpoint-1").mkdir()
+    assert find(config, 0) is None
+
+
 def test_one_that_is_named_is_not_replaced_by_another(run, tmp_path):
     folder = tmp_path / "run" / "checkpoint-4"
     flip(folder / "weights")

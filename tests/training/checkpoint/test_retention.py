@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from lavie.run_folder import checkpoints
+from lavie.run_folder import checkpoint_candidates, checkpoints
 from lavie.training.checkpoint import retention
 from lavie.training.checkpoint.retention import adopt, prune, publish, sweep
 
@@ -35,6 +35,18 @@ def test_the_newest_and_every_nth_stay(tmp_path, step, limit, every, left):
     make(tmp_path, *(f"checkpoint-{n}" for n in (1, 2, 3, 4, 5, 9)))
     prune(tmp_path, step, limit, every)
     assert [int(path.name.split("-")[1]) for path in checkpoints(tmp_path)] == left
+
+
+def test_a_copy_of_a_number_with_zeros_is_no_checkpoint_and_a_link_is_not_deleted(tmp_path):
+    for name in ("checkpoint-6", "checkpoint-0006", "elsewhere"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "checkpoint.json").touch()
+    (tmp_path / "checkpoint-2").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "checkpoint-3").symlink_to(tmp_path / "a disk that is away")
+    assert [folder.name for folder in checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-6"]
+    assert [folder.name for folder in checkpoint_candidates(tmp_path)] == [f"checkpoint-{step}" for step in (2, 3, 6)]
+    prune(tmp_path, 6, 1, None)
+    assert {path.name for path in tmp_path.iterdir()} >= {f"checkpoint-{step}" for step in (2, 3, 6)}
 
 
 def test_a_users_folders_stay(tmp_path):
