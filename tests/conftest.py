@@ -50,6 +50,16 @@ def own_signals():
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+@pytest.fixture(autouse=True)
+def no_group():
+    """Leave the process group that a test has left in this process: train.py's `main` ends a process that is in one."""
+    yield
+    if torch.distributed.is_initialized():
+        from lavie.training.deepspeed import end_distributed
+
+        end_distributed()
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
     """Provide two nodes on this machine, for all tests of a module."""
