@@ -9,7 +9,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from ..console import TIME, make_console
-from ..errors import LavieError
+from ..errors import CheckpointError, LavieError
 from .progress import tell
 from .runs import Overwrite
 
@@ -90,8 +90,9 @@ def convert(place: Place, overwrite: Overwrite = False) -> None:
     from ..training.output_dir import claim
 
     found = survey(place)
-    old = [seen.folder for seen in found if seen.old and not seen.folder.name.startswith(".")]
-    failed = [seen.fault for seen in found if seen.fault and not seen.folder.name.startswith(".")]
+    shown = [seen for seen in found if not seen.folder.name.startswith(".")]
+    old = [seen.folder for seen in shown if seen.old]
+    failed = [f"{CheckpointError.__name__}: {seen.fault}" for seen in shown if seen.fault]
     if old:
         claim(old[0].resolve().parent)  # a run that saves there would delete what is half written
         typer.echo(
@@ -103,11 +104,11 @@ def convert(place: Place, overwrite: Overwrite = False) -> None:
         try:
             kept = convert_one(folder, overwrite=overwrite)
         except (LavieError, OSError) as error:
-            failed.append(str(error))
+            failed.append(f"{type(error).__name__}: {error}")
             continue
         typer.echo(f"converted {folder}. The old one is kept: delete {kept} when a run has gone on from the new one")
     for failure in failed:
-        typer.echo(f"Error: {failure}", err=True)
+        typer.echo(failure, err=True)
     if failed:
         raise typer.Exit(1)
     if not old:
