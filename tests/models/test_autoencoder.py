@@ -145,14 +145,12 @@ def test_build_from_a_folder(vae, tmp_path):
     vae.save_pretrained(tmp_path / "vae")
     autoencoder = build_autoencoder(AutoencoderConfig(frames_per_call=3), str(tmp_path))
     pixels = random(2, 3, 16, 24)
-    assert all(torch.equal(value, vae.state_dict()[name]) for name, value in autoencoder.vae.state_dict().items())
-    # Convolutions of the CPU choose their way by where the weights lie in memory.
-    latents = autoencoder.encode(pixels)
-    assert relative_error(latents, KLAutoencoder(vae, 0.25, 3).encode(pixels)) <= TOLERANCES[torch.float32]
+    vae.requires_grad_(False)  # as the built one is: other kernels compute where gradients are needed
+    assert torch.equal(autoencoder.encode(pixels), KLAutoencoder(vae, 0.25, 3).encode(pixels))
     assert autoencoder.frames_per_call == 3 and not autoencoder.vae.training
     assert not any(p.requires_grad for p in autoencoder.parameters())
     doubled = build_autoencoder(AutoencoderConfig(scaling_factor=0.5), str(tmp_path))
-    assert relative_error(doubled.encode(pixels), 2 * latents) <= TOLERANCES[torch.float32]
+    assert torch.equal(doubled.encode(pixels), 2 * autoencoder.encode(pixels))
 
 
 def test_build_names_the_key_when_there_is_none(tmp_path):

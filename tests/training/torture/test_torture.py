@@ -35,7 +35,10 @@ def test_a_save_that_is_killed_or_fails_at_any_call_loses_nothing(tmp_path):
         assert bad(calls.short_writes(bench, calls.SCENARIOS[1])) == []
 
 
-def test_flips_are_real_for_others_load_them_as_other_values(tmp_path):
+@needs_strace
+def test_the_faults_are_real_for_they_tear_the_saves_of_others(tmp_path):
+    with calls.Bench("stock", tmp_path / "bench") as bench:
+        assert bad(calls.every_call(bench, calls.SCENARIOS[2], (calls.KILL,)))
     results = Counter(flip.result for flip in flips.stock(tmp_path / "flips", 40, seed=0))
     assert results["other values loaded without a word"]
 
