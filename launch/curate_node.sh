@@ -2,8 +2,10 @@
 # One node of the Ray cluster of a curation; `curate` in env.sh has srun start it on each. The first node also curates.
 
 set -uo pipefail
+
 # Ray gives up after 20 tries otherwise: a head that starts from a busy file system, or on a busy node, wants longer.
 export RAY_gcs_server_port_wait_time_s=${RAY_gcs_server_port_wait_time_s:-600}
+
 : "${MASTER_ADDR:?}" "${MASTER_PORT:?}" "${SLURM_PROCID:?}"
 
 ray_node() {

@@ -123,13 +123,18 @@ def damage(
     return None
 
 
-def fault_of(folder: Path) -> str | None:
-    """Return what is wrong with a folder as a checkpoint; None if it is whole, every byte of it."""
+def fault_of(folder: Path, *, hashes: bool = True) -> str | None:
+    """Return what is wrong with a folder as a checkpoint; None if it is whole, every byte of it.
+
+    Args:
+        folder: the checkpoint.
+        hashes: whether the bytes are read and hashed, or only the sizes of the files are compared.
+    """
     try:
         manifest = read_manifest(folder)
     except CheckpointError as error:
         return str(error)
-    return damage(folder, manifest)
+    return damage(folder, manifest, hashes=hashes)
 
 
 def require_whole_network(folder: Path) -> None:

@@ -39,14 +39,6 @@ EXPORT = "export.json"
 """The file that every folder of `lavie export` or `lavie import` holds."""
 
 
-def _is_file(path: Path) -> bool:
-    """Return whether a file is seen at a path; not where a folder of it cannot be read."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
 def checkpoint_folder(run: str | Path, step: int) -> Path:
     """Return the path RUN/checkpoint-STEP, whether or not there is such a folder."""
     return Path(run) / f"checkpoint-{step}"
@@ -64,7 +56,15 @@ def step_of(checkpoint: Path) -> int:
 
 def checkpoints(run: str | Path) -> list[Path]:
     """Return the finished checkpoint folders of a run, oldest step first."""
-    return [path for path in checkpoint_candidates(run) if _is_file(path / MANIFEST)]
+    return [path for path in checkpoint_candidates(run) if is_finished(path)]
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether a folder has a manifest; not where the folder cannot be read."""
+    try:
+        return (folder / MANIFEST).is_file()
+    except OSError:
+        return False
 
 
 def checkpoint_candidates(run: str | Path) -> list[Path]:
@@ -80,7 +80,7 @@ def is_checkpoint(path: str | Path) -> bool:
     """Return whether `path` is a checkpoint's folder, finished or damaged: by its name, or by the manifest in it."""
     path = Path(path)
     named = NAME.fullmatch(path.name) is not None and path.is_dir()
-    return named or _is_file(path / MANIFEST)
+    return named or is_finished(path)
 
 
 def newest_checkpoint(path: str | Path) -> Path:

@@ -48,8 +48,10 @@ def _local(path: str) -> str:
         raise ValueError(f"a URL of {scheme[1]}: wanted a path: copy it to a disk, or mount it there")
     if "\0" in path:
         raise ValueError("wanted a path, and this text has a NUL character")
-    if not path.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in path):
-        raise ValueError(f"its bytes are no UTF-8, in which configs are kept: rename {path!a}, or link to it")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"its bytes are no UTF-8, in which configs are kept: rename {path!a}, or link to it") from None
     return path
 
 

@@ -59,8 +59,7 @@ class Account:
         return round(self.productive / self._wall(), 4)
 
     def _wall(self) -> float:
-        """Return the seconds since the first start, by a clock that may have been set back: what was productive, at
-        least."""
+        """Return the seconds since the first start; at least the productive ones, as clocks may be set back."""
         return max(time.time() - self.began, self.productive, 1e-9)
 
     def _read(self) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from ..distributed import broadcast_object, gather_objects, is_main, log
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..files import replacing
 from ..json_text import parse_json
-from ..run_folder import MANIFEST, checkpoint_candidates, step_of
+from ..run_folder import checkpoint_candidates, is_finished, step_of
 from .checkpoint.retention import hidden, step_of_hidden
 from .shared_folder import require_shared
 from .signals import lives
@@ -147,7 +147,7 @@ def _later(config: TrainConfig, start: int) -> list[Path]:
     """
     run = Path(config.output_dir)
     steps = {folder: step_of(folder) for folder in checkpoint_candidates(run)}
-    steps |= {folder: step_of_hidden(folder) for folder in hidden(run) if (folder / MANIFEST).is_file()}
+    steps |= {folder: step_of_hidden(folder) for folder in hidden(run) if is_finished(folder)}
     return sorted((folder for folder, step in steps.items() if step > start), key=lambda folder: steps[folder])
 
 

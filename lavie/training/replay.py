@@ -16,8 +16,8 @@ from ..data.feed.batches import Batch
 from ..data.feed.loader import build_loader
 from ..data.feed.share import Share
 from ..distributed import barrier, gather_objects, is_main, log, rank, world_size
-from ..errors import CheckpointError, ConfigError
-from ..manifest import damage, read_manifest
+from ..errors import ConfigError
+from ..manifest import fault_of, read_manifest
 from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
 from ..run_folder import RUN_CONFIG, checkpoints, is_checkpoint
@@ -101,14 +101,9 @@ def _newest_before(config: TrainConfig, step: int) -> Path | None:
     for place in places:
         found = [Path(place)] if is_checkpoint(place) and place != config.output_dir else checkpoints(place)
         for folder in reversed(found):
-            try:
-                manifest = read_manifest(folder)
-                fault = damage(folder, manifest, hashes=False)
-            except CheckpointError as error:
-                fault = str(error)
-            if fault:
+            if fault := fault_of(folder, hashes=False):
                 log.warning(f"{fault}: an older one is taken")
-            elif manifest["step"] < step:
+            elif read_manifest(folder)["step"] < step:
                 return folder
     return None
 

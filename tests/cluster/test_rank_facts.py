@@ -88,7 +88,7 @@ def test_the_versions_of_all_that_computes_are_compared(rendered, monkeypatch):
 
 
 def test_names_are_listed_in_order(rendered):
-    """Of many files that differ, the first four by name, whatever the order in which they were found."""
+    """Of many files that differ, the first four by name are listed, in whatever order they were found."""
     a, b = facts_of(place(0, 1), rendered), facts_of(place(1, 1), rendered)
     for facts, text in ((a, "1"), (b, "2")):
         facts["code"] = {f"lavie/{letter}.py": text for letter in "hgfaedcb"}

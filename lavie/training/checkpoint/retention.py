@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...distributed import log
-from ...run_folder import checkpoint_folder, checkpoints, step_of
+from ...run_folder import NAME, checkpoint_folder, checkpoints, step_of
 from ...tensor_file import sync_folder
 
-HIDDEN = re.compile(r"\.checkpoint-(0|[1-9]\d*)\.(partial|old)")
+HIDDEN = re.compile(rf"\.{NAME.pattern}\.(partial|old)")
 
 
 def partial_of(final: Path) -> Path:

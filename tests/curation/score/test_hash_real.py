@@ -20,7 +20,7 @@ CUTS = (0, 52, 122, 158, 221, 309, 715, 788, 872, 901, 987, 1127, 1157, 1203, 12
 CUTS += (1525, 1571, 1618, 1650, 1689)
 """The first frames of its shots; the last shot, of two frames, is left out."""
 OPACITY = 0.15
-"""Of the word that is laid over all shots."""
+"""The word that is laid over all shots is as opaque as this, 0 .. 1."""
 KEPT = 8
 """Frames of a shot that make its clip."""
 

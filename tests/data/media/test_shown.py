@@ -201,7 +201,7 @@ CROPPED = {
     "odd": ((3, 4, 0, 7), (89, 57, Fraction(-1, 2), Fraction(-7, 2))),
     "one side": ((0, 16, 0, 0), (80, 64, Fraction(-8), Fraction(0))),
 }
-"""Of frames of 96 x 64."""
+"""The cases are of frames of 96 x 64 pixels."""
 
 
 @pytest.mark.parametrize("container", ("mp4", "mov", "matroska"))

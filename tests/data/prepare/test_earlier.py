@@ -27,7 +27,7 @@ def file(name: str, caption: str | None = None, stamp: str | None = None) -> Cap
 
 @pytest.mark.parametrize("numbers, expected", (((), 0), ((0,), 1), ((7, 3), 8), ((3, 7, 5), 8)))
 def test_numbers_go_on_behind_the_largest(numbers, expected):
-    """Of all sources, in whatever order they were recorded; a position behind all of them is taken as it is."""
+    """All sources count, in whatever order they were recorded; a position behind all of them is taken as it is."""
     lines = [line(f"f{n}", n, src=f"/src{n % 2}") for n in numbers]
     earlier = Earlier(lines, "/src1")
     assert [earlier.number(0), earlier.number(0), earlier.number(20), earlier.number(4)] == [
