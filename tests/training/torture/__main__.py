@@ -1,6 +1,6 @@
 """Attack checkpoints with real faults, ours and those of DeepSpeed's own saving, and count: `make torture`.
 
-The parts are those of the modules beside this one: calls, flips, power cuts, kills and pairs.
+The parts are those of the modules beside this one: calls, flips, power cuts, kills, pairs and resumes.
 """
 
 import argparse
@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lavie.data.prepare.synthetic import demo_set
-from tests.training.torture import calls, flips, kills, pairs, power
+from tests.training.torture import calls, flips, kills, pairs, power, resumes
 from tests.training.torture.report import Report, table
 
-PARTS = ("calls", "flips", "power", "kills", "pairs")
+PARTS = ("calls", "flips", "power", "kills", "pairs", "resumes")
 KILLS_EACH = 4
 """Kills of one run."""
 
@@ -94,6 +94,16 @@ def try_pairs(report: Report, folder: Path, options: argparse.Namespace) -> None
         report.add("pairs", "ours", f"next step of {step.loaded}", result, good)
 
 
+def try_resumes(report: Report, folder: Path, options: argparse.Namespace) -> None:
+    """Every step of every kind of run."""
+    runs = folder / "resumes"
+    for case in resumes.cases(options.data, runs):
+        for done in resumes.every_step(case, runs):
+            report.add("resumes", "ours", case.name, done.differs or "the same run", not done.differs)
+            if done.differs:
+                print(f"  {done}", flush=True)
+
+
 def main() -> None:
     """Parse the options, try all, print the table and leave with 1 if ours has failed anywhere."""
     parser = argparse.ArgumentParser(prog="python -m tests.training.torture", description=__doc__.splitlines()[0])
@@ -131,6 +141,7 @@ TRIES: dict[str, Callable[[Report, Path, argparse.Namespace], None]] = {
     "power": try_power,
     "kills": try_kills,
     "pairs": try_pairs,
+    "resumes": try_resumes,
 }
 
 if __name__ == "__main__":

@@ -129,9 +129,15 @@ def sequence(data: Path, folder: Path, stage: str, ranks: int, kills: int, seed:
     return Sequence(stage, ranks, tuple(moments), difference(calm, disturbed))
 
 
-def difference(calm: TrainConfig, disturbed: TrainConfig) -> str:
-    """Return the first thing in which two runs differ that should be alike; "" if there is none."""
-    wanted, got = (_computed(calm), _computed(disturbed))
+def difference(calm: TrainConfig, disturbed: TrainConfig, after: int = 0) -> str:
+    """Return the first thing in which two runs differ that should be alike; "" if there is none.
+
+    Args:
+        calm: the undisturbed run.
+        disturbed: the other one.
+        after: the step from which on the other one has records.
+    """
+    wanted, got = [record for record in _computed(calm) if record["step"] > after], _computed(disturbed)
     if [record["step"] for record in got] != [record["step"] for record in wanted]:
         return f"steps {[record['step'] for record in got]}"
     for one, other in zip(wanted, got, strict=True):
