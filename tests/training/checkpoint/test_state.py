@@ -46,13 +46,23 @@ def test_other_ranks_and_stages_go_on_as_if_nothing_had_happened(straight, rende
 @pytest.mark.slow
 def test_what_is_loaded_is_what_was_saved_to_the_bit(straight, rendered, tmp_path):
     wanted = state_of(f"{straight.output_dir}/checkpoint-4")
-    for ranks, stage in ((1, 0), (1, 3), (2, 1), (2, 2), (2, 3), (3, 3)):
-        config = make_config(rendered, tmp_path / f"{ranks}-{stage}", **SMALL)
-        resumed = config.model_copy(update={"resume_from_checkpoint": f"{straight.output_dir}/checkpoint-4"})
-        run_distributed(resave, ranks, resumed, deepspeed_json(tmp_path, stage))
+    source = straight
+    for ranks, stage, dtype in (
+        (1, 0, "no"),
+        (1, 3, "no"),
+        (2, 1, "no"),
+        (2, 2, "bf16"),
+        (2, 3, "bf16"),
+        (1, 3, "bf16"),
+        (3, 3, "no"),  # from one of bf16
+    ):
+        config = make_config(rendered, tmp_path / f"{ranks}-{stage}-{dtype}", **SMALL, mixed_precision=dtype)
+        begin = {"resume_from_checkpoint": f"{source.output_dir}/checkpoint-4", "allow_dtype_change": True}
+        run_distributed(resave, ranks, config.model_copy(update=begin), deepspeed_json(tmp_path, stage))
         got = state_of(f"{config.output_dir}/checkpoint-4")
         assert got.keys() == wanted.keys()
-        assert all(torch.equal(got[name], value) for name, value in wanted.items()), (ranks, stage)
+        assert all(torch.equal(got[name], value) for name, value in wanted.items()), (ranks, stage, dtype)
+        source = config
 
 
 def resave(config, settings):
