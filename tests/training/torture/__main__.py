@@ -5,6 +5,7 @@ The parts are those of the modules beside this one: calls, flips, power cuts, ki
 
 import argparse
 import random
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from tests.training.torture import calls, flips, kills, pairs, power, resumes
 from tests.training.torture.report import Report, table
 
 PARTS = ("calls", "flips", "power", "kills", "pairs", "resumes")
-KILLS_EACH = 4
+KILLS_EACH = 6
 """Kills of one run."""
 
 
@@ -70,10 +71,14 @@ def try_power(report: Report, folder: Path, options: argparse.Namespace) -> None
 def try_kills(report: Report, folder: Path, options: argparse.Namespace) -> None:
     """Killed training runs, of all stages, on one and two ranks."""
     rng, made, number = random.Random(options.seed), 0, 0
+    calm: dict[tuple[str, int], kills.Calm] = {}
     while made < options.kills:
-        stage, ranks = list(kills.STAGES)[number % 3], 1 + number // 3 % 2
+        kind = stage, ranks = list(kills.STAGES)[number % 3], 1 + number // 3 % 2
+        if kind not in calm:
+            calm[kind] = kills.undisturbed(options.data, folder / f"calm-{number}", stage, ranks)
         wanted = min(KILLS_EACH, options.kills - made)
-        done = kills.sequence(options.data, folder / f"kills-{number}", stage, ranks, wanted, rng.randrange(2**32))
+        done = kills.sequence(calm[kind], folder / f"kills-{number}", wanted, rng.randrange(2**32))
+        shutil.rmtree(folder / f"kills-{number}")
         for moment in done.moments:
             if moment != "too late":
                 trial = f"stage {stage}, {ranks} rank{'s' * (ranks > 1)}, {moment}"

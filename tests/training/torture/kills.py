@@ -26,6 +26,24 @@ COMPUTED = ("step", "loss", "loss_video", "loss_image", "grad_norm", "lr", "drop
 """What a record holds that is computed; the rest are measures of time and memory."""
 
 
+SMALL = {
+    "max_train_steps": STEPS,
+    "checkpointing_steps": 2,
+    "train_batch_size": 1,
+    "checkpoints_total_limit": 2,
+}
+
+
+class Calm(NamedTuple):
+    """A run that nobody kills."""
+
+    stage: str
+    ranks: int
+    config: TrainConfig
+    span: float
+    """Seconds that it took from the start of its ranks on."""
+
+
 class Sequence(NamedTuple):
     """A run that was killed, and what it ended as."""
 
@@ -106,27 +124,36 @@ def _steps(config: TrainConfig) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def sequence(data: Path, folder: Path, stage: str, ranks: int, kills: int, seed: int) -> Sequence:
-    """Train a run twice, undisturbed and killed so many times, and compare."""
+def undisturbed(data: Path, folder: Path, stage: str, ranks: int) -> Calm:
+    """Train a run that nobody kills."""
+    (folder / "calm-pids").mkdir(parents=True)
+    config = STAGES[stage](data, folder / "calm", **SMALL)
+    run_distributed(train_and_tell, ranks, config, deepspeed_json(folder, 3), folder / "calm-pids")
+    return Calm(stage, ranks, config, time.time() - (folder / "calm-pids" / "0.pid").stat().st_mtime)
+
+
+def sequence(calm: Calm, folder: Path, kills: int, seed: int) -> Sequence:
+    """Train the run of `calm` anew, kill it so many times, and compare the two.
+
+    Args:
+        calm: the run that nobody kills.
+        folder: a folder for the other one; it is made.
+        kills: how many; fewer if it comes to its end before.
+        seed: of when, and of whom.
+    """
     folder.mkdir()
     rng, settings = random.Random(seed), deepspeed_json(folder, 3)
-    changes: dict[str, Any] = {"max_train_steps": STEPS, "checkpointing_steps": 2, "train_batch_size": 1}
-    calm = STAGES[stage](data, folder / "calm", **changes, checkpoints_total_limit=2)
-    (folder / "calm-pids").mkdir()
-    run_distributed(train_and_tell, ranks, calm, settings, folder / "calm-pids")
-    span = time.time() - (folder / "calm-pids" / "0.pid").stat().st_mtime
-
-    disturbed = STAGES[stage](data, folder / "disturbed", **changes, checkpoints_total_limit=2)
-    disturbed = disturbed.model_copy(update={"resume_from_checkpoint": "auto"})
+    own = {"output_dir": str(folder / "disturbed"), "resume_from_checkpoint": "auto"}
+    disturbed = calm.config.model_copy(update=own)
     moments = []
     while sum(moment != "too late" for moment in moments) < kills:
         notes = folder / f"pids-{len(moments)}"
         notes.mkdir()
-        moments.append(killed(disturbed, settings, ranks, notes, rng, span))
+        moments.append(killed(disturbed, settings, calm.ranks, notes, rng, calm.span))
         if moments[-1] == "too late" or _steps(disturbed) == STEPS:
             break
-    run_distributed(train, ranks, disturbed, settings)
-    return Sequence(stage, ranks, tuple(moments), difference(calm, disturbed))
+    run_distributed(train, calm.ranks, disturbed, settings)
+    return Sequence(calm.stage, calm.ranks, tuple(moments), difference(calm.config, disturbed))
 
 
 def difference(calm: TrainConfig, disturbed: TrainConfig, after: int = 0) -> str:

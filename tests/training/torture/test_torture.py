@@ -60,6 +60,7 @@ def test_a_power_cut_loses_nothing_that_was_told_as_saved(tmp_path):
 
 
 def test_a_run_that_is_killed_ends_as_if_nothing_had_been(rendered, tmp_path):
-    done = kills.sequence(rendered, tmp_path / "kills", "base", 2, kills=2, seed=1)
+    calm = kills.undisturbed(rendered, tmp_path / "calm", "base", 2)
+    done = kills.sequence(calm, tmp_path / "kills", kills=2, seed=1)
     assert done.moments
     assert done.differs == ""
