@@ -81,7 +81,7 @@ def try_kills(report: Report, folder: Path, options: argparse.Namespace) -> None
         shutil.rmtree(folder / f"kills-{number}")
         for moment in done.moments:
             if moment != "too late":
-                trial = f"stage {stage}, {ranks} rank{'s' * (ranks > 1)}, {moment}"
+                trial = f"stage {stage}, {ranks} rank{'s' * (ranks > 1)}: {moment}"
                 report.add("kills", "ours", trial, done.differs or "ends as the undisturbed run", not done.differs)
                 made += 1
         print(f"  {done}", flush=True)
@@ -92,11 +92,13 @@ def try_pairs(report: Report, folder: Path, options: argparse.Namespace) -> None
     """Every number of ranks and stage with every other."""
     found, following = pairs.every_pair(options.data, folder, tuple(options.ranks))
     for pair in found:
-        report.add("pairs", "ours", f"loaded by {pair.loaded}", pair.differs or "the same bits", not pair.differs)
+        report.add(
+            "pairs", "ours", f"{pair.loaded}: loads what each saved", pair.differs or "the same bits", not pair.differs
+        )
     for step in following:
         good = step.off <= pairs.LOSS
         result = "the same loss" if good else f"a loss that is off by {step.off:g}"
-        report.add("pairs", "ours", f"next step of {step.loaded}", result, good)
+        report.add("pairs", "ours", f"{step.loaded}: the next step", result, good)
 
 
 def try_resumes(report: Report, folder: Path, options: argparse.Namespace) -> None:
@@ -104,7 +106,9 @@ def try_resumes(report: Report, folder: Path, options: argparse.Namespace) -> No
     runs = folder / "resumes"
     for case in resumes.cases(options.data, runs):
         for done in resumes.every_step(case, runs):
-            report.add("resumes", "ours", case.name, done.differs or "the same run", not done.differs)
+            report.add(
+                "resumes", "ours", f"{case.name}: from each step", done.differs or "the same run", not done.differs
+            )
             if done.differs:
                 print(f"  {done}", flush=True)
 
