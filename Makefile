@@ -14,7 +14,7 @@ RANKS ?= $(if $(filter 1,$(GPUS)),1,2)
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-long demo-curate test test-fast test-slurm curate-torture torture check bench bench-gpu bench-data bench-curate resources fuzz mutations image-check clean
+.PHONY: help install demo demo-long demo-frames demo-curate demo-lora test test-fast test-slurm curate-torture torture check bench bench-gpu bench-data bench-curate resources fuzz mutations image-check clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,65 @@ demo: install  ## render data, train the three stages in miniature, sample, scor
 LONG := max_train_steps=9000 validation_steps=1500 checkpointing_steps=1500 adam_beta2=0.99 ema_decay=0.998
 demo-long: install  ## the base stage for about an hour: runs/demo-long
 	@$(MAKE) --no-print-directory _base RUN=runs/demo-long CLIPS=4 CONFIG="configs/smoke/base.yaml output_dir=runs/demo-long/base $(LONG)"
+
+# Every prompt of the held-out set twice, each in five segments that go there and back: of the rendered shapes each one
+# crosses the whole frame within a clip, so that on its way on it would leave it.
+define THERE_AND_BACK
+from lavie.data.prepare.synthetic import HELD_OUT, clip_caption
+BACK = {"left": "right", "right": "left", "up": "down", "down": "up"}
+for colour, shape, way in HELD_OUT * 2:
+    ways = [way, BACK[way]] * 2 + [way]
+    print(*(clip_caption(colour, shape, f"moving {way}") for way in ways), sep="\n", end="\n\n")
+endef
+export THERE_AND_BACK
+
+FRAMES := runs/demo-frames
+LONG_CLIP := --stop-after base --set base.num_frames=26 --set base.overlap=1 --judge --overwrite
+demo-frames: install  ## after demo: a base stage that takes frames, and how its long clips drift: runs/demo-frames
+	@$(MAKE) --no-print-directory _frames
+
+.PHONY: _frames
+_frames: export OMP_NUM_THREADS ?= 1
+_frames:
+	mkdir -p $(FRAMES)
+	python -c "$$THERE_AND_BACK" > $(FRAMES)/segments.txt
+	sed '/^$$/d' $(FRAMES)/segments.txt | awk 'NR % 5 == 1' > $(FRAMES)/prompts.txt
+	$(TRAIN) configs/smoke/base_frames.yaml resume_from_checkpoint=auto
+	$(TRAIN) configs/smoke/base_frames.yaml resume_from_checkpoint=auto condition_noise_steps=0 output_dir=$(FRAMES)/clean/base
+	for kind in noised clean; do \
+	  lavie score --checkpoint $(FRAMES)/$$kind/base --out $(FRAMES)/$$kind --num 2 --overwrite && \
+	  lavie generate --cascade $(FRAMES)/$$kind --out $(FRAMES)/recursion-$$kind $(LONG_CLIP) \
+	    --method recursion --segment-prompts $(FRAMES)/segments.txt || exit 1; \
+	  for clip in 0 1 2 3 4 5; do \
+	    lavie generate --cascade $(FRAMES)/$$kind --out $(FRAMES)/given-$$kind/$$clip --stop-after base --overwrite \
+	      --set base.overlap=1 --from-video $(FRAMES)/recursion-$$kind/0000$$clip-base.mp4 \
+	      --prompt "$$(sed -n "$$((6 * clip + 2))p" $(FRAMES)/segments.txt)" || exit 1; \
+	  done; \
+	done
+	lavie generate --cascade $(FRAMES)/noised --out $(FRAMES)/windows $(LONG_CLIP) --method windows --prompt-file $(FRAMES)/prompts.txt
+	@echo
+	@echo "drift of five segments            $(FRAMES)/recursion-noised/drift.json, recursion-clean/drift.json"
+	@echo "beside windows with one prompt    $(FRAMES)/windows/drift.json"
+	@echo "how well a given frame is kept    $(FRAMES)/given-noised/*/drift.json, given-clean/*/drift.json"
+	@echo "the clips                         $(FRAMES)/*/sheet.png"
+
+WORD := orange
+WORD_RUN := runs/demo-lora
+WORD_SET := max_train_steps=400 train_batch_size=4 data.num_images=4 learning_rate=2e-3 lora.rank=8 lora.targets=kohya
+WORD_SET += gradient_checkpointing=false checkpointing_steps=200 validation_steps=200
+demo-lora: export OMP_NUM_THREADS ?= 1
+demo-lora: $(DEMO)/base  ## a colour that the demo's network never saw, learnt from 8 images: runs/demo-lora (after make demo)
+	lavie lora word $(WORD_RUN)/images --word $(WORD) --overwrite
+	lavie lora train $(WORD_RUN)/images --base $(DEMO)/base --out $(WORD_RUN)/run --prior-samples 36 \
+	  $(foreach c,red green blue yellow magenta cyan,$(foreach s,circle square triangle,--prior "a $(c) $(s)")) $(WORD_SET)
+	lavie lora score $(WORD_RUN)/run --word $(WORD) --out $(WORD_RUN)
+	@echo
+	@echo "before and after                   $(WORD_RUN)/compare.png"
+	@echo "what the judge sees                $(WORD_RUN)/compare.json"
+	@echo
+
+$(DEMO)/base:
+	@echo "$@ is missing: make demo trains it" >&2; exit 1
 
 CURATE_STAMP := $(VENV)/.installed-curate
 $(CURATE_STAMP): $(STAMP)

@@ -29,6 +29,7 @@ DEV = [
     "choix>=0.4",
     "hypothesis",
     "mypy>=1.11",
+    "peft>=0.17",
     "pytest>=8",
     "pytest-timeout",
     "pytest-xdist>=3.6",

@@ -17,7 +17,7 @@ from .distributed import log
 from .errors import CheckpointError
 from .files import sha256_of
 from .json_text import parse_json
-from .run_folder import MANIFEST, NETWORK, RUN_CONFIG
+from .run_folder import LORA, MANIFEST, NETWORK, RUN_CONFIG
 from .tensor_file import FileRecord, write_text
 
 FORMAT = 2
@@ -153,7 +153,8 @@ def require_whole_network(folder: Path) -> None:
     except OldLayoutError:
         log.warning(f"{folder}: its layout has no hashes, by which damaged weights would be found")
         return
-    names = [name for name in manifest["files"] if name.startswith(f"{NETWORK}/") or name == RUN_CONFIG]
+    wanted = (f"{NETWORK}/", f"{LORA}/", RUN_CONFIG)
+    names = [name for name in manifest["files"] if name.startswith(wanted)]
     if fault := damage(folder, manifest, names):
         raise CheckpointError(f"{fault}: take another checkpoint")
 

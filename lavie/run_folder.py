@@ -14,6 +14,7 @@
         checkpoint.json         MANIFEST: written last
         config.yaml             the config that it was trained with
         unet/                   NETWORK: the network to sample from
+        lora/                   LORA: in its place the adapters of a run that trains these, and where their base lies
         ...                     the training's state, see lavie.training.checkpoint
 
 `lavie export` and `lavie import` write a folder for sampling alone: export.json (EXPORT), config.yaml and unet/.
@@ -31,6 +32,7 @@ PROMPTS = "prompts.jsonl"
 """The file that says which prompt, seed and settings every numbered sample of a folder has."""
 WANDB_ID = "wandb-id.txt"
 NETWORK = "unet"
+LORA = "lora"
 MANIFEST = "checkpoint.json"
 """The file that makes a checkpoint folder a finished one."""
 NAME = re.compile(r"checkpoint-(0|[1-9]\d*)")

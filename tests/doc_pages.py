@@ -14,6 +14,7 @@ PAGES = (
     "docs/training.md",
     "docs/reliability.md",
     "docs/cascade.md",
+    "docs/applications.md",
     "docs/evaluation.md",
     "docs/ablations.md",
     "docs/extending.md",

@@ -36,6 +36,7 @@ TO_RUN = (
     "docs/curation.md",
     "docs/training.md",
     "docs/cascade.md",
+    "docs/applications.md",
     "docs/evaluation.md",
 )
 """Pages whose commands run in one sandbox, in this order: later pages use what earlier ones have made."""

@@ -54,8 +54,9 @@ def import_command(
     src: Annotated[
         Path,
         typer.Argument(
-            help="A released LaVie .pt; a folder with a 2-D UNet in diffusers' format, as Stable Diffusion 1.4 or its "
-            "x4 upscaler, to which fresh temporal layers are added; or an exported folder."
+            help="A released LaVie .pt; a single .safetensors or .ckpt of Stable Diffusion 1.x, or a folder with a 2-D "
+            "UNet in diffusers' format, as Stable Diffusion 1.4 or its x4 upscaler, to which fresh temporal layers are "
+            "added; or an exported folder."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="The new folder.")],
@@ -64,8 +65,8 @@ def import_command(
         Path | None,
         typer.Option(
             help="A folder in diffusers' format with vae, text_encoder and tokenizer to copy: Stable Diffusion 1.4 "
-            "for base and interpolation, its x4 upscaler for vsr. Without them the result starts runs, but samples "
-            "nothing. Default: SRC, if it has them."
+            "for base and interpolation, its x4 upscaler for vsr. A single file's own encoders take the place of "
+            "theirs. Without them the result starts runs, but samples nothing. Default: SRC, if it has them."
         ),
     ] = None,
     config: Annotated[
@@ -76,13 +77,50 @@ def import_command(
             "says."
         ),
     ] = None,
+    extract_ema: Annotated[
+        bool, typer.Option("--extract-ema", help="Take the averaged weights (keys model_ema.) of single files.")
+    ] = False,
+    community: Annotated[
+        Path | None,
+        typer.Option(
+            "--add-difference",
+            help="A community checkpoint of Stable Diffusion 1.x, a file or folder: --scale times its difference to "
+            "--original is added to the spatial layers of SRC.",
+        ),
+    ] = None,
+    original: Annotated[
+        Path | None,
+        typer.Option(help="What --add-difference was made from, a file or folder. Default: --pretrained."),
+    ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(min=0, help="How far --add-difference moves SRC: 0 not at all, 1 as far as itself. Default: 0.5."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Make an exported folder of a network from elsewhere. Released weights are kept bit for bit, in their dtypes.
 
     Files are read as plain tensors: nothing in them is run.
     """
+    if community is None and (original is not None or scale is not None):
+        raise ConfigError("--original and --scale belong to --add-difference, which is missing")
+    from ..config.add_difference import AddDifferenceConfig
+    from ..config.load import validate
     from ..inference.exchange.import_weights import import_stage
 
-    import_stage(src, out, stage, pretrained=pretrained, config=config, overwrite=overwrite)
+    added = None
+    if community is not None:
+        given = {"weights": str(community), "original": None if original is None else str(original), "scale": scale}
+        values = {name: value for name, value in given.items() if value is not None}
+        added = validate(AddDifferenceConfig, values, "--add-difference, --original, --scale")
+    import_stage(
+        src,
+        out,
+        stage,
+        pretrained=pretrained,
+        config=config,
+        extract_ema=extract_ema,
+        added=added,
+        overwrite=overwrite,
+    )
     typer.echo(out)

@@ -23,6 +23,7 @@ from .doctor import app as doctor_app
 from .eval import app as eval_app
 from .formats import export_command, import_command
 from .generate import generate
+from .lora import app as lora_app
 from .plot import plot
 from .sample import sample
 from .score import score
@@ -96,6 +97,7 @@ app.add_typer(curate_app)
 app.add_typer(data_app)
 app.add_typer(doctor_app)
 app.add_typer(eval_app)
+app.add_typer(lora_app)
 app.command()(sample)
 app.command()(score)
 app.command()(generate)

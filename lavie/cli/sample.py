@@ -8,7 +8,8 @@ import typer
 from ..config.names import SamplerName as Scheduler
 from ..console import make_console, progress_bar
 from ..errors import ConfigError
-from .prompts import Prompt, PromptFile, read_prompts
+from .loras import Loras, LoraTextScale, read_loras
+from .prompts import Embedding, GridGuidance, GridSeeds, Preview, Prompt, PromptFile, on_grid, read_prompts
 from .ranks import ranks
 from .runs import Checkpoint, Run, one_run
 
@@ -33,6 +34,19 @@ def sample(
     width: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
     num: Annotated[int, typer.Option(min=1, help="Samples per prompt.")] = 1,
     negative_prompt: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Another setting, as prompt_chunks=2, clip_skip=2, cache_interval=3, freeu=[1.3,1.4,0.9,0.2] or "
+            "prompt_syntax=plain; may be given several times.",
+        ),
+    ] = None,
+    embedding: Embedding = None,
+    grid_seeds: GridSeeds = None,
+    grid_guidance: GridGuidance = None,
+    preview: Preview = False,
     jobs: Annotated[
         Path | None,
         typer.Option(
@@ -40,42 +54,69 @@ def sample(
             " noise), as `lavie eval ucf101 prompts` writes them. Files that are there are not drawn again."
         ),
     ] = None,
+    lora: Loras = None,
+    lora_text_scale: LoraTextScale = None,
     overwrite: Annotated[bool, typer.Option(help="Replace samples that lie in --out.")] = False,
 ) -> None:
     """Draw videos (or images) from prompts. Settings that are not given are those of the training run.
 
     Under torchrun the ranks share the samples.
     """
+    from ..config.load import validate
+    from ..config.overrides import parse_overrides
     from ..inference.cascade import fingerprint
     from ..inference.generate import generate
     from ..inference.jobs import draw, read_jobs
     from ..inference.load import load_pipeline
     from ..inference.settings import BaseSettings
+    from ..models.textual_inversion import add_words
     from ..run_folder import find_stage
 
-    if jobs and (prompt or prompt_file or num != 1):
-        raise ConfigError("--jobs says all that is drawn: leave out --prompt, --prompt-file and --num")
+    if jobs and (prompt or prompt_file or num != 1 or grid_seeds or grid_guidance or preview):
+        raise ConfigError(
+            "--jobs says all that is drawn: leave out --prompt, --prompt-file, --num, --preview and the grid"
+        )
     listed = read_jobs(jobs) if jobs else []
-    prompts = [] if jobs else read_prompts(prompt, prompt_file)
+    prompts = [] if jobs else read_prompts(prompt, prompt_file, BaseSettings)
+    prompts, columns = on_grid(prompts, grid_seeds, grid_guidance, num)
+    flags = {
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "scheduler": scheduler,
+        "num_frames": frames,
+        "height": height,
+        "width": width,
+        "negative_prompt": negative_prompt,
+    }
+    given = {name: value for name, value in flags.items() if value is not None}
+    changes = parse_overrides(set_ or [], BaseSettings)
+    if both := given.keys() & changes.keys():
+        raise ConfigError(f"--set {min(both)}=...: a flag gives it too: leave one of them out")
+    # Protocols give captions as they are, whose brackets weigh nothing.
+    changes = {"seed": seed, **({"prompt_syntax": "plain"} if jobs else {}), **given, **changes}
+    validate(BaseSettings, changes, "--set")
     folder = one_run(run, checkpoint)
-    pipeline, config = load_pipeline(folder)
-    settings = BaseSettings.of(
-        config,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        seed=seed,
-        scheduler=scheduler,
-        num_frames=frames,
-        height=height,
-        width=width,
-        negative_prompt=negative_prompt,
-    )
+    loras = read_loras(lora, lora_text_scale)
+    pipeline, config = load_pipeline(folder, loras=loras)
+    settings = BaseSettings.of(config, **changes)
+    words = add_words(pipeline.text_encoder, embedding or [])
     with ranks(), progress_bar(make_console(), "sampling") as progress:
         if jobs:
-            weights = fingerprint(find_stage(folder))
+            weights = fingerprint(find_stage(folder), loras) + (f" with {words}" if words else "")
             drawn = draw(pipeline, listed, out, settings, weights=weights, overwrite=overwrite, progress=progress)
             typer.echo(f"{out}: {drawn} of {len(listed)} samples drawn here, the others were there")
             return
-        paths = generate(pipeline, prompts, out, settings, num_per_prompt=num, overwrite=overwrite, progress=progress)
+        paths = generate(
+            pipeline,
+            prompts,
+            out,
+            settings,
+            num_per_prompt=num,
+            overwrite=overwrite,
+            loras=loras,
+            columns=columns,
+            preview=pipeline.preview() if preview else None,
+            progress=progress,
+        )
         if paths:
             typer.echo("\n".join(map(str, paths)))

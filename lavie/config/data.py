@@ -137,6 +137,9 @@ class DataConfig(Strict):
     num_images: int = Field(4, ge=0)
     """Images joined to each clip on the frame axis, each with its own caption; stage base only. Default: the
     paper's."""
+    images_alone: bool = False
+    """Whether a row is its num_images images without a clip; stage base only. They pass by the temporal layers, and
+    num_frames is the length of the clips that validation reads and draws. Default: no; configs/lora.yaml sets it."""
     height: int = Field(320, ge=1, le=MAX_SIDE)
     """Pixels; a multiple of the autoencoder's pixels per latent. Default: the paper's, for the base stage."""
     width: int = Field(512, ge=1, le=MAX_SIDE)
@@ -245,6 +248,16 @@ class DataConfig(Strict):
         return self
 
     @model_validator(mode="after")
+    def _check_images_alone(self) -> "DataConfig":
+        """Check that rows without a clip have images, and one size."""
+        if self.images_alone and not self.num_images:
+            raise ValueError("images_alone is true and num_images is 0: a row would be empty, set num_images to 1")
+        if self.images_alone and (self.moving_images or self.buckets):
+            other = "moving_images" if self.moving_images else "buckets"
+            raise ValueError(f"images_alone is true and {other} is set, which is for clips: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _cacheable(self) -> "DataConfig":
         """Check that with a cache every visit of a sample finds one of fixed cuts."""
         if self.cache is not None:
@@ -261,6 +274,15 @@ class DataConfig(Strict):
     def size(self) -> BucketConfig:
         """The size of clips without buckets, and that of validation."""
         return BucketConfig(num_frames=self.num_frames, height=self.height, width=self.width)
+
+    @property
+    def takes_videos(self) -> bool:
+        """Whether any row of training shows a clip of a video."""
+        return not self.images_alone and self.moving_images < 1
+
+    def frames_of_row(self, size: BucketConfig) -> int:
+        """Return how many frames a row of training has whose clip, if it has one, is of a size; images count too."""
+        return self.num_images + (0 if self.images_alone else size.num_frames)
 
     @property
     def sizes(self) -> tuple[BucketConfig, ...]:
@@ -289,8 +311,8 @@ class DataConfig(Strict):
 
     @property
     def held_out(self) -> "DataConfig":
-        """This section for reading `validation`: clips of the one size, no moving images."""
-        return self.of_size(self.size).model_copy(update={"moving_images": 0.0, "exclude": ()})
+        """This section for reading `validation`: clips of the one size, no moving images, no images alone."""
+        return self.of_size(self.size).model_copy(update={"moving_images": 0.0, "images_alone": False, "exclude": ()})
 
 
 Filter = Literal["box", "bilinear", "bicubic", "lanczos"]

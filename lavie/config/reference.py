@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt, MultipleOf
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
+from .add_difference import AddDifferenceConfig
 from .base import Strict
+from .condition import GivenConfig
 from .curate import CurateConfig
 from .curate_caption import AlignConfig, CaptionConfig
 from .curate_cut import CutConfig
@@ -26,6 +28,7 @@ from .curate_select import Rule, SelectConfig
 from .curate_shards import ShardsConfig
 from .data import BucketConfig, DatasetConfig, DegradationConfig, Weight
 from .evaluation import EvalConfig
+from .lora import LoraConfig
 from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
 from .train import DataConfig, SamplingConfig, TimestepSampling, TrainConfig
 from .watchdog import WatchdogConfig
@@ -35,6 +38,7 @@ SECTIONS: tuple[tuple[str, type[Strict]], ...] = (
     ("`model`", UNetConfig),
     ("`autoencoder`", AutoencoderConfig),
     ("`text_encoder`", TextEncoderConfig),
+    ("`lora`", LoraConfig),
     ("`data`", DataConfig),
     ("An entry of `data.train`", DatasetConfig),
     ("An entry of `data.buckets`", BucketConfig),
@@ -42,7 +46,9 @@ SECTIONS: tuple[tuple[str, type[Strict]], ...] = (
     ("`eval`", EvalConfig),
     ("`watchdog`", WatchdogConfig),
     ("`timestep_sampling`", TimestepSampling),
+    ("`add_difference`", AddDifferenceConfig),
     ("`degradation`", DegradationConfig),
+    ("`given`", GivenConfig),
 )
 """The tables of a run, in their order: heading and type."""
 CURATION: tuple[tuple[str, type[Strict]], ...] = (

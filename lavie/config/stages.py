@@ -9,7 +9,15 @@ from typing import Literal
 from .model import PRESETS, UNetConfig
 from .names import StageName
 
-Condition = Literal["none", "key_frames", "low_resolution"]
+Condition = Literal["none", "frames", "key_frames", "low_resolution"]
+"""What a network is given beside the text, on channels joined to the noisy latents: nothing; any frames of the clip,
+with a mask that says which; the latents of every n-th frame; or the pixels of the low resolution, with noise of a known
+level."""
+
+
+def condition_channels(condition: Condition, latent_channels: int) -> int:
+    """Return the input channels of a network that hold a condition, for latents of so many channels."""
+    return {"none": 0, "frames": 1 + latent_channels, "key_frames": latent_channels, "low_resolution": 3}[condition]
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,7 @@ class Stage:
     network: UNetConfig
     """The released network."""
     condition: Condition
-    """What the network is given beside the text, on channels joined to the noisy latents: nothing; the latents of
-    every n-th frame; or the pixels of the low resolution, with noise of a known level."""
+    """What the released network is given beside the text."""
     autoencoder_stride: int
     """Pixels per latent, along both axes, of the released autoencoder (type diffusers)."""
     autoencoder_float32: bool
@@ -50,17 +57,16 @@ class Stage:
 
     @property
     def draws_from_prompt(self) -> bool:
-        """Whether a prompt alone is enough to sample the stage, so that validation_prompts and `lavie sample` apply."""
+        """Whether a prompt alone is enough to sample the stage, so that validation_prompts and `lavie sample` apply.
+
+        A network of the stage that takes frames draws from a prompt too: then no frame is given.
+        """
         return self.condition == "none"
 
     @property
     def cacheable(self) -> bool:
         """Whether a cache of latents serves the stage: a low resolution is made anew from the pixels of each visit."""
         return self.condition != "low_resolution"
-
-    def condition_channels(self, latent_channels: int) -> int:
-        """Return the input channels of the network that hold the condition, for latents of so many channels."""
-        return {"none": 0, "key_frames": latent_channels, "low_resolution": 3}[self.condition]
 
     def given_frames(self, num_frames: int, keyframe_interval: int) -> int:
         """Return how many frames a clip of num_frames is made from; of no meaning to a stage without condition."""

@@ -8,12 +8,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from .add_difference import AddDifferenceConfig
 from .base import LocalPath, OptionalPath, Strict
+from .condition import GivenConfig
 from .data import DataConfig, DegradationConfig, Weight
 from .evaluation import EvalConfig
+from .lora import LoraConfig
 from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
 from .names import SamplerName, StageName
-from .stages import STAGES
+from .stages import STAGES, Condition, condition_channels
 from .watchdog import WatchdogConfig
 
 
@@ -101,11 +104,21 @@ class TrainConfig(Strict):
     and text encoder, and the network's spatial weights. Default: none, which needs encoders without weights."""
     init_weights: OptionalPath = None
     """Where the network's weights come from instead of the folder above: a released LaVie .pt, an exported folder, a
-    run's folder or one of its checkpoints. Default: null, the folder above; without it a fresh network."""
-    trainable: Literal["all", "temporal", "spatial"] = "all"
-    """The parameters that train: all, those without a counterpart in the 2-D network (temporal), or those with one
-    (spatial), as for images alone. Default: all, as the paper trains the base stage; its super-resolution trains the
-    temporal ones."""
+    run's folder or one of its checkpoints; or for the spatial layers alone a Stable Diffusion folder in diffusers'
+    format, or a single .safetensors or .ckpt. Default: null, the folder above; without it a fresh network."""
+    extract_ema: bool = False
+    """Whether the averaged weights (keys model_ema.) of single files are taken, in init_weights and add_difference,
+    where a file has both; it is an error if none has. Default: no, as in diffusers, since files without them are
+    usually the averaged ones."""
+    add_difference: AddDifferenceConfig | None = None
+    """What is added to these weights: the difference of a community checkpoint and Stable Diffusion 1.4. Default: null,
+    nothing."""
+    trainable: Literal["all", "temporal", "spatial", "lora"] = "all"
+    """The parameters that train: all, those without a counterpart in the 2-D network (temporal), those with one
+    (spatial), as for images alone, or adapters on these, with all weights of init_weights frozen (lora; paper, section
+    5.6). Default: all, as the paper trains the base stage; its super-resolution trains the temporal ones."""
+    lora: LoraConfig = LoraConfig()
+    """`trainable: lora` only: the adapters."""
 
     max_train_steps: int = Field(ge=1, le=10**9)
     """Optimizer steps of the run."""
@@ -184,9 +197,16 @@ class TrainConfig(Strict):
     keyframe_interval: int = Field(4, ge=2)
     """interpolation only: every n-th frame is a key frame, from which the others are to be made. Default: the
     paper's."""
+    condition: Literal["none", "frames"] = "none"
+    """base only: frames, for a network that is given any frames of the clip beside the text: besides text alone, it
+    starts from an image, goes on from a clip, or joins two images. Its model.in_channels are twice those of the latents
+    and one. Weights without these channels are extended by zeros. Default: none, the released network."""
+    given: GivenConfig = GivenConfig()
+    """base with condition: frames only: which frames of a training clip are given, and how often."""
     condition_noise_steps: int = Field(0, ge=0, le=1000)
-    """interpolation only: key frames are noised at a timestep drawn below this, which makes the network forgive flaws
-    of the base stage's clips. Default: 0, clean key frames."""
+    """interpolation, and base with condition: frames: the key frames or given frames are noised at a timestep drawn
+    below this, which makes the network forgive flaws of the clips that it is given when sampling, as the segments of a
+    long clip are given what it drew itself. Default: 0, clean frames."""
     degradation: DegradationConfig = DegradationConfig()
     """vsr only: how the low resolution is made."""
     snr_gamma: float | None = Field(None, gt=0)
@@ -266,13 +286,33 @@ class TrainConfig(Strict):
                         "a Stable Diffusion 1.4 folder in diffusers' format"
                     )
 
+        # A difference is taken of two networks.
+        if self.add_difference is not None:
+            if self.add_difference.original is None and self.pretrained_model_name_or_path is None:
+                raise ValueError(
+                    "add_difference.original is null, and so is pretrained_model_name_or_path: one of them has to name "
+                    "the Stable Diffusion 1.4 that add_difference.weights was made from"
+                )
+            if self.init_weights is None and self.pretrained_model_name_or_path is None:
+                raise ValueError("add_difference needs weights to add to: set init_weights, as to a released LaVie .pt")
+
+        # Adapters change weights that a checkpoint only names, so these must lie somewhere.
+        if self.trainable == "lora" and self.init_weights is None:
+            raise ValueError(
+                "trainable is lora and init_weights is null: set init_weights to the weights that the adapters change, "
+                "as a run or an exported folder"
+            )
+        if self.trainable != "lora" and self.lora != LoraConfig():
+            raise ValueError(f"lora is set, and trainable is {self.trainable}: set that to lora, or leave lora out")
+
         # The network takes the latents and the stage's condition, and gives latents.
         channels = self.latent_channels
-        wanted = (channels + STAGES[self.stage].condition_channels(channels), channels)
+        wanted = (channels + condition_channels(self.conditioning, channels), channels)
         if (self.model.in_channels, self.model.out_channels) != wanted:
+            stage = f"stage {self.stage}" + (" with condition: frames" if self.condition == "frames" else "")
             raise ValueError(
                 f"model.in_channels and model.out_channels are {self.model.in_channels} and {self.model.out_channels}, "
-                f"but stage {self.stage} with an autoencoder of {channels} channels needs {wanted[0]} and {wanted[1]}"
+                f"but {stage} with an autoencoder of {channels} channels needs {wanted[0]} and {wanted[1]}"
             )
 
         # Samples are measured against held-out clips, and drawn from their captions.
@@ -298,6 +338,23 @@ class TrainConfig(Strict):
     def _check_stage(self) -> None:
         """Raise ValueError at a setting that the stage cannot use, or that contradicts its condition."""
         stage, data = STAGES[self.stage], self.data
+
+        # Frames are given to the first stage, and some of its clip must be left to make.
+        if self.condition == "frames":
+            if stage.condition != "none":
+                raise ValueError(
+                    f"condition is frames: only stage base is given frames of its own clip, stage {self.stage} has its "
+                    "own condition; set it to none"
+                )
+            for size in (data.size, *data.buckets):
+                if size.num_frames < 3:
+                    key = f"data.buckets: num_frames of {size.name}" if size in data.buckets else "data.num_frames"
+                    raise ValueError(
+                        f"{key} is {size.num_frames}: condition frames needs clips of at least 3 frames, so that one "
+                        "lies between the first and the last"
+                    )
+        elif "given" in self.model_fields_set and self.given != GivenConfig():
+            raise ValueError("given is set, which says which frames are given, and condition is none: set it to frames")
 
         # Some stages train on clips without images beside them.
         if data.num_images and not stage.joins_images:
@@ -336,6 +393,11 @@ class TrainConfig(Strict):
                     f"sampling.noise_level is {self.sampling.noise_level}, above model.max_noise_level "
                     f"{self.model.highest_noise_level}"
                 )
+
+    @property
+    def conditioning(self) -> Condition:
+        """What the run's network is given beside the text."""
+        return "frames" if self.condition == "frames" else STAGES[self.stage].condition
 
     @property
     def low_resolution(self) -> DegradationConfig | None:

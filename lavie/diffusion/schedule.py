@@ -102,6 +102,16 @@ class NoiseSchedule:
         a, s = self._coefficients(x0, t)
         return (a * noise - s * x0).to(x0.dtype)
 
+    def denoised(self, x_t: Tensor, output: Tensor, t: Tensor) -> Tensor:
+        """Return the x_0 that an output of the network stands for.
+
+        From epsilon it is (x_t - s_t output) / a_t, which is infinite where x_t holds no signal; from v it is
+        a_t x_t - s_t output.
+        """
+        a, s = self._coefficients(x_t, t)
+        x0 = (x_t - s * output) / a if self.prediction_type == "epsilon" else a * x_t - s * output
+        return x0.to(x_t.dtype)
+
     def snr(self, t: Tensor) -> Tensor:
         """Return the signal-to-noise ratio a_t^2 / s_t^2 of timesteps int64 (B,).
 

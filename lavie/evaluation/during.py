@@ -55,7 +55,7 @@ class TrainingMeasure:
         if self._real is None:
             self._real = self._held_out()
         sampler = TextToVideo(network, objective.autoencoder, objective.text_encoder, objective.schedule)
-        settings = BaseSettings.of(self.config)
+        settings = BaseSettings.of(self.config, prompt_syntax="plain")
         rows = {}
         for place, caption in self._captions.items():
             [frames] = sampler([caption], indices=[FIRST_INDEX + place], **arguments(settings))

@@ -1,5 +1,6 @@
 """The judge of the demo set: it tells the colour and the direction of a clip's object from the pixels alone."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -23,12 +24,12 @@ class Verdict(NamedTuple):
     """What is seen in a clip; None where nothing can be told."""
 
     colour: str | None
-    """A name in `lavie.data.prepare.synthetic.COLOURS`."""
+    """The name of one of the colours that the judge tells apart."""
     direction: str | None
     """A name in `lavie.data.prepare.synthetic.DIRECTIONS`: left, right, up or down."""
 
 
-def judge_clip(frames: np.ndarray) -> Verdict:
+def judge_clip(frames: np.ndarray, colours: Mapping[str, tuple[int, int, int]] = COLOURS) -> Verdict:
     """Return the colour and the direction of the object that stands out from the background of a clip.
 
     1. Colour is compared as chroma, pixels less their own grey, so that light and shade do not count.
@@ -38,11 +39,12 @@ def judge_clip(frames: np.ndarray) -> Verdict:
 
     Args:
         frames: uint8 (F, H, W, 3).
+        colours: those that are told apart: name -> (red, green, blue), each 0 to 255.
     """
     seen = _object(frames)
     if seen is None:
         return Verdict(None, None)
-    return Verdict(_majority_colour(seen.chroma[seen.distance > 0.75 * seen.top]), _direction(seen.mask))
+    return Verdict(_majority_colour(seen.chroma[seen.distance > 0.75 * seen.top], colours), _direction(seen.mask))
 
 
 def object_mask(frames: np.ndarray) -> np.ndarray | None:
@@ -108,15 +110,15 @@ def _border(pixels: np.ndarray) -> np.ndarray:
     return pixels[:, ~inside].reshape(-1, 3)
 
 
-def _majority_colour(chroma: np.ndarray) -> str | None:
+def _majority_colour(chroma: np.ndarray, colours: Mapping[str, tuple[int, int, int]]) -> str | None:
     """Return the colour nearest in hue to more than half of the pixels, by their chroma (n, 3).
 
     None if there is no such colour: half red, half blue is not magenta.
     """
-    references = _chroma(np.array(list(COLOURS.values())))
+    references = _chroma(np.array(list(colours.values())))
     cosines = chroma @ (references / np.linalg.norm(references, axis=-1, keepdims=True)).T
-    votes = np.bincount(cosines.argmax(axis=-1), minlength=len(COLOURS))
-    return list(COLOURS)[votes.argmax()] if 2 * votes.max() > len(chroma) else None
+    votes = np.bincount(cosines.argmax(axis=-1), minlength=len(colours))
+    return list(colours)[votes.argmax()] if 2 * votes.max() > len(chroma) else None
 
 
 def _direction(mask: np.ndarray) -> str | None:

@@ -81,7 +81,7 @@ def score_base(
     images = [(image_caption(c, s), Verdict(c, None)) for c in COLOURS for s in SHAPES]
 
     # The empty negative prompt for every run, so that the scores of runs with different ones compare.
-    settings = BaseSettings.of(config, seed=seed, negative_prompt="")
+    settings = BaseSettings.of(config, seed=seed, negative_prompt="", prompt_syntax="plain")
     out.mkdir(parents=True, exist_ok=True)
     scores = {}
 

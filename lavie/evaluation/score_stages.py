@@ -188,7 +188,7 @@ def _arguments(config: TrainConfig, seed: int) -> dict[str, Any]:
     """
     kind = SETTINGS[config.stage]
     windows = {name: kind.model_fields[name].default for name in ("window", "overlap")}
-    return arguments(kind.of(config, seed=seed, negative_prompt="", **windows))
+    return arguments(kind.of(config, seed=seed, negative_prompt="", prompt_syntax="plain", **windows))
 
 
 def _interpolated(sampler: Any, config: TrainConfig, batch: Batch, settings: dict[str, Any]) -> list[Rivals]:

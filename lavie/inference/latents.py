@@ -55,19 +55,36 @@ def encode(
     Raises:
         ConfigError: H or W is no multiple of the stride.
     """
-    stride = autoencoder.stride
     batch, count, height, width = frames.shape[:4]
-    check_size(height, width, stride)
-    axes = tiles(height // stride, width // stride, tile)
+    check_size(height, width, autoencoder.stride)
+    flat = np.asarray(frames).reshape(batch * count, height, width, 3)
+    chunks = (flat[start : start + FRAMES_AT_ONCE] for start in range(0, len(flat), FRAMES_AT_ONCE))
+    latents = [_encoded(autoencoder, to_pixels(chunk, device), tile) for chunk in chunks]
+    return torch.cat(latents).unflatten(0, (batch, count)).transpose(1, 2)
 
-    def encoded(pixels: Tensor, region: Region) -> Tensor:
+
+def empty_frame(
+    autoencoder: Autoencoder, height: int, width: int, device: torch.device, tile: int = DECODE_TILE
+) -> Tensor:
+    """Return the latents of a frame of grey pixels, 0 in -1 .. 1, which stands for a frame that is not given.
+
+    It is `empty_latents` of training, in tiles where the frame is large.
+
+    Returns:
+        float32 (C, height / stride, width / stride) on the device.
+    """
+    return _encoded(autoencoder, torch.zeros(1, 3, height, width, device=device), tile)[0]
+
+
+def _encoded(autoencoder: Autoencoder, pixels: Tensor, tile: int) -> Tensor:
+    """Return the means of the posteriors of pixels (n, 3, H, W), encoded in tiles: float32 (n, C, h, w)."""
+    stride = autoencoder.stride
+
+    def encoded(region: Region) -> Tensor:
         """Return the latents of a region, which is given in latents."""
         return autoencoder.encode(within(pixels, scaled(region, (stride, stride)))).float()
 
-    flat = np.asarray(frames).reshape(batch * count, height, width, 3)
-    chunks = (flat[start : start + FRAMES_AT_ONCE] for start in range(0, len(flat), FRAMES_AT_ONCE))
-    latents = [windowed(partial(encoded, to_pixels(chunk, device)), axes) for chunk in chunks]
-    return torch.cat(latents).unflatten(0, (batch, count)).transpose(1, 2)
+    return windowed(encoded, tiles(pixels.shape[2] // stride, pixels.shape[3] // stride, tile))
 
 
 def decode(autoencoder: Autoencoder, latents: Tensor, tile: int = DECODE_TILE) -> np.ndarray:

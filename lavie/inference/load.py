@@ -1,5 +1,6 @@
 """Load a stage of the cascade from the folder that its training run left, or from an exported folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,12 +12,15 @@ from ..errors import CheckpointError, ConfigError
 from ..manifest import require_whole_network
 from ..models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder
 from ..models.backends import require_backends, set_backends
+from ..models.lora.choice import LoraChoice, apply_choices, read_choices
+from ..models.lora.trained import has_adapters, load_adapted, load_base, read_base, require_base_there
 from ..models.meta_encoders import meta_autoencoder, meta_text_model
 from ..models.text_encoder import ClipTextEncoder, HashTextEncoder, build_text_encoder
 from ..models.unet import VideoUNet
 from ..models.weights import load_network, weight_files
 from ..run_folder import NETWORK, RUN_CONFIG, find_stage, is_export
 from .interpolation import Interpolator
+from .preview import PREVIEW, Preview
 from .sampler import Sampler
 from .super_resolution import SuperResolver
 from .text_to_video import TextToVideo
@@ -43,6 +47,8 @@ def load_stage(
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
     runs_on: torch.device | None = None,
+    loras: Sequence[LoraChoice] = (),
+    adapters: bool = True,
 ) -> tuple[Sampler, TrainConfig]:
     """Return the sampler in a folder, and the config of its run.
 
@@ -54,9 +60,11 @@ def load_stage(
         dtype: of the network and of the autoencoder, unless the stage's autoencoder overflows in 16 bits; default:
             bfloat16 on GPUs, else float32. Text encoders stay in float32.
         runs_on: where the network will run, if it is loaded on a `device` that it only waits on.
+        loras: merged into the network and its text encoder, before the weights are rounded to `dtype`.
+        adapters: whether the network of a run that trains adapters has them; else it is that run's base.
 
     Raises:
-        CheckpointError: there is no such folder, or something in it is missing.
+        CheckpointError: there is no such folder, or something in it is missing; or a LoRA does not fit the network.
         KernelError: the run's `kernels` or `attention` cannot run there.
     """
     # What cannot run is refused before weights are read, which takes long.
@@ -67,22 +75,43 @@ def load_stage(
     runs_on = runs_on or device
     if runs_on != META:  # where operations compute sizes only, on no backend
         require_backends(config.kernels, config.attention, runs_on)
+    files = read_choices(loras, config.model)
 
     # An estimate needs the sizes of the parts only: on the meta device no weights are read.
     pretrained = encoders_folder(folder, config)
     if device == META:
-        weight_files(folder / NETWORK)  # an estimate of what cannot be loaded helps nobody
+        _require_weights(folder)  # an estimate of what cannot be loaded helps nobody
         for part in encoder_parts(config):
             if part != "tokenizer" and not (Path(pretrained or "") / part / "config.json").is_file():
                 raise CheckpointError(f"pretrained_model_name_or_path {pretrained}: no {part}/config.json in it")
         return planned_stage(config, dtype, pretrained), config
 
     require_whole_network(folder)
-    network = load_network(folder / NETWORK, device, dtype)
+    # Changes are added in float32, and the sums are rounded once.
+    if has_adapters(folder):
+        network = load_adapted(folder, config) if adapters else load_base(folder, config).eval()
+        network = network if files else network.to(device, dtype)
+    else:
+        network = load_network(folder / NETWORK) if files else load_network(folder / NETWORK, device, dtype)
     set_backends(network, kernels=config.kernels, attention=config.attention)
     autoencoder = build_autoencoder(config.autoencoder, pretrained, config.latent_stride)
-    text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained).to(device)
-    return _sampler(config, network, autoencoder, text_encoder, device, dtype), config
+    text_encoder = build_text_encoder(config.text_encoder, config.model.cross_attention_dim, pretrained)
+    if files:
+        apply_choices(files, network, text_encoder)
+        network.to(device, dtype)
+    text_encoder.to(device)
+    sampler = _sampler(config, network, autoencoder, text_encoder, device, dtype)
+    if is_export(folder) and (folder / PREVIEW).is_file():
+        sampler.set_preview(Preview.load(folder / PREVIEW, autoencoder.channels))
+    return sampler, config
+
+
+def _require_weights(folder: Path) -> None:
+    """Raise CheckpointError if the weights of a stage's folder are not there; none are read."""
+    if has_adapters(folder):
+        require_base_there(folder, read_base(folder))
+    else:
+        weight_files(folder / NETWORK)
 
 
 def planned_stage(config: TrainConfig, dtype: torch.dtype, pretrained: str | None) -> Sampler:
@@ -110,17 +139,19 @@ def _sampler(
     return SAMPLERS[config.stage].of_run(config, network, autoencoder, text_encoder)
 
 
-def load_pipeline(checkpoint: str | Path) -> tuple[TextToVideo, TrainConfig]:
+def load_pipeline(
+    checkpoint: str | Path, *, loras: Sequence[LoraChoice] = (), adapters: bool = True
+) -> tuple[TextToVideo, TrainConfig]:
     """Return the sampler of a base network and the config of its run, on a GPU where there is one.
 
     Args:
-        checkpoint: as for `load_stage`.
+        checkpoint, loras, adapters: as for `load_stage`.
 
     Raises:
-        CheckpointError: there is no such folder, or something in it is missing.
+        CheckpointError: there is no such folder, something in it is missing, or a LoRA does not fit.
         ConfigError: it is of another stage than base.
     """
-    pipeline, config = load_stage(checkpoint)
+    pipeline, config = load_stage(checkpoint, loras=loras, adapters=adapters)
     if not isinstance(pipeline, TextToVideo):
         raise ConfigError(
             f"--checkpoint {checkpoint} is of stage {config.stage}, which draws nothing from a prompt alone: wanted a "

@@ -200,12 +200,14 @@ def _peak(cascade: Cascade, name: str, offload: bool, sequential: bool) -> Peak:
         pixels = torch.empty(len(latents), 3, *(autoencoder.stride * length for length in tile), device=META)
         activations.append(live_bytes(lambda: autoencoder.encode(pixels)))
 
+    text_length = text_encoder.max_length * settings.prompt_chunks
+
     # Guidance doubles the rows of the network's call, unless its two predictions go one after the other.
     rows = 2 if is_guided(settings.guidance_scale) and not sequential else 1
     return Peak(
         sizes,
         weights=weights[name] if offload else sum(weights.values()),
-        network=_network_bytes(network, (rows, network.config.in_channels, *sizes.window), text_encoder.max_length),
+        network=_network_bytes(network, (rows, network.config.in_channels, *sizes.window), text_length),
         autoencoder=max(activations),
         clips=CLIP_COPIES * 4 * autoencoder.channels * torch.Size(sizes.latents).numel(),
     )

@@ -13,13 +13,22 @@ from ..diffusion.guidance import guided, is_guided
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import ConfigError
 from ..models.autoencoder import Autoencoder
+from ..models.prompt_reading import encode_branches
 from ..seeds import torch_generator
 from .chunking import Axes, Region, whole, windowed, within
-from .schedulers import make_scheduler, set_timesteps, take_step
+from .deep_cache import DeepCache
+from .free_u import free_u
+from .preview import Preview, fit_preview
+from .schedulers import begin_at, make_scheduler, set_timesteps, take_step
 from .settings import StageSettings
 
 Progress = Callable[[int, int], None]
 """Called after each denoising step as progress(step, steps), step from 1."""
+Watch = Callable[[Tensor], None]
+"""Called after each denoising step with the clip that the network sees behind the noise: latents float32
+(B, C, F, h, w)."""
+Draw = Callable[..., Tensor]
+"""Called as draw(shape (C, F, h, w), generator=...): returns the noise of one clip, float32 on the CPU."""
 ClipSize = tuple[int, int, int]
 """Frames, height and width of a clip, or frames, rows and columns of its latents."""
 Settings = TypeVar("Settings", bound=StageSettings)
@@ -46,6 +55,8 @@ class Denoising(Generic[Settings]):
     """Whether the two predictions of guidance are computed one after the other, in about half of the memory."""
     progress: Progress | None = None
     """Called after each denoising step."""
+    watch: Watch | None = None
+    """Called after each denoising step with what is drawn so far."""
 
     @classmethod
     def of(cls, settings: Settings, options: Mapping[str, Any]) -> "Denoising[Settings]":
@@ -116,6 +127,7 @@ class Sampler:
         self.autoencoder = autoencoder
         self.text_encoder = text_encoder
         self.schedule = schedule
+        self._preview: Preview | None = None
 
     @classmethod
     def of_run(
@@ -152,6 +164,16 @@ class Sampler:
                 part.to(device)
         return self
 
+    def preview(self) -> Preview:
+        """Return the colours of the autoencoder's latents; they are fitted unless the stage was exported with them."""
+        if self._preview is None:
+            self._preview = fit_preview(self.autoencoder, self.device)
+        return self._preview
+
+    def set_preview(self, preview: Preview) -> None:
+        """Take the colours of the autoencoder's latents from where they were kept."""
+        self._preview = preview
+
     def _generators(self, purpose: str, seed: int, indices: Sequence[int]) -> list[torch.Generator]:
         """Return a random generator for each index, of noise with a name of its own (see seeds.py)."""
         return [torch_generator(seed, purpose, index) for index in indices]
@@ -166,6 +188,8 @@ class Sampler:
         axes: Axes | None = None,
         condition: Condition | None = None,
         num_images: int = 0,
+        draw: Draw | None = None,
+        begun: tuple[Tensor, float] | None = None,
     ) -> Tensor:
         """Return latents float32 (B, *shape), made from noise.
 
@@ -176,23 +200,35 @@ class Sampler:
                 every step the network's outputs of all windows are blended before the step is taken.
             condition: on the whole grid, for all windows.
             num_images: 1 if the only frame is an image.
+            draw: draws the noise of one clip; default: independent noise everywhere.
+            begun: latents (B, *shape) that the clips start from in place of noise alone, and the share of the steps
+                that are taken from there, 0 .. 1.
         """
         settings, axes = call.settings, axes or whole(shape[1:])
+        require_whole_if_cached(settings.cache_interval, axes)
 
         # Noise is drawn on the CPU, one generator per clip: it depends on neither the batch nor the device.
         generators = self._generators(purpose, settings.seed, check_prompts(prompts, call.indices))
-        noise = torch.stack([torch.randn(*shape, generator=generator) for generator in generators]).to(self.device)
+        draw = draw or independent_noise
+        noise = torch.stack([draw(shape, generator=generator) for generator in generators]).to(self.device)
         predict = self._predictor(prompts, call, condition, num_images=num_images)
         scheduler = make_scheduler(settings.scheduler, self.schedule)
         set_timesteps(scheduler, settings.num_inference_steps, self.device)
 
-        latents = noise * scheduler.init_noise_sigma
-        for step, t in enumerate(scheduler.timesteps):
-            x_t = scheduler.scale_model_input(latents, t)
-            output = windowed(partial(predict, x_t, t.long()), axes, step=step)
-            latents = take_step(scheduler, output, t, latents, generators)
-            if call.progress:
-                call.progress(step + 1, len(scheduler.timesteps))
+        latents, first = noise * scheduler.init_noise_sigma, 0
+        if begun is not None and begun[1] < 1:
+            latents, first = begin_at(scheduler, begun[0], noise, begun[1])
+        steps = len(scheduler.timesteps) - first
+        with free_u(self.network, settings.freeu):
+            for taken, t in enumerate(scheduler.timesteps[first:]):
+                x_t = scheduler.scale_model_input(latents, t)
+                # Features are kept from the first step that is taken; windows lie as they do in a clip from noise.
+                output = windowed(partial(predict, taken, x_t, t.long()), axes, step=first + taken)
+                latents = take_step(scheduler, output, t, latents, generators)
+                if call.watch:
+                    call.watch(self.schedule.denoised(x_t, output, t.long().to(x_t.device).expand(len(x_t))))
+                if call.progress:
+                    call.progress(taken + 1, steps)
         return latents
 
     def _predictor(
@@ -202,11 +238,12 @@ class Sampler:
         condition: Condition | None,
         *,
         num_images: int,
-    ) -> Callable[[Tensor, Tensor, Region], Tensor]:
+    ) -> Callable[[int, Tensor, Tensor, Region], Tensor]:
         """Return the function that guides the network on one window.
 
-        It takes x_t float32 (B, C, F, h, w), a timestep int64 () and a region of the last three axes, and returns the
-        guided output for that region, float32. Texts are encoded once, here.
+        It takes the number of the step, from 0 for the first that is taken, x_t float32 (B, C, F, h, w), a timestep
+        int64 () and a region of the last three axes, and returns the guided output for that region, float32. Texts are
+        encoded once, here.
         """
         parameter = next(self.network.parameters())
         guidance_scale, sequential = call.settings.guidance_scale, call.sequential_guidance
@@ -219,12 +256,15 @@ class Sampler:
         if is_guided(guidance_scale):
             branches.insert(0, [call.settings.negative_prompt] * len(prompts))
         # Text is the clip's, then one per image: an image alone has no clip, but the clip's place stays.
-        texts = [self.text_encoder(b).to(parameter)[:, None].expand(-1, 1 + num_images, -1, -1) for b in branches]
+        features = encode_branches(self.text_encoder, branches, call.settings.reading)
+        texts = [text.to(parameter)[:, None].expand(-1, 1 + num_images, -1, -1) for text in features]
         if not sequential:
             texts = [torch.cat(texts)]
+        network = DeepCache(self.network, call.settings.cache_interval)
 
-        def run(sample: Tensor, t: Tensor, text: Tensor, region: Region) -> Tensor:
+        def run(step: int, branch: int, sample: Tensor, t: Tensor, region: Region) -> Tensor:
             """Return the network's output for as many copies of the sample as the text has branches."""
+            text = texts[branch]
             copies = len(text) // len(sample)
 
             def repeated(x: Tensor) -> Tensor:
@@ -236,19 +276,33 @@ class Sampler:
                 given["low_res"] = repeated(within(condition.low_res, region)).to(parameter.dtype)
                 given["noise_level"] = None if condition.noise_level is None else repeated(condition.noise_level)
             timestep = t.to(sample.device).expand(len(text))
-            output = self.network(repeated(sample).to(parameter.dtype), timestep, text, **given, num_images=num_images)
-            return output.float()
+            noisy = repeated(sample).to(parameter.dtype)
+            return network(step, branch, noisy, timestep, text, **given, num_images=num_images).float()
 
-        def predict(x_t: Tensor, t: Tensor, region: Region) -> Tensor:
+        def predict(step: int, x_t: Tensor, t: Tensor, region: Region) -> Tensor:
             """Return the guided output for the region."""
             sample = within(x_t, region)
-            outputs = [run(sample, t, text, region) for text in texts]
+            outputs = [run(step, branch, sample, t, region) for branch in range(len(texts))]
             if len(branches) == 1:
                 return outputs[0]
             unconditional, conditional = outputs if sequential else outputs[0].chunk(2)
             return guided(unconditional, conditional, guidance_scale)
 
         return predict
+
+
+def require_whole_if_cached(cache_interval: int, axes: Axes) -> None:
+    """Raise ConfigError if steps are to share deep features, and the windows that have them move between steps."""
+    if cache_interval > 1 and not all(axis.whole for axis in axes):
+        raise ConfigError(
+            f"cache_interval: got {cache_interval}, and the clip is cut into windows, which move from step to step: "
+            "wanted 1, or a clip of one window"
+        )
+
+
+def independent_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Return standard normal noise of a shape, float32, on the CPU."""
+    return torch.randn(*shape, generator=generator)
 
 
 def check_prompts(prompts: Sequence[str], indices: Sequence[int] | None) -> Sequence[int]:

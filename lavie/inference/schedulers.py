@@ -9,6 +9,7 @@ from torch import Tensor
 from ..config.train import SamplerName, TrainConfig
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import ConfigError
+from ..models.prompt_syntax import parse_weights
 
 SCHEDULERS: tuple[str, ...] = get_args(SamplerName)
 """The names that `make_scheduler` takes."""
@@ -60,10 +61,32 @@ def set_timesteps(scheduler: Any, num_inference_steps: int, device: Any) -> None
     )
 
 
+def begin_at(scheduler: Any, latents: Tensor, noise: Tensor, strength: float) -> tuple[Tensor, int]:
+    """Return noisy latents in the middle of a scheduler's steps, and the number of the step that comes next, from 0.
+
+    Args:
+        scheduler: from `make_scheduler`, after `set_timesteps`.
+        latents: clean (B, ...).
+        noise: like `latents`.
+        strength: the share of the steps that are still to be taken, rounded to whole ones. Without any, the latents
+            stay clean.
+    """
+    steps = len(scheduler.timesteps)
+    first = steps - round(steps * strength)
+    if first == steps:
+        return latents, first
+    if hasattr(scheduler, "set_begin_index"):  # those that count their steps
+        scheduler.set_begin_index(first)
+    t = scheduler.timesteps[first].expand(len(latents))
+    return scheduler.add_noise(latents, noise, t), first
+
+
 def require_sampling(config: TrainConfig) -> None:
     """Raise ConfigError, before a run has trained, if it shall draw samples and could not."""
     if not config.validation_prompts and config.eval.steps is None:
         return
+    for prompt in (*config.validation_prompts, config.sampling.negative_prompt):
+        parse_weights(prompt)
     scheduler = make_scheduler(config.sampling.scheduler, NoiseSchedule.from_config(config))
     set_timesteps(scheduler, config.sampling.num_inference_steps, "cpu")
 

@@ -8,15 +8,18 @@ A setting's value is the first of these that names it:
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ..config.base import Strict
 from ..config.load import validate
 from ..config.overrides import merge, parse_overrides
 from ..config.stages import STAGES
 from ..config.train import SamplerName, TrainConfig
+from ..errors import ConfigError
+from ..models.prompt_reading import Reading, Syntax
+from .free_u import NEUTRAL, check_factors
 
 DECODE_TILE = 128
 """Latents along one side of the largest frame that goes through an autoencoder whole."""
@@ -40,10 +43,39 @@ class StageSettings(Strict):
     """Prompt of the unconditional branch of guidance."""
     prompt_suffix: str = ""
     """Text that `lavie generate` joins to every prompt. `lavie sample` and `lavie score` draw prompts as they are."""
+    prompt_syntax: Syntax = "weights"
+    """weights: brackets of a prompt weigh words, as in (fox:1.3) and [snow]; plain: they are characters like others."""
+    prompt_chunks: int = Field(1, ge=1, le=16)
+    """Pieces of the text encoder's length, 77 tokens of CLIP, that a long prompt may take; what is beyond them is cut,
+    with a warning. More than one is more than the network was trained with."""
+    clip_skip: int = Field(1, ge=1)
+    """Which of CLIP's layers the text's features are of, from the last: 1 is the last, as in training; 2, the one
+    before it, is what some fine-tuned weights were made with."""
+    cache_interval: int = Field(1, ge=1)
+    """Denoising steps that share the deep features of the first of them (DeepCache); 1 computes all of them at every
+    step, 3 takes less than half of the work. A stage that cuts its clip into windows takes 1 only."""
+    freeu: tuple[float, float, float, float] = NEUTRAL
+    """FreeU's factors b1, b2, s1, s2, of the main path and of the skips on the two coarsest levels on the way up; those
+    of Stable Diffusion 1.4 are 1.3, 1.4, 0.9, 0.2. All 1 changes nothing."""
     decode_tile: int = Field(DECODE_TILE, ge=8)
     """Latents, along both axes, that go through the autoencoder at once; larger frames go in overlapping tiles. By
     default frames of up to 1024 x 1024 pixels of Stable Diffusion's autoencoder go whole, those of its x4 upscaler up
     to 512 x 512."""
+
+    @field_validator("freeu")
+    @classmethod
+    def _factors(cls, factors: tuple[float, ...]) -> tuple[float, ...]:
+        """Refuse factors below 0, or infinite ones."""
+        try:
+            check_factors(factors)
+        except ConfigError as error:
+            raise ValueError(str(error).removeprefix("freeu: ")) from None
+        return factors
+
+    @property
+    def reading(self) -> Reading:
+        """How prompts become text features."""
+        return Reading(self.prompt_syntax, self.prompt_chunks, self.clip_skip)
 
     @classmethod
     def argument_names(cls) -> frozenset[str]:
@@ -81,11 +113,21 @@ class BaseSettings(StageSettings):
     """Columns of pixels, a multiple of the autoencoder's stride."""
     fps: float = Field(8, gt=0)
     """Frames per second at which the clip plays."""
+    method: Literal["whole", "windows", "recursion"] = "whole"
+    """How a clip of more than `window` frames is made. whole: at once. windows: in overlapping windows that are blended
+    at every step, with noise that repeats; one scene, by any network. recursion: segment after segment, each given the
+    last `overlap` frames of the one before, by a network that takes frames (condition: frames)."""
+    window: int = Field(16, ge=1)
+    """Frames that the network sees at once by windows and recursion, as many as in training."""
+    overlap: int = Field(4, ge=0)
+    """Frames that neighbouring windows share, or that a segment is given of the one before; also how many last frames
+    of --from-video a clip goes on from."""
 
     @classmethod
     def trained(cls, config: TrainConfig) -> dict[str, Any]:
-        """Return the length and size of the run's clips."""
-        return {"num_frames": config.data.num_frames, "height": config.data.height, "width": config.data.width}
+        """Return the length and size of the run's clips; windows are as long, and share a quarter."""
+        size = {"num_frames": config.data.num_frames, "height": config.data.height, "width": config.data.width}
+        return size | _windows(config)
 
 
 class InterpolationSettings(StageSettings):
@@ -176,7 +218,7 @@ def run_defaults(config: TrainConfig) -> dict[str, Any]:
 
 
 def _windows(config: TrainConfig) -> dict[str, int]:
-    """Return windows of as many given frames as the run's clips are made from.
+    """Return windows of as many given frames as the run's clips are made from; of as many as they have, for base.
 
     Neighbours share a quarter of them, at least one and never all.
     """

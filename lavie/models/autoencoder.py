@@ -42,6 +42,20 @@ def sample_posterior(mean: Tensor, std: Tensor | None, noise: Tensor | None) -> 
     return mean if std is None or noise is None else mean + std * noise
 
 
+def empty_latents(autoencoder: Autoencoder, height: int, width: int, device: torch.device | str) -> Tensor:
+    """Return the latents of a frame of grey pixels, 0 in -1 .. 1, which stands for a frame that is not given.
+
+    Args:
+        autoencoder: any.
+        height, width: of the frame in pixels.
+        device: where the autoencoder is.
+
+    Returns:
+        float32 (C, height / stride, width / stride): the mean of the posterior.
+    """
+    return autoencoder.posterior(torch.zeros(1, 3, height, width, device=device))[0][0].float()
+
+
 class PatchAutoencoder(nn.Module):
     """An orthonormal cosine transform of each patch, colour by colour; it has no weights.
 

@@ -1,6 +1,7 @@
 """The levels of the UNet: residual blocks, each followed by a transformer where the level attends to text."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,11 @@ from .resnet import Downsample, ResnetBlock, Upsample
 
 Run = Callable[..., Tensor]
 """What calls a block, with or without gradient checkpointing: run(block, *inputs) is block(*inputs)."""
+
+
+def called(block: nn.Module, *inputs: Any) -> Tensor:
+    """Return block(*inputs): run without gradient checkpointing."""
+    return block(*inputs)
 
 
 class DownBlock(nn.Module):
@@ -75,10 +81,15 @@ class UpBlock(nn.Module):
             skips: one per residual block, the deepest last.
             size: the height and width to upsample to, if the level has an upsampler.
         """
-        for i, (resnet, skip) in enumerate(zip(self.resnets, reversed(skips), strict=True)):
-            x = run(resnet, torch.cat([x, skip], dim=1), time, frames)
-            if self.attentions:
-                x = run(self.attentions[i], x, text, frames)
+        for i, skip in zip(range(len(self.resnets)), reversed(skips), strict=True):
+            x = self.layer(i, x, skip, time, text, frames, run)
         for upsample in self.upsamplers:
             x = upsample(x, size)
         return x
+
+    def layer(
+        self, i: int, x: Tensor, skip: Tensor, time: Tensor, text: Tensor, frames: Frames, run: Run = called
+    ) -> Tensor:
+        """Apply layer `i`, a residual block and its transformer, to x and a skip connection (B * F, C, H, W)."""
+        x = run(self.resnets[i], torch.cat([x, skip], dim=1), time, frames)
+        return run(self.attentions[i], x, text, frames) if self.attentions else x

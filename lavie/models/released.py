@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ..config.load import validate
 from ..config.model import UNetConfig
-from ..config.stages import STAGES
+from ..config.stages import STAGES, condition_channels
 from ..errors import CheckpointError
 from ..ops.temporal_attention import rotary_frequencies
 from .state_dict import StateDict, require_fit, shapes
+from .torch_file import read_torch_file
 from .unet import VideoUNet
 
 ROTARY = ".rotary_emb.freqs"
@@ -82,6 +83,12 @@ def require_stage(stage: str) -> None:
 def require_released_kind(stage: str, config: UNetConfig) -> None:
     """Raise CheckpointError if the released code of the stage would compute something else with such weights."""
     require_stage(stage)
+    read = config.out_channels + condition_channels(STAGES[stage].condition, config.out_channels)
+    if config.in_channels != read:
+        raise CheckpointError(
+            f"model.in_channels is {config.in_channels}, the released {stage} network of such latents reads {read}: "
+            "export with --format diffusers"
+        )
     for key in STAGE_KEYS:
         ours, theirs = getattr(config, key), getattr(STAGES[stage].network, key)
         if ours != theirs:
@@ -136,10 +143,15 @@ def read_released(path: str | Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is none of these.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(f"{path}: wanted a .pt of plain tensors (weights_only), got: {error}") from None
+    return released_state(read_torch_file(path), path)
+
+
+def released_state(content: Any, path: str | Path) -> dict[str, Tensor]:
+    """Return the state dict in the content of a released .pt file, which `read_torch_file` has read from `path`.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
     state = content.get("ema", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(state[k], Tensor) for k in state):
         raise CheckpointError(f'{path}: wanted a state dict, or a dict with one under "ema"; found something else')

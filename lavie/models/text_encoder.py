@@ -1,9 +1,9 @@
 """Text encoders, from captions to features (n, L, D): CLIP's text model, or a fixed vector per word."""
 
-import logging
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from ..caption_limit import MARKS, CaptionLimit, clip_words
 from ..config.model import TextEncoderConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from ..seeds import torch_generator
 
-log = logging.getLogger("lavie")
-
+Token = int | str | Tensor
+"""What a text encoder reads one after the other: a number of CLIP's vocabulary or a word, or a vector (channels,) that
+was learnt."""
 WORD = re.compile(r"\w+")
 """A word of `HashTextEncoder`."""
 
@@ -37,15 +38,43 @@ class HashTextEncoder(nn.Module):
         place = torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :channels]
         self.register_buffer("place", place, persistent=False)
         self.words: dict[str, Tensor] = {}
+        self.learnt: dict[str, Tensor] = {}
 
     def forward(self, captions: list[str]) -> Tensor:
         """Return the features of n captions, (n, max_length, channels) float32, zero past the last word."""
-        features = self.place.new_zeros(len(captions), self.max_length, self.channels)
-        for row, caption in zip(features, captions, strict=True):
-            words = ["<start>", *WORD.findall(caption.lower())][: self.max_length]
-            vectors = torch.stack([self._vector(word) for word in words]).to(features.device)
-            row[: len(words)] = vectors + 0.5 * self.place[: len(words)]
+        if not captions:
+            return self.place.new_zeros(0, self.max_length, self.channels)
+        return torch.stack([self.encode_tokens(self.split(caption)[: self.room]) for caption in captions])
+
+    @property
+    def room(self) -> int:
+        """Words that are read, without the start."""
+        return self.max_length - 1
+
+    def split(self, text: str) -> list[str]:
+        """Return the words of a text."""
+        return WORD.findall(text.lower())
+
+    def encode_tokens(self, tokens: Sequence[Token], clip_skip: int = 1) -> Tensor:
+        """Return the features (max_length, channels) of at most `room` words; see `ClipTextEncoder`."""
+        if clip_skip != 1:
+            raise ConfigError(f"clip_skip: got {clip_skip}, and this text encoder has no layers: wanted 1")
+        features = torch.zeros_like(self.place)
+        vectors = [token if isinstance(token, Tensor) else self._vector(str(token)) for token in ("<start>", *tokens)]
+        features[: len(vectors)] = torch.stack(vectors).to(features.device) + 0.5 * self.place[: len(vectors)]
         return features
+
+    def emphasise(self, features: Tensor, weights: Sequence[float]) -> Tensor:
+        """Return features (max_length, channels) of words, each multiplied by its weight; the start has none."""
+        return features * _by_place(features, weights)
+
+    def is_comma(self, token: Token) -> bool:
+        """Return whether a long prompt is best cut behind this word: commas are none of the words here."""
+        return False
+
+    def text_of(self, tokens: Sequence[Token]) -> str:
+        """Return words as a text, without vectors."""
+        return " ".join(token for token in tokens if isinstance(token, str))
 
     def unread(self, caption: str) -> str:
         """Return the words of a caption that are cut off; an empty text where all are read."""
@@ -65,6 +94,7 @@ class ClipTextEncoder(nn.Module):
         super().__init__()
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
         self.channels = model.config.hidden_size
+        self.learnt: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def forward(self, captions: list[str]) -> Tensor:
@@ -77,7 +107,85 @@ class ClipTextEncoder(nn.Module):
     def unread(self, caption: str) -> str:
         """Return the words of a caption that are cut off; an empty text where all are read."""
         tokens = self.tokenizer(caption, add_special_tokens=False, verbose=False).input_ids
-        return self.tokenizer.decode(tokens[self.max_length - MARKS :]).strip()
+        return self.tokenizer.decode(tokens[self.room :]).strip()
+
+    @property
+    def room(self) -> int:
+        """Tokens that are read, without the start and the end."""
+        return self.max_length - MARKS
+
+    def split(self, text: str) -> list[int]:
+        """Return the tokens of a text, without start and end."""
+        return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+
+    @torch.no_grad()
+    def encode_tokens(self, tokens: Sequence[Token], clip_skip: int = 1) -> Tensor:
+        """Return the features (max_length, channels) float32 of at most `room` tokens between their start and end.
+
+        Args:
+            tokens: numbers of the vocabulary, or vectors (channels,) in place of their embeddings.
+            clip_skip: which layer they are of, from the last: 1 is the last. CLIP's final norm follows in any case, as
+                in AUTOMATIC1111's web UI.
+
+        Raises:
+            ConfigError: there is no such layer.
+        """
+        layers = self.model.config.num_hidden_layers
+        if not 1 <= clip_skip <= layers:
+            raise ConfigError(f"clip_skip: got {clip_skip}, wanted 1 .. {layers}, the layers of the text encoder")
+        start, end, fill = (getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad"))
+        vectors = {place: token for place, token in enumerate(tokens, 1) if isinstance(token, Tensor)}
+        numbers = [start, *(end if isinstance(token, Tensor) else token for token in tokens), end]
+        numbers += [fill] * (self.max_length - len(numbers))
+        with self._in_place(vectors):
+            output = self.model(torch.tensor([numbers], device=self.model.device), output_hidden_states=clip_skip > 1)
+        if clip_skip == 1:
+            return output.last_hidden_state[0].float()
+        inner = getattr(self.model, "text_model", self.model)  # as releases before 5.6 have it
+        return inner.final_layer_norm(output.hidden_states[-clip_skip])[0].float()
+
+    def emphasise(self, features: Tensor, weights: Sequence[float]) -> Tensor:
+        """Return features (max_length, channels) of tokens multiplied by their weights; their mean stays as it was.
+
+        So does AUTOMATIC1111's web UI: the network meets features of the size that it knows.
+        """
+        weighted = features * _by_place(features, weights)
+        return weighted * (features.mean() / weighted.mean())
+
+    def is_comma(self, token: Token) -> bool:
+        """Return whether a long prompt is best cut behind this token."""
+        return not isinstance(token, Tensor) and token in self.split(",")
+
+    def text_of(self, tokens: Sequence[Token]) -> str:
+        """Return tokens as a text, without vectors."""
+        return self.tokenizer.decode([token for token in tokens if not isinstance(token, Tensor)]).strip()
+
+    @contextmanager
+    def _in_place(self, vectors: dict[int, Tensor]) -> Iterator[None]:
+        """Put vectors in place of the embeddings of a single caption, by place, while the block runs."""
+
+        def replaced(module: Any, given: Any, embedded: Tensor) -> Tensor:
+            """Return the embeddings (1, max_length, channels) with the vectors among them."""
+            embedded = embedded.clone()
+            for place, vector in vectors.items():
+                embedded[:, place] = vector.to(embedded)
+            return embedded
+
+        if not vectors:
+            yield
+            return
+        hook = self.model.get_input_embeddings().register_forward_hook(replaced)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+def _by_place(features: Tensor, weights: Sequence[float]) -> Tensor:
+    """Return the weights of tokens as a column for their features (L, D); the start and all behind them have 1."""
+    column = features.new_ones(len(features), 1)
+    column[1 : 1 + len(weights), 0] = features.new_tensor(weights)
+    return column
 
 
 def build_text_encoder(
@@ -173,15 +281,3 @@ def read_tokenizer(folder: str, subfolder: str = "") -> Any:
         return CLIPTokenizer.from_pretrained(folder, subfolder=subfolder, local_files_only=True)
     except Exception as error:  # files that are damaged raise what has no class of its own
         raise ValueError(str(error)) from None
-
-
-def warn_of_unread(read: Iterable[tuple[Any, str]]) -> None:
-    """Log a warning, once for each, of prompts whose last words are cut off.
-
-    Args:
-        read: text encoders of this module, each with a prompt that it is to read.
-    """
-    cuts = [(prompt, encoder.unread(prompt)) for encoder, prompt in read if hasattr(encoder, "unread")]
-    for prompt, cut in dict.fromkeys(cuts):
-        if cut:
-            log.warning("prompt %r is too long: the network never sees its end, %r", prompt[:60] + "...", cut)

@@ -108,17 +108,15 @@ class VideoUNet(nn.Module):
         Raises:
             ValueError: shapes do not fit the network or one another.
         """
-        # One text for a clip, and one for each image; the timestep and the noise level become one embedding.
-        total = sample.shape[2]
-        text = encoder_hidden_states if encoder_hidden_states.ndim == 4 else encoder_hidden_states[:, None]
-        self._check(sample, low_res, noise_level, text, encoder_hidden_states.shape, num_images)
-        frames = Frames(total - num_images, num_images, self.config.norm_statistics == "pooled")
-        time = self.time_embedding(sinusoid(timestep, self.config.block_out_channels[0]).to(sample.dtype))
-        if self.class_embedding is not None:
-            time = time + self.class_embedding(noise_level)
-
         # Down, keeping the output of every layer for the skip connections, then through the coarsest level.
-        x = self.conv_in(frames.fold(sample if low_res is None else torch.cat([sample, low_res], 1)))
+        x, time, text, frames = self.enter(
+            sample,
+            timestep,
+            encoder_hidden_states,
+            low_res=low_res,
+            noise_level=noise_level,
+            num_images=num_images,
+        )
         skips = [x]
         for level, down in enumerate(self.down_blocks):
             outputs = down(x, time, text, frames, self._run)
@@ -130,10 +128,43 @@ class VideoUNet(nn.Module):
         # Up, each level taking back the skips of its counterpart.
         per_level = self.config.layers_per_block + 1
         for level, up in enumerate(self.up_blocks):
+            if level:
+                x = self._temporal("up_temporal_blocks", level - 1, x, time, frames)
             # Handed over as a slice: ZeRO-3 copies lists on their way into a module, so a block cannot pop from ours.
             skips, taken = skips[:-per_level], skips[-per_level:]
             x = up(x, taken, tuple(skips[-1].shape[2:]) if skips else None, time, text, frames, self._run)
-            x = self._temporal("up_temporal_blocks", level, x, time, frames)
+        return self.leave(x, time, frames)
+
+    def enter(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        *,
+        low_res: Tensor | None = None,
+        noise_level: Tensor | None = None,
+        num_images: int = 0,
+    ) -> tuple[Tensor, Tensor, Tensor, Frames]:
+        """Begin `forward`, whose arguments and errors these are.
+
+        Returns:
+            the features of the input convolution (B * F, C, H, W), which are the last skip connection, the embedding of
+            the timestep (B, T), the text (B, 1 + num_images, L, D), and how frames are folded.
+        """
+        # One text for a clip, and one for each image; the timestep and the noise level become one embedding.
+        total = sample.shape[2]
+        text = encoder_hidden_states if encoder_hidden_states.ndim == 4 else encoder_hidden_states[:, None]
+        self._check(sample, low_res, noise_level, text, encoder_hidden_states.shape, num_images)
+        frames = Frames(total - num_images, num_images, self.config.norm_statistics == "pooled")
+        time = self.time_embedding(sinusoid(timestep, self.config.block_out_channels[0]).to(sample.dtype))
+        if self.class_embedding is not None:
+            time = time + self.class_embedding(noise_level)
+        x = self.conv_in(frames.fold(sample if low_res is None else torch.cat([sample, low_res], 1)))
+        return x, time, text, frames
+
+    def leave(self, x: Tensor, time: Tensor, frames: Frames) -> Tensor:
+        """End `forward`: from what the last level gives, (B * F, C, H, W), to the output (B, out_channels, F, H, W)."""
+        x = self._temporal("up_temporal_blocks", len(self.up_blocks) - 1, x, time, frames)
         return frames.unfold(self.conv_out(self.conv_norm_out(x, frames, silu=True)))
 
     def _temporal(self, name: str, level: int | None, x: Tensor, time: Tensor, frames: Frames) -> Tensor:

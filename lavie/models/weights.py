@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Size, Tensor
 
 from ..config.load import validate
 from ..config.model import UNetConfig
@@ -17,14 +17,19 @@ from ..distributed import log
 from ..errors import CheckpointError
 from ..files import apply_umask
 from ..manifest import require_whole_network
-from ..run_folder import NETWORK, checkpoints, newest_checkpoint
-from .released import from_released, read_released, require_stage, to_released, unet_config
+from ..run_folder import LORA, NETWORK, checkpoints, newest_checkpoint
+from .released import from_released, released_state, require_stage, to_released, unet_config
+from .single_file import FlatUNet, is_single_file, read_unet
 from .state_dict import StateDict, require_fit, shapes
+from .torch_file import WeightFile, read_weight_file
 from .trainable import is_temporal
 from .unet import VideoUNet
+from .weight_kinds import require_flat
 
 RELATIVE_BIAS = ".time_rel_pos_bias."
 WEIGHTS_NAME, CONFIG_NAME = "diffusion_pytorch_model.safetensors", "config.json"
+FLAT = "UNet2DConditionModel"
+"""The class that diffusers gives in the config of a 2-D UNet."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,15 @@ class LoadReport:
     fresh: tuple[str, ...]
     """Parameters of the network that keep their initial values: the temporal path of an inflated 2-D UNet."""
     unused: tuple[str, ...]
-    """Keys of the source that the network has no parameter for: constants, checked to be equal, and a bias that is left
-    out."""
+    """Keys of the source that the network has no parameter for: constants, checked to be equal, a bias that is left
+    out, and in a single file what is not of its UNet."""
+    averaged: bool = False
+    """Whether the averaged weights of a single file were taken (extract_ema)."""
 
     def __str__(self) -> str:
-        return f"{self.source}: {len(self.loaded)} tensors loaded, {len(self.fresh)} fresh, {len(self.unused)} unused"
+        kind = ", averaged weights" if self.averaged else ""
+        counts = f"{len(self.loaded)} tensors loaded, {len(self.fresh)} fresh, {len(self.unused)} unused"
+        return f"{self.source}: {counts}{kind}"
 
 
 def load_official(
@@ -116,11 +125,10 @@ def load_released(
 def inflate(network: VideoUNet, state_dict: StateDict, source: str = "2-D UNet") -> LoadReport:
     """Copy a 2-D UNet's state dict into the spatial part: every spatial parameter must be in it, and nothing else.
 
-    A conv_in of fewer channels is extended, as in `extend`.
+    A conv_in without the channels of a condition is extended, as in `extend`.
     """
-    spatial = {name for name in network.state_dict() if not is_temporal(name)}
-    kernel = state_dict.get("conv_in.weight")
-    if kernel is not None and kernel.shape[1] < network.config.in_channels:
+    spatial = set(spatial_shapes(network))
+    if _lacks_condition(network, state_dict):
         state_dict = _with_condition(network, state_dict, source)
     loaded = _copy(network, state_dict, spatial, source)
     fresh = tuple(sorted(set(network.state_dict()) - spatial))
@@ -131,7 +139,7 @@ def extend(network: VideoUNet, state_dict: StateDict, source: str = "base networ
     """Copy a network without condition channels into one with them.
 
     The new channels of conv_in start at zero, so that the condition is ignored at first, as the released interpolation
-    network started from the base network.
+    network started from the base network. A base network that takes frames starts so too.
     A relative bias that the network does not have is left out: it was learned for another frame rate and length.
     """
     weights = _with_condition(network, state_dict, source)
@@ -140,37 +148,69 @@ def extend(network: VideoUNet, state_dict: StateDict, source: str = "base networ
     return LoadReport(source, loaded, (), unused)
 
 
+def _lacks_condition(network: VideoUNet, state: StateDict) -> bool:
+    """Return whether `state` is of a network that reads latents alone, and `network` reads a condition beside them."""
+    kernel, config = state.get("conv_in.weight"), network.config
+    return kernel is not None and kernel.ndim == 4 and kernel.shape[1] == config.out_channels < config.in_channels
+
+
 def _with_condition(network: VideoUNet, state: StateDict, source: str) -> dict[str, Tensor]:
-    """Return `state` with zeros as the kernel of the input channels that it does not have."""
+    """Return `state` with zeros as the kernel of the input channels that it does not have: those of the condition.
+
+    Raises:
+        CheckpointError: there is no such kernel, or it reads another condition, whose channels mean something else.
+    """
     first, kernel = network.conv_in.weight, state.get("conv_in.weight")
     if kernel is None or kernel.shape[:1] + kernel.shape[2:] != first.shape[:1] + first.shape[2:]:
         raise CheckpointError(
             f"{source}: no conv_in.weight that {tuple(first.shape)} could extend: check section model"
         )
+    if not _lacks_condition(network, state):
+        raise CheckpointError(
+            f"{source}: its network reads {kernel.shape[1]} channels, those of another condition: wanted "
+            f"{network.config.out_channels}, a base network's, to extend to model.in_channels {first.shape[1]}"
+        )
     condition = kernel.new_zeros(len(first), first.shape[1] - kernel.shape[1], *first.shape[2:])
     return {**state, "conv_in.weight": torch.cat([kernel, condition], 1)}
 
 
-def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
-    """Start `network` from the weights at `path`, which may be one of three things:
+def spatial_shapes(network: VideoUNet) -> dict[str, Size]:
+    """Return the shapes of the parameters that the 2-D UNet has too, by their names."""
+    return {name: size for name, size in shapes(network.state_dict()).items() if not is_temporal(name)}
 
-    1. a released LaVie .pt file: a dict with key "ema", or a plain state dict;
-    2. a run's folder, one of its checkpoints, an exported folder or a network folder (config.json with our class); a
+
+def initialize(network: VideoUNet, path: str | Path, *, extract_ema: bool = False) -> LoadReport:
+    """Start `network` from the weights at `path`, which may be one of four things:
+
+    1. a released LaVie .pt file: a dict with key "ema", or a plain state dict; the released base network is extended to
+       one that takes frames;
+    2. a single file of Stable Diffusion, .safetensors or .ckpt, in the ldm layout;
+    3. a run's folder, one of its checkpoints, an exported folder or a network folder (config.json with our class); a
        network of fewer input channels is extended;
-    3. a Stable Diffusion folder in diffusers' format, or its unet/ folder.
+    4. a Stable Diffusion folder in diffusers' format, or its unet/ folder.
+
+    Args:
+        network: its parameters are overwritten.
+        path: of the weights.
+        extract_ema: whether the averaged weights of a single file are taken; the report says whether it had some.
 
     Raises:
         CheckpointError: the path holds anything else, or weights that do not fit.
     """
     path = Path(path)
     if path.is_file():
-        return load_released(network, read_released(path), str(path))
+        return _initialize_from_file(network, read_weight_file(path), extract_ema)
 
     # A run's folder means its newest checkpoint; a folder of several models, the network in it.
     if checkpoints(path):
         path = newest_checkpoint(path)
     require_whole_network(path)
     folder = path / NETWORK if (path / NETWORK).is_dir() else path
+    if (path / LORA).is_dir() and folder == path:
+        raise CheckpointError(
+            f"{path} holds adapters, and the weights that they change lie elsewhere: `lavie export {path} OUT` joins "
+            "them, start from OUT"
+        )
     if not (folder / CONFIG_NAME).is_file():
         raise CheckpointError(
             f"{path}: wanted a .pt file, a checkpoint folder or a Stable Diffusion folder; "
@@ -192,9 +232,50 @@ def initialize(network: VideoUNet, path: str | Path) -> LoadReport:
             )
         _tell_statistics(network, saved.norm_statistics, str(folder))
         return LoadReport(str(folder), _copy(network, state, set(network.state_dict()), str(folder)), (), ())
-    if kind == "UNet2DConditionModel":
+    if kind == FLAT:
+        require_flat(shapes(state), network.config, str(folder))
         return inflate(network, state, str(folder))
-    raise CheckpointError(f"{folder / CONFIG_NAME}: _class_name is {kind!r}, wanted VideoUNet or UNet2DConditionModel")
+    raise CheckpointError(f"{folder / CONFIG_NAME}: _class_name is {kind!r}, wanted VideoUNet or {FLAT}")
+
+
+def _initialize_from_file(network: VideoUNet, file: WeightFile, extract_ema: bool) -> LoadReport:
+    """Start `network` from a released file or a single file of Stable Diffusion; see `initialize`."""
+    if not is_single_file(file):
+        released: StateDict = released_state(file.content, file.path)
+        if _lacks_condition(network, released):
+            released = _with_condition(network, released, str(file.path))
+        return load_released(network, released, str(file.path))
+    flat = read_unet(file, spatial_shapes(network), network.config, extract_ema=extract_ema)
+    report = inflate(network, flat.state, str(file.path))
+    return replace(report, unused=flat.unused, averaged=flat.averaged)
+
+
+def read_flat(path: str | Path, network: VideoUNet, *, extract_ema: bool = False) -> FlatUNet:
+    """Return the 2-D UNet at `path`: a single file, a Stable Diffusion folder in diffusers' format, or its unet/.
+
+    Args:
+        path: of the weights.
+        network: the video network that they are for; it may be on the meta device.
+        extract_ema: whether the averaged weights of a single file are taken.
+
+    Raises:
+        CheckpointError: the path holds anything else, or weights that do not fit.
+    """
+    path = Path(path)
+    if path.is_file():
+        return read_unet(read_weight_file(path), spatial_shapes(network), network.config, extract_ema=extract_ema)
+    folder = path / NETWORK if (path / NETWORK).is_dir() else path
+    if not (folder / CONFIG_NAME).is_file():
+        raise CheckpointError(
+            f"{path}: wanted a .safetensors or .ckpt of Stable Diffusion, or a folder of it in diffusers' format; "
+            f"found no {folder / CONFIG_NAME}"
+        )
+    kind = read_json(folder / CONFIG_NAME).get("_class_name")
+    if kind != FLAT:
+        raise CheckpointError(f"{folder / CONFIG_NAME}: _class_name is {kind!r}, wanted {FLAT}")
+    state = read_folder(folder)
+    require_flat(shapes(state), network.config, str(folder))
+    return FlatUNet(state)
 
 
 def save_network(folder: str | Path, config: UNetConfig, state: StateDict) -> None:

@@ -9,13 +9,15 @@ from torch import Tensor
 from ..config.load import load_config
 from ..errors import CheckpointError
 from ..manifest import damage, read_manifest
+from ..models.lora.adapter import merged_state, plain_name
+from ..models.lora.trained import load_base
 from ..models.state_dict import require_fit, shapes
-from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
 from ..models.weights import WEIGHTS_NAME
 from ..run_folder import NETWORK, RUN_CONFIG
 from .checkpoint.ranges import STATE, RangeFiles
 from .checkpoint.state import WEIGHTS
+from .trained_part import set_trained_part
 
 
 def raw_weights(checkpoint: str | Path) -> dict[str, Tensor]:
@@ -34,20 +36,28 @@ def raw_weights(checkpoint: str | Path) -> dict[str, Tensor]:
     if fault := damage(folder, manifest):
         raise CheckpointError(f"{fault}; export another checkpoint")
 
-    # The network on the meta device: its names in order, and which of them train.
+    # The network: its names in order, and which of them train. Without adapters it is on the meta device, and what the
+    # folder holds to sample from has the frozen weights, and the averages of the others.
     config = load_config(folder / RUN_CONFIG)
+    adapted = config.trainable == "lora"
     with torch.device("meta"):
         network = VideoUNet(config.model)
-    set_trainable(network, config.trainable)
-
-    # What the folder holds to sample from has the frozen weights, and the averages of the others.
-    weights = load_file(folder / NETWORK / WEIGHTS_NAME)
-    require_fit(weights, shapes(network.state_dict()), str(folder), "config.yaml beside it")
+    if adapted:
+        network = load_base(folder, config)
+    set_trained_part(network, config)
+    if adapted:
+        weights = network.state_dict()
+    else:
+        weights = load_file(folder / NETWORK / WEIGHTS_NAME)
+        require_fit(weights, shapes(network.state_dict()), str(folder), "config.yaml beside it")
     names = [name for name in manifest["files"] if name.startswith(f"{STATE}/")]
     with RangeFiles(folder, names, names[0]) as files:
         for name, parameter in network.named_parameters():
             if parameter.requires_grad:
                 flat = torch.empty(parameter.numel())
-                files.fill(flat, WEIGHTS, name, 0)
+                files.fill(flat, WEIGHTS, plain_name(name), 0)
                 weights[name] = flat.view(parameter.shape)
+    if adapted:
+        network.load_state_dict(weights)
+        return merged_state(network)
     return {name: weights[name] for name in network.state_dict()}

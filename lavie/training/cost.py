@@ -36,7 +36,7 @@ def forward_flops(config: TrainConfig, size: BucketConfig) -> int:
     They are counted on the meta device, without memory or arithmetic.
     """
     data, stride = config.data, config.latent_stride
-    shape = size.num_frames + data.num_images, size.height // stride, size.width // stride
+    shape = data.frames_of_row(size), size.height // stride, size.width // stride
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         network = VideoUNet(config.model)
         sample = torch.empty(1, config.model.in_channels, *shape)

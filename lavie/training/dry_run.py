@@ -15,6 +15,7 @@ from ..data.order.plan_report import plan_text
 from ..data.shards.remote import is_url
 from ..launcher import planned_world_size
 from ..models.live_bytes import GIB
+from ..models.start import require_single_files
 from ..models.text_encoder import caption_limit
 from .deepspeed import resolve_json
 from .fit import memory_lines, time_lines
@@ -95,6 +96,7 @@ def _data(config: TrainConfig, ranks: int) -> list[str]:
         "data.validation": _absent(data.validation),
         "pretrained_model_name_or_path": _absent([config.pretrained_model_name_or_path or ""]),
         "init_weights": _absent([config.init_weights or ""]),
+        "add_difference": _absent([added.weights, added.original or ""] if (added := config.add_difference) else []),
         "data.cache": _absent([data.cache or ""]),
     }
 
@@ -106,6 +108,8 @@ def _data(config: TrainConfig, ranks: int) -> list[str]:
         lines += [plan_text(plan_of(config, ranks, buckets)), count_long(buckets.datasets, data, limit)[1]]
     if data.validation and not absent["data.validation"]:
         lines.append(held_out_text(data))
+    if not absent["init_weights"] and not absent["add_difference"]:
+        require_single_files(config)
     if not absent["data.cache"] and not absent["pretrained_model_name_or_path"]:
         open_caches(config)
 
@@ -128,4 +132,6 @@ def checkpoint_bytes(config: TrainConfig, total: int, trained: int) -> int:
         total: the number of parameters.
         trained: how many of them train.
     """
+    if config.trainable == "lora":
+        total = trained * (1 + config.use_ema)  # adapters alone, and their exact averages
     return int(total * 4 + trained * optimizer_bytes_each(config, stage=3))  # whose states are all that is saved

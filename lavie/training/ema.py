@@ -1,6 +1,6 @@
 """The exponential moving average of the weights, in float32; each rank averages the slices it holds."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -8,6 +8,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from ..models.lora.adapter import plain_name
 from .partition import Slice, gather, local_slice
 
 
@@ -19,8 +20,8 @@ class EMA:
 
     Attributes:
         decay: the highest d, 0 to 1.
-        parameters: the parameters that train, by name.
-        shadow: this rank's slice of the average of each, 1-D float32, by name.
+        parameters: the parameters that train, by plain name.
+        shadow: this rank's slice of the average of each, 1-D float32, by plain name.
     """
 
     def __init__(self, module: nn.Module, decay: float, device: str | None = None) -> None:
@@ -32,7 +33,7 @@ class EMA:
             device: where the average lies; by default where the optimizer keeps the weights.
         """
         self.decay = decay
-        self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.parameters = {plain_name(name): p for name, p in module.named_parameters() if p.requires_grad}
         self.shadow = {name: local_slice(p).values.to(device, copy=True) for name, p in self.parameters.items()}
 
     @torch.no_grad()
@@ -43,7 +44,7 @@ class EMA:
         torch._foreach_lerp_(list(self.shadow.values()), current, 1 - decay)
 
     def slices(self) -> dict[str, Slice]:
-        """Return this rank's slices of the averages, by parameter name."""
+        """Return this rank's slices of the averages, by plain name."""
         averages = {}
         for name, parameter in self.parameters.items():
             weights = local_slice(parameter)
@@ -67,12 +68,20 @@ class EMA:
                 piece.values.copy_(flat[piece.start : piece.start + piece.values.numel()])
 
 
-def gathered_weights(module: nn.Module, ema: EMA | None) -> Iterator[tuple[str, Tensor]]:
-    """Yield the name and the whole of each weight of a DeepSpeed engine's module, float32, on every rank. Collective.
+def gathered_weights(
+    module: nn.Module, ema: EMA | None, wanted: Callable[[str], bool] = lambda name: True
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the plain name and the whole of weights of a DeepSpeed engine's module, float32, on each rank. Collective.
 
     They are the averages where `ema` has one of a parameter, else the present values. One is whole at a time: all of
     them at once would take 4 bytes a parameter.
+
+    Args:
+        module: the engine's.
+        ema: the average, or None.
+        wanted: tells by its plain name whether a weight is; default: all are.
     """
     averages = ema.slices() if ema else {}
-    for name, parameter in module.named_parameters():
-        yield name, gather(averages.get(name) or local_slice(parameter))
+    for live, parameter in module.named_parameters():
+        if wanted(name := plain_name(live)):
+            yield name, gather(averages.get(name) or local_slice(parameter))

@@ -20,11 +20,12 @@ from ..config.data import BucketConfig
 from ..config.train import TrainConfig
 from ..diffusion.guidance import is_guided
 from ..models.live_bytes import live_bytes
+from ..models.lora.adapter import is_adapter, plain_name
 from ..models.meta_encoders import clip_parameters, meta_autoencoder
-from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
 from .deepspeed import offloads, zero_stage
 from .precision import training_dtype
+from .trained_part import set_trained_part
 
 META = torch.device("meta")
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -127,7 +128,8 @@ def memory_of(config: TrainConfig, settings: dict[str, Any], ranks: int, *, fuse
     if config.data.cache is None and config.autoencoder.type == "diffusers":
         moments["encoding"] = {"autoencoder": float(max(encoding_bytes(config, size) for size in config.data.sizes))}
     if config.data.validation or config.validation_prompts:
-        copied = whole if stage == 3 else trained * width
+        changed = adapted_elements(config) if config.trainable == "lora" else trained
+        copied = whole if stage == 3 else changed * width
         moments["validation"] = {
             "second network": float(copied + largest * 4),
             "activations": _validation_bytes(config),
@@ -146,14 +148,20 @@ def meta_network(config: TrainConfig) -> VideoUNet:
     """Return the run's network without memory, in the dtype that it computes in, frozen where it does not train."""
     with META:
         network = VideoUNet(config.model).to(training_dtype(config))
+        set_trained_part(network, config)
     network.gradient_checkpointing = config.gradient_checkpointing
-    set_trainable(network, config.trainable)
     return network
 
 
 def parameter_counts(config: TrainConfig) -> tuple[int, int, int]:
     """Return the number of parameters, of those that train, and of the largest."""
     return _parameter_counts(_Network(config))
+
+
+def adapted_elements(config: TrainConfig) -> int:
+    """Return how many elements the weights have that adapters change."""
+    parameters = meta_network(config).named_parameters()
+    return sum(p.numel() for name, p in parameters if plain_name(name) != name and not is_adapter(name))
 
 
 def activation_bytes(config: TrainConfig, size: BucketConfig) -> int:
@@ -163,7 +171,7 @@ def activation_bytes(config: TrainConfig, size: BucketConfig) -> int:
 
 def _latents(config: TrainConfig, size: BucketConfig) -> tuple[int, int, int, int]:
     """Return (batch, frames with images, height, width) of a micro-batch's latents."""
-    stride, frames = config.latent_stride, size.num_frames + config.data.num_images
+    stride, frames = config.latent_stride, config.data.frames_of_row(size)
     return config.train_batch_size, frames, size.height // stride, size.width // stride
 
 
@@ -172,7 +180,7 @@ class _Network:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        what = (config.model, config.gradient_checkpointing, config.trainable, training_dtype(config))
+        what = (config.model, config.gradient_checkpointing, config.trainable, config.lora, training_dtype(config))
         self.key = repr((*what, config.text_encoder.max_length))
 
     def __eq__(self, other: object) -> bool:
@@ -239,9 +247,10 @@ def _call(
 def _validation_bytes(config: TrainConfig) -> float:
     """Return the bytes of the activations of validation: the held-out loss, or a prompt's clip and its decoding."""
     key, size = _Network(config), config.data.size
-    batch, frames, height, width = _latents(config, size)
+    batch, _, height, width = _latents(config, size)
     peaks = []
     if config.data.validation:
+        frames = size.num_frames + config.data.num_images
         peaks.append(_forward_bytes(key, (batch, frames, height, width), config.data.num_images))
     if config.validation_prompts:
         rows = 2 if is_guided(config.sampling.guidance_scale) else 1

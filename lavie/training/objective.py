@@ -11,19 +11,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..config.stages import STAGES
 from ..config.train import TrainConfig
 from ..data.cache.cache import Cache
 from ..data.feed.batches import Batch
 from ..data.order.mixture import weight_at
 from ..diffusion.condition import spread_key_frames
+from ..diffusion.given_frames import draw_given, frame_condition, given_mask
 from ..diffusion.loss import JointLoss, joint_loss, min_snr_weight
 from ..diffusion.schedule import NoiseSchedule
 from ..distributed import world_size
-from ..models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder, sample_posterior
+from ..models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder, empty_latents, sample_posterior
 from ..models.text_encoder import ClipTextEncoder, HashTextEncoder, build_text_encoder
 from ..pixels import to_float
-from ..seeds import torch_generator, uniform
+from ..seeds import numpy_generator, torch_generator, uniform
 from .precision import training_dtype
 
 CPU = torch.device("cpu")
@@ -41,7 +41,8 @@ class Inputs(NamedTuple):
     target: Tensor
     """What the network should output, with the shape of `sample`."""
     low_res: Tensor | None = None
-    """The condition of the later stages: the key frames' latents spread over the clip, or low-resolution pixels."""
+    """The condition: mask and latents of the given frames, the key frames' latents spread over the clip, or
+    low-resolution pixels."""
     noise_level: Tensor | None = None
     """int64 (B,): the noise in the low-resolution pixels."""
 
@@ -61,6 +62,8 @@ class Objective:
     """The schedule of the noise in the low-resolution pixels of super-resolution."""
     empty_text: Tensor | None = None
     """(L, D): the empty caption's features in data.cache, if the run has one."""
+    empty_frames: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    """float32 (C, h, w) by (h, w): the latents of frames that are not given, for each size that has occurred."""
 
     @contextmanager
     def encoders_at_hand(self) -> Iterator[None]:
@@ -167,6 +170,10 @@ class Objective:
             purpose: what tells this noise from that of other inputs: "" in training, or "validation-".
         """
         positions = batch["positions"].tolist()
+        text = self._text(batch, captions)
+        if self.config.data.images_alone and not purpose:
+            # The network is told of a clip before the images: here one of no frames, whose text nothing reads.
+            text = torch.cat([text[:, :1], text], 1)
 
         # Latents drawn from the autoencoder's posterior, and noise of the same shape; frames become the third axis.
         mean, std = self._posterior(batch)
@@ -178,7 +185,7 @@ class Objective:
         return Inputs(
             self.schedule.add_noise(latents, noise, timestep),
             timestep,
-            self._text(batch, captions),
+            text,
             self.schedule.target(latents, noise, timestep),
             *self._condition(batch, latents, purpose),
         )
@@ -198,7 +205,7 @@ class Objective:
         return mean.unflatten(0, rows), None if std is None else std.unflatten(0, rows)
 
     def _text(self, batch: Batch, captions: list[list[str]]) -> Tensor:
-        """Return the features (B, 1 + N, L, D) of `captions`, which are those of the batch or empty."""
+        """Return the features (B, number of captions, L, D) of `captions`: those of the batch, or empty ones."""
         if "text" not in batch:
             flat = [caption for row in captions for caption in row]
             return self.text_encoder(flat).unflatten(0, (len(captions), -1)).to(self.device)
@@ -214,7 +221,8 @@ class Objective:
     def _condition(self, batch: Batch, latents: Tensor, purpose: str) -> tuple[Tensor | None, Tensor | None]:
         """Return low_res and noise_level of `Inputs`.
 
-        1. Key frames are clean, or in training have the noise of up to condition_noise_steps timesteps.
+        1. Key frames, and given frames of the clip, are clean, or in training have the noise of up to
+           condition_noise_steps timesteps. Images are never given.
         2. Low-resolution pixels have the noise of any level in training, and of the level of sampling in validation.
 
         Args:
@@ -223,13 +231,18 @@ class Objective:
             purpose: as for `_inputs`.
         """
         config, positions, validating = self.config, batch["positions"].tolist(), bool(purpose)
-        condition = STAGES[config.stage].condition
+        condition = config.conditioning
+        if condition == "frames":
+            given: list[tuple[int, ...]] = [()] * len(positions)
+            if validating or not config.data.images_alone:
+                clip = latents.shape[2] - (len(batch["captions"][0]) - 1)
+                rngs = (numpy_generator(config.seed, purpose + "given frames", position) for position in positions)
+                given = [draw_given(config.given, clip, rng) for rng in rngs]
+            mask = given_mask(given, latents.shape[2], latents.device)
+            return frame_condition(self._noised(latents, positions, purpose), mask, self._empty_frame(latents)), None
+
         if condition == "key_frames":
-            key_frames = latents[:, :, :: config.keyframe_interval]
-            if config.condition_noise_steps and not validating:
-                steps = self._draw("condition timestep", config.condition_noise_steps, positions).to(self.device)
-                noise = self._normal(key_frames.shape[1:], purpose + "condition noise", positions).to(key_frames.device)
-                key_frames = self.schedule.add_noise(key_frames, noise, steps)
+            key_frames = self._noised(latents[:, :, :: config.keyframe_interval], positions, purpose)
             return spread_key_frames(key_frames, config.keyframe_interval), None
 
         if condition == "low_resolution":
@@ -241,6 +254,28 @@ class Objective:
             return self.low_resolution_schedule.add_noise(pixels, noise, level), level
 
         return None, None
+
+    def _noised(self, latents: Tensor, positions: list[int], purpose: str) -> Tensor:
+        """Return latents (B, ...) that are given, with the noise of condition_noise_steps in training."""
+        steps = self.config.condition_noise_steps
+        if not steps or purpose:
+            return latents
+        timestep = self._draw("condition timestep", steps, positions).to(self.device)
+        noise = self._normal(latents.shape[1:], purpose + "condition noise", positions).to(latents.device)
+        return self.schedule.add_noise(latents, noise, timestep)
+
+    def _empty_frame(self, latents: Tensor) -> Tensor:
+        """Return the latents (C, h, w) of a frame that is not given, as large as `latents` (..., h, w).
+
+        They are encoded once for each size, where the autoencoder is: with a cache it waits on the CPU.
+        """
+        height, width = latents.shape[-2:]
+        if (height, width) not in self.empty_frames:
+            home = next((parameter.device for parameter in self.autoencoder.parameters()), self.device)
+            stride = self.autoencoder.stride
+            encoded = empty_latents(self.autoencoder, height * stride, width * stride, home)
+            self.empty_frames[height, width] = encoded.to(latents.device)
+        return self.empty_frames[height, width]
 
 
 def build_objective(config: TrainConfig, device: torch.device, caches: Mapping[str, Cache] | None) -> Objective:

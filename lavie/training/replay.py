@@ -18,6 +18,8 @@ from ..data.feed.share import Share
 from ..distributed import barrier, gather_objects, is_main, log, rank, world_size
 from ..errors import ConfigError
 from ..manifest import fault_of, read_manifest
+from ..models.backends import set_backends
+from ..models.lora.adapter import draw_dropout
 from ..models.trainable import set_trainable
 from ..models.unet import VideoUNet
 from ..run_folder import RUN_CONFIG, checkpoints, is_checkpoint
@@ -27,7 +29,7 @@ from .gradient import norm_of
 from .objective import Objective
 from .open_caches import open_caches
 from .trainer import Trainer
-from .validate import averaged_network
+from .validate import whole_network
 
 
 class Row(NamedTuple):
@@ -129,8 +131,12 @@ def _rows(trainer: Trainer, step: int) -> list[Row]:
     """Return the rows that this rank has in a step, each computed alone. Collective."""
     config = trainer.config
     # A whole network on every rank: its gradient is that of the row alone, in every ZeRO stage.
-    network = averaged_network(trainer.engine.module, None, config, trainer.device).train()
-    set_trainable(network.requires_grad_(True), config.trainable)
+    network = whole_network(trainer.engine.module, None, config, trainer.device).train()
+    set_backends(network, kernels=config.kernels, attention=config.attention)
+    if config.trainable == "lora":
+        draw_dropout(network, config.seed, step)
+    else:
+        set_trainable(network.requires_grad_(True), config.trainable)
     network.gradient_checkpointing = config.gradient_checkpointing
 
     per_rank = config.train_batch_size * config.gradient_accumulation_steps

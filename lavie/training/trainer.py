@@ -22,13 +22,15 @@ from ..data.order.plan_report import notices
 from ..distributed import barrier, broadcast_object, is_main, log, rank, setup_logging, world_size
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..models.backends import set_backends
-from ..models.text_encoder import caption_limit, warn_of_unread
-from ..models.trainable import set_trainable
+from ..models.lora.adapter import draw_dropout
+from ..models.prompt_reading import Reading, warn_of_unread
+from ..models.start import require_single_files, start_network
+from ..models.text_encoder import caption_limit
 from ..models.unet import VideoUNet
-from ..models.weights import initialize
 from ..run_folder import RUN_CONFIG, samples_folder
 from . import signals
-from .checkpoint.find import find
+from .base import base_of, with_base
+from .checkpoint.find import Resume, find
 from .checkpoint.load import load
 from .checkpoint.saver import Saver
 from .deepspeed import BLOCKS, build_engine, init_distributed, offloads, resolve_json, zero_stage
@@ -43,6 +45,7 @@ from .open_caches import open_caches
 from .output_dir import claim, require_own, require_progress
 from .record import Recorder, now
 from .requests import NOTHING, Asked, Requests
+from .trained_part import require_adapters_fit, set_trained_part
 from .update import MicroBatch, Outcome, backward, measure_step, set_learning_rate, update
 from .validate import averaged_network, validation_loss
 from .watch import Watch
@@ -112,11 +115,12 @@ class Trainer:
         claim(config.output_dir)
         resume = find(config, stage)
         self.start, asked = resume.step if resume else 0, config
-        config = self.config = resume.config if resume else config
+        config = self.config = with_base(resume.config if resume else config, resume.folder if resume else None)
         settings = resolve_json(deepspeed_json, config, world_size())
         require_own(config, self.start)
         require_progress(config.output_dir, self.start)
         require_sources(config)
+        require_adapters_fit(config)
         caches = open_caches(config)
 
         # The data: its plan can still refuse the run before there is a network.
@@ -136,10 +140,10 @@ class Trainer:
         )
         self.batches = begun.enter_context(closing(batches))
 
-        self._build_networks(settings, caches)
+        self._build_networks(settings, caches, resume)
         if resume:
             load(self.engine, self.ema, resume)
-        self.saver = begun.enter_context(closing(Saver(self.engine, self.ema, config, asked, self.start)))
+        self.saver = begun.enter_context(closing(Saver(self.engine, self.ema, config, asked, self.start, self.base)))
         self.recorder = Recorder(config, self.buckets, plan, self.device)
         self.metrics: Metrics | None = None
         if is_main():
@@ -152,19 +156,22 @@ class Trainer:
                     f"({error.strerror}): make room there, or change its rights"
                 ) from error
 
-    def _build_networks(self, settings: dict[str, Any], caches: dict[str, Cache] | None) -> None:
+    def _build_networks(self, settings: dict[str, Any], caches: dict[str, Cache] | None, resume: Resume | None) -> None:
         """Build the objective with its frozen encoders, the engine around the network, and the network's average.
 
         Args:
             settings: DeepSpeed's, complete.
             caches: the caches of the run by the names of their sizes, or None.
+            resume: the checkpoint that the run goes on from, if it does.
         """
         config = self.config
         self.objective = build_objective(config, self.device, caches)
         if is_main() and config.validation_prompts:
             drawn = (*config.validation_prompts, config.sampling.negative_prompt)
-            warn_of_unread((self.objective.text_encoder, prompt) for prompt in drawn)
-        network = build_network(config).to(self.device)
+            warn_of_unread((self.objective.text_encoder, prompt, Reading()) for prompt in drawn)
+        network = build_network(config)
+        self.base = base_of(network, config, resume.folder if resume else None)
+        network.to(self.device)
         self.watchdog.follow(network, BLOCKS)
         self.engine = build_engine(network, config, settings)
         ema_device = "cpu" if config.ema_device == "cpu" or offloads(settings) else None
@@ -270,6 +277,8 @@ class Trainer:
         """
         began, waited, last = time.perf_counter(), 0.0, False
         lr = set_learning_rate(self.engine, self.config, step)
+        if self.config.lora.dropout:
+            draw_dropout(self.engine.module, self.config.seed, step)
         micro_batches: list[MicroBatch] = []
         while not last:
             batch, seconds = self._next_batch(step)
@@ -382,27 +391,34 @@ def _make(folder: Path) -> str | None:
 
 
 def require_sources(config: TrainConfig) -> None:
-    """Raise CheckpointError if weights that the run starts from are not there; reading them comes after the data."""
-    for key, wanted in (
-        ("pretrained_model_name_or_path", "a Stable Diffusion folder in diffusers' format"),
-        ("init_weights", "a run, a checkpoint or an exported folder, or a released .pt"),
-    ):
-        path = getattr(config, key)
+    """Raise CheckpointError if weights that the run starts from are not there, or are files of something else.
+
+    Reading them comes after the data.
+    """
+    flat = "a Stable Diffusion folder in diffusers' format"
+    wanted = {
+        "pretrained_model_name_or_path": (config.pretrained_model_name_or_path, flat),
+        "init_weights": (config.init_weights, "a run, a checkpoint or an exported folder, or a released .pt"),
+    }
+    if added := config.add_difference:
+        for key, path in (("weights", added.weights), ("original", added.original)):
+            wanted[f"add_difference.{key}"] = (path, f"{flat}, or a single .safetensors or .ckpt of it")
+    for key, (path, what) in wanted.items():
         if path is not None and not Path(path).exists():
-            raise CheckpointError(f"{key} is {path}: no such file or folder; wanted {wanted}")
+            raise CheckpointError(f"{key} is {path}: no such file or folder; wanted {what}")
+    require_single_files(config)
 
 
 def build_network(config: TrainConfig) -> VideoUNet:
-    """Return the run's network: drawn from its seed, then started from init_weights or the pretrained folder.
+    """Return the run's network: drawn from its seed, then started as its config says.
 
     The draw is the same on every rank. Parameters that do not train are frozen.
     """
     torch.manual_seed(config.seed)
     network = VideoUNet(config.model)
-    source = config.init_weights or config.pretrained_model_name_or_path
-    if source:
-        log.info(str(initialize(network, source)))
+    for report in start_network(network, config):
+        log.info(str(report))
     set_backends(network, kernels=config.kernels, attention=config.attention)
     network.gradient_checkpointing = config.gradient_checkpointing
-    set_trainable(network, config.trainable)
+    set_trained_part(network, config)
     return network

@@ -7,11 +7,13 @@ from ..config.train import TrainConfig
 from ..data.feed.batches import Batch
 from ..distributed import sum_over_ranks, world_size
 from ..models.backends import set_backends
+from ..models.lora.adapter import is_adapter, merged_state, plain_name
 from ..models.unet import VideoUNet
 from .ema import EMA, gathered_weights
 from .objective import Objective
 from .partition import local_slice
 from .precision import training_dtype
+from .trained_part import set_trained_part
 
 QUANTILES = (0.125, 0.375, 0.625, 0.875)
 """Shares of the noise schedule at which the loss is taken, 0 to 1: the middles of its quarters."""
@@ -23,6 +25,7 @@ def averaged_network(module: nn.Module, ema: EMA | None, config: TrainConfig, de
 
     Weights that do not train are those of the training network where that holds them whole, not copies: with
     trainable=temporal the second network takes a twentieth of the memory. Nothing of the training network changes.
+    Adapters are merged: it is a plain network.
 
     Args:
         module: the one that trains, a DeepSpeed engine's.
@@ -30,17 +33,35 @@ def averaged_network(module: nn.Module, ema: EMA | None, config: TrainConfig, de
         config: the run.
         device: where the network will run.
     """
+    network = whole_network(module, ema, config, device)
+    if config.trainable == "lora":
+        merged = merged_state(network)
+        with torch.device("meta"):
+            network = VideoUNet(config.model)
+        network.load_state_dict(merged, assign=True)
+    set_backends(network, kernels=config.kernels, attention=config.attention)
+    return network.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def whole_network(module: nn.Module, ema: EMA | None, config: TrainConfig, device: torch.device) -> VideoUNet:
+    """Return what `averaged_network` does, with the adapters, if the run trains these, beside its weights. Collective.
+
+    Adapters stay in float32, so that a sum with them is rounded once.
+    """
     # Built on the meta device: its random start is never drawn.
     with torch.device("meta"):
         network = VideoUNet(config.model)
+        set_trained_part(network, config)
     weights = {}
-    live = dict(module.named_parameters())
-    for name, weight in gathered_weights(module, ema):
-        shared = not live[name].requires_grad and local_slice(live[name]).replicated
-        weights[name] = live[name].detach() if shared else weight.to(device, training_dtype(config))
+    live = {plain_name(name): (name, parameter) for name, parameter in module.named_parameters()}
+    for plain, weight in gathered_weights(module, ema):
+        name, parameter = live[plain]
+        shared = not parameter.requires_grad and local_slice(parameter).replicated
+        dtype = torch.float32 if is_adapter(plain) else training_dtype(config)
+        weights[name] = parameter.detach() if shared else weight.to(device, dtype)
     network.load_state_dict(weights, assign=True)
-    set_backends(network, kernels=config.kernels, attention=config.attention)
-    return network.requires_grad_(False).eval()
+    return network
 
 
 @torch.no_grad()

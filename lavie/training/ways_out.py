@@ -48,7 +48,7 @@ def changes_of(config: TrainConfig, settings: dict[str, Any]) -> Iterator[Change
         yield "use_ema=false", {"use_ema": False}, {}
     if config.trainable == "all":
         yield "trainable=temporal", {"trainable": "temporal"}, {}
-    if data.num_images:
+    if data.num_images and not data.images_alone:
         yield "data.num_images=0", {"data.num_images": 0}, {}
     if not data.buckets:  # they have sizes of their own
         yield from _smaller(config)
@@ -60,7 +60,8 @@ def _smaller(config: TrainConfig) -> Iterator[Change]:
     frames = data.num_frames // 2
     if stage.condition == "key_frames":
         frames = frames // interval * interval + 1
-    if 1 < frames < data.num_frames:
+    least = 3 if config.condition == "frames" else 2
+    if least <= frames < data.num_frames:
         yield f"data.num_frames={frames}", {"data.num_frames": frames}, {}
     height, width = (side // 2 // stride * stride for side in (data.height, data.width))
     if min(height, width) > 0:

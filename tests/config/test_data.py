@@ -72,3 +72,11 @@ def test_faults_are_told(values, message):
 def test_ranges_of_the_degradation(values, message):
     with pytest.raises(ConfigError, match=message):
         validate(DegradationConfig, values, "degradation")
+
+
+def test_images_alone_have_no_clip_and_validation_has_one():
+    section = data(images_alone=True, num_images=2)
+    assert not section.takes_videos and section.frames_of_row(section.size) == 2
+    assert section.held_out.takes_videos and section.held_out.frames_of_row(section.size) == 18
+    with pytest.raises(ConfigError, match="images_alone is true and moving_images is set"):
+        data(images_alone=True, moving_images=0.5, crop="patch")

@@ -14,6 +14,7 @@ CONFIGS = ROOT / "configs"
 WRITTEN_OUT = {
     "base": dict(rotary_dim=32, relative_bias=True, norm_statistics="separate"),
     "base_quality": dict(rotary_dim=32, relative_bias=True, norm_statistics="separate"),
+    "base_frames": dict(in_channels=9, rotary_dim=32, relative_bias=True, norm_statistics="separate"),
     "interpolation": dict(in_channels=8, rotary_dim=32, relative_bias=False, norm_statistics="separate"),
     "vsr": dict(
         in_channels=7,

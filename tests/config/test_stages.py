@@ -3,14 +3,14 @@
 import pytest
 
 from lavie.config.model import PRESETS, UNetConfig
-from lavie.config.stages import STAGES
+from lavie.config.stages import STAGES, condition_channels
 
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES.keys())
 def test_the_released_network_takes_the_condition(stage):
     assert stage.network == UNetConfig(**PRESETS[stage.name])
     channels = stage.network.out_channels
-    assert stage.network.in_channels == channels + stage.condition_channels(channels)
+    assert stage.network.in_channels == channels + condition_channels(stage.condition, channels)
     assert bool(stage.network.num_noise_levels) == (stage.condition == "low_resolution")
     stage.require_frames(stage.released_clip.num_frames, 4, "data.num_frames")
 

@@ -48,6 +48,10 @@ def test_the_second_run_starts_where_the_first_ends():
     "change, words",
     (
         ({"train_batch_size": 0}, ["train_batch_size", "got 0"]),
+        ({"trainable": "lora"}, ["trainable is lora", "init_weights is null"]),
+        ({"lora": {"rank": 8}}, ["lora is set, and trainable is all"]),
+        ({"trainable": "lora", "init_weights": "x", "lora": {"targets": "all"}}, ["lora.targets", 'got "all"']),
+        ({"data": {"images_alone": True, "num_images": 0}}, ["images_alone is true and num_images is 0"]),
         ({"learning_rate": "fast"}, ["learning_rate", 'got "fast"']),
         ({"learning_rate": float("inf")}, ["learning_rate", "finite"]),
         ({"mixed_precision": "fp8"}, ["mixed_precision", "bf16", 'got "fp8"']),
@@ -60,6 +64,25 @@ def test_the_second_run_starts_where_the_first_ends():
         ),
         ({"autoencoder": {"type": "diffusers"}}, ["autoencoder.type", "pretrained_model_name_or_path"]),
         ({"text_encoder": {"type": "clip"}}, ["text_encoder.type", "pretrained_model_name_or_path"]),
+        ({"condition": "frames"}, ["model.in_channels", "48 and 48", "with condition: frames", "97 and 48"]),
+        ({"given": {"none": 1.0}}, ["given is set", "condition is none"]),
+        ({"given": {"none": 0, "first": 0, "first_and_last": 0, "random": 0}}, ["given", "wanted one above 0"]),
+        (
+            {"condition": "frames", "model": {"in_channels": 97}, "data": {"num_frames": 2}},
+            ["data.num_frames is 2", "at least 3 frames"],
+        ),
+        (
+            {
+                "condition": "frames",
+                "model": {"in_channels": 97},
+                "data": {"buckets": [BUCKET, BUCKET | {"num_frames": 1}]},
+            },
+            ["num_frames of 1x32x32 is 1", "at least 3 frames"],
+        ),
+        (
+            {"condition": "frames", "stage": "interpolation", "model": {"in_channels": 97}},
+            ["condition is frames", "stage interpolation", "set it to none"],
+        ),
         ({"rescale_betas_zero_snr": True}, ["rescale_betas_zero_snr", "prediction_type", "v_prediction"]),
     ),
 )

@@ -94,6 +94,16 @@ def test_noising_and_velocity_are_diffusers(prediction_type, zero_snr):
         )
 
 
+@pytest.mark.parametrize("prediction_type", ("epsilon", "v_prediction"))
+def test_the_clip_behind_the_noise_comes_back(prediction_type):
+    """What the network should say of x_t leads back to x_0, at timesteps that hold some of it."""
+    schedule = NoiseSchedule(prediction_type)
+    x0, noise = torch.randn(2, 4, 3, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0, 300, 600, 900])
+    found = schedule.denoised(schedule.add_noise(x0, noise, t), schedule.target(x0, noise, t), t)
+    assert relative_error(found, x0) < TOLERANCES[torch.float64]
+
+
 def test_from_config():
     config = TrainConfig(
         output_dir="out",

@@ -81,3 +81,16 @@ def test_what_cannot_fit_is_refused_with_the_flag_that_helps(cascade):
         require_fit(cascade, {"vsr": found["vsr"]}, limit)
     with pytest.raises(ConfigError, match=r"no flag makes it fit: wanted smaller base.height"):
         require_fit(cascade, {"base": found["base"]}, 1000)
+
+
+@pytest.mark.slow
+def test_a_long_clip_in_windows_takes_hardly_more_than_a_short_one():
+    """At full size, 200 frames of the base stage, by windows and by recursion, beside the 16 of training."""
+
+    def total(frames, method):
+        overrides = [f"base.num_frames={frames}", f"base.method={method}"]
+        return peaks(planned_cascade(["base_frames.yaml"], overrides=overrides, stop_after="base"))["base"].total
+
+    short = total(16, "whole")
+    for method in ("windows", "recursion"):
+        assert short < total(200, method) < 1.1 * short

@@ -130,6 +130,7 @@ def test_config_of_a_diffusers_folder():
         dict(rotary_dim=16),
         dict(relative_bias=False),
         dict(temporal_convolutions=True),
+        dict(in_channels=9),
     ),
 )
 def test_what_the_released_code_would_compute_otherwise_is_refused(change):

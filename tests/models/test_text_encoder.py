@@ -11,13 +11,13 @@ import torch
 
 from lavie.config.model import TextEncoderConfig
 from lavie.errors import CheckpointError
+from lavie.models.prompt_reading import Reading, warn_of_unread
 from lavie.models.text_encoder import (
     ClipTextEncoder,
     HashTextEncoder,
     build_text_encoder,
     caption_limit,
     clip_limit,
-    warn_of_unread,
 )
 from lavie.testing import SHARED
 from tests.markers import requires_shared
@@ -163,7 +163,7 @@ def test_words_beyond_the_length_are_told(caplog):
     assert encoder.unread("A red circle moves left, and up!") == "left and up"
     with caplog.at_level("WARNING", "lavie"):
         prompts = ["a red circle moves", "a red circle moves left", "a red circle moves left"]
-        warn_of_unread((encoder, prompt) for prompt in prompts)
+        warn_of_unread((encoder, prompt, Reading()) for prompt in prompts)
     (record,) = caplog.records
     assert "the network never sees its end, 'left'" in record.getMessage()
 

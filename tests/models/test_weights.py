@@ -20,7 +20,7 @@ from lavie.models.weights import (
     to_official,
 )
 from lavie.run_folder import MANIFEST, checkpoints, newest_checkpoint
-from lavie.testing import tiny_unet
+from lavie.testing import ORACLE_ATOL, tiny_unet
 from tests.models.states import FREQUENCIES, add, drop, reshape
 
 
@@ -72,6 +72,31 @@ def test_a_base_network_extends_to_a_condition(network, tmp_path):
     assert torch.equal(own["conv_in.weight"][:, :4], base["conv_in.weight"]) and not own["conv_in.weight"][:, 4:].any()
     assert all(torch.equal(own[name], base[name]) for name in own if name != "conv_in.weight")
     assert set(report.unused) == {n for n in base if "time_rel_pos_bias" in n} and set(report.loaded) == set(own)
+
+
+@pytest.mark.parametrize("source", ("folder", "released file"))
+def test_a_network_that_takes_frames_starts_as_the_one_it_was_made_of(network, released, tmp_path, source):
+    if source == "folder":
+        save_network(tmp_path / "unet", network.config, network.state_dict())
+        place = tmp_path
+    else:
+        torch.save({"ema": released}, place := tmp_path / "base.pt")
+    wider = VideoUNet(tiny_unet(in_channels=9)).eval()
+    initialize(wider, place)
+    generator = torch.Generator().manual_seed(3)
+    sample, condition = torch.randn(2, 9, 5, 8, 8, generator=generator).split([4, 5], 1)
+    text = torch.randn(2, 2, 6, network.config.cross_attention_dim, generator=generator)
+    with torch.no_grad():
+        expected = network.eval()(sample, torch.tensor([10, 900]), text, num_images=1)
+        got = wider(sample, torch.tensor([10, 900]), text, low_res=condition, num_images=1)
+    assert (got - expected).abs().max() <= ORACLE_ATOL
+
+
+def test_channels_of_another_condition_are_not_taken_for_the_frames(tmp_path):
+    other = VideoUNet(tiny_unet(in_channels=8))
+    save_network(tmp_path / "unet", other.config, other.state_dict())
+    with pytest.raises(CheckpointError, match="reads 8 channels, those of another condition: wanted 4"):
+        initialize(VideoUNet(tiny_unet(in_channels=9)), tmp_path)
 
 
 def test_only_the_input_may_differ_when_extending(network, tmp_path):

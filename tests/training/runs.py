@@ -118,12 +118,13 @@ def plain_pytorch(config: TrainConfig) -> tuple[list[float], dict[str, torch.Ten
     """Train a run in one process without DeepSpeed, by torch's AdamW on the whole global batch.
 
     Returns:
-        The losses of all steps, and the average of the weights, which is kept in float64.
+        The losses of all steps, and the average of the weights, which is kept in float64, by plain names.
     """
     from lavie.data.feed.loader import build_loader
     from lavie.data.feed.share import Share
     from lavie.diffusion.schedule import NoiseSchedule
     from lavie.models.autoencoder import build_autoencoder
+    from lavie.models.lora.adapter import draw_dropout, plain_name
     from lavie.models.text_encoder import build_text_encoder
     from lavie.training.objective import Objective
     from lavie.training.trainer import build_network
@@ -144,7 +145,8 @@ def plain_pytorch(config: TrainConfig) -> tuple[list[float], dict[str, torch.Ten
     )
     share = Share(seed=config.seed, train_batch_size=config.train_batch_size)
     batches = build_loader(config.data, config.data.train, share)
-    average = {name: p.detach().double() for name, p in network.named_parameters()}
+    parameters = {plain_name(name): p for name, p in network.named_parameters()}
+    average = {name: p.detach().double() for name, p in parameters.items()}
 
     # Steps are counted from 0 here, and from 1 in the decay of EMA.
     values = []
@@ -152,13 +154,14 @@ def plain_pytorch(config: TrainConfig) -> tuple[list[float], dict[str, torch.Ten
     for index in range(config.max_train_steps):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * min(1, (index + 1) / max(1, config.lr_warmup_steps))
+        draw_dropout(network, config.seed, index + 1)
         loss = objective.loss(network, objective.training_inputs(next(batches)))
         optimizer.zero_grad()
         loss.total.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
         optimizer.step()
         decay = min(config.ema_decay, (2 + index) / (11 + index))
-        average = {n: decay * average[n] + (1 - decay) * p.detach().double() for n, p in network.named_parameters()}
+        average = {n: decay * average[n] + (1 - decay) * p.detach().double() for n, p in parameters.items()}
         values.append(loss.total.item())
     return values, average
 

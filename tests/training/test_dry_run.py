@@ -1,6 +1,7 @@
 """The dry run tells the sizes, the memory and the data of a run, and what of it is elsewhere."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import torch
 import train
 from lavie.config.load import load_config
 from lavie.data.prepare.synthetic import demo_set
-from lavie.errors import LavieError
+from lavie.errors import CheckpointError, LavieError
 from lavie.models.unet import VideoUNet
 from lavie.testing import run_distributed
+from lavie.training.trainer import require_sources
 
 pytestmark = pytest.mark.usefixtures("folder_of_configs")
 
@@ -97,9 +99,30 @@ def test_dry_run_says_which_data_is_elsewhere(call, tmp_path):
     assert code is None
     assert "epochs" in out
     assert out.splitlines()[-1].endswith("data.validation nowhere/c")
-    code, out = call(train.main, "--dry-run", SMOKE, "data.cuts=1", "data.cache=nowhere/d", "init_weights=nowhere/e")
+    added = ("add_difference.weights=nowhere/f", "add_difference.original=nowhere/g")
+    cached = ("data.cuts=1", "data.cache=nowhere/d")
+    code, out = call(train.main, "--dry-run", SMOKE, *cached, "init_weights=nowhere/e", *added)
     assert code is None
-    assert out.splitlines()[-2:] == [f"{ABSENT} init_weights nowhere/e", f"{ABSENT} data.cache nowhere/d"]
+    assert out.splitlines()[-3:] == [
+        f"{ABSENT} init_weights nowhere/e",
+        f"{ABSENT} add_difference nowhere/f, nowhere/g",
+        f"{ABSENT} data.cache nowhere/d",
+    ]
+
+
+def test_a_file_of_something_else_is_told_by_the_dry_run_and_by_the_start(call, tmp_path):
+    torch.save({"unet:0:up": torch.zeros(4, 1)}, tmp_path / "lora.pt")
+    told = "CheckpointError: .*lora.pt is a LoRA, which changes a checkpoint and is none .*: wanted "
+    overrides = (f"init_weights={tmp_path}/lora.pt", "data.train=nowhere/a", "data.validation=[]")
+    code, _ = call(train.main, "--dry-run", SMOKE, *overrides)
+    assert re.match(told, code)
+    config = load_config(SMOKE, overrides[:1])
+    with pytest.raises(CheckpointError, match=r"lora.pt is a LoRA"):
+        require_sources(config)
+    added = (f"add_difference.weights={tmp_path}/gone", "add_difference.original=x")
+    config = load_config(SMOKE, (f"init_weights={tmp_path}", *added))
+    with pytest.raises(CheckpointError, match=r"add_difference.weights is .*gone: no such file or folder; wanted a"):
+        require_sources(config)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from .workers import Workers
 class Batch(TypedDict):
     """The rows of one micro-batch. B = train_batch_size, F = num_frames, N = num_images.
 
-    F, H and W are those of the step's bucket, if there are data.buckets. Either `pixels` are present, or, in a run with
-    a cache, `mean`, `std` and `text`.
+    F, H and W are those of the step's bucket, if there are data.buckets. With data.images_alone F is 0, and captions
+    and keys are those of the N images. Either `pixels` are present, or, in a run with a cache, `mean`, `std` and
+    `text`.
     """
 
     pixels: NotRequired[torch.Tensor]

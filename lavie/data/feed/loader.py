@@ -63,9 +63,9 @@ def build_loader(
         DataError: if the datasets, or a cache, cannot serve the configuration.
         ConfigError: if the decoder cannot.
     """
-    # The decoder: cached batches need none.
+    # The decoder: cached batches need none, and images are decoded by PIL.
     backend: Backend = "pyav"
-    if not caches:
+    if not caches and not data.images_alone:
         verified = data.verify == "always"
         backend, why = choose_backend(data.decoder, device, degraded=degradation is not None, verified=verified)
         log.info("data: clips are decoded by %s: %s", backend, why)

@@ -44,6 +44,8 @@ class Dropped(TypedDict):
 class Row(TypedDict):
     """One clip and the images joined to it. F = num_frames, N = num_images.
 
+    With data.images_alone there is no clip: F is 0, and `captions` and `keys` are those of the N images.
+
     Either `pixels` are present, or, in a run with a cache, `mean`, `std` and `text`.
     """
 
@@ -169,7 +171,7 @@ class ClipRows:
         self._moving_reader = MovingImageReader(data, seed, dali=dali is not None)
 
         # An order that no row uses is an order of no datasets, whose weights are not checked.
-        self._videos = video_order(datasets if data.moving_images < 1 else (), seed, global_batch, step_count)
+        self._videos = video_order(datasets if data.takes_videos else (), seed, global_batch, step_count)
         images_per_step = global_batch * max(1, data.num_images)
         self._images = image_order(
             datasets if data.num_images else (), seed, images_per_step, step_count=image_step_count
@@ -182,7 +184,10 @@ class ClipRows:
         reading = RowReading(position, unreadable or {}, announce, self._excluded)
 
         # The clip comes first, then the images joined to it.
-        if uniform(self._seed, "moving image", position) < self._data.moving_images:
+        samples = []
+        if self._data.images_alone:
+            pass
+        elif uniform(self._seed, "moving image", position) < self._data.moving_images:
             samples = [self._pick(reading, self._moving, self._moving_reader, position)]
         else:
             samples = [self._pick(reading, self._videos, self._reader, position)]
@@ -239,7 +244,7 @@ def _row_bytes(
 ) -> int:
     """Return the most bytes that a row of pixels has, with the file of its clip where DALI is to decode it."""
     frame = data.height * data.width * 3
-    clip = data.num_frames * frame
+    clip = 0 if data.images_alone else data.num_frames * frame
     low_res = data.num_frames * (frame // degradation.scale**2) if degradation else 0
     if dali:
         # A row has the clip's file or its frames. DALI is given no file above MAX_FILE.

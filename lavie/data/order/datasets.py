@@ -93,7 +93,7 @@ def _check_weights(dataset: WeightedDataset, config: DatasetConfig, data: DataCo
     index = dataset.index
     videos = bool(index.videos) and _ever_weighs(dataset.weight)
     images = bool(index.images) and _ever_weighs(dataset.image_weight)
-    used = (videos and data.moving_images < 1) or (images and bool(data.num_images or data.moving_images))
+    used = (videos and data.takes_videos) or (images and bool(data.num_images or data.moving_images))
     if (_ever_weighs(dataset.weight) or _ever_weighs(dataset.image_weight)) and not used:
         raise ConfigError(
             f"dataset {dataset.name} ({', '.join(config.path)}) has a weight, but nothing that this run takes: it has "
@@ -114,7 +114,7 @@ def _check_kinds(datasets: Sequence[WeightedDataset], data: DataConfig, where: s
     size = f" of at least data.min_size {data.min_size} pixels" if data.min_size else ""
     image_size = f" of at least {data.smallest_image} pixels (data.min_image_size)" if data.min_image_size else size
     total = sum(len(dataset.index) for dataset in datasets)
-    if data.moving_images < 1 and not any(dataset.index.videos for dataset in datasets):
+    if data.takes_videos and not any(dataset.index.videos for dataset in datasets):
         share = "" if data.moving_images == 0 else f" (data.moving_images is {data.moving_images:g}; 1 needs none)"
         raise DataError(f"{where}: no videos among {total} samples{size}; every batch row starts with a clip{share}")
     for key in ("num_images", "moving_images"):
@@ -141,7 +141,7 @@ def _load_wanted(
     found, spared = keys_of(excluded, index, where)
     index, left_out = _drop_small(index, data, where)
     left_out += spared
-    if data.moving_images < 1:
+    if data.takes_videos:
         index, short = _drop_short(index, data, where)
         left_out += short
     for sentence in left_out:

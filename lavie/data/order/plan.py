@@ -143,7 +143,7 @@ def make_plan(
     moving = data.moving_images
     exposures = []
     kinds: list[tuple[Kind, float, int]] = [
-        ("videos", 1 - moving, 1),
+        ("videos", 1 - moving, int(data.takes_videos)),
         ("images", 1, data.num_images),
         ("moving images", moving, 1),
     ]
@@ -230,7 +230,7 @@ def _check(plan: DataPlan, data: DataConfig, buckets: Buckets, steps: int, max_e
 
 def _idle(dataset: WeightedDataset, data: DataConfig, steps: int) -> bool:
     """Return whether a run takes nothing of a dataset, since what it could take has the weight 0 at all its steps."""
-    used = [dataset.weight] if dataset.index.videos and data.moving_images < 1 else []
+    used = [dataset.weight] if dataset.index.videos and data.takes_videos else []
     used += [dataset.image_weight] if dataset.index.images and (data.num_images or data.moving_images) else []
     # Weights are linear between knots and at least 0, so they are 0 throughout if they are at the knots and both ends.
     telling_steps = {0, steps - 1, *(step for knots in used for step, _ in knots if step < steps)}

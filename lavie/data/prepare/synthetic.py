@@ -31,6 +31,9 @@ COLOURS = {
     "cyan": (40, 220, 230),
 }
 """Name -> (red, green, blue), each 0 to 255."""
+NEW_COLOURS = {"orange": (245, 130, 20), "violet": (130, 60, 240)}
+"""Colours that no set of `demo_set` shows: new words for a network that was trained on one."""
+PALETTE = COLOURS | NEW_COLOURS
 SHAPES = ("circle", "square", "triangle")
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 """Name -> unit vector (across, down), as the axes of an image point."""
@@ -99,7 +102,7 @@ def render_clip(
     All shapes are tilted a little, by 0.1 radians at most.
 
     Args:
-        colour: a name in COLOURS.
+        colour: a name in PALETTE.
         shape: one of SHAPES.
         motion: one of MOTIONS.
         rng: the source of everything that the caption leaves open.
@@ -257,7 +260,7 @@ def _draw(
     """Draw a shape over a ground, with smooth edges.
 
     Args:
-        colour: a name in COLOURS.
+        colour: a name in PALETTE.
         shape: one of SHAPES; squares and triangles are made about as wide as the circle.
         centre: float64 (F, 2), (across, down).
         radius: float64 (F,), of the circle.
@@ -284,7 +287,7 @@ def _draw(
 
     # A pixel whose centre lies half a pixel inside the edge is covered in full, half a pixel outside not at all.
     covered = np.clip(0.5 - distance * size, 0, 1)[..., None]
-    picture = background * (1 - covered) + np.array(COLOURS[colour]) / 255 * covered
+    picture = background * (1 - covered) + np.array(PALETTE[colour]) / 255 * covered
     return np.round(picture * 255).astype(np.uint8)
 
 

@@ -245,7 +245,7 @@ def _drawn(
 ) -> list[np.ndarray]:
     """Return a clip uint8 (F, H, W, 3) for each case."""
     frames = max(1, round(draw.length * trained))
-    settings = BaseSettings.of(config, negative_prompt="", num_frames=frames)
+    settings = BaseSettings.of(config, negative_prompt="", prompt_syntax="plain", num_frames=frames)
     prompts = [
         clip_caption(colour, shape, f"moving {direction}") if direction else image_caption(colour, shape)
         for colour, shape, direction in cases

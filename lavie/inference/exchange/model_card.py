@@ -16,6 +16,7 @@ WEIGHTS = {
     "ema": "averaged over training (EMA, decay {decay:g})",
     "raw": "those of the last step, not averaged",
     "released": "those of a file in the layout of LaVie's released ones, bit for bit",
+    "merged": "those of a network, with the difference of two others added to the spatial layers",
     "inflated": "spatial ones of a 2-D UNet; the temporal part is fresh, so far without effect",
 }
 USAGE = {
@@ -144,7 +145,7 @@ def model_card(config: TrainConfig, about: Mapping[str, Any], encoders: Sequence
         stage=stage.name,
         version=about["lavie"],
         parameters=about["parameters"],
-        weights=WEIGHTS[about["weights"]].format(decay=config.ema_decay),
+        weights=_weights(config, about),
         source=_source(about),
         data=", ".join(about["data"]) or "not told",
         quoted=shlex.quote(prompt),
@@ -156,6 +157,12 @@ def model_card(config: TrainConfig, about: Mapping[str, Any], encoders: Sequence
         sampling="\n".join(f"    {line}" for line in yaml.safe_dump(shown, sort_keys=False).splitlines()) + "\n",
         limits=_limits(config, trained),
     )
+
+
+def _weights(config: TrainConfig, about: Mapping[str, Any]) -> str:
+    """Return what the weights are, with the LoRAs that were merged into them."""
+    told = WEIGHTS[about["weights"]].format(decay=config.ema_decay)
+    return f"{told}; merged in: {', '.join(about['loras'])}" if about.get("loras") else told
 
 
 def _source(about: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from ..optim import learning_rate
 from ..precision import dtype_name
 
 MUST_MATCH = (
-    *("stage", "model", "trainable", "use_ema", "optimizer"),
+    *("stage", "condition", "model", "trainable", "lora", "use_ema", "optimizer"),
     *("prediction_type", "snr_gamma", "rescale_betas_zero_snr", "autoencoder", "text_encoder", "keyframe_interval"),
 )
 """Keys whose values a resumed run must have in common with its checkpoint."""
@@ -30,7 +30,7 @@ SCHEDULE = ("learning_rate", "lr_scheduler", "lr_warmup_steps", "max_train_steps
 """Keys that decide the learning rate of a step: with another value it may jump where a run is resumed."""
 FROM_HERE = (
     *("adam_beta1", "adam_beta2", "adam_epsilon", "adam_weight_decay", "max_grad_norm", "ema_decay"),
-    *("image_loss_weight", "caption_dropout", "timestep_sampling", "condition_noise_steps", "degradation"),
+    *("image_loss_weight", "caption_dropout", "timestep_sampling", "condition_noise_steps", "given", "degradation"),
     "pretrained_model_name_or_path",
 )
 """Keys that may change, and count from the first step on."""

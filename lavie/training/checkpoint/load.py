@@ -9,12 +9,14 @@ from safetensors.torch import load_file
 
 from ...distributed import barrier, log, rank, world_size
 from ...errors import CheckpointError
+from ...models.lora.trained import has_adapters
 from ...models.weights import WEIGHTS_NAME
 from ...run_folder import NETWORK
 from ..ema import EMA
 from .find import Resume
 from .ranges import STATE, RangeFiles, file_of
 from .state import (
+    AVERAGE,
     WEIGHTS,
     begin_moments,
     frozen,
@@ -47,22 +49,24 @@ def load(engine: Any, ema: EMA | None, resume: Resume) -> None:
     steps, elastic = manifest["optimizer_steps"], manifest["optimizer"] == "adamw"
     if steps and elastic:
         begin_moments(engine, steps)
-    own = file_of(rank(), world_size())
+    own, adapted = file_of(rank(), world_size()), has_adapters(folder)
     names = [name for name in manifest["files"] if name.startswith(f"{STATE}/")]
     with RangeFiles(folder, names, own) as files:
         for held in held_by(engine):
             moments = moments_of(engine, held) if elastic else {}
-            for kind, values in {WEIGHTS: held.of(held.flat.detach()), **moments}.items():
+            averages = {AVERAGE: ema.shadow[held.name]} if ema and adapted else {}
+            for kind, values in {WEIGHTS: held.of(held.flat.detach()), **moments, **averages}.items():
                 files.fill(values, kind, held.name, held.start)
     if not elastic:
         set_opaque_states(engine, steps, load_file(folder / own))
     spread_weights(engine)
 
-    # What does not train, and the averages, are in the network to sample from.
-    _load_frozen(engine, folder)
+    # What does not train, and the averages, are in the network to sample from. Adapters have both elsewhere.
+    if not adapted:
+        _load_frozen(engine, folder)
     if hasattr(optimizer, "checkpoint_event_epilogue"):
         optimizer.checkpoint_event_epilogue()
-    if ema:
+    if ema and not adapted:
         ema.load(folder / NETWORK / WEIGHTS_NAME)
     set_counters(engine, manifest["step"], manifest)
     barrier()

@@ -3,6 +3,7 @@
     checkpoint.json   what this is, and the size and SHA-256 of every other file; written last
     config.yaml       the run's config
     unet/             the (averaged) network in float32: config.json and safetensors
+    lora/             in its place, where adapters train: see lavie.models.lora.trained
     state/            the float32 weights and their moments, one file a rank: see lavie.training.checkpoint.ranges
 
 1. Rank 0 sees whether there is room, and makes a hidden folder.
@@ -33,13 +34,15 @@ from ...distributed import broadcast_object, is_main, log, rank, world_size
 from ...errors import TrainingError
 from ...files import appears
 from ...manifest import fault_of, write_manifest
+from ...models.lora.trained import Base, write_adapters
 from ...models.weights import CONFIG_NAME, WEIGHTS_NAME, network_config_text
-from ...run_folder import METRICS, NETWORK, RUN_CONFIG, checkpoint_folder
+from ...run_folder import LORA, METRICS, NETWORK, RUN_CONFIG, checkpoint_folder
 from ...tensor_file import FileRecord, sync_folder, write_tensors, write_text
 from ..account import EVENTS
 from ..ema import EMA
 from ..journal import append
 from ..precision import dtype_name
+from ..trained_part import lora_scale
 from .ranges import STATE, file_of
 from .reports import Reports
 from .retention import partial_of, prune, publish, sweep
@@ -67,7 +70,15 @@ class Saver:
         failures: how many checkpoints in a row were dropped.
     """
 
-    def __init__(self, engine: Any, ema: EMA | None, config: TrainConfig, asked: TrainConfig, newest: int = 0) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        ema: EMA | None,
+        config: TrainConfig,
+        asked: TrainConfig,
+        newest: int = 0,
+        base: Base | None = None,
+    ) -> None:
         """Take what is to be saved.
 
         Args:
@@ -76,7 +87,9 @@ class Saver:
             config: the run.
             asked: the run as its user wrote it down: what a resumed run is compared with.
             newest: the step of the checkpoint that it goes on from; 0 for none.
+            base: the weights that the run's adapters change, if it trains adapters.
         """
+        self._base = base
         self._engine, self._ema, self._config, self._asked = engine, ema, config, asked
         self._run = Path(config.output_dir)
         self._snapshot = Snapshot(keep=config.save_async)
@@ -155,14 +168,14 @@ class Saver:
             if need > free:
                 return nonce, f"it needs {need:,} bytes, and {self._run} has {free:,} free"
             (partial / STATE).mkdir(parents=True)
-            (partial / NETWORK).mkdir()
+            (partial / (LORA if self._base else NETWORK)).mkdir()
         except OSError as error:
             return nonce, f"{partial} cannot be made: {error.strerror}"
         return nonce, None
 
     def bytes_needed(self) -> int:
         """Return how many bytes the next checkpoint takes on the disk, but for texts of a few kB."""
-        return bytes_needed(self._engine, elastic=self._elastic)
+        return bytes_needed(self._engine, self._ema, elastic=self._elastic)
 
     @property
     def _elastic(self) -> bool:
@@ -210,13 +223,22 @@ class Saver:
         files[name] = write_tensors(partial / name, snapshot.own, snapshot.header | {"nonce": nonce})
         sync_folder(partial / STATE)
         if is_main():
-            network = partial / NETWORK
-            files[f"{NETWORK}/{CONFIG_NAME}"] = write_text(
-                network / CONFIG_NAME, network_config_text(self._config.model)
-            )
-            files[f"{NETWORK}/{WEIGHTS_NAME}"] = write_tensors(network / WEIGHTS_NAME, snapshot.network)
+            files |= self._write_network(partial)
             files[RUN_CONFIG] = write_text(partial / RUN_CONFIG, dump_yaml(self._asked))
-            sync_folder(network)
+        return files
+
+    def _write_network(self, partial: Path) -> dict[str, FileRecord]:
+        """Write what is sampled from into a checkpoint's hidden folder, and return the records of its files."""
+        if self._base:
+            files = write_adapters(partial, self._snapshot.network, lora_scale(self._config), self._base)
+            sync_folder(partial / LORA)
+            return files
+        network = partial / NETWORK
+        files = {
+            f"{NETWORK}/{CONFIG_NAME}": write_text(network / CONFIG_NAME, network_config_text(self._config.model)),
+            f"{NETWORK}/{WEIGHTS_NAME}": write_tensors(network / WEIGHTS_NAME, self._snapshot.network),
+        }
+        sync_folder(network)
         return files
 
     def _decide(self, step: int, about: dict[str, Any], reports: list[dict[str, Any]], began: float) -> str | None:

@@ -1,16 +1,18 @@
 """A copy of a run's state in the memory of its ranks, from which a checkpoint is written while the run goes on."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...distributed import is_main, rank, world_size
+from ...models.lora.adapter import is_adapter, plain_name
 from ...tensor_file import size_of
 from ..ema import EMA, gathered_weights
 from .ranges import RANGES, own_share
-from .state import MOMENTS, WEIGHTS, held_by, moments_of, opaque_states
+from .state import AVERAGE, MOMENTS, WEIGHTS, held_by, moments_of, opaque_states
 
 
 class Snapshot:
@@ -19,7 +21,8 @@ class Snapshot:
     Attributes:
         own: what this rank writes of the state, as lavie.training.checkpoint.ranges describes its file.
         ranges: the header's ranges of `own`: [start, end] of the flattened parameter, by parameter.
-        network: on rank 0, the network to sample from: its weights as float32, by name; elsewhere empty.
+        network: on rank 0, the network to sample from: its weights as float32, by plain name; elsewhere empty. Of a
+            network with adapters, these alone.
     """
 
     def __init__(self, keep: bool) -> None:
@@ -50,12 +53,12 @@ class Snapshot:
             elastic: whether the optimizer has one value of each moment for each weight.
         """
         self.own, self.network = {}, {}
-        views, self.ranges = _own_part(engine, elastic)
+        views, self.ranges = _own_part(engine, ema, elastic)
         for name, values in views.items():
             self._copy(self.own, name, values)
 
         # All ranks gather a weight at a time, and one keeps it.
-        for name, weight in gathered_weights(engine.module, ema):
+        for name, weight in gathered_weights(engine.module, ema, kept_by_name(engine.module)):
             if is_main():
                 self._copy(self.network, name, weight, prefix="network/")
         if torch.cuda.is_available():
@@ -73,27 +76,44 @@ class Snapshot:
         target[name] = host.copy_(values, non_blocking=True)
 
 
-def bytes_needed(engine: Any, *, elastic: bool) -> int:
+def kept_by_name(module: nn.Module) -> Callable[[str], bool]:
+    """Return what tells by its plain name whether a checkpoint keeps a weight in its network to sample from.
+
+    Of a network with adapters it keeps these alone: the others are those that the run started from.
+    """
+    return is_adapter if any(is_adapter(name) for name, _ in module.named_parameters()) else lambda name: True
+
+
+def bytes_needed(engine: Any, ema: EMA | None, *, elastic: bool) -> int:
     """Return how many bytes a checkpoint of an engine takes on the disk, but for texts of a few kB.
 
     The heads of the other ranks' files are taken to be as long as this rank's.
     """
-    own, ranges = _own_part(engine, elastic)
+    own, ranges = _own_part(engine, ema, elastic)
     head = size_of(own, _header(ranges)) - sum(values.nbytes for values in own.values())
     network: dict[str, Tensor] = {}
-    state = 0
-    for name, parameter in engine.module.named_parameters():
+    state, kept = 0, kept_by_name(engine.module)
+    averaged = bool(ema) and _averages_apart(engine)
+    for live, parameter in engine.module.named_parameters():
+        name = plain_name(live)
         whole = torch.empty(getattr(parameter, "ds_shape", parameter.shape), device="meta")
-        network[name] = whole
+        if kept(name):
+            network[name] = whole
         if parameter.requires_grad:
-            state += whole.nbytes * (1 + len(MOMENTS) if elastic else 2)
+            state += whole.nbytes * ((1 + len(MOMENTS) if elastic else 2) + averaged)
     return size_of(network) + state + world_size() * head
 
 
-def _own_part(engine: Any, elastic: bool) -> tuple[dict[str, Tensor], dict[str, tuple[int, int]]]:
+def _averages_apart(engine: Any) -> bool:
+    """Return whether averages are part of the state: the file of adapters, scaled, does not hold them bit for bit."""
+    return any(is_adapter(held.name) for held in held_by(engine))
+
+
+def _own_part(engine: Any, ema: EMA | None, elastic: bool) -> tuple[dict[str, Tensor], dict[str, tuple[int, int]]]:
     """Return views of what this rank writes of a state, by kind and parameter, and the ranges of its parameters."""
     views: dict[str, Tensor] = {}
     ranges: dict[str, tuple[int, int]] = {}
+    averages = ema.shadow if ema and _averages_apart(engine) else {}
     for held in held_by(engine):
         first, last = own_share(held.start, held.length, held.replicated, rank(), world_size())
         if first == last:
@@ -102,6 +122,8 @@ def _own_part(engine: Any, elastic: bool) -> tuple[dict[str, Tensor], dict[str, 
         moments = moments_of(engine, held) if elastic else {}
         for kind, values in {WEIGHTS: held.of(held.flat.detach()), **moments}.items():
             views[f"{kind}/{held.name}"] = values[first:last]
+        if held.name in averages:
+            views[f"{AVERAGE}/{held.name}"] = averages[held.name][first:last]
     return views | ({} if elastic else opaque_states(engine)), ranges
 
 

@@ -16,10 +16,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...models.lora.adapter import plain_name
 from ..partition import Slice, local_extent, local_slice
 
 WEIGHTS = "weights"
 """The kind of values that are a parameter's float32 weights; the others are the optimizer's names of its moments."""
+AVERAGE = "average"
+"""The kind of values that are the average of a parameter, where no network to sample from holds it exactly."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """The moments of AdamW: the averages of the gradients and of their squares."""
 OPAQUE = "opaque"
@@ -32,6 +35,7 @@ class Held(NamedTuple):
     """What this rank holds of a parameter that trains: the elements [start, start + length) of it, flattened."""
 
     name: str
+    """Its plain name, which it has in a network without adapters."""
     shape: torch.Size
     start: int
     length: int
@@ -56,7 +60,7 @@ def held_by(engine: Any) -> Iterator[Held]:
     for name, parameter in engine.module.named_parameters():
         if not parameter.requires_grad:
             continue
-        yield Held(name, *local_extent(parameter), *_place(engine.optimizer, parameter))
+        yield Held(plain_name(name), *local_extent(parameter), *_place(engine.optimizer, parameter))
 
 
 def _place(optimizer: Any, parameter: Any) -> tuple[Tensor, int]:

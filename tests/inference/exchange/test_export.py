@@ -19,6 +19,7 @@ from lavie.errors import CheckpointError, ConfigError
 from lavie.inference.cascade import Cascade
 from lavie.inference.exchange.export import export_released, export_stage
 from lavie.inference.load import load_stage
+from lavie.inference.preview import PREVIEW, Preview
 from lavie.inference.schedulers import SCHEDULERS, make_scheduler, set_timesteps, take_step
 from lavie.models.released import read_released
 from lavie.models.unet import VideoUNet
@@ -80,7 +81,7 @@ def names(folder):
 @pytest.mark.parametrize("stage", STAGES)
 def test_weights_keep_every_bit_and_start_runs(cascade_folder, exported, stage):
     folder, checkpoint = exported / stage, cascade_folder / stage / "checkpoint-3"
-    assert names(folder) == ["README.md", "config.yaml", EXPORT, "scheduler", "unet"]
+    assert names(folder) == ["README.md", "config.yaml", EXPORT, PREVIEW, "scheduler", "unet"]
     weights = read_folder(checkpoint / "unet")
     assert same(read_folder(folder / "unet"), weights)
     network = VideoUNet(load_config(folder / "config.yaml").model)
@@ -90,6 +91,9 @@ def test_weights_keep_every_bit_and_start_runs(cascade_folder, exported, stage):
     assert (about["stage"], about["step"], about["weights"]) == (stage, 3, "ema")
     assert about["parameters"] == sum(w.numel() for w in weights.values())
     assert (about["source"], about["started_from"], about["data"]) == ("unused", None, [])
+    # The colours of latents come with it, and sampling takes them from there.
+    kept = Preview.load(folder / PREVIEW, load_config(folder / "config.yaml").latent_channels)
+    assert kept.r2 >= 0.8 and torch.equal(load_stage(folder)[0].preview().matrix, kept.matrix)
 
 
 @pytest.mark.slow

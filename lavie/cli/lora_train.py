@@ -1,0 +1,251 @@
+"""`lavie lora train` and its companions: adapters from a folder of images, and what they do to samples."""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from ..console import make_console, progress_bar
+from ..errors import ConfigError, DataError
+from .runs import Overwrite
+
+if TYPE_CHECKING:
+    from ..config.train import TrainConfig
+
+LEAST = 8
+"""The fewest images or clips that adapters are trained on: fewer are learnt by heart."""
+PROMPTS = 2
+"""Captions of the folder that validation draws, and as many prompts of the base."""
+
+OUT_HELP = "Folder of the run, with its data in OUT/data."
+
+
+def train_command(
+    folder: Annotated[Path, typer.Argument(help="8 or more images or clips, each with its caption in a .txt.")],
+    base: Annotated[Path, typer.Option(help="A run's output_dir, a checkpoint or an exported folder, or a .pt.")],
+    out: Annotated[Path, typer.Option(help=OUT_HELP)],
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value ...]", help="Changes of configs/lora.yaml.")
+    ] = None,
+    prior: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A caption of what the network knows already, as 'a dog' beside 'a sks dog'; may be given several "
+            "times. The network draws samples of it, and trains on them too, so that it does not forget."
+        ),
+    ] = None,
+    prior_samples: Annotated[int, typer.Option(min=1, help="How many samples are drawn of all --prior together.")] = 64,
+    prior_weight: Annotated[float, typer.Option(min=0.01, help="Their share of a batch, against 1 of FOLDER.")] = 1.0,
+    deepspeed: Annotated[str, typer.Option(help="DeepSpeed's settings.")] = "zero2.json",
+    prepare: Annotated[bool, typer.Option("--prepare", help="Write data and config, and print how to train.")] = False,
+) -> None:
+    """Train adapters (LoRA) on the spatial layers, and draw clips with and without them.
+
+    It is the config lora.yaml with model, encoders and sampling of the base: OUT/lora.yaml, which is trained as any
+    other run, on several GPUs by a launcher. A call that was cut short goes on where it stopped.
+    """
+    from ..config.load import dump_yaml, validate
+    from ..config.lora_run import lora_run, train_on
+    from ..config.shipped import find_config
+    from ..config.train import TrainConfig
+    from ..data.shards.index import load_index
+    from ..models.prompt_syntax import escaped
+
+    # What cannot train is refused before anything is packed or drawn.
+    find_config(deepspeed, "--deepspeed")
+    of_base, pretrained = _of_base(base)
+    values = lora_run(base, out, of_base=of_base, pretrained=pretrained, overrides=changes or ())
+    planned = validate(TrainConfig, values, f"lora.yaml with {base}")
+    if prior and of_base is None:
+        raise ConfigError(f"--prior: nothing says how --base {base} draws: wanted a run or an exported folder")
+    _require_fit(planned)
+
+    # The data, and what the network already knows.
+    found = _pack(folder, out / "data" / "train", planned)
+    datasets: list[dict[str, Any]] = [{"path": str(out / "data" / "train"), "name": "subject", "weight": 1}]
+    if prior:
+        samples = out / "data" / "prior-samples"
+        _draw_prior(base, planned, prior, prior_samples, samples, images=not found.videos)
+        _pack(samples, out / "data" / "prior", planned, least=1)
+        datasets.append({"path": str(out / "data" / "prior"), "name": "prior", "weight": prior_weight})
+    train_on(values, datasets, videos=bool(found.videos), images=bool(found.images))
+
+    # Prompts of both what is new and what is known, unless the user has some.
+    if not any(change.startswith("validation_prompts") for change in changes or ()):
+        captions = list(dict.fromkeys(sample.caption for sample in load_index([str(out / "data" / "train")])))
+        known = of_base.validation_prompts if of_base else planned.validation_prompts[-1:]
+        known = tuple(map(escaped, prior)) if prior else known
+        values["validation_prompts"] = [*map(escaped, captions[:PROMPTS]), *known[:PROMPTS]]
+    values["resume_from_checkpoint"] = "auto"
+    config = validate(TrainConfig, values, f"lora.yaml with {base}")
+    file = out / "lora.yaml"
+    file.write_text(dump_yaml(config), encoding="utf-8")
+
+    words = [str(file), "--deepspeed", deepspeed]
+    if prepare:
+        typer.echo(f"lavie train {shlex.join(words)}")
+        typer.echo(f"deepspeed --module lavie.train {shlex.join(words)}")
+        return
+    code = subprocess.run([sys.executable, "-m", "lavie.train", *words], check=False).returncode
+    if code:
+        raise typer.Exit(code)
+    compare_command(out, out)
+
+
+def compare_command(
+    run: Annotated[Path, typer.Argument(help="A run of adapters, or one of its checkpoints.")],
+    out: Annotated[Path, typer.Option(help="Where compare.png and compare.json go.")],
+    prompt: Annotated[list[str] | None, typer.Option(help="Default: the run's validation_prompts.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the initial noise.")] = 0,
+) -> None:
+    """Draw prompts without and with a run's adapters, from the same noise: likeness to see, and motion in numbers."""
+    from ..inference.beside_base import SHEET, compare
+
+    with progress_bar(make_console(), "drawing") as progress:
+        numbers = compare(run, out, prompt or (), seed=seed, progress=progress)
+    for row in numbers["prompts"]:
+        typer.echo(
+            f"motion {row['motion_without']:.2f} without, {row['motion_with']:.2f} with adapters: {row['prompt']}"
+        )
+    ratio = numbers["motion_ratio"]
+    typer.echo(f"motion with adapters by motion without: {'none to compare' if ratio is None else f'{ratio:.2f}'}")
+    typer.echo(out / SHEET)
+
+
+def word_command(
+    out: Annotated[Path, typer.Argument(help="Folder for the images and their captions.")],
+    word: Annotated[str, typer.Option(help="A colour that `lavie data demo` lacks: orange or violet.")] = "orange",
+    images: Annotated[int, typer.Option(min=1, help="How many.")] = LEAST,
+    size: Annotated[int, typer.Option(min=16, help="Height and width in pixels.")] = 64,
+    seed: Annotated[int, typer.Option(help="Another seed gives other images.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Render images of a colour that the network of the demo has never seen, as data for `lavie lora train`."""
+    from PIL import Image
+
+    from ..data.prepare.synthetic import SHAPES, image_caption, render_image
+    from ..evaluation.new_word import require_word
+    from ..files import require_free
+    from ..seeds import numpy_generator
+
+    require_word(word)
+    require_free(out, overwrite=overwrite)
+    out.mkdir(parents=True, exist_ok=True)
+    for number in range(images):
+        shape = SHAPES[number % len(SHAPES)]
+        pixels = render_image(word, shape, rng=numpy_generator(seed, "new word", number), size=size)
+        Image.fromarray(pixels).save(out / f"{number:05d}.png")
+        (out / f"{number:05d}.txt").write_text(image_caption(word, shape) + "\n", encoding="utf-8")
+    typer.echo(out)
+
+
+def score_command(
+    run: Annotated[Path, typer.Argument(help="A run of adapters on a base that learnt the rendered set.")],
+    out: Annotated[Path, typer.Option(help="Where compare.png and compare.json go.")],
+    word: Annotated[str, typer.Option(help="The colour that the adapters were taught.")] = "orange",
+    clips: Annotated[int, typer.Option(min=1, help="Clips of the new colour, and as many of the old ones.")] = 24,
+    seed: Annotated[int, typer.Option(help="Seed of the initial noise.")] = 0,
+) -> None:
+    """Judge clips of a new colour, and of the old ones, without and with a run's adapters."""
+    from ..evaluation.new_word import score_word
+    from ..inference.beside_base import SHEET
+
+    with progress_bar(make_console(), "drawing") as progress:
+        numbers = score_word(run, word, out, clips=clips, seed=seed, progress=progress)
+    for kind, name in (("new", word), ("old", "old colours")):
+        seen = numbers[kind]
+        for key in ("colour", "direction"):
+            before, after = seen[f"{key}_without"], seen[f"{key}_with"]
+            typer.echo(f"{name}: {key} right in {before:.0%} of clips without, {after:.0%} with adapters")
+        ratio = seen["motion_ratio"]
+        typer.echo(f"{name}: motion {'not to compare' if ratio is None else f'{ratio:.2f} of the base'}")
+    typer.echo(out / SHEET)
+
+
+def _of_base(base: Path) -> "tuple[TrainConfig | None, str | None]":
+    """Return the config of a base, and where its encoders lie; neither for weights without a config.
+
+    Raises:
+        CheckpointError: there is nothing.
+        ConfigError: the base is of another stage.
+    """
+    from ..config.load import load_config
+    from ..errors import CheckpointError
+    from ..inference.load import encoders_folder
+    from ..models.lora.trained import has_adapters
+    from ..run_folder import RUN_CONFIG, checkpoints, find_stage, is_checkpoint, is_export
+
+    if not base.exists():
+        raise CheckpointError(f"--base {base}: no such file or folder")
+    if base.is_file() or not (is_export(base) or is_checkpoint(base) or checkpoints(base)):
+        return None, None
+    folder = find_stage(base)
+    if has_adapters(folder):
+        raise ConfigError(f"--base {base} is a run of adapters itself: `lavie export {base} OUT` joins them, give OUT")
+    config = load_config(folder / RUN_CONFIG)
+    if config.stage != "base":
+        raise ConfigError(f"--base {base} is of stage {config.stage}: wanted one of stage base")
+    return config, encoders_folder(folder, config)
+
+
+def _require_fit(config: "TrainConfig") -> None:
+    """Raise an error if a run's adapters or the files that it starts from are not as they must be."""
+    from ..training.trained_part import require_adapters_fit
+
+    require_adapters_fit(config)
+    named = config.pretrained_model_name_or_path
+    if named is not None and not Path(named).exists():
+        raise ConfigError(f"pretrained_model_name_or_path is {named}: no such folder")
+
+
+class _Found(NamedTuple):
+    """What a packed folder holds."""
+
+    videos: int
+    images: int
+
+
+def _pack(folder: Path, out: Path, config: "TrainConfig", least: int = LEAST) -> _Found:
+    """Pack captioned media as `lavie data pack` does, and return how many samples of each kind there are.
+
+    Raises:
+        DataError: there are fewer than `least`.
+    """
+    from ..data.prepare.pack import pack
+    from ..data.shards.index import load_index
+
+    data = config.data
+    with progress_bar(make_console(), "packing") as progress:
+        report = pack(
+            folder,
+            out,
+            num_frames=data.num_frames,
+            fps=data.fps,
+            frame_stride=data.frame_stride,
+            workers=len(os.sched_getaffinity(0)),
+            progress=progress,
+        )
+    for item in report.rejected:
+        typer.echo(f"left out: {item.name}: {item.reason}. {item.detail}", err=True)
+    index = load_index([str(out)])
+    found = _Found(len(index.videos), len(index.images))
+    if sum(found) < least:
+        raise DataError(f"FOLDER {folder} has {sum(found)} captioned images or clips that can train: wanted {least}")
+    return found
+
+
+def _draw_prior(
+    base: Path, config: "TrainConfig", prompts: Sequence[str], count: int, out: Path, *, images: bool
+) -> None:
+    """Draw samples of what the base knows; see `lavie.inference.prior`."""
+    from ..inference.load import load_pipeline
+    from ..inference.prior import draw_prior
+
+    sampler, of_base = load_pipeline(base)
+    with progress_bar(make_console(), "drawing prior samples") as progress:
+        draw_prior(sampler, of_base, prompts, count, out, images=images, seed=config.seed, progress=progress)

@@ -1,0 +1,122 @@
+"""Files of weights from strangers, read as plain tensors: safetensors, or a pickle of torch, in which nothing is run.
+
+A file is what its first bytes say, whatever its name. A pickle is read by `torch.load(weights_only=True)`. Of the names
+that it does not know, those that the training code of Stable Diffusion leaves in its files (STAND_INS) become objects
+of an empty class; any other name ends the reading.
+"""
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import CheckpointError
+
+STAND_INS = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+)
+"""Names in files of Stable Diffusion 1.x beside tensors and plain values: what the trainer kept of its progress."""
+REFUSED = re.compile(r"GLOBAL (\S+) (?:was not|whose module)|recognized function <[a-z]+ (?:[a-z]+ )*'?([^ '>]+)")
+"""What torch says of a name that it does not let in."""
+LONGEST_HEADER = 2**27
+"""Bytes of a safetensors header, of which the format allows 100 MB."""
+
+
+class WeightFile(NamedTuple):
+    """What a file of weights holds. Tensors may be views of the file, which is read as they are used."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    """By name. Of a pickle: those of its "state_dict", if it has one; else its own, and those of dicts in it as
+    `name.name`."""
+    metadata: dict[str, str]
+    """The texts in the header of a safetensors file."""
+    content: Any = None
+    """What a pickle holds; None for safetensors."""
+
+
+class _Inert:
+    """Stands for an object that is no tensor: takes whatever the file says of it, keeps nothing, and does nothing."""
+
+    def __init__(self, *values: object) -> None:
+        """Take what a constructor was given."""
+
+    def __setstate__(self, state: object) -> None:
+        """Take what the object was."""
+
+
+def read_weight_file(path: str | Path) -> WeightFile:
+    """Return the tensors in a safetensors file or a pickle of torch.
+
+    Raises:
+        CheckpointError: the file is neither, is damaged, or names something that would be run.
+    """
+    path = Path(path)
+    if not _is_safetensors(path):
+        content = read_torch_file(path)
+        return WeightFile(path, _tensors(content), {}, content)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            return WeightFile(path, tensors, file.metadata() or {})
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: no complete safetensors file: {_line(error)}") from None
+
+
+def read_torch_file(path: str | Path) -> Any:
+    """Return what a pickle of torch holds: tensors and plain values. Nothing in it is run.
+
+    Raises:
+        CheckpointError: the file is no such pickle, is damaged, or names something that would be run.
+    """
+    path = Path(path)
+    wanted = f"{path}: wanted a {path.suffix or 'file'} of plain tensors (weights_only)"
+    try:
+        with torch.serialization.safe_globals([(_Inert, name) for name in STAND_INS]):
+            # Only zip archives can be mapped; files of torch before version 1.6 are none.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # torch raises whatever a damaged pickle leads to
+        if match := REFUSED.search(str(error)):
+            name = (match[1] or match[2])[:80]
+            raise CheckpointError(
+                f"{wanted}, got one that names {name!a}. Nothing in it was run: do not use this file"
+            ) from None
+        raise CheckpointError(f"{wanted}, got: {_line(error)}") from None
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file starts as safetensors do: a length of 8 bytes, then the brace of a JSON object."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError:
+        return False  # the reader of the other kind tells why
+    named = path.suffix == ".safetensors"
+    return named or (start[8:9] == b"{" and int.from_bytes(start[:8], "little") < LONGEST_HEADER)
+
+
+def _tensors(content: Any) -> dict[str, Tensor]:
+    """Return the tensors by name in what a pickle holds; see `WeightFile.tensors`."""
+    if not isinstance(content, Mapping):
+        return {}
+    state = content.get("state_dict")
+    found: dict[str, Tensor] = {}
+    for name, value in (state if isinstance(state, Mapping) else content).items():
+        inner = value.items() if isinstance(value, Mapping) else ()
+        for key, tensor in ((name, value), *((f"{name}.{key}", each) for key, each in inner)):
+            if isinstance(key, str) and isinstance(tensor, Tensor):
+                found[key] = tensor
+    return found
+
+
+def _line(error: Exception) -> str:
+    """Return the kind of an error and the first line of its message, shortened."""
+    return f"{type(error).__name__}: {' '.join(str(error).splitlines()[:1])[:160]}"

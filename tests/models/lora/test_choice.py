@@ -1,0 +1,61 @@
+"""What --lora asks for, and how it is applied to a stage."""
+
+from pathlib import Path
+
+import pytest
+
+from lavie.errors import ConfigError
+from lavie.models.lora.choice import LoraChoice, apply_choices, read_choices
+from lavie.models.text_encoder import HashTextEncoder
+from tests.models.lora.files import made, made_text, save_kohya
+
+
+@pytest.mark.parametrize(
+    "text, text_scale, wanted",
+    (
+        ("a.safetensors", None, ("a.safetensors", 1.0, 1.0)),
+        ("a.safetensors:0.5", None, ("a.safetensors", 0.5, 0.5)),
+        ("a.safetensors:0.5", 0.2, ("a.safetensors", 0.5, 0.2)),
+        ("a.safetensors:-1:0", 0.2, ("a.safetensors", -1.0, 0.0)),
+        ("C:/loras/a:2", None, ("C:/loras/a", 2.0, 2.0)),
+        ("C:/a.safetensors", None, ("C:/a.safetensors", 1.0, 1.0)),
+    ),
+)
+def test_files_with_scales(text, text_scale, wanted):
+    assert LoraChoice.parse(text, text_scale) == LoraChoice(Path(wanted[0]), *wanted[1:])
+
+
+def test_a_path_that_is_there_keeps_its_colon(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a:2").touch()
+    assert LoraChoice.parse("a:2").path == Path("a:2")
+    assert LoraChoice.parse("a:2:0.5") == LoraChoice(Path("a:2"), 0.5, 0.5)
+
+
+@pytest.mark.parametrize("text", ("a.safetensors:nan", "a.safetensors:1:inf", ":0.5"))
+def test_scales_are_finite_and_there_is_a_file(text):
+    with pytest.raises(ConfigError, match="wanted FILE, FILE:SCALE or FILE:SCALE:TEXT_SCALE"):
+        LoraChoice.parse(text)
+
+
+def test_a_text_part_without_a_text_encoder_is_told(network, tmp_path, caplog):
+    path = save_kohya(tmp_path / "a.safetensors", made(network, "attention"), made_text())
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    files = read_choices([LoraChoice(path)], network.config)
+    with caplog.at_level("WARNING", "lavie"):
+        [report] = apply_choices(files, network, HashTextEncoder(24, 6))
+    assert "12 weights of its text part are left out" in caplog.text
+    changed = {name for name, value in network.state_dict().items() if not value.equal(before[name])}
+    assert changed == set(report.applied)
+
+
+def test_a_choice_is_known_by_its_content_and_scales(tmp_path, network):
+    path = save_kohya(tmp_path / "a.safetensors", made(network, "attention"))
+    record = LoraChoice(path, 0.5).record()
+    copied = tmp_path / "elsewhere"
+    copied.mkdir()
+    (copied / "a.safetensors").write_bytes(path.read_bytes())
+    assert LoraChoice(copied / "a.safetensors", 0.5).record() == record
+    assert LoraChoice(path, 0.6).record() != record
+    save_kohya(path, made(network, "attention", seed=1))
+    assert LoraChoice(path, 0.5).record() != record
