@@ -161,7 +161,7 @@ def generate(
     # Prompts, files and settings are read and checked together before any weights are.
     requests, texts = _read_texts(prompt, prompt_file, segment_prompts, needed=not dry_run)
     columns = 1
-    if not dry_run:
+    if requests:
         cells, columns = on_grid(requests, grid_seeds, grid_guidance, num, stage="base")
         texts = [clip for clip in texts for _ in range(len(cells) // len(requests))]
         requests = cells
@@ -170,20 +170,19 @@ def generate(
         require_rendered_prompts(text for clip in texts for text in clip)
     if out is None and not dry_run:
         raise ConfigError("--out is missing: wanted a folder for the videos")
-    starts = None
-    of_base = any(text.startswith("base.") for text in overrides) or any("base" in own.changes for own in requests)
-    if dry_run or options.were_given or segment_prompts or of_base:
-        import torch
+    import torch
 
-        meta = torch.device("meta")
+    meta = torch.device("meta")
+    planned = load(meta)
+    if more := options.overrides(planned.stages["base"], planned.settings.base):
+        overrides += more
         planned = load(meta)
-        if more := options.overrides(planned.stages["base"], planned.settings.base):
-            overrides += more
-            planned = load(meta)
-        starts = _starts(options, planned, requests, texts, own_segments=segment_prompts is not None)
-        if dry_run:
-            _print_estimates(planned, requests, offload, sequential_guidance)
-            return
+    starts = _starts(options, planned, requests, texts, own_segments=segment_prompts is not None)
+    if dry_run:
+        _print_estimates(planned, requests, offload, sequential_guidance)
+        return
+    for request in requests:
+        planned.sizes(request.over(planned.settings))
     assert out is not None
     stages = load()
     report = DriftReport(stages.stages["base"], judge=judge)

@@ -14,7 +14,15 @@ from ..errors import ConfigError
 from ..models.autoencoder import Autoencoder
 from .chunking import Axis, whole
 from .latents import check_frames, decode, encode
-from .sampler import ClipSize, Condition, Denoising, Sampler, StageSizes, check_prompts
+from .sampler import (
+    ClipSize,
+    Condition,
+    Denoising,
+    Sampler,
+    StageSizes,
+    check_prompts,
+    require_whole_if_cached,
+)
 from .settings import InterpolationSettings
 
 
@@ -97,7 +105,9 @@ class Interpolator(Sampler):
         stride = self.autoencoder.stride
         frames = (keys - 1) * self.keyframe_interval + 1
         latents = frames, height // stride, width // stride
-        return StageSizes((frames, height, width), latents, self.axes(latents, settings.window, settings.overlap))
+        axes = self.axes(latents, settings.window, settings.overlap)
+        require_whole_if_cached(settings.cache_interval, axes)
+        return StageSizes((frames, height, width), latents, axes)
 
     def _checked(self, latents: Tensor, count: int) -> Tensor:
         """Return `latents`, or raise ConfigError unless they are the autoencoder's, of `count` clips."""

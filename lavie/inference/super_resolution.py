@@ -12,7 +12,15 @@ from ..errors import ConfigError
 from ..models.unet import VideoUNet
 from .chunking import Axis
 from .latents import check_frames, decode, to_pixels
-from .sampler import ClipSize, Condition, Denoising, Sampler, StageSizes, check_prompts
+from .sampler import (
+    ClipSize,
+    Condition,
+    Denoising,
+    Sampler,
+    StageSizes,
+    check_prompts,
+    require_whole_if_cached,
+)
 from .settings import VsrSettings
 
 
@@ -70,7 +78,9 @@ class SuperResolver(Sampler):
         frames, height, width = given
         stride = self.autoencoder.stride
         self.check_noise_level(settings.noise_level)
-        return StageSizes((frames, height * stride, width * stride), given, self.axes(given, settings))
+        axes = self.axes(given, settings)
+        require_whole_if_cached(settings.cache_interval, axes)
+        return StageSizes((frames, height * stride, width * stride), given, axes)
 
     def check_noise_level(self, noise_level: int) -> None:
         """Raise ConfigError unless the network was made for so much noise in the low resolution."""

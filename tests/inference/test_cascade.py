@@ -252,6 +252,11 @@ def test_stopping_early_needs_no_later_stage(cascade_folder, tmp_path):
         ("base.height=15", r"got 15 x 24, wanted positive multiples of 2; change --set base.height="),
         ("base.num_frames=1", r"key frames: got 1.*change --set base.num_frames="),
         ("base.num_frames=5 interpolation.overlap=3", r"window.* 3 .*3.*interpolation.overlap="),
+        (
+            "base.num_frames=5 interpolation.cache_interval=2",
+            r"cache_interval: got 2, .* windows, .*interpolation.window=",
+        ),
+        ("vsr.window=4 vsr.overlap=1 vsr.cache_interval=2", r"cache_interval: got 2, .* windows, .*vsr.window="),
         ("vsr.noise_level=11", r"noise_level: got 11, wanted 0 .. 10; change --set vsr.noise_level="),
         ("vsr.window=4 vsr.overlap=4", r"window: got windows of 4 that overlap by 4.*vsr.overlap="),
         ("vsr.guidence_scale=6", r"unknown key vsr.guidence_scale; did you mean vsr.guidance_scale"),
