@@ -1,10 +1,10 @@
 """What each shipped kernel takes from the chip: registers, spills, shared memory, access widths, tensor cores.
 
     python -m lavie.kernels.resources            compare with resources.csv beside this file
-    python -m lavie.kernels.resources --quick    the same, but for sm_80 the first case of each op alone
+    python -m lavie.kernels.resources --quick    the same, but only the first case of each op
     python -m lavie.kernels.resources --write    renew the table
 
-No GPU is needed: the kernels are compiled for sm_80 and sm_90 as `CASES` would launch them; the machine code is read.
+No GPU is needed: the kernels are compiled for each of CHIPS as `CASES` would launch them; the machine code is read.
 """
 
 import csv
@@ -36,6 +36,15 @@ KEYS = ("op", "case", "kernel", "variant", "arch")
 COUNTS = ("registers", "stack", "shared", "wide", "accesses", "local", "hmma", "hgmma")
 
 Row = dict[str, Any]
+
+
+def arch_of(chip: Chip) -> str:
+    """Return NVIDIA's name of a chip's architecture, as "sm_90"."""
+    return f"sm_{chip.capability[0]}{chip.capability[1]}"
+
+
+SHARED = {arch_of(chip): chip.shared for chip in CHIPS.values()}
+"""Bytes of shared memory that a program may have, by architecture."""
 
 
 def compile_launch(launch: Launch, chip: Chip) -> Any:
@@ -116,7 +125,7 @@ def measure(op: str, chip: Chip, most: int | None = None) -> list[Row]:
                 "case": case,
                 "kernel": launch.kernel.__name__,
                 "variant": variant(launch),
-                "arch": f"sm_{chip.capability[0]}{chip.capability[1]}",
+                "arch": arch_of(chip),
             }
             unique = tuple(key[k] for k in KEYS if k != "case")
             if unique not in rows:
@@ -126,15 +135,18 @@ def measure(op: str, chip: Chip, most: int | None = None) -> list[Row]:
 
 def measure_all(ops: tuple[str, ...], quick: bool) -> Iterator[Row]:
     """Yield the rows of several ops on all CHIPS, compiled in as many processes as there are cores."""
-    parts = [(op, chip, 1 if quick and chip.capability == (8, 0) else None) for op in ops for chip in CHIPS.values()]
+    parts = [(op, chip, 1 if quick else None) for op in ops for chip in CHIPS.values()]
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from itertools.chain.from_iterable(pool.map(measure, *zip(*parts, strict=True)))
 
 
 def faults(row: Row) -> list[str]:
     """Return what the kernel of a row does that no shipped kernel may do."""
-    name = " ".join(str(row[k]) for k in KEYS)
-    return [f"{name}: spills"] if row["stack"] or row["local"] else []
+    name, limit = " ".join(str(row[k]) for k in KEYS), SHARED[row["arch"]]
+    found = [f"{name}: spills"] if row["stack"] or row["local"] else []
+    if row["shared"] > limit:  # it would not even start
+        found.append(f"{name}: {row['shared']} bytes of shared memory, and the chip has {limit}")
+    return found
 
 
 def worse(row: Row, before: Row) -> list[str]:
