@@ -212,7 +212,7 @@ bench-data: $(DEV_STAMP)  ## frames per second of the loader beside the usual wa
 	OMP_NUM_THREADS=1 $(TRAIN) configs/smoke/base.yaml output_dir=$(WAIT) max_train_steps=60 data.validation=[] validation_prompts=[]
 	python -m lavie.bench.loader --metrics $(WAIT)/metrics.jsonl --batch $$((8 * $(RANKS)))
 
-resources: $(DEV_STAMP)  ## compile the kernels for sm_80 to sm_120 and compare with kernels/resources.csv
+resources: $(DEV_STAMP)  ## compile the kernels for sm_80 and sm_90 and compare with kernels/resources.csv
 	python -m lavie.kernels.resources
 
 fuzz: $(DEV_STAMP)  ## 2,000 hostile and broken samples: counts per class
