@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from torch import Tensor
+from triton.compiler.compiler import max_shared_mem
 
 
 class Chip(NamedTuple):
@@ -97,11 +98,7 @@ def chip_of(tensor: Tensor) -> Chip:
 def _cuda_chip(index: int) -> Chip:
     """Return what a GPU is; asked for once, not at every launch."""
     properties = torch.cuda.get_device_properties(index)
-    return Chip(
-        (properties.major, properties.minor),
-        properties.multi_processor_count,
-        properties.shared_memory_per_block_optin,
-    )
+    return Chip((properties.major, properties.minor), properties.multi_processor_count, max_shared_mem(index))
 
 
 def launch(

@@ -52,7 +52,9 @@ class EMA:
     def update(self, step: int) -> None:
         """Fold the weights after a step, counted from 1, into the averages."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        current = [master.to(average.device) for master, average in zip(self._masters, self._averages, strict=True)]
+        current = self._masters
+        if any(master.device != average.device for master, average in zip(current, self._averages, strict=True)):
+            current = [master.cpu() for master in current]  # ema_device is cpu, which waits for the GPU
         torch._foreach_lerp_(self._averages, current, 1 - decay)
 
     def slices(self) -> dict[str, Slice]:

@@ -140,9 +140,10 @@ def _by_shares(bucket: list[Slice], device: torch.device) -> Iterator[Tensor]:
     own = torch.zeros(sum(shares), dtype=torch.float32, device=device)
     for part, piece in zip(own.split(shares), bucket, strict=True):
         part[: len(piece.values)] = piece.values
-    ranks = own.new_empty(dist.get_world_size(), len(own))
+    ranks = own.new_empty(dist.get_world_size() * len(own))
     dist.all_gather_into_tensor(ranks, own)
-    for part, piece in zip(ranks.split(shares, dim=1), bucket, strict=True):
+    of_each = ranks.view(-1, len(own)).split(shares, dim=1)
+    for part, piece in zip(of_each, bucket, strict=True):
         yield part.flatten()[: piece.shape.numel()]
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ OF_THE_HOST = {
     ("objective.py", "training_inputs"),
     ("objective.py", "_inputs"),
     ("objective.py", "_condition"),
+    # The count of steps of AdamW, which is on a GPU for its fused form alone, and is not read there.
+    ("optimizer.py", "_get_value"),
     # The norm that `given_norms` hands over, read from a step's one tensor before.
     ("utils.py", "is_invalid_grad_norm"),
 }
@@ -47,20 +50,24 @@ class Waits(TorchFunctionMode):
             if function in READS and place not in OF_THE_HOST:
                 self.reads[place] += 1
             moved = any(isinstance(value, (str, torch.device)) for value in (*args[1:], *kwargs.values()))
+            moved = moved and not kwargs.get("non_blocking")
             if function is Tensor.to and moved and "/lavie/" in frame.f_code.co_filename and place[0] != "carry.py":
                 self.moves[place] += 1
         return function(*args, **kwargs)
 
 
 def waits(config: TrainConfig, settings: Path) -> tuple[Counter, Counter, bool]:
-    """Train, and return the reads and moves of all steps, and whether DeepSpeed's timer of throughput runs."""
+    """Train, and return the reads and moves of all steps but the first, and whether DeepSpeed's timer runs.
+
+    In the first step, ZeRO 3 notes the order of the modules, and the ranks compare their notes.
+    """
     from lavie.training import trainer
 
     run, counter = trainer.Trainer(config, settings), Waits()
     step_of_run = run._step
 
     def step(number: int) -> Any:
-        with counter:
+        with counter if number > 1 else nullcontext():
             return step_of_run(number)
 
     run._step = step  # type: ignore[method-assign]
@@ -73,7 +80,7 @@ def waits(config: TrainConfig, settings: Path) -> tuple[Counter, Counter, bool]:
 def test_a_step_reads_the_device_once(rendered, tmp_path, stage):
     config = make_config(rendered, tmp_path / "run", max_train_steps=3, gradient_accumulation_steps=2)
     [(reads, moves, timed)] = run_distributed(waits, 1, config, deepspeed_json(tmp_path, stage))
-    assert reads == {("update.py", "measure_step"): 3}
+    assert reads == {("update.py", "measure_step"): 2}
     assert not moves and not timed
 
 
