@@ -1,4 +1,4 @@
-"""How a GPU multiplies float32 numbers, and how cuDNN chooses its convolutions. CPUs compute as they always do."""
+"""How a GPU multiplies float32 numbers. CPUs compute as they always do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,16 +7,14 @@ import torch
 
 
 def set_arithmetic(device: torch.device, *, tf32: bool) -> None:
-    """Set how this process computes on a device from here on; on a CPU nothing changes.
+    """Let products of float32 numbers, in matrix products and convolutions, be of TF32 numbers from here on, or not.
 
-    1. Products of float32 numbers, in matrix products and convolutions, are of TF32 numbers if `tf32` says so.
-    2. cuDNN tries its convolutions at the first call of each shape, and keeps the fastest. Another start may keep
-       another one, so that runs on a GPU repeat up to rounding.
+    On a CPU nothing changes. That cuDNN tries its convolutions (torch.backends.cudnn.benchmark) stays off: another
+    start might keep another one, and a resumed run would not have the very same losses.
     """
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = tf32
-        torch.backends.cudnn.benchmark = True
 
 
 @contextmanager

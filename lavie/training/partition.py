@@ -80,7 +80,7 @@ def local_slice(parameter: Any) -> Slice:
         values = mapping.hp_fragment if mapping else parameter.new_empty(0, dtype=torch.float32)
         return Slice(shape, start, values, replicated)
     whole = getattr(parameter, "fp32_master", parameter)
-    return Slice(shape, start, whole.detach().flatten(), replicated)
+    return Slice(shape, start, whole.detach().view(-1), replicated)  # an error where it would be a copy
 
 
 def _master_of(parameter: Any) -> Tensor:

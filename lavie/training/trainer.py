@@ -297,8 +297,7 @@ class Trainer:
             micro_batches.append(MicroBatch(*names, loss, inputs.sample))
             waited += seconds
             if not last or step < self.config.max_train_steps:
-                with self.watchdog.section("data"):
-                    self.ahead.begin()
+                waited += self._begin_batch()
 
         # What is wrong with the step is found out before the weights and their average move.
         measured = measure_step(self.engine, micro_batches, self.requests.wanted())
@@ -306,6 +305,13 @@ class Trainer:
         if update(self.engine, measured.norms, skip=fault in LEFT_OUT) and self.ema:
             self.ema.update(step - self.engine.skipped_steps)
         return Outcome(lr, measured, fault, time.perf_counter() - began, waited)
+
+    def _begin_batch(self) -> float:
+        """Begin to move the next micro-batch, and return the seconds spent waiting for it."""
+        began = time.perf_counter()
+        with self.watchdog.section("data"):
+            self.ahead.begin()
+        return time.perf_counter() - began
 
     def _next_batch(self, step: int) -> tuple[Batch, float]:
         """Return the next micro-batch, and the seconds spent waiting for it. Samples that were replaced in a step are

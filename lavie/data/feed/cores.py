@@ -7,11 +7,15 @@ from ...launcher import local_world_size
 
 SPARED = 2
 """Cores of a rank that are left to the rank itself: for its training loop, and for what its libraries run beside it."""
+MOST = 16
+"""Decoding processes of a rank at most, unless more are asked for: each takes memory, also of /dev/shm."""
 
 
 def worker_count(data: DataConfig) -> int:
     """Return the number of decoding processes of this rank: data.num_workers, by default its cores less SPARED."""
-    return max(1, cores_of_rank() - SPARED) if data.num_workers is None else data.num_workers
+    if data.num_workers is not None:
+        return data.num_workers
+    return min(max(1, cores_of_rank() - SPARED), MOST)
 
 
 def cores_of_rank() -> int:

@@ -26,7 +26,7 @@ def test_what_was_asked_for_counts(asked):
     assert worker_count(data(num_workers=asked)) == asked
 
 
-@pytest.mark.parametrize("ranks, wanted", ((None, 62), (8, 6), (64, 1)))
+@pytest.mark.parametrize("ranks, wanted", ((None, 16), (8, 6), (64, 1)))
 def test_the_ranks_of_a_node_share_its_cores(machine, ranks, wanted):
     if ranks:
         machine.setenv("LOCAL_WORLD_SIZE", str(ranks))
