@@ -15,7 +15,7 @@ FROM_THE_END = ("conv_out", "conv_norm_out", "up_", "mid_", "down_", "")
 
 
 def gradient_norms(engine: Any) -> Tensor:
-    """Return the norms of the groups of a step's gradient over all ranks, before clipping: float32, on the device.
+    """Return the norms of the groups of a step's gradient over all ranks, before clipping, on the device.
 
     They are scaled as the loss is, and infinite where a gradient is not finite. Call it after the backward pass of the
     step's last micro-batch, and do not wait for it twice: `given_norms` lets DeepSpeed have them. Collective.
@@ -44,11 +44,14 @@ def given_norms(engine: Any, norms: Sequence[float]) -> Iterator[None]:
     It would do so again, with another collective, and the host would wait once more for the GPU. Without ZeRO it has no
     such place.
     """
-    given = torch.tensor(norms, dtype=torch.float32)
+    # DeepSpeed clips by float64 under stage 3 without offload, and by float32 elsewhere: the same bits as its own.
+    stage = engine.zero_optimization_stage()
+    double = stage == 3 and not engine.optimizer.offload_optimizer
+    given = torch.tensor(norms, dtype=torch.float64 if double else torch.float32)
     told: dict[str, Any] = {}
-    if engine.zero_optimization_stage() == 3:
+    if stage == 3:
         told["_get_norm_groups"] = lambda: list(given)
-    elif engine.zero_optimization_stage():
+    elif stage:
         told["scaled_global_norm"] = lambda: given[0]
     with _told(engine.optimizer, told):
         yield
