@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from torch import Tensor
+from triton.compiler.compiler import max_shared_mem
 
 
 class Chip(NamedTuple):
@@ -22,11 +23,32 @@ class Chip(NamedTuple):
     capability: tuple[int, int]
     """CUDA's compute capability, major and minor."""
     multiprocessors: int
+    shared: int
+    """Bytes of shared memory that one program may have at most."""
+
+    @property
+    def feeds_from_shared(self) -> bool:
+        """Whether matrix units read their operands from shared memory: on data centre chips from Hopper on.
+
+        Elsewhere, on GeForce Blackwell too, they read registers, as Ampere's do.
+        """
+        return self.capability[0] in (9, 10)
 
 
-CHIPS = {(8, 0): Chip((8, 0), 108), (9, 0): Chip((9, 0), 132)}
-"""A100 and H100 / H200: what the kernels are compiled for where there is no GPU."""
-INTERPRETED = Chip((9, 0), 2)
+CHIPS = {
+    chip.capability: chip
+    for chip in (
+        Chip((8, 0), 108, 166_912),  # A100
+        Chip((8, 6), 72, 101_376),  # A10, A40, RTX 3090
+        Chip((8, 9), 142, 101_376),  # L4, L40S, RTX 4090
+        Chip((9, 0), 132, 232_448),  # H100, H200
+        Chip((10, 0), 148, 232_448),  # B200
+        Chip((12, 0), 170, 101_376),  # RTX 5090, RTX PRO 6000
+    )
+}
+"""What the kernels are compiled for where there is no GPU. Shared memory: CUDA's programming guide, table of compute
+capabilities, less the 1 KiB of each program that CUDA keeps for itself."""
+INTERPRETED = Chip((9, 0), 2, 232_448)
 """In the interpreter: few programs, so that loops over work are walked more than once."""
 
 
@@ -76,7 +98,7 @@ def chip_of(tensor: Tensor) -> Chip:
 def _cuda_chip(index: int) -> Chip:
     """Return what a GPU is; asked for once, not at every launch."""
     properties = torch.cuda.get_device_properties(index)
-    return Chip((properties.major, properties.minor), properties.multi_processor_count)
+    return Chip((properties.major, properties.minor), properties.multi_processor_count, max_shared_mem(index))
 
 
 def launch(

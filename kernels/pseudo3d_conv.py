@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .cost import Cost
-from .launch import chip_of, launch
+from .launch import Chip, chip_of, launch
 
 EXTENTS = ("B", "F", "S", "splits")
 """Arguments that a kernel is not compiled anew for, whatever their values."""
@@ -200,23 +200,32 @@ class Tile(NamedTuple):
     warps: int
     stages: int
 
+    def shared(self, itemsize: int, chip: Chip) -> int:
+        """Return the bytes of shared memory that the tiles of both operands take at most: a pair for each stage.
+
+        Where matrix units read registers, the pair in use has been copied to those.
+        """
+        held = self.stages if chip.feeds_from_shared else max(self.stages - 1, 1)
+        return held * (self.m + self.n) * self.k * itemsize
+
 
 DEEP = 1536
 """From this depth of the product on, one large tile per multiprocessor; below, two that hide each other's epilogues."""
 
 
 def conv_tile(x: Tensor, outputs: int, taps: int) -> Tile:
-    """Return the forward kernel's tile."""
-    positions, depth = x.shape[2], taps * x.shape[3]
+    """Return the forward kernel's tile: the large one where the chip has the shared memory for it."""
+    positions, depth, chip = x.shape[2], taps * x.shape[3], chip_of(x)
     if x.dtype == torch.float32:
         return Tile(64, 64, 32, 1, 4, 3) if positions <= 64 else Tile(128, 64, 32, 1, 8, 3)
     if positions <= 64:
         return Tile(64, 64, 64, 1, 4, 3)
     if outputs <= 64:
         return Tile(128, 64, 64, 1, 8, 4)
-    if outputs % 256 == 0 and depth >= DEEP:
-        return Tile(128, 256, 64, 4, 8, 4)
-    return Tile(128, 128, 64, 4, 4, 3) if chip_of(x).capability >= (9, 0) else Tile(128, 128, 64, 1, 8, 4)
+    large = Tile(128, 256, 64, 4, 8, 4)
+    if outputs % 256 == 0 and depth >= DEEP and large.shared(x.element_size(), chip) <= chip.shared:
+        return large
+    return Tile(128, 128, 64, 4, 4, 3) if chip.feeds_from_shared else Tile(128, 128, 64, 1, 8, 4)
 
 
 def weight_gradient_tile(x: Tensor, outputs: int) -> Tile:
@@ -225,7 +234,7 @@ def weight_gradient_tile(x: Tensor, outputs: int) -> Tile:
         return Tile(64, 64, 32, 1, 4, 1)
     if min(x.shape[3], outputs) <= 64:
         return Tile(64, 64, 64, 1, 4, 3)
-    if outputs % 256 == 0 and chip_of(x).capability >= (9, 0):
+    if outputs % 256 == 0 and chip_of(x).feeds_from_shared:
         return Tile(128, 256, 64, 1, 8, 4)
     return Tile(128, 128, 64, 1, 8, 3)
 

@@ -2,9 +2,11 @@
 
     python -m lavie.kernels.resources            compare with resources.csv beside this file
     python -m lavie.kernels.resources --quick    the same, but for sm_80 the first case of each op alone
+    python -m lavie.kernels.resources sm_86 ...  compile for other chips, without a table: spills and what does not fit
     python -m lavie.kernels.resources --write    renew the table
 
-No GPU is needed: the kernels are compiled for sm_80 and sm_90 as `CASES` would launch them; the machine code is read.
+No GPU is needed: the kernels are compiled for GATED, or for the chips that are named, as `CASES` would launch them; the
+machine code is read.
 """
 
 import csv
@@ -36,6 +38,17 @@ KEYS = ("op", "case", "kernel", "variant", "arch")
 COUNTS = ("registers", "stack", "shared", "wide", "accesses", "local", "hmma", "hgmma")
 
 Row = dict[str, Any]
+
+
+def arch_of(chip: Chip) -> str:
+    """Return NVIDIA's name of a chip's architecture, as "sm_90"."""
+    return f"sm_{chip.capability[0]}{chip.capability[1]}"
+
+
+SHARED = {arch_of(chip): chip.shared for chip in CHIPS.values()}
+"""Bytes of shared memory that a program may have, by architecture."""
+GATED = ("sm_80", "sm_90")
+"""The architectures of the table."""
 
 
 def compile_launch(launch: Launch, chip: Chip) -> Any:
@@ -116,7 +129,7 @@ def measure(op: str, chip: Chip, most: int | None = None) -> list[Row]:
                 "case": case,
                 "kernel": launch.kernel.__name__,
                 "variant": variant(launch),
-                "arch": f"sm_{chip.capability[0]}{chip.capability[1]}",
+                "arch": arch_of(chip),
             }
             unique = tuple(key[k] for k in KEYS if k != "case")
             if unique not in rows:
@@ -124,17 +137,21 @@ def measure(op: str, chip: Chip, most: int | None = None) -> list[Row]:
     return list(rows.values())
 
 
-def measure_all(ops: tuple[str, ...], quick: bool) -> Iterator[Row]:
-    """Yield the rows of several ops on all CHIPS, compiled in as many processes as there are cores."""
-    parts = [(op, chip, 1 if quick and chip.capability == (8, 0) else None) for op in ops for chip in CHIPS.values()]
+def measure_all(ops: tuple[str, ...], archs: tuple[str, ...], quick: bool) -> Iterator[Row]:
+    """Yield the rows of several ops on some architectures, compiled in as many processes as there are cores."""
+    chips = [chip for chip in CHIPS.values() if arch_of(chip) in archs]
+    parts = [(op, chip, 1 if quick and chip.capability == (8, 0) else None) for op in ops for chip in chips]
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from itertools.chain.from_iterable(pool.map(measure, *zip(*parts, strict=True)))
 
 
 def faults(row: Row) -> list[str]:
     """Return what the kernel of a row does that no shipped kernel may do."""
-    name = " ".join(str(row[k]) for k in KEYS)
-    return [f"{name}: spills"] if row["stack"] or row["local"] else []
+    name, limit = " ".join(str(row[k]) for k in KEYS), SHARED[row["arch"]]
+    found = [f"{name}: spills"] if row["stack"] or row["local"] else []
+    if row["shared"] > limit:  # it would not even start
+        found.append(f"{name}: {row['shared']} bytes of shared memory, and the chip has {limit}")
+    return found
 
 
 def worse(row: Row, before: Row) -> list[str]:
@@ -167,23 +184,26 @@ def write_table(rows: list[Row]) -> None:
 def main(arguments: list[str]) -> int:
     """Compile the kernels, print a line for each and then the problems, and return 1 if there are any, else 0.
 
-    1. A kernel that spills registers is a problem in every run.
-    2. A run over all ops compares with the table if the installed Triton is the version that made it: a kernel that
-       got worse (see `worse`), a kernel without a row, or, without --quick, a row without a kernel is a problem.
+    1. A kernel that spills registers, or wants more shared memory than the chip has, is a problem in every run.
+    2. A run over all ops and GATED compares with the table if the installed Triton is the version that made it: a
+       kernel that got worse (see `worse`), a kernel without a row, or, without --quick, a row without a kernel is a
+       problem.
     3. With --write the table is written anew and nothing is compared.
 
     Args:
-        arguments: names of ops, all if there are none; --quick or --write, as the module describes them.
+        arguments: names of ops, all if there are none, and of architectures, GATED if there are none; --quick or
+            --write, as the module describes them.
     """
-    ops = tuple(a for a in arguments if not a.startswith("-")) or OPS
+    archs = tuple(a for a in arguments if a in SHARED) or GATED
+    ops = tuple(a for a in arguments if not a.startswith("-") and a not in SHARED) or OPS
     rows, problems, quick = [], [], "--quick" in arguments
-    for row in measure_all(ops, quick):
+    for row in measure_all(ops, archs, quick):
         rows.append(row)
         problems += faults(row)
         print(*(row[k] for k in KEYS), *(f"{k}={row[k]}" for k in COUNTS), flush=True)
     if "--write" in arguments:
         write_table(rows)
-    elif ops == OPS:
+    elif ops == OPS and archs == GATED:
         version, table = read_table()
         for row in rows if version == triton.__version__ else []:
             before = table.pop(tuple(row[k] for k in KEYS), None)

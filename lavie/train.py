@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from lavie.environment import prepare_environment
 from lavie.training import signals, stop
 
 DEFAULT = "configs/base.yaml"
@@ -37,7 +38,8 @@ def main(words: Sequence[str] | None = None, program: str | None = None) -> None
         words: the command line; default: that of the process.
         program: the name of the command in its help; default: that of the process.
     """
-    signals.listen()  # first, so that a request to stop during the imports is not lost
+    prepare_environment()
+    signals.listen()  # before all that takes long, so that a request to stop during the imports is not lost
     parser = _parser(program)
     try:
         from lavie.config.load import load_config

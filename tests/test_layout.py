@@ -13,8 +13,8 @@ EVERYTHING = sorted([*PRODUCT, ROOT / "setup.py", *(ROOT / "tests").rglob("*.py"
 
 FLOORS = (
     ("lavie",),  # the package itself: its version
-    ("errors", "caption_limit", "labels", "seeds", "pixels", "console"),
-    ("files", "json_text", "tensor_file", "distributed", "launcher", "run_folder"),
+    ("errors", "caption_limit", "labels", "seeds", "pixels", "console", "environment", "carry", "arithmetic"),
+    ("files", "json_text", "tensor_file", "distributed", "launcher", "run_folder", "gpus"),
     ("manifest",),
     ("config",),
     ("testing",),

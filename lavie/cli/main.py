@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
+from ..environment import prepare_environment
 from ..errors import ConfigError, LavieError
 from ..training.signals import INTERRUPTED
 from .ablate import app as ablate_app
@@ -111,6 +112,7 @@ def main() -> None:
 
     ^C ends any command with one line and exit code 130.
     """
+    prepare_environment()
     # A name of a file that is no UTF-8 can be told too.
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -168,9 +168,9 @@ class DataConfig(Strict):
     camera_speed: float = Field(4.0, gt=0)
     """moving_images only: how far that camera drifts between frames, in pixels (root mean square). Default: our choice,
     the paper gives none."""
-    num_workers: int = Field(2, ge=0)
+    num_workers: int | None = Field(None, ge=0)
     """Decoding processes per rank; 0 decodes in the trainer itself, where nothing guards against a stuck decoder.
-    Default: enough for small frames; metrics.jsonl says how long steps wait for data."""
+    Default: null, the cores of the rank less 2, from 1 to 16; metrics.jsonl says how long steps wait for data."""
     exclude: tuple[str, ...] | PathText = ()
     """Samples of train that are left out: a list of their keys, as messages and dropped-rank*.jsonl name them, or a
     file with one key a line. A spare stands in for each wherever it comes, as for a sample that cannot be read.

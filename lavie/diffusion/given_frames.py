@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..carry import carry
 from ..config.condition import GivenConfig
 
 GIVEN, MADE = 0.0, 1.0
@@ -42,7 +43,7 @@ def given_mask(given: Sequence[Sequence[int]], frames: int, device: torch.device
     mask = torch.full((len(given), frames), MADE)
     for row, places in zip(mask, given, strict=True):
         row[list(places)] = GIVEN
-    return mask.to(device)
+    return carry(mask, torch.device(device))
 
 
 def frame_condition(latents: Tensor, mask: Tensor, empty: Tensor) -> Tensor:

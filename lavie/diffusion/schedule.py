@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..carry import carry
 from ..config.train import TrainConfig
 from ..errors import ConfigError
 
@@ -144,7 +145,7 @@ class NoiseSchedule:
     def _table(self, device: torch.device) -> Tensor:
         """Return a_t and s_t of all timesteps, float64 (2, 1000), kept on every device that asked for them."""
         if device not in self._by_device:
-            self._by_device[device] = self._signal_and_noise.to(device)
+            self._by_device[device] = carry(self._signal_and_noise, device)
         return self._by_device[device]
 
 

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import torch
 
+from ..arithmetic import set_arithmetic
 from ..config.load import load_config
 from ..config.stages import STAGES
 from ..config.train import TrainConfig
 from ..errors import CheckpointError, ConfigError
+from ..gpus import require_visible_gpus
 from ..manifest import require_whole_network
 from ..models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder
 from ..models.backends import require_backends, set_backends
@@ -31,7 +33,12 @@ SAMPLERS: dict[str, type[Sampler]] = {"base": TextToVideo, "interpolation": Inte
 
 
 def default_device() -> torch.device:
-    """Return the GPU where there is one, else the CPU."""
+    """Return the GPU where there is one, else the CPU.
+
+    Raises:
+        ConfigError: there are GPUs, and PyTorch sees none.
+    """
+    require_visible_gpus()
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -75,6 +82,7 @@ def load_stage(
     runs_on = runs_on or device
     if runs_on != META:  # where operations compute sizes only, on no backend
         require_backends(config.kernels, config.attention, runs_on)
+        set_arithmetic(runs_on, tf32=config.tf32)
     files = read_choices(loras, config.model)
 
     # An estimate needs the sizes of the parts only: on the meta device no weights are read.

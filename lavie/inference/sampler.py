@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..carry import carry
 from ..config.train import TrainConfig
 from ..diffusion.guidance import guided, is_guided
 from ..diffusion.schedule import NoiseSchedule
@@ -213,7 +214,7 @@ class Sampler:
         noise = torch.stack([draw(shape, generator=generator) for generator in generators]).to(self.device)
         predict = self._predictor(prompts, call, condition, num_images=num_images)
         scheduler = make_scheduler(settings.scheduler, self.schedule)
-        set_timesteps(scheduler, settings.num_inference_steps, self.device)
+        set_timesteps(scheduler, settings.num_inference_steps)
 
         latents, first = noise * scheduler.init_noise_sigma, 0
         if begun is not None and begun[1] < 1:
@@ -221,12 +222,12 @@ class Sampler:
         steps = len(scheduler.timesteps) - first
         with free_u(self.network, settings.freeu):
             for taken, t in enumerate(scheduler.timesteps[first:]):
-                x_t = scheduler.scale_model_input(latents, t)
+                x_t, of_network = scheduler.scale_model_input(latents, t), carry(t.long(), self.device)
                 # Features are kept from the first step that is taken; windows lie as they do in a clip from noise.
-                output = windowed(partial(predict, taken, x_t, t.long()), axes, step=first + taken)
+                output = windowed(partial(predict, taken, x_t, of_network), axes, step=first + taken)
                 latents = take_step(scheduler, output, t, latents, generators)
                 if call.watch:
-                    call.watch(self.schedule.denoised(x_t, output, t.long().to(x_t.device).expand(len(x_t))))
+                    call.watch(self.schedule.denoised(x_t, output, of_network.expand(len(x_t))))
                 if call.progress:
                     call.progress(taken + 1, steps)
         return latents
@@ -275,7 +276,7 @@ class Sampler:
             if condition is not None:
                 given["low_res"] = repeated(within(condition.low_res, region)).to(parameter.dtype)
                 given["noise_level"] = None if condition.noise_level is None else repeated(condition.noise_level)
-            timestep = t.to(sample.device).expand(len(text))
+            timestep = t.expand(len(text))
             noisy = repeated(sample).to(parameter.dtype)
             return network(step, branch, noisy, timestep, text, **given, num_images=num_images).float()
 

@@ -43,15 +43,17 @@ def make_scheduler(name: str, schedule: NoiseSchedule) -> Any:
     raise ConfigError(f"scheduler: got {name!r}, wanted one of {', '.join(SCHEDULERS)}")
 
 
-def set_timesteps(scheduler: Any, num_inference_steps: int, device: Any) -> None:
+def set_timesteps(scheduler: Any, num_inference_steps: int) -> None:
     """Prepare `scheduler` for a number of steps, or refuse a number that would not start it at noise.
+
+    Its timesteps stay on the CPU, as its tables do: a table there, indexed by a number of the GPU, waits for the GPU.
 
     Raises:
         ConfigError: the timesteps would leave 0 .. 999, repeat, or start in the lower half of the schedule.
     """
     last = scheduler.config.num_train_timesteps - 1
     if 1 <= num_inference_steps <= last + 1:
-        scheduler.set_timesteps(num_inference_steps, device=device)
+        scheduler.set_timesteps(num_inference_steps)
         steps = scheduler.timesteps
         if last / 2 <= steps[0] <= last and steps[-1] >= 0 and bool((steps.diff() < 0).all()):
             return
@@ -88,7 +90,7 @@ def require_sampling(config: TrainConfig) -> None:
     for prompt in (*config.validation_prompts, config.sampling.negative_prompt):
         parse_weights(prompt)
     scheduler = make_scheduler(config.sampling.scheduler, NoiseSchedule.from_config(config))
-    set_timesteps(scheduler, config.sampling.num_inference_steps, "cpu")
+    set_timesteps(scheduler, config.sampling.num_inference_steps)
 
 
 def take_step(scheduler: Any, output: Tensor, t: Tensor, x_t: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
@@ -97,7 +99,7 @@ def take_step(scheduler: Any, output: Tensor, t: Tensor, x_t: Tensor, generators
     Args:
         scheduler: from `make_scheduler`, after `set_timesteps`.
         output: the network's for x_t, (B, ...).
-        t: the timestep, one of the scheduler's.
+        t: the timestep, one of the scheduler's: a scalar on the CPU, whatever the device of the latents.
         x_t: the noisy latents (B, ...).
         generators: one for each row; only ddpm draws from them.
     """

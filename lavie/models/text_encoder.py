@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..caption_limit import MARKS, CaptionLimit, clip_words
+from ..carry import carry
 from ..config.model import TextEncoderConfig
 from ..errors import CheckpointError, ConfigError
 from ..seeds import torch_generator
@@ -61,7 +62,7 @@ class HashTextEncoder(nn.Module):
             raise ConfigError(f"clip_skip: got {clip_skip}, and this text encoder has no layers: wanted 1")
         features = torch.zeros_like(self.place)
         vectors = [token if isinstance(token, Tensor) else self._vector(str(token)) for token in ("<start>", *tokens)]
-        features[: len(vectors)] = torch.stack(vectors).to(features.device) + 0.5 * self.place[: len(vectors)]
+        features[: len(vectors)] = carry(torch.stack(vectors), features.device) + 0.5 * self.place[: len(vectors)]
         return features
 
     def emphasise(self, features: Tensor, weights: Sequence[float]) -> Tensor:
@@ -102,7 +103,7 @@ class ClipTextEncoder(nn.Module):
         tokens = self.tokenizer(
             captions, padding="max_length", max_length=self.max_length, truncation=True, return_tensors="pt"
         )
-        return self.model(tokens.input_ids.to(self.model.device)).last_hidden_state.float()
+        return self.model(carry(tokens.input_ids, self.model.device)).last_hidden_state.float()
 
     def unread(self, caption: str) -> str:
         """Return the words of a caption that are cut off; an empty text where all are read."""

@@ -1,6 +1,7 @@
 """Which implementation of an operation runs: its plain PyTorch definition or its Triton kernels.
 
-`auto` takes the kernels wherever they run, and logs once per operation why they do not. `triton` insists on them.
+`auto` takes the kernels wherever they run, and logs once per operation why they do not. `triton` insists on them. On a
+GPU they run where the smallest one has been launched.
 """
 
 import importlib.util
@@ -19,18 +20,24 @@ Backend = Literal["auto", "torch", "triton"]
 log = logging.getLogger("lavie")
 _said: set[tuple[str, str]] = set()
 """What was logged, as (operation, reason): each once in a process."""
+_faults: dict[int, str | None] = {}
+"""Why no kernel can be launched on the GPU of an index, or None: found out once in a process."""
 
 
 def require_kernels(backend: Backend, device: torch.device | None) -> None:
     """Check that a run whose key `kernels` is `backend` can run on `device`; on None, that its package is installed.
 
+    "auto" on a GPU without kernels is slower than it need be, of which a warning tells.
+
     Raises:
         KernelError: it is "triton", and no kernel can run there.
     """
     reason = None
-    if backend == "triton":
+    if backend != "torch":
         reason = _missing(device, backend) if device else _not_installed()
-    if reason:
+    if reason and backend == "auto" and device is not None and device.type == "cuda":
+        log.warning("kernels is auto, and operations run in plain PyTorch: %s", reason)
+    if reason and backend == "triton":
         raise KernelError(f"kernels is triton, but {reason}; set kernels to auto or torch")
 
 
@@ -82,4 +89,15 @@ def _missing(device: torch.device, wanted: str) -> str | None:
             return None
         return f"the tensors are on the device {device}" + ("" if interpreted else " and TRITON_INTERPRET is not 1")
     capability = torch.cuda.get_device_capability(device)
-    return f"the GPU has compute capability {capability}, below (8, 0)" if capability < (8, 0) else None
+    if capability < (8, 0):
+        return f"the GPU has compute capability {capability}, below (8, 0)"
+    return _launch_fault(device)
+
+
+def _launch_fault(device: torch.device) -> str | None:
+    """Return why Triton cannot launch a kernel on a GPU, or None."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index not in _faults:
+        probe = importlib.import_module("..kernels.probe", __package__)
+        _faults[index] = probe.launch_fault(torch.device("cuda", index))
+    return _faults[index]

@@ -180,6 +180,9 @@ def resolve_json(path: str | Path, config: TrainConfig, world_size: int) -> dict
 
     _check_offload(settings, config, path)
 
+    # DeepSpeed would wait for the GPU at both ends of every micro-batch, to tell a speed that metrics.jsonl has anyway.
+    settings.setdefault("timers", {"throughput": {"enabled": False}})
+
     # What both sides say must agree.
     dtype = training_dtype(config)
     micro, accumulation = config.train_batch_size, config.gradient_accumulation_steps

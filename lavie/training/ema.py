@@ -1,6 +1,7 @@
 """The exponential moving average of the weights, in float32; each rank averages the slices it holds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from ..models.lora.adapter import plain_name
-from .partition import Slice, gather, local_slice
+from .partition import Slice, gathered, local_slice
 
 
 class EMA:
@@ -34,21 +35,34 @@ class EMA:
         """
         self.decay = decay
         self.parameters = {plain_name(name): p for name, p in module.named_parameters() if p.requires_grad}
-        self.shadow = {name: local_slice(p).values.to(device, copy=True) for name, p in self.parameters.items()}
+        masters = {name: local_slice(parameter).values for name, parameter in self.parameters.items()}
+        self.shadow = {name: master.to(device) for name, master in masters.items()}
+
+        # A few long averages, of which those of the parameters are views: a step folds in all with a few launches.
+        self._masters, self._averages = [], []
+        for master, names in joined(masters):
+            average = master.to(device, copy=True)
+            self._masters.append(master)
+            self._averages.append(average)
+            for name in names:
+                place = masters[name].storage_offset() - master.storage_offset()
+                self.shadow[name] = average[place : place + len(masters[name])]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Fold the weights after a step, counted from 1, into the averages."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        current = [local_slice(p).values.to(self.shadow[name].device) for name, p in self.parameters.items()]
-        torch._foreach_lerp_(list(self.shadow.values()), current, 1 - decay)
+        current = self._masters
+        if any(master.device != average.device for master, average in zip(current, self._averages, strict=True)):
+            current = [master.cpu() for master in current]  # ema_device is cpu, which waits for the GPU
+        torch._foreach_lerp_(self._averages, current, 1 - decay)
 
     def slices(self) -> dict[str, Slice]:
         """Return this rank's slices of the averages, by plain name."""
         averages = {}
         for name, parameter in self.parameters.items():
             weights = local_slice(parameter)
-            averages[name] = Slice(weights.shape, weights.start, self.shadow[name], weights.replicated)
+            averages[name] = replace(weights, values=self.shadow[name])
         return averages
 
     def load(self, file: Path) -> None:
@@ -68,13 +82,32 @@ class EMA:
                 piece.values.copy_(flat[piece.start : piece.start + piece.values.numel()])
 
 
+def joined(views: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, list[str]]]:
+    """Yield views of the same memory, as few as possible, each with the names of those that it holds; empty ones never.
+
+    DeepSpeed keeps the masters of many parameters in one flat tensor. What lies between two of them is padding, and
+    belongs to the joint view, too.
+
+    Args:
+        views: 1-D tensors, contiguous, by name.
+    """
+    by_memory: dict[tuple[int, torch.dtype], list[str]] = {}
+    for name, view in views.items():
+        if len(view):
+            by_memory.setdefault((view.untyped_storage().data_ptr(), view.dtype), []).append(name)
+    for names in by_memory.values():
+        start = min(views[name].storage_offset() for name in names)
+        end = max(views[name].storage_offset() + len(views[name]) for name in names)
+        yield views[names[0]].detach().as_strided((end - start,), (1,), start), names
+
+
 def gathered_weights(
     module: nn.Module, ema: EMA | None, wanted: Callable[[str], bool] = lambda name: True
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the plain name and the whole of weights of a DeepSpeed engine's module, float32, on each rank. Collective.
 
-    They are the averages where `ema` has one of a parameter, else the present values. One is whole at a time: all of
-    them at once would take 4 bytes a parameter.
+    They are the averages where `ema` has one of a parameter, else the present values. A few are whole at a time, see
+    partition.BUCKET: all of them at once would take 4 bytes a parameter.
 
     Args:
         module: the engine's.
@@ -82,6 +115,7 @@ def gathered_weights(
         wanted: tells by its plain name whether a weight is; default: all are.
     """
     averages = ema.slices() if ema else {}
-    for live, parameter in module.named_parameters():
-        if wanted(name := plain_name(live)):
-            yield name, gather(averages.get(name) or local_slice(parameter))
+    chosen = [(name, p) for live, p in module.named_parameters() if wanted(name := plain_name(live))]
+    slices = (averages.get(name) or local_slice(parameter) for name, parameter in chosen)
+    for (name, _), whole in zip(chosen, gathered(slices), strict=True):
+        yield name, whole

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ..config.train import TrainConfig
 from ..errors import ConfigError
+from ..gpus import require_visible_gpus
 from ..launcher import launched_rank
 from ..models.autoencoder import build_autoencoder
 from ..models.text_encoder import build_text_encoder
@@ -16,13 +17,14 @@ def encoding_device(asked: str | None = None) -> torch.device:
     """Return the device that was asked for; else the GPU of this rank's place on its node, or the CPU.
 
     Raises:
-        ConfigError: there is no such device here.
+        ConfigError: there is no such device here; or there are GPUs, and PyTorch sees none.
     """
     if asked is not None:
         try:
             return torch.empty(0, device=asked).device
         except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without the device
             raise ConfigError(f"--device {asked}: {str(error).splitlines()[0]}") from None
+    require_visible_gpus()
     if not torch.cuda.is_available():
         return torch.device("cpu")
     launched = launched_rank()

@@ -1,7 +1,8 @@
 """The gradient of a step as DeepSpeed holds it: its norm, where it is not finite, and how it is thrown away."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,35 +14,56 @@ FROM_THE_END = ("conv_out", "conv_norm_out", "up_", "mid_", "down_", "")
 """How the names of a network's modules begin, in the order in which a gradient comes to them."""
 
 
-def gradient_norm(engine: Any) -> float:
-    """Return the norm of a step's whole gradient over all ranks, before clipping; not finite where that is not.
+def gradient_norms(engine: Any) -> Tensor:
+    """Return the norms of the groups of a step's gradient over all ranks, before clipping, on the device.
 
-    Call it after the backward pass of the step's last micro-batch. Collective.
+    They are scaled as the loss is, and infinite where a gradient is not finite. Call it after the backward pass of the
+    step's last micro-batch, and do not wait for it twice: `given_norms` lets DeepSpeed have them. Collective.
     """
     optimizer = engine.optimizer
     stage = engine.zero_optimization_stage()
     if stage == 3:
-        return _combined(optimizer._get_norm_groups()) / float(optimizer.loss_scale)
-    if stage:
-        return float(optimizer.scaled_global_norm()) / float(optimizer.loss_scale)
+        norms = torch.stack(list(optimizer._get_norm_groups()))
+    elif stage:
+        norms = optimizer.scaled_global_norm()[None]
+    else:
+        norms = norm_of(engine.module)[None]  # every rank holds the whole gradient, the mean over the ranks
+    return torch.where(norms.isfinite() & (norms >= 0), norms, math.inf)  # DeepSpeed gives -1 for what is not finite
 
-    # Without ZeRO every rank holds the whole gradient, the mean over the ranks.
-    return norm_of(engine.module)
+
+def whole_norm(engine: Any, norms: Sequence[float]) -> float:
+    """Return the norm of a step's whole gradient, not scaled, from those of its groups; not finite where one is not."""
+    scale = float(engine.optimizer.loss_scale) if engine.zero_optimization_stage() else 1.0
+    return math.hypot(*norms) / scale
 
 
-def norm_of(module: nn.Module) -> float:
-    """Return the norm of the gradient that the parameters of a module hold themselves, reckoned in float32."""
+@contextmanager
+def given_norms(engine: Any, norms: Sequence[float]) -> Iterator[None]:
+    """Let DeepSpeed take the norms of a step's gradient as they are, within the block, in place of reckoning them.
+
+    It would do so again, with another collective, and the host would wait once more for the GPU. Without ZeRO it has no
+    such place.
+    """
+    # DeepSpeed clips by float64 under stage 3 without offload, and by float32 elsewhere: the same bits as its own.
+    stage = engine.zero_optimization_stage()
+    double = stage == 3 and not engine.optimizer.offload_optimizer
+    given = torch.tensor(norms, dtype=torch.float64 if double else torch.float32)
+    told: dict[str, Any] = {}
+    if stage == 3:
+        told["_get_norm_groups"] = lambda: list(given)
+    elif stage:
+        told["scaled_global_norm"] = lambda: given[0]
+    with _told(engine.optimizer, told):
+        yield
+
+
+def norm_of(module: nn.Module) -> Tensor:
+    """Return the norm, a float32 scalar, of the gradient that the parameters of a module hold themselves."""
     norms = []
     for parameter in module.parameters():
         if parameter.grad is not None:
             norms.append(torch.linalg.vector_norm(parameter.grad, dtype=torch.float32))
-    return float(torch.linalg.vector_norm(torch.stack(norms)))
-
-
-def _combined(norms: Iterable[Any]) -> float:
-    """Return the norm of groups of gradients from theirs; DeepSpeed gives -1 for one that is not finite."""
-    values = [float(norm) for norm in norms]
-    return math.inf if any(not math.isfinite(v) or v < 0 for v in values) else math.hypot(*values)
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def spoilt_module(engine: Any) -> str | None:
@@ -104,14 +126,21 @@ def throw_away(engine: Any) -> None:
         told["check_overflow"] = lambda partition_gradients: setattr(optimizer, "overflow", True)
     told["_update_scale"] = lambda overflow: None
 
-    own = vars(optimizer)
-    before = {name: own[name] for name in told if name in own}
-    own.update(told)
-    try:
+    with _told(optimizer, told):
         engine.step()
-    finally:
-        for name in told:
-            del own[name]
-        own.update(before)
     if plain:  # PyTorch's own optimizer knows of no update that is left out
         engine.skipped_steps += 1
+
+
+@contextmanager
+def _told(optimizer: Any, attributes: Mapping[str, Any]) -> Iterator[None]:
+    """Let an optimizer have some attributes within the block, and those of before afterwards."""
+    own = vars(optimizer)
+    before = {name: own[name] for name in attributes if name in own}
+    own.update(attributes)
+    try:
+        yield
+    finally:
+        for name in attributes:
+            del own[name]
+        own.update(before)

@@ -4,6 +4,7 @@ import torch
 
 from ..config.train import TrainConfig
 from ..errors import LavieError
+from ..gpus import require_visible_gpus
 from ..models.backends import require_backends
 from .optim import require_optimizer
 from .precision import require_dtype
@@ -45,6 +46,10 @@ def machine_lines(config: TrainConfig) -> list[str]:
     if torch.cuda.is_available():
         require_device(config, torch.device("cuda"))
         return []
+    try:
+        require_visible_gpus()
+    except LavieError as error:
+        return [f"a run would not start here: {error}"]
     try:
         require_device(config, torch.device("cpu"))
     except LavieError as error:

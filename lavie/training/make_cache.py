@@ -24,6 +24,7 @@ from ..data.cache.failures import write_failures
 from ..data.cache.layout import size_folder
 from ..data.cache.lookup import Lookup
 from ..data.cache.write import write_lookups, write_shard
+from ..data.feed.cores import worker_count
 from ..data.feed.cuts import CutRows, cached_samples
 from ..data.feed.rows import Row
 from ..data.feed.workers import Workers
@@ -226,10 +227,10 @@ def _entry_rows(indices: Sequence[Index], numbers: np.ndarray, data: DataConfig,
         ahead: how many rows a decoding process makes ahead.
     """
     dataset = CutRows(indices, data)
-    if not data.num_workers:
+    if not (count := worker_count(data)):
         yield from map(dataset.row, numbers.tolist())
     elif len(numbers):
-        workers = Workers(dataset, iter(numbers.tolist()), data.num_workers, ahead=ahead, timeout=data.timeout)
+        workers = Workers(dataset, iter(numbers.tolist()), count, ahead=ahead, timeout=data.timeout)
         with closing(workers) as rows:
             yield from rows
 

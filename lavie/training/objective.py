@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..carry import carry
 from ..config.train import TrainConfig
 from ..data.cache.cache import Cache
 from ..data.feed.batches import Batch
@@ -153,11 +154,14 @@ class Objective:
         return torch.tensor([int(uniform(self.config.seed, purpose, position) * below) for position in positions])
 
     def _normal(self, shape: Sequence[int], purpose: str, positions: list[int]) -> Tensor:
-        """Return standard normal noise of a shape for each position, stacked: float32, on the CPU."""
+        """Return standard normal noise of a shape for each position, stacked: float32, on the device.
+
+        It is drawn on the CPU, so that it does not depend on the device.
+        """
         rows = []
         for position in positions:
             rows.append(torch.randn(shape, generator=torch_generator(self.config.seed, purpose, position)))
-        return torch.stack(rows)
+        return carry(torch.stack(rows), self.device)
 
     @torch.no_grad()
     def _inputs(self, batch: Batch, timestep: Tensor, captions: list[list[str]], purpose: str) -> Inputs:
@@ -177,10 +181,10 @@ class Objective:
 
         # Latents drawn from the autoencoder's posterior, and noise of the same shape; frames become the third axis.
         mean, std = self._posterior(batch)
-        posterior = self._normal(mean.shape[1:], purpose + "posterior", positions).to(self.device)
-        noise = self._normal(mean.shape[1:], purpose + "noise", positions).to(self.device).transpose(1, 2)
+        posterior = self._normal(mean.shape[1:], purpose + "posterior", positions)
+        noise = self._normal(mean.shape[1:], purpose + "noise", positions).transpose(1, 2)
         latents = sample_posterior(mean, std, posterior).transpose(1, 2)
-        timestep = timestep.to(self.device)
+        timestep = carry(timestep, self.device)
 
         return Inputs(
             self.schedule.add_noise(latents, noise, timestep),
@@ -196,9 +200,9 @@ class Objective:
         There is no std where the latents are certain.
         """
         if "mean" in batch:
-            std = batch["std"].to(self.device).float() if "std" in batch else None
-            return batch["mean"].to(self.device).float(), std
-        rows, pixels = batch["pixels"].shape[:2], batch["pixels"].to(self.device).flatten(0, 1)
+            std = carry(batch["std"], self.device).float() if "std" in batch else None
+            return carry(batch["mean"], self.device).float(), std
+        rows, pixels = batch["pixels"].shape[:2], carry(batch["pixels"], self.device).flatten(0, 1)
         if pixels.dtype == torch.uint8:
             pixels = to_float(pixels)
         mean, std = self.autoencoder.posterior(pixels)
@@ -208,15 +212,16 @@ class Objective:
         """Return the features (B, number of captions, L, D) of `captions`: those of the batch, or empty ones."""
         if "text" not in batch:
             flat = [caption for row in captions for caption in row]
-            return self.text_encoder(flat).unflatten(0, (len(captions), -1)).to(self.device)
+            return carry(self.text_encoder(flat).unflatten(0, (len(captions), -1)), self.device)
 
         # The cache has the features of the captions of the batch. A dropped caption gets those of the empty one.
         assert self.empty_text is not None
+        self.empty_text = carry(self.empty_text, self.device)
         kept = []
         for row, batch_row in zip(captions, batch["captions"], strict=True):
             kept.append([caption == original for caption, original in zip(row, batch_row, strict=True)])
-        mask = torch.tensor(kept, device=self.device)[..., None, None]
-        return torch.where(mask, batch["text"].to(self.device), self.empty_text.to(self.device)).float()
+        mask = carry(torch.tensor(kept), self.device)[..., None, None]
+        return torch.where(mask, carry(batch["text"], self.device), self.empty_text).float()
 
     def _condition(self, batch: Batch, latents: Tensor, purpose: str) -> tuple[Tensor | None, Tensor | None]:
         """Return low_res and noise_level of `Inputs`.
@@ -246,11 +251,11 @@ class Objective:
             return spread_key_frames(key_frames, config.keyframe_interval), None
 
         if condition == "low_resolution":
-            pixels = to_float(batch["low_res"].to(self.device)).transpose(1, 2)
+            pixels = to_float(carry(batch["low_res"], self.device)).transpose(1, 2)
             level = torch.full((len(positions),), config.sampling.noise_level, device=self.device)
             if not validating:
-                level = self._draw("noise level", config.model.highest_noise_level + 1, positions).to(self.device)
-            noise = self._normal(pixels.shape[1:], purpose + "condition noise", positions).to(pixels.device)
+                level = carry(self._draw("noise level", config.model.highest_noise_level + 1, positions), self.device)
+            noise = self._normal(pixels.shape[1:], purpose + "condition noise", positions)
             return self.low_resolution_schedule.add_noise(pixels, noise, level), level
 
         return None, None
@@ -260,8 +265,8 @@ class Objective:
         steps = self.config.condition_noise_steps
         if not steps or purpose:
             return latents
-        timestep = self._draw("condition timestep", steps, positions).to(self.device)
-        noise = self._normal(latents.shape[1:], purpose + "condition noise", positions).to(latents.device)
+        timestep = carry(self._draw("condition timestep", steps, positions), self.device)
+        noise = self._normal(latents.shape[1:], purpose + "condition noise", positions)
         return self.schedule.add_noise(latents, noise, timestep)
 
     def _empty_frame(self, latents: Tensor) -> Tensor:

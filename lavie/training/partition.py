@@ -4,6 +4,7 @@ Stage 3 cuts every parameter into equal slices, one a rank. Stages 1 and 2 cut t
 places. Stage 0 leaves every rank the whole.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,9 +20,15 @@ class Slice:
     shape: torch.Size
     start: int
     values: Tensor
-    """1-D, float32 for parameters that train. A view of the optimizer's master where that lies on the device."""
+    """1-D, float32 for parameters that train: a view of the optimizer's master, wherever that lies."""
     replicated: bool
     """Whether every rank holds the whole."""
+    share: int | None = None
+    """The elements of each rank where all hold as many, one rank after the other, but for padding at the end."""
+
+
+BUCKET = 2**24
+"""Elements that one collective gathers, unless a single parameter has more: 64 MiB."""
 
 
 class Extent(NamedTuple):
@@ -66,26 +73,88 @@ def local_slice(parameter: Any) -> Slice:
     """
     shape, start, length, replicated = local_extent(parameter)
     if hasattr(parameter, "ds_id"):
-        from deepspeed.utils import safe_get_local_fp32_param
-
-        values = safe_get_local_fp32_param(parameter) if parameter.requires_grad else parameter.ds_tensor
-        return Slice(shape, start, values.flatten()[:length], replicated)
+        values = _master_of(parameter) if parameter.requires_grad else parameter.ds_tensor.detach()
+        return Slice(shape, start, values.flatten()[:length], replicated, parameter.ds_tensor.numel())
     if not replicated:
         mapping = parameter._hp_mapping
         values = mapping.hp_fragment if mapping else parameter.new_empty(0, dtype=torch.float32)
         return Slice(shape, start, values, replicated)
     whole = getattr(parameter, "fp32_master", parameter)
-    return Slice(shape, start, whole.detach().flatten(), replicated)
+    return Slice(shape, start, whole.detach().view(-1), replicated)  # an error where it would be a copy
+
+
+def _master_of(parameter: Any) -> Tensor:
+    """Return this rank's part of the master of a parameter that trains, padding included: a view, under stage 3.
+
+    DeepSpeed's own function for it waits for its stream of reductions at every call, which writes gradients alone.
+    """
+    optimizer = parameter._z3_optimizer
+    group, start, size = optimizer.grad_position[optimizer.get_param_id(parameter)]
+    return optimizer.fp32_partitioned_groups_flat[group].detach().narrow(0, start, size)
+
+
+def gathered(pieces: Iterable[Slice]) -> Iterator[Tensor]:
+    """Yield the whole of each parameter from the slices of all ranks, float32, on every rank. Collective.
+
+    All ranks give the same parameters in the same order. Many are gathered at once, see BUCKET.
+    """
+    bucket: list[Slice] = []
+    for piece in pieces:
+        alike = not bucket or _kind(piece) == _kind(bucket[0])
+        if bucket and not (alike and sum(p.shape.numel() for p in (*bucket, piece)) <= BUCKET):
+            yield from _gather_bucket(bucket)
+            bucket = []
+        bucket.append(piece)
+    if bucket:
+        yield from _gather_bucket(bucket)
 
 
 def gather(piece: Slice) -> Tensor:
-    """Return the whole tensor, float32, on every rank. Collective: all ranks call it for the same parameter."""
-    if piece.replicated:
-        return piece.values.float().view(piece.shape)
-    # Integers add exactly: the owner's bits plus zeros, whatever the float is.
+    """Return one parameter as `gathered` does. Collective: all ranks call it for the same one."""
+    [whole] = gathered([piece])
+    return whole
+
+
+def _kind(piece: Slice) -> tuple[bool, bool]:
+    """Return what decides by which collective a slice is gathered."""
+    return piece.replicated, piece.share is not None
+
+
+def _gather_bucket(bucket: list[Slice]) -> Iterator[Tensor]:
+    """Yield the whole of some parameters whose slices are of one kind."""
+    if bucket[0].replicated:
+        yield from (piece.values.float().view(piece.shape) for piece in bucket)
+        return
+
     # A slice may lie on the CPU while the ranks talk by their GPUs.
-    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else piece.values.device
-    bits = torch.zeros(piece.shape.numel(), dtype=torch.int32, device=device)
-    bits[piece.start : piece.start + piece.values.numel()] = piece.values.float().view(torch.int32).to(device)
+    device = bucket[0].values.device
+    if dist.get_backend() == "nccl":
+        device = torch.device("cuda", torch.cuda.current_device())
+    whole = _by_shares(bucket, device) if bucket[0].share is not None else _by_sums(bucket, device)
+    yield from (flat.view(piece.shape) for flat, piece in zip(whole, bucket, strict=True))
+
+
+def _by_shares(bucket: list[Slice], device: torch.device) -> Iterator[Tensor]:
+    """Yield flat parameters of which each rank holds a share: one all-gather."""
+    shares = [piece.share or 0 for piece in bucket]
+    own = torch.zeros(sum(shares), dtype=torch.float32, device=device)
+    for part, piece in zip(own.split(shares), bucket, strict=True):
+        part[: len(piece.values)] = piece.values
+    ranks = own.new_empty(dist.get_world_size() * len(own))
+    dist.all_gather_into_tensor(ranks, own)
+    of_each = ranks.view(-1, len(own)).split(shares, dim=1)
+    for part, piece in zip(of_each, bucket, strict=True):
+        yield part.flatten()[: piece.shape.numel()]
+
+
+def _by_sums(bucket: list[Slice], device: torch.device) -> Iterator[Tensor]:
+    """Yield flat parameters that are cut anywhere: one sum.
+
+    Integers add exactly: the owner's bits plus zeros, whatever the float is.
+    """
+    sizes = [piece.shape.numel() for piece in bucket]
+    bits = torch.zeros(sum(sizes), dtype=torch.int32, device=device)
+    for part, piece in zip(bits.split(sizes), bucket, strict=True):
+        part[piece.start : piece.start + len(piece.values)] = piece.values.float().view(torch.int32)
     dist.all_reduce(bits)
-    return bits.view(torch.float32).view(piece.shape)
+    yield from bits.view(torch.float32).split(sizes)

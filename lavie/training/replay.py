@@ -165,7 +165,7 @@ def _row(batch: Batch, network: VideoUNet, objective: Objective) -> Row:
     inputs = objective.training_inputs(batch)
     loss = objective.loss(network, inputs)
     loss.total.backward()
-    norm = norm_of(network)
+    norm = float(norm_of(network))
     network.zero_grad(set_to_none=True)
     [position], [keys] = batch["positions"].tolist(), batch["keys"]
     gradient = inputs.sample.grad

@@ -10,6 +10,7 @@ import math
 import os
 import socket
 import time
+from collections.abc import Sequence
 from enum import Flag, auto
 from pathlib import Path
 
@@ -50,27 +51,38 @@ class Requests:
         self._seconds = math.inf if config.save_every_minutes is None else 60 * config.save_every_minutes
         self._saved = time.monotonic()
         self._looked = -math.inf
-        self._files, self._stay = NOTHING, NOTHING
-        """What files ask for, as rank 0 saw them last, and whose files could not be deleted: they are seen no more."""
+        self._files, self._told, self._stay = NOTHING, NOTHING, NOTHING
+        """What files ask for that rank 0 has seen, which of them were told, and whose files could not be deleted: those
+        are seen no more."""
         self._validates = bool(config.validation_prompts or config.data.validation)
 
         here, process = socket.gethostname(), os.getpid()
         signals.begin(pid for host, pid in gather_objects((here, process)) if host == here and pid != process)
 
-    def heard(self, step: int) -> Asked:
-        """Return what any rank is asked for after a step, counted from 1. Collective.
+    def wanted(self) -> list[float]:
+        """Return what this rank is asked for: 1 or 0 for each of `Asked`. Summed over the ranks, all can hear it."""
+        wanted = self._wanted()
+        return [float(one in wanted) for one in Asked]
+
+    def heard(self, step: int, counts: Sequence[float] = ()) -> Asked:
+        """Return what any rank is asked for after a step, counted from 1. Collective without `counts`.
 
         A request to stop leaves no time for samples: those are drawn when the run goes on, by the file that stays.
+
+        Args:
+            step: the step that is done.
+            counts: the sums of `wanted` over all ranks; if there are none, they are asked now.
         """
-        wanted = self._wanted()
-        counts = torch.tensor([float(one in wanted) for one in Asked], device=self._device)
+        if not counts:
+            counts = sum_over_ranks(torch.tensor(self.wanted(), device=self._device)).tolist()
         asked = NOTHING
-        for one, count in zip(Asked, sum_over_ranks(counts).tolist(), strict=True):
+        for one, count in zip(Asked, counts, strict=True):
             asked |= one if count else NOTHING
         if Asked.STOP in asked:
             signals.ignore_termination()
             return asked & ~Asked.SAMPLE
-        for one in asked & self._files:
+        for one in asked & self._files & ~self._told:
+            self._told |= one
             none = one is Asked.SAMPLE and not self._validates
             why = ", but there is none: no validation_prompts, no data.validation" if none else ""
             log.info(f"{self._folder / str(one.name)} asks for {TOLD[one]} after step {step}{why}")
@@ -82,6 +94,8 @@ class Requests:
 
     def served(self, asked: Asked) -> None:
         """Delete the files of requests that have been met, whoever asked."""
+        self._files &= ~asked
+        self._told &= ~asked
         for one in asked if is_main() else NOTHING:
             path = self._folder / str(one.name)
             try:
@@ -94,7 +108,6 @@ class Requests:
     def _wanted(self) -> Asked:
         """Return what this rank is asked for."""
         wanted = Asked.STOP if signals.asked() else NOTHING
-        self._files = NOTHING
         if not is_main():
             return wanted
         now = time.monotonic()

@@ -1,13 +1,14 @@
 """The training run: `Trainer.fit` is the order of events, and the modules beside this one say how each is done."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
+from ..arithmetic import set_arithmetic
 from ..cluster.preflight import preflight
 from ..cluster.watchdog import Watchdog
 from ..config.load import dump_yaml
@@ -21,6 +22,7 @@ from ..data.order.long_captions import count_long
 from ..data.order.plan_report import notices
 from ..distributed import barrier, broadcast_object, is_main, log, rank, setup_logging, world_size
 from ..errors import CheckpointError, ConfigError, TrainingError
+from ..gpus import require_visible_gpus
 from ..models.backends import set_backends
 from ..models.lora.adapter import draw_dropout
 from ..models.prompt_reading import Reading, warn_of_unread
@@ -29,6 +31,7 @@ from ..models.text_encoder import caption_limit
 from ..models.unet import VideoUNet
 from ..run_folder import RUN_CONFIG, samples_folder
 from . import signals
+from .ahead import Ahead
 from .base import base_of, with_base
 from .checkpoint.find import Resume, find
 from .checkpoint.load import load
@@ -85,7 +88,8 @@ class Trainer:
         """
         self.sample, self.measure = sample, measure
 
-        # The ranks meet, and agree on what they would run.
+        # The ranks meet, and agree on what they would run: on GPUs, if the machine has any.
+        require_visible_gpus()
         setup_logging()
         self.device = init_distributed(preflight(config, deepspeed_json), config.watchdog.longest)
         setup_logging()
@@ -106,6 +110,7 @@ class Trainer:
         stage = zero_stage(resolve_json(deepspeed_json, config, world_size()))
         require_packages(config)
         require_device(config, self.device)
+        set_arithmetic(self.device, tf32=config.tf32)
         if config.validation_prompts and self.sample is None:
             raise ConfigError("validation_prompts are set, but this Trainer was given nothing to sample them with")
         if config.eval.steps and self.measure is None:
@@ -197,11 +202,12 @@ class Trainer:
         if self.start >= config.max_train_steps:
             log.info(f"nothing to do: step {self.start} is done, and max_train_steps is {config.max_train_steps}")
         self.engine.train()
-        self.requests = Requests(config, self.device)
+        self.requests, self.ahead = Requests(config, self.device), Ahead(self.batches, self.device)
         self._look(self.start, *self._owed())
+        counts: Sequence[float] = ()
         for step in range(self.start + 1, config.max_train_steps + 1):
             # Requests are heard between steps only, where all that is to be saved is whole.
-            asked = self.requests.heard(step - 1)
+            asked = self.requests.heard(step - 1, counts)
             self._serve(asked, step - 1)
             if stopped := Asked.STOP in asked:
                 log.info(f"asked to stop: ends after step {step - 1} of {config.max_train_steps}")
@@ -216,12 +222,14 @@ class Trainer:
 
             # The checkpoint comes first: a validation that fails loses no steps. While steps are left out it waits.
             last, due = step == config.max_train_steps, due or step % config.checkpointing_steps == 0
+            counts = outcome.measured.asked
             if last:
                 signals.set_deaf()  # to SIGTERM: what is left to do is what a stop would do, too
             if last or (due and not self.watch.doubts):
                 self._save(step)
-                due = False
-            self._look(step, *self._due(step))
+                due, counts = False, ()  # what was asked for meanwhile is heard, too
+            if self._look(step, *self._due(step)):
+                counts = ()
 
         with self.watchdog.section("save"):
             self.saver.finish(required=not stopped)
@@ -288,20 +296,29 @@ class Trainer:
             names = batch["positions"].tolist(), batch["keys"], len(batch["dropped"])
             micro_batches.append(MicroBatch(*names, loss, inputs.sample))
             waited += seconds
+            if not last or step < self.config.max_train_steps:
+                waited += self._begin_batch()
 
         # What is wrong with the step is found out before the weights and their average move.
-        measured = measure_step(self.engine, micro_batches)
+        measured = measure_step(self.engine, micro_batches, self.requests.wanted())
         fault = self.watch.check(step, self.engine, measured, micro_batches)
-        if update(self.engine, skip=fault in LEFT_OUT) and self.ema:
+        if update(self.engine, measured.norms, skip=fault in LEFT_OUT) and self.ema:
             self.ema.update(step - self.engine.skipped_steps)
         return Outcome(lr, measured, fault, time.perf_counter() - began, waited)
+
+    def _begin_batch(self) -> float:
+        """Begin to move the next micro-batch, and return the seconds spent waiting for it."""
+        began = time.perf_counter()
+        with self.watchdog.section("data"):
+            self.ahead.begin()
+        return time.perf_counter() - began
 
     def _next_batch(self, step: int) -> tuple[Batch, float]:
         """Return the next micro-batch, and the seconds spent waiting for it. Samples that were replaced in a step are
         written down."""
         began = time.perf_counter()
         with self.watchdog.section("data"):
-            batch = next(self.batches)
+            batch = next(self.ahead)
         for sample in batch["dropped"]:
             append(Path(self.config.output_dir) / DROPPED.format(rank()), {"step": step, **sample})
         return batch, time.perf_counter() - began
@@ -334,14 +351,14 @@ class Trainer:
         validate, measure = self._due(self.start)
         return validate and not validated, measure and not measured
 
-    def _look(self, step: int, validate: bool, measure: bool) -> None:
-        """Validate or measure the averaged network after a step, counted from 1; 0 is the start. Collective.
+    def _look(self, step: int, validate: bool, measure: bool) -> bool:
+        """Validate or measure the averaged network after a step, counted from 1, and return whether either was due.
 
-        Every rank holds the network whole for the while, once for both.
+        Step 0 is the start. Collective. Every rank holds the network whole for the while, once for both.
         """
         validate = validate and bool(self.validation_batches or self.config.validation_prompts)
         if not validate and not measure:
-            return
+            return False
 
         with self.watchdog.section("validation", step):
             network = averaged_network(self.engine.module, self.ema, self.config, self.device)
@@ -355,6 +372,7 @@ class Trainer:
                     if self.metrics:
                         self.metrics.log({"step": step, "time": now(), **measured})
             barrier()
+        return True
 
     def _validate(self, step: int, network: VideoUNet) -> None:
         """Draw samples of a network, then record its held-out loss, which tells that both are done. Collective."""

@@ -1,15 +1,17 @@
 """One update of the weights: its learning rate, what is known before it is made, and whether it is made at all."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..carry import carry
 from ..config.train import TrainConfig
 from ..diffusion.loss import JointLoss
 from ..distributed import sum_over_ranks, world_size
 from ..errors import TrainingError
-from .gradient import gradient_norm, throw_away
+from .gradient import given_norms, gradient_norms, throw_away, whole_norm
 from .optim import learning_rate
 
 
@@ -38,6 +40,10 @@ class Measured(NamedTuple):
     """How many samples were replaced by spares."""
     grad_norm: float
     """The norm of the whole gradient, before clipping."""
+    norms: tuple[float, ...] = ()
+    """The norms that it is made of, as `gradient_norms` returns them."""
+    asked: tuple[float, ...] = ()
+    """How many ranks ask for each of `requests.Asked`, as of this moment of the step."""
 
 
 class Outcome(NamedTuple):
@@ -74,20 +80,37 @@ def backward(engine: Any, loss: Tensor) -> bool:
     return False
 
 
-def measure_step(engine: Any, micro_batches: list[MicroBatch]) -> Measured:
-    """Return what is known of a step once all its gradients are there. Collective."""
+def measure_step(engine: Any, micro_batches: list[MicroBatch], wanted: Sequence[float] = ()) -> Measured:
+    """Return what is known of a step once all its gradients are there. Collective.
+
+    The host reads a tensor of a GPU here, and at no other place of a step: it waits once until all is computed.
+
+    Args:
+        engine: DeepSpeed's.
+        micro_batches: those of this rank.
+        wanted: what this rank asks for, as `requests.Requests.wanted` returns it.
+    """
     losses = torch.stack([torch.stack(micro_batch.loss) for micro_batch in micro_batches]).detach().double()
     dropped = sum(micro_batch.dropped for micro_batch in micro_batches)
+    of_host = carry(torch.tensor([dropped, *wanted], dtype=torch.float64), losses.device)
 
-    # The norm is that of all ranks already. As a part of the sum it is the same on all of them even where one reckons
-    # wrongly: they must not decide differently.
-    sums = sum_over_ranks(torch.cat([losses.mean(0), losses.new_tensor([dropped, gradient_norm(engine)])])).tolist()
-    loss, video, image, norm = (sums[i] / world_size() for i in (0, 1, 2, 4))
-    return Measured(loss, video, image, round(sums[3]), norm)
+    # The norms are those of all ranks already. As parts of the sum they are the same on all of them even where one
+    # reckons wrongly: they must not decide differently.
+    norms = gradient_norms(engine).to(losses)
+    sums = sum_over_ranks(torch.cat([losses.mean(0), of_host, norms])).tolist()
+    means = [value / world_size() for value in sums]
+    of_norms = tuple(means[len(means) - len(norms) :])
+    asked = tuple(sums[4 : 4 + len(wanted)])
+    return Measured(*means[:3], round(sums[3]), whole_norm(engine, of_norms), of_norms, asked)
 
 
-def update(engine: Any, *, skip: bool) -> bool:
+def update(engine: Any, norms: Sequence[float], *, skip: bool) -> bool:
     """Update the weights by the step's gradient, and return whether DeepSpeed did; with `skip`, drop the gradient.
+
+    Args:
+        engine: DeepSpeed's.
+        norms: those of the step, as `gradient_norms` returns them: DeepSpeed clips by them.
+        skip: whether the step is left out.
 
     Raises:
         TrainingError: the scale of the loss has fallen to its minimum, and gradients still overflow in fp16.
@@ -96,7 +119,8 @@ def update(engine: Any, *, skip: bool) -> bool:
         throw_away(engine)
         return False
     try:
-        engine.step()
+        with given_norms(engine, norms):
+            engine.step()
     except Exception as error:  # DeepSpeed raises no kind of its own
         if "minimum" not in str(error):
             raise

@@ -27,7 +27,7 @@ def test_holds_our_numbers(name, prediction_type, zero_snr):
 @pytest.mark.parametrize("count", (2, 20, 50, 333, 500))
 def test_timesteps_are_whole_and_start_at_noise(name, zero_snr, count):
     theirs = make_scheduler(name, NoiseSchedule("v_prediction", zero_snr))
-    set_timesteps(theirs, count, "cpu")
+    set_timesteps(theirs, count)
     assert len(theirs.timesteps) == count
     assert torch.equal(theirs.timesteps.long().float(), theirs.timesteps.float())
     if zero_snr:
@@ -36,7 +36,7 @@ def test_timesteps_are_whole_and_start_at_noise(name, zero_snr, count):
 
 def test_fifty_ddim_steps_are_lavies():
     theirs = make_scheduler("ddim", NoiseSchedule())
-    set_timesteps(theirs, 50, "cpu")
+    set_timesteps(theirs, 50)
     assert theirs.timesteps.tolist() == list(range(981, 0, -20))
     assert theirs.final_alpha_cumprod == theirs.alphas_cumprod[0]
 
@@ -47,7 +47,7 @@ def test_fifty_ddim_steps_are_lavies():
 )
 def test_refuses_steps_that_miss_the_noise(name, count):
     with pytest.raises(ConfigError, match=f"cannot take {count} steps"):
-        set_timesteps(make_scheduler(name, NoiseSchedule()), count, "cpu")
+        set_timesteps(make_scheduler(name, NoiseSchedule()), count)
 
 
 def test_refuses_unknown_names():

@@ -1,4 +1,4 @@
-"""Every shipped kernel compiles for sm_80 and sm_90 without spilling, and no worse than the committed table says."""
+"""Every shipped kernel compiles for sm_80 and sm_90 without spilling, no worse than the table; tiles fit all chips."""
 
 import os
 import subprocess
@@ -9,11 +9,19 @@ import pytest
 
 pytest.importorskip("triton")
 
-from lavie.kernels.resources import COUNTS, KEYS, OPS, faults, read_table, worse
+from lavie.kernels.cases import CASES
+from lavie.kernels.launch import CHIPS, recording
+from lavie.kernels.pseudo3d_conv import Tile
+from lavie.kernels.resources import COUNTS, GATED, KEYS, OPS, SHARED, faults, read_table, worse
 
 ROOT = Path(__file__).resolve().parents[2]
+NAMES = {
+    "_conv_kernel": ("BLOCK_M", "BLOCK_N", "BLOCK_K"),
+    "_weight_gradient_kernel": ("BLOCK_I", "BLOCK_O", "BLOCK_S"),
+}
+"""The constants of a kernel's tile: rows, columns, depth."""
 ROW = dict.fromkeys(KEYS, "x") | dict(
-    registers=100, stack=0, shared=1024, wide=9, accesses=10, local=0, hmma=4, hgmma=0
+    arch="sm_86", registers=100, stack=0, shared=1024, wide=9, accesses=10, local=0, hmma=4, hgmma=0
 )
 
 
@@ -27,14 +35,14 @@ def test_compiled_kernels_keep_to_the_table():
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
 
-def test_the_table_covers_every_op_on_both_architectures_and_shows_no_spill():
+def test_the_table_covers_every_op_on_both_architectures_and_shows_no_spill_and_nothing_too_large():
     _, table = read_table()
-    assert {(key[0], key[-1]) for key in table} == {(op, arch) for op in OPS for arch in ("sm_80", "sm_90")}
+    assert {(key[0], key[-1]) for key in table} == {(op, arch) for op in OPS for arch in GATED}
     assert not [fault for row in table.values() for fault in faults(row)]
 
 
-@pytest.mark.parametrize("change", (dict(stack=8), dict(local=2)))
-def test_spills_are_seen(change):
+@pytest.mark.parametrize("change", (dict(stack=8), dict(local=2), dict(shared=101_377)))
+def test_spills_and_kernels_that_do_not_fit_the_chip_are_seen(change):
     assert len(faults(ROW | change)) == 1 and not faults(ROW)
 
 
@@ -48,3 +56,19 @@ def test_worse_is_seen(change):
 @pytest.mark.parametrize("change", ({}, dict(registers=90), dict(wide=10), dict(hgmma=3), dict(accesses=9)))
 def test_better_passes(change):
     assert not worse(ROW | change, ROW) and set(COUNTS) <= set(ROW)
+
+
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=SHARED)
+def test_tiles_fit_the_shared_memory_of_their_chip(chip):
+    """By the bytes of the operands' stages, without compiling; the large tile is taken where there is room for it."""
+    tiles = []
+    for run in CASES["pseudo3d_conv"].values():
+        with recording(chip) as noted:
+            run()
+        for launch in noted.launches:
+            m, n, k = (launch.constants[name] for name in NAMES[launch.kernel.__name__])
+            tile = Tile(m, n, k, 1, launch.num_warps, launch.num_stages)
+            assert tile.shared(launch.args[0].element_size(), chip) <= chip.shared
+            tiles.append((launch.kernel.__name__, m, n))
+    assert (("_conv_kernel", 128, 256) in tiles) == (chip.shared > 102_400)
+    assert (("_weight_gradient_kernel", 128, 256) in tiles) == (chip.capability in ((9, 0), (10, 0)))

@@ -2,6 +2,10 @@
 
 import importlib.util
 import logging
+import os
+import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -85,11 +89,47 @@ def test_a_missing_package_is_named(monkeypatch):
 @pytest.mark.parametrize("capability, runs", (((8, 0), True), ((9, 0), True), ((7, 5), False)))
 def test_gpus_older_than_ampere_are_refused(monkeypatch, capability, runs):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(backend_module, "_faults", {0: None})
     if runs:
-        require_kernels("triton", torch.device("cuda"))
+        require_kernels("triton", torch.device("cuda", 0))
     else:
         with pytest.raises(KernelError, match=r"compute capability \(7, 5\), below \(8, 0\); set kernels to auto"):
             require_kernels("triton", torch.device("cuda"))
+
+
+def failing_launch(*_):
+    """Stand for a first launch on a machine without Python.h."""
+    subprocess.check_call([sys.executable, "-c", "import os; os.write(2, b'fatal error: Python.h: No such'); exit(1)"])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+def test_where_no_kernel_can_be_launched_auto_falls_back_with_the_compilers_reason(monkeypatch, caplog):
+    from lavie.kernels import probe
+
+    gpu, asked = torch.device("cuda", 0), []
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(backend_module, "_faults", {})
+    monkeypatch.setattr(probe, "launch", failing_launch)
+    monkeypatch.setattr(probe.torch, "zeros", lambda *_, device: asked.append(device))
+    reason = r"Triton cannot launch a kernel on cuda:0 \(CalledProcessError.*Python\.h: No such.*it needs gcc and"
+    with pytest.raises(KernelError, match=reason):
+        require_kernels("triton", gpu)
+    with caplog.at_level(logging.INFO, "lavie"):
+        require_kernels("auto", gpu)
+        for _ in range(2):
+            assert kernels_for("x", "auto", SimpleNamespace(device=gpu)) is None
+    assert re.search(reason, caplog.text)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert asked == [gpu]  # once in a process
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+def test_the_smallest_kernel_is_launched_where_that_works():
+    """In the interpreter, in a process of its own: it is chosen when Triton is imported."""
+    code = "import torch; from lavie.kernels.probe import launch_fault; print(launch_fault(torch.device('cpu')))"
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "None", done.stdout + done.stderr
 
 
 def normed(x, backend):

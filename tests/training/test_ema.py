@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lavie.testing import TOLERANCES, relative_error, run_distributed
+from lavie.training.ema import joined
 from tests.training.runs import deepspeed_json, make_config
 
 
@@ -37,3 +38,28 @@ def test_equals_a_float64_reference(rendered, tmp_path, stage, ranks):
     config = make_config(rendered, tmp_path / "run", max_train_steps=12, train_batch_size=2 // ranks)
     for errors in run_distributed(errors_of_the_average, ranks, config, deepspeed_json(tmp_path, stage)):
         assert max(errors.values()) <= TOLERANCES[torch.float32], max(errors, key=errors.get)
+
+
+def test_views_of_one_memory_are_joined_and_average_to_the_same_bits():
+    """Three parameters in one flat tensor with padding, one of which this rank holds nothing, and one by itself."""
+    generator = torch.Generator().manual_seed(0)
+    flat, alone = torch.randn(1000, generator=generator), torch.randn(37, generator=generator)
+    views = {"b": flat[301:800], "none": flat[800:800], "a": flat[100:301], "alone": alone, "c": flat[807:1000]}
+    parts = list(joined(views))
+    assert [(part.data_ptr(), len(part), names) for part, names in parts] == [
+        (flat[100:].data_ptr(), 900, ["b", "a", "c"]),
+        (alone.data_ptr(), 37, ["alone"]),
+    ]
+
+    whole = [torch.randn(part.shape, generator=generator) for part, _ in parts]
+    averages = {}
+    for average, (part, names) in zip(whole, parts, strict=True):
+        for name in names:
+            place = views[name].storage_offset() - part.storage_offset()
+            averages[name] = average[place : place + len(views[name])].clone()
+    torch._foreach_lerp_(whole, [part for part, _ in parts], 0.0123)
+    torch._foreach_lerp_(list(averages.values()), [views[name] for name in averages], 0.0123)
+    for average, (part, names) in zip(whole, parts, strict=True):
+        for name in names:
+            place = views[name].storage_offset() - part.storage_offset()
+            assert torch.equal(averages[name], average[place : place + len(views[name])])

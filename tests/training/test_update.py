@@ -40,7 +40,7 @@ def engine_of(config: TrainConfig, settings: Path):
 def updates(config: TrainConfig, settings: Path, steps: list[list[float]]) -> list[tuple]:
     """Make a step of each list of gradients: its norm, whether it was applied, the weight and loss scale after it."""
     from lavie.training.deepspeed import training_dtype
-    from lavie.training.gradient import gradient_norm
+    from lavie.training.gradient import gradient_norms, whole_norm
     from lavie.training.partition import gather, local_slice
     from lavie.training.update import backward, loss_scale, update
 
@@ -50,8 +50,9 @@ def updates(config: TrainConfig, settings: Path, steps: list[list[float]]) -> li
             x = torch.full((1, 1), gradient, dtype=training_dtype(config))
             last = backward(engine, engine(x).float().sum())
             assert last == (number == len(gradients))
-        norm = gradient_norm(engine)
-        applied = update(engine, skip=not math.isfinite(norm) and not engine.fp16_enabled())
+        norms = gradient_norms(engine).tolist()
+        norm = whole_norm(engine, norms)
+        applied = update(engine, norms, skip=not math.isfinite(norm) and not engine.fp16_enabled())
         after.append(
             (
                 norm if applied else None,

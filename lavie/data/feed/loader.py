@@ -22,6 +22,7 @@ from ..order.buckets import Buckets, load_buckets
 from ..order.held_out import load_held_out
 from .batches import Batch, Batches
 from .bucket_rows import BucketRows
+from .cores import worker_count
 from .cuts import cached_samples
 from .decoded import DecodedBatches
 from .rows import ClipRows, Row
@@ -47,7 +48,7 @@ def build_loader(
 ) -> Batches | DecodedBatches:
     """Return an endless iterator over one rank's micro-batches, in the order of the steps from `start_step` on.
 
-    Each step gives share.gradient_accumulation_steps of them. Rows are made in data.num_workers processes, two
+    Each step gives share.gradient_accumulation_steps of them. Rows are made in `worker_count` processes, two
     micro-batches ahead in each; with 0, in this one.
 
     Args:
@@ -81,9 +82,9 @@ def build_loader(
     rows = rows_of(dali=DALI_DEVICES[backend])
     positions = chain.from_iterable(map(share.positions, count(start_step)))
     made: Iterator[Row]
-    if data.num_workers:
+    if workers := worker_count(data):
         ahead = 2 * share.train_batch_size
-        made = Workers(rows, positions, data.num_workers, ahead=ahead, timeout=data.timeout)
+        made = Workers(rows, positions, workers, ahead=ahead, timeout=data.timeout)
     else:
         made = map(rows.row, positions)
 

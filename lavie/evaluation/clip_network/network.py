@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...arithmetic import exact_float32
 from ...errors import CheckpointError
 from ...json_text import parse_json
 from ...models.text_encoder import read_tokenizer
@@ -57,8 +58,7 @@ class ClipNetwork:
 
     def embed_pixels(self, pixels: Tensor) -> Tensor:
         """Return the embeddings of prepared pixels (N, 3, side, side): float32 (N, D) of length 1, on the CPU."""
-        # cuDNN would round to TF32 otherwise, which moves a cosine in the fourth digit.
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), exact_float32():
             pooled = self._model.vision_model(pixel_values=pixels.to(self._device)).pooler_output
             return self._unit(self._model.visual_projection(pooled))
 
@@ -70,7 +70,7 @@ class ClipNetwork:
             longest = max(map(len, batch))
             # Attention looks back alone, so what stands behind the end of a caption is not seen.
             ids = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in batch], device=self._device)
-            with torch.inference_mode():
+            with torch.inference_mode(), exact_float32():
                 pooled = self._model.text_model(input_ids=ids).pooler_output
                 found.append(self._unit(self._model.text_projection(pooled)))
         return torch.cat(found)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...arithmetic import exact_float32
 from ...config.base import Positive, Strict
 from ...errors import CheckpointError, DataError
 from ...json_text import parse_json
@@ -131,8 +132,7 @@ class Dino:
         for first in range(0, len(frames), BATCH):
             pixels = prepare(frames[first : first + BATCH], self.path).to(self._device)
             options = {"interpolate_pos_encoding": True} if self._model.config.model_type == "vit" else {}
-            # cuDNN would round to TF32 otherwise, which moves a cosine in the fourth digit.
-            with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            with torch.inference_mode(), exact_float32():
                 hidden = self._model(pixel_values=pixels, **options).last_hidden_state
             found.append(require_numbers(F.normalize(hidden[:, 0].float(), dim=-1).cpu(), self._source))
         return torch.cat(found)

@@ -131,7 +131,7 @@ def test_diffusers_reads_the_scheduler_that_samples(change, tmp_path, name):
     assert torch.equal(theirs.betas, ours.betas)
     assert getattr(diffusers, json.loads((tmp_path / "out/scheduler/scheduler_config.json").read_text())["_class_name"])
     for scheduler in (ours, theirs):
-        set_timesteps(scheduler, 7, "cpu")
+        set_timesteps(scheduler, 7)
     x, output = torch.randn(2, 2, 4, 2, 3, 3)
     moved = [
         take_step(s, output, s.timesteps[0], x, [torch.Generator().manual_seed(i) for i in range(len(x))])
