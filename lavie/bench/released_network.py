@@ -120,12 +120,12 @@ class ReleasedNetwork(nn.Module):
         """Attend within the frames of x (N, S, C), or from them to the text (N, L, D)."""
         read = x if text is None else text
         layers = ((attn.to_q, x), (attn.to_k, read), (attn.to_v, read))
-        q, k, v = (layer(given).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for layer, given in layers)
+        q, k, v = (_heads_first(layer(given), attn.heads) for layer, given in layers)
         if self.fused_attention:
-            heads = F.scaled_dot_product_attention(q, k, v)
+            heads = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
         else:
             heads = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
-        return attn.to_out[0](heads.transpose(1, 2).flatten(2))
+        return attn.to_out[0](_heads_last(heads, attn.heads))
 
 
 def _pooled_norm(norm: Any, x: Tensor) -> Tensor:
@@ -136,7 +136,8 @@ def _pooled_norm(norm: Any, x: Tensor) -> Tensor:
 def _temporal(attn: Any, x: Tensor) -> Tensor:
     """Attend within sequences x (N, F, C), with RoPE on queries and keys and a bias per pair of frames."""
     frames = x.shape[1]
-    q, k, v = (layer(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for layer in (attn.to_q, attn.to_k, attn.to_v))
+    layers = (attn.to_q, attn.to_k, attn.to_v)
+    q, k, v = (_heads_first(layer(x), attn.heads).unflatten(0, (-1, attn.heads)) for layer in layers)
     angle = torch.arange(frames)[:, None] * rotary_frequencies(attn.rotary_dim)
     cosines, sines = (t.repeat_interleave(2, -1).to(x) for t in (angle.cos(), angle.sin()))
 
@@ -151,4 +152,14 @@ def _temporal(attn: Any, x: Tensor) -> Tensor:
         table = attn.time_rel_pos_bias.relative_attention_bias
         scores = scores + table(distance_buckets(frames).to(x.device)).permute(2, 0, 1)
     scores = scores - scores.amax(-1, keepdim=True).detach()
-    return attn.to_out[0]((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+    return attn.to_out[0](_heads_last((scores.softmax(-1) @ v).flatten(0, 1), attn.heads))
+
+
+def _heads_first(x: Tensor, heads: int) -> Tensor:
+    """Copy tokens (N, S, C) to the heads' sequences, (N * heads, S, head_dim)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def _heads_last(x: Tensor, heads: int) -> Tensor:
+    """Undo `_heads_first`, by a copy too."""
+    return x.unflatten(0, (-1, heads)).transpose(1, 2).flatten(2)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backend import kernels_for
+from .backend import kernels_for, under_autocast
 
 
 def geglu_linear(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str = "auto") -> Tensor:
@@ -25,8 +25,7 @@ def geglu_linear(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str = "aut
     Returns:
         (..., C).
     """
-    if torch.is_autocast_enabled(x.device.type):
-        # Autocast decides about dtypes operation by operation.
+    if under_autocast(x):
         value, gate = x.chunk(2, -1)
         return F.linear(value * F.gelu(gate), weight, bias)
     return _GegluLinear.apply(x, weight, bias, backend)

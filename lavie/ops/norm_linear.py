@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .backend import under_autocast
+
 
 def norm_linear(
     x: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float, weights: tuple[Tensor, ...], bias: Tensor | None
@@ -25,8 +27,7 @@ def norm_linear(
     Returns:
         (..., C_out + ...), the outputs of the layers one behind the other.
     """
-    if torch.is_autocast_enabled(x.device.type):
-        # Autocast decides about dtypes operation by operation.
+    if under_autocast(x):
         return F.linear(F.layer_norm(x, norm_weight.shape, norm_weight, norm_bias, eps), _packed(weights), bias)
     return _NormLinear.apply(x, norm_weight, norm_bias, eps, bias, *weights)
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .backend import under_autocast
 from .group_norm_silu import group_norm_silu, norm_again, norm_backward, norm_forward
 
 Affine: TypeAlias = tuple[Tensor, Tensor]
@@ -56,8 +57,7 @@ def residual_block(
         (B * (frames + images), C_out, H, W), channels last.
     """
     parameters = (*norm1, *conv1, *norm2, *conv2, *(shortcut or (None, None)))
-    if torch.is_autocast_enabled(x.device.type):
-        # Autocast decides about dtypes operation by operation.
+    if under_autocast(x):
         return separate_operations(x, skip, time, norm1, conv1, norm2, conv2, shortcut, settings, backend=backend)
     return _ResidualBlock.apply(x, skip, time, *parameters, settings, backend)
 
