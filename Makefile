@@ -189,7 +189,7 @@ check: $(DEV_STAMP)  ## lint, check the format and the types
 	ruff format --check .
 	mypy
 
-OPS := temporal_attention group_norm_silu pseudo3d_conv
+OPS := temporal_attention group_norm_silu pseudo3d_conv geglu
 bench: $(DEV_STAMP)  ## the benchmarks of the kernels without their timings, in Triton's interpreter
 	for op in $(OPS); do TRITON_INTERPRET=1 python -m lavie.kernels.bench.$$op --dry-run || exit 1; done
 

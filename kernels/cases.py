@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import group_norm_silu, pseudo3d_conv, temporal_attention
+from . import geglu, group_norm_silu, pseudo3d_conv, temporal_attention
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 
@@ -52,6 +52,7 @@ def _group_norm_silu(dtype: torch.dtype, channels: int, size: tuple[int, int], *
     x = torch.empty(sum(settings[:2]), channels, *size, dtype=dtype, device="meta")
     weight, bias = x.new_empty(2, channels)
     y, mean, rstd = group_norm_silu.forward(x, weight, bias, 32, 1e-5, *settings)
+    group_norm_silu.apply(x, weight, bias, mean, rstd, 32, *settings)
     group_norm_silu.backward(y, x, weight, bias, mean, rstd, 32, *settings)
 
 
@@ -104,9 +105,24 @@ PSEUDO3D_CONV: dict[str, Callable[[], None]] = {
     for row in _CONVOLUTIONS
 }
 
+
+def _geglu(dtype: torch.dtype, rows: int, inner: int) -> None:
+    """Launch both passes of a GEGLU."""
+    x = torch.empty(rows, 2 * inner, dtype=dtype, device="meta")
+    geglu.backward(geglu.forward(x), x)
+
+
+GEGLU: dict[str, Callable[[], None]] = {
+    "base level 0": partial(_geglu, BF16, 20 * 40 * 64, 1280),
+    "base level 0, fp16": partial(_geglu, FP16, 20 * 40 * 64, 1280),
+    "base level 0, fp32": partial(_geglu, FP32, 20 * 40 * 64, 1280),
+    "super-resolution level 1": partial(_geglu, BF16, 8 * 160 * 256, 2048),
+}
+
 CASES = {
     "temporal_attention": TEMPORAL_ATTENTION,
     "group_norm_silu": GROUP_NORM_SILU,
     "pseudo3d_conv": PSEUDO3D_CONV,
+    "geglu": GEGLU,
 }
 """operation -> name of a case -> its launches."""

@@ -390,6 +390,18 @@ def forward(
     return y, mean, rstd
 
 
+def apply(
+    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor,
+    groups: int, frames: int, images: int, pool_images: bool, silu: bool,
+) -> Tensor:  # fmt: skip
+    """Return y of `forward` again, from its mean and rstd: one launch."""
+    x = _channels_last(x)
+    y = torch.empty_like(x, memory_format=torch.channels_last)
+    tensors = (x, y, weight, bias, mean, rstd)
+    _launch_tiles(_apply_kernel, plan(x, frames, images, pool_images), tensors, groups, SILU=silu)
+    return y
+
+
 def backward(
     dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor,
     groups: int, frames: int, images: int, pool_images: bool, silu: bool,

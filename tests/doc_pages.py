@@ -19,6 +19,7 @@ PAGES = (
     "docs/ablations.md",
     "docs/extending.md",
     "docs/demo.md",
+    "docs/performance.md",
     "docs/environment.md",
     "docs/troubleshooting.md",
     "docs/configuration.md",

@@ -55,9 +55,8 @@ class DeepCache:
         block = self.network.up_blocks[-1].resnets[-1]
 
         def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            """Keep the layer's input without the skip connection, which stands behind it."""
-            width = self.network.config.block_out_channels[0]
-            self.deep[branch] = inputs[0][:, :-width]
+            """Keep the layer's input, without the skip connection that comes with it."""
+            self.deep[branch] = inputs[0]
 
         # Before FreeU's hooks: what is kept goes through them anew.
         hook = block.register_forward_pre_hook(keep, prepend=True)

@@ -37,13 +37,11 @@ def free_u(network: nn.Module, factors: Sequence[float]) -> Iterator[None]:
         if (*b, *s) != NEUTRAL:
             if not isinstance(network, VideoUNet) or len(network.up_blocks) < LEVELS:
                 raise ConfigError(f"freeu: the network has no {LEVELS} levels on the way up: wanted 1, 1, 1, 1")
-            width = network.config.block_out_channels[-1]
             for level in range(LEVELS):
                 block: Any = network.up_blocks[level]
                 for resnet in block.resnets:
-                    hook = resnet.register_forward_pre_hook(partial(_changed, width, b[level], s[level]))
+                    hook = resnet.register_forward_pre_hook(partial(_changed, b[level], s[level]))
                     stack.callback(hook.remove)
-                    width = resnet.conv2.out_channels
         yield
 
 
@@ -55,12 +53,12 @@ def check_factors(factors: Sequence[float]) -> tuple[tuple[float, float], tuple[
     return (b1, b2), (s1, s2)
 
 
-def _changed(width: int, b: float, s: float, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the inputs of a residual block with the main path, its first `width` channels, and the skip changed."""
-    x, *others = inputs
-    main, skip = x[:, :width], x[:, width:]
-    raised = torch.cat([main[:, : width // 2] * b, main[:, width // 2 :]], 1)
-    return torch.cat([raised, lowered(skip, s)], 1).to(x.dtype), *others
+def _changed(b: float, s: float, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the inputs of a residual block with the main path and the skip changed."""
+    x, time, frames, skip = inputs
+    half = x.shape[1] // 2
+    raised = torch.cat([x[:, :half] * b, x[:, half:]], 1)
+    return raised.to(x.dtype), time, frames, lowered(skip, s)
 
 
 def lowered(x: Tensor, factor: float) -> Tensor:

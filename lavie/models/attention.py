@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ..config.model import UNetConfig
 from ..ops.attention import attention
+from ..ops.geglu import geglu_linear
+from ..ops.norm_linear import norm_linear
 from ..ops.temporal_attention import temporal_attention, turn_frames
 from .backends import UsesAttention, UsesKernels
 from .embeddings import RelativeBias, sinusoid
@@ -20,7 +22,11 @@ from .temporal import TemporalResnetBlock
 
 
 class Attention(nn.Module):
-    """The projections of multi-head attention: layers with the same input are applied as one product."""
+    """The projections of multi-head attention: layers with the same input are applied as one product.
+
+    The kinds of attention below take the LayerNorm in front of them beside its input, and are then maps of that input:
+    so the norm's output is not kept for the backward pass. Without one they read x as it is.
+    """
 
     def __init__(self, channels: int, heads: int, context_channels: int | None = None):
         super().__init__()
@@ -31,10 +37,19 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_channels, channels, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
-    def project(self, x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
-        """Apply several layers to x (..., C) in one product; return a view (..., heads, head_dim) for each."""
-        packed = F.linear(x, torch.cat([layer.weight for layer in layers]))
-        return packed.unflatten(-1, (len(layers), self.heads, -1)).unbind(-3)
+    def packed(self, x: Tensor, norm: nn.LayerNorm | None, *layers: nn.Linear) -> Tensor:
+        """Apply several layers to the norm of x (..., C) in one product: (..., layers, heads, head_dim)."""
+        weights = tuple(layer.weight for layer in layers)
+        if norm is None:
+            packed = F.linear(x, weights[0] if len(weights) == 1 else torch.cat(weights))
+        else:
+            packed = norm_linear(x, norm.weight, norm.bias, norm.eps, weights, None)
+        return packed.unflatten(-1, (len(layers), self.heads, -1))
+
+    def project(self, x: Tensor, norm: nn.LayerNorm | None, *layers: nn.Linear) -> tuple[Tensor, ...]:
+        """Return a view (..., heads, head_dim) of `packed` for each layer."""
+        packed = self.packed(x, norm, *layers)
+        return packed.unbind(-3) if len(layers) > 1 else (packed.squeeze(-3),)  # a part is copied in backward
 
     def out(self, heads: Tensor) -> Tensor:
         """Merge the heads and project them: (..., heads, head_dim) -> (..., C)."""
@@ -52,9 +67,9 @@ class FrameAttention(UsesAttention, Attention):
 class SelfAttention(FrameAttention):
     """Attention within each frame."""
 
-    def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, frames: Frames, norm: nn.LayerNorm | None = None) -> Tensor:
         """Map x (B * F, S, C) to a tensor like it; the text is not read."""
-        return self.attend(*self.project(x, self.to_q, self.to_k, self.to_v))
+        return self.attend(*self.project(x, norm, self.to_q, self.to_k, self.to_v))
 
 
 class FirstAndPreviousAttention(SelfAttention):
@@ -63,9 +78,9 @@ class FirstAndPreviousAttention(SelfAttention):
     An image reads itself.
     """
 
-    def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, frames: Frames, norm: nn.LayerNorm | None = None) -> Tensor:
         """Map x (B * F, S, C) to a tensor like it; the text is not read."""
-        q, k, v = self.project(x, self.to_q, self.to_k, self.to_v)
+        q, k, v = self.project(x, norm, self.to_q, self.to_k, self.to_v)
         return self.attend(q, _first_and_previous(k, frames), _first_and_previous(v, frames))
 
 
@@ -84,13 +99,13 @@ def _first_and_previous(x: Tensor, frames: Frames) -> Tensor:
 class TextAttention(FrameAttention):
     """Attention from each frame to its text."""
 
-    def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, frames: Frames, norm: nn.LayerNorm | None = None) -> Tensor:
         """Map x (B * F, S, C) to a tensor like it.
 
         text: (B, 1 + images, L, D): the first entry serves the clip, the others an image each.
         """
-        q = self.to_q(x).unflatten(-1, (self.heads, -1))
-        k, v = self.project(text, self.to_k, self.to_v)
+        (q,) = self.project(x, norm, self.to_q)
+        k, v = self.project(text, None, self.to_k, self.to_v)
         if frames.images == 0:  # one text for all frames: the frames are just more queries
             q = q.unflatten(0, (-1, frames.video)).flatten(1, 2)
             return self.attend(q, k.squeeze(1), v.squeeze(1)).unflatten(1, (frames.video, -1)).flatten(0, 1)
@@ -114,15 +129,16 @@ class TemporalAttention(UsesKernels, Attention):
         for parameter in self.to_out.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
         """Map x (B, F, S, C) to a tensor like it."""
-        return self.attend(_with_numbers(x) if self.absolute else x)
+        if self.absolute:
+            return self.attend(_with_numbers(x if norm is None else norm(x)), None)
+        return self.attend(x, norm)
 
-    def attend(self, x: Tensor) -> Tensor:
+    def attend(self, x: Tensor, norm: nn.LayerNorm | None) -> Tensor:
         """Attend within x (B, F, S, C), which knows of its frames' numbers what it shall, and project."""
-        qkv = F.linear(x, torch.cat([layer.weight for layer in (self.to_q, self.to_k, self.to_v)]))
+        qkv = self.packed(x, norm, self.to_q, self.to_k, self.to_v)
         bias = self.time_rel_pos_bias(x.shape[1]) if self.time_rel_pos_bias is not None else None
-        qkv = qkv.unflatten(-1, (3, self.heads, -1))
         heads = temporal_attention(qkv, rotary_dim=self.rotary_dim, bias=bias, backend=self.kernel_backend)
         return self.out(heads)
 
@@ -130,14 +146,14 @@ class TemporalAttention(UsesKernels, Attention):
 class SpaceTimeAttention(UsesAttention, TemporalAttention):
     """Attention over all positions of all frames of a clip, in place of that over frames (paper, Table 6)."""
 
-    def attend(self, x: Tensor) -> Tensor:
+    def attend(self, x: Tensor, norm: nn.LayerNorm | None) -> Tensor:
         """Attend within x (B, F, S, C), from every position of every frame to all of them, and project."""
-        q, k, v = (part.flatten(1, 2) for part in self._turned(x))
+        q, k, v = (part.flatten(1, 2) for part in self._turned(x, norm))
         return self.out(attention(q, k, v, backend=self.attention_backend)).unflatten(1, x.shape[1:3])
 
-    def _turned(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _turned(self, x: Tensor, norm: nn.LayerNorm | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return q and k, turned by the numbers of their frames, and v: (B, F, S, heads, D) each."""
-        q, k, v = self.project(x, self.to_q, self.to_k, self.to_v)
+        q, k, v = self.project(x, norm, self.to_q, self.to_k, self.to_v)
         return turn_frames(q, self.rotary_dim), turn_frames(k, self.rotary_dim), v
 
 
@@ -148,29 +164,26 @@ def _with_numbers(x: Tensor) -> Tensor:
 
 
 class GEGLU(nn.Module):
-    """A linear layer to values and gates, then values times GELU of gates (Shazeer, 2020)."""
+    """The linear layer to values and gates of a `FeedForward`, which applies it."""
 
     def __init__(self, channels: int, inner: int):
         super().__init__()
         self.proj = nn.Linear(channels, 2 * inner)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x (..., channels) to (..., inner)."""
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
 
-
-class FeedForward(nn.Module):
+class FeedForward(UsesKernels, nn.Module):
     """A GEGLU of four times the width, then a linear layer back."""
 
     def __init__(self, channels: int):
         super().__init__()
         # The identity keeps the released names: net.0.proj and net.2.
-        self.net = nn.Sequential(GEGLU(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels))
+        self.net = nn.ModuleList([GEGLU(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels)])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x (..., C) to a tensor like it."""
-        return self.net(x)
+    def forward(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
+        """Map x (..., C), which goes through the norm first if there is one, to a tensor like it."""
+        proj, last = self.net[0].proj, self.net[2]
+        h = proj(x) if norm is None else norm_linear(x, norm.weight, norm.bias, norm.eps, (proj.weight,), proj.bias)
+        return geglu_linear(h, last.weight, last.bias, backend=self.kernel_backend)
 
 
 class TransformerBlock(nn.Module):
@@ -200,19 +213,19 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
         """Map x (B * F, S, C) to a tensor like it; text: (B, 1 + images, L, D)."""
-        x = x + self.attn1(self.norm1(x), text, frames)
-        x = x + self.attn2(self.norm2(x), text, frames)
+        x = x + self.attn1(x, text, frames, self.norm1)
+        x = x + self.attn2(x, text, frames, self.norm2)
         if self.temporal_last:
-            return self.temporal(x + self.ff(self.norm3(x)), frames)
+            return self.temporal(x + self.ff(x, self.norm3), frames)
         x = self.temporal(x, frames)
-        return x + self.ff(self.norm3(x))
+        return x + self.ff(x, self.norm3)
 
     def temporal(self, x: Tensor, frames: Frames) -> Tensor:
         """Apply temporal attention to the clips; images pass by."""
         if not frames.video:
             return x
         clips, images = frames.split(x)
-        return frames.join(clips + self.attn_temp(self.norm_temp(clips)), images)
+        return frames.join(clips + self.attn_temp(clips, self.norm_temp), images)
 
 
 class SpatialTransformer(nn.Module):

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .attention import SpatialTransformer
@@ -91,5 +90,5 @@ class UpBlock(nn.Module):
         self, i: int, x: Tensor, skip: Tensor, time: Tensor, text: Tensor, frames: Frames, run: Run = called
     ) -> Tensor:
         """Apply layer `i`, a residual block and its transformer, to x and a skip connection (B * F, C, H, W)."""
-        x = run(self.resnets[i], torch.cat([x, skip], dim=1), time, frames)
+        x = run(self.resnets[i], x, time, frames, skip)
         return run(self.attentions[i], x, text, frames) if self.attentions else x

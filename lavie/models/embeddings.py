@@ -1,8 +1,10 @@
 """Embeddings of the timestep and of relative frame distances."""
 
 import math
+from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -24,7 +26,7 @@ class TimestepEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, in_channels) to (B, channels)."""
-        return self.linear_2(nn.functional.silu(self.linear_1(x)))
+        return self.linear_2(F.silu(self.linear_1(x)))
 
 
 BUCKETS, MAX_DISTANCE = 32, 32
@@ -53,6 +55,12 @@ class RelativeBias(nn.Module):
 
     def forward(self, frames: int) -> Tensor:
         """Return the bias of each head and pair of frames, (heads, F, F)."""
-        # Without waiting for the GPU: a few kB of pageable memory are read before the call returns.
-        buckets = distance_buckets(frames).to(self.relative_attention_bias.weight.device, non_blocking=True)
-        return self.relative_attention_bias(buckets).permute(2, 0, 1)
+        table = self.relative_attention_bias
+        return table(_buckets_on(table.weight.device, frames)).permute(2, 0, 1)
+
+
+@lru_cache(maxsize=16)
+def _buckets_on(device: torch.device, frames: int) -> Tensor:
+    """Return `distance_buckets` on a device; every layer and step asks for the same few."""
+    with torch.inference_mode(False):  # what is made in inference could not serve training later
+        return distance_buckets(frames).to(device)

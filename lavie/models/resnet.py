@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.group_norm_silu import group_norm_silu
+from ..ops.residual_block import NormSettings, residual_block
 from .backends import UsesKernels
 from .frames import Frames
 
@@ -34,10 +35,11 @@ class GroupNorm(UsesKernels, nn.GroupNorm):
         )
 
 
-class ResnetBlock(nn.Module):
+class ResnetBlock(UsesKernels, nn.Module):
     """A spatial residual block: norm-SiLU-conv, plus the time embedding, norm-SiLU-conv, plus the input.
 
-    Norms pool over a clip's frames.
+    Norms pool over a clip's frames. One operation reads the weights of all layers, so under ZeRO-3 the block must be
+    gathered as a whole.
     """
 
     def __init__(self, in_channels: int, out_channels: int, time_channels: int, groups: int, eps: float = 1e-5):
@@ -49,16 +51,25 @@ class ResnetBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
-    def forward(self, x: Tensor, time: Tensor, frames: Frames) -> Tensor:
-        """Map x (B * F, C, H, W) to the output channels; time: (B, T), one timestep for a clip and its images."""
-        h = self.conv1(self.norm1(x, frames, silu=True))
-        time = self.time_emb_proj(F.silu(time))[:, None, :, None, None]
-        if frames.images == 0:
-            h = (h.unflatten(0, (-1, frames.video)) + time).flatten(0, 1)
-        else:
-            h = h + frames.join(time.expand(-1, frames.video, -1, -1, -1), time.expand(-1, frames.images, -1, -1, -1))
-        h = self.conv2(self.norm2(h, frames, silu=True))
-        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+    def forward(self, x: Tensor, time: Tensor, frames: Frames, skip: Tensor | None = None) -> Tensor:
+        """Map x (B * F, C, H, W) to the output channels.
+
+        Args:
+            x: the first of the input channels, or all.
+            time: (B, T), SiLU of the embedding of the one timestep of a clip and its images.
+            frames: how frames are folded.
+            skip: the other input channels, of a skip connection, (B * F, C', H, W).
+        """
+        norm = self.norm1
+        return residual_block(
+            x,
+            skip,
+            self.time_emb_proj(time),
+            *((layer.weight, layer.bias) for layer in (norm, self.conv1, self.norm2, self.conv2)),
+            None if self.conv_shortcut is None else (self.conv_shortcut.weight, self.conv_shortcut.bias),
+            NormSettings(norm.num_groups, norm.eps, frames.video, frames.images, frames.pool_images),
+            backend=self.kernel_backend,
+        )
 
 
 class Downsample(nn.Module):

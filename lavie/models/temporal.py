@@ -4,7 +4,6 @@ x is a folded batch (B * (video + images), C, H, W), channels last; temporal con
 (B, F, S, C). Images pass by.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config.model import TEMPORAL_GROUPS
@@ -39,12 +38,12 @@ class TemporalResnetBlock(UsesKernels, nn.Module):
         return self
 
     def forward(self, x: Tensor, frames: Frames, time: Tensor | None = None) -> Tensor:
-        """Map x (B * F, C, H, W) to a tensor like it; time: (B, T), if the block takes one."""
+        """Map x (B * F, C, H, W) to a tensor like it; time: (B, T), SiLU of the embedding, if the block takes one."""
         if frames.images:
             clips, alone = frames.split(x)
             return frames.join(self(clips.flatten(0, 1), frames.clip, time).unflatten(0, clips.shape[:2]), alone)
         if self.time_emb_proj is not None and time is not None:
-            time = self.time_emb_proj(F.silu(time))
+            time = self.time_emb_proj(time)
         return pseudo3d_block(
             x,
             *(_parameters(layer) for layer in (self.norm1, self.conv1, self.norm2, self.conv2)),
@@ -74,7 +73,7 @@ class TemporalModule(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, time: Tensor, frames: Frames) -> Tensor:
-        """Map x (B * F, C, H, W) to a tensor like it; time: (B, T)."""
+        """Map x (B * F, C, H, W) to a tensor like it; time: (B, T), SiLU of the embedding."""
         if frames.images:
             clips, alone = frames.split(x)
             return frames.join(self(clips.flatten(0, 1), time, frames.clip).unflatten(0, clips.shape[:2]), alone)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -148,8 +149,8 @@ class VideoUNet(nn.Module):
         """Begin `forward`, whose arguments and errors these are.
 
         Returns:
-            the features of the input convolution (B * F, C, H, W), which are the last skip connection, the embedding of
-            the timestep (B, T), the text (B, 1 + num_images, L, D), and how frames are folded.
+            the features of the input convolution (B * F, C, H, W), which are the last skip connection, SiLU of the
+            embedding of the timestep (B, T), the text (B, 1 + num_images, L, D), and how frames are folded.
         """
         # One text for a clip, and one for each image; the timestep and the noise level become one embedding.
         total = sample.shape[2]
@@ -160,7 +161,7 @@ class VideoUNet(nn.Module):
         if self.class_embedding is not None:
             time = time + self.class_embedding(noise_level)
         x = self.conv_in(frames.fold(sample if low_res is None else torch.cat([sample, low_res], 1)))
-        return x, time, text, frames
+        return x, F.silu(time), text, frames
 
     def leave(self, x: Tensor, time: Tensor, frames: Frames) -> Tensor:
         """End `forward`: from what the last level gives, (B * F, C, H, W), to the output (B, out_channels, F, H, W)."""

@@ -68,6 +68,11 @@ def kernels_for(op: str, backend: str, *args: Any) -> ModuleType | None:
     return None
 
 
+def under_autocast(x: torch.Tensor) -> bool:
+    """Return whether autocast decides about dtypes, operation by operation, on x's device."""
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+
+
 @lru_cache
 def _installed() -> bool:
     """Return whether Triton is installed. Looking at the disk is done once, not at every operation."""

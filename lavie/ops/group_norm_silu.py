@@ -79,11 +79,7 @@ def norm_forward(
     centred = v - _per_channel(mean, v)
     variance = _pool((centred * centred).sum(1).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images, pool_images)
     rstd = (variance + eps).rsqrt()
-
-    y = torch.addcmul(bias, centred, _per_channel(rstd, v) * weight)
-    if silu:
-        y = torch.nn.functional.silu(y)
-    return _unrows(y, x), mean, rstd
+    return _unrows(_mapped(centred, weight, bias, rstd, silu), x), mean, rstd
 
 
 @norm_forward.register_fake
@@ -91,6 +87,34 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, groups: int, *_others: Any) -> tu
     """Return empty results of the right shapes, for compilers."""
     stats = x.new_empty(x.shape[0], groups, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
     return torch.empty_like(x, memory_format=torch.channels_last), stats, torch.empty_like(stats)
+
+
+@torch.library.custom_op("lavie::group_norm_silu_again", mutates_args=())
+def norm_again(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    groups: int,
+    frames: int,
+    images: int,
+    pool_images: bool,
+    silu: bool,
+    backend: str,
+) -> Tensor:
+    """Return the result of `norm_forward` again from its mean and rstd (N, groups): a backward pass that kept x."""
+    kernels = kernels_for("group_norm_silu", backend, x, weight, bias, groups)
+    if kernels is not None:
+        return kernels.apply(x, weight, bias, mean, rstd, groups, frames, images, pool_images, silu)
+    v = _rows(x)
+    return _unrows(_mapped(v - _per_channel(mean, v), weight, bias, rstd, silu), x)
+
+
+@norm_again.register_fake
+def _(x: Tensor, *_others: Any) -> Tensor:
+    """Return an empty result of the right shape, for compilers."""
+    return torch.empty_like(x, memory_format=torch.channels_last)
 
 
 @torch.library.custom_op("lavie::group_norm_silu_backward", mutates_args=())
@@ -116,7 +140,7 @@ def norm_backward(
     # The gradient g in front of SiLU.
     v, g = _rows(x), _rows(dy)
     size = v.shape[1] * (v.shape[2] // groups)
-    x_hat = (v - _per_channel(mean, v)) * _per_channel(rstd, v)
+    x_hat = (v - _per_channel(mean, v)).mul_(_per_channel(rstd, v))
     if silu:
         g = torch.ops.aten.silu_backward(g, torch.addcmul(bias, x_hat, weight))
 
@@ -124,8 +148,8 @@ def norm_backward(
     g_sum, gx_sum = g.sum(1), (g * x_hat).sum(1)  # (N, C)
     mean_g = _pool((g_sum * weight).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images, pool_images)
     mean_gx = _pool((gx_sum * weight).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images, pool_images)
-    dx = torch.addcmul(_per_channel(mean_g, v), x_hat, _per_channel(mean_gx, v))
-    dx = (g * weight - dx) * _per_channel(rstd, v)
+    same_for_all = torch.addcmul(_per_channel(mean_g, v), x_hat, _per_channel(mean_gx, v), out=x_hat)
+    dx = (g * weight).sub_(same_for_all).mul_(_per_channel(rstd, v))
     return _unrows(dx, x), gx_sum.sum(0).to(weight.dtype), g_sum.sum(0).to(bias.dtype)
 
 
@@ -163,6 +187,12 @@ def _rows(x: Tensor) -> Tensor:
 def _unrows(v: Tensor, like: Tensor) -> Tensor:
     """Return v (N, S, C) in the shape and dtype of `like` (N, C, H, W), channels last."""
     return v.to(like.dtype).unflatten(1, like.shape[2:]).permute(0, 3, 1, 2)
+
+
+def _mapped(centred: Tensor, weight: Tensor, bias: Tensor, rstd: Tensor, silu: bool) -> Tensor:
+    """Return the affine map of centred rows (N, S, C), and SiLU of it if `silu`. Their memory may be written over."""
+    y = torch.addcmul(bias, centred, _per_channel(rstd, centred) * weight, out=centred)
+    return torch.nn.functional.silu(y, inplace=True) if silu else y
 
 
 def _per_channel(stats: Tensor, v: Tensor) -> Tensor:

@@ -31,22 +31,25 @@ def test_inputs_of_the_blocks_are_those_of_diffusers():
             for i, resnet in enumerate(block.resnets):
                 place = (level, i)
                 resnet.register_forward_pre_hook(
-                    lambda module, given, place=place: before.update({place: given[0].clone()}), prepend=True
+                    lambda module, given, place=place: before.update({place: (given[0].clone(), given[3].clone())}),
+                    prepend=True,
                 )
                 resnet.register_forward_pre_hook(
-                    lambda module, given, place=place: after.update({place: given[0].clone()})
+                    lambda module, given, place=place: after.update({place: torch.cat([given[0], given[3]], 1)})
                 )
         net(*arguments())
     # The widths of the main path: the middle block's, then each level's own.
     widths = {(0, 0): 96, (0, 1): 96, (1, 0): 96, (1, 1): 64, (2, 0): 64, (2, 1): 32}
     assert before.keys() == widths.keys()
     for (level, i), width in widths.items():
-        x, skip = before[level, i][:, :width].clone(), before[level, i][:, width:]
+        x, skip = before[level, i]
+        assert x.shape[1] == width
         if level < 2:
             b1, b2, s1, s2 = FACTORS
             x, skip = apply_freeu(level, x, skip, s1=s1, s2=s2, b1=b1, b2=b2)
         assert relative_error(after[level, i], torch.cat([x, skip], 1)) < TOLERANCES[torch.float32], (level, i)
-    assert not torch.equal(before[0, 0], after[0, 0]) and torch.equal(before[2, 0], after[2, 0])
+    assert not torch.equal(torch.cat(before[0, 0], 1), after[0, 0])
+    assert torch.equal(torch.cat(before[2, 0], 1), after[2, 0])
 
 
 @torch.no_grad()

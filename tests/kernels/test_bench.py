@@ -18,7 +18,7 @@ from lavie.kernels.bench import harness
 from tests.kernels.bench.results import row, write_results
 
 ROOT = Path(__file__).resolve().parents[2]
-OPS = ("temporal_attention", "group_norm_silu", "pseudo3d_conv", "unet")
+OPS = ("temporal_attention", "group_norm_silu", "pseudo3d_conv", "geglu", "unet")
 
 HIDE = """
 from importlib.machinery import PathFinder
@@ -72,7 +72,7 @@ def run(installed: dict[str, str], *arguments: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("op", (*OPS[:3], pytest.param("unet", marks=pytest.mark.long)))
+@pytest.mark.parametrize("op", (*OPS[:-1], pytest.param("unet", marks=pytest.mark.long)))
 def test_dry_run(installed, op):
     printed = run(installed, "-m", f"lavie.kernels.bench.{op}", "--dry-run")
     assert "triton" in printed and "FAILED" not in printed

@@ -13,6 +13,8 @@ from tests.cascades import STAGE_MODELS
 CPU = torch.device("cpu")
 KERNEL_OPS = {
     "group_norm_silu": resnet,
+    "residual_block": resnet,
+    "geglu_linear": attention,
     "temporal_attention": attention,
     "pseudo3d_block": temporal,
 }

@@ -26,7 +26,10 @@ def test_residual_block(out, images, pooled):
         else:
             clips[b] = by_hand.resnet_block(block, 4, 1e-5, clips[b], time[b])
             alone[b] = [by_hand.resnet_block(block, 4, 1e-5, image, time[b]) for image in alone[b]]
-    assert relative_error(block(x, time, Frames(F, images, pooled)), whole(clips, alone)) <= EXACT
+    frames = Frames(F, images, pooled)
+    assert relative_error(block(x, by_hand.silu(time), frames), whole(clips, alone)) <= EXACT
+    split = block(x[:, :10], by_hand.silu(time), frames, x[:, 10:])
+    assert relative_error(split, whole(clips, alone)) <= EXACT
 
 
 def test_norm_is_over_single_frames_unless_told_otherwise():

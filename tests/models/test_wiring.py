@@ -38,6 +38,7 @@ def network_by_hand(network, sample, timestep, text, level, frames):
     time = by_hand.linear(network.time_embedding.linear_2, by_hand.silu(time))
     if level is not None:
         time = time + network.class_embedding.weight[level]
+    time = by_hand.silu(time)  # once, for every block reads it so
 
     rows = [sample[b, :, f] for b in range(batch) for f in range(frames.video)]
     rows += [sample[b, :, frames.video + i] for b in range(batch) for i in range(frames.images)]

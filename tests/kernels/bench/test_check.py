@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("triton")
 
 from lavie.config.model import UNetConfig
-from lavie.kernels.bench import group_norm_silu, pseudo3d_conv, temporal_attention, unet
+from lavie.kernels.bench import geglu, group_norm_silu, pseudo3d_conv, temporal_attention, unet
 from lavie.kernels.bench.check import Checker, Way, WrongResult
 from tests.kernels.bench.gradients import Scaled
 
@@ -60,7 +60,7 @@ def test_a_wrong_gradient_of_one_operation_is_refused(block, operation, argument
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bench", (group_norm_silu, pseudo3d_conv, temporal_attention, unet))
+@pytest.mark.parametrize("bench", (geglu, group_norm_silu, pseudo3d_conv, temporal_attention, unet))
 def test_cases_of_full_size_are_made(bench):
     names = [case.name for case in bench.cases(False)]
     assert len(names) == len({*names}) > 5
@@ -68,7 +68,7 @@ def test_cases_of_full_size_are_made(bench):
 
 @pytest.mark.parametrize(
     "case",
-    [case for bench in (group_norm_silu, pseudo3d_conv, temporal_attention) for case in bench.cases(True)],
+    [case for bench in (geglu, group_norm_silu, pseudo3d_conv, temporal_attention) for case in bench.cases(True)],
     ids=lambda case: case.name,
 )
 def test_every_way_computes_what_the_definition_does(case):
