@@ -20,7 +20,9 @@ def plan(
     ],
     nodes: Annotated[int, typer.Option(min=1, help="Nodes of the cluster.")] = 1,
     gpus_per_node: Annotated[int, typer.Option(min=1, help="GPUs of each node.")] = 8,
-    gpu: Annotated[str, typer.Option(help="What they are: h100, h200, a100, 4090, ...; a wrong name lists all.")] = "h100",
+    gpu: Annotated[
+        str, typer.Option(help="What they are: h100, h200, a100, 4090, ...; a wrong name lists all.")
+    ] = "h100",
     network: Annotated[
         str, typer.Option(help="Between the nodes: ib400 (InfiniBand, an adapter a GPU), eth100 (one a node), ...")
     ] = "ib400",

@@ -1,4 +1,4 @@
-"""Other ways to run the same steps on the same GPUs: ZeRO stages, sizes of a micro-batch, checkpointing; and the best."""
+"""Other ways to run the same steps on the same GPUs: ZeRO stages, micro-batches, checkpointing; and the best."""
 
 import json
 from collections.abc import Iterator
@@ -86,7 +86,7 @@ def stages(config: TrainConfig, settings: dict[str, Any], cluster: Cluster) -> l
 
 
 def choices(config: TrainConfig, settings: dict[str, Any], cluster: Cluster) -> Iterator[Way]:
-    """Yield ways to take the same clips in a step: stages 2 and 3, sizes of a micro-batch, with checkpointing or not."""
+    """Yield ways to take the same clips in a step: stages 2 and 3, sizes of a micro-batch, checkpointing or not."""
     clips = config.train_batch_size * config.gradient_accumulation_steps
     for batch in MICRO_BATCHES:
         for checkpointing in (False, True):

@@ -3,8 +3,8 @@
 1. The GPU works through the operations of a micro-batch, each at the rate that limits it (`Counted.seconds`).
 2. The host launches them beside that, and does what DeepSpeed's hooks ask for each parameter.
 3. Communication hides behind OVERLAP of the GPU's work; what is longer comes on top.
-4. A micro-batch takes the longer of host and GPU with its communication; a step has gradient_accumulation_steps of them,
-   then the collectives of the step and the update, whose bytes count.
+4. A micro-batch takes the longer of host and GPU with its communication; a step has gradient_accumulation_steps of
+   them, then the collectives of the step and the update, whose bytes count.
 
 A ring of all ranks crosses from node to node once, so a collective is as fast as the slower of the links within a node
 and all adapters of a node together; and it waits once for each rank of the ring.
@@ -181,9 +181,7 @@ def _encoders(config: TrainConfig, rates: tuple[float, float, float]) -> tuple[f
     return seconds, launches
 
 
-def _sent(
-    config: TrainConfig, settings: dict[str, Any], cluster: Cluster, trained: list[int]
-) -> tuple[float, float]:
+def _sent(config: TrainConfig, settings: dict[str, Any], cluster: Cluster, trained: list[int]) -> tuple[float, float]:
     """Return the seconds of the collectives of a micro-batch, and of a step besides.
 
     1. With zero_hpz_partition_size the gathers of the backward pass stay within a node.
@@ -201,7 +199,7 @@ def _sent(
         across = cluster._replace(gpus_per_node=1)
         once += across.seconds(shares, cluster.nodes)
     elif zero.get(HPZ, 1) > 1 and cluster.nodes > 1 and gathered is not None:
-        later = [gather for gather in gathered.gathers[gathered.forward :]]
+        later = gathered.gathers[gathered.forward :]
         payload = float(sum(map(sum, later)) * width)
         of_backward = Collectives("gathers", "all_gather", payload, len(later), per_step=False)
         micro += cluster.seconds(of_backward, cluster.gpus_per_node) - cluster.seconds(of_backward)

@@ -80,8 +80,8 @@ NETWORKS = {
 """By the names that --network takes: InfiniBand with an adapter a GPU, Ethernet with one a node, and Gb/s."""
 
 PRODUCT_SHARE = 0.61
-"""Of the peak, that matrix products and convolutions reach. Assumed: 600 of the H100's 989 TFLOP/s; large products alone
-reach 790 on an H200 in PyTorch (published)."""
+"""Of the peak, that matrix products and convolutions reach. Assumed: 600 of the H100's 989 TFLOP/s; large products
+alone reach 790 on an H200 in PyTorch (published)."""
 ATTENTION_SHARE = 0.35
 """Of the peak, that fused attention reaches, forward and backward, for heads of 40 to 160. Assumed."""
 BANDWIDTH_SHARE = 0.85

@@ -1,6 +1,6 @@
 """What launching costs this machine's host: timed on a shallow network, and checked on one as deep as the run's.
 
-The networks are as narrow as their groups allow and read the smallest clip, so that nearly all their time is the host's.
+The networks are as narrow as their groups allow and read the smallest clip, so that their time is the host's, nearly.
 The shallow one gives the cost of a launch and, in DeepSpeed's engine, of a parameter; by these the deep one's time is
 predicted, and then measured. Times are of the processor, so that other programs on the machine hardly disturb them.
 """
@@ -170,4 +170,3 @@ def _fastest(run: Callable[[], None]) -> float:
         if number >= WARM:
             times.append(time.process_time() - began)
     return min(times)
-

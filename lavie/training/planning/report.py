@@ -29,7 +29,7 @@ def plan_lines(config: TrainConfig, settings: dict[str, Any], cluster: Cluster) 
     lines = [
         f"{cluster.nodes} x {cluster.gpus_per_node} {gpu.words}, ZeRO-{zero_stage(settings)}, a micro-batch of "
         f"{config.train_batch_size}, {config.gradient_accumulation_steps} of them a step, {config.mixed_precision}",
-        "An estimate: computed from counts and from the constants of lavie/training/planning/hardware.py, not measured.",
+        "An estimate, not measured: from counts and the constants of lavie/training/planning/hardware.py.",
         *["", "# memory of a GPU", *part_lines(memory)],
         verdict(config, settings, ranks, gpu.gigabytes, memory),
         *["", "# time of a step", *_time_lines(time)],
@@ -42,7 +42,7 @@ def plan_lines(config: TrainConfig, settings: dict[str, Any], cluster: Cluster) 
         )
     lines += ["", "# scaling: the same batch on each GPU", *scaling_lines(config, settings, cluster)]
     lines += ["", "# checkpoints", *_checkpoint_lines(config, cluster)]
-    return lines + ["", "# advice", *(f"- {line}" for line in advice(config, settings, cluster))]
+    return [*lines, "", "# advice", *(f"- {line}" for line in advice(config, settings, cluster))]
 
 
 def _time_lines(time: Forecast) -> list[str]:
@@ -52,16 +52,14 @@ def _time_lines(time: Forecast) -> list[str]:
         f"the GPU, a micro-batch: {time.gpu * 1e3:.0f} ms (network {time.network * 1e3:.0f}, encoders "
         f"{time.encoders * 1e3:.0f})",
         f"the host, beside it: {time.host * 1e3:.0f} ms",
-        f"communication, a micro-batch: {time.sent * 1e3:.1f} ms, of which {hidden * 1e3:.1f} hide behind the GPU's work",
+        f"communication, a micro-batch: {time.sent * 1e3:.1f} ms, of which {hidden * 1e3:.1f} hide behind the GPU",
         f"once a step: communication {time.sent_once * 1e3:.1f} ms, update {time.update * 1e3:.1f} ms",
         f"a step: {time.step:.3f} s, {time.clips_per_second:.2f} clips/s and {time.tflops:.0f} TFLOP/s a GPU: "
         f"{time.bound}; without the wait for data",
     ]
 
 
-def scaling(
-    config: TrainConfig, settings: dict[str, Any], cluster: Cluster
-) -> dict[int, list[tuple[int, Forecast]]]:
+def scaling(config: TrainConfig, settings: dict[str, Any], cluster: Cluster) -> dict[int, list[tuple[int, Forecast]]]:
     """Return the forecasts for numbers of GPUs up to 1,024, by ZeRO stage."""
     rows: dict[int, list[tuple[int, Forecast]]] = {}
     for stage in SCALED:

@@ -135,5 +135,3 @@ class _Coordinator:
     def _note(self) -> None:
         """Keep the largest number of whole elements."""
         self.result.live = max(self.result.live, sum(self.trace.sizes[p] for p in self.whole))
-
-

@@ -1,5 +1,6 @@
 """What the ranks of a run send to one another: the bytes of each kind of collective, counted as it is called."""
 
+import inspect
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,28 +18,29 @@ def _bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
+KINDS = ("all_reduce", "all_gather_into_tensor", "reduce_scatter_tensor")
+OTHERS = ("all_gather", "reduce", "broadcast", "reduce_scatter", "all_to_all_single")
+
+
 class Counted:
     """Wraps torch.distributed's collectives; `payload` has the bytes, `calls` the number, by kind."""
-
-    WHOLE = {
-        "all_reduce": lambda args, kwargs: args[0] if args else kwargs["tensor"],
-        "all_gather_into_tensor": lambda args, kwargs: args[0] if args else kwargs["output_tensor"],
-        "reduce_scatter_tensor": lambda args, kwargs: args[1] if len(args) > 1 else kwargs.get("input", kwargs.get("input_tensor")),
-    }
 
     def __init__(self) -> None:
         self.payload: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
-        for name in ("all_reduce", "all_gather_into_tensor", "reduce_scatter_tensor", "all_gather", "reduce", "broadcast",
-                     "reduce_scatter", "all_to_all_single"):
+        for name in (*KINDS, *OTHERS):
             setattr(dist, name, self._counting(name, getattr(dist, name)))
 
     def _counting(self, name: str, function: Any) -> Any:
+        parameters = list(inspect.signature(function).parameters)
+
         def call(*args: Any, **kwargs: Any) -> Any:
-            whole = self.WHOLE.get(name, lambda args, kwargs: None)(args, kwargs)
-            if whole is None or whole.numel() >= LARGE:
+            given = dict(zip(parameters, args, strict=False)) | kwargs
+            tensors = [value for value in given.values() if isinstance(value, torch.Tensor)]
+            whole = max(tensors, key=lambda tensor: tensor.numel(), default=None)
+            if whole is not None and whole.numel() >= LARGE:
                 self.calls[name] += 1
-                self.payload[name] += 0 if whole is None else _bytes(whole)
+                self.payload[name] += _bytes(whole)
             return function(*args, **kwargs)
 
         return call
