@@ -11,7 +11,7 @@ from lavie.testing import run_distributed
 from lavie.training.deepspeed import resolve_json
 from lavie.training.memory import Memory, memory_of, meta_network
 from lavie.training.ways_out import changed_config
-from tests.training.runs import MODEL, make_config
+from tests.training.runs import MODEL, make_config, make_vsr_config
 
 WIDE = MODEL | {"block_out_channels": (64, 128), "cross_attention": (True, True)}
 """A network of 4.4 million parameters."""
@@ -90,6 +90,27 @@ def saved_bytes(config, shape, images: int) -> int:
         output = network(sample, torch.zeros(1, device="meta"), text, noise_level=level, num_images=images)
     assert output.requires_grad
     return sum(x.untyped_storage().nbytes() for x in kept.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", (1, 2, 3))
+def test_peak_of_two_ranks_has_what_they_send(rendered, tmp_path, stage):
+    """Under stage 3 that is nearly the whole network on each of them, which holds half of it between the passes."""
+    config = make_config(rendered, tmp_path / "run", max_train_steps=4, mixed_precision="bf16", **STATES)
+    path = settings_file(tmp_path, stage)
+    measured = run_distributed(allocated, 2, config, path)
+    computed = memory_of(config, resolve_json(path, config, 2), 2, fused=False)
+    assert computed.peak == pytest.approx(max(measured), rel=0.1), computed
+
+
+@pytest.mark.slow
+def test_peak_of_super_resolution(rendered, tmp_path):
+    """A network of temporal convolutions, of which only these train."""
+    config = make_vsr_config(rendered, tmp_path / "run", max_train_steps=2, trainable="temporal")
+    path = settings_file(tmp_path, 2)
+    (measured,) = run_distributed(allocated, 1, config, path)
+    computed = memory_of(config, resolve_json(path, config, 1), 1, fused=False)
+    assert computed.peak == pytest.approx(measured, rel=0.1), computed
 
 
 @pytest.mark.slow

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 
 from ...config.shipped import find_config
 from ...config.train import TrainConfig
 from ...models.unet import VideoUNet
-from ..deepspeed import build_engine, init_distributed, resolve_json
+from ..deepspeed import build_engine, end_distributed, init_distributed, resolve_json
 from ..trained_part import set_trained_part
 from .choice import with_stage
 from .hardware import Host
@@ -50,9 +51,9 @@ class MeasuredHost(NamedTuple):
 def measure(config: TrainConfig) -> MeasuredHost:
     """Time launches and DeepSpeed's hooks for networks like a run's, on one core of this machine.
 
-    It joins a process group of one rank, unless there is one.
+    It needs a process group, and makes one of one rank for the while unless there is one.
     """
-    threads = torch.get_num_threads()
+    threads, alone = torch.get_num_threads(), not dist.is_initialized()
     torch.set_num_threads(1)
     try:
         init_distributed()
@@ -70,6 +71,8 @@ def measure(config: TrainConfig) -> MeasuredHost:
             times.append(HostTime(f"ZeRO-{stage}", predicted * 1e3, deep_engine * 1e3))
     finally:
         torch.set_num_threads(threads)
+        if alone:
+            end_distributed()
     parameter = tuple(costs[stage] * 1e6 for stage in (0, 2, 2, 3))
     return MeasuredHost(Host(launch * 1e6, (parameter[0], parameter[1], parameter[2], parameter[3])), times)
 
