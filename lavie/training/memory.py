@@ -211,17 +211,7 @@ def encoding_pass(config: TrainConfig, size: BucketConfig) -> tuple[Counted, flo
 def gathering_of(config: TrainConfig, settings: dict[str, Any]) -> Gathering:
     """Return what ZeRO-3 gathers in a micro-batch of a run with DeepSpeed's settings."""
     granularity = int(settings.get("zero_optimization", {}).get("stage3_module_granularity_threshold", 0))
-    return gathering(module_trace(config, granularity), Limits.of(settings))
-
-
-def module_trace(config: TrainConfig, granularity: int) -> Trace:
-    """Return the order in which a pass of a run comes to the modules of its network.
-
-    Args:
-        config: the run.
-        granularity: as for `trace_of`.
-    """
-    return _module_trace(_Network(config), granularity)
+    return _gathering(_Network(config), granularity, Limits.of(settings))
 
 
 def _latents(config: TrainConfig, size: BucketConfig) -> tuple[int, int, int, int]:
@@ -274,8 +264,14 @@ def _training_pass(key: _Network, shape: tuple[int, int, int, int], images: int)
 
 
 @lru_cache(maxsize=64)
+def _gathering(key: _Network, granularity: int, limits: Limits) -> Gathering:
+    """Return what is gathered within some limits, where modules of no more parameters per layer are fetched whole."""
+    return gathering(_module_trace(key, granularity), limits)
+
+
+@lru_cache(maxsize=64)
 def _module_trace(key: _Network, granularity: int) -> Trace:
-    """Return what `module_trace` does; a clip of the fewest latents has the same order as any."""
+    """Return the order in which a pass comes to the modules; a clip of the fewest latents has the same as any."""
     side = 2 ** (len(key.config.model.block_out_channels) - 1)
     network = meta_network(key.config)
     call = _call(key.config, network, (1, WITHIN, side, side), 0, trains=True)

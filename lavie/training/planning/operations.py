@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -95,7 +96,7 @@ class _Operations(LiveBytes):
         """Run an operation and count it."""
         result = super().__torch_dispatch__(func, types, args, kwargs)
         packet = func.overloadpacket
-        if func.is_view or packet in NO_TRAFFIC:
+        if packet in NO_TRAFFIC or _is_view(func):
             return result
         formula = flop_registry.get(packet)
         flops = formula(*args, **(kwargs or {}), out_val=result) if formula else 0
@@ -114,3 +115,9 @@ class _Operations(LiveBytes):
             self.operations[Operation("attention", BACKWARD_PRODUCTS * product, 2 * moved)] += 1
         else:
             self.operations[Operation("attention", 2 * product, moved)] += 1
+
+
+@cache
+def _is_view(func: Any) -> bool:
+    """Return whether an operation only gives its input another shape."""
+    return any(result.alias_info and not result.alias_info.is_write for result in func._schema.returns)
