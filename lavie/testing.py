@@ -92,8 +92,16 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-RANK_IMPORTS = [__name__, "deepspeed", "deepspeed.runtime.zero.muon.muon_optimizer", "lavie.training.trainer"]
-"""What the ranks' fork server imports, once for all: ZeRO takes Muon, and that the whole of torch's compiler."""
+RANK_IMPORTS = [
+    __name__,
+    "deepspeed",
+    "deepspeed.runtime.zero.muon.muon_optimizer",
+    "torch.utils.cpp_extension",
+    "torch.utils.tensorboard",
+    "lavie.training.trainer",
+]
+"""What the ranks' fork server imports, once for all: ZeRO takes Muon, and that the whole of torch's compiler; DeepSpeed's
+engine takes setuptools through torch's extensions, and the trainer TensorBoard."""
 
 
 def start_rank_server() -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from lavie.config.train import TrainConfig
 from lavie.errors import CheckpointError, ConfigError, TrainingError
 
-STEPS = 20
+STEPS = 12
 """The steps of a run, unless a test asks for others."""
 MODEL = {
     "in_channels": 3,

@@ -15,10 +15,8 @@ from tests.training.launched import end_ranks, start_ranks
 from tests.training.runs import deepspeed_json, make_config, records, train, weight_hashes
 
 NAMES = (
-    "with blanks ünicode 火 and 🎬",
-    "[x] run[1] a?b *.mp4 {0} a=b c: d #e",
-    "-leading 'quoted' \"twice\" $HOME `x` \\n %s",
-    "two\nlines\tand a trailing blank ",
+    "[x] blanks ünicode 火 🎬 run[1] a?b *.mp4 {0} a=b c: d #e",
+    "-leading 'quoted' \"twice\" $HOME `x` \\n %s two\nlines\tand a trailing blank ",
     "a" * 255,
 )
 """Names that a folder can have under Linux, with what patterns, shells, YAML and formats take for their own."""
@@ -28,14 +26,20 @@ def as_it_is(rank: int) -> None:
     """Change nothing in a rank."""
 
 
+@pytest.fixture(scope="module")
+def plain(rendered, tmp_path_factory):
+    """A run in folders of plain names."""
+    root = tmp_path_factory.mktemp("plain")
+    config = make_config(rendered, root / "run", max_train_steps=3)
+    run_distributed(train, 1, config, deepspeed_json(root, 2))
+    return config
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES, ids=("unicode", "patterns", "shell", "lines", "long"))
-def test_a_run_lives_in_a_folder_of_any_name(rendered, tmp_path, monkeypatch, name):
+@pytest.mark.parametrize("name", NAMES, ids=("patterns", "shell", "long"))
+def test_a_run_lives_in_a_folder_of_any_name(plain, rendered, tmp_path, monkeypatch, name):
     """The run's folder, the dataset and the config's folder have the name; the weights are those of plain names."""
     settings = deepspeed_json(tmp_path, 2)
-    plain = make_config(rendered, tmp_path / "plain", max_train_steps=3)
-    run_distributed(train, 1, plain, settings)
-
     odd = tmp_path / "odd" / name
     shutil.copytree(rendered / "train", odd / "train")
     config = make_config(odd, odd / "run", max_train_steps=3, checkpointing_steps=2)

@@ -38,7 +38,7 @@ def reference(rendered: Path, tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage, ranks", ((3, 2), (3, 1), (2, 2), (1, 2), (0, 2)))
+@pytest.mark.parametrize("stage, ranks", ((3, 2), (2, 2), (1, 2), (0, 2)))
 def test_same_losses_and_average_as_plain_pytorch(reference, rendered, tmp_path, stage, ranks):
     expected, average = reference
     config = make_config(rendered, tmp_path / "run", train_batch_size=4 // ranks)
@@ -61,9 +61,9 @@ def test_gradient_accumulation_equals_one_large_batch(reference, rendered, tmp_p
 
 @pytest.mark.long
 def test_kernels_follow_plain_pytorch(rendered, tmp_path):
-    """The smoke stage, smaller still: 10 steps with the Triton kernels, interpreted where there is no GPU."""
+    """The smoke stage, smaller still: 4 steps with the Triton kernels, interpreted where there is no GPU."""
     pytest.importorskip("triton")
-    tiny = ["data.height=8", "data.width=8", "data.num_frames=2", "train_batch_size=1", "max_train_steps=10"]
+    tiny = ["data.height=8", "data.width=8", "data.num_frames=2", "train_batch_size=1", "max_train_steps=4"]
     tiny += ["model.block_out_channels=[32]", "model.cross_attention=[false]", "model.num_attention_heads=1"]
     tiny += [
         "model.norm_num_groups=1",
@@ -83,19 +83,18 @@ def test_kernels_follow_plain_pytorch(rendered, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", (2, 3))
-def test_bf16_follows_float32(reference, rendered, tmp_path, stage):
+def test_bf16_follows_float32(reference, rendered, tmp_path):
     config = make_config(rendered, tmp_path / "run", mixed_precision="bf16", max_train_steps=5)
-    run_distributed(train, 2, config, deepspeed_json(tmp_path, stage))
+    run_distributed(train, 2, config, deepspeed_json(tmp_path, 3))
     assert losses(config) == pytest.approx(reference[0][:5], rel=TOLERANCES[torch.bfloat16])
     assert losses(config) != pytest.approx(reference[0][:5], rel=LOSS_RTOL)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", ({}, {"gradient_checkpointing": True, "data": {"num_workers": 1}}))
-def test_resumed_run_equals_uninterrupted_run_bit_for_bit(rendered, tmp_path, changes):
+def test_resumed_run_equals_uninterrupted_run_bit_for_bit(rendered, tmp_path):
     settings = deepspeed_json(tmp_path, 3)
-    common = dict(max_train_steps=6, checkpointing_steps=2, **changes)
+    common = {"max_train_steps": 6, "checkpointing_steps": 2, "gradient_checkpointing": True}
+    common["data"] = {"num_workers": 1}
     whole = make_config(rendered, tmp_path / "whole", **common)
     stopped = make_config(rendered, tmp_path / "stopped", **common)
     run_distributed(train, 2, whole, settings)

@@ -49,7 +49,6 @@ def test_what_is_loaded_is_what_was_saved_to_the_bit(straight, rendered, tmp_pat
     source = straight
     for ranks, stage, dtype in (
         (1, 0, "no"),
-        (1, 3, "no"),
         (2, 1, "no"),
         (2, 2, "bf16"),
         (2, 3, "bf16"),
