@@ -9,7 +9,8 @@ export RAY_gcs_server_port_wait_time_s=${RAY_gcs_server_port_wait_time_s:-600}
 : "${MASTER_ADDR:?}" "${MASTER_PORT:?}" "${SLURM_PROCID:?}"
 
 ray_node() {
-    exec ray start "$@" --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --disable-usage-stats --block >"$log" 2>&1
+    exec ray start "$@" --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --disable-usage-stats \
+        --include-log-monitor=false --block >"$log" 2>&1
 }
 head_answers() { (exec 3<>"/dev/tcp/$MASTER_ADDR/$MASTER_PORT") 2>/dev/null; }
 

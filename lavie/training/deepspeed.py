@@ -287,7 +287,8 @@ def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, An
     # and all kinds hold too little for a round of communication per layer to pay.
     if zero_stage(settings) == 3:
         deepspeed.utils.set_z3_leaf_modules(network, list(BLOCKS))
-    with _one_optimizer_of_stages_1_and_2() if zero_stage(settings) == 1 else nullcontext():
+    own_way = {0: _no_step_of_zero_gradients, 1: _one_optimizer_of_stages_1_and_2}.get(zero_stage(settings), nullcontext)
+    with own_way():
         engine, *_ = deepspeed.initialize(model=network, optimizer=build_optimizer(network, config), config=settings)
 
     # In 16 bits without ZeRO, DeepSpeed keeps float32 masters that no parameter leads to.
@@ -315,3 +316,20 @@ def _one_optimizer_of_stages_1_and_2() -> Iterator[None]:
         yield
     finally:
         DeepSpeedEngine._do_optimizer_sanity_check = choose
+
+
+@contextmanager
+def _no_step_of_zero_gradients() -> Iterator[None]:
+    """Let DeepSpeed build for 16 bits without ZeRO an optimizer that has not made a step.
+
+    By itself it makes one of zero gradients, so that the moments exist. That step counts in Adam's bias correction,
+    which makes the first update of a run 0.74 of what it should be, and decays the weights.
+    """
+    from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
+
+    make = FP16_UnfusedOptimizer.initialize_optimizer_states
+    FP16_UnfusedOptimizer.initialize_optimizer_states = lambda _: None
+    try:
+        yield
+    finally:
+        FP16_UnfusedOptimizer.initialize_optimizer_states = make

@@ -91,6 +91,18 @@ def test_bf16_follows_float32(reference, rendered, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_first_update_in_bf16_is_whole_in_every_stage(rendered, tmp_path):
+    """Adam's first update is the learning rate, but for rounding; DeepSpeed's stage 0 begins with a step of its own."""
+    start = make_config(rendered, tmp_path / "0", mixed_precision="bf16", lr_warmup_steps=0, max_train_steps=1)
+    other = start.model_copy(update={"output_dir": str(tmp_path / "2")})
+    for stage, config in ((0, start), (2, other)):
+        run_distributed(train, 1, config, deepspeed_json(tmp_path, stage))
+    found, wanted = weights(start, 1), weights(other, 1)
+    for name, weight in wanted.items():
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=0.02 * start.learning_rate, msg=name)
+
+
+@pytest.mark.slow
 def test_resumed_run_equals_uninterrupted_run_bit_for_bit(rendered, tmp_path):
     settings = deepspeed_json(tmp_path, 3)
     common = {"max_train_steps": 6, "checkpointing_steps": 2, "gradient_checkpointing": True}
