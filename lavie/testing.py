@@ -100,8 +100,8 @@ RANK_IMPORTS = [
     "torch.utils.tensorboard",
     "lavie.training.trainer",
 ]
-"""What the ranks' fork server imports, once for all: ZeRO takes Muon, and that the whole of torch's compiler; DeepSpeed's
-engine takes setuptools through torch's extensions, and the trainer TensorBoard."""
+"""What the ranks' fork server imports, once for all: ZeRO takes Muon, and that the whole of torch's compiler;
+DeepSpeed's engine takes setuptools through torch's extensions, and the trainer TensorBoard."""
 
 
 def start_rank_server() -> None:

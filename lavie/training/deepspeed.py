@@ -287,7 +287,9 @@ def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, An
     # and all kinds hold too little for a round of communication per layer to pay.
     if zero_stage(settings) == 3:
         deepspeed.utils.set_z3_leaf_modules(network, list(BLOCKS))
-    own_way = {0: _no_step_of_zero_gradients, 1: _one_optimizer_of_stages_1_and_2}.get(zero_stage(settings), nullcontext)
+    own_way = {0: _no_step_of_zero_gradients, 1: _one_optimizer_of_stages_1_and_2}.get(
+        zero_stage(settings), nullcontext
+    )
     with own_way():
         engine, *_ = deepspeed.initialize(model=network, optimizer=build_optimizer(network, config), config=settings)
 

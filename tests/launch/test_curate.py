@@ -56,7 +56,9 @@ def test_two_nodes_make_what_one_machine_makes(cluster, films, tmp_path):
 
 def test_an_error_of_the_curation_fails_the_job(cluster, films, tmp_path):
     arguments = [str(films), str(tmp_path / "out"), "cut.splitter=blunt"]
-    job = cluster.submit("curate.slurm", *arguments, options=SMALL, environment={"PYTHONPATH": str(ROOT)})
+    job = cluster.submit(
+        "curate.slurm", *arguments, options=(*SMALL, "--nodes=1"), environment={"PYTHONPATH": str(ROOT)}
+    )
     output = job.ends("FAILED", PATIENCE)
     assert "splitter" in output and "failed (exit code" in output
 
