@@ -77,7 +77,8 @@ def profile_text(events: Sequence[Event], steps: int) -> str:
             phases[event.name.removeprefix(PHASE)] += event.duration
     whole = phases.pop("step", 0.0)
     phases["between these"] = whole - sum(phases.values())
-    lines = [f"{steps} steps, {whole / steps / 1e3:.1f} ms each; all numbers are of one step, on this rank", ""]
+    counted = "1 step" if steps == 1 else f"{steps} steps"
+    lines = [f"{counted}, {whole / steps / 1e3:.1f} ms each; all numbers are of one step, on this rank", ""]
     lines += ["part of the step                           ms   share"]
     for name, time in phases.items():
         shown = "wait for data" if name == "data" else name
