@@ -15,21 +15,16 @@ from lavie.training.profiling import StepProfiler
 from tests.training.runs import deepspeed_json, losses, make_config, train
 
 
-def train_both(configs, settings):
-    """Train runs on this rank, one after the other."""
-    for config in configs:
-        train(config, settings)
-
-
 @pytest.mark.slow
 def test_a_recorded_run_is_as_ever_and_tells_where_its_time_went(rendered, tmp_path):
     """Two ranks under ZeRO-3 gather weights."""
-    profile = {"start": 2, "steps": 1, "ranks": "all"}
+    profile = {"start": 3, "steps": 2, "ranks": "all"}
     plain, recorded = (
-        make_config(rendered, tmp_path / name, max_train_steps=3, **changes)
+        make_config(rendered, tmp_path / name, max_train_steps=5, **changes)
         for name, changes in (("plain", {}), ("recorded", {"profile": profile}))
     )
-    run_distributed(train_both, 2, (plain, recorded), deepspeed_json(tmp_path, 3))
+    for config in (plain, recorded):
+        run_distributed(train, 2, config, deepspeed_json(tmp_path, 3))
     assert losses(recorded) == losses(plain)
     assert not (tmp_path / "plain/profile").exists()
 
@@ -38,7 +33,7 @@ def test_a_recorded_run_is_as_ever_and_tells_where_its_time_went(rendered, tmp_p
     assert {path.name for path in folder.iterdir()} == names
     for rank in (0, 1):
         text = (folder / f"rank{rank}.txt").read_text()
-        assert text.startswith("1 step, ")
+        assert text.startswith("2 steps, ")
         assert (folder / f"rank{rank}.png").read_bytes().startswith(b"\x89PNG")
         for part in ("wait for data", "inputs", "forward", "backward", "update", "average"):
             assert re.search(rf"^{part} +[\d.]+ +[\d.]+%", text, re.M), text
@@ -46,7 +41,7 @@ def test_a_recorded_run_is_as_ever_and_tells_where_its_time_went(rendered, tmp_p
         assert float(gathers[1]) > 0
     trace = json.loads(gzip.decompress((folder / "rank0.json.gz").read_bytes()))
     steps = [event for event in trace["traceEvents"] if event.get("name") == "lavie::step"]
-    assert steps
+    assert len(steps) >= 2
 
 
 def small(tmp_path, **profile):

@@ -46,26 +46,24 @@ class Counted:
         return call
 
 
-def sent(runs: list[tuple[TrainConfig, Path]]) -> list[tuple[dict[str, int], dict[str, int]]]:
-    """Train runs on this rank, one after the other; return the bytes and the number of collectives of the last step of
-    each, by kind."""
+def sent(config: TrainConfig, settings: Path) -> tuple[dict[str, int], dict[str, int]]:
+    """Train a run on this rank; return the bytes and the number of collectives of its last step, by kind."""
     counted = Counted()
     from lavie.training.trainer import Trainer
 
-    found = []
-    for config, settings in runs:
-        with Trainer(config, settings) as trainer:
-            step = trainer._step
+    with Trainer(config, settings) as trainer:
+        step = trainer._step
 
-            def last(number: int, step: Any = step, count: int = config.max_train_steps) -> Any:
+        def last(number: int) -> Any:
+            if number == config.max_train_steps:
                 counted.payload.clear()
                 counted.calls.clear()
-                outcome = step(number)
-                if number == count:
-                    found.append((dict(counted.payload), dict(counted.calls)))
-                return outcome
+            outcome = step(number)
+            if number == config.max_train_steps:
+                trainer.counted = dict(counted.payload), dict(counted.calls)
+            return outcome
 
-            trainer._step = last
-            trainer.saver.save = lambda step: None
-            trainer.fit()
-    return found
+        trainer._step = last
+        trainer.saver.save = lambda step: None
+        trainer.fit()
+        return trainer.counted

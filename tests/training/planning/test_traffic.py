@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lavie.testing import run_distributed
-from lavie.training.deepspeed import resolve_json, zero_stage
+from lavie.training.deepspeed import resolve_json
 from lavie.training.memory import gathering_of, parameter_sizes
 from lavie.training.planning.traffic import Collectives, collectives
 from lavie.training.precision import training_dtype
@@ -20,54 +20,39 @@ STEPS = 3
 """ZeRO-3 knows the order of the modules in the third pass."""
 
 
-RUNS = {
-    "ZeRO-1": ({"stage": 1}, {"mixed_precision": "bf16"}),
-    "ZeRO-2": ({"stage": 2}, {"gradient_accumulation_steps": 2}),
-    "ZeRO-3, all kept": ({"stage": 3, "stage3_param_persistence_threshold": 0}, {}),
-    "ZeRO-3, all limits": (
-        {
-            "stage": 3,
-            "stage3_max_reuse_distance": 10**6,
-            "stage3_param_persistence_threshold": 200,
-            "stage3_prefetch_bucket_size": 10**5,
-        },
-        {},
-    ),
-}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", (2, 4))
-def test_bytes_are_those_that_ranks_send(rendered, tmp_path, ranks):
-    """The runs of one number of ranks follow one another in the same processes."""
-    common = {"max_train_steps": STEPS, "model": WIDE, "train_batch_size": 1}
-    runs = []
-    for number, (zero, changes) in enumerate(RUNS.values()):
-        config = make_config(rendered, tmp_path / f"run{number}", data=dict(CLIPS), **common, **changes)
-        path = tmp_path / f"zero{number}.json"
-        section = {"reduce_bucket_size": 200_000} | zero
-        path.write_text(json.dumps({"zero_optimization": section, "zero_allow_untested_optimizer": True}))
-        runs.append((config, path))
-    counted = run_distributed(sent, ranks, runs)
+@pytest.mark.parametrize(
+    "ranks, stage, zero, changes",
+    (
+        (2, 1, {}, {}),
+        (2, 2, {}, {"gradient_accumulation_steps": 2}),
+        (2, 3, {"stage3_max_reuse_distance": 10**6, "stage3_param_persistence_threshold": 200}, {}),
+        (4, 1, {}, {"mixed_precision": "bf16"}),
+        (4, 2, {}, {}),
+        (4, 3, {"stage3_prefetch_bucket_size": 10**5}, {}),
+    ),
+)
+def test_bytes_are_those_that_ranks_send(rendered, tmp_path, ranks, stage, zero, changes):
+    config = make_config(
+        rendered, tmp_path / "run", max_train_steps=STEPS, model=WIDE, train_batch_size=1, data=CLIPS, **changes
+    )
+    path = tmp_path / "zero.json"
+    section = {"stage": stage, "reduce_bucket_size": 200_000} | zero
+    path.write_text(json.dumps({"zero_optimization": section, "zero_allow_untested_optimizer": True}))
+    counted = run_distributed(sent, ranks, config, path)
     assert all(of_rank == counted[0] for of_rank in counted)
-    for name, (config, path), (payload, calls) in zip(RUNS, runs, counted[0], strict=True):
-        assert set(payload) <= set(CALLS), "a collective of a kind that is not predicted"
-        print('MEAS', name, ranks, calls, payload)
-        measured = {CALLS[kind]: size for kind, size in payload.items()}
-        assert measured == pytest.approx(predicted(config, path, ranks), rel=0.02), (name, calls)
+    payload, calls = counted[0]
+    assert set(payload) <= set(CALLS), "a collective of a kind that is not predicted"
 
-
-def predicted(config, path, ranks: int) -> dict[str, float]:
-    """The bytes of a step by kind, as they are planned."""
     settings = resolve_json(path, config, ranks)
     trained = [size for size, trains in parameter_sizes(config) if trains]
-    gathered = gathering_of(config, settings) if zero_stage(settings) == 3 else None
-    found: dict[str, float] = {}
+    gathered = gathering_of(config, settings) if stage == 3 else None
+    predicted: dict[str, float] = {}
     for one in collectives(settings, trained, training_dtype(config).itemsize, ranks, gathered):
         times = 1 if one.per_step else config.gradient_accumulation_steps
-        found[one.kind] = found.get(one.kind, 0) + times * one.payload
-        print("PRED", one.kind, one.what, times * one.count, times * one.payload)
-    return found
+        predicted[one.kind] = predicted.get(one.kind, 0) + times * one.payload
+    measured = {CALLS[name]: size for name, size in payload.items()}
+    assert measured == pytest.approx(predicted, rel=0.02), calls
 
 
 def test_what_a_ring_sends_and_waits_for():
