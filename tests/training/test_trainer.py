@@ -106,7 +106,6 @@ def test_the_first_update_in_bf16_is_whole_in_every_stage(rendered, tmp_path):
 def test_resumed_run_equals_uninterrupted_run_bit_for_bit(rendered, tmp_path):
     settings = deepspeed_json(tmp_path, 3)
     common = {"max_train_steps": 6, "checkpointing_steps": 2, "gradient_checkpointing": True}
-    common["data"] = {"num_workers": 1}
     whole = make_config(rendered, tmp_path / "whole", **common)
     stopped = make_config(rendered, tmp_path / "stopped", **common)
     run_distributed(train, 2, whole, settings)
