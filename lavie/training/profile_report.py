@@ -142,7 +142,7 @@ def draw_timeline(events: Sequence[Event], png: Path) -> None:
     figure = Figure(figsize=(14, 1.6 + 0.55 * len(rows)), dpi=120, layout="constrained")
     axes = figure.subplots()
     end = max((event.start + event.duration for event in events), default=1.0)
-    names = sorted({event.name for event in rows[1][1]})
+    names = list(dict.fromkeys(event.name for event in rows[1][1]))
     for at, (_, chosen) in enumerate(rows):
         bars = [(event.start / 1e3, max(event.duration, end * NARROWEST) / 1e3) for event in chosen]
         colours = [
