@@ -12,6 +12,7 @@ PAGES = (
     "docs/data.md",
     "docs/curation.md",
     "docs/training.md",
+    "docs/planning.md",
     "docs/reliability.md",
     "docs/cascade.md",
     "docs/applications.md",

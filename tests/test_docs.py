@@ -35,6 +35,7 @@ TO_RUN = (
     "docs/data.md",
     "docs/curation.md",
     "docs/training.md",
+    "docs/planning.md",
     "docs/cascade.md",
     "docs/applications.md",
     "docs/evaluation.md",

@@ -25,6 +25,7 @@ from .eval import app as eval_app
 from .formats import export_command, import_command
 from .generate import generate
 from .lora import app as lora_app
+from .plan import plan
 from .plot import plot
 from .sample import sample
 from .score import score
@@ -102,6 +103,7 @@ app.add_typer(lora_app)
 app.command()(sample)
 app.command()(score)
 app.command()(generate)
+app.command()(plan)
 app.command()(plot)
 app.command("export")(export_command)
 app.command("import")(import_command)

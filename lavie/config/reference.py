@@ -30,6 +30,7 @@ from .data import BucketConfig, DatasetConfig, DegradationConfig, Weight
 from .evaluation import EvalConfig
 from .lora import LoraConfig
 from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
+from .profile import ProfileConfig
 from .train import DataConfig, SamplingConfig, TimestepSampling, TrainConfig
 from .watchdog import WatchdogConfig
 
@@ -45,6 +46,7 @@ SECTIONS: tuple[tuple[str, type[Strict]], ...] = (
     ("`sampling`", SamplingConfig),
     ("`eval`", EvalConfig),
     ("`watchdog`", WatchdogConfig),
+    ("`profile`", ProfileConfig),
     ("`timestep_sampling`", TimestepSampling),
     ("`add_difference`", AddDifferenceConfig),
     ("`degradation`", DegradationConfig),

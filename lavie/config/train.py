@@ -16,6 +16,7 @@ from .evaluation import EvalConfig
 from .lora import LoraConfig
 from .model import AutoencoderConfig, TextEncoderConfig, UNetConfig
 from .names import SamplerName, StageName
+from .profile import ProfileConfig
 from .stages import STAGES, Condition, condition_channels
 from .watchdog import WatchdogConfig
 
@@ -265,6 +266,8 @@ class TrainConfig(Strict):
     """base only: what is measured of samples while the run trains."""
     watchdog: WatchdogConfig = WatchdogConfig()
     """How long a rank may be at one thing before the run counts as hung."""
+    profile: ProfileConfig = ProfileConfig()
+    """Which steps are recorded operation by operation."""
 
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":

@@ -71,14 +71,23 @@ class LiveBytes(TorchDispatchMode):
         self.live -= size
 
 
+Attended = Callable[[Tensor, Tensor, Tensor, bool], None]
+"""Hears of a call of attention: query, key, value, and whether it is the backward pass."""
+
+
 @contextmanager
-def fused_attention() -> Iterator[None]:
+def fused_attention(heard: Attended = lambda query, key, value, backward: None) -> Iterator[None]:
     """Make attention keep no scores: on the meta device PyTorch would choose the kernel that keeps them.
 
     The function is replaced, for a mode would not reach what gradient checkpointing computes again.
+
+    Args:
+        heard: hears of every call, for such a call has no products that a counter of operations could see.
     """
     original = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = lambda query, key, value, *_args, **_kwargs: _Attention.apply(query, key, value)
+    F.scaled_dot_product_attention = lambda query, key, value, *_args, **_kwargs: _Attention.apply(
+        query, key, value, heard
+    )
     try:
         yield
     finally:
@@ -89,8 +98,10 @@ class _Attention(torch.autograd.Function):
     """What a fused attention allocates: its output, for the backward pass a number per query, and the gradients."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, heard: Attended) -> Tensor:
         """Return an output without values, and keep what the backward pass of a fused kernel reads."""
+        heard(query, key, value, False)
+        ctx.heard = heard
         output = query.new_empty(*query.shape[:-1], value.shape[-1])
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(query, key, value, output, query.new_empty(query.shape[:-1], dtype=torch.float32))
@@ -99,7 +110,9 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         """Return gradients without values."""
-        return tuple(torch.empty_like(x) for x in ctx.saved_tensors[:3])
+        inputs = ctx.saved_tensors[:3]
+        ctx.heard(*inputs, True)
+        return *(torch.empty_like(x) for x in inputs), None
 
 
 def _storage(x: Tensor) -> Any:

@@ -20,7 +20,7 @@ from ..models.text_encoder import caption_limit
 from .deepspeed import resolve_json
 from .fit import memory_lines, time_lines
 from .machine import machine_lines
-from .memory import optimizer_bytes_each, parameter_counts
+from .memory import checkpoint_bytes, parameter_counts
 from .open_caches import open_caches
 
 
@@ -122,16 +122,3 @@ def _data(config: TrainConfig, ranks: int) -> list[str]:
 def _absent(paths: Iterable[str]) -> list[str]:
     """Return the paths that are no files or folders here; addresses on the network and empty paths do not count."""
     return [path for path in paths if path and not is_url(path) and not Path(path).exists()]
-
-
-def checkpoint_bytes(config: TrainConfig, total: int, trained: int) -> int:
-    """Return the bytes of one checkpoint: the network to sample from, float32 weights and moments of what trains.
-
-    Args:
-        config: the run.
-        total: the number of parameters.
-        trained: how many of them train.
-    """
-    if config.trainable == "lora":
-        total = trained * (1 + config.use_ema)  # adapters alone, and their exact averages
-    return int(total * 4 + trained * optimizer_bytes_each(config, stage=3))  # whose states are all that is saved

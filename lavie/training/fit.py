@@ -29,19 +29,24 @@ def memory_lines(config: TrainConfig, settings: dict[str, Any], ranks: int) -> l
         ranks: the number of ranks.
     """
     memory = memory_of(config, settings, ranks)
+    return part_lines(memory) + [verdict(config, settings, ranks, card, memory) for card in CARDS]
+
+
+def part_lines(memory: Memory) -> list[str]:
+    """Return lines about what a rank holds, part by part and moment by moment."""
     lines = [f"{name}: {size / GIB:.2f} GiB per rank" for name, size in memory.held.items() if size]
     lines.append(f"states in all: {memory.states / GIB:.2f} GiB per rank")
     for moment, parts in memory.moments.items():
         told = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
         lines.append(f"on top in {moment}: {sum(parts.values()) / GIB:.2f} GiB ({told})" if told else f"{moment}: 0")
     lines.append(f"peak: {memory.peak / GIB:.2f} GiB per rank, in {memory.worst}; computed, not measured")
-    return lines + [verdict(config, settings, ranks, card, memory) for card in CARDS]
+    return lines
 
 
-def verdict(config: TrainConfig, settings: dict[str, Any], ranks: int, card: int, memory: Memory) -> str:
+def verdict(config: TrainConfig, settings: dict[str, Any], ranks: int, card: float, memory: Memory) -> str:
     """Return whether a run fits a card of so many GB, and otherwise what to change first."""
     limit = card * USABLE * GIB
-    text = f"{card} GB: {memory.peak / GIB:.1f} GiB of the {limit / GIB:.1f} GiB that tensors can take: "
+    text = f"{card:g} GB: {memory.peak / GIB:.1f} GiB of the {limit / GIB:.1f} GiB that tensors can take: "
     if memory.peak <= limit:
         return text + "fits"
     changes = ways_out(config, settings, ranks, limit)

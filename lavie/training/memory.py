@@ -19,11 +19,15 @@ import torch
 from ..config.data import BucketConfig
 from ..config.train import TrainConfig
 from ..diffusion.guidance import is_guided
-from ..models.live_bytes import live_bytes
+from ..models.live_bytes import fused_attention, live_bytes
 from ..models.lora.adapter import is_adapter, plain_name
 from ..models.meta_encoders import clip_parameters, meta_autoencoder
 from ..models.unet import VideoUNet
-from .deepspeed import offloads, zero_stage
+from .deepspeed import BLOCKS, offloads, zero_stage
+from .planning.operations import Counted, count_operations
+from .planning.trace import Trace, trace_of
+from .planning.traffic import BUCKET
+from .planning.zero3 import Gathering, Limits, gathering
 from .precision import training_dtype
 from .trained_part import set_trained_part
 
@@ -34,8 +38,8 @@ EIGHT_BIT = 2 + 2 * 4 / 256
 """Bytes of the two moments of a parameter in 8 bits: codes, and a float32 scale for each block of 256."""
 DECODED_AT_ONCE = 4
 """Frames that sampling decodes at once."""
-BUCKET, LIVE = 5 * 10**8, 10**9
-"""DeepSpeed's own reduce_bucket_size and stage3_max_live_parameters, in elements."""
+WITHIN = 2
+"""Frames and images of the pass on which the order of a network's modules is read: it is the same for all sizes."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +102,13 @@ def memory_of(config: TrainConfig, settings: dict[str, Any], ranks: int, *, fuse
         held["gradient buffers"] = part * accumulated * on_device + bucket * width
         if accumulated != width:
             backward["gradients being added"] = min(bucket, trained) * accumulated
+        backward["gradients being scattered"] = float(min(bucket, trained) * width)
         if ranks > 1:
-            live = min(total, zero.get("stage3_max_live_parameters", LIVE))
-            backward["gathered weights"] = float(live * width)
+            gathered = gathering_of(config, settings)
+            persistent = sum(gathered.persistent)
+            held["weights that stay whole"] = float(persistent * width)
+            backward["gathered weights"] = float((gathered.live - persistent) * width)
+            backward["weights being gathered"] = float(gathered.largest * width)
     elif stage == 2:
         backward["gradients"] = part * accumulated * on_device
         backward["gradient buffers"] = bucket * width * (2 if overlap else 1)
@@ -144,6 +152,19 @@ def optimizer_bytes_each(config: TrainConfig, stage: int) -> float:
     return master + (EIGHT_BIT if config.optimizer == "adamw_8bit" else 8)
 
 
+def checkpoint_bytes(config: TrainConfig, total: int, trained: int) -> int:
+    """Return the bytes of one checkpoint: the network to sample from, float32 weights and moments of what trains.
+
+    Args:
+        config: the run.
+        total: the number of parameters.
+        trained: how many of them train.
+    """
+    if config.trainable == "lora":
+        total = trained * (1 + config.use_ema)  # adapters alone, and their exact averages
+    return int(total * 4 + trained * optimizer_bytes_each(config, stage=3))  # whose states are all that is saved
+
+
 def meta_network(config: TrainConfig) -> VideoUNet:
     """Return the run's network without memory, in the dtype that it computes in, frozen where it does not train."""
     with META:
@@ -158,6 +179,11 @@ def parameter_counts(config: TrainConfig) -> tuple[int, int, int]:
     return _parameter_counts(_Network(config))
 
 
+def parameter_sizes(config: TrainConfig) -> tuple[tuple[int, bool], ...]:
+    """Return the elements of each parameter of the network, in its order, and whether the parameter trains."""
+    return _parameter_sizes(_Network(config))
+
+
 def adapted_elements(config: TrainConfig) -> int:
     """Return how many elements the weights have that adapters change."""
     parameters = meta_network(config).named_parameters()
@@ -166,7 +192,26 @@ def adapted_elements(config: TrainConfig) -> int:
 
 def activation_bytes(config: TrainConfig, size: BucketConfig) -> int:
     """Return the most bytes that the forward and backward pass of a micro-batch makes live, without gradients."""
-    return _activation_bytes(_Network(config), _latents(config, size), config.data.num_images)
+    return training_pass(config, size).peak
+
+
+def training_pass(config: TrainConfig, size: BucketConfig) -> Counted:
+    """Return what the forward and backward pass of a micro-batch asks of a device; its peak is without gradients."""
+    return _training_pass(_Network(config), _latents(config, size), config.data.num_images)
+
+
+def encoding_pass(config: TrainConfig, size: BucketConfig) -> tuple[Counted, float]:
+    """Return what the autoencoder does to the frames that it encodes at once, and how often for a micro-batch."""
+    batch, frames, height, width = _latents(config, size)
+    at_once = min(batch * frames, config.autoencoder.frames_per_call)
+    of = config.pretrained_model_name_or_path, config.latent_stride, training_dtype(config)
+    return _coding_pass(*of, at_once, height, width, False), batch * frames / at_once
+
+
+def gathering_of(config: TrainConfig, settings: dict[str, Any]) -> Gathering:
+    """Return what ZeRO-3 gathers in a micro-batch of a run with DeepSpeed's settings."""
+    granularity = int(settings.get("zero_optimization", {}).get("stage3_module_granularity_threshold", 0))
+    return _gathering(_Network(config), granularity, Limits.of(settings))
 
 
 def _latents(config: TrainConfig, size: BucketConfig) -> tuple[int, int, int, int]:
@@ -196,20 +241,42 @@ class _Network:
 @lru_cache(maxsize=64)
 def _parameter_counts(network: _Network) -> tuple[int, int, int]:
     """Return what `parameter_counts` does."""
-    parameters = list(meta_network(network.config).parameters())
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
-    return sum(p.numel() for p in parameters), trained, max(p.numel() for p in parameters)
+    sizes = _parameter_sizes(network)
+    trained = sum(size for size, trains in sizes if trains)
+    return sum(size for size, _ in sizes), trained, max(size for size, _ in sizes)
 
 
 @lru_cache(maxsize=64)
-def _activation_bytes(key: _Network, shape: tuple[int, int, int, int], images: int) -> int:
-    """Return what `activation_bytes` does for (batch, frames, height, width) of latents."""
+def _parameter_sizes(network: _Network) -> tuple[tuple[int, bool], ...]:
+    """Return what `parameter_sizes` does."""
+    return tuple((p.numel(), p.requires_grad) for p in meta_network(network.config).parameters())
+
+
+@lru_cache(maxsize=64)
+def _training_pass(key: _Network, shape: tuple[int, int, int, int], images: int) -> Counted:
+    """Return what `training_pass` does for (batch, frames, height, width) of latents."""
     network = meta_network(key.config)
     for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
     call = _call(key.config, network, shape, images)
-    return live_bytes(lambda: torch.autograd.backward(call().float().pow(2).mean()), gradients=True)
+    return count_operations(lambda: torch.autograd.backward(call().float().pow(2).mean()), gradients=True)
+
+
+@lru_cache(maxsize=64)
+def _gathering(key: _Network, granularity: int, limits: Limits) -> Gathering:
+    """Return what is gathered within some limits, where modules of no more parameters per layer are fetched whole."""
+    return gathering(_module_trace(key, granularity), limits)
+
+
+@lru_cache(maxsize=64)
+def _module_trace(key: _Network, granularity: int) -> Trace:
+    """Return the order in which a pass comes to the modules; a clip of the fewest latents has the same as any."""
+    side = 2 ** (len(key.config.model.block_out_channels) - 1)
+    network = meta_network(key.config)
+    call = _call(key.config, network, (1, WITHIN, side, side), 0, trains=True)
+    with torch.enable_grad(), fused_attention():
+        return trace_of(network, BLOCKS, granularity, lambda: call().float().pow(2).mean())
 
 
 @lru_cache(maxsize=64)
@@ -219,24 +286,27 @@ def _forward_bytes(key: _Network, shape: tuple[int, int, int, int], images: int)
 
 
 @lru_cache(maxsize=64)
-def _coding_bytes(
+def _coding_pass(
     pretrained: str | None, stride: int, dtype: torch.dtype, frames: int, height: int, width: int, decodes: bool
-) -> int:
-    """Return the most bytes that the autoencoder makes live on some frames of height x width latents."""
+) -> Counted:
+    """Return what the autoencoder does to some frames of height x width latents."""
     vae = meta_autoencoder(pretrained, stride, dtype)
     if decodes:
         latents = torch.empty(frames, 4, height, width, dtype=dtype, device=META)
-        return live_bytes(lambda: vae.decode(latents).sample)
+        return count_operations(lambda: vae.decode(latents).sample)
     pixels = torch.empty(frames, 3, height * stride, width * stride, dtype=dtype, device=META)
-    return live_bytes(lambda: vae.encode(pixels).latent_dist.mean)
+    return count_operations(lambda: vae.encode(pixels).latent_dist.mean)
 
 
 def _call(
-    config: TrainConfig, network: VideoUNet, shape: tuple[int, int, int, int], images: int
+    config: TrainConfig, network: VideoUNet, shape: tuple[int, int, int, int], images: int, *, trains: bool = False
 ) -> Callable[[], torch.Tensor]:
-    """Return a call of the network on inputs without values; the condition's channels are part of the sample."""
+    """Return a call of the network on inputs without values; the condition's channels are part of the sample.
+
+    With `trains` a gradient reaches the sample, as it does in a training step.
+    """
     (batch, *rest), model, dtype = shape, config.model, training_dtype(config)
-    sample = torch.empty(batch, model.in_channels, *rest, dtype=dtype, device=META)
+    sample = torch.empty(batch, model.in_channels, *rest, dtype=dtype, device=META, requires_grad=trains)
     length = config.text_encoder.max_length
     text = torch.empty(batch, 1 + images, length, model.cross_attention_dim, dtype=dtype, device=META)
     level = torch.zeros(batch, dtype=torch.long, device=META) if model.num_noise_levels else None
@@ -257,17 +327,15 @@ def _validation_bytes(config: TrainConfig) -> float:
         peaks.append(_forward_bytes(key, (rows, size.num_frames, height, width), 0))
         if config.autoencoder.type == "diffusers":
             of = config.pretrained_model_name_or_path, config.latent_stride, training_dtype(config)
-            peaks.append(_coding_bytes(*of, DECODED_AT_ONCE, height, width, True))
+            peaks.append(_coding_pass(*of, DECODED_AT_ONCE, height, width, True).peak)
     return float(max(peaks))
 
 
 def encoding_bytes(config: TrainConfig, size: BucketConfig) -> int:
     """Return the most bytes that encoding the pixels of a micro-batch makes live."""
-    batch, frames, height, width = _latents(config, size)
-    of = config.pretrained_model_name_or_path, config.latent_stride, training_dtype(config)
-    at_once = min(batch * frames, config.autoencoder.frames_per_call)
+    batch, frames, _, _ = _latents(config, size)
     # All pixels lie there in float32 while a few of them are encoded.
-    return _coding_bytes(*of, at_once, height, width, False) + batch * frames * 3 * size.height * size.width * 4
+    return encoding_pass(config, size)[0].peak + batch * frames * 3 * size.height * size.width * 4
 
 
 def encoder_bytes(config: TrainConfig) -> int:

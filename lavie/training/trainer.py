@@ -46,6 +46,7 @@ from .metrics import Metrics
 from .objective import Objective, build_objective
 from .open_caches import open_caches
 from .output_dir import claim, require_own, require_progress
+from .profiling import StepProfiler
 from .record import Recorder, now
 from .requests import NOTHING, Asked, Requests
 from .trained_part import require_adapters_fit, set_trained_part
@@ -149,6 +150,7 @@ class Trainer:
         if resume:
             load(self.engine, self.ema, resume)
         self.saver = begun.enter_context(closing(Saver(self.engine, self.ema, config, asked, self.start, self.base)))
+        self.profiler = begun.enter_context(closing(StepProfiler(config, self.device)))
         self.recorder = Recorder(config, self.buckets, plan, self.device)
         self.metrics: Metrics | None = None
         if is_main():
@@ -213,7 +215,7 @@ class Trainer:
                 log.info(f"asked to stop: ends after step {step - 1} of {config.max_train_steps}")
                 break
 
-            with self.watchdog.section("step", step):
+            with self.watchdog.section("step", step), self.profiler.step(step):
                 outcome = self._step(step)
             record = self.recorder.record(step, self.engine, outcome, self.watch.faults.spikes)
             if self.metrics:
@@ -283,16 +285,19 @@ class Trainer:
 
         `step` is counted from 1.
         """
-        began, waited, last = time.perf_counter(), 0.0, False
+        began, waited, last, phase = time.perf_counter(), 0.0, False, self.profiler.phase
         lr = set_learning_rate(self.engine, self.config, step)
         if self.config.lora.dropout:
             draw_dropout(self.engine.module, self.config.seed, step)
         micro_batches: list[MicroBatch] = []
         while not last:
             batch, seconds = self._next_batch(step)
-            inputs = self.objective.training_inputs(batch)
-            loss = self.objective.loss(self.engine, inputs)
-            last = backward(self.engine, loss.total)
+            with phase("inputs"):
+                inputs = self.objective.training_inputs(batch)
+            with phase("forward"):
+                loss = self.objective.loss(self.engine, inputs)
+            with phase("backward"):
+                last = backward(self.engine, loss.total)
             names = batch["positions"].tolist(), batch["keys"], len(batch["dropped"])
             micro_batches.append(MicroBatch(*names, loss, inputs.sample))
             waited += seconds
@@ -300,16 +305,20 @@ class Trainer:
                 waited += self._begin_batch()
 
         # What is wrong with the step is found out before the weights and their average move.
-        measured = measure_step(self.engine, micro_batches, self.requests.wanted())
-        fault = self.watch.check(step, self.engine, measured, micro_batches)
-        if update(self.engine, measured.norms, skip=fault in LEFT_OUT) and self.ema:
-            self.ema.update(step - self.engine.skipped_steps)
+        with phase("judgement"):
+            measured = measure_step(self.engine, micro_batches, self.requests.wanted())
+            fault = self.watch.check(step, self.engine, measured, micro_batches)
+        with phase("update"):
+            updated = update(self.engine, measured.norms, skip=fault in LEFT_OUT)
+        if updated and self.ema:
+            with phase("average"):
+                self.ema.update(step - self.engine.skipped_steps)
         return Outcome(lr, measured, fault, time.perf_counter() - began, waited)
 
     def _begin_batch(self) -> float:
         """Begin to move the next micro-batch, and return the seconds spent waiting for it."""
         began = time.perf_counter()
-        with self.watchdog.section("data"):
+        with self.watchdog.section("data"), self.profiler.phase("data"):
             self.ahead.begin()
         return time.perf_counter() - began
 
@@ -317,7 +326,7 @@ class Trainer:
         """Return the next micro-batch, and the seconds spent waiting for it. Samples that were replaced in a step are
         written down."""
         began = time.perf_counter()
-        with self.watchdog.section("data"):
+        with self.watchdog.section("data"), self.profiler.phase("data"):
             batch = next(self.ahead)
         for sample in batch["dropped"]:
             append(Path(self.config.output_dir) / DROPPED.format(rank()), {"step": step, **sample})

@@ -15,8 +15,7 @@ from lavie.models.lora.read import read_lora
 from lavie.models.weights import load_network
 from lavie.testing import LOSS_RTOL, TOLERANCES, relative_error, run_distributed
 from lavie.training.consolidate import raw_weights
-from lavie.training.dry_run import checkpoint_bytes
-from lavie.training.memory import adapted_elements, parameter_counts
+from lavie.training.memory import adapted_elements, checkpoint_bytes, parameter_counts
 from lavie.training.trainer import build_network
 from tests.training.adapted import (
     STEPS,
