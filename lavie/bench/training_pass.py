@@ -196,10 +196,10 @@ def main() -> None:
             taken = time_once(way, layouts[name])
             if turn:
                 times[name].append(taken)
-    for name, taken in times.items():
-        if taken:
-            forward, backward = (statistics.median(part) for part in zip(*taken, strict=True))
-            ratios = [sum(t) / sum(ours) for t, ours in zip(taken, times["ours"], strict=True)]
+    for name, rounds in times.items():
+        if rounds:
+            forward, backward = (statistics.median(part) for part in zip(*rounds, strict=True))
+            ratios = [sum(t) / sum(ours) for t, ours in zip(rounds, times["ours"], strict=True)]
             print(
                 f"{name:20} forward {forward:.2f} s, backward {backward:.2f} s of CPU time; "
                 f"ours is {statistics.median(ratios):.2f}x as fast ({min(ratios):.2f} to {max(ratios):.2f})"

@@ -181,7 +181,9 @@ class FeedForward(UsesKernels, nn.Module):
 
     def forward(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
         """Map x (..., C), which goes through the norm first if there is one, to a tensor like it."""
-        proj, last = self.net[0].proj, self.net[2]
+        first, _, last = self.net
+        assert isinstance(first, GEGLU) and isinstance(last, nn.Linear)
+        proj = first.proj
         h = proj(x) if norm is None else norm_linear(x, norm.weight, norm.bias, norm.eps, (proj.weight,), proj.bias)
         return geglu_linear(h, last.weight, last.bias, backend=self.kernel_backend)
 

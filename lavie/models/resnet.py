@@ -60,13 +60,16 @@ class ResnetBlock(UsesKernels, nn.Module):
             frames: how frames are folded.
             skip: the other input channels, of a skip connection, (B * F, C', H, W).
         """
-        norm = self.norm1
+        norm, shortcut = self.norm1, self.conv_shortcut
         return residual_block(
             x,
             skip,
             self.time_emb_proj(time),
-            *((layer.weight, layer.bias) for layer in (norm, self.conv1, self.norm2, self.conv2)),
-            None if self.conv_shortcut is None else (self.conv_shortcut.weight, self.conv_shortcut.bias),
+            _affine(norm),
+            _affine(self.conv1),
+            _affine(self.norm2),
+            _affine(self.conv2),
+            None if shortcut is None else _affine(shortcut),
             NormSettings(norm.num_groups, norm.eps, frames.video, frames.images, frames.pool_images),
             backend=self.kernel_backend,
         )
@@ -94,3 +97,9 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Map x (N, C, H, W) to (N, C, *size)."""
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
+
+
+def _affine(layer: nn.GroupNorm | nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Return the weight and the bias of a layer that has both."""
+    assert layer.bias is not None
+    return layer.weight, layer.bias

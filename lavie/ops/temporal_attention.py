@@ -89,7 +89,7 @@ def _temporal_attention_backward(
 
     gradient = qkv.new_empty(qkv.shape)
     dq, dk, dv = gradient.unbind(3)
-    back = None if turn is None else turn.conj()  # the transpose of a rotation turns back
+    back = None if turn is None else torch.conj_physical(turn)  # the transpose of a rotation turns back
     dq.copy_(_unsequences(rotate(torch.bmm(ds, k_) * scale, back), q.shape))
     dk.copy_(_unsequences(rotate(torch.bmm(ds.transpose(1, 2), q_) * scale, back), k.shape))
     dv.copy_(_unsequences(torch.bmm(p.transpose(1, 2), do_), v.shape))

@@ -5,7 +5,7 @@ beside each other: while the GPU computes, the host runs ahead, or waits.
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,7 +71,7 @@ def timed_events(events: Iterable[Any]) -> list[Event]:
 
 def profile_text(events: Sequence[Event], steps: int) -> str:
     """Return the tables of a recording of `steps` steps; all numbers are means of a step."""
-    phases: Counter[str] = Counter()
+    phases: defaultdict[str, float] = defaultdict(float)
     for event in events:
         if event.kind == PHASE:
             phases[event.name.removeprefix(PHASE)] += event.duration
@@ -92,9 +92,9 @@ def profile_text(events: Sequence[Event], steps: int) -> str:
 
 def _device_lines(events: Sequence[Event], steps: int, device: str, whole: float) -> list[str]:
     """Return the tables of one device: by kind, then the largest operations."""
-    kinds: Counter[str] = Counter()
+    kinds: defaultdict[str, float] = defaultdict(float)
+    names: defaultdict[str, float] = defaultdict(float)
     calls: Counter[str] = Counter()
-    names: Counter[str] = Counter()
     for event in events:
         kinds[event.kind] += event.own
         names[event.name] += event.own
@@ -104,7 +104,10 @@ def _device_lines(events: Sequence[Event], steps: int, device: str, whole: float
     rows = [(kind, kinds[kind]) for kind in COLOURS]
     lines += [_row(name, time, calls[name], steps, whole) for name, time in rows]
     lines += ["", f"{'largest, on the ' + device:36} {'ms':>9} {'share':>7} {'calls':>9}"]
-    lines += [_row(name, time, calls[name], steps, whole) for name, time in names.most_common(SHOWN)]
+    lines += [
+        _row(name, time, calls[name], steps, whole)
+        for name, time in sorted(names.items(), key=lambda item: -item[1])[:SHOWN]
+    ]
     return lines
 
 

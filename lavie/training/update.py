@@ -101,7 +101,9 @@ def measure_step(engine: Any, micro_batches: list[MicroBatch], wanted: Sequence[
     means = [value / world_size() for value in sums]
     of_norms = tuple(means[len(means) - len(norms) :])
     asked = tuple(sums[4 : 4 + len(wanted)])
-    return Measured(*means[:3], round(sums[3]), whole_norm(engine, of_norms), of_norms, asked)
+    loss, loss_video, loss_image = means[:3]
+    norm = whole_norm(engine, of_norms)
+    return Measured(loss, loss_video, loss_image, round(sums[3]), norm, of_norms, asked)
 
 
 def update(engine: Any, norms: Sequence[float], *, skip: bool) -> bool:

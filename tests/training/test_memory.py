@@ -3,13 +3,11 @@
 import json
 
 import pytest
-import torch
 
 from lavie.config.load import load_config
-from lavie.models.live_bytes import GIB, fused_attention
 from lavie.testing import run_distributed
 from lavie.training.deepspeed import resolve_json
-from lavie.training.memory import Memory, memory_of, meta_network
+from lavie.training.memory import Memory, memory_of
 from lavie.training.ways_out import changed_config
 from tests.training.runs import MODEL, make_config, make_vsr_config
 
@@ -82,36 +80,6 @@ def test_peak_of_super_resolution(rendered, tmp_path):
     (measured,) = run_distributed(allocated, 1, config, path)
     computed = memory_of(config, resolve_json(path, config, 1), 1, fused=False)
     assert computed.peak == pytest.approx(measured, rel=0.1), computed
-
-
-def saved_bytes(config, shape, images: int) -> int:
-    """The bytes that autograd keeps of one forward pass on the meta device, by its own hooks; weights do not count."""
-    network, kept = meta_network(config), {}
-
-    def keep(x):
-        if not isinstance(x, torch.nn.Parameter):
-            kept[x.untyped_storage()._cdata] = x
-        return x
-
-    model = config.model
-    text = torch.empty(1, 1 + images, 77, model.cross_attention_dim, dtype=torch.bfloat16, device="meta")
-    level = torch.zeros(1, dtype=torch.long, device="meta") if model.num_noise_levels else None
-    sample = torch.empty(1, model.in_channels, *shape, dtype=torch.bfloat16, device="meta")
-    with fused_attention(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        output = network(sample, torch.zeros(1, device="meta"), text, noise_level=level, num_images=images)
-    assert output.requires_grad
-    return sum(x.untyped_storage().nbytes() for x in kept.values())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "stage, shape, images, gib",
-    (("base", (20, 40, 64), 4, 0.95), ("interpolation", (61, 32, 32), 0, 1.16), ("vsr", (8, 80, 80), 0, 0.69)),
-)
-def test_checkpointing_keeps_what_was_counted_elsewhere(stage, shape, images, gib):
-    """The numbers in GiB are of another program that read an earlier version of the networks."""
-    config = load_config(f"configs/{stage}.yaml", ["gradient_checkpointing=true"])
-    assert saved_bytes(config, shape, images) / GIB == pytest.approx(gib, rel=0.05)
 
 
 def test_the_peak_is_the_worst_moment():
