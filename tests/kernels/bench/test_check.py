@@ -10,6 +10,8 @@ pytest.importorskip("triton")
 from lavie.config.model import UNetConfig
 from lavie.kernels.bench import geglu, group_norm_silu, pseudo3d_conv, temporal_attention, unet
 from lavie.kernels.bench.check import Checker, Way, WrongResult
+from lavie.ops import residual_block
+from lavie.ops.group_norm_silu import norm_backward
 from tests.kernels.bench.gradients import Scaled
 
 CPU = torch.device("cpu")
@@ -46,16 +48,23 @@ ATTENTION = (unet.attention_module, "temporal_attention")
     ),
 )
 def test_a_wrong_gradient_of_one_operation_is_refused(block, operation, argument, factor):
-    right = getattr(*operation)
+    """Of the norm in the transformer and, beside it, of those within the residual block."""
+    right, names = getattr(*operation), ("x", "weight", "bias") if operation == NORM else ("qkv",)
 
     def wrong(*tensors, **settings):
-        names = ("x", "weight", "bias") if operation == NORM else ("qkv",)
         tensors = [Scaled.apply(t, factor) if n == argument else t for n, t in zip(names, tensors, strict=True)]
         if argument == "position bias":
             settings["bias"] = Scaled.apply(settings["bias"], factor)
         return right(*tensors, **settings)
 
-    with mock.patch.object(*operation, wrong), pytest.raises(WrongResult, match="gradient"):
+    def wrong_within(*tensors):
+        gradients = norm_backward(*tensors)
+        if operation != NORM:
+            return gradients
+        return tuple(g * factor if n == argument else g for n, g in zip(names, gradients, strict=True))
+
+    within = mock.patch.object(residual_block, "norm_backward", wrong_within)
+    with mock.patch.object(*operation, wrong), within, pytest.raises(WrongResult, match="gradient"):
         block.errors(Way(block.case.reference), block.case.reference)
 
 
