@@ -182,7 +182,7 @@ def generate(
         _print_estimates(planned, requests, offload, sequential_guidance)
         return
     for request in requests:
-        planned.sizes(request.over(planned.settings))
+        planned.require(request.over(planned.settings))
     assert out is not None
     stages = load()
     report = DriftReport(stages.stages["base"], judge=judge)

@@ -39,7 +39,7 @@ class StartOptions:
                 raise ConfigError(
                     "--strength draws over --image or --from-video: wanted one of them, and no --to-image"
                 )
-        if self.seconds is not None and self.seconds <= 0:
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise ConfigError(f"--seconds: got {self.seconds:g}, wanted more than 0")
         for flag, given, key in (("--seconds", self.seconds, "num_frames"), ("--method", self.method, "method")):
             if given is not None and any(text.startswith(f"base.{key}=") for text in overrides):
@@ -140,7 +140,7 @@ def read_segment_prompts(file: Path) -> list[list[str]]:
         ConfigError: the file cannot be read, or has no prompt.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--segment-prompts {file}: cannot be read: {error}") from None
     clips: list[list[str]] = [[]]

@@ -176,6 +176,19 @@ class Cascade:
             loras=chosen,
         )
 
+    def require(self, settings: CascadeSettings) -> None:
+        """Check, without computing anything, that every stage can sample with some settings.
+
+        Raises:
+            ConfigError: names the setting, and the stage where it is not the base stage's.
+        """
+        self.sizes(settings)
+        for name, sampler in self.stages.items():
+            try:
+                sampler.require_steps(getattr(settings, name))
+            except ConfigError as error:
+                raise ConfigError(f"stage {name}: {error}") from None
+
     def sizes(self, settings: CascadeSettings | None = None) -> dict[str, StageSizes]:
         """Return the sizes of every stage's clip, with the cascade's settings or others.
 
@@ -262,7 +275,7 @@ class Cascade:
         checked: list[CascadeSettings] = []
         for clip in clips:
             if clip.settings not in checked:
-                self.sizes(clip.settings)
+                self.require(clip.settings)
                 checked.append(clip.settings)
             self.stages["base"].require(clip.start or Start(), clip.settings.base)
         stages = self.until(stop_after)

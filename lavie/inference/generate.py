@@ -97,6 +97,10 @@ def generate(
     clips_asked = _numbered(requests, settings, num_per_prompt)
     for clip in clips_asked[::num_per_prompt]:
         _require_readable(clip.request.prompt, clip.settings)
+        try:
+            sampler.require(Start(), clip.settings)
+        except ConfigError as error:
+            raise ConfigError(f"prompt {clip.request.prompt!r}: {error}" if clip.request.changes else error) from None
     if is_main():
         out.mkdir(parents=True, exist_ok=True)
     if is_main() and tell_cut:

@@ -153,6 +153,17 @@ class Sampler:
         """
         raise NotImplementedError
 
+    def require_steps(self, settings: StageSettings) -> None:
+        """Check, without computing anything, that the stage can take its steps and read prompts with some settings.
+
+        Raises:
+            ConfigError: the scheduler cannot take so many steps, or the text encoder has no such layer.
+        """
+        set_timesteps(make_scheduler(settings.scheduler, self.schedule), settings.num_inference_steps)
+        # Encoders of users' own code are functions of captions alone.
+        if require_layer := getattr(self.text_encoder, "require_layer", None):
+            require_layer(settings.clip_skip)
+
     @property
     def device(self) -> torch.device:
         """The device that holds the network."""

@@ -23,6 +23,8 @@ from .free_u import NEUTRAL, check_factors
 
 DECODE_TILE = 128
 """Latents along one side of the largest frame that goes through an autoencoder whole."""
+MOST_FRAMES = 20_000
+"""Frames of the longest clip, three quarters of an hour at 8 frames a second, of which memory holds the pixels."""
 NOT_PASSED = ("prompt_suffix", "fps")
 """Settings of the files and prompts around a sampler, which are no arguments of its call."""
 
@@ -105,7 +107,7 @@ class StageSettings(Strict):
 class BaseSettings(StageSettings):
     """The settings of the first stage, from a prompt to a short clip: the key frames of the next stage."""
 
-    num_frames: int = Field(16, ge=1)
+    num_frames: int = Field(16, ge=1, le=MOST_FRAMES)
     """Frames of a clip; 1 draws images."""
     height: int = Field(320, ge=1)
     """Rows of pixels, a multiple of the autoencoder's stride."""

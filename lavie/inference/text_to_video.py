@@ -71,6 +71,7 @@ class TextToVideo(Sampler):
         Raises:
             ConfigError: says what cannot go together, and which setting to change.
         """
+        self.require_steps(settings)
         if settings.num_frames < 1:
             raise ConfigError(f"num_frames: got {settings.num_frames}, wanted at least 1 (1 is an image)")
         check_size(settings.height, settings.width, self.autoencoder.stride)
@@ -80,7 +81,7 @@ class TextToVideo(Sampler):
         if settings.method == "windows":
             require_whole_if_cached(settings.cache_interval, axes)
         if not self.takes_frames and (start.given is not None or len(segments) > 1):
-            what = "given frames" if start.given is not None else "method recursion, which gives each segment frames,"
+            what = "given frames" if start.given is not None else "method recursion, which gives frames to each segment"
             raise ConfigError(
                 f"{what}: the base network takes none; wanted one that was trained with condition: frames"
                 + (

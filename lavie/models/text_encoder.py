@@ -56,10 +56,14 @@ class HashTextEncoder(nn.Module):
         """Return the words of a text."""
         return WORD.findall(text.lower())
 
-    def encode_tokens(self, tokens: Sequence[Token], clip_skip: int = 1) -> Tensor:
-        """Return the features (max_length, channels) of at most `room` words; see `ClipTextEncoder`."""
+    def require_layer(self, clip_skip: int) -> None:
+        """Raise ConfigError unless the last layer is meant, for there are no others."""
         if clip_skip != 1:
             raise ConfigError(f"clip_skip: got {clip_skip}, and this text encoder has no layers: wanted 1")
+
+    def encode_tokens(self, tokens: Sequence[Token], clip_skip: int = 1) -> Tensor:
+        """Return the features (max_length, channels) of at most `room` words; see `ClipTextEncoder`."""
+        self.require_layer(clip_skip)
         features = torch.zeros_like(self.place)
         vectors = [token if isinstance(token, Tensor) else self._vector(str(token)) for token in ("<start>", *tokens)]
         features[: len(vectors)] = carry(torch.stack(vectors), features.device) + 0.5 * self.place[: len(vectors)]
@@ -119,6 +123,12 @@ class ClipTextEncoder(nn.Module):
         """Return the tokens of a text, without start and end."""
         return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
 
+    def require_layer(self, clip_skip: int) -> None:
+        """Raise ConfigError unless there is a layer of this number, counted from the last."""
+        layers = self.model.config.num_hidden_layers
+        if not 1 <= clip_skip <= layers:
+            raise ConfigError(f"clip_skip: got {clip_skip}, wanted 1 .. {layers}, the layers of the text encoder")
+
     @torch.no_grad()
     def encode_tokens(self, tokens: Sequence[Token], clip_skip: int = 1) -> Tensor:
         """Return the features (max_length, channels) float32 of at most `room` tokens between their start and end.
@@ -131,9 +141,7 @@ class ClipTextEncoder(nn.Module):
         Raises:
             ConfigError: there is no such layer.
         """
-        layers = self.model.config.num_hidden_layers
-        if not 1 <= clip_skip <= layers:
-            raise ConfigError(f"clip_skip: got {clip_skip}, wanted 1 .. {layers}, the layers of the text encoder")
+        self.require_layer(clip_skip)
         start, end, fill = (getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad"))
         vectors = {place: token for place, token in enumerate(tokens, 1) if isinstance(token, Tensor)}
         numbers = [start, *(end if isinstance(token, Tensor) else token for token in tokens), end]

@@ -123,3 +123,20 @@ def test_faults_are_told_before_weights_are_read(tmp_path):
     for words, message in faults:
         with pytest.raises(ConfigError, match=message):
             run_lavie("sample", "nowhere", "--out", tmp_path / "out", *words)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    (
+        ({"clip_skip": 99}, "prompt 'fox': clip_skip: got 99"),
+        ({"num_inference_steps": 1}, "prompt 'fox': num_inference_steps: .* cannot take 1 steps"),
+        ({"height": 17}, "prompt 'fox': height x width: got 17"),
+        ({"method": "recursion", "num_frames": 9}, "prompt 'fox': method recursion, which gives frames to each"),
+    ),
+)
+def test_every_line_is_checked_before_the_first_is_drawn(cascade_folder, tmp_path, monkeypatch, changes, message):
+    monkeypatch.setattr("lavie.inference.text_to_video.TextToVideo.__call__", lambda *_, **__: pytest.fail("drawn"))
+    (tmp_path / "p.txt").write_text("red\n" + json.dumps({"prompt": "fox"} | changes) + "\n")
+    with pytest.raises(ConfigError, match=message):
+        run_lavie("sample", cascade_folder / "base", "--prompt-file", tmp_path / "p.txt", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
