@@ -96,7 +96,7 @@ demo-lora: $(DEMO)/base  ## a colour that the demo's network never saw, learnt f
 	lavie lora word $(WORD_RUN)/images --word $(WORD) --overwrite
 	lavie lora train $(WORD_RUN)/images --base $(DEMO)/base --out $(WORD_RUN)/run --prior-samples 36 \
 	  $(foreach c,red green blue yellow magenta cyan,$(foreach s,circle square triangle,--prior "a $(c) $(s)")) $(WORD_SET)
-	lavie lora score $(WORD_RUN)/run --word $(WORD) --out $(WORD_RUN)
+	lavie lora score $(WORD_RUN)/run --word $(WORD) --out $(WORD_RUN) --overwrite
 	@echo
 	@echo "before and after                   $(WORD_RUN)/compare.png"
 	@echo "what the judge sees                $(WORD_RUN)/compare.json"

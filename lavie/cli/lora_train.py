@@ -1,6 +1,7 @@
 """`lavie lora train` and its companions: adapters from a folder of images, and what they do to samples."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -50,23 +51,44 @@ def train_command(
     other run, on several GPUs by a launcher. A call that was cut short goes on where it stopped.
     """
     from ..config.load import dump_yaml, validate
-    from ..config.lora_run import lora_run, train_on
+    from ..config.lora_run import (
+        MADE_OF,
+        Origin,
+        lora_run,
+        require_apart,
+        require_images,
+        require_not_set,
+        require_same_origin,
+        train_on,
+        write_origin,
+    )
     from ..config.shipped import find_config
     from ..config.train import TrainConfig
     from ..data.shards.index import load_index
+    from ..files import require_writable
     from ..models.prompt_syntax import escaped
 
     # What cannot train is refused before anything is packed or drawn.
     find_config(deepspeed, "--deepspeed")
+    require_not_set(changes or ())
+    require_apart(folder, base, out)
     of_base, pretrained = _of_base(base)
     values = lora_run(base, out, of_base=of_base, pretrained=pretrained, overrides=changes or ())
     planned = validate(TrainConfig, values, f"lora.yaml with {base}")
     if prior and of_base is None:
         raise ConfigError(f"--prior: nothing says how --base {base} draws: wanted a run or an exported folder")
-    _require_fit(planned)
+    _require_fit(planned, base)
+    drawn = (prior, prior_samples, planned.seed) if prior else (None, None, None)
+    origin = Origin(str(folder.resolve()), str(base.resolve()), *drawn)
+    require_same_origin(out, origin)
+    _require_goes_on(out, planned)
+    require_writable(out / MADE_OF)
+    write_origin(out, origin)
 
     # The data, and what the network already knows.
     found = _pack(folder, out / "data" / "train", planned)
+    if not found.images:
+        require_images(changes or (), folder)
     datasets: list[dict[str, Any]] = [{"path": str(out / "data" / "train"), "name": "subject", "weight": 1}]
     if prior:
         samples = out / "data" / "prior-samples"
@@ -94,7 +116,7 @@ def train_command(
     code = subprocess.run([sys.executable, "-m", "lavie.train", *words], check=False).returncode
     if code:
         raise typer.Exit(code)
-    compare_command(out, out)
+    compare_command(out, out, overwrite=True)
 
 
 def compare_command(
@@ -102,10 +124,13 @@ def compare_command(
     out: Annotated[Path, typer.Option(help="Where compare.png and compare.json go.")],
     prompt: Annotated[list[str] | None, typer.Option(help="Default: the run's validation_prompts.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the initial noise.")] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw prompts without and with a run's adapters, from the same noise: likeness to see, and motion in numbers."""
-    from ..inference.beside_base import SHEET, compare
+    from ..files import require_free
+    from ..inference.beside_base import NUMBERS, SHEET, compare
 
+    require_free(out / SHEET, out / NUMBERS, overwrite=overwrite)
     with progress_bar(make_console(), "drawing") as progress:
         numbers = compare(run, out, prompt or (), seed=seed, progress=progress)
     for row in numbers["prompts"]:
@@ -136,6 +161,7 @@ def word_command(
     require_word(word)
     require_free(out, overwrite=overwrite)
     out.mkdir(parents=True, exist_ok=True)
+    _remove_rendered(out, images)
     for number in range(images):
         shape = SHAPES[number % len(SHAPES)]
         pixels = render_image(word, shape, rng=numpy_generator(seed, "new word", number), size=size)
@@ -144,17 +170,34 @@ def word_command(
     typer.echo(out)
 
 
+def _remove_rendered(out: Path, first: int) -> None:
+    """Remove the images from number `first` on that an earlier call has rendered: their names and captions say so."""
+    from ..data.prepare.synthetic import NEW_COLOURS, SHAPES, image_caption
+
+    captions = {image_caption(word, shape) + "\n" for word in NEW_COLOURS for shape in SHAPES}
+    for file in out.glob("*.png"):
+        text = file.with_suffix(".txt")
+        if not re.fullmatch(r"[0-9]{5,}", file.stem) or int(file.stem) < first or not text.is_file():
+            continue
+        if text.read_text(encoding="utf-8", errors="replace") in captions:
+            file.unlink()
+            text.unlink()
+
+
 def score_command(
     run: Annotated[Path, typer.Argument(help="A run of adapters on a base that learnt the rendered set.")],
     out: Annotated[Path, typer.Option(help="Where compare.png and compare.json go.")],
     word: Annotated[str, typer.Option(help="The colour that the adapters were taught.")] = "orange",
     clips: Annotated[int, typer.Option(min=1, help="Clips of the new colour, and as many of the old ones.")] = 24,
     seed: Annotated[int, typer.Option(help="Seed of the initial noise.")] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Judge clips of a new colour, and of the old ones, without and with a run's adapters."""
     from ..evaluation.new_word import score_word
-    from ..inference.beside_base import SHEET
+    from ..files import require_free
+    from ..inference.beside_base import NUMBERS, SHEET
 
+    require_free(out / SHEET, out / NUMBERS, overwrite=overwrite)
     with progress_bar(make_console(), "drawing") as progress:
         numbers = score_word(run, word, out, clips=clips, seed=seed, progress=progress)
     for kind, name in (("new", word), ("old", "old colours")):
@@ -183,6 +226,7 @@ def _of_base(base: Path) -> "tuple[TrainConfig | None, str | None]":
     if not base.exists():
         raise CheckpointError(f"--base {base}: no such file or folder")
     if base.is_file() or not (is_export(base) or is_checkpoint(base) or checkpoints(base)):
+        _require_network(base)
         return None, None
     folder = find_stage(base)
     if has_adapters(folder):
@@ -193,14 +237,59 @@ def _of_base(base: Path) -> "tuple[TrainConfig | None, str | None]":
     return config, encoders_folder(folder, config)
 
 
-def _require_fit(config: "TrainConfig") -> None:
+def _require_network(base: Path) -> None:
+    """Raise CheckpointError if a file or folder that is no run is no network either; see `initialize`."""
+    from ..errors import CheckpointError
+    from ..models.torch_file import read_weight_file
+    from ..models.weights import CONFIG_NAME
+    from ..run_folder import NETWORK
+
+    wanted = "wanted a run's output_dir, a checkpoint or an exported folder, a Stable Diffusion folder, or a .pt"
+    if base.is_file():
+        try:
+            read_weight_file(base)
+        except CheckpointError as error:
+            raise CheckpointError(f"--base {base} holds no weights: {wanted}: {error}") from None
+    elif not any((folder / CONFIG_NAME).is_file() for folder in (base, base / NETWORK)):
+        raise CheckpointError(f"--base {base} holds no network and no finished checkpoint: {wanted}")
+
+
+def _require_fit(config: "TrainConfig", base: Path) -> None:
     """Raise an error if a run's adapters or the files that it starts from are not as they must be."""
+    from ..models.start import require_single_files
     from ..training.trained_part import require_adapters_fit
 
     require_adapters_fit(config)
+    require_single_files(config)
     named = config.pretrained_model_name_or_path
     if named is not None and not Path(named).exists():
-        raise ConfigError(f"pretrained_model_name_or_path is {named}: no such folder")
+        raise ConfigError(
+            f"pretrained_model_name_or_path is {named}: no such folder; --base {base} is trained with its encoders: "
+            "give pretrained_model_name_or_path=FOLDER of Stable Diffusion 1.4"
+        )
+
+
+def _require_goes_on(out: Path, config: "TrainConfig") -> None:
+    """Raise CheckpointError if the trainer would refuse to go on from what a run's folder holds.
+
+    The config that lies there is the one to go on with: it must not be replaced by one that cannot.
+    """
+    from ..config.load import load_config
+    from ..errors import CheckpointError
+    from ..manifest import OldLayoutError, read_manifest
+    from ..run_folder import RUN_CONFIG, checkpoints
+    from ..training.checkpoint.compare import require_must_match, require_same_dtype
+
+    for folder in reversed(checkpoints(out)):
+        try:
+            manifest = read_manifest(folder)
+        except OldLayoutError:
+            raise
+        except CheckpointError:  # the trainer takes an older one then
+            continue
+        require_same_dtype(str(folder), manifest, config)
+        require_must_match(str(folder), load_config(folder / RUN_CONFIG), config)
+        return
 
 
 class _Found(NamedTuple):
@@ -232,6 +321,13 @@ def _pack(folder: Path, out: Path, config: "TrainConfig", least: int = LEAST) ->
         )
     for item in report.rejected:
         typer.echo(f"left out: {item.name}: {item.reason}. {item.detail}", err=True)
+    if report.changed:
+        first = report.changed[0]
+        typer.echo(
+            f"{len(report.changed)} of {folder} changed since they were packed, first {first.name}: {first.reason}. "
+            f"{out} keeps them as they were: another --out takes the change",
+            err=True,
+        )
     index = load_index([str(out)])
     found = _Found(len(index.videos), len(index.images))
     if sum(found) < least:

@@ -48,13 +48,7 @@ def require_same_engine(where: str, manifest: dict[str, Any], config: TrainConfi
     Raises:
         CheckpointError: it cannot, or not without a key that says so.
     """
-    dtype = dtype_name(config)
-    if manifest["dtype"] != dtype and not config.allow_dtype_change:
-        precision = {"bfloat16": "bf16", "float16": "fp16"}.get(manifest["dtype"], "no")
-        raise CheckpointError(
-            f"{where} was saved in {manifest['dtype']}, this run trains in {dtype}: set mixed_precision to "
-            f"{precision}, or allow_dtype_change to true, with which later losses differ"
-        )
+    require_same_dtype(where, manifest, config)
     saved = (manifest["world_size"], manifest["zero_stage"])
     if manifest["optimizer"] != "adamw" and saved != (world_size(), zero_stage):
         raise CheckpointError(
@@ -64,16 +58,32 @@ def require_same_engine(where: str, manifest: dict[str, Any], config: TrainConfi
         )
 
 
+def require_same_dtype(where: str, manifest: dict[str, Any], config: TrainConfig) -> None:
+    """Raise CheckpointError if a checkpoint is of another dtype than a run, without a key that allows it."""
+    dtype = dtype_name(config)
+    if manifest["dtype"] != dtype and not config.allow_dtype_change:
+        precision = {"bfloat16": "bf16", "float16": "fp16"}.get(manifest["dtype"], "no")
+        raise CheckpointError(
+            f"{where} was saved in {manifest['dtype']}, this run trains in {dtype}: set mixed_precision to "
+            f"{precision}, or allow_dtype_change to true, with which later losses differ"
+        )
+
+
+def require_must_match(where: str, saved: TrainConfig, config: TrainConfig) -> None:
+    """Raise CheckpointError if a key of MUST_MATCH differs between a checkpoint's config and a run's."""
+    for key in MUST_MATCH:
+        name, was, now = _difference(key, getattr(saved, key), getattr(config, key))
+        if was != now:
+            raise CheckpointError(f"{where}: {name} was {was}, this run's config says {now}: set {name} to {was}")
+
+
 def require_same_config(where: str, saved: TrainConfig, config: TrainConfig, step: int) -> None:
     """Compare a run's config with that of the checkpoint of a step, from which it is to go on.
 
     Raises:
         CheckpointError: a key of MUST_MATCH differs. What else differs and matters is told in the log.
     """
-    for key in MUST_MATCH:
-        name, was, now = _difference(key, getattr(saved, key), getattr(config, key))
-        if was != now:
-            raise CheckpointError(f"{where}: {name} was {was}, this run's config says {now}: set {name} to {was}")
+    require_must_match(where, saved, config)
     for key in moved_data(saved, config):
         log.warning(f"{where}: {key} differs from the checkpoint's: the data goes on in another order")
     if warning := _schedule_change(saved, config, step):
