@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from torch.autograd import DeviceType
 
+from ..labels import label_text
+
 PHASE = "lavie::"
 """How the names of the parts of a step begin."""
 KINDS = {
@@ -159,6 +161,6 @@ def draw_timeline(events: Sequence[Event], png: Path) -> None:
     axes.set_xlabel("milliseconds from the first recorded step on")
     axes.grid(True, axis="x", color="0.9")
     axes.set_axisbelow(True)
-    legend = [Patch(color=f"C{i % 10}", label=name.removeprefix(PHASE)) for i, name in enumerate(names)]
+    legend = [Patch(color=f"C{i % 10}", label=label_text(name.removeprefix(PHASE))) for i, name in enumerate(names)]
     figure.legend(handles=legend, loc="outside upper center", ncols=max(1, len(legend)), frameon=False, fontsize=9)
     figure.savefig(png, format="png")

@@ -75,6 +75,7 @@ def test_a_stage_waits_where_its_kernels_cannot_run(finished_run, monkeypatch):
     """Stages that wait on the CPU for their turn on a GPU; and stages of which only sizes are asked."""
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr("lavie.ops.backend._launch_fault", lambda device: None)
     cpu, folder = torch.device("cpu"), finished_run(kernels="triton")
     with pytest.raises(KernelError, match="kernels is triton"):
         load_stage(folder, device=cpu)

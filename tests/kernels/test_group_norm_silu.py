@@ -105,7 +105,7 @@ def test_odd_sizes(shape, groups):
 @pytest.mark.parametrize("pool_images", (False, True))
 def test_many_blocks(monkeypatch, pool_images):
     """Clips and images of several blocks of several tiles each, the last of them ragged."""
-    monkeypatch.setattr(kernels, "chip_of", lambda x: Chip((9, 0), 1))
+    monkeypatch.setattr(kernels, "chip_of", lambda x: Chip((9, 0), 1, 232_448))
     monkeypatch.setattr(kernels, "PROGRAMS", 1)
     monkeypatch.setattr(kernels, "MOST_ROWS", 96)
     tensors = inputs(2, 1, (64, 11, 20))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ...labels import label_text
 from .forecast import Cluster, Forecast
 from .report import efficiency
 
@@ -28,7 +29,7 @@ def draw_scaling(rows: Mapping[int, Sequence[tuple[int, Forecast]]], stage: int,
     for number, times in rows.items():
         colour, mark = STYLES[number]
         shares = [100 * share for share in efficiency(times)]
-        left.plot([ranks for ranks, _ in times], shares, color=colour, marker=mark, label=f"ZeRO-{number}")
+        left.plot([ranks for ranks, _ in times], shares, color=colour, marker=mark, label=label_text(f"ZeRO-{number}"))
     left.set_xscale("log", base=2)
     left.set_ylim(0, 105)
     left.set_ylabel("rate of a GPU, % of the best")
@@ -38,10 +39,10 @@ def draw_scaling(rows: Mapping[int, Sequence[tuple[int, Forecast]]], stage: int,
     places, bottom = range(len(times)), [0.0] * len(times)
     for part, colour in PARTS.items():
         heights = [_part(time, part) for _, time in times]
-        right.bar(places, heights, bottom=bottom, color=colour, label=part)
+        right.bar(places, heights, bottom=bottom, color=colour, label=label_text(part))
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
     right.set_xticks(places, [str(ranks) for ranks, _ in times])
-    right.set_ylabel(f"milliseconds of a step, ZeRO-{stage}")
+    right.set_ylabel(label_text(f"milliseconds of a step, ZeRO-{stage}"))
     right.set_ylim(0, 1.25 * max(bottom))
     right.legend(loc="upper left", ncols=2)
     ticks = [ranks for ranks, _ in times]
@@ -50,7 +51,8 @@ def draw_scaling(rows: Mapping[int, Sequence[tuple[int, Forecast]]], stage: int,
         axes.set_xlabel("GPUs")
         axes.grid(True, color="0.9")
         axes.set_axisbelow(True)
-    figure.suptitle(f"{cluster.gpu.words}, {cluster.gpus_per_node} in a node: estimated, not measured", fontsize=12)
+    title = f"{cluster.gpu.words}, {cluster.gpus_per_node} in a node: estimated, not measured"
+    figure.suptitle(label_text(title), fontsize=12)
     figure.savefig(png, format="png")
 
 
