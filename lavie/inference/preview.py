@@ -99,10 +99,17 @@ def fit_preview(autoencoder: Autoencoder, device: torch.device | str = "cpu") ->
     Args:
         autoencoder: on `device`.
         device: where it runs.
+
+    Raises:
+        CheckpointError: its latents are not finite.
     """
     stride = autoencoder.stride
     pixels = _pictures(FITTED + HELD_OUT, SIDE * stride)
     latents = torch.cat([autoencoder.encode(picture.to(device)).float().cpu() for picture in pixels.split(4)])
+    if not bool(latents.isfinite().all()):
+        raise CheckpointError(
+            "the autoencoder makes latents that are not finite: its weights are damaged: give another"
+        )
     colours = F.avg_pool2d(pixels, stride)
 
     # A row for each latent, and a column of ones for the bias; in float64, on the CPU.

@@ -58,8 +58,8 @@ def add_difference(
         extract_ema: whether the averaged weights of single files are taken; the report says whether one had some.
 
     Raises:
-        CheckpointError: one of them is something else, does not fit, or holds values that are not finite. Then the
-            network is as it was.
+        CheckpointError: one of them is something else, does not fit, or holds values that are not finite, or a sum is
+            not finite in the network's dtype. Then the network is as it was.
     """
     wanted = spatial_shapes(network)
     new, old = (_read(path, network, wanted, extract_ema) for path in (source, original))
@@ -76,10 +76,26 @@ def add_difference(
             raise CheckpointError(f"{path}: {broken} has values that are not finite: give another file")
     changed = {name: bool(_difference(new.state[name], old.state[name]).any()) for name in sorted(wanted)}
     parameters = network.state_dict()
-    for name in (name for name, differs in changed.items() if differs and scale != 0):
+    moved = [name for name, differs in changed.items() if differs and scale != 0]
+
+    def added(name: str) -> tuple[Tensor, Tensor]:
+        """Return the part of a parameter that is changed, and what it becomes, in its dtype."""
         step = scale * _difference(new.state[name], old.state[name])
         target = parameters[name][:, : step.shape[1]] if step.shape != parameters[name].shape else parameters[name]
-        target.copy_(target.float() + step.to(target.device))
+        return target, (target.float() + step.to(target.device)).to(target.dtype)
+
+    # The sums are made twice, for two networks need not lie in memory.
+    for name in moved:
+        target, total = added(name)
+        if not bool(total.isfinite().all()):
+            kind = str(target.dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"{name} + {scale:g} x ({source} - {original}) is not finite in {kind}: give a smaller scale, or "
+                "weights of more bits"
+            )
+    for name in moved:
+        target, total = added(name)
+        target.copy_(total)
 
     return DifferenceReport(
         source=str(source),

@@ -5,7 +5,7 @@ A prompt without any of these goes through the text encoder exactly as a caption
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from .prompt_syntax import Span, parse_weights
 from .text_encoder import Token
+from .textual_inversion import known_as
 
 log = logging.getLogger("lavie")
 
@@ -140,7 +141,7 @@ def _tokens(encoder: Any, spans: Sequence[Span]) -> list[Weighted]:
         parts = _named(encoder.learnt).split(text) if encoder.learnt else [text]
         for place, part in enumerate(parts):
             known = place % 2 == 1  # a split by one group alternates between what lies around it and the group
-            found = list(encoder.learnt[part.lower()]) if known else encoder.split(part)
+            found = list(_vectors(encoder.learnt, part)) if known else encoder.split(part)
             tokens += [Weighted(token, weight) for token in found]
     return tokens
 
@@ -149,6 +150,15 @@ def _named(learnt: Iterable[str]) -> re.Pattern[str]:
     """Return the pattern of the names of learnt words, longer ones first, where they stand as words of their own."""
     names = "|".join(re.escape(name) for name in sorted(learnt, key=len, reverse=True))
     return re.compile(rf"(?<!\w)({names})(?!\w)", re.IGNORECASE)
+
+
+def _vectors(learnt: Mapping[str, Tensor], part: str) -> Tensor:
+    """Return the vectors of a learnt word, as `_named` has found it in a prompt."""
+    if (name := known_as(part)) in learnt:
+        return learnt[name]
+    # Regular expressions know more letters of one case than `lower`, as the Turkish i: they say which word it is.
+    names = sorted(learnt, key=len, reverse=True)
+    return learnt[next(name for name in names if re.fullmatch(re.escape(name), part, re.IGNORECASE))]
 
 
 def _chunks(encoder: Any, tokens: Sequence[Weighted], most: int) -> list[list[Weighted]]:

@@ -16,11 +16,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import CheckpointError
+from .torch_file import read_torch_file
 
 log = logging.getLogger("lavie")
 
@@ -95,9 +95,9 @@ def add_words(text_encoder: Any, given: Iterable[str]) -> str:
                     f"--embedding {path}: {word!r} has {len(vectors)} vectors, the text encoder reads "
                     f"{text_encoder.room} tokens"
                 )
-            if word.lower() in text_encoder.learnt:
+            if known_as(word) in text_encoder.learnt:
                 raise CheckpointError(f"--embedding {path}: the word {word!r} is given twice: call one NAME=FILE")
-            text_encoder.learnt[word.lower()] = vectors
+            text_encoder.learnt[known_as(word)] = vectors
             told.append(f"{word} {hashlib.sha256(vectors.numpy().tobytes()).hexdigest()[:16]}")
     return ", ".join(sorted(told))
 
@@ -131,6 +131,11 @@ def teach(given: Iterable[str], encoders: Mapping[str, Any]) -> dict[str, str]:
     return {stage: ", ".join(words) for stage, words in learnt.items()}
 
 
+def known_as(word: str) -> str:
+    """Return a word in lower case, letter for letter: a letter whose lower case is two characters stays."""
+    return "".join(lower if len(lower := letter.lower()) == 1 else letter for letter in word)
+
+
 def split_name(text: str) -> tuple[str | None, Path]:
     """Return the name and the file of NAME=FILE, or None and the file of FILE."""
     name, sign, file = text.partition("=")
@@ -154,8 +159,10 @@ def _read(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # both readers raise what has no class of its own
+            content = read_torch_file(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"--embedding {path}: cannot be read: {error}; {wanted}") from None
+    except Exception as error:  # the reader of safetensors raises what has no class of its own
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(f"--embedding {path}: cannot be read: {reason}; {wanted}") from None
     if not isinstance(content, dict) or not content or not all(isinstance(name, str) for name in content):

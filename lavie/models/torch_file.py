@@ -5,11 +5,12 @@ that it does not know, those that the training code of Stable Diffusion leaves i
 of an empty class; any other name ends the reading.
 """
 
+import pickletools
 import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,6 +27,8 @@ STAND_INS = (
 """Names in files of Stable Diffusion 1.x beside tensors and plain values: what the trainer kept of its progress."""
 REFUSED = re.compile(r"GLOBAL (\S+) (?:was not|whose module)|recognized function <[a-z]+ (?:[a-z]+ )*'?([^ '>]+)")
 """What torch says of a name that it does not let in."""
+HARMLESS = ("torch", "collections", "numpy")
+"""Packages that files of tensors name too, by STACK_GLOBAL in the protocols of pickle that torch does not read."""
 LONGEST_HEADER = 2**27
 """Bytes of a safetensors header, of which the format allows 100 MB."""
 
@@ -84,12 +87,55 @@ def read_torch_file(path: str | Path) -> Any:
             # Only zip archives can be mapped; files of torch before version 1.6 are none.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch raises whatever a damaged pickle leads to
-        if match := REFUSED.search(str(error)):
-            name = (match[1] or match[2])[:80]
+        match = REFUSED.search(str(error))
+        if name := (match[1] or match[2])[:80] if match else _call(path):
             raise CheckpointError(
                 f"{wanted}, got one that names {name!a}. Nothing in it was run: do not use this file"
             ) from None
-        raise CheckpointError(f"{wanted}, got: {_line(error)}") from None
+        raise CheckpointError(f"{wanted}, {_damage(path, error)}") from None
+
+
+def _call(path: Path) -> str:
+    """Return what a pickle would run first by opcodes of which torch tells no name, INST and STACK_GLOBAL; else ""."""
+    texts, marked = ["", ""], False
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                [name] = [name for name in archive.namelist() if name.endswith("data.pkl")]
+                pickles: IO[bytes] = archive.open(name)
+        else:
+            pickles = path.open("rb")
+        with pickles:
+            # A file of torch before version 1.6 has three short pickles before the one of the content.
+            for _ in range(4):
+                for opcode, argument, _ in pickletools.genops(pickles):
+                    marked |= opcode.name == "MARK"
+                    if opcode.name == "INST" and marked:  # without a mark it is the first letter of a text
+                        return str(argument).replace(" ", ".")[:80]
+                    if opcode.name == "STACK_GLOBAL" and texts[0].partition(".")[0] not in HARMLESS:
+                        return ".".join(texts)[:80]
+                    if isinstance(argument, str):
+                        texts = [texts[1], argument]
+    except Exception:  # whatever a damaged pickle leads to: then no name is known
+        return ""
+    return ""
+
+
+def _damage(path: Path, error: Exception) -> str:
+    """Return what is wrong with a file that torch cannot read, without torch's advice to run what it holds."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+    except OSError:
+        return f"got: {_line(error)}"
+    if not start:
+        return "got a file that is empty"
+    if start != b"PK" and start[:1] != b"\x80":
+        return "got one that is no PyTorch file"
+    said = [line for line in str(error).splitlines() if "weights_only" not in line and "Weights only" not in line]
+    if isinstance(error, KeyError | IndexError) or not "".join(said).strip():
+        return "got one that is no PyTorch file, or damaged"
+    return f"got: {type(error).__name__}: {next(line.strip() for line in said if line.strip())[:160]}"
 
 
 def _is_safetensors(path: Path) -> bool:

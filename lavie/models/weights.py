@@ -16,6 +16,7 @@ from ..config.model import UNetConfig
 from ..distributed import log
 from ..errors import CheckpointError
 from ..files import apply_umask
+from ..json_text import parse_json
 from ..manifest import require_whole_network
 from ..run_folder import LORA, NETWORK, checkpoints, newest_checkpoint
 from .released import from_released, released_state, require_stage, to_released, unet_config
@@ -348,7 +349,7 @@ def read_json(file: Path) -> dict[str, Any]:
         CheckpointError: there is no such file, or something else in it.
     """
     try:
-        content = json.loads(file.read_text())
+        content = parse_json(file.read_bytes())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: wanted JSON: {error}") from None
     if not isinstance(content, dict):

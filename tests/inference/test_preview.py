@@ -83,3 +83,8 @@ def test_each_step_is_watched_and_nothing_changes_by_it():
     assert len(seen) == 6 and all(x.shape == (1, 12, 2, 8, 8) and x.dtype == torch.float32 for x in seen)
     assert (sampler(["a"], **values) == clip).all()
     assert sampler.preview() is sampler.preview()
+
+
+def test_an_autoencoder_of_nan_is_refused():
+    with pytest.raises(CheckpointError, match="latents that are not finite"):
+        fit_preview(PatchAutoencoder(4, 3, float("nan")))

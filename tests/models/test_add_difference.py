@@ -139,3 +139,11 @@ def test_what_does_not_fit_changes_nothing(network, files, tmp_path):
             with pytest.raises(CheckpointError, match=words):
                 add_difference(network, *pair, 0.5)
     assert same(bits(network.state_dict()), before)
+
+
+def test_a_sum_that_the_dtype_does_not_hold_is_refused(network, files):
+    network = network.half()
+    before = bits(network.state_dict())
+    with pytest.raises(CheckpointError, match="is not finite in float16: give a smaller scale"):
+        add_difference(network, *files, 1e7)
+    assert same(bits(network.state_dict()), before)

@@ -11,6 +11,7 @@ from lavie.errors import CheckpointError
 from lavie.models.prompt_reading import Reading, encode_branches, unread
 from lavie.models.text_encoder import ClipTextEncoder, HashTextEncoder, build_text_encoder
 from lavie.models.textual_inversion import add_words, read_words, split_name, teach
+from tests.models.hostile_pickles import body, in_place
 from tests.models.tokenizer import TOKENS, save_tokenizer
 
 VECTORS = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
@@ -202,3 +203,17 @@ def test_words_that_clash_are_refused(tmp_path):
     torch.save({"a": VECTORS, "b": VECTORS}, tmp_path / "two.bin")
     with pytest.raises(CheckpointError, match="it holds 2 words, a, b: drop the name"):
         read_words(tmp_path / "two.bin", "c")
+
+
+@pytest.mark.parametrize("word, prompt", (("myfix", "MYF\u0130X"), ("MYF\u0130X", "MYF\u0130X"), ("my\u017f", "MYS")))
+def test_letters_without_one_lower_case_are_found(tmp_path, clip, word, prompt):
+    torch.save({word: VECTORS}, tmp_path / "a.pt")
+    add_words(clip, [str(tmp_path / "a.pt")])
+    assert torch.equal(read(clip, f"a {prompt}"), read(clip, f"a {word}"))
+
+
+def test_what_a_hostile_file_would_run_is_told(tmp_path):
+    (tmp_path / "a.pt").write_bytes(in_place(body("inst", "os", "mkdir", (str(tmp_path / "canary"),)), "zip"))
+    with pytest.raises(CheckpointError, match=r"^--embedding .* names 'os.mkdir'. Nothing in it was run") as caught:
+        read_words(tmp_path / "a.pt")
+    assert "weights_only=False" not in str(caught.value) and not (tmp_path / "canary").exists()

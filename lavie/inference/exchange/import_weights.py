@@ -120,6 +120,7 @@ def import_stage(
     if added is not None:
         _require_files(added, given.model if given else STAGES[stage].network, extract_ema)
     found = _of_file(src, stage, given, extract_ema) if src.is_file() else _inflated(src, stage, given)
+    _require_finite(found.network.state_dict(), str(src))
     if pretrained is None and (src / "vae").is_dir():
         pretrained = src
 
@@ -244,12 +245,20 @@ def _encoders(
         width = values["model"]["cross_attention_dim"]
         parts["text_encoder"] = read_text_model(file, meta_text_model(str(pretrained), width))
     for part, state in parts.items():
+        _require_finite(state or {}, f"{file.path}: {part}")
         log.info(f"{part}/: the weights are those of {file.path if state is not None else pretrained}")
     return {
         part: {name: value.float().contiguous() for name, value in state.items()}
         for part, state in parts.items()
         if state is not None
     }
+
+
+def _require_finite(state: StateDict, source: str) -> None:
+    """Raise CheckpointError for the first tensor that has NaN or infinities, which would spoil every sample."""
+    for name, value in state.items():
+        if not bool(value.isfinite().all()):
+            raise CheckpointError(f"{source}: {name} has values that are not finite: give another file")
 
 
 def _inflated(src: Path, stage: StageName, given: Described | None) -> Found:

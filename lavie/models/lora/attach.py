@@ -55,6 +55,8 @@ class Loaded(nn.Module):
         super().__init__()
         self.name = name
         self.terms: list[tuple[float, Change]] = []
+        self.sources: list[str] = []
+        """The file of each term."""
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the sum, in the dtype of `weight`."""
@@ -131,6 +133,9 @@ def merge_lora(network: nn.Module) -> None:
     """Write W + the changes into the weights of a network or a text model, which is a plain one again afterwards.
 
     Its state dict has the keys of before, in their order. Adapters of `add_lora` are merged too.
+
+    Raises:
+        CheckpointError: a weight that files change is not finite with their changes; the network is of no use then.
     """
     with without_dropout(network):
         _take_off(network, keep=True)
@@ -154,7 +159,9 @@ def _load(
     for name, change in changes.items():
         module_name, _, parameter = name.rpartition(".")
         module = modules[module_name]
-        _loaded(module, parameter, name).terms.append((float(scale), change))
+        loaded = _loaded(module, parameter, name)
+        loaded.terms.append((float(scale), change))
+        loaded.sources.append(file.source)
     return LoraReport(file.source, file.layout, float(scale), tuple(changes), {**skipped, **file.unread})
 
 
@@ -196,3 +203,17 @@ def _take_off(network: nn.Module, keep: bool) -> None:
             # The parameter came back behind the others: a state dict would have another order than before.
             for other in [name for name in ("weight", "bias") if name in module._parameters]:
                 module._parameters[other] = module._parameters.pop(other)
+            for part in parts if keep else ():
+                if isinstance(part, Loaded):
+                    _require_finite(part, getattr(module, parameter))
+
+
+def _require_finite(loaded: Loaded, weight: Tensor) -> None:
+    """Raise CheckpointError if a weight is not finite that files have changed."""
+    used = [f"{source}:{term[0]:g}" for source, term in zip(loaded.sources, loaded.terms, strict=True) if term[0] != 0]
+    if used and not weight.is_meta and not bool(weight.isfinite().all()):
+        kind = str(weight.dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"--lora {' and '.join(used)}: {loaded.name} is not finite in {kind} with the changes: give smaller "
+            "scales, or another file"
+        )

@@ -39,8 +39,10 @@ class LoraChoice:
             text_scale: where `text` says none; default: its scale.
 
         Raises:
-            ConfigError: there is no path, or a scale is not finite.
+            ConfigError: there is no path, or a scale is no finite number.
         """
+        if text_scale is not None and not math.isfinite(text_scale):
+            raise ConfigError(f"--lora-text-scale {text_scale}: wanted a finite number")
         path = text
         numbers: list[float] = []
         while len(numbers) < 2 and ":" in path and not Path(path).exists():
@@ -50,6 +52,10 @@ class LoraChoice:
             except ValueError:
                 break
             path = before
+        before, sign, last = path.rpartition(":")
+        if before and sign and not Path(path).exists() and Path(before).exists():
+            what = f"{last!r} is no number" if len(numbers) < 2 else "three numbers"
+            raise ConfigError(f"--lora {text}: {what}: wanted {before}, {before}:SCALE or {before}:SCALE:TEXT_SCALE")
         if not path or not all(map(math.isfinite, numbers)):
             raise ConfigError(f"--lora {text}: wanted FILE, FILE:SCALE or FILE:SCALE:TEXT_SCALE, with finite numbers")
         scale = numbers[0] if numbers else 1.0

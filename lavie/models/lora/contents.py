@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Size, Tensor
 
 from ...errors import CheckpointError
 from ...run_folder import EXPORT, MANIFEST, NETWORK
+from ..torch_file import read_torch_file
 from ..weights import read_json
 from .recognise import WANTED
 
@@ -18,6 +18,8 @@ PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", ("adapter_model.safetensors",
 DIFFUSERS_WEIGHTS = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 """Endings of files that torch.save wrote. They are read as plain tensors."""
+DEEPEST = 16
+"""Dicts within one another in a pickle, beyond which it is no file of a program that makes LoRAs."""
 TEXT_FOLDER = "text_encoder"
 """The subfolder of a peft folder that holds the adapter of the text encoder."""
 
@@ -102,21 +104,24 @@ def _open_file(path: Path) -> Contents:
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     """Return the tensors that a file of torch.save holds, those of dicts in it under their joined keys."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: wanted plain tensors (weights_only), got: {reason}") from None
+    content = read_torch_file(path)
     found: dict[str, Tensor] = {}
+    seen: set[int] = set()
 
-    def collect(prefix: str, value: Any) -> None:
+    def collect(prefix: str, value: Any, depth: int) -> None:
         """Take the tensors of `value` into `found`."""
         if isinstance(value, Tensor):
             found[prefix] = value.detach()
         elif isinstance(value, Mapping):
+            # A pickle can name one dict many times, even within itself: then there is no end of keys.
+            if id(value) in seen or depth > DEEPEST:
+                what = "holds one dict twice" if id(value) in seen else f"nests dicts more than {DEEPEST} deep"
+                raise CheckpointError(f"{path}: it {what}: {WANTED}")
+            seen.add(id(value))
             for key, inner in value.items():
-                collect(f"{prefix}.{key}" if prefix else str(key), inner)
+                if isinstance(key, str):
+                    collect(f"{prefix}.{key}" if prefix else key, inner, depth + 1)
 
     inner = content.get("state_dict", content) if isinstance(content, dict) else content
-    collect("", inner)
+    collect("", inner, 0)
     return found

@@ -1,10 +1,9 @@
 """Reading a LoRA: from any of the files that people have to one change for each weight, or one line that refuses it."""
 
-import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ...config.model import UNetConfig
 from ...errors import CheckpointError
+from ...json_text import parse_json
 from ..unet import VideoUNet
 from .change import Change, Hadamard, Kronecker, LowRank, Whole
 from .contents import Contents, open_lora
@@ -22,6 +22,8 @@ from .recognise import WANTED, refuse_adapters, refuse_said, what_else
 
 PEFT_METADATA = "lora_adapter_metadata"
 """The text in diffusers' files that holds peft's settings as JSON, each with the name of its network before it."""
+NETWORK_ADVICE = "; give the network of another size that it is of: --network"
+"""What is said of unknown modules where nobody has named a network."""
 
 Scale = Callable[[str, int], float]
 """Gives the alpha of a module of a rank where no tensor of the file says it."""
@@ -65,7 +67,8 @@ def read_lora(path: str | Path, network: VideoUNet | None = None) -> LoraFile:
         CheckpointError: the file is something else, which the message names; it is of another network; a key is
             unknown, or a tensor is missing, misshapen or not finite.
     """
-    found = [_read(contents, network or _released()) for contents in open_lora(path)]
+    advice = NETWORK_ADVICE if network is None else ""
+    found = [_read(contents, network or _released(), advice) for contents in open_lora(path)]
     merged = found[0]
     for other in found[1:]:
         merged = LoraFile(
@@ -81,8 +84,8 @@ def _released() -> VideoUNet:
         return VideoUNet(UNetConfig())
 
 
-def _read(contents: Contents, network: VideoUNet) -> LoraFile:
-    """Return what one file changes in `network` and its text encoder."""
+def _read(contents: Contents, network: VideoUNet, advice: str) -> LoraFile:
+    """Return what one file changes in `network` and its text encoder; `advice` ends the refusal of unknown modules."""
     # What the keys and the header betray is told before any tensor is read: the file may be a checkpoint of many GB.
     source = contents.source
     refuse_said(source, contents.metadata)
@@ -94,7 +97,7 @@ def _read(contents: Contents, network: VideoUNet) -> LoraFile:
         raise CheckpointError(f"{source} is {what_else(contents.keys)}: {WANTED}")
     # Files of one layout may hold keys of a plainer one too: what is particular tells them.
     layout = LAYOUTS[min((place.layout for place in known.values()), key=list(LAYOUTS).index)]
-    unread = _leftovers(source, layout, places)
+    unread = _leftovers(source, layout, places, advice)
 
     # The tensors of each weight, then its change.
     tensors: dict[tuple[str, str], dict[str, Tensor]] = {}
@@ -111,8 +114,8 @@ def _read(contents: Contents, network: VideoUNet) -> LoraFile:
     return LoraFile(source, layout, unet, text, unread, contents.metadata)
 
 
-def _leftovers(source: str, layout: str, places: Mapping[str, Place | None]) -> dict[str, str]:
-    """Return the keys that are left unread, with reasons; CheckpointError if one of the others is unknown."""
+def _leftovers(source: str, layout: str, places: Mapping[str, Place | None], advice: str) -> dict[str, str]:
+    """Return the keys that are left unread, with reasons; CheckpointError, with advice, if another one is unknown."""
     unread = {}
     strangers = []
     for key, place in places.items():
@@ -123,7 +126,7 @@ def _leftovers(source: str, layout: str, places: Mapping[str, Place | None]) -> 
     if strangers:
         raise CheckpointError(
             f"{source} is a LoRA in the layout {layout} with {len(strangers)} of {len(places)} keys of no module here, "
-            f"as {', '.join(strangers[:3])}: {WANTED}"
+            f"as {', '.join(strangers[:3])}: {WANTED}{advice}"
         )
     return unread
 
@@ -134,10 +137,11 @@ def _said_alpha(contents: Contents, network: str) -> Scale:
     if settings is None and PEFT_METADATA in contents.metadata:
         prefix = "unet." if network == "unet" else "text_encoder."
         try:
-            values = json.loads(contents.metadata[PEFT_METADATA])
+            values = parse_json(contents.metadata[PEFT_METADATA])
             settings = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
-        except (ValueError, AttributeError):
-            raise CheckpointError(f"{contents.source}: its metadata {PEFT_METADATA} is no JSON object") from None
+        except (ValueError, AttributeError) as error:
+            why = f" ({error})" if isinstance(error, ValueError) else ""
+            raise CheckpointError(f"{contents.source}: its metadata {PEFT_METADATA} is no JSON object{why}") from None
     if not settings:
         return lambda module, rank: float(rank)
     return _peft_alpha(contents.source, settings)
@@ -151,17 +155,25 @@ def _peft_alpha(source: str, settings: Mapping[str, Any]) -> Scale:
     for name in ("fan_in_fan_out", "modules_to_save", "lora_bias"):
         if settings.get(name):
             raise CheckpointError(f"{source}: peft's {name} is not read: {WANTED}")
-    odd = next((key for key in settings.get("alpha_pattern") or {} if set(key) & set("^$*+?{}[]\\|()")), None)
+    pattern, rooted = settings.get("alpha_pattern") or {}, bool(settings.get("use_rslora"))
+    if not isinstance(pattern, dict):
+        raise CheckpointError(
+            f"{source}: alpha_pattern is {type(pattern).__name__}: wanted an object of alphas by module"
+        )
+    odd = next((key for key in pattern if set(key) & set("^$*+?{}[]\\|()")), None)
     if odd is not None:
         raise CheckpointError(f"{source}: alpha_pattern {odd!r} is a regular expression: wanted names of modules")
-    pattern, rooted = settings.get("alpha_pattern") or {}, bool(settings.get("use_rslora"))
+    said = {"lora_alpha": settings["lora_alpha"]} if "lora_alpha" in settings else {}
+    for key, value in {**said, **{f"alpha_pattern {key!r}": value for key, value in pattern.items()}}.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise CheckpointError(f"{source}: {key} is {ascii(value)[:80]}: wanted a finite number")
 
     def alpha(module: str, rank: int) -> float:
         """Return a module's alpha; that of a rank-stabilised LoRA is divided by the rank's root only."""
         named = (v for k, v in pattern.items() if f".{TEXT_ROOT}{module}".endswith(f".{k}"))
         value = next(named, None)
         value = float(settings.get("lora_alpha", rank) if value is None else value)
-        return value * sqrt(rank) if rooted else value
+        return value * math.sqrt(rank) if rooted else value
 
     return alpha
 
@@ -179,8 +191,11 @@ def _changes(source: str, module: str, parts: Mapping[str, Tensor], said: Scale)
     alpha = float(left.pop("alpha")) if "alpha" in left and left["alpha"].numel() == 1 else None
 
     def multiplier(rank: int) -> float:
-        """Return alpha / rank."""
-        return (said(module, rank) if alpha is None else alpha) / max(rank, 1)
+        """Return alpha / rank, which float32 must hold: the factors are multiplied by it."""
+        value = (said(module, rank) if alpha is None else alpha) / max(rank, 1)
+        if not abs(value) <= torch.finfo(torch.float32).max:
+            raise CheckpointError(f"{source}: {module}: alpha / rank is {value:g}: wanted a number that float32 holds")
+        return value
 
     try:
         if "down" in left:

@@ -5,6 +5,7 @@ the same rank, that of the widest one, filled up with zeros; so there is one alp
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -61,8 +62,10 @@ def write_lora(
 
     Raises:
         CheckpointError: a change is of another kind, which has no exact form of low rank.
-        ConfigError: `out` is taken, or of the wrong kind.
+        ConfigError: `out` is taken, or of the wrong kind; the scale is not finite, or too large for float32.
     """
+    if not math.isfinite(scale):
+        raise ConfigError(f"--scale {scale}: wanted a finite number")
     out = Path(out)
     unet, text = _factors(file.source, file.unet, scale), _factors(file.source, file.text, scale)
     rank = max((down.shape[0] for _, down in (*unet.values(), *text.values())), default=0)
@@ -91,7 +94,13 @@ def _factors(source: str, changes: Mapping[str, Change], scale: float) -> Factor
                 "lavie lora merge writes it into a network"
             )
         up, down = change.factors()
-        found[name.removesuffix(".weight")] = scale * up, down
+        up = scale * up
+        if not bool(up.isfinite().all() and down.isfinite().all()):
+            raise ConfigError(
+                f"--scale {scale:g}: {source}: the change of {name}, times it, is not finite in float32: give a "
+                "smaller one"
+            )
+        found[name.removesuffix(".weight")] = up, down
     return found
 
 
@@ -138,6 +147,7 @@ def _write_peft(out: Path, unet: Factors, text: Factors, rank: int, overwrite: b
     written = []
     for folder, factors in ((out, unet), (out / TEXT_FOLDER, text)):
         if not factors:
+            _remove_peft(folder)
             continue
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {}
@@ -165,6 +175,19 @@ def _write_peft(out: Path, unet: Factors, text: Factors, rank: int, overwrite: b
 def _is_peft(path: Path) -> bool:
     """Return whether peft's adapter lies in a folder."""
     return (path / PEFT_CONFIG).is_file() or (path / TEXT_FOLDER / PEFT_CONFIG).is_file()
+
+
+def _remove_peft(folder: Path) -> None:
+    """Delete the adapter that lies in a folder, if one does, and the folder of the text encoder if that empties it.
+
+    It is the part of an earlier file which the new one lacks: a reader would take it for the new one's.
+    """
+    if not (folder / PEFT_CONFIG).is_file():
+        return
+    for name in (PEFT_CONFIG, *PEFT_WEIGHTS):
+        (folder / name).unlink(missing_ok=True)
+    if folder.name == TEXT_FOLDER and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:

@@ -217,3 +217,16 @@ def test_the_command_runs_nothing_of_a_hostile_file(tmp_path, monkeypatch):
     message = call(monkeypatch, tmp_path / "a.ckpt", tmp_path / "out", "--stage", "base")
     assert "Nothing in it was run" in message and "\n" not in message.strip()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ckpt"]
+
+
+@pytest.mark.parametrize("value", (float("nan"), float("inf")))
+def test_weights_that_are_not_finite_are_refused(config, lavie, original, tmp_path, value):
+    content = torch.load(lavie[0], weights_only=True)
+    content["ema"]["conv_in.weight"].view(-1)[0] = value
+    torch.save(content, lavie[0])
+    flat = flat_unet()
+    flat.conv_in.weight.data.view(-1)[0] = value
+    flat.save_pretrained(original / "unet")
+    for src in (lavie[0], original):
+        with pytest.raises(CheckpointError, match=r"conv_in.weight has values that are not finite"):
+            import_stage(src, tmp_path / "out", "base", config=config)

@@ -188,3 +188,13 @@ def test_the_real_file_fits_the_network_at_full_size():
     assert (len(report.applied), len(report.skipped)) == (144, 48)
     remove_lora(network)
     assert list(network.state_dict()) == before
+
+
+def test_sums_that_are_not_finite_are_refused(network, two):
+    """In the dtype that the weights have; a file with a scale of 0 is not to blame."""
+    (a, _), (b, _) = two
+    network = network.half()
+    load_lora(network, b, 0.0)
+    load_lora(network, a, 1e30)
+    with pytest.raises(CheckpointError, match=r"--lora \S*a.safetensors:1e\+30: \S+weight is not finite in float16"):
+        merge_lora(network)

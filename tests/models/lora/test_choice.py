@@ -38,6 +38,21 @@ def test_scales_are_finite_and_there_is_a_file(text):
         LoraChoice.parse(text)
 
 
+def test_text_scales_are_finite():
+    with pytest.raises(ConfigError, match="--lora-text-scale nan: wanted a finite number"):
+        LoraChoice.parse("a.safetensors", float("nan"))
+
+
+@pytest.mark.parametrize("end, message", (("abc", "'abc' is no number"), ("1,5", "'1,5' is"), ("", "'' is no number")))
+def test_what_follows_a_file_that_is_there_is_a_number(tmp_path, end, message):
+    (tmp_path / "a").touch()
+    for text in (f"{tmp_path}/a:{end}", f"{tmp_path}/a:{end}:2"):
+        with pytest.raises(ConfigError, match=message):
+            LoraChoice.parse(text)
+    with pytest.raises(ConfigError, match="three numbers"):
+        LoraChoice.parse(f"{tmp_path}/a:1:2:3")
+
+
 def test_a_text_part_without_a_text_encoder_is_told(network, tmp_path, caplog):
     path = save_kohya(tmp_path / "a.safetensors", made(network, "attention"), made_text())
     before = {name: value.clone() for name, value in network.state_dict().items()}

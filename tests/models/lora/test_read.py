@@ -215,3 +215,51 @@ def test_what_lies_beside_the_tensors_is_checked(network, tmp_path):
 def test_the_tables_fit_one_another(network):
     names = list(spatial_modules(network))
     assert set(numbered_unet(names)) <= set(flat_names(names, 1).values())
+
+
+@pytest.mark.parametrize(
+    "text",
+    (
+        '{"unet.lora_alpha": NaN}',
+        '{"unet.lora_alpha": 1e999}',
+        '{"unet.lora_alpha": null}',
+        '{"unet.lora_alpha": [1]}',
+        '{"unet.lora_alpha": true}',
+        '{"unet.lora_alpha": 1e200}',
+        '{"unet.lora_alpha": 1, "unet.alpha_pattern": [1, 2]}',
+        '{"unet.lora_alpha": 1, "unet.alpha_pattern": {"to_q": null}}',
+        '{"unet.lora_alpha": ' + "[" * 100_000,
+    ),
+)
+def test_alphas_are_finite_numbers(network, tmp_path, text):
+    unet = made(network, "attention")
+    path = save_diffusers(tmp_path / "a.safetensors", unet)
+    save(path, load_file(path), {"lora_adapter_metadata": text})
+    folder = save_peft(tmp_path / "peft", unet)
+    (folder / "adapter_config.json").write_text(text.replace("unet.", ""))
+    for place in (path, folder):
+        with pytest.raises(CheckpointError, match=r"lora_adapter_metadata|adapter_config|alpha") as caught:
+            read_lora(place, network)
+        assert "\n" not in str(caught.value)
+
+
+def test_dicts_of_a_pickle_end(network, tmp_path):
+    endless = {"a": torch.ones(1)}
+    endless["b"] = endless
+    deep = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    for content, message in ((endless, "holds one dict twice"), (deep, "nests dicts more than 16 deep")):
+        torch.save(content, tmp_path / "a.pt")
+        with pytest.raises(CheckpointError, match=message):
+            read_lora(tmp_path / "a.pt", network)
+
+
+def test_adapters_of_another_network_need_its_name(network, tmp_path):
+    tensors = {f"unet.attic.to_q.lora_{part}.weight": torch.ones(1, 1) for part in "AB"}
+    path = save(tmp_path / "a.safetensors", tensors)
+    with pytest.raises(CheckpointError, match=r"keys of no module here.*--network"):
+        read_lora(path)
+    with pytest.raises(CheckpointError, match="keys of no module here") as caught:
+        read_lora(path, network)
+    assert "--network" not in str(caught.value)

@@ -132,7 +132,7 @@ def test_folders_and_other_files(network, tmp_path):
     with pytest.raises(CheckpointError, match="no complete safetensors file"):
         read_lora(tmp_path / "a.safetensors", network)
     (tmp_path / "a.pt").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
-    with pytest.raises(CheckpointError, match="wanted plain tensors"):
+    with pytest.raises(CheckpointError, match=r"of plain tensors .* names 'os.system'"):
         read_lora(tmp_path / "a.pt", network)
     torch.save(
         {"string_to_token": {"*": torch.tensor(265)}, "string_to_param": {"*": torch.ones(2, 768)}}, tmp_path / "e.pt"

@@ -154,3 +154,18 @@ def test_what_cannot_be_written_is_refused(network, source, tmp_path):
     whole = save(tmp_path / "whole.safetensors", {"lora_unet_conv_in.diff": torch.ones(32, 4, 3, 3)})
     with pytest.raises(CheckpointError, match=r"the change of conv_in.weight is of kind Whole"):
         write_lora(read_lora(whole, network), tmp_path / "other")
+
+
+@pytest.mark.parametrize("scale", (float("nan"), float("inf"), 1e39))
+def test_scales_that_float32_does_not_hold_are_refused(source, tmp_path, scale):
+    with pytest.raises(ConfigError, match="--scale"):
+        write_lora(source, tmp_path / "out", scale=scale)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_peft_keeps_nothing_of_an_earlier_file(network, source, tmp_path):
+    write_lora(source, tmp_path / "out", "peft")
+    plain = read_lora(save_kohya(tmp_path / "plain.safetensors", made(network, "attention")), network)
+    write_lora(plain, tmp_path / "out", "peft", overwrite=True)
+    assert not (tmp_path / "out/text_encoder").exists()
+    assert not read_lora(tmp_path / "out", network).text
