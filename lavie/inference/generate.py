@@ -97,10 +97,8 @@ def generate(
     clips_asked = _numbered(requests, settings, num_per_prompt)
     for clip in clips_asked[::num_per_prompt]:
         _require_readable(clip.request.prompt, clip.settings)
-        try:
-            sampler.require(Start(), clip.settings)
-        except ConfigError as error:
-            raise ConfigError(f"prompt {clip.request.prompt!r}: {error}" if clip.request.changes else error) from None
+        if isinstance(sampler, TextToVideo):
+            _require(sampler, clip)
     if is_main():
         out.mkdir(parents=True, exist_ok=True)
     if is_main() and tell_cut:
@@ -170,6 +168,14 @@ def _numbered(requests: Sequence[Request], settings: BaseSettings, num_per_promp
         for index in request.indices(first, num_per_prompt):
             clips.append(_Clip(request, len(clips), index, own))
     return clips
+
+
+def _require(sampler: TextToVideo, clip: _Clip) -> None:
+    """Raise ConfigError, which names the prompt if it has settings of its own, unless a clip can be drawn."""
+    try:
+        sampler.require(Start(), clip.settings)
+    except ConfigError as error:
+        raise ConfigError(f"prompt {clip.request.prompt!r}: {error}" if clip.request.changes else str(error)) from None
 
 
 def _require_readable(prompt: str, settings: StageSettings) -> None:

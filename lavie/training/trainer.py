@@ -300,9 +300,8 @@ class Trainer:
                 last = backward(self.engine, loss.total)
             names = batch["positions"].tolist(), batch["keys"], len(batch["dropped"])
             micro_batches.append(MicroBatch(*names, loss, inputs.sample))
-            waited += seconds
-            if not last or step < self.config.max_train_steps:
-                waited += self._begin_batch()
+            more = not last or step < self.config.max_train_steps
+            waited += seconds + (self._begin_batch() if more else 0)
 
         # What is wrong with the step is found out before the weights and their average move.
         with phase("judgement"):

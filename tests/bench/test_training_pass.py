@@ -1,43 +1,14 @@
-"""The released way is the released network, and ours needs less than it: bytes, launches and copies are counted."""
-
-import json
+"""Our pass needs less than the released way: bytes, launches and copies are counted."""
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from lavie.bench import training_pass
-from lavie.bench.released_network import ReleasedNetwork
 from lavie.bench.training_pass import count, middle_network, ways
-from lavie.errors import ConfigError
-from lavie.models.unet import VideoUNet
-from lavie.models.weights import load_official
-from lavie.testing import GOLDEN_ATOL, LOSS_RTOL, SHARED, relative_error, tiny_unet
-from tests.markers import requires_shared
+from lavie.testing import LOSS_RTOL, relative_error, tiny_unet
 
 GRADIENTS = 1e-4
 """Relative L2 error of all gradients as one vector in float32, through some 200 operations in a row."""
-
-
-@requires_shared
-@pytest.mark.parametrize("fused", (True, False))
-@pytest.mark.parametrize("case,images", (("", 0), ("joint.", 2)))
-def test_the_released_way_gives_what_the_released_code_gave(case, images, fused):
-    tensors = load_file(SHARED / "golden/base.safetensors")
-    config = json.loads((SHARED / "golden/base.json").read_text())["config"]
-    names = ("sample", "timestep", "encoder_hidden_states")
-    given = [tensors[f"{case}input.{name}"] for name in names]
-    state = {name: value for name, value in tensors.items() if ".input." not in f".{name}" and "output" not in name}
-    network = ReleasedNetwork(load_official("base", state, config), fused_attention=fused)
-    with torch.no_grad():
-        actual = network(*given, num_images=images)
-    assert float((actual - tensors[f"{case}output"]).abs().max()) <= GOLDEN_ATOL
-
-
-@pytest.mark.parametrize("change", (dict(norm_statistics="separate"), dict(temporal_convolutions=True)))
-def test_networks_of_other_kinds_are_refused(change):
-    with pytest.raises(ConfigError, match="the released way is written for base networks"):
-        ReleasedNetwork(VideoUNet(tiny_unet(**{"norm_statistics": "pooled"} | change)))
 
 
 @pytest.mark.slow
