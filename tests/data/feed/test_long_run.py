@@ -77,4 +77,5 @@ def test_processes_do_not_grow(folders):
             (process,) = processes(others)
             rss.append(psutil.Process(process.pid).memory_info().rss)
     batches.close()
-    assert rss[-1] - rss[0] < 2 << 20, rss
+    # What is lost at every step makes each part of the run grow; an allocator or a thread may take its share once.
+    assert min(after - before for before, after in itertools.pairwise(rss)) < (2 << 20) / 3, rss
