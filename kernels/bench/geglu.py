@@ -11,10 +11,9 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ...ops.geglu import geglu_linear
+from ...ops.geglu import geglu_linear, separate_operations
 from ..cost import Cost
 from ..geglu import cost
 from .check import Case, Way
@@ -39,12 +38,6 @@ def make(layer: Layer, device: torch.device, dtype: torch.dtype) -> list[Tensor]
     return [t.to(dtype).requires_grad_() for t in (x, weight, bias)]
 
 
-def separate(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Compute the definition, an operation after the other."""
-    value, gate = x.chunk(2, -1)
-    return F.linear(value * F.gelu(gate), weight, bias)
-
-
 def case(layer: Layer) -> Case:
     """Return the case of a layer: ours on both backends, separate operations, and a compiler on these."""
     x = torch.empty(layer.rows, 8 * layer.channels, dtype=torch.bfloat16, device="meta")
@@ -53,10 +46,12 @@ def case(layer: Layer) -> Case:
     ways = {
         "triton": Way(partial(geglu_linear, backend="triton")),
         "torch": Way(partial(geglu_linear, backend="torch")),
-        "eager": Way(separate),
-        "compile": Way(separate, compiled=True),
+        "eager": Way(separate_operations),
+        "compile": Way(separate_operations, compiled=True),
     }
-    return Case(f"{layer.name}, C={layer.channels}", partial(make, layer), ways, separate, floors, roundings=3)
+    return Case(
+        f"{layer.name}, C={layer.channels}", partial(make, layer), ways, separate_operations, floors, roundings=3
+    )
 
 
 def cases(tiny: bool) -> Iterator[Case]:

@@ -27,8 +27,8 @@ from ...models.backends import set_backends
 from ...models.frames import Frames
 from ...models.resnet import ResnetBlock
 from ...models.unet import VideoUNet
+from ...ops import geglu, norm_linear, residual_block
 from ...ops.backend import Backend
-from ...ops.residual_block import separate_operations
 from ...ops.temporal_attention import rotary_frequencies
 from ..cost import Cost
 from .check import Case, Way
@@ -116,29 +116,16 @@ def released_temporal_attention(qkv: Tensor, *, rotary_dim: int, bias: Tensor | 
     return (scores.softmax(-1) @ v).permute(0, 3, 1, 2, 4).contiguous()
 
 
-def separate_geglu(x: Tensor, weight: Tensor, bias: Tensor, **_: Any) -> Tensor:
-    """Stand in for `geglu_linear` with an operation after the other; the backend is ignored."""
-    value, gate = x.chunk(2, -1)
-    return F.linear(value * F.gelu(gate), weight, bias)
-
-
-def separate_norm_linear(
-    x: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float, weights: Sequence[Tensor], bias: Tensor | None
-) -> Tensor:
-    """Stand in for `norm_linear`, whose arguments these are, with an operation after the other."""
-    return F.linear(F.layer_norm(x, norm_weight.shape, norm_weight, norm_bias, eps), torch.cat([*weights]), bias)
-
-
 @contextmanager
 def separate(group_norm: Callable[..., Tensor]) -> Iterator[None]:
     """Let modules compute with separate operations in place of ours, and with a given GroupNorm."""
     with ExitStack() as stack:
         for module, name, stand_in in (
             (resnet_module, "group_norm_silu", group_norm),
-            (resnet_module, "residual_block", partial(separate_operations, norm=group_norm)),
+            (resnet_module, "residual_block", partial(residual_block.separate_operations, norm=group_norm)),
             (attention_module, "temporal_attention", released_temporal_attention),
-            (attention_module, "geglu_linear", separate_geglu),
-            (attention_module, "norm_linear", separate_norm_linear),
+            (attention_module, "geglu_linear", geglu.separate_operations),
+            (attention_module, "norm_linear", norm_linear.separate_operations),
         ):
             stack.enter_context(mock.patch.object(module, name, stand_in))
         yield

@@ -26,9 +26,14 @@ def geglu_linear(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str = "aut
         (..., C).
     """
     if under_autocast(x):
-        value, gate = x.chunk(2, -1)
-        return F.linear(value * F.gelu(gate), weight, bias)
+        return separate_operations(x, weight, bias)
     return _GegluLinear.apply(x, weight, bias, backend)
+
+
+def separate_operations(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str = "torch") -> Tensor:
+    """Define `geglu_linear`, whose arguments and result these are, an operation after the other on any backend."""
+    value, gate = x.chunk(2, -1)
+    return F.linear(value * F.gelu(gate), weight, bias)
 
 
 class _GegluLinear(torch.autograd.Function):

@@ -28,8 +28,15 @@ def norm_linear(
         (..., C_out + ...), the outputs of the layers one behind the other.
     """
     if under_autocast(x):
-        return F.linear(F.layer_norm(x, norm_weight.shape, norm_weight, norm_bias, eps), _packed(weights), bias)
+        return separate_operations(x, norm_weight, norm_bias, eps, weights, bias)
     return _NormLinear.apply(x, norm_weight, norm_bias, eps, bias, *weights)
+
+
+def separate_operations(
+    x: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float, weights: tuple[Tensor, ...], bias: Tensor | None
+) -> Tensor:
+    """Define `norm_linear`, whose arguments and result these are, an operation after the other."""
+    return F.linear(F.layer_norm(x, norm_weight.shape, norm_weight, norm_bias, eps), _packed(weights), bias)
 
 
 def _packed(weights: tuple[Tensor, ...]) -> Tensor:
