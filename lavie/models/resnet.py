@@ -65,11 +65,11 @@ class ResnetBlock(UsesKernels, nn.Module):
             x,
             skip,
             self.time_emb_proj(time),
-            _affine(norm),
-            _affine(self.conv1),
-            _affine(self.norm2),
-            _affine(self.conv2),
-            None if shortcut is None else _affine(shortcut),
+            affine(norm),
+            affine(self.conv1),
+            affine(self.norm2),
+            affine(self.conv2),
+            None if shortcut is None else affine(shortcut),
             NormSettings(norm.num_groups, norm.eps, frames.video, frames.images, frames.pool_images),
             backend=self.kernel_backend,
         )
@@ -99,7 +99,7 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
 
 
-def _affine(layer: nn.GroupNorm | nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Return the weight and the bias of a layer that has both."""
+def affine(layer: nn.GroupNorm | nn.Conv2d | nn.Conv3d) -> tuple[Tensor, Tensor]:
+    """Return the weight and the bias of a layer that has both, for an operation that reads them itself."""
     assert layer.bias is not None
     return layer.weight, layer.bias

@@ -10,7 +10,7 @@ from ..config.model import TEMPORAL_GROUPS
 from ..ops.pseudo3d_conv import pseudo3d_block
 from .backends import UsesKernels
 from .frames import Frames
-from .resnet import GroupNorm, ResnetBlock
+from .resnet import GroupNorm, ResnetBlock, affine
 
 EPS = 1e-6
 """The epsilon of every norm in these blocks."""
@@ -46,19 +46,13 @@ class TemporalResnetBlock(UsesKernels, nn.Module):
             time = self.time_emb_proj(time)
         return pseudo3d_block(
             x,
-            *(_parameters(layer) for layer in (self.norm1, self.conv1, self.norm2, self.conv2)),
+            *(affine(layer) for layer in (self.norm1, self.conv1, self.norm2, self.conv2)),
             frames=frames.video,
             groups=TEMPORAL_GROUPS,
             eps=EPS,
             time=time,
             backend=self.kernel_backend,
         )
-
-
-def _parameters(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return the weight and the bias of a layer."""
-    weight, bias = layer.parameters()
-    return weight, bias
 
 
 class TemporalModule(nn.Module):
