@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..config.model import UNetConfig
-from ..models.live_bytes import LiveBytes
+from ..models.live_bytes import LiveBytes, moves_nothing
 from ..models.unet import VideoUNet
 from .released_network import ReleasedNetwork
 
@@ -34,8 +34,6 @@ MOVES = {
     *("roll", "repeat", "slice_backward", "select_backward", "as_strided_scatter", "slice_scatter", "select_scatter"),
 }
 """Operations that move elements to another place and do nothing else."""
-NO_LAUNCH = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "lift_fresh", "detach"}
-"""Operations that start no kernel; nor do views."""
 LAUNCHES = {
     # ours, by the launches in kernels/
     "group_norm_silu": 3,
@@ -65,7 +63,7 @@ class Counts(LiveBytes):
         name = func.overloadpacket.__name__
         before = self.live
         result = super().__torch_dispatch__(func, types, args, kwargs)
-        if name in NO_LAUNCH or func.is_view or name == "_unsafe_view":
+        if moves_nothing(func):
             return result
         self.operations[name] += 1
         self.launches += _launches(name, args)

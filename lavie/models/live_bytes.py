@@ -71,6 +71,15 @@ class LiveBytes(TorchDispatchMode):
         self.live -= size
 
 
+NOTHING_MOVED = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view"}
+"""Operations that read and write no element, though they are no views by their schema."""
+
+
+def moves_nothing(func: Any) -> bool:
+    """Return whether an operation only gives its input another shape, or makes a tensor without values."""
+    return func.is_view or func.overloadpacket.__name__ in NOTHING_MOVED
+
+
 Attended = Callable[[Tensor, Tensor, Tensor, bool], None]
 """Hears of a call of attention: query, key, value, and whether it is the backward pass."""
 

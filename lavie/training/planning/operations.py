@@ -3,7 +3,6 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -11,21 +10,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from ...models.live_bytes import LiveBytes, fused_attention
+from ...models.live_bytes import LiveBytes, fused_attention, moves_nothing
 
 BACKWARD_PRODUCTS = 5
 """Matrix products in the backward pass of a fused attention, where the forward pass has two: it computes the scores
 again."""
-NO_TRAFFIC = {
-    torch.ops.aten.empty,
-    torch.ops.aten.empty_like,
-    torch.ops.aten.empty_strided,
-    torch.ops.aten.new_empty,
-    torch.ops.aten.new_empty_strided,
-    torch.ops.aten._unsafe_view,
-    torch.ops.aten.detach,
-}
-"""Operations that read and write no element, though they are no views by their schema."""
 
 
 class Operation(NamedTuple):
@@ -95,10 +84,9 @@ class _Operations(LiveBytes):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and count it."""
         result = super().__torch_dispatch__(func, types, args, kwargs)
-        packet = func.overloadpacket
-        if packet in NO_TRAFFIC or _is_view(func):
+        if moves_nothing(func):
             return result
-        formula = flop_registry.get(packet)
+        formula = flop_registry.get(func.overloadpacket)
         flops = formula(*args, **(kwargs or {}), out_val=result) if formula else 0
         tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)]
         moved = sum(x.numel() * x.element_size() for x in tensors)
@@ -115,9 +103,3 @@ class _Operations(LiveBytes):
             self.operations[Operation("attention", BACKWARD_PRODUCTS * product, 2 * moved)] += 1
         else:
             self.operations[Operation("attention", 2 * product, moved)] += 1
-
-
-@cache
-def _is_view(func: Any) -> bool:
-    """Return whether an operation only gives its input another shape."""
-    return any(result.alias_info and not result.alias_info.is_write for result in func._schema.returns)
