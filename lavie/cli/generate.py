@@ -181,8 +181,7 @@ def generate(
     if dry_run:
         _print_estimates(planned, requests, offload, sequential_guidance)
         return
-    for request in requests:
-        planned.require(request.over(planned.settings))
+    planned.require(request.over(planned.settings) for request in requests)
     assert out is not None
     stages = load()
     report = DriftReport(stages.stages["base"], judge=judge)

@@ -176,18 +176,25 @@ class Cascade:
             loras=chosen,
         )
 
-    def require(self, settings: CascadeSettings) -> None:
-        """Check, without computing anything, that every stage can sample with some settings.
+    def require(self, all_settings: Iterable[CascadeSettings]) -> None:
+        """Check, without computing anything, that every stage can sample with each of some settings.
+
+        Settings that come again are looked at once.
 
         Raises:
-            ConfigError: names the setting, and the stage where it is not the base stage's.
+            ConfigError: names the setting, and the stage whose steps or layers they are.
         """
-        self.sizes(settings)
-        for name, sampler in self.stages.items():
-            try:
-                sampler.require_steps(getattr(settings, name))
-            except ConfigError as error:
-                raise ConfigError(f"stage {name}: {error}") from None
+        checked: list[CascadeSettings] = []
+        for settings in all_settings:
+            if settings in checked:
+                continue
+            checked.append(settings)
+            self.sizes(settings)
+            for name, sampler in self.stages.items():
+                try:
+                    sampler.require_steps(getattr(settings, name))
+                except ConfigError as error:
+                    raise ConfigError(f"stage {name}: {error}") from None
 
     def sizes(self, settings: CascadeSettings | None = None) -> dict[str, StageSizes]:
         """Return the sizes of every stage's clip, with the cascade's settings or others.
@@ -272,11 +279,8 @@ class Cascade:
         """
         if not clips:
             raise ConfigError("got no prompts: wanted at least 1")
-        checked: list[CascadeSettings] = []
+        self.require(clip.settings for clip in clips)
         for clip in clips:
-            if clip.settings not in checked:
-                self.require(clip.settings)
-                checked.append(clip.settings)
             self.stages["base"].require(clip.start or Start(), clip.settings.base)
         stages = self.until(stop_after)
         self._warn_of_unread(stages, clips)

@@ -129,6 +129,8 @@ class Sampler:
         self.text_encoder = text_encoder
         self.schedule = schedule
         self._preview: Preview | None = None
+        self._accepted: set[tuple[str, int, int]] = set()
+        """Schedulers, steps and layers that `require_steps` has found to be right."""
 
     @classmethod
     def of_run(
@@ -159,10 +161,14 @@ class Sampler:
         Raises:
             ConfigError: the scheduler cannot take so many steps, or the text encoder has no such layer.
         """
+        asked = settings.scheduler, settings.num_inference_steps, settings.clip_skip
+        if asked in self._accepted:
+            return
         set_timesteps(make_scheduler(settings.scheduler, self.schedule), settings.num_inference_steps)
         # Encoders of users' own code are functions of captions alone.
         if require_layer := getattr(self.text_encoder, "require_layer", None):
             require_layer(settings.clip_skip)
+        self._accepted.add(asked)
 
     @property
     def device(self) -> torch.device:

@@ -272,7 +272,7 @@ def test_refusals_come_first_and_name_the_flag(cascade_folder, overrides, messag
 def test_steps_and_layers_of_late_stages_are_looked_at_before_the_first_stage(cascade_folder, setting):
     planned = Cascade.from_pretrained(cascade_folder, overrides=[f"vsr.{setting}"], device="meta")
     with pytest.raises(ConfigError, match=f"stage vsr: {setting.partition('=')[0]}: "):
-        planned.require(planned.settings)
+        planned.require([planned.settings])
 
 
 def test_offloaded_stages_draw_the_same(cascade_folder):
