@@ -36,9 +36,10 @@ class EMA:
         self.decay = decay
         self.parameters = {plain_name(name): p for name, p in module.named_parameters() if p.requires_grad}
         masters = {name: local_slice(parameter).values for name, parameter in self.parameters.items()}
-        self.shadow = {name: master.to(device) for name, master in masters.items()}
 
         # A few long averages, of which those of the parameters are views: a step folds in all with a few launches.
+        # Where this rank holds nothing of a parameter, its average is empty too.
+        self.shadow = {name: master.new_empty(0, device=device) for name, master in masters.items()}
         self._masters, self._averages = [], []
         for master, names in joined(masters):
             average = master.to(device, copy=True)
