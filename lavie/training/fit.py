@@ -43,9 +43,14 @@ def part_lines(memory: Memory) -> list[str]:
     return lines
 
 
+def usable_bytes(card: float) -> float:
+    """Return the bytes that tensors can take of a card's memory, in GB."""
+    return card * USABLE * GIB
+
+
 def verdict(config: TrainConfig, settings: dict[str, Any], ranks: int, card: float, memory: Memory) -> str:
     """Return whether a run fits a card of so many GB, and otherwise what to change first."""
-    limit = card * USABLE * GIB
+    limit = usable_bytes(card)
     text = f"{card:g} GB: {memory.peak / GIB:.1f} GiB of the {limit / GIB:.1f} GiB that tensors can take: "
     if memory.peak <= limit:
         return text + "fits"

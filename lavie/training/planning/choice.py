@@ -10,7 +10,7 @@ from ...config.shipped import find_config
 from ...config.train import TrainConfig
 from ...models.live_bytes import GIB
 from ..deepspeed import zero_stage
-from ..fit import USABLE
+from ..fit import usable_bytes
 from ..memory import Memory, memory_of
 from .forecast import HPZ, MICS, Cluster, Forecast, forecast
 
@@ -32,12 +32,7 @@ class Way(NamedTuple):
 
     def fits(self, cluster: Cluster) -> bool:
         """Return whether it fits the memory of the GPUs."""
-        return self.memory.peak <= usable(cluster)
-
-
-def usable(cluster: Cluster) -> float:
-    """Return the bytes of a GPU that tensors can take."""
-    return cluster.gpu.gigabytes * GIB * USABLE
+        return self.memory.peak <= usable_bytes(cluster.gpu.gigabytes)
 
 
 def way(name: str, config: TrainConfig, settings: dict[str, Any], cluster: Cluster) -> Way:
@@ -118,7 +113,7 @@ def at(cluster: Cluster, ranks: int) -> Cluster:
 def fewest_gpus(config: TrainConfig, settings: dict[str, Any], cluster: Cluster) -> int | None:
     """Return the fewest GPUs, a power of two, on which a run fits as it is; None if it fits on no number of them."""
     for ranks in COUNTS:
-        if memory_of(config, settings, ranks).peak <= usable(cluster):
+        if memory_of(config, settings, ranks).peak <= usable_bytes(cluster.gpu.gigabytes):
             return ranks
     return None
 

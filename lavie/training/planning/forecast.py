@@ -79,11 +79,11 @@ class Forecast:
     update: float
     """The update of the weights and of their average."""
     micro_batches: int
-    """Of a step."""
+    """How many micro-batches a step has."""
     clips: int
-    """Of a micro-batch."""
+    """How many clips a micro-batch has."""
     flops: float
-    """Of a micro-batch, forward and backward, without what is computed again."""
+    """The FLOPs of a micro-batch, forward and backward, without what is computed again."""
 
     @property
     def gpu(self) -> float:

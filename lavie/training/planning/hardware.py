@@ -4,10 +4,13 @@ Data sheets are makers' numbers. What is marked "assumed" is ours, and nothing h
 project: a plan is an estimate.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
 
 from ...errors import ConfigError
 from ..cost import PEAK_FLOPS
+
+Row = TypeVar("Row")
 
 
 class Gpu(NamedTuple):
@@ -18,7 +21,7 @@ class Gpu(NamedTuple):
     gigabytes: float
     """Memory, as it is sold (10^9 bytes)."""
     bandwidth: float
-    """Of that memory, bytes/s."""
+    """The bandwidth of that memory, bytes/s."""
     link: float
     """Bytes/s that a GPU sends to others of its node: NVLink where the board has it, else PCIe."""
     half: str = "bf16"
@@ -64,10 +67,6 @@ class Network(NamedTuple):
     per_gpu: bool
     """Whether every GPU has an adapter of its own; else a node has one."""
 
-    def per_rank(self, gpus_per_node: int) -> float:
-        """Return the bytes/s that each GPU of a node has if all send at once."""
-        return self.rate / (1 if self.per_gpu else gpus_per_node)
-
 
 NETWORKS = {
     "ib400": Network(50e9, True),
@@ -80,14 +79,14 @@ NETWORKS = {
 """By the names that --network takes: InfiniBand with an adapter a GPU, Ethernet with one a node, and Gb/s."""
 
 PRODUCT_SHARE = 0.61
-"""Of the peak, that matrix products and convolutions reach. Assumed: 600 of the H100's 989 TFLOP/s; large products
-alone reach 790 on an H200 in PyTorch (published)."""
+"""The share of the peak that matrix products and convolutions reach. Assumed: 600 of the H100's 989 TFLOP/s; large
+products alone reach 790 on an H200 in PyTorch (published)."""
 ATTENTION_SHARE = 0.35
-"""Of the peak, that fused attention reaches, forward and backward, for heads of 40 to 160. Assumed."""
+"""The share of the peak that fused attention reaches, forward and backward, for heads of 40 to 160. Assumed."""
 BANDWIDTH_SHARE = 0.85
-"""Of a memory's bandwidth, that pointwise operations reach. Assumed."""
+"""The share of a memory's bandwidth that pointwise operations reach. Assumed."""
 WIRE_SHARE = 0.8
-"""Of a link's or network's rate, that collectives reach. Assumed."""
+"""The share of a link's or network's rate that collectives reach. Assumed."""
 NODE_LATENCY, NETWORK_LATENCY = 1e-6, 4e-6
 """Seconds that a message takes from one rank of a ring to the next, within a node and between nodes. Assumed."""
 OVERLAP = 0.7
@@ -114,22 +113,17 @@ and 2,390 launches, 119 ms in plain PyTorch, 213, 319 and 472 ms in DeepSpeed's 
 
 
 def gpu_named(name: str) -> Gpu:
-    """Return a GPU of GPUS.
-
-    Raises:
-        ConfigError: there is none of this name.
-    """
-    if name.lower() not in GPUS:
-        raise ConfigError(f"--gpu {name}: wanted one of {', '.join(GPUS)}")
-    return GPUS[name.lower()]
+    """Return a GPU of GPUS. Raises ConfigError if there is none of this name."""
+    return _named("--gpu", name, GPUS)
 
 
 def network_named(name: str) -> Network:
-    """Return a network of NETWORKS.
+    """Return a network of NETWORKS. Raises ConfigError if there is none of this name."""
+    return _named("--network", name, NETWORKS)
 
-    Raises:
-        ConfigError: there is none of this name.
-    """
-    if name.lower() not in NETWORKS:
-        raise ConfigError(f"--network {name}: wanted one of {', '.join(NETWORKS)}")
-    return NETWORKS[name.lower()]
+
+def _named(flag: str, name: str, table: Mapping[str, Row]) -> Row:
+    """Return a row of a table by its name in any case, or raise ConfigError with the names that there are."""
+    if name.lower() not in table:
+        raise ConfigError(f"{flag} {name}: wanted one of {', '.join(table)}")
+    return table[name.lower()]
