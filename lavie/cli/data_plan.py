@@ -6,17 +6,11 @@ from typing import Annotated
 import typer
 
 from ..files import require_free
-from .runs import Overwrite
+from .runs import ConfigWords, Overwrite
 
 
 def plan_command(
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CONFIG.yaml [key=value ...]",
-            help="The run's YAML, or the name of a shipped config, and changes of it.",
-        ),
-    ],
+    words: ConfigWords,
     world_size: Annotated[int, typer.Option(min=1, help="GPUs of the run.")] = 1,
     global_batch: Annotated[
         int | None, typer.Option(min=1, help="Clips per step, in place of the config's: those of a run to continue.")

@@ -7,17 +7,11 @@ import typer
 
 from ..errors import ConfigError
 from ..files import require_free
-from .runs import Overwrite
+from .runs import ConfigWords, Overwrite
 
 
 def plan(
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CONFIG.yaml [key=value ...]",
-            help="The run's YAML, or the name of a shipped config, and changes of it.",
-        ),
-    ],
+    words: ConfigWords,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes of the cluster.")] = 1,
     gpus_per_node: Annotated[int, typer.Option(min=1, help="GPUs of each node.")] = 8,
     gpu: Annotated[

@@ -13,6 +13,13 @@ Run = Annotated[
     typer.Argument(help="A run's output_dir (its newest checkpoint), a checkpoint-<step> or exported folder."),
 ]
 Checkpoint = Annotated[Path | None, typer.Option(help="The same as RUN.")]
+ConfigWords = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CONFIG.yaml [key=value ...]",
+        help="The run's YAML, or the name of a shipped config, and changes of it.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option(help="Replace what an earlier call has written there.")]
 Tokenizer = Annotated[
     Path | None,
