@@ -14,8 +14,8 @@ from ..models.unet import VideoUNet
 LEVELS = 2
 """Levels on the way up, from the coarsest, that the factors are for."""
 SLOWEST = 1
-"""Of the skips' frequencies, in waves per frame along an axis, those from -1 up to but without 1 are lowered: FreeU's
-code has them so, one sign and not the other."""
+"""The frequencies of the skips that are lowered go from minus this up to but without this, in waves per frame along an
+axis: FreeU's code has them so, one sign and not the other."""
 NEUTRAL = (1.0, 1.0, 1.0, 1.0)
 """The factors that change nothing."""
 

@@ -43,10 +43,10 @@ class Event(NamedTuple):
 
     name: str
     kind: str
-    """Of KINDS, or COMPUTATION; PHASE for a part of the step."""
+    """The event's kind, of KINDS or COMPUTATION; PHASE for a part of the step."""
     on_gpu: bool
     thread: int
-    """Of the host; 0 on a GPU."""
+    """The thread of the host that it ran on; 0 on a GPU."""
     start: float
     """Microseconds from the first event on."""
     duration: float

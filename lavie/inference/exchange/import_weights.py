@@ -54,7 +54,7 @@ class Found(NamedTuple):
 
     network: VideoUNet
     kind: Literal["released", "inflated"]
-    """Of a released file, or of a 2-D UNet with a fresh temporal part."""
+    """The network of a released file, or of a 2-D UNet with a fresh temporal part."""
     constants: StateDict
     """The rotary frequencies of a released file; else empty."""
     file: WeightFile | None = None

@@ -26,9 +26,9 @@ class LoraChoice:
 
     path: Path
     scale: float = 1.0
-    """Of the changes of the UNet."""
+    """The scale of the changes of the UNet."""
     text_scale: float = 1.0
-    """Of the changes of the text encoder."""
+    """The scale of the changes of the text encoder."""
 
     @classmethod
     def parse(cls, text: str, text_scale: float | None = None) -> "LoraChoice":
