@@ -117,7 +117,7 @@ def _cause(reason: str) -> str:
     """Return the first part of a reason that is no path, without what it says of the one sample."""
     parts = reason.split(": ")
     told = next((part for part in parts if "/" not in part), parts[-1])
-    return re.split(r"[.(]", told)[0].strip() or "unknown"
+    return re.split(r"\.(?:\s|$)|\(", told)[0].strip() or "unknown"
 
 
 def _of_steps(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -59,8 +59,8 @@ def shares(plan: DataPlan) -> dict[str, Any]:
     """Return the shares of a run's datasets over its steps.
 
     Returns:
-        "steps", ascending from 0; "datasets", a list of {"name", "kind", "samples", "shares"}: the share, 0 .. 1, of all
-        clips or of all images that come from there, at each of these steps. The name of bare paths is empty.
+        "steps", ascending from 0; "datasets", a list of {"name", "kind", "samples", "shares"}: the share, 0 .. 1, of
+        all clips or of all images that come from there, at each of these steps. The name of bare paths is empty.
     """
     last = len(plan.steps) - 1
     at = [number for number in range(last + 1) if number % EVERY == 0 or number == last or last <= EVERY]
