@@ -119,20 +119,22 @@ def drops(runs: Sequence[Seen]) -> Markup:
 
 def starts(seen: Seen) -> Markup:
     """Return the starts of a run, with what it was made from at each."""
-    rows: list[list[Content]] = []
-    before: Mapping[str, Any] = {}
-    found: dict[str, Any] | None = None
+    found: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
     for event in seen.events:
         if event.get("event") == "start":
-            found = event
-        elif event.get("event") == "facts" and found is not None:
-            told = event.get("versions")
-            versions: Mapping[str, Any] = told if isinstance(told, dict) else {}
-            changed = [f"{name} {version}" for name, version in versions.items() if before.get(name) != version]
-            origin = (event.get("ranks"), event.get("lavie"), _short(event.get("commit")), event.get("code"))
-            rows.append([*_start(found), *map(_shown, origin), ", ".join(changed) or "as before"])
-            before, found = versions, None
-    rows += [[*_start(found), NONE, NONE, NONE, NONE, NONE]] if found is not None else []
+            found.append((event, {}))
+        elif event.get("event") == "facts" and found:
+            found[-1] = (found[-1][0], event)
+    rows: list[list[Content]] = []
+    before: Mapping[str, Any] = {}
+    for start, facts in found:
+        told = facts.get("versions")
+        versions: Mapping[str, Any] = told if isinstance(told, dict) else {}
+        changed = ", ".join(f"{name} {version}" for name, version in versions.items() if before.get(name) != version)
+        origin = (facts.get("ranks"), facts.get("lavie"), _short(facts.get("commit")), facts.get("code"))
+        packages = changed or ("as before" if versions else None)
+        rows.append([*_start(start), *map(_shown, (*origin, packages))])
+        before = versions
     head = ("after step", "time (UTC)", "done again", "ranks", "lavie", "commit", "hash of the code", "packages")
     return table("Starts and resumes", head, rows)
 
