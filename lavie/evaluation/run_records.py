@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ SHORTEST = 5
 
 @dataclass
 class Run:
-    """What is drawn of a run: its name in the legend, its records by step, and its config (empty if it has none)."""
+    """What is drawn of a run: its name in the legend, its records by step, and its config (empty if it has none).
+
+    The records are read when a series is first asked for, and do not change from then on.
+    """
 
     name: str
     records: dict[int, dict[str, Any]]
@@ -28,11 +32,24 @@ class Run:
 
     def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the steps that have a finite value of `key`, and those values; both float64 (n,)."""
-        found = ((step, record.get(key)) for step, record in self.records.items())
-        pairs = [pair for pair in found if isinstance(pair[1], (int, float))]
-        steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
-        finite = np.isfinite(values)
-        return steps[finite], values[finite]
+        return self._columns.get(key, (np.zeros(0), np.zeros(0)))
+
+    @cached_property
+    def _columns(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Every series by its key, read in one pass: a long run has a hundred thousand records."""
+        lists: dict[str, tuple[list[int], list[float]]] = {}
+        for step, record in self.records.items():
+            for key, value in record.items():
+                if isinstance(value, (int, float)):
+                    steps, values = lists.setdefault(key, ([], []))
+                    steps.append(step)
+                    values.append(value)
+        columns = {}
+        for key, (steps, values) in lists.items():
+            heights = np.array(values, dtype=float)
+            finite = np.isfinite(heights)
+            columns[key] = np.array(steps, dtype=float)[finite], heights[finite]
+        return columns
 
     def total(self, loss: str) -> str:
         """Return what "loss" or "validation_loss" adds up, as "video + 0.25 image", or "video" where that is all.
@@ -48,10 +65,14 @@ class Run:
         return f"video + {weight:g} image" if isinstance(weight, (int, float)) else "video + image, weighted"
 
     @property
+    def keys(self) -> frozenset[str]:
+        """The keys under which some step has a number."""
+        return frozenset(self._columns)
+
+    @property
     def timesteps(self) -> list[int]:
         """The timesteps at which the run has a held-out loss, ascending."""
-        keys = {key for record in self.records.values() for key in record}
-        return sorted(int(found[1]) for key in keys if (found := re.fullmatch(r"validation_loss_t(\d+)", key)))
+        return sorted(int(found[1]) for key in self.keys if (found := re.fullmatch(r"validation_loss_t(\d+)", key)))
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:

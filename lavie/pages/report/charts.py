@@ -85,7 +85,7 @@ def data_charts(runs: Sequence[Seen]) -> list[Chart]:
 
 def measured_charts(runs: Sequence[Seen]) -> list[Chart]:
     """Return what was measured of samples while the runs trained, each beside the same of held-out clips."""
-    keys = {key for seen in runs for record in seen.run.records.values() for key in record if key.startswith(MEASURED)}
+    keys = {key for seen in runs for key in seen.run.keys if key.startswith(MEASURED)}
     charts = []
     for key in sorted(key for key in keys if not key.endswith((BESIDE, ERROR)) and key != COUNT):
         curves: list[Curve] = []
