@@ -66,7 +66,9 @@ def summary(runs: Sequence[Seen]) -> Markup:
             cells.append(f"{b - a:+.4g}" if is_number(a) and is_number(b) else "")
         rows.append(cells)
     head = ["", *(seen.run.name for seen in runs), *(["second less first"] if len(runs) == 2 else [])]
-    return table("What the runs came to" if len(runs) > 1 else "What the run came to", head, rows)
+    if len(runs) > 1:
+        return table("What the runs came to", head, rows)
+    return element("div", table("What the run came to", head, rows), class_="alone")  # as a list in columns
 
 
 def _facts(seen: Seen) -> dict[str, Fact]:
