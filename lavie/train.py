@@ -76,6 +76,7 @@ def main(words: Sequence[str] | None = None, program: str | None = None) -> None
 
             print(dry_run_text(config, deepspeed))
             return
+        from lavie.pages.report.build import write_last_report  # now: its code may be another when the run ends
         from lavie.training.trainer import Trainer
 
         with Trainer(config, deepspeed, sample=sample, measure=measure) as trainer:
@@ -86,8 +87,7 @@ def main(words: Sequence[str] | None = None, program: str | None = None) -> None
     except Exception as error:
         code = stop.report(error)
     if run:
-        from lavie.pages.report.build import write_last_report
-
+        signals.ignore_termination()  # launchers end a rank as soon as another has left
         write_last_report(run)
     stop.leave(code)
 

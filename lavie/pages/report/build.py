@@ -15,7 +15,6 @@ from typing import Any
 from ...distributed import is_main, log
 from ...files import replacing
 from ...run_folder import REPORT, RUN_CONFIG
-from ...training.signals import ignore_termination
 from ..markup import Content, Markup, element, join, source_hash
 from . import charts, samples, tables
 from .chart import Chart, figure, numbers
@@ -50,7 +49,6 @@ def write_last_report(run: str | Path) -> None:
     """Write the report of a run that has ended, on rank 0. What fails is told in a line, and changes nothing."""
     if not is_main():
         return
-    ignore_termination()  # as when the process leaves: launchers end a rank as soon as another has left
     try:
         log.info(f"report: {write_report([run], Path(run) / REPORT)}")
     except Exception as error:  # the run itself is done, whatever a report makes of its files
