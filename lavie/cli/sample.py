@@ -60,7 +60,7 @@ def sample(
 ) -> None:
     """Draw videos (or images) from prompts. Settings that are not given are those of the training run.
 
-    Under torchrun the ranks share the samples.
+    Under torchrun the ranks share the samples. A call that was cut short goes on where it stopped.
     """
     from ..config.load import validate
     from ..config.overrides import parse_overrides
@@ -100,9 +100,9 @@ def sample(
     pipeline, config = load_pipeline(folder, loras=loras)
     settings = BaseSettings.of(config, **changes)
     words = add_words(pipeline.text_encoder, embedding or [])
+    weights = fingerprint(find_stage(folder), loras) + (f" with {words}" if words else "")
     with ranks(), progress_bar(make_console(), "sampling") as progress:
         if jobs:
-            weights = fingerprint(find_stage(folder), loras) + (f" with {words}" if words else "")
             drawn = draw(pipeline, listed, out, settings, weights=weights, overwrite=overwrite, progress=progress)
             typer.echo(f"{out}: {drawn} of {len(listed)} samples drawn here, the others were there")
             return
@@ -112,6 +112,7 @@ def sample(
             out,
             settings,
             num_per_prompt=num,
+            weights=weights,
             overwrite=overwrite,
             loras=loras,
             columns=columns,
