@@ -15,21 +15,21 @@ from ..distributed import barrier, gather_objects, is_main, rank, world_size
 from ..errors import ConfigError
 from ..files import replacing
 from ..models.lora.choice import LoraChoice
-from ..models.prompt_reading import warn_of_unread
-from ..models.prompt_syntax import parse_weights
+from ..models.prompt_reading import warn_of_uncalled, warn_of_unread
 from ..run_folder import PROMPTS
+from .asked import WORK, asked_clips, require_readable
 from .cascade import Cascade, CascadeClip, StageProgress
 from .contact_sheet import COLUMNS, beside, reduced
 from .earlier import kept_clips, remove_clips, shown_frames
 from .preview import Preview, PreviewFile, fit_preview
-from .prompt_file import Request, as_requests, require_same_stages
+from .prompt_file import Request, as_requests
 from .sampler import Progress
 from .schedulers import require_sampling
-from .settings import BaseSettings, StageSettings, arguments
+from .settings import BaseSettings, arguments
 from .start import Start
 from .text_to_video import TextToVideo
 from .video_io import sample_files, write_mp4, write_sample, write_sheet
-from .work import Record, Work
+from .work import Work
 
 log = logging.getLogger("lavie")
 
@@ -83,13 +83,15 @@ def generate(
     if not prompts or num_per_prompt < 1:
         raise ConfigError(f"got {len(prompts)} prompts and num_per_prompt {num_per_prompt}: wanted 1 of each, or more")
     clips = _numbered(as_requests(prompts), settings, num_per_prompt)
-    shared = {"num_per_prompt": num_per_prompt} | ({"loras": [lora.record() for lora in loras]} if loras else {})
+    shared: dict[str, Any] = {"num_per_prompt": num_per_prompt} | (
+        {"loras": [lora.record() for lora in loras]} if loras else {}
+    )
     if weights:
         shared["weights"] = hashlib.sha256(weights.encode()).hexdigest()[:16]
     sidecars = {clip.name: clip.sidecar() | shared for clip in clips}
     kept = set() if overwrite else kept_clips(out, sidecars, comparable=bool(weights))
     for clip in clips[::num_per_prompt]:
-        _require_readable(clip.request.prompt, clip.settings)
+        require_readable(clip.request.prompt, clip.settings)
         if isinstance(sampler, TextToVideo):
             _require(sampler, clip)
     barrier()
@@ -161,11 +163,13 @@ class _Clip:
 
 
 def _tell_reading(sampler: Callable[..., np.ndarray], clips: Sequence[_Clip]) -> None:
-    """Warn of the words of prompts that the sampler's text encoder never reads."""
+    """Warn of the words of prompts that the sampler's text encoder never reads, and of those that it learnt in vain."""
     encoder = getattr(sampler, "text_encoder", None)
     texts = [(clip.request.prompt, clip) for clip in clips]
     texts += [(clip.settings.negative_prompt, clip) for clip in clips]
-    warn_of_unread((encoder, text, clip.settings.reading) for text, clip in texts)
+    read = [(encoder, text, clip.settings.reading) for text, clip in texts]
+    warn_of_unread(read)
+    warn_of_uncalled(read)
 
 
 def _numbered(requests: Sequence[Request], settings: BaseSettings, num_per_prompt: int) -> list[_Clip]:
@@ -185,13 +189,6 @@ def _require(sampler: TextToVideo, clip: _Clip) -> None:
         sampler.require(Start(), clip.settings)
     except ConfigError as error:
         raise ConfigError(f"prompt {clip.request.prompt!r}: {error}" if clip.request.changes else str(error)) from None
-
-
-def _require_readable(prompt: str, settings: StageSettings) -> None:
-    """Raise ConfigError if the brackets of a prompt, or of its negative one, cannot be read."""
-    if settings.prompt_syntax == "weights":
-        parse_weights(prompt + settings.prompt_suffix)
-        parse_weights(settings.negative_prompt)
 
 
 def _write_sheet(out: Path, shown: Sequence[tuple[Request, np.ndarray]], columns: int) -> None:
@@ -278,29 +275,16 @@ def generate_cascade(
         ConfigError: no prompts, settings that cannot be sampled, or other clips in `out`.
     """
     out = Path(out)
-    if num_per_prompt < 1:
-        raise ConfigError(f"num_per_prompt (--num): got {num_per_prompt}, wanted 1 or more")
-    requests = as_requests(prompts)
-    require_same_stages(requests, cascade.until(stop_after))
-    if starts is not None and len(starts) != len(requests):
-        raise ConfigError(f"got {len(requests)} prompts and {len(starts)} starts: wanted one for each")
-    own: Sequence[Start | None] = starts or [None] * len(requests)
-    asked: list[tuple[Request, CascadeClip]] = []
-    for request, start in zip(requests, own, strict=True):
-        settings = request.over(cascade.settings)
-        for index in request.indices(len(asked), num_per_prompt):
-            clip = CascadeClip(request.prompt, index, number=len(asked), settings=settings, start=start)
-            asked.append((request, clip))
-        for stage in cascade.until(stop_after):
-            for text in clip.texts(stage):
-                _require_readable(text, getattr(settings, stage))
-
-    # Finished clips that this call would replace are refused before anything is sampled.
-    work = Work(out / "work")
-    if not overwrite:
-        for index, (_, clip) in enumerate(asked):
-            _require_own(out, work, index, cascade.records(clip, stop_after=stop_after))
-
+    asked = asked_clips(
+        cascade,
+        prompts,
+        out,
+        starts=starts,
+        num_per_prompt=num_per_prompt,
+        stop_after=stop_after,
+        overwrite=overwrite,
+    )
+    work = Work(out / WORK)
     cascade.draw(
         [clip for _, clip in asked],
         stop_after=stop_after,
@@ -337,30 +321,6 @@ def generate_cascade(
     if drop_work:
         work.drop()
     return [*paths, out / "sheet.png"]
-
-
-def _require_own(out: Path, work: Work, index: int, records: Mapping[str, Record]) -> None:
-    """Raise ConfigError if clip `index` in `out` was made of anything else than `records` says, stage by stage."""
-    either = "give another --out folder, or --overwrite"
-    kept = {stage: found for stage in records if (found := work.record(index, stage))}
-    if not kept and (lying := sorted(out.glob(f"{index:05d}*.mp4"))):
-        raise ConfigError(f"{lying[0]} exists, and nothing in {work.folder} says what it was made of: {either}")
-    for stage, found in kept.items():
-        wanted = records[stage]
-        if found["prompt"] != wanted["prompt"]:
-            raise ConfigError(f"{out} holds clips of other prompts, as {index:05d} of {found['prompt']!r}: {either}")
-        if found["settings"] != wanted["settings"]:
-            keys = [key for key, value in wanted["settings"].items() if found["settings"].get(key) != value]
-            raise ConfigError(
-                f"{out} holds clips of other settings, as {index:05d} ({', '.join(f'{stage}.{key}' for key in keys)}): "
-                f"{either}"
-            )
-        if found.get("start") != wanted.get("start"):
-            raise ConfigError(
-                f"{out} holds clips of another start (frames, strength or segments), as {index:05d}: {either}"
-            )
-        if found["weights"] != wanted["weights"]:
-            raise ConfigError(f"{out} holds clips of other weights of stage {stage}, as {index:05d}: {either}")
 
 
 def _write_index(out: Path, samples: Sequence[Mapping[str, Any]]) -> None:
