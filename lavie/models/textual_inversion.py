@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .torch_file import read_torch_file
+from .torch_file import is_safetensors, read_torch_file, safetensors_fault
 
 log = logging.getLogger("lavie")
 
@@ -160,14 +160,14 @@ def _read(path: Path) -> dict[str, Any]:
     if size > LARGEST_FILE:
         raise _refused(path, f"it has {size / 1e6:.0f} MB, words of textual inversion have less than one")
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path, unknown=path.suffix == ".safetensors"):
             content: Any = load_file(path)
         else:
             content = read_torch_file(path)
     except CheckpointError as error:
         raise CheckpointError(f"--embedding {path}: cannot be read: {error}; {wanted}") from None
     except Exception as error:  # the reader of safetensors raises what has no class of its own
-        reason = str(error).strip().split("\n")[0]
+        reason = safetensors_fault(path, error)
         raise CheckpointError(f"--embedding {path}: cannot be read: {reason}; {wanted}") from None
     if not isinstance(content, dict) or not content or not all(isinstance(name, str) for name in content):
         raise _refused(path, "it holds no dict of names")
