@@ -134,7 +134,7 @@ def test_faults_are_told_before_weights_are_read(tmp_path):
         (("--prompt", "a", *GRID, "--seed", "3"), "seed is what the grid varies, and is given beside it"),
         (("--prompt", "a", *GRID, "--set", "guidance_scale=3"), "guidance_scale is what the grid varies"),
         (("--prompt", "a", "--set", "guidance_scale=1e30"), "guidance_scale: wanted 100 or less"),
-        (("--prompt", "a", "--set", "freeu=[1,1]"), "freeu"),
+        (("--prompt", "a", "--set", "freeu=[1,1]"), r"freeu: wanted 4 entries \(got \[1, 1\]\)$"),
         (("--prompt", "a", "--set", "fps=1e-30"), "fps: wanted 0.01 or more"),
     )
     for words, message in faults:
