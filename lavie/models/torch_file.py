@@ -172,6 +172,25 @@ def is_safetensors(path: Path, *, unknown: bool) -> bool:
     return unknown and not start.startswith(PICKLED)
 
 
+def require_finite(file: Path, source: Path, instead: str) -> None:
+    """Raise CheckpointError for the first tensor of a safetensors file that holds NaN or infinities.
+
+    Args:
+        file: read one tensor at a time.
+        source: what messages call it.
+        instead: what to do then.
+    """
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            names = tensors.keys()
+            spoilt = next((name for name in names if not bool(tensors.get_tensor(name).isfinite().all())), None)
+    except SafetensorError as error:
+        fault = safetensors_fault(file, error)
+        raise CheckpointError(f"{source}: no complete safetensors file: {fault}") from None
+    if spoilt is not None:
+        raise CheckpointError(f"{source}: {spoilt} has values that are not finite: {instead}")
+
+
 def safetensors_fault(path: Path, error: Exception) -> str:
     """Return why a file is no safetensors: what it is instead, as far as its first bytes say it, or the error."""
     try:

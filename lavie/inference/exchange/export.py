@@ -23,7 +23,6 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -45,7 +44,7 @@ from ...models.lora.trained import has_adapters, load_adapted
 from ...models.released import require_released_kind, write_released
 from ...models.state_dict import StateDict, require_fit, shapes
 from ...models.text_encoder import ClipTextEncoder, build_text_encoder
-from ...models.torch_file import safetensors_fault
+from ...models.torch_file import require_finite
 from ...models.unet import VideoUNet
 from ...models.weights import (
     CONFIG_NAME,
@@ -322,7 +321,8 @@ def write_stage(
         parts = encoder_parts(config) if pretrained is not None else ()
         for part in parts:
             _copy_part(pretrained / part, folder / part, (encoders or {}).get(part))  # type: ignore[operator]
-            _require_finite(pretrained / part, folder / part)  # type: ignore[operator]
+            for file in sorted((folder / part).glob("*.safetensors")):
+                require_finite(file, pretrained / part / file.name, "give another --pretrained")  # type: ignore[operator]
         if pretrained is not None:
             _check_encoders(pretrained, folder, config)
         _merge_text(folder, config, loras)
@@ -390,27 +390,6 @@ def _copy_part(source: Path, target: Path, weights: StateDict | None = None) -> 
         shutil.copyfile(file, target / file.name)
     if weights is not None:
         save_tensors(weights, target / ENCODER_WEIGHTS[source.name])
-
-
-def _require_finite(source: Path, copied: Path) -> None:
-    """Raise CheckpointError for the first weight of an encoder that is not finite, which would spoil every sample.
-
-    Args:
-        source: the folder that it comes from, for the message.
-        copied: the folder with its files.
-    """
-    for file in sorted(copied.glob("*.safetensors")):
-        try:
-            with safe_open(file, "pt") as weights:
-                names = weights.keys()
-                spoilt = next((name for name in names if not bool(weights.get_tensor(name).isfinite().all())), None)
-        except SafetensorError as error:
-            fault = safetensors_fault(file, error)
-            raise CheckpointError(f"{source / file.name}: no complete safetensors file: {fault}") from None
-        if spoilt is not None:
-            raise CheckpointError(
-                f"{source / file.name}: {spoilt} has values that are not finite: give another --pretrained"
-            )
 
 
 def _check_encoders(pretrained: Path, folder: Path, config: TrainConfig) -> None:
