@@ -111,7 +111,9 @@ def test_encoders_of_the_folder_are_finite(config, pretrained, tmp_path, part):
     source = tmp_path / "sd"
     shutil.copytree(pretrained(), source)
     [weights] = (path for path in (source / part).glob("*.safetensors") if path.name.count(".") == 1)
-    state = load_file(weights)
+    state = {
+        name: value.clone() for name, value in load_file(weights).items()
+    }  # the file, which is mapped, is written over
     name = sorted(state)[-1]
     state[name].view(-1)[-1] = float("nan")
     save_file(state, weights, {"format": "pt"})
