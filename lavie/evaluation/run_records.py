@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,16 +41,11 @@ class Run:
         lists: dict[str, tuple[list[int], list[float]]] = {}
         for step, record in self.records.items():
             for key, value in record.items():
-                if isinstance(value, (int, float)):
+                if isinstance(value, (int, float)) and abs(value) <= sys.float_info.max:  # neither NaN nor infinite
                     steps, values = lists.setdefault(key, ([], []))
                     steps.append(step)
                     values.append(value)
-        columns = {}
-        for key, (steps, values) in lists.items():
-            heights = np.array(values, dtype=float)
-            finite = np.isfinite(heights)
-            columns[key] = np.array(steps, dtype=float)[finite], heights[finite]
-        return columns
+        return {key: (np.array(steps, float), np.array(values, float)) for key, (steps, values) in lists.items()}
 
     def total(self, loss: str) -> str:
         """Return what "loss" or "validation_loss" adds up, as "video + 0.25 image", or "video" where that is all.

@@ -1,8 +1,8 @@
 """What the folder of a run holds for its report. What is missing or damaged is told, and costs nothing else."""
 
 import json
-import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -86,7 +86,7 @@ def require_runs(folders: Sequence[Path]) -> None:
 
 def is_number(value: Any) -> TypeGuard[float]:
     """Return whether a value that was read is a finite number, and no bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def results_in(place: Path) -> list[tuple[Path, dict[str, Any]]]:

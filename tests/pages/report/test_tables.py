@@ -109,7 +109,15 @@ def test_results_have_number_protocol_and_interval(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "odd", ({"loss": "x"}, {"ettr": "much"}, {"skipped": [1]}, {"seconds": True}, {"memory": None})
+    "odd",
+    (
+        {"loss": "x"},
+        {"ettr": "much"},
+        {"skipped": [1]},
+        {"seconds": True},
+        {"memory": None},
+        {"ettr": 10**400, "lr": 10**400},
+    ),
 )
 def test_records_that_somebody_has_edited_break_nothing(tmp_path, odd):
     folder = some_run(tmp_path / "run")
