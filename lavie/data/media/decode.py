@@ -5,9 +5,9 @@ The first bytes of a file tell its format, never its name, and each format has o
 name of the file.
 """
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from itertools import chain, islice, zip_longest
+from itertools import chain, islice
 from typing import Literal
 
 import av
@@ -150,7 +150,12 @@ def indexed_times(data: bytes, frames: int, fps: float | None, vfr: bool) -> np.
 
 
 def read_frames(
-    data: bytes, indices: Sequence[int] | np.ndarray, frames: int | None = None, *, skip: bool = True
+    data: bytes,
+    indices: Sequence[int] | np.ndarray,
+    frames: int | None = None,
+    *,
+    skip: bool = True,
+    convert: Callable[[av.VideoFrame, Shape, VideoReformatter], np.ndarray] = shown_pixels,
 ) -> Iterator[np.ndarray]:
     """Yield frames of a video one by one: uint8 (H, W, 3), RGB.
 
@@ -163,6 +168,7 @@ def read_frames(
             certain to come out (`keyframes`); without the count it begins at the start of the file.
         skip: with the count, leave frames undecoded that are neither wanted nor needed for others. The same frames come
             out either way; False is for comparisons.
+        convert: makes the pixels of a decoded frame; default: as it is shown, at its own size.
 
     Raises:
         DataError: what is decoded of the video is damaged or past the limits, or it ends before the last index.
@@ -176,7 +182,7 @@ def read_frames(
     position, reformatter = 0, VideoReformatter()
     for number, frame, shape in progressive(_frames_for(data, wanted, frames, skip), set(wanted)):
         if number == wanted[position]:
-            pixels = shown_pixels(frame, shape, reformatter)
+            pixels = convert(frame, shape, reformatter)
             # The same frame may be wanted several times.
             while position < len(wanted) and wanted[position] == number:
                 yield pixels
@@ -325,8 +331,8 @@ def _frames_announced(data: bytes, first: int, frames: int, wanted: Set[int] | N
 
 def _skipping(stream: av.VideoStream, packets: Sequence[av.Packet], skipped: Sequence[bool]) -> Iterator[av.Packet]:
     """Yield packets, and let the decoder skip the frames of those that `skipped` names, one for one from the first."""
-    for packet, skips in zip_longest(packets, skipped, fillvalue=False):
-        stream.codec_context.skip_frame = "NONREF" if skips else "DEFAULT"
+    for place, packet in enumerate(packets):
+        stream.codec_context.skip_frame = "NONREF" if place < len(skipped) and skipped[place] else "DEFAULT"
         yield packet
 
 
