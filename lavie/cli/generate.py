@@ -114,6 +114,14 @@ def generate(
     sequential_guidance: Annotated[
         bool, typer.Option(help="Two calls of the network in place of one of twice the batch: less memory.")
     ] = False,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GIB|free",
+            help="Take what makes every stage fit into so many GiB, or into the memory that is free, mild means first: "
+            "--offload, --sequential-guidance, then smaller tiles and windows. Prints what was taken.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Print sizes and peak memory, and refuse what cannot fit.")] = False,
     overwrite: Annotated[
         bool, typer.Option(help="Replace clips of other prompts, settings or weights that lie in --out.")
@@ -178,8 +186,18 @@ def generate(
         overrides += more
         planned = load(meta)
     starts = _starts(options, planned, requests, texts, own_segments=segment_prompts is not None)
+    limit = _limit(fit)
+    if fit is not None:
+        from ..inference.memory import OFFLOAD, SEQUENTIAL, flags_to_fit
+
+        flags = flags_to_fit(planned, limit, offload=offload, sequential_guidance=sequential_guidance)
+        typer.echo(f"to fit: {' '.join(flags) or 'nothing is needed'}", err=not dry_run)
+        offload, sequential_guidance = offload or OFFLOAD in flags, sequential_guidance or SEQUENTIAL in flags
+        overrides += [flag.removeprefix("--set ") for flag in flags if flag.startswith("--set ")]
+        planned = load(meta)
+    if dry_run or fit is not None or _on_gpu():
+        _print_estimates(planned, requests, offload, sequential_guidance, limit, to_stderr=not dry_run)
     if dry_run:
-        _print_estimates(planned, requests, offload, sequential_guidance)
         return
     planned.require(request.over(planned.settings) for request in requests)
     assert out is not None
@@ -240,14 +258,56 @@ def negative_prompts(given: list[str], stages: Sequence[str]) -> list[str]:
     return [f"{stage}.negative_prompt={json.dumps(text, ensure_ascii=False)}" for stage, text in of_stages.items()]
 
 
+def _on_gpu() -> bool:
+    """Return whether the stages will run on a GPU, whose memory ends without swapping."""
+    from ..inference.load import default_device
+
+    return default_device().type == "cuda"
+
+
+def _limit(fit: str | None) -> float:
+    """Return the bytes that a stage may take: those that --fit says, else those that are free on the device.
+
+    Raises:
+        ConfigError: --fit is neither a positive number nor "free".
+    """
+    from ..inference.load import default_device
+    from ..inference.memory import device_memory
+    from ..models.live_bytes import GIB
+
+    if fit is None or fit == "free":
+        return device_memory(default_device()).free
+    try:
+        gigabytes = float(fit)
+    except ValueError:
+        gigabytes = 0
+    if not 0 < gigabytes < float("inf"):
+        raise ConfigError(f"--fit {fit}: wanted a number of GiB, as 22 for a GPU of 24 GB, or free")
+    return gigabytes * GIB
+
+
 def _print_estimates(
-    planned: "Cascade", requests: "Sequence[Request]", offload: bool, sequential_guidance: bool
+    planned: "Cascade",
+    requests: "Sequence[Request]",
+    offload: bool,
+    sequential_guidance: bool,
+    limit: float,
+    *,
+    to_stderr: bool,
 ) -> None:
-    """Print the estimate of the cascade, and where prompts have settings that change it, theirs under the prompt."""
+    """Print the estimate of the cascade, and where prompts have settings that change it, theirs under the prompt.
+
+    Raises:
+        ConfigError: a stage takes more than `limit` bytes.
+    """
     from ..inference.cascade import Cascade
     from ..inference.load import META
 
-    _print_estimate(planned, offload, sequential_guidance)
+    def tell(cascade: Cascade) -> None:
+        """Print the estimate of a cascade."""
+        _print_estimate(cascade, offload, sequential_guidance, limit, to_stderr=to_stderr)
+
+    tell(planned)
     told = [planned.settings]
     for request in requests:
         settings = request.over(planned.settings)
@@ -262,9 +322,8 @@ def _print_estimates(
         )
         if alike not in told:
             told.append(alike)
-            typer.echo(f"{request.source}: {request.prompt}")
-            own = Cascade(**planned.stages, settings=settings, device=META)
-            _print_estimate(own, offload, sequential_guidance)
+            typer.echo(f"{request.source}: {request.prompt}", err=to_stderr)
+            tell(Cascade(**planned.stages, settings=settings, device=META))
 
 
 def _read_texts(
@@ -316,8 +375,10 @@ def _starts(
     return starts if own_segments or options.reads_files else None
 
 
-def _print_estimate(cascade: "Cascade", offload: bool, sequential_guidance: bool) -> None:
-    """Print the sizes and the peak of every stage; ConfigError if one does not fit in the present memory."""
+def _print_estimate(
+    cascade: "Cascade", offload: bool, sequential_guidance: bool, limit: float, *, to_stderr: bool
+) -> None:
+    """Print the sizes and the peak of every stage; ConfigError if one takes more than `limit` bytes."""
     from ..inference.load import default_device
     from ..inference.memory import MARGIN, device_memory, peaks, require_fit
     from ..models.live_bytes import GIB
@@ -332,8 +393,9 @@ def _print_estimate(cascade: "Cascade", offload: bool, sequential_guidance: bool
             " latents\n"
             f"  weights {peak.weights / GIB:.2f} GiB; activations of the network {peak.network / GIB:.2f} GiB, of the "
             f"autoencoder {peak.autoencoder / GIB:.2f} GiB; clips {peak.clips / GIB:.2f} GiB\n"
-            f"  peak, with a margin of {MARGIN - 1:.0%}: {peak.total / GIB:.2f} GiB"
+            f"  peak, with a margin of {MARGIN - 1:.0%}: {peak.total / GIB:.2f} GiB",
+            err=to_stderr,
         )
     memory = device_memory(default_device())
-    typer.echo(f"device: {memory.name}, {memory.free / GIB:.2f} of {memory.total / GIB:.2f} GiB free")
-    require_fit(cascade, estimates, memory.free, offload=offload, sequential_guidance=sequential_guidance)
+    typer.echo(f"device: {memory.name}, {memory.free / GIB:.2f} of {memory.total / GIB:.2f} GiB free", err=to_stderr)
+    require_fit(cascade, estimates, limit, offload=offload, sequential_guidance=sequential_guidance)
