@@ -63,7 +63,18 @@ def test_data_tells_the_cores_that_a_gpu_needs(tmp_path):
     ramp = np.zeros((6, 32, 48, 3), np.uint8)
     pack_media(tmp_path, {"a": encode_mp4(ramp, 8)})
     words = ["doctor", "data", "smoke/base.yaml", f"data.train={tmp_path}", "data.num_images=0", "data.num_frames=4"]
-    words += ["data.height=16", "data.width=16", "data.fps=8", "data.frame_stride=null", "--samples-per-s", 10, "--gpus", 1, "--rows", 2]
+    words += [
+        "data.height=16",
+        "data.width=16",
+        "data.fps=8",
+        "data.frame_stride=null",
+        "--samples-per-s",
+        10,
+        "--gpus",
+        1,
+        "--rows",
+        2,
+    ]
     output = run_lavie(*words)
     assert re.search(r"48 x 32, 8 fps, h264 +2 +\d+", output)
     assert re.search(r"a row is a clip of 4x16x16: \d+ ms of a core", output)
