@@ -121,13 +121,14 @@ def fuse_norms(vae: nn.Module) -> nn.Module:
     """
     for module in vae.modules():
         for norms, silu in ((("norm1", "norm2"), "nonlinearity"), (("conv_norm_out",), "conv_act")):
-            pairs = [getattr(module, name, None) for name in norms]
-            if all(isinstance(norm, nn.GroupNorm) for norm in pairs) and isinstance(getattr(module, silu), nn.SiLU):
-                for name, norm in zip(norms, pairs, strict=True):
+            found = {name: norm for name in norms if isinstance(norm := getattr(module, name, None), nn.GroupNorm)}
+            if len(found) == len(norms) and isinstance(getattr(module, silu), nn.SiLU):
+                for name, norm in found.items():
                     setattr(module, name, NormSilu(norm))
                 setattr(module, silu, nn.Identity())
     # Not the module's own `to`: diffusers' one warns of dtypes, which this does not concern.
-    return nn.Module.to(vae, memory_format=torch.channels_last)
+    nn.Module.to(vae, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return vae
 
 
 class KLAutoencoder(nn.Module):
