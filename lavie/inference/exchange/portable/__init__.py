@@ -1,1 +1,1 @@
-"""Exports that run without this project: its network and its sampling as two files for diffusers' `trust_remote_code`."""
+"""Exports that run without this project: network and sampling as two files for diffusers' `trust_remote_code`."""

@@ -1,4 +1,4 @@
-"""What an export's `lavie_unet.py` has in place of the sources' own: layers that are called, and diffusers' base classes.
+"""What an export's `lavie_unet.py` has in place of the sources': layers that are called, and diffusers' base classes.
 
 It is not run here: `bundle` merges it with the sources. Operations there read the weights of several layers at once and
 have kernels and backward passes of their own; here each layer is called by itself, in plain PyTorch, so that adapters
