@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("changes", nargs="*", metavar="key=value")
     parser.add_argument("--config", default="configs/finetune.yaml")
     parser.add_argument("--deepspeed", default="configs/zero2.json")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
 
     # What the config says of clips decides which of them are long enough, so it is read first.
     data = {name: given.out / "data" / name for name in ("train", "validation")}

@@ -61,7 +61,7 @@ def main() -> None:
 
     index = load_index([str(given.out)])
     for sample in index.videos:
-        print(f"{sample.num_frames} frames of {sample.height} x {sample.width}: {sample.caption}")
+        print(f"{sample.frames} frames of {sample.height} x {sample.width}: {sample.caption}")
     print(f"{report.videos} clips in {given.out}: name it in data.train of a config")
 
 

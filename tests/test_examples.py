@@ -1,5 +1,6 @@
 """Each script of examples/ runs as it stands, in miniature: tiny networks, a few clips, one or two steps."""
 
+import contextlib
 import json
 import os
 import runpy
@@ -18,8 +19,10 @@ from lavie.inference.video_io import write_mp4
 from lavie.models.lora import read_lora
 from lavie.seeds import numpy_generator
 from lavie.testing import run_distributed
-from tests.cascades import stage_config
+from tests.cascades import cascade_folder, stage_config
 from tests.doc_pages import ROOT, blocks
+
+__all__ = ["cascade_folder"]
 
 EXAMPLES = ROOT / "examples"
 CLIPS = 11
@@ -27,10 +30,16 @@ TINY = ("max_train_steps=1", "data.num_workers=0", "report_to=[]", "validate_at_
 
 
 def run_example(name, *words):
-    """Run an example in the repository's root with words of a command line, in this process or on a rank."""
+    """Run an example in the repository's root with words of a command line, in this process."""
     os.chdir(ROOT)
     sys.argv = [f"examples/{name}", *map(str, words)]
     return runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+def on_rank(told, *words):
+    """Run an example on a rank of `run_distributed`, and keep what it prints in a file."""
+    with open(told, "w") as file, contextlib.redirect_stdout(file):
+        run_example(*words)
 
 
 @pytest.fixture
@@ -63,13 +72,13 @@ def clips(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_finetune(clips, base, tmp_path, capfd):
+def test_finetune(clips, base, tmp_path):
     data = dict(train=[], num_frames=3, num_images=0, height=16, width=24, fps=8)
     changes = dict(init_weights=str(base), validation_prompts=["a red circle"], validation_steps=1, train_batch_size=2)
     (tmp_path / "tiny.yaml").write_text(dump_yaml(stage_config("base", data=data, trainable="temporal", **changes)))
     words = ("finetune.py", clips, tmp_path / "run", "--config", tmp_path / "tiny.yaml", *TINY)
-    run_distributed(run_example, 1, *words)
-    told = capfd.readouterr().out
+    run_distributed(on_rank, 1, tmp_path / "told", *words)
+    told = (tmp_path / "told").read_text()
     counts = {name: len(load_index([str(tmp_path / "run/data" / name)])) for name in ("train", "validation")}
     assert counts == {"train": 9, "validation": 2}
     assert "broken.mp4: " in told and "held-out loss " in told
@@ -87,8 +96,8 @@ def test_own_source(clips, tmp_path, capsys, run_here):
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith(f"left out: {tmp_path}/clips.db, 'broken': ")
     assert told[1:] == [
-        "4 frames of 32 x 32: clip 09",
-        "4 frames of 32 x 32: clip 10",
+        "4 frames of 128 x 128: clip 09",
+        "4 frames of 128 x 128: clip 10",
         f"2 clips in {tmp_path}/out: name it in data.train of a config",
     ]
 
@@ -115,7 +124,7 @@ def test_lora(base, tmp_path):
         Image.fromarray(pixels).save(tmp_path / f"images/{number}.png")
         (tmp_path / f"images/{number}.txt").write_text("a sks circle")
     words = ("--base", base, "--out", tmp_path / "run", "--prompt", "a sks circle moving left", "lora.rank=2", *TINY)
-    run_distributed(run_example, 1, "lora.py", tmp_path / "images", *words)
+    run_distributed(on_rank, 1, tmp_path / "told", "lora.py", tmp_path / "images", *words)
     drawn = {folder: (tmp_path / "run" / folder / "00000.mp4").read_bytes() for folder in ("strength-0", "strength-1")}
     assert all(drawn.values())
     read = read_lora(tmp_path / "run/checkpoint-1/lora/pytorch_lora_weights.safetensors")

@@ -1,8 +1,8 @@
 """Several modules of this project as one file that imports none of it.
 
 The file holds all that a template module defines, and whatever that needs of some other modules, each as it stands in
-its source, with its comments. Of a class only the methods stay that something in the file calls. A class of the template
-that has the name of a class of the sources is merged with it: its methods take the place of the source's.
+its source, with its comments. Of a class only the methods stay that something in the file calls. A class of the
+template that has the name of a class of the sources is merged with it: its methods take the place of the source's.
 
 Names are looked up in the file as a whole, so no two definitions that are needed may share one.
 """
