@@ -79,10 +79,10 @@ def model_index(config: TrainConfig, scheduler: str) -> dict[str, Any]:
     settings = arguments(getattr(resolve({stage.name: run_defaults(config)}), stage.name))
     none = [None, None]
     clip = config.text_encoder.type == "clip"
-    patches = None
+    patches: dict[str, Any] | None = None
     if config.autoencoder.type == "patch":
-        kept, size = config.autoencoder.coefficients, config.autoencoder.patch_size
-        patches = {"patch_size": size, "coefficients": kept or size**2}
+        size = config.autoencoder.patch_size
+        patches = {"patch_size": size, "coefficients": config.autoencoder.coefficients or size**2}
         patches["scaling_factor"] = config.autoencoder.scaling_factor or 1.0
     return {
         "_class_name": [PIPELINE, "LaViePipeline"],

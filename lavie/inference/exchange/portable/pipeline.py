@@ -169,7 +169,7 @@ class LaViePipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         settings = dict(self.config.settings)
-        given = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+        given: dict[str, Any] = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
         given |= {"negative_prompt": negative_prompt, "noise_level": noise_level}
         given |= {"num_frames": num_frames, "height": height, "width": width}
         for name, value in given.items():
@@ -198,7 +198,7 @@ class LaViePipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         if kind == "key_frames":
             keys = video if isinstance(video, Tensor) and video.is_floating_point() else self._latents(video, tile)
             condition = spread_key_frames(keys.to(device).float(), self.config.keyframe_interval)
-            shape = condition.shape[1:]
+            shape: Sequence[int] = condition.shape[1:]
             return Start(shape, self._time_windows(shape[1:], settings), "interpolation", condition)
 
         # Super-resolution reads pixels under noise, whose level is a timestep of the x4 upscaler's schedule.
@@ -268,7 +268,10 @@ class LaViePipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
                 noise_level=None if level is None else repeated(level),
                 num_images=images,
             ).float()
-            return guided(*output.chunk(2), scale) if branches else output
+            if not branches:
+                return output
+            unconditional, conditional = output.chunk(2)
+            return guided(unconditional, conditional, scale)
 
         noise = torch.stack([torch.randn(*shape, generator=generator) for generator in generators]).to(device)
         scheduler = self.scheduler

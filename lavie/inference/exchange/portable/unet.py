@@ -72,7 +72,7 @@ class TemporalResnetBlock(temporal.TemporalResnetBlock):
             h = h + self.time_emb_proj(time)[:, None, :, None, None]
         return frames.join(clips + self._convolved(h, self.norm2, self.conv2), images)
 
-    def _convolved(self, clips: Tensor, norm: GroupNorm, conv: nn.Conv3d) -> Tensor:
+    def _convolved(self, clips: Tensor, norm: nn.GroupNorm, conv: nn.Conv3d) -> Tensor:
         """Normalise clips (B, F, C, H, W), apply SiLU, and convolve them over frames."""
         h = norm(clips.flatten(0, 1), Frames(clips.shape[1], 0), silu=True).unflatten(0, clips.shape[:2])
         padding = (conv.kernel_size[0] // 2, 0, 0)
@@ -132,16 +132,16 @@ class FeedForward(attention.FeedForward):
 
     def forward(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
         """Map x (..., C), which goes through the norm first if there is one, to a tensor like it."""
-        first, _, last = self.net
-        value, gate = first.proj(x if norm is None else norm(x)).chunk(2, -1)
-        return last(value * F.gelu(gate))
+        proj: Any = self.net[0].proj
+        value, gate = proj(x if norm is None else norm(x)).chunk(2, -1)
+        return self.net[2](value * F.gelu(gate))
 
 
 class UNetConfig(SimpleNamespace):
     """The keys of `VideoUNet`, and what follows from them."""
 
 
-class VideoUNet(ModelMixin, ConfigMixin, PeftAdapterMixin, unet.VideoUNet):
+class VideoUNet(ModelMixin, ConfigMixin, PeftAdapterMixin, unet.VideoUNet):  # type: ignore[misc]  # two configs
     """The network that predicts the noise (or v) of latents, given the timestep and the text."""
 
     _supports_gradient_checkpointing = True

@@ -122,6 +122,7 @@ for stage in STAGES:
 """
 
 
+@pytest.mark.slow
 def test_the_three_stages_where_only_diffusers_and_transformers_are(released, draw, tmp_path):
     np.savez(released / "given.npz", **{stage: given(stage)[0] for stage in STAGES if given(stage)})
     site = make_site(tmp_path / "site", "torch", "diffusers", "transformers")
