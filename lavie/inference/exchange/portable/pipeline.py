@@ -21,11 +21,31 @@ from ....diffusion.guidance import guided, is_guided
 from ....models import text_encoder as text_encoders
 from ....models.autoencoder import PatchAutoencoder
 from ....models.prompt_syntax import Span, parse_weights
-from ....models.text_encoder import HashTextEncoder, Token
+from ....models.text_encoder import Token
 from ....pixels import to_float, to_uint8
 from ....seeds import torch_generator
 from ...chunking import Axis, Region, scaled, whole, windowed, within
 from ...latents import FRAMES_AT_ONCE, tiles
+
+
+class ConfigError(ValueError):
+    """A setting or a prompt that cannot be used."""
+
+
+def carry(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device."""
+    return tensor.to(device)
+
+
+class HashTextEncoder(text_encoders.HashTextEncoder):
+    """A text encoder without weights: each word is a fixed random vector plus a sinusoid of its place."""
+
+    def encode_tokens(self, tokens: Sequence[Token], clip_skip: int = 1) -> Tensor:
+        """Return the features (max_length, channels) of at most `room` words."""
+        features = torch.zeros_like(self.place)
+        vectors = torch.stack([self._vector(str(token)) for token in ("<start>", *tokens)])
+        features[: len(vectors)] = vectors + 0.5 * self.place[: len(vectors)]
+        return features
 
 
 class ClipTextEncoder(text_encoders.ClipTextEncoder):
