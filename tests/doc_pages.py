@@ -25,6 +25,7 @@ PAGES = (
     "docs/environment.md",
     "docs/troubleshooting.md",
     "docs/configuration.md",
+    "examples/README.md",
     "launch/README.md",
     "kernels/README.md",
     "lavie/data/README.md",
