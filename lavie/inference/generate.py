@@ -21,6 +21,7 @@ from .asked import WORK, asked_clips, require_readable
 from .cascade import Cascade, CascadeClip, StageProgress
 from .contact_sheet import COLUMNS, beside, reduced
 from .earlier import kept_clips, remove_clips, shown_frames
+from .finite import NotFiniteError, naming_clip
 from .preview import Preview, PreviewFile, fit_preview
 from .prompt_file import Request, as_requests
 from .sampler import Progress
@@ -77,6 +78,7 @@ def generate(
 
     Raises:
         ConfigError: no prompts, settings that cannot be sampled, or other samples already in `out`.
+        NotFiniteError: on all ranks, if one draws NaN or infinity; clips that were finished stay.
     """
     # What could stop the writing stops the call now, before hours of sampling.
     out = Path(out)
@@ -115,6 +117,7 @@ def generate(
     share = [clip for clip in clips if clip.name not in kept][rank() :: world_size()]
     picture = PreviewFile(out, preview) if preview and is_main() else None
     watch = {"watch": picture} if picture else {}
+    failed = ""
     for done, clip in enumerate(share):
 
         def advance(step: int, steps: int, done: int = done) -> None:
@@ -122,20 +125,28 @@ def generate(
             if progress:
                 progress(done * steps + step, len(share) * steps)
 
-        [frames] = sampler(
-            [clip.request.prompt], indices=[clip.index], progress=advance, **watch, **arguments(clip.settings)
-        )
+        try:
+            with naming_clip(f"clip {clip.name}, stage base ({clip.request.prompt!r})"):
+                [frames] = sampler(
+                    [clip.request.prompt], indices=[clip.index], progress=advance, **watch, **arguments(clip.settings)
+                )
+        except NotFiniteError as error:  # the other ranks wait for this one, and end with it
+            failed = str(error)
+            break
         write_sample(out, clip.name, frames, clip.settings.fps, sidecars[clip.name])
         shown[clip.name] = reduced(frames, frames_shown)
 
     # Rank 0 writes what is of all clips, and last the list of them: it says that the call is done.
-    shown = {name: frames for of_rank in gather_objects(shown) for name, frames in of_rank.items()}
+    of_ranks = gather_objects((shown, failed))
+    if picture:
+        picture.remove()
+    if failed := next((message for _, message in of_ranks if message), ""):
+        raise NotFiniteError(failed)
+    shown = {name: frames for of_rank, _ in of_ranks for name, frames in of_rank.items()}
     if not is_main():
         return []
     _write_sheet(out, [(clip.request, shown[clip.name]) for clip in clips], columns)
     _write_index(out, [{"name": name, **sidecar} for name, sidecar in sidecars.items()])
-    if picture:
-        picture.remove()
     clip_files = [out / sample_files(clip.name, clip.settings.num_frames)[0] for clip in clips]
     return [*clip_files, out / "sheet.png"]
 
@@ -219,15 +230,18 @@ def validation_sampler(config: TrainConfig) -> Callable[[Any, Any, Path], None]:
         if is_main() and not fitted:
             fitted.append(fit_preview(objective.autoencoder, objective.device))
         # The trainer has told at its start what of the prompts is cut off, so it is not told again at every validation.
-        generate(
-            sampler,
-            config.validation_prompts,
-            folder,
-            BaseSettings.of(config),
-            overwrite=True,
-            tell_cut=False,
-            preview=fitted[0] if fitted else None,
-        )
+        try:
+            generate(
+                sampler,
+                config.validation_prompts,
+                folder,
+                BaseSettings.of(config),
+                overwrite=True,
+                tell_cut=False,
+                preview=fitted[0] if fitted else None,
+            )
+        except NotFiniteError as error:  # whether the run can go on is told by its loss, not by its samples
+            log.error("validation: %s", error)
 
     return sample
 

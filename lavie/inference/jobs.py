@@ -19,6 +19,7 @@ from ..errors import ConfigError
 from ..files import LONGEST_NAME, replacing
 from ..models.prompt_reading import warn_of_uncalled
 from ..run_folder import PROMPTS
+from .finite import naming_clip
 from .sampler import Progress
 from .settings import BaseSettings, arguments
 from .video_io import write_mp4, write_png
@@ -108,6 +109,7 @@ def draw(
 
     Raises:
         ConfigError: `out` holds samples of other settings, weights or prompts, or none that say what they are.
+        NotFiniteError: a sample has NaN or infinity.
     """
     record = json.loads(json.dumps({"settings": settings.model_dump(mode="json"), "weights": weights}))
     place = out / SETTINGS
@@ -143,7 +145,8 @@ def draw(
             if progress:
                 progress(done * steps + step, len(share) * steps)
 
-        [frames] = sampler([job.prompt], indices=[job.index], progress=advance, **arguments(settings))
+        with naming_clip(f"{job.name}, stage base ({job.prompt!r})"):
+            [frames] = sampler([job.prompt], indices=[job.index], progress=advance, **arguments(settings))
         path = out / job.name
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".png":
