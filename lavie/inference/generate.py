@@ -20,7 +20,7 @@ from ..run_folder import PROMPTS
 from .asked import WORK, asked_clips, require_readable
 from .cascade import Cascade, CascadeClip, StageProgress
 from .contact_sheet import COLUMNS, beside, reduced
-from .earlier import kept_clips, remove_clips, shown_frames
+from .earlier import kept_clips, listed_stages, numbered_samples, remove_clips, remove_videos
 from .finite import NotFiniteError, naming_clip
 from .preview import Preview, PreviewFile, fit_preview
 from .prompt_file import Request, as_requests
@@ -91,26 +91,24 @@ def generate(
     if weights:
         shared["weights"] = hashlib.sha256(weights.encode()).hexdigest()[:16]
     sidecars = {clip.name: clip.sidecar() | shared for clip in clips}
-    kept = set() if overwrite else kept_clips(out, sidecars, comparable=bool(weights))
+    frames_shown = GRID_FRAMES if columns > 1 else COLUMNS
+    kept = {} if overwrite else kept_clips(out, sidecars, frames_shown, comparable=bool(weights))
     for clip in clips[::num_per_prompt]:
         require_readable(clip.request.prompt, clip.settings)
         if isinstance(sampler, TextToVideo):
             _require(sampler, clip)
     barrier()
-    shown: dict[str, np.ndarray] = {}
-    frames_shown = GRID_FRAMES if columns > 1 else COLUMNS
     if is_main():
         out.mkdir(parents=True, exist_ok=True)
-        remove_clips(out, sidecars.keys() - kept)
+        others = numbered_samples(out) - sidecars.keys() if overwrite else set()
+        remove_clips(out, (sidecars.keys() - kept.keys()) | others)
+        if others:
+            log.warning("%s: %d clips of an earlier call, from %s on, are deleted", out, len(others), min(others))
         if tell_cut:
             _tell_reading(sampler, clips[::num_per_prompt])
         if kept:
             log.warning("%s: %d of %d samples are there from a call that was cut short", out, len(kept), len(clips))
-        shown = {
-            clip.name: reduced(shown_frames(out, clip.name, clip.settings.num_frames, frames_shown), frames_shown)
-            for clip in clips
-            if clip.name in kept
-        }
+    shown = dict(kept) if is_main() else {}
     barrier()
 
     # Every rank samples each world_size-th clip, writes it, and keeps what the sheet shows of it.
@@ -331,6 +329,9 @@ def generate_cascade(
         write_sheet(out / "sheet.png", rows)
 
     # What the numbered files show, and then what they were made of is needed no more.
+    if overwrite and (removed := remove_videos(out, listed_stages(out), paths)):
+        work.forget(len(asked))
+        log.warning("%s: videos that this call does not draw are deleted, of %d clips of an earlier one", out, removed)
     _write_index(out, samples)
     if drop_work:
         work.drop()

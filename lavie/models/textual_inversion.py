@@ -207,7 +207,8 @@ def _checked(path: Path, word: str, vectors: Any) -> Tensor:
     if not vectors.numel() or not vectors.isfinite().all():
         raise _refused(path, f"the vectors of its word {word!r} are empty or not finite")
     if (largest := float(vectors.abs().max())) > LARGEST_NUMBER:
-        raise _refused(path, f"its word {word!r} has numbers as large as {largest:.3g}: wanted at most {LARGEST_NUMBER:g}")
+        told = f"its word {word!r} has numbers as large as {largest:.3g}"
+        raise _refused(path, f"{told}: wanted at most {LARGEST_NUMBER:g}")
     return vectors
 
 

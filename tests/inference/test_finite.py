@@ -102,5 +102,5 @@ def test_validation_tells_it_and_training_goes_on(tmp_path, caplog):
 
 def test_finite_clips_pass_and_other_errors_keep_their_words():
     require_finite_clip(torch.tensor(True), torch.tensor(True))
-    with pytest.raises(ConfigError, match="^plain$"), naming_clip("clip"):
+    with pytest.raises(ConfigError, match=r"^plain$"), naming_clip("clip"):
         raise ConfigError("plain")

@@ -62,7 +62,8 @@ def write_lora(
 
     Raises:
         CheckpointError: a change is of another kind, which has no exact form of low rank.
-        ConfigError: `out` is taken, or of the wrong kind; the scale is out of -100 .. 100, or the changes are too large for float32.
+        ConfigError: `out` is taken, or of the wrong kind; the scale is out of -100 .. 100, or float32 does not hold
+            the changes.
     """
     require_scale(scale, "--scale")
     out = Path(out)
