@@ -65,8 +65,14 @@ def asked_clips(
 
 
 def require_readable(prompt: str, settings: StageSettings) -> None:
-    """Raise ConfigError if the brackets of a prompt, or of its negative one, cannot be read."""
+    """Raise ConfigError if the brackets of a prompt, or of its negative one, cannot be read, or hold nothing at all."""
     if settings.prompt_syntax == "weights":
+        spans = parse_weights(prompt)
+        if prompt.strip() and not any(span.text.strip() for span in spans):
+            raise ConfigError(
+                f"prompt {prompt!r}: its brackets hold no word: wanted some, as in (fox:1.3), or "
+                r"\( and \) for the brackets themselves"
+            )
         parse_weights(prompt + settings.prompt_suffix)
         parse_weights(settings.negative_prompt)
 

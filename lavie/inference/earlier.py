@@ -32,19 +32,13 @@ NUMBER = re.compile(r"[0-9]{5,}")
 """The names that clips are numbered by."""
 
 
-def kept_clips(out: Path, sidecars: Sidecars, columns: int, *, comparable: bool) -> dict[str, np.ndarray]:
-    """Return the clips of a call that an earlier one, which was cut short, has drawn already, by their names.
-
-    A clip that is damaged is none of them, and a warning names the file.
+def lying_clips(out: Path, sidecars: Sidecars, *, comparable: bool) -> set[str]:
+    """Return the names of the clips of a call that an earlier one, which was cut short, has drawn already.
 
     Args:
         out: the folder of the samples.
         sidecars: those of the call.
-        columns: frames of a clip that a sheet shows.
         comparable: whether they name the weights, without which nobody knows what made a clip.
-
-    Returns:
-        of each what the sheet shows, uint8 (F, h, w, 3); see `reduced`.
 
     Raises:
         ConfigError: there are clips in `out` of a call that was finished, of another one, or of something unknown.
@@ -55,7 +49,7 @@ def kept_clips(out: Path, sidecars: Sidecars, columns: int, *, comparable: bool)
         raise ConfigError(f"{out} holds samples already: {either}")
     if others := numbered_samples(out) - sidecars.keys():
         raise ConfigError(f"{out} holds {min(others)} of an earlier call, which this one does not draw: {either}")
-    kept: dict[str, np.ndarray] = {}
+    whole = set()
     for name in sorted(lying):
         found, wanted = _sidecar(out / f"{name}.json"), sidecars[name]
         if found is None:
@@ -64,10 +58,18 @@ def kept_clips(out: Path, sidecars: Sidecars, columns: int, *, comparable: bool)
             keys = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
             raise ConfigError(f"{out} holds samples of another {' and '.join(keys)}, as {name}: {either}")
         if all((out / file).is_file() for file in sample_files(name, wanted["num_frames"])):
-            frames = _shown_frames(out, name, wanted["num_frames"], columns)
-            if frames is not None:
-                kept[name] = frames
-    return kept
+            whole.add(name)
+    return whole
+
+
+def kept_clips(out: Path, sidecars: Sidecars, columns: int, *, comparable: bool) -> dict[str, np.ndarray]:
+    """Return of each of the `lying_clips` what a sheet of so many columns shows, by name: uint8 (F, h, w, 3).
+
+    A clip that is damaged is none of them, and a warning names the file.
+    """
+    lying = sorted(lying_clips(out, sidecars, comparable=comparable))
+    shown = {name: _shown_frames(out, name, sidecars[name]["num_frames"], columns) for name in lying}
+    return {name: frames for name, frames in shown.items() if frames is not None}
 
 
 def numbered_samples(out: Path) -> set[str]:

@@ -20,7 +20,7 @@ from ..run_folder import PROMPTS
 from .asked import WORK, asked_clips, require_readable
 from .cascade import Cascade, CascadeClip, StageProgress
 from .contact_sheet import COLUMNS, beside, reduced
-from .earlier import kept_clips, listed_stages, numbered_samples, remove_clips, remove_videos
+from .earlier import kept_clips, listed_stages, lying_clips, numbered_samples, remove_clips, remove_videos
 from .finite import NotFiniteError, naming_clip
 from .preview import Preview, PreviewFile, fit_preview
 from .prompt_file import Request, as_requests
@@ -82,21 +82,9 @@ def generate(
     """
     # What could stop the writing stops the call now, before hours of sampling.
     out = Path(out)
-    if not prompts or num_per_prompt < 1:
-        raise ConfigError(f"got {len(prompts)} prompts and num_per_prompt {num_per_prompt}: wanted 1 of each, or more")
-    clips = _numbered(as_requests(prompts), settings, num_per_prompt)
-    shared: dict[str, Any] = {"num_per_prompt": num_per_prompt} | (
-        {"loras": [lora.record() for lora in loras]} if loras else {}
-    )
-    if weights:
-        shared["weights"] = hashlib.sha256(weights.encode()).hexdigest()[:16]
-    sidecars = {clip.name: clip.sidecar() | shared for clip in clips}
+    clips, sidecars = _asked(sampler, prompts, settings, num_per_prompt, weights, loras)
     frames_shown = GRID_FRAMES if columns > 1 else COLUMNS
     kept = {} if overwrite else kept_clips(out, sidecars, frames_shown, comparable=bool(weights))
-    for clip in clips[::num_per_prompt]:
-        require_readable(clip.request.prompt, clip.settings)
-        if isinstance(sampler, TextToVideo):
-            _require(sampler, clip)
     barrier()
     if is_main():
         out.mkdir(parents=True, exist_ok=True)
@@ -149,6 +137,31 @@ def generate(
     return [*clip_files, out / "sheet.png"]
 
 
+def require_samples(
+    sampler: Callable[..., np.ndarray],
+    prompts: Sequence[str | Request],
+    out: str | Path,
+    settings: BaseSettings,
+    *,
+    num_per_prompt: int = 1,
+    weights: str = "",
+    overwrite: bool = False,
+    loras: Sequence[LoraChoice] = (),
+) -> None:
+    """Check, without computing or writing anything, that `generate` can draw and write what it is asked for.
+
+    Args:
+        sampler: on any device, the meta device too: no weights need be read.
+        prompts, out, settings, num_per_prompt, weights, overwrite, loras: as for `generate`.
+
+    Raises:
+        ConfigError: as `generate`.
+    """
+    _, sidecars = _asked(sampler, prompts, settings, num_per_prompt, weights, loras)
+    if not overwrite:
+        lying_clips(Path(out), sidecars, comparable=bool(weights))
+
+
 @dataclass(frozen=True)
 class _Clip:
     """One clip of `generate`."""
@@ -169,6 +182,30 @@ class _Clip:
         """Return what decides its frames, but for the weights, as JSON values."""
         values = self.settings.model_dump(mode="json", exclude={"prompt_suffix"})
         return {"prompt": self.request.prompt, "index": self.index, **values}
+
+
+def _asked(
+    sampler: Callable[..., np.ndarray],
+    prompts: Sequence[str | Request],
+    settings: BaseSettings,
+    num_per_prompt: int,
+    weights: str,
+    loras: Sequence[LoraChoice],
+) -> tuple[list[_Clip], dict[str, dict[str, Any]]]:
+    """Return the clips that a call asks for, and their sidecars by name; ConfigError if one cannot be drawn."""
+    if not prompts or num_per_prompt < 1:
+        raise ConfigError(f"got {len(prompts)} prompts and num_per_prompt {num_per_prompt}: wanted 1 of each, or more")
+    clips = _numbered(as_requests(prompts), settings, num_per_prompt)
+    shared: dict[str, Any] = {"num_per_prompt": num_per_prompt} | (
+        {"loras": [lora.record() for lora in loras]} if loras else {}
+    )
+    if weights:
+        shared["weights"] = hashlib.sha256(weights.encode()).hexdigest()[:16]
+    for clip in clips[::num_per_prompt]:
+        require_readable(clip.request.prompt, clip.settings)
+        if isinstance(sampler, TextToVideo):
+            _require(sampler, clip)
+    return clips, {clip.name: clip.sidecar() | shared for clip in clips}
 
 
 def _tell_reading(sampler: Callable[..., np.ndarray], clips: Sequence[_Clip]) -> None:

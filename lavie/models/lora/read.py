@@ -68,7 +68,7 @@ def read_lora(path: str | Path, network: VideoUNet | None = None) -> LoraFile:
             unknown, or a tensor is missing, there twice, misshapen, of integers or not finite.
     """
     advice = NETWORK_ADVICE if network is None else ""
-    found = [_read(contents, network or _released(), advice) for contents in open_lora(path)]
+    found = [_read(contents, network or released_network(), advice) for contents in open_lora(path)]
     merged = found[0]
     for other in found[1:]:
         if twice := (merged.unet.keys() & other.unet.keys()) | (merged.text.keys() & other.text.keys()):
@@ -82,7 +82,7 @@ def read_lora(path: str | Path, network: VideoUNet | None = None) -> LoraFile:
 
 
 @cache
-def _released() -> VideoUNet:
+def released_network() -> VideoUNet:
     """Return the network of Stable Diffusion 1.4's sizes, without data."""
     with torch.device("meta"):
         return VideoUNet(UNetConfig())
