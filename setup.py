@@ -54,6 +54,8 @@ setup(
         "lavie.configs": ["*.yaml", "*.json"],
         "lavie.configs.smoke": ["*.yaml"],
         "lavie.pages.human": ["*.html", "*.css", "*.js"],
+        "lavie.pages.play": ["*.html", "*.css", "*.js"],
+        "lavie.pages.serving": ["*.svg"],
     },
     install_requires=[
         "torch>=2.10",

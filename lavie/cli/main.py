@@ -26,6 +26,7 @@ from .formats import export_command, import_command
 from .generate import generate
 from .lora import app as lora_app
 from .plan import plan
+from .play import play
 from .plot import plot
 from .sample import sample
 from .score import score
@@ -104,6 +105,7 @@ app.command()(sample)
 app.command()(score)
 app.command()(generate)
 app.command()(plan)
+app.command()(play)
 app.command()(plot)
 app.command("export")(export_command)
 app.command("import")(import_command)
