@@ -1,9 +1,10 @@
 """What a browser asks for: a prompt, and how it is to be drawn."""
 
 import json
-from typing import Any
+import re
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ...config.base import Strict
 from ...config.load import validate
@@ -19,6 +20,13 @@ LONGEST_PROMPT = 4000
 """Characters of a prompt."""
 ID = r"[0-9a-f]{32}"
 """The form of random names."""
+
+
+def _named(name: str) -> str:
+    """Return a random name. Raises ValueError if it is none."""
+    if not re.fullmatch(ID, name):
+        raise ValueError("wanted the 32 hexadecimal digits of an upload")
+    return name
 
 
 class StageOrder(Strict):
@@ -49,7 +57,7 @@ class Order(Strict):
     """What is asked of the stages that run."""
     loras: dict[str, float] = Field(default_factory=dict)
     """Scales of LoRAs, by name."""
-    image: str | None = Field(None, pattern=f"^{ID}$")
+    image: Annotated[str, AfterValidator(_named)] | None = None
     """The name of an uploaded image that the clip starts from."""
     strength: float | None = Field(None, ge=0, le=1)
     """The share of the steps that draw over the image; null: the clip begins with the image as it is."""
