@@ -25,6 +25,8 @@ PAIRS = 6
 """Jobs with requests, and as many without: with the default, 2,000 requests are sent."""
 SECONDS = 10.0
 """How long a job is to take, about."""
+VISITORS = 4
+"""Connections that send them."""
 CANCELS = 8
 """Jobs that are cancelled."""
 PROBE = 12
@@ -46,8 +48,14 @@ class Page:
         if value is not None:
             headers |= {"Origin": f"http://{self.host}", "Content-Type": "application/json"}
         body = None if value is None else json.dumps(value)
-        self._connection.request("GET" if value is None else "POST", path, body, headers)
-        reply = self._connection.getresponse()
+        method = "GET" if value is None else "POST"
+        try:
+            self._connection.request(method, path, body, headers)
+            reply = self._connection.getresponse()
+        except (http.client.RemoteDisconnected, ConnectionError):  # the server closes what was idle for seconds
+            self._connection.close()
+            self._connection.request(method, path, body, headers)
+            reply = self._connection.getresponse()
         content = reply.read()
         if reply.status >= 400:
             raise RuntimeError(f"{path}: {reply.status} {content.decode(errors='replace')}")
@@ -94,11 +102,11 @@ class Bench:
         return clip["seconds"]
 
 
-class Visitors(threading.Thread):
+class Visitor(threading.Thread):
     """Asks for all that a page shows, at a steady rate."""
 
-    def __init__(self, page: Page, clip: str) -> None:
-        """Take a page of its own, and the name of a clip."""
+    def __init__(self, page: Page, clip: str, going: threading.Event) -> None:
+        """Take a page of its own, the name of a clip, and what is set while requests are to be sent."""
         super().__init__(daemon=True)
         self._page = page
         self._paths = (
@@ -111,15 +119,16 @@ class Visitors(threading.Thread):
             f"/clips/{clip}.jpg",
         )
         self.times: list[float] = []
-        self.going = threading.Event()
-        """Set while requests are to be sent."""
+        self.going = going
 
     def run(self) -> None:
         """Send requests while they are wanted."""
         due = time.perf_counter()
         for path in itertools.cycle(self._paths):
-            self.going.wait()
-            due = max(due + 1 / RATE, time.perf_counter() - 1 / RATE)
+            if not self.going.is_set():
+                self.going.wait()
+                due = time.perf_counter()
+            due = max(due + VISITORS / RATE, time.perf_counter() - 1)
             time.sleep(max(0.0, due - time.perf_counter()))
             began = time.perf_counter()
             self._page.ask(path)
@@ -136,41 +145,43 @@ def main(cascade: str, pairs: int = PAIRS) -> None:
             found = re.search(r"http://\S+", process.stdout.readline())
             if found is None:
                 raise SystemExit("lavie play did not start")
-            measure(Page(found[0]), Page(found[0]), process.pid, pairs)
+            measure(found[0], process.pid, pairs)
         finally:
             process.terminate()
             process.wait()
 
 
-def measure(page: Page, other: Page, pid: int, pairs: int) -> None:
+def measure(address: str, pid: int, pairs: int) -> None:
     """Time the jobs and print the table.
 
     Args:
-        page, other: two connections to the server.
+        address: of the server, with its token.
         pid: the server's process.
         pairs: see PAIRS.
     """
+    page, going = Page(address), threading.Event()
     bench = Bench(page)
     steps = max(PROBE, min(500, round(SECONDS / bench.step)))
     clip = json.loads(page.ask("/api/gallery"))["clips"][0]["id"]
-    visitors = Visitors(other, clip)
-    visitors.start()
+    visitors = [Visitor(Page(address), clip, going) for _ in range(VISITORS)]
+    for visitor in visitors:
+        visitor.start()
     bench.drawn(steps)
     before, ratios, looked = resident(pid), [], 0.0
     for number in range(pairs):
         times = {}
         for busy in (True, False) if number % 2 else (False, True):
             if busy:
-                visitors.going.set()
+                going.set()
             began = time.perf_counter()
             times[busy] = bench.drawn(steps)
             looked += (time.perf_counter() - began) * busy
-            visitors.going.clear()
+            going.clear()
         ratios.append(times[True] / times[False])
         print(f"{steps} steps: {times[False]:.2f} s alone, {times[True]:.2f} s beside requests", flush=True)
-    print(
-        f"requests: {len(visitors.times)} in {looked:.0f} s, {1e3 * statistics.median(visitors.times):.1f} ms each (median)"
-    )
+    sent = [seconds for visitor in visitors for seconds in visitor.times]
+    usual = 1e3 * statistics.median(sent)
+    print(f"requests: {len(sent)} in {looked:.0f} s, {usual:.1f} ms each (median)")
     print(f"a job beside them takes {statistics.median(ratios):.3f} of its time alone (median of {pairs} pairs)")
     print(f"memory of the server: {resident(pid) - before:+.1f} MB")
 
@@ -183,9 +194,8 @@ def measure(page: Page, other: Page, pid: int, pairs: int) -> None:
         page.ask(f"/api/jobs/{name}/cancel", {})
         bench.until(name, "cancelled")
         late.append(time.perf_counter() - began)
-    print(
-        f"a step takes {bench.step:.3f} s; cancelled jobs ended after {statistics.median(late):.3f} s, {max(late):.3f} s at most"
-    )
+    after = f"{statistics.median(late):.3f} s, {max(late):.3f} s at most"
+    print(f"a step takes {bench.step:.3f} s; cancelled jobs ended after {after}")
 
 
 def resident(pid: int) -> float:

@@ -1,66 +1,13 @@
 "use strict";
 // The page of `lavie play`: a form, the queue as the server tells it, and the gallery on its disk.
 
-const element = (id) => document.getElementById(id);
 const AGAIN_MS = 2000; // until the events are asked for again when the server is away
-const TOKEN = "lavie token";
-
-// The token stands behind the # of the address that was printed; it goes from there, so that no screenshot has it.
-if (location.hash.length > 1) {
-  sessionStorage.setItem(TOKEN, location.hash.slice(1));
-  history.replaceState(null, "", location.pathname);
-}
-const token = sessionStorage.getItem(TOKEN) || "";
 
 let page = null; // what the server offers
 let image = null; // the name of the uploaded image to start from
 let clips = []; // the gallery as far as it is shown, newest first
 let marked = []; // the names of the clips that are chosen for comparing
 let known = 0; // how many clips the gallery has
-
-// --- asking the server
-
-async function ask(path, body) {
-  const options = { headers: { "X-Lavie-Token": token } };
-  if (body !== undefined) {
-    options.method = "POST";
-    const file = body instanceof Blob;
-    options.headers["Content-Type"] = file ? "application/octet-stream" : "application/json";
-    options.body = file ? body : JSON.stringify(body);
-  }
-  const reply = await fetch(path, options).catch(() => {
-    throw new Error("The server does not answer: is `lavie play` still running?");
-  });
-  if (!reply.ok) throw new Error(await reply.text());
-  return reply.json();
-}
-
-function complain(text) {
-  element("trouble").textContent = text;
-  element("trouble").hidden = !text;
-}
-
-// Runs what a press of a button asks for, and says what went wrong.
-async function attempt(work) {
-  try {
-    complain("");
-    return await work();
-  } catch (error) {
-    complain(error.message);
-  }
-}
-
-// --- building
-
-function make(tag, properties, ...children) {
-  const made = document.createElement(tag);
-  Object.assign(made, properties);
-  made.append(...children);
-  return made;
-}
-
-const button = (text, click, properties) => make("button", { type: "button", textContent: text, onclick: click, ...properties });
-const plural = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
 
 // --- the form
 

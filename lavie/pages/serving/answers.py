@@ -16,17 +16,19 @@ log = logging.getLogger("lavie")
 
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 """The media types of a page's files."""
+SHARED = ("common.css", "common.js", "icon.svg")
+"""The files that all pages share."""
 
 
 def static_routes(package: str, names: Mapping[str, str]) -> list[Route]:
-    """Return routes to files of a package, which are read once, and to the icon that all pages have.
+    """Return routes to files of a package, which are read once, and to those that all pages share.
 
     Args:
         package: where they lie.
         names: path -> the file's name.
     """
     routes = [_static(path, package, name) for path, name in names.items()]
-    return [*routes, _static("/icon.svg", __package__, "icon.svg")]
+    return [*routes, *(_static(f"/{name}", __package__, name) for name in SHARED)]
 
 
 def _static(path: str, package: str, name: str) -> Route:

@@ -15,6 +15,7 @@ from tests.pages.asgi import OURS, PORT, TOKEN, ask
 from tests.pages.play.studios import asked, some_studio, wait
 
 SECRET = b"nobody reads this"
+FILES = ("/", "/page.css", "/page.js", "/common.css", "/common.js", "/icon.svg")
 
 
 @pytest.fixture
@@ -184,8 +185,8 @@ def test_older_clips_come_when_they_are_asked_for(play):
 
 def test_the_page_is_small_and_names_no_other_site(play):
     app, _, _ = play
-    replies = [ask(app, target=path) for path in ("/", "/page.css", "/page.js", "/icon.svg")]
-    assert [reply.status for reply in replies] == [200] * 4
+    replies = [ask(app, target=path) for path in FILES]
+    assert [reply.status for reply in replies] == [200] * len(FILES)
     assert sum(len(reply.body) for reply in replies) <= 60_000
     text = b"".join(reply.body for reply in replies).decode()
     assert set(re.findall(r"(?:https?:)?//[\w.]+", text)) <= {"http://www.w3.org"}
