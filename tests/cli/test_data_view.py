@@ -24,7 +24,7 @@ def asked(monkeypatch):
 def test_shards_alone_are_shown_and_marks_go_to_the_present_folder(asked, tmp_path):
     run_lavie("data", "view", write_lone(tmp_path / "shards"), "--port", 0)
     [(index, port, options)] = asked
-    assert [sample.key for sample in index] == ["lone"] and port == 0
+    assert [sample.key for sample in index] == ["000000000-lone"] and port == 0
     assert options == {"exclude": Path("exclude.txt"), "scores": {}, "config": None, "step": None, "world_size": 1}
 
 
