@@ -13,8 +13,18 @@ from ..console import make_console
 from ..errors import ConfigError
 from .drift import DriftReport, require_rendered_prompts
 from .loras import Loras, LoraTextScale, read_loras
-from .prompts import Embedding, GridGuidance, GridSeeds, Preview, Prompt, PromptFile, on_grid, read_prompts
-from .starts import StartOptions, read_segment_prompts
+from .prompts import (
+    Embedding,
+    GridGuidance,
+    GridSeeds,
+    Preview,
+    Prompt,
+    PromptFile,
+    on_grid,
+    read_prompts,
+    require_apart_from_grid,
+)
+from .starts import StartOptions, keys_given, read_segment_prompts
 
 if TYPE_CHECKING:
     import torch
@@ -106,7 +116,10 @@ def generate(
     grid_seeds: GridSeeds = None,
     grid_guidance: GridGuidance = None,
     preview: Preview = False,
-    seed: Annotated[int, typer.Option(help="Seed of every stage's noise.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of every stage's noise, but where --set STAGE.seed=... gives one its own; default: 0."),
+    ] = None,
     num: Annotated[int, typer.Option(min=1, help="Clips per prompt.")] = 1,
     lora: Loras = None,
     lora_text_scale: LoraTextScale = None,
@@ -127,30 +140,42 @@ def generate(
     Settings that are not given are those of the training runs. Of clips longer than in training, OUT/drift.json and a
     table say how far each segment drifts from the first.
     """
+    from ..files import require_writable
+    from ..inference.asked import WORK, asked_clips
     from ..inference.cascade import Cascade, stages_until
     from ..inference.generate import generate_cascade
-    from ..inference.prompt_file import require_same_stages
     from ..inference.work import Work
+    from ..models.prompt_reading import warn_of_uncalled
+    from ..run_folder import PROMPTS
 
+    loras = read_loras(lora, lora_text_scale)
     overrides = [*negative_prompts(negative_prompt or [], stages_until(stop_after)), *(set_ or [])]
     options = StartOptions(image, to_image, from_video, strength, seconds, method)
     options.check(overrides)
+    _require_said_once(set_ or [], negative_prompt or [], grid_seeds, grid_guidance, seed)
 
     def load(device: "torch.device | None" = None) -> Cascade:
         """Return the cascade that the options ask for; on the meta device nothing of it is loaded."""
         if cascade is None:
             from ..inference.memory import planned_cascade
 
-            return planned_cascade(config or CONFIGS, overrides=overrides, seed=seed, stop_after=stop_after)
+            return planned_cascade(
+                config or CONFIGS,
+                overrides=overrides,
+                seed=seed or 0,
+                stop_after=stop_after,
+                loras=loras,
+                embeddings=embedding or (),
+            )
         return Cascade.from_pretrained(
             cascade,
             overrides=overrides,
-            seed=seed,
+            seed=seed or 0,
             stop_after=stop_after,
             device=device,
             offload=offload,
-            loras=read_loras(lora, lora_text_scale),
-            embeddings=() if device else embedding or (),
+            loras=loras,
+            embeddings=embedding or (),
         )
 
     if config and (cascade or not dry_run):
@@ -159,17 +184,19 @@ def generate(
         raise ConfigError("--cascade is missing: wanted a folder with base/, interpolation/ and vsr/")
 
     # Prompts, files and settings are read and checked together before any weights are.
-    requests, texts = _read_texts(prompt, prompt_file, segment_prompts, needed=not dry_run)
+    of_prompts = judge or grid_seeds is not None or grid_guidance is not None
+    requests, texts = _read_texts(prompt, prompt_file, segment_prompts, needed=not dry_run or of_prompts)
     columns = 1
     if requests:
         cells, columns = on_grid(requests, grid_seeds, grid_guidance, num, stage="base")
         texts = [clip for clip in texts for _ in range(len(cells) // len(requests))]
         requests = cells
-    require_same_stages(requests, stages_until(stop_after))
     if judge:
         require_rendered_prompts(text for clip in texts for text in clip)
     if out is None and not dry_run:
         raise ConfigError("--out is missing: wanted a folder for the videos")
+    if out is not None:
+        require_writable(out / PROMPTS)
     import torch
 
     meta = torch.device("meta")
@@ -178,10 +205,19 @@ def generate(
         overrides += more
         planned = load(meta)
     starts = _starts(options, planned, requests, texts, own_segments=segment_prompts is not None)
+    if requests:
+        # Nothing says what the clips in --out were made of where there are configs alone.
+        own_out = None if cascade is None else out
+        asked = asked_clips(
+            planned, requests, own_out, starts=starts, num_per_prompt=num, stop_after=stop_after, overwrite=overwrite
+        )
+    else:
+        planned.require([planned.settings])
     if dry_run:
+        if requests:
+            warn_of_uncalled(planned.texts_read(planned.stages, [clip for _, clip in asked]))
         _print_estimates(planned, requests, offload, sequential_guidance)
         return
-    planned.require(request.over(planned.settings) for request in requests)
     assert out is not None
     stages = load()
     report = DriftReport(stages.stages["base"], judge=judge)
@@ -210,9 +246,9 @@ def generate(
         )
     report.write(out)
     typer.echo("\n".join(map(str, paths)))
-    if kept := Work(out / "work").size():
+    if kept := Work(out / WORK).size():
         typer.echo(
-            f"{out / 'work'} keeps {kept / 1e6:.1f} MB of frames, from which a later call goes on: --drop-work, or "
+            f"{out / WORK} keeps {kept / 1e6:.1f} MB of frames, from which a later call goes on: --drop-work, or "
             "deleting the folder, frees them",
             err=True,
         )
@@ -222,7 +258,7 @@ def negative_prompts(given: list[str], stages: Sequence[str]) -> list[str]:
     """Return --negative-prompt as settings: first what is given for every stage that runs, then for single ones.
 
     Raises:
-        ConfigError: two are for the same stage, or for every one.
+        ConfigError: one is for a stage that does not run, or two are for the same stage, or for every one.
     """
     from ..config.stages import STAGES
 
@@ -231,6 +267,10 @@ def negative_prompts(given: list[str], stages: Sequence[str]) -> list[str]:
         stage, sign, prompt = text.partition("=")
         known = bool(sign) and stage in STAGES
         place, prompt = (stage, prompt) if known else ("", text)
+        if place and place not in stages:
+            raise ConfigError(
+                f"--negative-prompt {text}: stage {place} does not run; drop it, or --stop-after a later stage"
+            )
         if place in found:
             raise ConfigError(f"--negative-prompt {text}: {place or 'every stage'} was given one before: drop one")
         found[place] = prompt
@@ -238,6 +278,21 @@ def negative_prompts(given: list[str], stages: Sequence[str]) -> list[str]:
     of_stages |= {stage: prompt for stage, prompt in found.items() if stage}
     # In quotes, so that brackets at its beginning are no list.
     return [f"{stage}.negative_prompt={json.dumps(text, ensure_ascii=False)}" for stage, text in of_stages.items()]
+
+
+def _require_said_once(
+    settings: list[str], negative: list[str], grid_seeds: str | None, grid_guidance: str | None, seed: int | None
+) -> None:
+    """Raise ConfigError if --set gives a stage what a flag gives it, or the grid varies."""
+    given = keys_given(settings)
+    seeds = {"seed"} if seed is not None or any("seed" in keys for keys in given.values()) else set()
+    require_apart_from_grid(grid_seeds, grid_guidance, seeds | given.get("base", set()))
+    for text in negative:
+        stage = text.partition("=")[0]
+        if "negative_prompt" in given.get(stage, set()):
+            raise ConfigError(
+                f"--negative-prompt {text} and --set {stage}.negative_prompt=... both say it: wanted one of them"
+            )
 
 
 def _print_estimates(

@@ -44,6 +44,7 @@ from ...models.lora.trained import has_adapters, load_adapted
 from ...models.released import require_released_kind, write_released
 from ...models.state_dict import StateDict, require_fit, shapes
 from ...models.text_encoder import ClipTextEncoder, build_text_encoder
+from ...models.torch_file import require_finite
 from ...models.unet import VideoUNet
 from ...models.weights import (
     CONFIG_NAME,
@@ -320,6 +321,8 @@ def write_stage(
         parts = encoder_parts(config) if pretrained is not None else ()
         for part in parts:
             _copy_part(pretrained / part, folder / part, (encoders or {}).get(part))  # type: ignore[operator]
+            for file in sorted((folder / part).glob("*.safetensors")):
+                require_finite(file, pretrained / part / file.name, "give another --pretrained")  # type: ignore[operator]
         if pretrained is not None:
             _check_encoders(pretrained, folder, config)
         _merge_text(folder, config, loras)
