@@ -17,6 +17,7 @@ PAGES = (
     "docs/cascade.md",
     "docs/applications.md",
     "docs/evaluation.md",
+    "docs/pages.md",
     "docs/ablations.md",
     "docs/extending.md",
     "docs/demo.md",
