@@ -1,10 +1,12 @@
 """Measure what the page of `lavie play` costs the job beside it: `python -m lavie.bench.play CASCADE [PAIRS]`.
 
-Starts the command over a cascade and draws the same clip again and again, by turns with nobody looking and with 2,000
-requests in 60 s, as of several open pages. It prints the ratio of the times, what the requests took, how the memory
-grew, and how long a cancelled job goes on beside the time of its step.
+Starts the command over a cascade and draws. Every two seconds, by turns, nobody looks at the page, or several do
+with 2,000 requests in 60 s. The steps of neighbouring spans are compared, so that what else the machine does counts
+little. It prints the ratio, what the requests took, how the memory grew, and how long a cancelled job goes on beside
+the time of its step.
 """
 
+import contextlib
 import http.client
 import itertools
 import json
@@ -21,16 +23,16 @@ from urllib.parse import urlsplit
 
 RATE = 2000 / 60
 """Requests in a second."""
-PAIRS = 6
-"""Jobs with requests, and as many without: with the default, 2,000 requests are sent."""
-SECONDS = 10.0
-"""How long a job is to take, about."""
+PAIRS = 30
+"""Spans with requests, and as many without: with the default, 2,000 requests are sent."""
+SPAN = 2.0
+"""Seconds of a span."""
 VISITORS = 4
 """Connections that send them."""
 CANCELS = 8
 """Jobs that are cancelled."""
-PROBE = 12
-"""Steps of the first job, which tells how long a step takes."""
+STEPS = 500
+"""Steps of a clip, the most that a scheduler takes."""
 
 
 class Page:
@@ -70,54 +72,53 @@ class Page:
                 yield json.loads(line[6:])
 
 
-class Bench:
-    """The jobs that are timed."""
+class Watch(threading.Thread):
+    """Follows the server's events, and notes when a job has done how many steps."""
 
     def __init__(self, page: Page) -> None:
-        """Ask what there is to draw with, and how long a step takes."""
-        self.page = page
-        [source, *_] = json.loads(page.ask("/api/page"))["sources"]
-        self.order = {"model": source["name"], "prompt": "a red circle moving left", "stop_after": "base"}
-        self.states = page.states()
-        seconds = [self.drawn(PROBE) for _ in range(2)][-1]
-        self.step = seconds / PROBE
+        """Take a page."""
+        super().__init__(daemon=True)
+        self._page = page
+        self.jobs: dict[str, Any] = {}
+        self.steps: list[tuple[float, int]] = []
+        """When an event came, and how many steps of the job that is drawn were done."""
 
-    def submit(self, steps: int) -> str:
-        """Queue a job and return its name."""
-        order = self.order | {"stages": {"base": {"num_inference_steps": steps}}}
-        return json.loads(self.page.ask("/api/jobs", order))["id"]
+    def run(self) -> None:
+        """Read until the server ends."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            for told in self._page.states():
+                self.jobs = {job["id"]: job for job in told["jobs"]}
+                for job in told["jobs"]:
+                    if job["state"] == "drawing":
+                        self.steps.append((time.perf_counter(), STEPS * job["clip"] + job["stages"]["base"][0]))
 
-    def until(self, name: str, *states: str) -> dict[str, Any]:
-        """Return a job once it has one of some states."""
-        for told in self.states:
-            for job in told["jobs"]:
-                if job["id"] == name and job["state"] in states:
-                    return job
-        raise RuntimeError("the server has ended")
+    def until(self, name: str, state: str) -> None:
+        """Wait until a job has a state."""
+        while self.jobs.get(name, {}).get("state") != state:
+            time.sleep(0.002)
 
-    def drawn(self, steps: int) -> float:
-        """Return the seconds that a clip took, as its entry in the gallery has them."""
-        self.until(self.submit(steps), "done")
-        [clip, *_] = json.loads(self.page.ask("/api/gallery"))["clips"]
-        return clip["seconds"]
+    def rate(self, since: float, until: float) -> float:
+        """Return steps in a second, from the first to the last event of a span."""
+        span = [(when, steps) for when, steps in self.steps if since <= when <= until]
+        (first, before), (last, after) = span[0], span[-1]
+        return (after - before) / (last - first)
+
+
+def submit(page: Page, clips: int) -> str:
+    """Queue clips of STEPS steps of the first network's base stage, and return the job's name."""
+    [source, *_] = json.loads(page.ask("/api/page"))["sources"]
+    order = {"model": source["name"], "prompt": "a red circle moving left", "clips": clips, "stop_after": "base"}
+    return json.loads(page.ask("/api/jobs", order | {"stages": {"base": {"num_inference_steps": STEPS}}}))["id"]
 
 
 class Visitor(threading.Thread):
     """Asks for all that a page shows, at a steady rate."""
 
-    def __init__(self, page: Page, clip: str, going: threading.Event) -> None:
-        """Take a page of its own, the name of a clip, and what is set while requests are to be sent."""
+    def __init__(self, page: Page, job: str, going: threading.Event) -> None:
+        """Take a page of its own, the name of the job, and what is set while requests are to be sent."""
         super().__init__(daemon=True)
         self._page = page
-        self._paths = (
-            "/",
-            "/page.js",
-            "/page.css",
-            "/api/page",
-            "/api/gallery",
-            f"/clips/{clip}.mp4",
-            f"/clips/{clip}.jpg",
-        )
+        self._paths = ("/", "/page.js", "/page.css", "/api/page", "/api/gallery", "/common.js", f"/jobs/{job}.png")
         self.times: list[float] = []
         self.going = going
 
@@ -159,43 +160,45 @@ def measure(address: str, pid: int, pairs: int) -> None:
         pid: the server's process.
         pairs: see PAIRS.
     """
-    page, going = Page(address), threading.Event()
-    bench = Bench(page)
-    steps = max(PROBE, min(500, round(SECONDS / bench.step)))
-    clip = json.loads(page.ask("/api/gallery"))["clips"][0]["id"]
-    visitors = [Visitor(Page(address), clip, going) for _ in range(VISITORS)]
+    page, watch, going = Page(address), Watch(Page(address)), threading.Event()
+    watch.start()
+    job = submit(page, 16)
+    watch.until(job, "drawing")
+    visitors = [Visitor(Page(address), job, going) for _ in range(VISITORS)]
     for visitor in visitors:
         visitor.start()
-    bench.drawn(steps)
-    before, ratios, looked = resident(pid), [], 0.0
+    time.sleep(SPAN)
+    before, ratios, alone = resident(pid), [], []
     for number in range(pairs):
-        times = {}
+        rates = {}
         for busy in (True, False) if number % 2 else (False, True):
-            if busy:
-                going.set()
+            (going.set if busy else going.clear)()
             began = time.perf_counter()
-            times[busy] = bench.drawn(steps)
-            looked += (time.perf_counter() - began) * busy
-            going.clear()
-        ratios.append(times[True] / times[False])
-        print(f"{steps} steps: {times[False]:.2f} s alone, {times[True]:.2f} s beside requests", flush=True)
+            time.sleep(SPAN)
+            rates[busy] = watch.rate(began, time.perf_counter())
+        ratios.append(rates[False] / rates[True])
+        alone.append(rates[False])
+        print(f"{rates[False]:.2f} steps a second alone, {rates[True]:.2f} beside requests", flush=True)
+    going.clear()
     sent = [seconds for visitor in visitors for seconds in visitor.times]
-    usual = 1e3 * statistics.median(sent)
-    print(f"requests: {len(sent)} in {looked:.0f} s, {usual:.1f} ms each (median)")
-    print(f"a job beside them takes {statistics.median(ratios):.3f} of its time alone (median of {pairs} pairs)")
+    print(f"requests: {len(sent)} in {pairs * SPAN:.0f} s, {1e3 * statistics.median(sent):.1f} ms each (median)")
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    spread = f"median of {pairs} pairs; quartiles {low:.3f}, {high:.3f}"
+    print(f"a step beside them takes {middle:.3f} of its time alone ({spread})")
     print(f"memory of the server: {resident(pid) - before:+.1f} MB")
+    page.ask(f"/api/jobs/{job}/cancel", {})
 
-    late = []
+    step, late = 1 / statistics.median(alone), []
     for number in range(CANCELS):
-        name = bench.submit(500)
-        bench.until(name, "drawing")
-        time.sleep(bench.step * (3 + number / CANCELS))
+        job = submit(page, 1)
+        watch.until(job, "drawing")
+        time.sleep(step * (3 + number / CANCELS))
         began = time.perf_counter()
-        page.ask(f"/api/jobs/{name}/cancel", {})
-        bench.until(name, "cancelled")
+        page.ask(f"/api/jobs/{job}/cancel", {})
+        watch.until(job, "cancelled")
         late.append(time.perf_counter() - began)
     after = f"{statistics.median(late):.3f} s, {max(late):.3f} s at most"
-    print(f"a step takes {bench.step:.3f} s; cancelled jobs ended after {after}")
+    print(f"a step takes {step:.3f} s; cancelled jobs ended after {after}")
 
 
 def resident(pid: int) -> float:

@@ -14,15 +14,15 @@ from tests.pages.serving import served
 
 
 def test_what_is_measured_is_printed(tmp_path, monkeypatch, capsys):
-    for name, value in (("SECONDS", 0.2), ("CANCELS", 2), ("RATE", 200), ("VISITORS", 2)):
+    for name, value in (("SPAN", 0.5), ("CANCELS", 2), ("RATE", 200), ("VISITORS", 2)):
         monkeypatch.setattr(play, name, value)
     studio, _ = some_studio(tmp_path)
     with served(lambda port: make_app(studio, port=port, token="a"), ending=studio.changes.close) as address:
         play.measure(f"{address}#a", os.getpid(), pairs=2)
     printed = capsys.readouterr().out
-    assert len(re.findall(r"(?m)^\d+ steps: [\d.]+ s alone, [\d.]+ s beside requests$", printed)) == 2
+    assert len(re.findall(r"(?m)^[\d.]+ steps a second alone, [\d.]+ beside requests$", printed)) == 2
     assert int(re.search(r"requests: (\d+) in", printed)[1]) > 0
-    assert re.search(r"takes [\d.]+ of its time alone \(median of 2 pairs\)", printed)
+    assert re.search(r"takes [\d.]+ of its time alone \(median of 2 pairs;", printed)
     assert re.search(r"cancelled jobs ended after [\d.]+ s, [\d.]+ s at most", printed)
 
 

@@ -77,6 +77,7 @@ function sampleCard(sample) {
   const place = `samples/${page.secret}/${sample.number}`;
   const { frames, side, ...columns } = sample.columns;
   const facts = [sample.kind === "video" ? `${sample.size[0]} frames of ${sample.size[2]} x ${sample.size[1]}` : `${sample.size[2]} x ${sample.size[1]}`];
+  if (sample.kind === "image") delete columns.seconds;
   facts.push(...Object.entries(columns).map(([name, value]) => `${name} ${value}`));
   const actions = make("div", { className: "actions" }, markButton(sample.key));
   let picture;

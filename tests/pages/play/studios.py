@@ -51,7 +51,7 @@ class Counter:
         if self.fault:
             raise self.fault
         for step in range(1, steps + 1):
-            write_png(preview / PICTURE, np.full((2, 2, 3), step, np.uint8))
+            write_png(preview / PICTURE, np.full((2, 2, 3), step % 256, np.uint8))
             progress("base", step, steps)
             self.stepped.set()
             assert self.may_step.wait(PATIENCE)
