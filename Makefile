@@ -146,6 +146,7 @@ _base: $(SET)
 	lavie plot $(RUN)/base --out $(RUN)/losses.png --overwrite
 	@echo
 	@echo "videos of the validation prompts   $$(ls -d $(RUN)/base/samples/* | tail -1)"
+	@echo "the run on one page                $(RUN)/base/report.html"
 	@echo "clips of prompts never trained on  $(RUN)/clips.png"
 	@echo "images drawn by the same network   $(RUN)/images.png"
 	@echo "loss curves                        $(RUN)/losses.png"

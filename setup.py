@@ -56,6 +56,7 @@ setup(
         "lavie.pages.data": ["*.html", "*.css", "*.js"],
         "lavie.pages.human": ["*.html", "*.css", "*.js"],
         "lavie.pages.play": ["*.html", "*.css", "*.js"],
+        "lavie.pages.report": ["*.html", "*.css", "*.js"],
         "lavie.pages.serving": ["*.css", "*.js", "*.svg"],
     },
     install_requires=[

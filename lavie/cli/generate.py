@@ -12,6 +12,7 @@ from rich.progress import Progress
 from ..console import make_console
 from ..errors import ConfigError
 from .drift import DriftReport, require_rendered_prompts
+from .fit import fit_limit, on_gpu, print_estimate
 from .loras import Loras, LoraTextScale, read_loras
 from .prompts import (
     Embedding,
@@ -127,6 +128,14 @@ def generate(
     sequential_guidance: Annotated[
         bool, typer.Option(help="Two calls of the network in place of one of twice the batch: less memory.")
     ] = False,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GIB|free",
+            help="Take what makes every stage fit into so many GiB, or into the memory that is free, mild means first: "
+            "--offload, --sequential-guidance, then smaller tiles and windows. Prints what was taken.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Print sizes and peak memory, and refuse what cannot fit.")] = False,
     overwrite: Annotated[
         bool, typer.Option(help="Replace clips of other prompts, settings or weights that lie in --out.")
@@ -205,6 +214,15 @@ def generate(
         overrides += more
         planned = load(meta)
     starts = _starts(options, planned, requests, texts, own_segments=segment_prompts is not None)
+    limit = fit_limit(fit)
+    if fit is not None:
+        from ..inference.memory import OFFLOAD, SEQUENTIAL, flags_to_fit
+
+        flags = flags_to_fit(planned, limit, offload=offload, sequential_guidance=sequential_guidance)
+        typer.echo(f"to fit: {' '.join(flags) or 'nothing is needed'}", err=not dry_run)
+        offload, sequential_guidance = offload or OFFLOAD in flags, sequential_guidance or SEQUENTIAL in flags
+        overrides += [flag.removeprefix("--set ") for flag in flags if flag.startswith("--set ")]
+        planned = load(meta)
     if requests:
         # Nothing says what the clips in --out were made of where there are configs alone.
         own_out = None if cascade is None else out
@@ -213,10 +231,11 @@ def generate(
         )
     else:
         planned.require([planned.settings])
+    if dry_run and requests:
+        warn_of_uncalled(planned.texts_read(planned.stages, [clip for _, clip in asked]))
+    if dry_run or fit is not None or on_gpu():
+        _print_estimates(planned, requests, offload, sequential_guidance, limit, to_stderr=not dry_run)
     if dry_run:
-        if requests:
-            warn_of_uncalled(planned.texts_read(planned.stages, [clip for _, clip in asked]))
-        _print_estimates(planned, requests, offload, sequential_guidance)
         return
     assert out is not None
     stages = load()
@@ -296,13 +315,27 @@ def _require_said_once(
 
 
 def _print_estimates(
-    planned: "Cascade", requests: "Sequence[Request]", offload: bool, sequential_guidance: bool
+    planned: "Cascade",
+    requests: "Sequence[Request]",
+    offload: bool,
+    sequential_guidance: bool,
+    limit: float,
+    *,
+    to_stderr: bool,
 ) -> None:
-    """Print the estimate of the cascade, and where prompts have settings that change it, theirs under the prompt."""
+    """Print the estimate of the cascade, and where prompts have settings that change it, theirs under the prompt.
+
+    Raises:
+        ConfigError: a stage takes more than `limit` bytes.
+    """
     from ..inference.cascade import Cascade
     from ..inference.load import META
 
-    _print_estimate(planned, offload, sequential_guidance)
+    def tell(cascade: Cascade) -> None:
+        """Print the estimate of a cascade."""
+        print_estimate(cascade, offload, sequential_guidance, limit, to_stderr=to_stderr)
+
+    tell(planned)
     told = [planned.settings]
     for request in requests:
         settings = request.over(planned.settings)
@@ -317,9 +350,8 @@ def _print_estimates(
         )
         if alike not in told:
             told.append(alike)
-            typer.echo(f"{request.source}: {request.prompt}")
-            own = Cascade(**planned.stages, settings=settings, device=META)
-            _print_estimate(own, offload, sequential_guidance)
+            typer.echo(f"{request.source}: {request.prompt}", err=to_stderr)
+            tell(Cascade(**planned.stages, settings=settings, device=META))
 
 
 def _read_texts(
@@ -369,26 +401,3 @@ def _starts(
     for start, own in zip(starts, settings, strict=True):
         planned.stages["base"].require(start, own)
     return starts if own_segments or options.reads_files else None
-
-
-def _print_estimate(cascade: "Cascade", offload: bool, sequential_guidance: bool) -> None:
-    """Print the sizes and the peak of every stage; ConfigError if one does not fit in the present memory."""
-    from ..inference.load import default_device
-    from ..inference.memory import MARGIN, device_memory, peaks, require_fit
-    from ..models.live_bytes import GIB
-
-    estimates = peaks(cascade, offload=offload, sequential_guidance=sequential_guidance)
-    for name, peak in estimates.items():
-        windows, rows, columns = (axis.count for axis in peak.sizes.axes)
-        parts = [f"{count} {part}" for count, part in ((windows, "windows"), (rows * columns, "tiles")) if count > 1]
-        cut = f"up to {' of '.join(parts)} of" if parts else "at once,"
-        typer.echo(
-            f"{name}: {' x '.join(map(str, peak.sizes.pixels))} pixels; {cut} {' x '.join(map(str, peak.sizes.window))}"
-            " latents\n"
-            f"  weights {peak.weights / GIB:.2f} GiB; activations of the network {peak.network / GIB:.2f} GiB, of the "
-            f"autoencoder {peak.autoencoder / GIB:.2f} GiB; clips {peak.clips / GIB:.2f} GiB\n"
-            f"  peak, with a margin of {MARGIN - 1:.0%}: {peak.total / GIB:.2f} GiB"
-        )
-    memory = device_memory(default_device())
-    typer.echo(f"device: {memory.name}, {memory.free / GIB:.2f} of {memory.total / GIB:.2f} GiB free")
-    require_fit(cascade, estimates, memory.free, offload=offload, sequential_guidance=sequential_guidance)

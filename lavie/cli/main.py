@@ -28,6 +28,7 @@ from .lora import app as lora_app
 from .plan import plan
 from .play import play
 from .plot import plot
+from .report import report
 from .sample import sample
 from .score import score
 
@@ -107,6 +108,7 @@ app.command()(generate)
 app.command()(plan)
 app.command()(play)
 app.command()(plot)
+app.command()(report)
 app.command("export")(export_command)
 app.command("import")(import_command)
 

@@ -178,6 +178,37 @@ def require_fit(
         raise ConfigError("\n".join(faults))
 
 
+def flags_to_fit(
+    cascade: Cascade, limit: float, *, offload: bool = False, sequential_guidance: bool = False
+) -> list[str]:
+    """Return the flags with which every stage's peak stays within a limit: OFFLOAD, SEQUENTIAL, "--set stage.key=...".
+
+    Flags that hold for all stages are taken where one stage needs them, and then help the others. The list is empty if
+    nothing is needed.
+
+    Args:
+        cascade: on the meta device.
+        limit: bytes.
+        offload, sequential_guidance: what is given already.
+
+    Raises:
+        ConfigError: a stage does not fit by any flag.
+    """
+    chosen: list[str] = []
+    for name in cascade.stages:
+        given = {
+            "offload": offload or OFFLOAD in chosen,
+            "sequential_guidance": sequential_guidance or SEQUENTIAL in chosen,
+        }
+        peak = _peak(cascade, name, *given.values())
+        if peak.total > limit:
+            flags = _remedy(cascade, name, limit, *given.values())
+            if not flags:
+                require_fit(cascade, {name: peak}, limit, **given)
+            chosen += flags
+    return chosen
+
+
 def _remedy(cascade: Cascade, stage: str, limit: float, offload: bool, sequential: bool) -> list[str]:
     """Return the flags with which a stage's peak stays within the limit, mild ones first; empty if none suffice."""
     flags = [flag for flag, given in ((OFFLOAD, offload), (SEQUENTIAL, sequential)) if not given]

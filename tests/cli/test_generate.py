@@ -164,6 +164,23 @@ def test_a_dry_run_counts_the_long_clip(cascade_folder):
     assert "base: 200 x 16 x 24 pixels; up to" in run_lavie(*words, "--method", "windows")
 
 
+def test_fit_takes_what_makes_the_stages_fit_and_tells_the_peaks(cascade_folder, tmp_path):
+    words = ["generate", "--cascade", cascade_folder]
+    peak = float(re.findall(r"peak, .*: (.*) GiB", run_lavie(*words, "--dry-run", "--fit", 1))[-1])
+    assert peak > 0
+    (found,) = re.findall(r"to fit: (.*)", run_lavie(*words, "--dry-run", "--fit", 0.9 * peak))
+    assert found.startswith("--")
+    with pytest.raises(ConfigError, match="no flag makes it fit"):
+        run_lavie(*words, "--dry-run", "--fit", 1e-6)
+    for wrong in ("-1", "0", "all", "nan"):
+        with pytest.raises(ConfigError, match=f"--fit {wrong}: wanted a number of GiB, as 22 for a GPU of 24 GB"):
+            run_lavie(*words, "--dry-run", "--fit", wrong)
+
+    output = run_lavie(*words, "--stop-after", "base", "--prompt", "a", "--fit", "free", "--out", tmp_path / "out")
+    assert "to fit: nothing is needed" in output and "peak, with a margin" in output
+    assert (tmp_path / "out/00000-base.mp4").exists()
+
+
 @pytest.mark.parametrize(
     "words, message",
     (
