@@ -21,14 +21,15 @@ from ..cluster.rendezvous import meet, start_timeout
 from ..config.train import TrainConfig
 from ..errors import ConfigError
 from ..launcher import find_place, local_world_size
-from ..models.attention import TransformerBlock
+from ..models.attention import SpatialTransformer
 from ..models.resnet import ResnetBlock
 from ..models.temporal import TemporalResnetBlock
 from .compilation import told_compilation
+from .light_hooks import lighten_hooks
 from .optim import build_optimizer
 from .precision import fill_accumulation, training_dtype
 
-BLOCKS = (TransformerBlock, ResnetBlock, TemporalResnetBlock)
+BLOCKS = (SpatialTransformer, ResnetBlock, TemporalResnetBlock)
 """The kinds of blocks that a network is made of."""
 FAREWELL = 5.0
 """Seconds for leaving a process group: nothing delays it but a collective that waits for another rank."""
@@ -286,9 +287,10 @@ def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, An
     with told_compilation(single_node) if dist.get_backend() == "gloo" else nullcontext():
         deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
 
-    # Some blocks are gathered and released whole: a TransformerBlock multiplies with several layers' weights at once,
-    # and all kinds hold too little for a round of communication per layer to pay.
+    # Blocks are gathered and released whole: a SpatialTransformer multiplies with several layers' weights at once, and
+    # all kinds hold too little for hooks and a round of communication per layer to pay.
     if zero_stage(settings) == 3:
+        lighten_hooks()
         deepspeed.utils.set_z3_leaf_modules(network, list(BLOCKS))
     own_way = {0: _no_step_of_zero_gradients, 1: _one_optimizer_of_stages_1_and_2}.get(
         zero_stage(settings), nullcontext
