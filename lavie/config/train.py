@@ -321,8 +321,8 @@ class TrainConfig(Strict):
             for key, other in (("trainable", "lora"), ("attention", "flash-attn")):
                 if getattr(self, key) == other:
                     raise ValueError(
-                        f"compile is leaves and {key} is {other}, which torch.compile does not see through: set compile "
-                        f"to none, or another {key}"
+                        f"compile is leaves and {key} is {other}, which torch.compile does not see through: set "
+                        f"compile to none, or another {key}"
                     )
 
         # The network takes the latents and the stage's condition, and gives latents.

@@ -1,7 +1,7 @@
 """torch.compile of a network's blocks, one by one: `compile: leaves`.
 
-A block is what ZeRO-3 gathers as a whole, so DeepSpeed's hooks stay outside of what is compiled, and each graph is whole
-(fullgraph). Blocks of equal shapes share a graph.
+A block is what ZeRO-3 gathers as a whole, so DeepSpeed's hooks stay outside of what is compiled, and each graph is
+whole (fullgraph). Blocks of equal shapes share a graph.
 """
 
 import os

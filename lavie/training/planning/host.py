@@ -170,7 +170,9 @@ def _launches(config: TrainConfig) -> int:
 
 def _engine(config: TrainConfig, stage: int, elements: int) -> Any:
     """Return DeepSpeed's engine around a narrow model of a network of so many elements, with limits as narrow."""
-    settings = with_stage(resolve_json(find_config(SETTINGS[stage], "--deepspeed"), config, dist.get_world_size()), stage)
+    settings = with_stage(
+        resolve_json(find_config(SETTINGS[stage], "--deepspeed"), config, dist.get_world_size()), stage
+    )
     network = _network(config, "cpu")
     share = sum(p.numel() for p in network.parameters()) / elements
     zero = settings["zero_optimization"]

@@ -130,7 +130,9 @@ def _on_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     return value
 
 
-def _units(module: nn.Module, blocks: tuple[type[nn.Module], ...], granularity: int) -> Iterator[tuple[nn.Module, bool]]:
+def _units(
+    module: nn.Module, blocks: tuple[type[nn.Module], ...], granularity: int
+) -> Iterator[tuple[nn.Module, bool]]:
     """Yield the modules that DeepSpeed stops at, each with whether it is fetched as a whole."""
     leaf = isinstance(module, blocks) or _granularity(module) <= granularity
     yield module, leaf
