@@ -54,5 +54,6 @@ def with_compiled_leaves(engine: Any, config: TrainConfig) -> Any:
     for module in engine.module.modules():
         if isinstance(module, BLOCKS):
             # The method, not the module, whose hooks are DeepSpeed's.
-            module.forward = torch.compile(module.forward, fullgraph=True, dynamic=False, backend=BACKEND)
+            whole = torch.compile(module.forward, fullgraph=True, dynamic=False, backend=BACKEND)
+            module.forward = whole  # type: ignore[method-assign]
     return engine

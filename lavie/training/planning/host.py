@@ -77,7 +77,9 @@ def measure(config: TrainConfig) -> MeasuredHost:
         init_distributed()
         shallow, deep = _narrow(config, SHALLOW), _narrow(config, config.model.layers_per_block)
         elements = sum(p.numel() for p in _network(config, "meta").parameters())
-        engines = {(depth, stage): _engine(depth, stage, elements) for depth in (shallow, deep) for stage in STAGES}
+        engines: dict[tuple[TrainConfig, int | None], Any] = {
+            (depth, stage): _engine(depth, stage, elements) for depth in (shallow, deep) for stage in STAGES
+        }
         calls = {key: _micro_batch(key[0], engine) for key, engine in engines.items()}
         calls |= {(depth, None): _micro_batch(depth) for depth in (shallow, deep)}
         seconds = fastest(calls)
