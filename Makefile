@@ -146,6 +146,7 @@ _base: $(SET)
 	lavie plot $(RUN)/base --out $(RUN)/losses.png --overwrite
 	@echo
 	@echo "videos of the validation prompts   $$(ls -d $(RUN)/base/samples/* | tail -1)"
+	@echo "the run on one page                $(RUN)/base/report.html"
 	@echo "clips of prompts never trained on  $(RUN)/clips.png"
 	@echo "images drawn by the same network   $(RUN)/images.png"
 	@echo "loss curves                        $(RUN)/losses.png"
@@ -189,7 +190,7 @@ check: $(DEV_STAMP)  ## lint, check the format and the types
 	ruff format --check .
 	mypy
 
-OPS := temporal_attention group_norm_silu pseudo3d_conv geglu
+OPS := temporal_attention group_norm_silu pseudo3d_conv geglu layer_norm
 bench: $(DEV_STAMP)  ## the benchmarks of the kernels without their timings, in Triton's interpreter
 	for op in $(OPS); do TRITON_INTERPRET=1 python -m lavie.kernels.bench.$$op --dry-run || exit 1; done
 
@@ -217,8 +218,9 @@ bench-data: $(DEV_STAMP)  ## frames per second of the loader beside the usual wa
 	OMP_NUM_THREADS=1 $(TRAIN) configs/smoke/base.yaml output_dir=$(WAIT) max_train_steps=60 data.validation=[] validation_prompts=[]
 	python -m lavie.bench.loader --metrics $(WAIT)/metrics.jsonl --batch $$((8 * $(RANKS)))
 
-resources: $(DEV_STAMP)  ## compile the kernels for sm_80 and sm_90 and compare with kernels/resources.csv
+resources: $(DEV_STAMP)  ## compile the kernels for six architectures, compare with kernels/resources.csv; issue slots
 	python -m lavie.kernels.resources
+	python -m lavie.kernels.issue_slots
 
 fuzz: $(DEV_STAMP)  ## 2,000 hostile and broken samples: counts per class
 	python -m tests.data.prepare.fuzz --cases 2000

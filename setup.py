@@ -54,6 +54,7 @@ setup(
         "lavie.configs": ["*.yaml", "*.json"],
         "lavie.configs.smoke": ["*.yaml"],
         "lavie.pages.human": ["*.html", "*.css", "*.js"],
+        "lavie.pages.report": ["*.html", "*.css", "*.js"],
     },
     install_requires=[
         "torch>=2.10",

@@ -5,12 +5,11 @@ A case makes, on meta tensors, every launch that the operation would make at its
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import geglu, group_norm_silu, pseudo3d_conv, temporal_attention
+from . import geglu, group_norm_silu, layer_norm, pseudo3d_conv, temporal_attention
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 
@@ -47,13 +46,16 @@ TEMPORAL_ATTENTION: dict[str, Callable[[], None]] = {
 }
 
 
-def _group_norm_silu(dtype: torch.dtype, channels: int, size: tuple[int, int], *settings: Any) -> None:
-    """Launch both passes of a norm of 32 groups, with `settings` from frames to silu."""
-    x = torch.empty(sum(settings[:2]), channels, *size, dtype=dtype, device="meta")
+def _group_norm_silu(
+    dtype: torch.dtype, channels: int, size: tuple[int, int], frames: int, images: int, pool_images: bool, silu: bool
+) -> None:
+    """Launch both passes of a norm of 32 groups, the backward pass with and without what it adds and gives again."""
+    settings = (frames, images, pool_images, silu)
+    x = torch.empty(frames + images, channels, *size, dtype=dtype, device="meta")
     weight, bias = x.new_empty(2, channels)
     y, mean, rstd = group_norm_silu.forward(x, weight, bias, 32, 1e-5, *settings)
-    group_norm_silu.apply(x, weight, bias, mean, rstd, 32, *settings)
-    group_norm_silu.backward(y, x, weight, bias, mean, rstd, 32, *settings)
+    group_norm_silu.backward(y, x, weight, bias, mean, rstd, 32, *settings, None, False)
+    group_norm_silu.backward(y, x, weight, bias, mean, rstd, 32, *settings, x, True)
 
 
 _NORMS = {
@@ -119,10 +121,30 @@ GEGLU: dict[str, Callable[[], None]] = {
     "super-resolution level 1": partial(_geglu, BF16, 8 * 160 * 256, 2048),
 }
 
+
+def _layer_norm(dtype: torch.dtype, rows: int, channels: int, added: bool) -> None:
+    """Launch both passes of a norm of all rows, or of four in five with a sum before it."""
+    x = torch.empty(rows, channels, dtype=dtype, device="meta")
+    weight, bias = x.new_empty(2, channels)
+    n, *_ = layer_norm.forward(x, x if added else None, rows * 4 // 5 if added else rows, weight, bias, 1e-5)
+    layer_norm.backward(n, x, x, weight, bias, 1e-5)
+
+
+LAYER_NORM: dict[str, Callable[[], None]] = {
+    "base level 0": partial(_layer_norm, BF16, 20 * 40 * 64, 320, True),
+    "base level 0, first layer": partial(_layer_norm, BF16, 20 * 40 * 64, 320, False),
+    "base level 1": partial(_layer_norm, BF16, 20 * 20 * 32, 640, True),
+    "base level 2": partial(_layer_norm, BF16, 20 * 10 * 16, 1280, True),
+    "base level 0, fp16": partial(_layer_norm, FP16, 20 * 40 * 64, 320, True),
+    "base level 2, fp32": partial(_layer_norm, FP32, 20 * 10 * 16, 1280, True),
+    "super-resolution level 1": partial(_layer_norm, BF16, 8 * 160 * 256, 512, False),
+}
+
 CASES = {
     "temporal_attention": TEMPORAL_ATTENTION,
     "group_norm_silu": GROUP_NORM_SILU,
     "pseudo3d_conv": PSEUDO3D_CONV,
     "geglu": GEGLU,
+    "layer_norm": LAYER_NORM,
 }
 """operation -> name of a case -> its launches."""

@@ -32,6 +32,7 @@ from .group_norm_tiles import (
     load_tile,
     places,
     segment_of,
+    silu_of,
     store_per_image,
 )
 from .launch import chip_of, launch
@@ -163,9 +164,7 @@ def _apply_kernel(
         v = ahead.to(tl.float32)
         ahead = load_tile(x, start + BLOCK_S, count, channels, c, BLOCK_S)
         at, inside = places(start, count, channels, c, BLOCK_S)
-        z = (v - mean_c) * scale + bias_c
-        if SILU:
-            z = z / (1.0 + tl.exp(-z))
+        z = silu_of((v - mean_c) * scale + bias_c, SILU)
         tl.store(y + at, z.to(y.dtype.element_ty), mask=inside)
 
 
@@ -265,12 +264,14 @@ def _sums_kernel(
 def _input_gradient_kernel(
     x, dy,  # (N, S, C)
     dx,  # like x, written
+    added,  # like x, or None: added to dx
+    y,  # like x, written, or None
     weight, bias,  # (C,)
     mean, rstd, mean_g, mean_gx,  # (N, groups) float32
     channels, groups, clips, frames, pixels, rows,
     SILU: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Write dx = (g * weight - mean_g - x_hat * mean_gx) * rstd.
+    """Write dx = (g * weight - mean_g - x_hat * mean_gx) * rstd + added, and the norm of x, or SiLU of it, again.
 
     A program takes a block and a slab of channels, the last blocks first. Two phases: load for each channel what does
     not depend on the row; walk the block in tiles.
@@ -288,9 +289,14 @@ def _input_gradient_kernel(
         v, g = x_ahead.to(tl.float32), dy_ahead.to(tl.float32)
         x_ahead = load_tile(x, start + BLOCK_S, count, channels, c, BLOCK_S)
         dy_ahead = load_tile(dy, start + BLOCK_S, count, channels, c, BLOCK_S)
-        g = gradient_of(g, (v - mean_c) * scale + bias_c, SILU)
         at, inside = places(start, count, channels, c, BLOCK_S)
-        tl.store(dx + at, (g * scale - ((v - mean_c) * slope + shift)).to(dx.dtype.element_ty), mask=inside)
+        z = (v - mean_c) * scale + bias_c
+        if y is not None:
+            tl.store(y + (offset + at), silu_of(z, SILU).to(y.dtype.element_ty), mask=inside)
+        g = gradient_of(g, z, SILU) * scale - ((v - mean_c) * slope + shift)
+        if added is not None:
+            g += tl.load(added + (offset + at), mask=inside, other=0.0).to(tl.float32)
+        tl.store(dx + at, g.to(dx.dtype.element_ty), mask=inside)
 
 
 def unsupported(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> str | None:
@@ -349,7 +355,7 @@ def plan(x: Tensor, frames: int, images: int, pool_images: bool) -> Plan:
     return Plan(clips, frames, joined, pixels, rows, blocks, clips * (1 + images - joined), block_s, block_c)
 
 
-def _launch_tiles(kernel: Any, p: Plan, tensors: tuple[Tensor, ...], *groups: int, **settings: int) -> None:
+def _launch_tiles(kernel: Any, p: Plan, tensors: tuple[Any, ...], *groups: int, **settings: int) -> None:
     """Launch a program for each block and slab of `tensors[0]`; `groups` is there for kernels that take it."""
     channels = tensors[0].shape[1]
     grid, extents = (p.blocks * triton.cdiv(channels, p.block_c),), (p.clips, p.frames, p.pixels, p.rows)
@@ -382,7 +388,8 @@ def forward(
     mean, rstd = (x.new_empty(n, groups, dtype=torch.float32) for _ in range(2))
 
     # Statistics of blocks, then of groups, then the map.
-    _launch_tiles(_block_statistics_kernel, p, (x, block_mean, block_m2))
+    warps = 8 if chip_of(x).capability == (10, 0) else 4  # 4 spill there; with 8, addresses take more of each thread
+    _launch_tiles(_block_statistics_kernel, p, (x, block_mean, block_m2), num_warps=warps)
     tile = _group_tile(p, channels // groups)
     tables = (block_mean, block_m2, mean, rstd)
     launch(_statistics_kernel, (p.sets * groups,), *tables, eps, channels, groups, *p[:5], **tile, num_warps=8)
@@ -390,24 +397,16 @@ def forward(
     return y, mean, rstd
 
 
-def apply(
-    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor,
-    groups: int, frames: int, images: int, pool_images: bool, silu: bool,
-) -> Tensor:  # fmt: skip
-    """Return y of `forward` again, from its mean and rstd: one launch."""
-    x = _channels_last(x)
-    y = torch.empty_like(x, memory_format=torch.channels_last)
-    tensors = (x, y, weight, bias, mean, rstd)
-    _launch_tiles(_apply_kernel, plan(x, frames, images, pool_images), tensors, groups, SILU=silu)
-    return y
-
-
 def backward(
     dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor,
-    groups: int, frames: int, images: int, pool_images: bool, silu: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Return dx like x, channels last, dweight and dbias, from dy (N, C, H, W) and what `forward` returned."""
+    groups: int, frames: int, images: int, pool_images: bool, silu: bool, added: Tensor | None, again: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return dx + added like x, channels last, dweight, dbias and y, from dy (N, C, H, W) and what `forward` returned.
+
+    y is empty unless it is wanted `again`.
+    """
     x, dy, channels = _channels_last(x), _channels_last(dy), x.shape[1]
+    added = None if added is None else _channels_last(added)
     p = plan(x, frames, images, pool_images)
     dx = torch.empty_like(x, memory_format=torch.channels_last)
     dweight, dbias = torch.empty_like(weight), torch.empty_like(bias)
@@ -415,14 +414,16 @@ def backward(
     mean_g, mean_gx = torch.empty_like(mean), torch.empty_like(mean)
 
     # Sums of blocks, then of groups and of channels, then the input's gradient.
-    _launch_tiles(_block_sums_kernel, p, (x, dy, weight, bias, mean, rstd, block_g, block_gx), groups, SILU=silu)
+    tensors, warps = (x, dy, weight, bias, mean, rstd, block_g, block_gx), 8 if x.dtype == torch.float32 else 4
+    _launch_tiles(_block_sums_kernel, p, tensors, groups, SILU=silu, num_warps=warps)  # 4 spill in float32 on sm_120
     tables = (block_g, block_gx, weight, mean_g, mean_gx, dweight, dbias)
     tile = _group_tile(p, channels // groups)
     grid = (p.sets * groups + triton.cdiv(channels, tile["BLOCK_G"]),)
     launch(_sums_kernel, grid, *tables, channels, groups, p.sets, p.blocks, *p[:5], **tile)
-    given = (weight, bias, mean, rstd, mean_g, mean_gx)
+    y = torch.empty_like(dx) if again else None
+    given = (added, y, weight, bias, mean, rstd, mean_g, mean_gx)
     _launch_tiles(_input_gradient_kernel, p, (x, dy, dx, *given), groups, SILU=silu, num_warps=8)  # 4 spill in float16
-    return dx, dweight, dbias
+    return dx, dweight, dbias, x.new_empty(0) if y is None else y
 
 
 def cost(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Cost:

@@ -1,12 +1,12 @@
 """What each shipped kernel takes from the chip: registers, spills, shared memory, access widths, tensor cores.
 
     python -m lavie.kernels.resources            compare with resources.csv beside this file
-    python -m lavie.kernels.resources --quick    the same, but for sm_80 the first case of each op alone
-    python -m lavie.kernels.resources sm_86 ...  compile for other chips, without a table: spills and what does not fit
+    python -m lavie.kernels.resources --quick    the same, for the first case of each op alone
+    python -m lavie.kernels.resources sm_86 ...  some chips alone, without the table: spills and what does not fit
     python -m lavie.kernels.resources --write    renew the table
 
-No GPU is needed: the kernels are compiled for GATED, or for the chips that are named, as `CASES` would launch them; the
-machine code is read.
+No GPU is needed: the kernels are compiled for every chip of `CHIPS`, or for those that are named, as `CASES` would
+launch them; the machine code is read.
 """
 
 import csv
@@ -47,7 +47,7 @@ def arch_of(chip: Chip) -> str:
 
 SHARED = {arch_of(chip): chip.shared for chip in CHIPS.values()}
 """Bytes of shared memory that a program may have, by architecture."""
-GATED = ("sm_80", "sm_90")
+GATED = tuple(SHARED)
 """The architectures of the table."""
 
 
@@ -98,7 +98,7 @@ def read_machine_code(compiled: Any) -> Row:
         file.write(compiled.asm["cubin"])
         file.flush()
         usage = _tool("cuobjdump", "--dump-resource-usage", file.name)
-        code = _tool("nvdisasm", "-c", "-ndf", file.name)  # no analysis of the data flow
+        code = disassembled(file.name)
     accesses = re.findall(r"\b(LDG|STG|LDGSTS)(\.[\w.]+)", code)
     return {
         "registers": int(re.findall(r"REG:(\d+)", usage)[0]),
@@ -110,6 +110,11 @@ def read_machine_code(compiled: Any) -> Row:
         "hmma": len(re.findall(r"\bHMMA\b", code)),
         "hgmma": len(re.findall(r"\bHGMMA\b", code)),
     }
+
+
+def disassembled(path: str, *options: str) -> str:
+    """Return the instructions of a compiled kernel; "-hex": with their encodings."""
+    return _tool("nvdisasm", "-c", "-ndf", *options, path)  # no analysis of the data flow
 
 
 def _tool(name: str, *arguments: str) -> str:
@@ -140,7 +145,7 @@ def measure(op: str, chip: Chip, most: int | None = None) -> list[Row]:
 def measure_all(ops: tuple[str, ...], archs: tuple[str, ...], quick: bool) -> Iterator[Row]:
     """Yield the rows of several ops on some architectures, compiled in as many processes as there are cores."""
     chips = [chip for chip in CHIPS.values() if arch_of(chip) in archs]
-    parts = [(op, chip, 1 if quick and chip.capability == (8, 0) else None) for op in ops for chip in chips]
+    parts = [(op, chip, 1 if quick else None) for chip in chips for op in ops]
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from itertools.chain.from_iterable(pool.map(measure, *zip(*parts, strict=True)))
 

@@ -8,6 +8,7 @@
       wandb-id.txt              WANDB_ID: the run of Weights & Biases that a resumed run goes on with
       dropped-rankR.jsonl       the samples that a rank could not read
       events.jsonl              the starts and the checkpoints of the run, kept by lavie.training.account
+      report.html               REPORT: the run on a page, written at its end and by `lavie report`
       STOP, SAVE, SAMPLE        made by the user: lavie.training.requests
       run.lock, restarts.json   kept by lavie.training.output_dir
       checkpoint-STEP/          a checkpoint; its files and their hashes are in checkpoint.json
@@ -30,6 +31,7 @@ METRICS = "metrics.jsonl"
 SAMPLES = "samples"
 PROMPTS = "prompts.jsonl"
 """The file that says which prompt, seed and settings every numbered sample of a folder has."""
+REPORT = "report.html"
 WANDB_ID = "wandb-id.txt"
 NETWORK = "unet"
 LORA = "lora"

@@ -7,6 +7,7 @@ This is `lavie train`, and train.py of a checkout. Launchers start it as a modul
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from lavie.environment import prepare_environment
 from lavie.training import signals, stop
@@ -41,6 +42,7 @@ def main(words: Sequence[str] | None = None, program: str | None = None) -> None
     prepare_environment()
     signals.listen()  # before all that takes long, so that a request to stop during the imports is not lost
     parser = _parser(program)
+    run: Path | None = None
     try:
         from lavie.config.load import load_config
         from lavie.config.overrides import require_paths, split_command_line
@@ -74,14 +76,19 @@ def main(words: Sequence[str] | None = None, program: str | None = None) -> None
 
             print(dry_run_text(config, deepspeed))
             return
+        from lavie.pages.report.build import write_last_report  # now: its code may be another when the run ends
         from lavie.training.trainer import Trainer
 
         with Trainer(config, deepspeed, sample=sample, measure=measure) as trainer:
+            run = Path(config.output_dir)  # from here on the folder is this run's
             code = 0 if trainer.fit() else stop.STOPPED
     except KeyboardInterrupt:
         code = signals.INTERRUPTED
     except Exception as error:
         code = stop.report(error)
+    if run:
+        signals.ignore_termination()  # launchers end a rank as soon as another has left
+        write_last_report(run)
     stop.leave(code)
 
 

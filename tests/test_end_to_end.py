@@ -73,6 +73,9 @@ def test_render_train_sample_score_plot(launcher, tmp_path):
     scores = json.loads((tmp_path / "score" / "score.json").read_text())
     assert scores["clips"]["direction"]["count"] == 12 and scores["images"]["colour"]["count"] == 18
     assert "chance 17%" in printed and "chance 25%" in printed
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "2 of 2" in page and page.count("<video") == 4 and "Shares of the datasets: videos" in page
+    call(BIN / "lavie", "report", run)
     call(BIN / "lavie", "plot", run)
     for picture in (tmp_path / "score" / "clips.png", tmp_path / "score" / "images.png", run / "losses.png"):
         with Image.open(picture) as opened:

@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = sorted([*(ROOT / "lavie").rglob("*.py"), *(ROOT / "kernels").rglob("*.py"), ROOT / "train.py"])
 PRODUCT = [path for path in PRODUCT if not path.is_relative_to(ROOT / "lavie/kernels")]  # the link to kernels/
-EVERYTHING = sorted([*PRODUCT, ROOT / "setup.py", *(ROOT / "tests").rglob("*.py")])
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EVERYTHING = sorted([*PRODUCT, *EXAMPLES, ROOT / "setup.py", *(ROOT / "tests").rglob("*.py")])
 
 FLOORS = (
     ("lavie",),  # the package itself: its version
@@ -181,6 +182,11 @@ def test_every_part_has_a_floor():
 def test_product(check):
     faults = list(itertools.chain.from_iterable(check(relative(path), tree(path)) for path in PRODUCT))
     assert not faults, "\n".join(faults)
+
+
+def test_examples_do_nothing_that_the_product_must_not():
+    faults = [check(relative(path), tree(path)) for path in EXAMPLES for check in (strays, dangers)]
+    assert len(EXAMPLES) == 4 and not list(itertools.chain.from_iterable(faults))
 
 
 def test_tests_and_kernels_are_no_packages():

@@ -28,7 +28,7 @@ from ...models.backends import set_backends
 from ...models.frames import Frames
 from ...models.resnet import ResnetBlock
 from ...models.unet import VideoUNet
-from ...ops import geglu, norm_linear, residual_block
+from ...ops import geglu, group_norm_linear, norm_linear, residual_block
 from ...ops.backend import Backend
 from ...ops.temporal_attention import rotary_frequencies
 from ..cost import Cost
@@ -125,6 +125,7 @@ def separate(group_norm: Callable[..., Tensor]) -> Iterator[None]:
             (resnet_module, "group_norm_silu", group_norm),
             (resnet_module, "residual_block", partial(residual_block.separate_operations, norm=group_norm)),
             (attention_module, "temporal_attention", released_temporal_attention),
+            (attention_module, "group_norm_linear", partial(group_norm_linear.separate_operations, norm=group_norm)),
             (attention_module, "geglu_linear", geglu.separate_operations),
             (attention_module, "norm_linear", norm_linear.separate_operations),
         ):

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -32,6 +33,7 @@ from ..data.feed.share import Share
 from ..data.media.clips import clip_indices, fit
 from ..data.media.decode import probe, read_frames
 from ..data.media.encode import encode_mp4, encode_vp9
+from ..data.media.one_pass import scaled_pixels
 from ..data.order.permutation import sample_at
 from ..data.prepare.writer import ShardWriter
 from ..data.shards.index import Index, load_index
@@ -126,9 +128,10 @@ def torchcodec(folder: Path, clips: int) -> float:
 
 
 def reading(index: Index, clips: int) -> dict[str, float]:
-    """Return the seconds per clip of four tasks, the medians of three rounds.
+    """Return the seconds per clip of six tasks, the medians of three rounds.
 
-    These are reading the tars from end to end, reading them in our order, the same with SHA-256, and decoding.
+    These are reading the tars from end to end, reading them in our order, the same with SHA-256, and decoding, as it is
+    done, with every frame decoded, and with frames scaled by swscale.
     """
     samples = index.videos
     shards = sorted({sample.shard for sample in samples})
@@ -148,18 +151,23 @@ def reading(index: Index, clips: int) -> dict[str, float]:
         for position in range(len(samples)):
             read_member(samples[sample_at(position, len(samples), SEED)], verify)
 
-    def deliver() -> None:
-        """Decode, cut and scale clips in our order."""
+    def deliver(**options: Any) -> None:
+        """Decode, cut and scale clips in our order; options are those of `read_frames`."""
         for position in range(clips):
             sample = samples[sample_at(position, len(samples), SEED)]
             data = read_member(sample, verify=False)
-            fit(read_frames(data, _indices(sample), sample.frames), HEIGHT, WIDTH)
+            fit(read_frames(data, _indices(sample), sample.frames, **options), HEIGHT, WIDTH)
 
     contest: dict[str, tuple[Callable[[], None], int]] = {
         "raw tar": (raw, len(samples)),
         "in our order": (lambda: stream(False), len(samples)),
         "in our order, SHA-256": (lambda: stream(True), len(samples)),
         "decoding": (deliver, clips),
+        "decoding every frame": (lambda: deliver(skip=False), clips),
+        "decoding, swscale-1": (
+            lambda: deliver(convert=partial(scaled_pixels, height=HEIGHT, width=WIDTH, crop="cover")),
+            clips,
+        ),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contest}
     for _, (name, (run, count)) in itertools.product(range(3), contest.items()):
@@ -242,6 +250,8 @@ def _time_folder(console: Console, folder: Path, args: argparse.Namespace) -> No
     console.print(
         f"raw tar reading: {times['raw tar'] * 1e6:.0f} us a clip; decoding: {times['decoding'] * 1e6:.0f} us"
     )
+    for what in ("decoding every frame", "decoding, swscale-1"):
+        console.print(f"{what}: {times[what] / times['decoding']:.2f} of the time of decoding")
     for what, extra in (("order", order), ("order and SHA-256", checked)):
         console.print(
             f"{what}: {extra * 1e6:+.0f} us a clip, {extra / times['raw tar']:+.1%} of reading it from the tar, "

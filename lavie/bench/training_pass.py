@@ -38,7 +38,8 @@ LAUNCHES = {
     # ours, by the launches in kernels/
     "group_norm_silu": 3,
     "group_norm_silu_backward": 3,
-    "group_norm_silu_again": 1,
+    "add_layer_norm_backward": 2,
+    "temporal_attention_backward": 2,  # the second adds up the gradients of the bias
     # PyTorch's on CUDA: moments, fused parameters, the map; the sums, their parameters, dx, the affine map's gradients
     "native_group_norm": 3,
     "native_group_norm_backward": 4,

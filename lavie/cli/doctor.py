@@ -1,5 +1,6 @@
-"""The command `lavie doctor cluster`: whether the nodes of a run are fit to start it."""
+"""The commands `lavie doctor`: whether a run's nodes are fit to start it, and whether their cores feed its GPUs."""
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -7,16 +8,13 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from ..console import make_console
+from .runs import ConfigWords
 
 if TYPE_CHECKING:
     from ..cluster.preflight import Report
+    from ..config.train import TrainConfig
 
 app = typer.Typer(name="doctor", help="Find what would stop a run.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Make typer keep `cluster` as a command of its own, which it would not do for the only command of an app."""
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -59,6 +57,72 @@ def cluster(
         _show(report, place.world_size)
     if report.findings:
         raise typer.Exit(1)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def data(
+    words: ConfigWords,
+    samples_per_s: Annotated[
+        float | None, typer.Option(min=0, help="Clips that a GPU trains on in a second. Default: what lavie plan says.")
+    ] = None,
+    gpu: Annotated[str, typer.Option(help="Whose rate is planned: h100, h200, a100, 4090, ...")] = "h100",
+    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs of this machine. Default: those found here.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows that are decoded, in the order of the run.")] = 12,
+) -> None:
+    """Decode some of a run's own clips, and say how many cores and processes its GPUs need for data.
+
+    What is measured is the time of a core of this machine; decoding on a GPU (data.decoder) is not.
+    """
+    import torch
+
+    from ..config.load import load_config
+    from ..config.overrides import read_run
+    from ..config.shipped import find_config
+    from ..data.feed.needs import Need, by_source, measure_rows
+    from ..launcher import local_world_size
+
+    [name], overrides = read_run(words)
+    config = load_config(find_config(name), overrides)
+    if config.data.cache:
+        typer.echo("data.cache is set: training decodes nothing, and a process or two a rank read the cache")
+        return
+    costs = measure_rows(config.data, config.seed, rows, config.degradation if config.stage == "vsr" else None)
+    table = Table(box=SIMPLE, pad_edge=False)
+    table.add_column("source of the clip")
+    for column in ("rows", "ms of a core"):
+        table.add_column(column, justify="right")
+    for source, (count, seconds) in by_source(costs).items():
+        table.add_row(source, str(count), f"{seconds * 1e3:.0f}")
+    make_console().print(table)
+
+    mean = sum(cost.seconds for cost in costs) / len(costs)
+    images = f" with {config.data.num_images} images" if config.data.num_images else ""
+    sizes = ", ".join(size.name for size in config.data.sizes)
+    typer.echo(f"a row is a clip of {sizes}{images}: {mean * 1e3:.0f} ms of a core, {1 / mean:.2g} rows/s a core")
+    rate, source = samples_per_s, "--samples-per-s"
+    if rate is None:
+        rate, source = _planned_rate(config, gpu), f"planned for {gpu}, not measured"
+    here = gpus or torch.cuda.device_count() or local_world_size()
+    need = Need(mean, rate, len(os.sched_getaffinity(0)), here)
+    typer.echo(
+        f"a GPU trains on {rate:.3g} rows/s ({source}): {need.decoding:.1f} cores for decoding, "
+        f"data.num_workers={need.workers}\n"
+        f"this machine: {need.cores} cores for {need.gpus} GPU{'s' if need.gpus > 1 else ''}: {need.verdict()}"
+    )
+
+
+def _planned_rate(config: "TrainConfig", name: str) -> float:
+    """Return the clips a second of one GPU by itself, as `lavie plan` has them."""
+    from ..config.shipped import find_config
+    from ..training.deepspeed import resolve_json
+    from ..training.planning.forecast import Cluster, forecast
+    from ..training.planning.hardware import gpu_named, network_named
+
+    cluster = Cluster(gpu_named(name), network_named("ib400"), 1, 1)
+    if config.mixed_precision == "auto":
+        config = config.model_copy(update={"mixed_precision": cluster.gpu.half})
+    settings = resolve_json(find_config("configs/zero3.json", "--deepspeed"), config, 1)
+    return forecast(config, settings, cluster).clips_per_second
 
 
 def _show(report: "Report", world_size: int) -> None:

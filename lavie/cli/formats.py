@@ -33,7 +33,10 @@ def export_command(
     ] = True,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the network of a run for use elsewhere: a whole folder with a model card, or a file as released."""
+    """Write the network of a run for use elsewhere: a whole folder with a model card, or a file as released.
+
+    A folder with its encoders also holds the code by which diffusers runs it without this project.
+    """
     if checkpoint is not None and out is None:
         run, out = None, run  # --checkpoint RUN leaves one place, OUT
     folder = one_run(run, checkpoint)

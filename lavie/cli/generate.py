@@ -12,9 +12,20 @@ from rich.progress import Progress
 from ..console import make_console
 from ..errors import ConfigError
 from .drift import DriftReport, require_rendered_prompts
+from .fit import fit_limit, on_gpu, print_estimate
 from .loras import Loras, LoraTextScale, read_loras
-from .prompts import Embedding, GridGuidance, GridSeeds, Preview, Prompt, PromptFile, on_grid, read_prompts
-from .starts import StartOptions, read_segment_prompts
+from .prompts import (
+    Embedding,
+    GridGuidance,
+    GridSeeds,
+    Preview,
+    Prompt,
+    PromptFile,
+    on_grid,
+    read_prompts,
+    require_apart_from_grid,
+)
+from .starts import StartOptions, keys_given, read_segment_prompts
 
 if TYPE_CHECKING:
     import torch
@@ -106,7 +117,10 @@ def generate(
     grid_seeds: GridSeeds = None,
     grid_guidance: GridGuidance = None,
     preview: Preview = False,
-    seed: Annotated[int, typer.Option(help="Seed of every stage's noise.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of every stage's noise, but where --set STAGE.seed=... gives one its own; default: 0."),
+    ] = None,
     num: Annotated[int, typer.Option(min=1, help="Clips per prompt.")] = 1,
     lora: Loras = None,
     lora_text_scale: LoraTextScale = None,
@@ -114,6 +128,14 @@ def generate(
     sequential_guidance: Annotated[
         bool, typer.Option(help="Two calls of the network in place of one of twice the batch: less memory.")
     ] = False,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GIB|free",
+            help="Take what makes every stage fit into so many GiB, or into the memory that is free, mild means first: "
+            "--offload, --sequential-guidance, then smaller tiles and windows. Prints what was taken.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Print sizes and peak memory, and refuse what cannot fit.")] = False,
     overwrite: Annotated[
         bool, typer.Option(help="Replace clips of other prompts, settings or weights that lie in --out.")
@@ -127,30 +149,42 @@ def generate(
     Settings that are not given are those of the training runs. Of clips longer than in training, OUT/drift.json and a
     table say how far each segment drifts from the first.
     """
+    from ..files import require_writable
+    from ..inference.asked import WORK, asked_clips
     from ..inference.cascade import Cascade, stages_until
     from ..inference.generate import generate_cascade
-    from ..inference.prompt_file import require_same_stages
     from ..inference.work import Work
+    from ..models.prompt_reading import warn_of_uncalled
+    from ..run_folder import PROMPTS
 
+    loras = read_loras(lora, lora_text_scale)
     overrides = [*negative_prompts(negative_prompt or [], stages_until(stop_after)), *(set_ or [])]
     options = StartOptions(image, to_image, from_video, strength, seconds, method)
     options.check(overrides)
+    _require_said_once(set_ or [], negative_prompt or [], grid_seeds, grid_guidance, seed)
 
     def load(device: "torch.device | None" = None) -> Cascade:
         """Return the cascade that the options ask for; on the meta device nothing of it is loaded."""
         if cascade is None:
             from ..inference.memory import planned_cascade
 
-            return planned_cascade(config or CONFIGS, overrides=overrides, seed=seed, stop_after=stop_after)
+            return planned_cascade(
+                config or CONFIGS,
+                overrides=overrides,
+                seed=seed or 0,
+                stop_after=stop_after,
+                loras=loras,
+                embeddings=embedding or (),
+            )
         return Cascade.from_pretrained(
             cascade,
             overrides=overrides,
-            seed=seed,
+            seed=seed or 0,
             stop_after=stop_after,
             device=device,
             offload=offload,
-            loras=read_loras(lora, lora_text_scale),
-            embeddings=() if device else embedding or (),
+            loras=loras,
+            embeddings=embedding or (),
         )
 
     if config and (cascade or not dry_run):
@@ -159,17 +193,19 @@ def generate(
         raise ConfigError("--cascade is missing: wanted a folder with base/, interpolation/ and vsr/")
 
     # Prompts, files and settings are read and checked together before any weights are.
-    requests, texts = _read_texts(prompt, prompt_file, segment_prompts, needed=not dry_run)
+    of_prompts = judge or grid_seeds is not None or grid_guidance is not None
+    requests, texts = _read_texts(prompt, prompt_file, segment_prompts, needed=not dry_run or of_prompts)
     columns = 1
     if requests:
         cells, columns = on_grid(requests, grid_seeds, grid_guidance, num, stage="base")
         texts = [clip for clip in texts for _ in range(len(cells) // len(requests))]
         requests = cells
-    require_same_stages(requests, stages_until(stop_after))
     if judge:
         require_rendered_prompts(text for clip in texts for text in clip)
     if out is None and not dry_run:
         raise ConfigError("--out is missing: wanted a folder for the videos")
+    if out is not None:
+        require_writable(out / PROMPTS)
     import torch
 
     meta = torch.device("meta")
@@ -178,10 +214,29 @@ def generate(
         overrides += more
         planned = load(meta)
     starts = _starts(options, planned, requests, texts, own_segments=segment_prompts is not None)
+    limit = fit_limit(fit)
+    if fit is not None:
+        from ..inference.memory import OFFLOAD, SEQUENTIAL, flags_to_fit
+
+        flags = flags_to_fit(planned, limit, offload=offload, sequential_guidance=sequential_guidance)
+        typer.echo(f"to fit: {' '.join(flags) or 'nothing is needed'}", err=not dry_run)
+        offload, sequential_guidance = offload or OFFLOAD in flags, sequential_guidance or SEQUENTIAL in flags
+        overrides += [flag.removeprefix("--set ") for flag in flags if flag.startswith("--set ")]
+        planned = load(meta)
+    if requests:
+        # Nothing says what the clips in --out were made of where there are configs alone.
+        own_out = None if cascade is None else out
+        asked = asked_clips(
+            planned, requests, own_out, starts=starts, num_per_prompt=num, stop_after=stop_after, overwrite=overwrite
+        )
+    else:
+        planned.require([planned.settings])
+    if dry_run and requests:
+        warn_of_uncalled(planned.texts_read(planned.stages, [clip for _, clip in asked]))
+    if dry_run or fit is not None or on_gpu():
+        _print_estimates(planned, requests, offload, sequential_guidance, limit, to_stderr=not dry_run)
     if dry_run:
-        _print_estimates(planned, requests, offload, sequential_guidance)
         return
-    planned.require(request.over(planned.settings) for request in requests)
     assert out is not None
     stages = load()
     report = DriftReport(stages.stages["base"], judge=judge)
@@ -210,9 +265,9 @@ def generate(
         )
     report.write(out)
     typer.echo("\n".join(map(str, paths)))
-    if kept := Work(out / "work").size():
+    if kept := Work(out / WORK).size():
         typer.echo(
-            f"{out / 'work'} keeps {kept / 1e6:.1f} MB of frames, from which a later call goes on: --drop-work, or "
+            f"{out / WORK} keeps {kept / 1e6:.1f} MB of frames, from which a later call goes on: --drop-work, or "
             "deleting the folder, frees them",
             err=True,
         )
@@ -222,7 +277,7 @@ def negative_prompts(given: list[str], stages: Sequence[str]) -> list[str]:
     """Return --negative-prompt as settings: first what is given for every stage that runs, then for single ones.
 
     Raises:
-        ConfigError: two are for the same stage, or for every one.
+        ConfigError: one is for a stage that does not run, or two are for the same stage, or for every one.
     """
     from ..config.stages import STAGES
 
@@ -231,6 +286,10 @@ def negative_prompts(given: list[str], stages: Sequence[str]) -> list[str]:
         stage, sign, prompt = text.partition("=")
         known = bool(sign) and stage in STAGES
         place, prompt = (stage, prompt) if known else ("", text)
+        if place and place not in stages:
+            raise ConfigError(
+                f"--negative-prompt {text}: stage {place} does not run; drop it, or --stop-after a later stage"
+            )
         if place in found:
             raise ConfigError(f"--negative-prompt {text}: {place or 'every stage'} was given one before: drop one")
         found[place] = prompt
@@ -240,14 +299,43 @@ def negative_prompts(given: list[str], stages: Sequence[str]) -> list[str]:
     return [f"{stage}.negative_prompt={json.dumps(text, ensure_ascii=False)}" for stage, text in of_stages.items()]
 
 
-def _print_estimates(
-    planned: "Cascade", requests: "Sequence[Request]", offload: bool, sequential_guidance: bool
+def _require_said_once(
+    settings: list[str], negative: list[str], grid_seeds: str | None, grid_guidance: str | None, seed: int | None
 ) -> None:
-    """Print the estimate of the cascade, and where prompts have settings that change it, theirs under the prompt."""
+    """Raise ConfigError if --set gives a stage what a flag gives it, or the grid varies."""
+    given = keys_given(settings)
+    seeds = {"seed"} if seed is not None or any("seed" in keys for keys in given.values()) else set()
+    require_apart_from_grid(grid_seeds, grid_guidance, seeds | given.get("base", set()))
+    for text in negative:
+        stage = text.partition("=")[0]
+        if "negative_prompt" in given.get(stage, set()):
+            raise ConfigError(
+                f"--negative-prompt {text} and --set {stage}.negative_prompt=... both say it: wanted one of them"
+            )
+
+
+def _print_estimates(
+    planned: "Cascade",
+    requests: "Sequence[Request]",
+    offload: bool,
+    sequential_guidance: bool,
+    limit: float,
+    *,
+    to_stderr: bool,
+) -> None:
+    """Print the estimate of the cascade, and where prompts have settings that change it, theirs under the prompt.
+
+    Raises:
+        ConfigError: a stage takes more than `limit` bytes.
+    """
     from ..inference.cascade import Cascade
     from ..inference.load import META
 
-    _print_estimate(planned, offload, sequential_guidance)
+    def tell(cascade: Cascade) -> None:
+        """Print the estimate of a cascade."""
+        print_estimate(cascade, offload, sequential_guidance, limit, to_stderr=to_stderr)
+
+    tell(planned)
     told = [planned.settings]
     for request in requests:
         settings = request.over(planned.settings)
@@ -262,9 +350,8 @@ def _print_estimates(
         )
         if alike not in told:
             told.append(alike)
-            typer.echo(f"{request.source}: {request.prompt}")
-            own = Cascade(**planned.stages, settings=settings, device=META)
-            _print_estimate(own, offload, sequential_guidance)
+            typer.echo(f"{request.source}: {request.prompt}", err=to_stderr)
+            tell(Cascade(**planned.stages, settings=settings, device=META))
 
 
 def _read_texts(
@@ -314,26 +401,3 @@ def _starts(
     for start, own in zip(starts, settings, strict=True):
         planned.stages["base"].require(start, own)
     return starts if own_segments or options.reads_files else None
-
-
-def _print_estimate(cascade: "Cascade", offload: bool, sequential_guidance: bool) -> None:
-    """Print the sizes and the peak of every stage; ConfigError if one does not fit in the present memory."""
-    from ..inference.load import default_device
-    from ..inference.memory import MARGIN, device_memory, peaks, require_fit
-    from ..models.live_bytes import GIB
-
-    estimates = peaks(cascade, offload=offload, sequential_guidance=sequential_guidance)
-    for name, peak in estimates.items():
-        windows, rows, columns = (axis.count for axis in peak.sizes.axes)
-        parts = [f"{count} {part}" for count, part in ((windows, "windows"), (rows * columns, "tiles")) if count > 1]
-        cut = f"up to {' of '.join(parts)} of" if parts else "at once,"
-        typer.echo(
-            f"{name}: {' x '.join(map(str, peak.sizes.pixels))} pixels; {cut} {' x '.join(map(str, peak.sizes.window))}"
-            " latents\n"
-            f"  weights {peak.weights / GIB:.2f} GiB; activations of the network {peak.network / GIB:.2f} GiB, of the "
-            f"autoencoder {peak.autoencoder / GIB:.2f} GiB; clips {peak.clips / GIB:.2f} GiB\n"
-            f"  peak, with a margin of {MARGIN - 1:.0%}: {peak.total / GIB:.2f} GiB"
-        )
-    memory = device_memory(default_device())
-    typer.echo(f"device: {memory.name}, {memory.free / GIB:.2f} of {memory.total / GIB:.2f} GiB free")
-    require_fit(cascade, estimates, memory.free, offload=offload, sequential_guidance=sequential_guidance)

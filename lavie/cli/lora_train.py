@@ -67,9 +67,11 @@ def train_command(
     from ..data.shards.index import load_index
     from ..files import require_writable
     from ..models.prompt_syntax import escaped
+    from ..run_folder import checkpoints
+    from ..training.optim import require_optimizer
 
     # What cannot train is refused before anything is packed or drawn.
-    find_config(deepspeed, "--deepspeed")
+    settings = find_config(deepspeed, "--deepspeed")
     require_not_set(changes or ())
     require_apart(folder, base, out)
     of_base, pretrained = _of_base(base)
@@ -78,10 +80,11 @@ def train_command(
     if prior and of_base is None:
         raise ConfigError(f"--prior: nothing says how --base {base} draws: wanted a run or an exported folder")
     _require_fit(planned, base)
+    require_optimizer(planned)
     drawn = (prior, prior_samples, planned.seed) if prior else (None, None, None)
     origin = Origin(str(folder.resolve()), str(base.resolve()), *drawn)
     require_same_origin(out, origin)
-    _require_goes_on(out, planned)
+    _require_goes_on(out, planned, None if prepare else settings)
     require_writable(out / MADE_OF)
     write_origin(out, origin)
 
@@ -113,9 +116,23 @@ def train_command(
         typer.echo(f"lavie train {shlex.join(words)}")
         typer.echo(f"deepspeed --module lavie.train {shlex.join(words)}")
         return
+    before = checkpoints(out)
     code = subprocess.run([sys.executable, "-m", "lavie.train", *words], check=False).returncode
     if code:
         raise typer.Exit(code)
+    _compare_trained(out, trained=checkpoints(out) != before)
+
+
+def _compare_trained(out: Path, *, trained: bool) -> None:
+    """Draw OUT/compare.* of a run; what lies there stays if nothing was trained since, and is told if it goes."""
+    from ..inference.beside_base import NUMBERS, SHEET
+
+    lying = [name for name in (SHEET, NUMBERS) if (out / name).exists()]
+    if lying and not trained:
+        typer.echo(f"{out / lying[0]} stays as it was: nothing was trained. `lavie lora compare` draws it anew")
+        return
+    if lying:
+        typer.echo(f"{' and '.join(lying)} in {out} are drawn anew, of what was trained since", err=True)
     compare_command(out, out, overwrite=True)
 
 
@@ -269,16 +286,24 @@ def _require_fit(config: "TrainConfig", base: Path) -> None:
         )
 
 
-def _require_goes_on(out: Path, config: "TrainConfig") -> None:
+def _require_goes_on(out: Path, config: "TrainConfig", deepspeed: Path | None) -> None:
     """Raise CheckpointError if the trainer would refuse to go on from what a run's folder holds.
 
     The config that lies there is the one to go on with: it must not be replaced by one that cannot.
+
+    Args:
+        out: the run's folder.
+        config: the one that would replace it.
+        deepspeed: DeepSpeed's settings with which one rank trains here; None: nobody knows yet how many will.
     """
     from ..config.load import load_config
     from ..errors import CheckpointError
     from ..manifest import OldLayoutError, read_manifest
+    from ..models.lora.trained import build_base, identity, read_base, require_base
     from ..run_folder import RUN_CONFIG, checkpoints
-    from ..training.checkpoint.compare import require_must_match, require_same_dtype
+    from ..training.base import with_base
+    from ..training.checkpoint.compare import require_must_match, require_same_dtype, require_same_engine
+    from ..training.deepspeed import resolve_json, zero_stage
 
     for folder in reversed(checkpoints(out)):
         try:
@@ -288,7 +313,11 @@ def _require_goes_on(out: Path, config: "TrainConfig") -> None:
         except CheckpointError:  # the trainer takes an older one then
             continue
         require_same_dtype(str(folder), manifest, config)
+        if deepspeed is not None:
+            require_same_engine(str(folder), manifest, config, zero_stage(resolve_json(deepspeed, config, 1)))
         require_must_match(str(folder), load_config(folder / RUN_CONFIG), config)
+        path = str(with_base(config, folder).init_weights)
+        require_base(folder, read_base(folder), identity(build_base(config, path).state_dict()), path)
         return
 
 

@@ -27,6 +27,7 @@ from .generate import generate
 from .lora import app as lora_app
 from .plan import plan
 from .plot import plot
+from .report import report
 from .sample import sample
 from .score import score
 
@@ -105,6 +106,7 @@ app.command()(score)
 app.command()(generate)
 app.command()(plan)
 app.command()(plot)
+app.command()(report)
 app.command("export")(export_command)
 app.command("import")(import_command)
 

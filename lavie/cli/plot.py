@@ -7,8 +7,7 @@ import typer
 
 from ..errors import ConfigError
 from ..files import require_free
-from ..run_folder import METRICS
-from .runs import Checkpoint, Overwrite, one_run
+from .runs import Checkpoint, Overwrite, one_run, run_of
 
 PICTURE = "losses.png"
 
@@ -31,7 +30,7 @@ def plot(
         raise ConfigError(
             f"--checkpoint is {checkpoint} and several runs are given: name them all without --checkpoint"
         )
-    folders = [_folder(run) for run in (places if several else [one_run(next(iter(places), None), checkpoint)])]
+    folders = [run_of(run) for run in (places if several else [one_run(next(iter(places), None), checkpoint)])]
     target = out or (Path(PICTURE) if several else folders[0] / PICTURE)
     if out or several:  # a run's own picture is drawn anew as the run goes on
         require_free(target, overwrite=overwrite)
@@ -39,8 +38,3 @@ def plot(
 
     plot_losses(folders, target)
     typer.echo(target)
-
-
-def _folder(run: Path) -> Path:
-    """Return the folder of a run that has the metrics; one of its checkpoints lies in it."""
-    return run.parent if not (run / METRICS).exists() and (run.parent / METRICS).exists() else run

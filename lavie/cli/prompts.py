@@ -1,5 +1,6 @@
 """The options of the commands that draw from prompts."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,6 +63,13 @@ def read_prompts(prompts: list[str] | None, file: Path | None, kind: "type[Stric
     if not found:
         raise ConfigError("got no prompt: wanted --prompt or --prompt-file")
     return found
+
+
+def require_apart_from_grid(seeds: str | None, scales: str | None, given: Iterable[str]) -> None:
+    """Raise ConfigError if the options of a grid are given, and settings, by name, that say the same."""
+    for option, key in ((seeds, "seed"), (scales, "guidance_scale")):
+        if option is not None and key in given:
+            raise ConfigError(f"{key} is what the grid varies, and is given beside it: leave one of them out")
 
 
 def on_grid(

@@ -7,6 +7,7 @@ import typer
 
 from ..caption_limit import CaptionLimit, clip_words
 from ..errors import ConfigError
+from ..run_folder import METRICS
 
 Run = Annotated[
     Path | None,
@@ -41,6 +42,11 @@ def one_run(run: Path | None, checkpoint: Path | None) -> Path:
     if found is None:
         raise ConfigError("RUN is missing: wanted a run's output_dir, a checkpoint-<step> or exported folder")
     return found
+
+
+def run_of(place: Path) -> Path:
+    """Return the folder of a run that has the metrics; one of its checkpoints, which may be given, lies in it."""
+    return place.parent if not (place / METRICS).exists() and (place.parent / METRICS).exists() else place
 
 
 def limit_of(tokenizer: Path | None) -> CaptionLimit:

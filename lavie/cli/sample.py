@@ -9,7 +9,17 @@ from ..config.names import SamplerName as Scheduler
 from ..console import make_console, progress_bar
 from ..errors import ConfigError
 from .loras import Loras, LoraTextScale, read_loras
-from .prompts import Embedding, GridGuidance, GridSeeds, Preview, Prompt, PromptFile, on_grid, read_prompts
+from .prompts import (
+    Embedding,
+    GridGuidance,
+    GridSeeds,
+    Preview,
+    Prompt,
+    PromptFile,
+    on_grid,
+    read_prompts,
+    require_apart_from_grid,
+)
 from .ranks import ranks
 from .runs import Checkpoint, Run, one_run
 
@@ -23,9 +33,11 @@ def sample(
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     guidance: Annotated[
         float | None,
-        typer.Option(min=0, help="Scale of classifier-free guidance; 1 switches it off, 0 ignores the prompt."),
+        typer.Option(
+            min=0, max=100, help="Scale of classifier-free guidance; 1 switches it off, 0 ignores the prompt."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the initial noise.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of the initial noise; default: 0.")] = None,
     scheduler: Annotated[Scheduler | None, typer.Option(help="How noise becomes a video.")] = None,
     frames: Annotated[
         int | None, typer.Option(min=1, help="Frames per clip, beyond the training length too; 1 draws images.")
@@ -60,7 +72,7 @@ def sample(
 ) -> None:
     """Draw videos (or images) from prompts. Settings that are not given are those of the training run.
 
-    Under torchrun the ranks share the samples.
+    Under torchrun the ranks share the samples. A call that was cut short goes on where it stopped.
     """
     from ..config.load import validate
     from ..config.overrides import parse_overrides
@@ -80,6 +92,7 @@ def sample(
     prompts = [] if jobs else read_prompts(prompt, prompt_file, BaseSettings)
     prompts, columns = on_grid(prompts, grid_seeds, grid_guidance, num)
     flags = {
+        "seed": seed,
         "num_inference_steps": steps,
         "guidance_scale": guidance,
         "scheduler": scheduler,
@@ -93,16 +106,17 @@ def sample(
     if both := given.keys() & changes.keys():
         raise ConfigError(f"--set {min(both)}=...: a flag gives it too: leave one of them out")
     # Protocols give captions as they are, whose brackets weigh nothing.
-    changes = {"seed": seed, **({"prompt_syntax": "plain"} if jobs else {}), **given, **changes}
+    require_apart_from_grid(grid_seeds, grid_guidance, {**given, **changes})
+    changes = {"seed": 0, **({"prompt_syntax": "plain"} if jobs else {}), **given, **changes}
     validate(BaseSettings, changes, "--set")
     folder = one_run(run, checkpoint)
     loras = read_loras(lora, lora_text_scale)
     pipeline, config = load_pipeline(folder, loras=loras)
     settings = BaseSettings.of(config, **changes)
     words = add_words(pipeline.text_encoder, embedding or [])
+    weights = fingerprint(find_stage(folder), loras) + (f" with {words}" if words else "")
     with ranks(), progress_bar(make_console(), "sampling") as progress:
         if jobs:
-            weights = fingerprint(find_stage(folder), loras) + (f" with {words}" if words else "")
             drawn = draw(pipeline, listed, out, settings, weights=weights, overwrite=overwrite, progress=progress)
             typer.echo(f"{out}: {drawn} of {len(listed)} samples drawn here, the others were there")
             return
@@ -112,6 +126,7 @@ def sample(
             out,
             settings,
             num_per_prompt=num,
+            weights=weights,
             overwrite=overwrite,
             loras=loras,
             columns=columns,

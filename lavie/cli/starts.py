@@ -42,7 +42,7 @@ class StartOptions:
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise ConfigError(f"--seconds: got {self.seconds:g}, wanted more than 0")
         for flag, given, key in (("--seconds", self.seconds, "num_frames"), ("--method", self.method, "method")):
-            if given is not None and any(text.startswith(f"base.{key}=") for text in overrides):
+            if given is not None and key in keys_given(overrides).get("base", set()):
                 raise ConfigError(f"{flag} and --set base.{key}=... both say it: wanted one of them")
 
     def overrides(self, base: "TextToVideo", settings: "BaseSettings") -> list[str]:
@@ -53,9 +53,17 @@ class StartOptions:
             settings: its settings without these options.
 
         Raises:
-            ConfigError: the network cannot make so long a clip without --method.
+            ConfigError: the clip would have no frame, or too many, or the network cannot make it without --method.
         """
-        frames = settings.num_frames if self.seconds is None else max(1, round(self.seconds * settings.fps))
+        from ..inference.settings import MOST_FRAMES
+
+        frames = settings.num_frames if self.seconds is None else round(self.seconds * settings.fps)
+        if self.seconds is not None and not 1 <= frames <= MOST_FRAMES:
+            least, most = 1 / settings.fps, MOST_FRAMES / settings.fps
+            raise ConfigError(
+                f"--seconds {self.seconds:g}: {frames:.3g} frames at {settings.fps:g} frames per second: wanted "
+                f"{least:.3g} to {most:g} seconds"
+            )
         found = [] if self.seconds is None else [f"base.num_frames={frames}"]
         method = self.method
         if method is None and self.seconds is not None and frames > settings.window and settings.method == "whole":
@@ -131,6 +139,15 @@ class StartOptions:
     def reads_files(self) -> bool:
         """Whether one of the options names an image or a video."""
         return any((self.image, self.to_image, self.from_video))
+
+
+def keys_given(overrides: Sequence[str]) -> dict[str, set[str]]:
+    """Return the keys that settings such as "vsr.guidance_scale=6" give, by stage."""
+    from ..config.overrides import parse_overrides
+    from ..inference.settings import CascadeSettings
+
+    tree = parse_overrides(overrides, CascadeSettings)
+    return {stage: set(values) for stage, values in tree.items() if isinstance(values, dict)}
 
 
 def read_segment_prompts(file: Path) -> list[list[str]]:

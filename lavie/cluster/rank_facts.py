@@ -48,7 +48,7 @@ def gather_facts(place: Place, config: TrainConfig, deepspeed_json: str | Path, 
             "WORLD_SIZE": place.world_size,
             "Python": platform.python_version(),
             "device": "cuda" if torch.cuda.is_available() else "cpu",
-            **{name: _version(name) for name in PACKAGES},
+            **package_versions(),
         },
         "config": _flat(config.model_dump(mode="json")),
         "deepspeed": _flat(_json(deepspeed_json)),
@@ -185,6 +185,11 @@ def _nodes(ranks: Sequence[Mapping[str, Any]], values: Sequence[Any], wanted: An
         if (value == wanted) == equal:
             chosen.setdefault(facts["node"], facts["rank"])
     return list_some([f"{node} (rank {first})" for node, first in chosen.items()])
+
+
+def package_versions() -> dict[str, str | None]:
+    """Return the versions of PACKAGES, None for those that are not installed."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str | None:

@@ -158,6 +158,11 @@ class DataConfig(Strict):
     crop: Literal["cover", "patch"] = "cover"
     """cover: scale each frame to cover height x width, then cut; patch: cut it at the source's own resolution. Default:
     cover, which keeps most of the picture; the paper trains super-resolution on patches."""
+    resampler: Literal["pillow-1", "swscale-1"] = "pillow-1"
+    """How frames of clips come to that size. pillow-1: converted to RGB at the source's size, then scaled by Pillow;
+    swscale-1: converted and scaled in one pass of FFmpeg, which is less work and gives slightly other pixels; PyAV
+    alone has it. The number is the version of a way's pixels. Default: pillow-1, whose pixels all caches and runs have
+    that do not name another."""
     min_size: int = Field(0, ge=0)
     """Pixels of a source's shorter side below which it is left out. Default: 0, none is."""
     min_image_size: int = Field(0, ge=0)

@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
@@ -49,6 +49,8 @@ def explain(model: type[Strict], error: ValidationError) -> list[str]:
     lines: dict[str, list[str]] = {}
     for entry_ in error.errors():
         place, annotation = _place(model, entry_["loc"])
+        if entry_["type"] == "missing" and place[-1].isdecimal():  # of a list: one line, however many entries it lacks
+            place, annotation = _place(model, entry_["loc"][:-1])
         name = ".".join(place)
         told = _message(model, name, annotation, entry_)
         if told not in lines.setdefault(name, []):
@@ -92,8 +94,10 @@ def _message(model: type[Strict], name: str, annotation: Any, error: Any) -> str
     if error["type"] == "extra_forbidden":
         return _unknown(model, name)
     if error["type"] == "missing":
-        parent, _, last = name.rpartition(".")
-        return f"{parent}: wanted an entry more, {parent}.{last}" if last.isdecimal() else f"key {name} is missing"
+        if isinstance(error["loc"][-1], str):
+            return f"key {name} is missing"
+        count = max(len(get_args(variant)) for variant in variants(annotation))
+        return f"{name}: wanted {count} entries (got {shown(error['input'])})"
     if error["type"] == "value_error":  # ours, which says what was got
         message = error["msg"].removeprefix("Value error, ")
         return f"{name}: {message}" if name else message

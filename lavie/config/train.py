@@ -58,6 +58,10 @@ class TimestepSampling(Strict):
         return self
 
 
+LARGEST_GUIDANCE = 100.0
+"""The largest scale of classifier-free guidance: people draw with 1 to 15, and beyond 30 or so colours burn out."""
+
+
 class SamplingConfig(Strict):
     """How validation prompts are sampled, and how the network is sampled later unless asked otherwise."""
 
@@ -65,7 +69,7 @@ class SamplingConfig(Strict):
     """The sampler. Default: ddim, the released code's."""
     num_inference_steps: int = Field(50, ge=1)
     """Denoising steps. Default: the released code's."""
-    guidance_scale: float = Field(7.5, ge=0)
+    guidance_scale: float = Field(7.5, ge=0, le=LARGEST_GUIDANCE)
     """Scale s of classifier-free guidance, unconditional + s (conditional - unconditional): 1 switches it off and
     halves the time, 0 draws without the caption. Default: the released base stage's."""
     negative_prompt: str = ""

@@ -1,9 +1,6 @@
 """The loss plot of one run or of several, from their metrics.jsonl and config.yaml."""
 
-import os
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ..config.load import read_yaml
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..labels import label_text
 from ..run_folder import METRICS, RUN_CONFIG
-from ..training.journal import read_records
+from .run_records import Run, names_of, read_by_step, smoothed, spread, validation_title, with_stages
 
 PARTS = {"": "#1f3b73", "_video": "#2a9d8f", "_image": "#e08a1e"}
 """The colours of a single run's total loss and of its parts, by the end of their keys."""
 STYLES = ("-", "--", ":")
 """The lines of the first ten runs, which ten colours tell apart, of the next ten, and so on."""
-WINDOW = 0.05
-"""Reach of a smoothed value to either side, as a share of the steps up to it: runs of any length compare at a step."""
-SHORTEST = 5
-"""The least of that reach, in steps."""
-
-
-@dataclass
-class _Run:
-    """What is drawn of a run: its name in the legend, its records by step, and its config (empty if it has none)."""
-
-    name: str
-    records: dict[int, dict[str, Any]]
-    config: dict[str, Any]
-
-    def total(self, loss: str) -> str:
-        """Return what "loss" or "validation_loss" adds up, as "video + 0.25 image", or "video" where that is all.
-
-        The records of a validation without its parts do not say it where the run trains on both: that is "total".
-        """
-        video, image = (_series(self.records, f"{loss}_{part}")[1].any() for part in ("video", "image"))
-        if loss != "loss" and not (video and image):
-            return "total" if "+" in self.total("loss") else self.total("loss")
-        if not (video and image):
-            return "image" if image else "video"
-        weight = self.config.get("image_loss_weight")
-        return "video + image, weighted" if weight is None else f"video + {weight:g} image"
 
 
 def plot_losses(runs: Sequence[str | Path], png: str | Path) -> None:
@@ -82,7 +53,7 @@ def draw_losses(runs: Sequence[str | Path]) -> Figure:
         DataError: a file cannot be read, or a run has no loss.
     """
     read = _runs([Path(run) for run in runs])
-    validated = any(len(_series(run.records, "validation_loss")[0]) for run in read)
+    validated = any(len(run.series("validation_loss")[0]) for run in read)
     heights = [3.2, 2.0, 0.9] if validated else [3.2, 0.9]
     figure = Figure(figsize=(10, 1.4 + sum(heights)), dpi=120, layout="constrained")
     training, *middle, rate = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
@@ -90,10 +61,10 @@ def draw_losses(runs: Sequence[str | Path]) -> Figure:
     training.set_title("training loss", loc="left", fontsize=10)
     for axes in middle:
         _plot_loss(axes, read, "validation_loss")
-        axes.set_title(label_text(_validation_title(read)), loc="left", fontsize=10)
+        axes.set_title(label_text(validation_title(read)), loc="left", fontsize=10)
 
     for at, run in enumerate(read):
-        rate.plot(*_series(run.records, "lr"), linewidth=1.2, **(_style(at) if len(read) > 1 else {"color": "0.45"}))
+        rate.plot(*run.series("lr"), linewidth=1.2, **(_style(at) if len(read) > 1 else {"color": "0.45"}))
     rate.set_title("learning rate", loc="left", fontsize=10)
     rate.set_ylim(bottom=0)
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
@@ -108,35 +79,26 @@ def draw_losses(runs: Sequence[str | Path]) -> Figure:
     return figure
 
 
-def _runs(folders: list[Path]) -> list[_Run]:
+def _runs(folders: list[Path]) -> list[Run]:
     """Read the runs. Several are named by where they lie below the folder that holds all of them.
 
     Raises:
         ConfigError, DataError: as `plot_losses` says.
     """
-    places = [folder.resolve() for folder in folders]
-    if twice := [str(folder) for folder, place in zip(folders, places, strict=True) if places.count(place) > 1]:
-        raise ConfigError(f"the same run is given twice: {', '.join(twice)}")
-    above = Path(os.path.commonpath([place.parent for place in places]))
     runs = []
-    for folder, place in zip(folders, places, strict=True):
+    for folder, name in zip(folders, names_of(folders), strict=True):
         config = read_yaml(folder / RUN_CONFIG) if (folder / RUN_CONFIG).exists() else {}
-        run = _Run(str(place.relative_to(above)), _read(folder / METRICS), config)
-        if not any(len(_series(run.records, loss)[0]) for loss in ("loss", "validation_loss")):
+        run = Run(name, read_by_step(folder / METRICS), config)
+        if not any(len(run.series(loss)[0]) for loss in ("loss", "validation_loss")):
             raise DataError(f"{folder / METRICS}: no line has a loss; wanted the metrics.jsonl of a run")
         runs.append(run)
-
-    # Runs of different stages are easily taken for runs that compare.
-    if len({run.config.get("stage") for run in runs}) > 1:
-        for run in runs:
-            stage = run.config.get("stage", "stage unknown")
-            run.name += "" if run.name.endswith(stage) else f" ({stage})"
+    with_stages(runs)
     return runs
 
 
-def _plot_loss(axes: Axes, runs: list[_Run], loss: str) -> None:
+def _plot_loss(axes: Axes, runs: list[Run], loss: str) -> None:
     """Draw "loss" or "validation_loss" of all runs, with a legend that says what it adds up and where it ends."""
-    shown = [run for run in runs if len(_series(run.records, loss)[0])]
+    shown = [run for run in runs if len(run.series(loss)[0])]
     totals = {run.total(loss) for run in shown}
     heights = []
     for run in shown:
@@ -149,13 +111,13 @@ def _plot_loss(axes: Axes, runs: list[_Run], loss: str) -> None:
         for order, (key, style) in enumerate(curves.items()):
             part = key.removeprefix(loss).removeprefix("_") or run.total(loss)
             what = part if len(runs) == 1 else f"{run.name}: {part}"
-            heights.append(_plot_curve(axes, *_series(run.records, key), what, loss == "loss", 5 - order / 4, style))
+            heights.append(_plot_curve(axes, *run.series(key), what, loss == "loss", 5 - order / 4, style))
 
     # A loss that falls by much is read on a logarithmic axis, with plain numbers on it.
-    spread = _spread(heights)
-    if spread > 4:
+    ratio = spread(heights)
+    if ratio > 4:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if spread < 1000 else (1,)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if ratio < 1000 else (1,)))
         axes.yaxis.set_minor_locator(LogLocator(subs=tuple(range(2, 10))))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
@@ -179,7 +141,7 @@ def _plot_curve(
     """
     if smooth:
         axes.plot(steps, values, linewidth=0.6, alpha=0.25, zorder=2, **style)
-        values = _smoothed(values)
+        values = smoothed(values)
         marks: dict[str, Any] = {"linewidth": 2}
     else:
         marks = {"linewidth": 1.4, "marker": "o", "markersize": 4}
@@ -187,57 +149,6 @@ def _plot_curve(
     return values
 
 
-def _validation_title(runs: list[_Run]) -> str:
-    """Return what the validation loss is taken of: the weights, and the timesteps."""
-    keys = {key for run in runs for record in run.records.values() for key in record}
-    timesteps = sorted(int(found[1]) for key in keys if (found := re.fullmatch(r"validation_loss_t(\d+)", key)))
-    averaged = [run.config.get("use_ema") for run in runs]
-    weights = (
-        "averaged weights, " if all(averaged) else "current weights, " if averaged.count(False) == len(runs) else ""
-    )
-    at = f"mean of timesteps {', '.join(map(str, timesteps))}" if timesteps else "fixed timesteps"
-    return f"validation loss ({weights}{at}): does not compare with the training loss"
-
-
 def _style(at: int) -> dict[str, Any]:
     """Return the colour and line of one of several runs, by its place among them."""
     return {"color": f"C{at % 10}", "linestyle": STYLES[at // 10 % len(STYLES)]}
-
-
-def _read(path: Path) -> dict[int, dict[str, Any]]:
-    """Return the values of each step, by step. Lines that are incomplete or damaged are left out.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    records: dict[int, dict[str, Any]] = {}
-    try:
-        lines = read_records(path)
-    except OSError as error:
-        raise DataError(f"metrics {path}: cannot be read: {error}") from None
-    for record in lines:
-        records.setdefault(record["step"], {}).update(record)
-    return dict(sorted(records.items()))
-
-
-def _series(records: dict[int, dict[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the steps that have a finite value of `key`, and those values."""
-    pairs = [(step, record[key]) for step, record in records.items() if isinstance(record.get(key), (int, float))]
-    steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
-    finite = np.isfinite(values)
-    return steps[finite], values[finite]
-
-
-def _smoothed(values: np.ndarray) -> np.ndarray:
-    """Return each value averaged with its neighbours, of which there are fewer near the ends."""
-    at = np.arange(len(values))
-    reach = np.maximum(SHORTEST, (at * WINDOW).astype(int))
-    sums = np.concatenate([[0.0], values.cumsum()])
-    first, last = np.maximum(at - reach, 0), np.minimum(at + reach + 1, len(values))
-    return (sums[last] - sums[first]) / (last - first)
-
-
-def _spread(heights: list[np.ndarray]) -> float:
-    """Return the largest over the smallest of values that are all positive; 0 if they are not."""
-    values = np.concatenate(heights)
-    return float(values.max() / values.min()) if values.min() > 0 else 0.0

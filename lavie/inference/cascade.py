@@ -15,7 +15,7 @@ import torch
 from ..config.stages import STAGES, StageName
 from ..errors import CheckpointError, ConfigError
 from ..models.lora.choice import LoraChoice
-from ..models.prompt_reading import warn_of_unread
+from ..models.prompt_reading import Read, warn_of_uncalled, warn_of_unread
 from ..models.textual_inversion import teach
 from ..run_folder import LORA, NETWORK, find_stage
 from .interpolation import Interpolator
@@ -162,7 +162,7 @@ class Cascade:
             defaults[stage] = run_defaults(config)
             sources[stage] = fingerprint(checkpoint, chosen if takes_loras(stage) else ())
         encoders = {name: sampler.text_encoder for name, sampler in stages.items()}
-        for name, words in teach(embeddings, encoders).items():
+        for name, words in teach(embeddings, encoders, tell=device != META).items():
             sources[name] += f" with {words}"
 
         # Overrides come last, when the stages that run are known: a setting of any other stage is refused.
@@ -195,6 +195,18 @@ class Cascade:
                     sampler.require_steps(getattr(settings, name))
                 except ConfigError as error:
                     raise ConfigError(f"stage {name}: {error}") from None
+
+    def require_clips(self, clips: Sequence[CascadeClip]) -> None:
+        """Check, without computing anything, that each of some clips can be drawn.
+
+        Raises:
+            ConfigError: there are none, or a stage cannot sample with the settings or the start of one.
+        """
+        if not clips:
+            raise ConfigError("got no prompts: wanted at least 1")
+        self.require(clip.settings for clip in clips)
+        for clip in clips:
+            self.stages["base"].require(clip.start or Start(), clip.settings.base)
 
     def sizes(self, settings: CascadeSettings | None = None) -> dict[str, StageSizes]:
         """Return the sizes of every stage's clip, with the cascade's settings or others.
@@ -277,13 +289,11 @@ class Cascade:
         Raises:
             ConfigError: no clips, or settings or a start with which a stage cannot sample; before anything is sampled.
         """
-        if not clips:
-            raise ConfigError("got no prompts: wanted at least 1")
-        self.require(clip.settings for clip in clips)
-        for clip in clips:
-            self.stages["base"].require(clip.start or Start(), clip.settings.base)
+        self.require_clips(clips)
         stages = self.until(stop_after)
-        self._warn_of_unread(stages, clips)
+        read = self.texts_read(stages, clips)
+        warn_of_unread(read)
+        warn_of_uncalled(read)
         previous = None
         for stage in stages:
             # A clip that is on disk, made of exactly the same, is not made again.
@@ -331,16 +341,16 @@ class Cascade:
         """Return the stages of this cascade that run; ConfigError if there is no stage of that name."""
         return [name for name in stages_until(stop_after) if name in self.stages]
 
-    def _warn_of_unread(self, stages: Iterable[str], clips: Sequence[CascadeClip]) -> None:
-        """Warn of what the stages' text encoders cut off of the prompts, with their suffixes, and of negative ones."""
-        read = []
+    def texts_read(self, stages: Iterable[str], clips: Sequence[CascadeClip]) -> list[Read]:
+        """Return what the stages' text encoders read for some clips: prompts with their suffixes, and negative ones."""
+        read: list[Read] = []
         for stage in stages:
             encoder = getattr(self.stages[stage], "text_encoder", None)
             for clip in clips:
                 settings: StageSettings = getattr(clip.settings, stage)
                 texts = [text + settings.prompt_suffix for text in clip.texts(stage)]
                 read += [(encoder, text, settings.reading) for text in (*texts, settings.negative_prompt)]
-        warn_of_unread(read)
+        return read
 
     def _sample(
         self,

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..carry import carry
 from ..errors import ConfigError
 
 Region = tuple[slice, ...]
@@ -156,13 +157,18 @@ def windowed(
         return predict(tuple(windows[0] for windows in cuts))
 
     # A region's weight is the product of its windows' weights along the axes, so it too sums to 1 everywhere.
-    ramps = [axis.weights(step, scale) for axis, scale in zip(axes, scales, strict=True)]
+    ramps: list[list[Tensor]] = []
     result = None
     for numbers in itertools.product(*(range(len(windows)) for windows in cuts)):
         region = tuple(windows[number] for windows, number in zip(cuts, numbers, strict=True))
         output = predict(region)
+        if not ramps:  # the first output tells where they are to be
+            ramps = [
+                [carry(ramp.to(output.dtype), output.device) for ramp in axis.weights(step, scale)]
+                for axis, scale in zip(axes, scales, strict=True)
+            ]
         for axis, number in enumerate(numbers):
-            ramp = ramps[axis][number].to(output)
+            ramp = ramps[axis][number]
             output = output * ramp.reshape(-1, *(1,) * (len(axes) - 1 - axis))
         if result is None:
             lengths = [axis.length * scale for axis, scale in zip(axes, scales, strict=True)]

@@ -15,6 +15,8 @@ LETTERS = 15
 TILE = 128, 256
 """Pixels: a frame's shorter side is enlarged by a whole factor to at least the first, its longer side reduced to at
 most the second."""
+COLUMNS = 8
+"""Frames that are shown of a longer clip, unless another number is asked for."""
 PAPER, INK, WRONG, KEY = "#ffffff", "#141414", "#c1121f", "#e08a1e"
 """The colours of the sheet, of captions, of captions of what is wrong, and around marked frames."""
 BORDER = 3
@@ -37,7 +39,7 @@ class Panel:
 
 
 def contact_sheet(
-    rows: Sequence[Panel | tuple[str, np.ndarray]], *, columns: int = 8, across: int = 1, tile: int = TILE[0]
+    rows: Sequence[Panel | tuple[str, np.ndarray]], *, columns: int = COLUMNS, across: int = 1, tile: int = TILE[0]
 ) -> np.ndarray:
     """Return the picture of all rows, uint8 (H, W, 3).
 
@@ -66,6 +68,29 @@ def contact_sheet(
     return np.asarray(sheet)
 
 
+def picked(frames: int, columns: int) -> list[int]:
+    """Return the numbers of at most `columns` of so many frames, evenly spaced from the first to the last."""
+    return [int(number) for number in np.linspace(0, frames - 1, min(columns, frames)).round()]
+
+
+def reduced(clip: np.ndarray, columns: int) -> np.ndarray:
+    """Return what a sheet of so many columns shows of a clip, so that the clip itself need not be kept for it.
+
+    Args:
+        clip: uint8 (F, H, W, 3).
+        columns: as for `contact_sheet`, whose `tile` is not given.
+
+    Returns:
+        uint8 (at most `columns`, h, w, 3), of which the sheet makes the same pixels as of the clip.
+    """
+    frames = clip[picked(len(clip), columns)]
+    shorter, longer = sorted(clip.shape[1:3])
+    # Only what is reduced to a size that the sheet leaves as it is: small frames are enlarged when the sheet is drawn.
+    if longer <= TILE[1] or shorter * TILE[1] < TILE[0] * longer:
+        return frames
+    return np.stack([np.asarray(_tile(frame, TILE[0])) for frame in frames])
+
+
 def beside(clips: Sequence[np.ndarray]) -> np.ndarray:
     """Return one clip that plays several clips of one scene side by side.
 
@@ -87,11 +112,6 @@ def beside(clips: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(strips[:-1], axis=2)
 
 
-def _picked(frames: int, columns: int) -> list[int]:
-    """Return the numbers of at most `columns` of so many frames, evenly spaced from the first to the last."""
-    return [int(number) for number in np.linspace(0, frames - 1, min(columns, frames)).round()]
-
-
 def _tile(frame: np.ndarray, smallest: int) -> Image.Image:
     """Return a frame at the size at which the sheet shows it; see TILE."""
     picture = Image.fromarray(frame)
@@ -104,7 +124,7 @@ def _tile(frame: np.ndarray, smallest: int) -> Image.Image:
 
 def _strip(panel: Panel, columns: int, tile: int) -> Image.Image:
     """Return a panel: its frames side by side under the caption, and beside them the true ones."""
-    numbers = _picked(len(panel.frames), columns)
+    numbers = picked(len(panel.frames), columns)
     tiles = [_tile(panel.frames[number], tile) for number in numbers]
     for number, picture in zip(numbers, tiles, strict=True):
         if number in panel.marked:
@@ -113,7 +133,7 @@ def _strip(panel: Panel, columns: int, tile: int) -> Image.Image:
     strip = _captioned(panel.caption, tiles, WRONG if panel.wrong else INK)
     if panel.truth is None:
         return strip
-    true_tiles = [_tile(panel.truth[number], tile) for number in _picked(len(panel.truth), columns)]
+    true_tiles = [_tile(panel.truth[number], tile) for number in picked(len(panel.truth), columns)]
     return _beside([strip, _captioned("a true clip", true_tiles, INK)], MARGIN)
 
 

@@ -16,6 +16,8 @@ LEVELS = 2
 SLOWEST = 1
 """The frequencies of the skips that are lowered go from minus this up to but without this, in waves per frame along an
 axis: FreeU's code has them so, one sign and not the other."""
+LARGEST = 10.0
+"""The largest factor: FreeU's own are below 2, and layers of 16 bits overflow by large ones."""
 NEUTRAL = (1.0, 1.0, 1.0, 1.0)
 """The factors that change nothing."""
 
@@ -30,7 +32,7 @@ def free_u(network: nn.Module, factors: Sequence[float]) -> Iterator[None]:
             one after it. Si et al. give 1.3, 1.4, 0.9, 0.2 for Stable Diffusion 1.4. All 1: nothing is changed.
 
     Raises:
-        ConfigError: the factors are not four numbers of 0 or more, or the network has no such levels.
+        ConfigError: the factors are not four numbers of 0 to LARGEST, or the network has no such levels.
     """
     b, s = check_factors(factors)
     with ExitStack() as stack:
@@ -46,9 +48,11 @@ def free_u(network: nn.Module, factors: Sequence[float]) -> Iterator[None]:
 
 
 def check_factors(factors: Sequence[float]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return (b1, b2) and (s1, s2). Raises ConfigError unless they are four finite numbers of 0 or more."""
-    if len(factors) != 2 * LEVELS or not all(0 <= factor < float("inf") for factor in factors):
-        raise ConfigError(f"freeu: got {list(factors)}, wanted b1, b2, s1, s2 of 0 or more, as [1.3, 1.4, 0.9, 0.2]")
+    """Return (b1, b2) and (s1, s2). Raises ConfigError unless they are four numbers of 0 to LARGEST."""
+    if len(factors) != 2 * LEVELS or not all(0 <= factor <= LARGEST for factor in factors):
+        raise ConfigError(
+            f"freeu: got {list(factors)}, wanted b1, b2, s1, s2 of 0 to {LARGEST:g}, as [1.3, 1.4, 0.9, 0.2]"
+        )
     b1, b2, s1, s2 = factors
     return (b1, b2), (s1, s2)
 

@@ -1,6 +1,8 @@
 """Sampling into a folder: prompts in, numbered clips and one contact sheet out."""
 
+import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,42 +11,28 @@ from typing import Any
 import numpy as np
 
 from ..config.train import TrainConfig
-from ..distributed import gather_objects, is_main, rank, world_size
+from ..distributed import barrier, gather_objects, is_main, rank, world_size
 from ..errors import ConfigError
 from ..files import replacing
 from ..models.lora.choice import LoraChoice
-from ..models.prompt_reading import warn_of_unread
-from ..models.prompt_syntax import parse_weights
+from ..models.prompt_reading import warn_of_uncalled, warn_of_unread
 from ..run_folder import PROMPTS
+from .asked import WORK, asked_clips, require_readable
 from .cascade import Cascade, CascadeClip, StageProgress
-from .contact_sheet import beside
+from .contact_sheet import COLUMNS, beside, reduced
+from .earlier import kept_clips, remove_clips, shown_frames
 from .preview import Preview, PreviewFile, fit_preview
-from .prompt_file import Request, as_requests, require_same_stages
+from .prompt_file import Request, as_requests
 from .sampler import Progress
 from .schedulers import require_sampling
-from .settings import BaseSettings, StageSettings, arguments
+from .settings import BaseSettings, arguments
 from .start import Start
 from .text_to_video import TextToVideo
-from .video_io import write_mp4, write_sample, write_sheet
-from .work import Record, Work
+from .video_io import sample_files, write_mp4, write_sample, write_sheet
+from .work import Work
 
-SIDECAR = (
-    "num_frames",
-    "height",
-    "width",
-    "fps",
-    "num_inference_steps",
-    "guidance_scale",
-    "seed",
-    "scheduler",
-    "negative_prompt",
-    "prompt_syntax",
-    "prompt_chunks",
-    "clip_skip",
-    "cache_interval",
-    "freeu",
-)
-"""The settings that the JSON file beside a sample names."""
+log = logging.getLogger("lavie")
+
 GRID_FRAMES = 3
 """Frames of a clip that a sheet of several columns shows."""
 
@@ -56,6 +44,7 @@ def generate(
     settings: BaseSettings,
     *,
     num_per_prompt: int = 1,
+    weights: str = "",
     overwrite: bool = False,
     tell_cut: bool = True,
     loras: Sequence[LoraChoice] = (),
@@ -65,54 +54,67 @@ def generate(
 ) -> list[Path]:
     """Sample every prompt from a base network, one clip at a time, into `out`.
 
-    Writes 00000.mp4, .gif, .sheet.png, .json and so on (00000.png, .json for images), prompt by prompt, and sheet.png
-    and prompts.jsonl of all. A clip depends on the settings, its prompt and its number only. With several ranks, all
-    call this function and share the prompts.
+    Writes 00000.mp4, .gif, .sheet.png, .json and so on (00000.png, .json for images), each clip when it is drawn, then
+    sheet.png and prompts.jsonl of all. A clip depends on the settings, its prompt and its number only. With several
+    ranks, all call this function and share the prompts. A call that was cut short goes on where it stopped, if it says
+    what its `weights` are.
 
     Args:
         sampler: a `TextToVideo`.
         prompts: drawn without the settings' suffix; a `Request` has settings of its own over `settings`.
         out: created if missing.
         num_per_prompt: clips of each prompt.
-        overwrite: whether samples that lie in `out` may be replaced.
+        weights: what identifies the network and the words that it has learnt; their hash stands beside each sample.
+        overwrite: whether samples that lie in `out` may be replaced: all are drawn anew.
         tell_cut: whether a warning names the words of prompts that the text encoder never reads.
         loras: those that the sampler's network has, to be named in the JSON beside each sample.
         columns: clips beside one another on sheet.png.
         preview: shows each step of rank 0's clips in OUT/preview.png, which is deleted in the end; None: no picture.
-        progress: called after every denoising step as progress(step, steps), over all clips.
+        progress: called after every denoising step as progress(step, steps), over the clips that are drawn.
 
     Returns:
-        On rank 0, which writes them, the clips (or pictures) in order, then the sheet; on other ranks nothing.
+        On rank 0 the clips (or pictures) in order, then the sheet; on other ranks nothing.
 
     Raises:
-        ConfigError: no prompts, settings that cannot be sampled, or samples already in `out`.
+        ConfigError: no prompts, settings that cannot be sampled, or other samples already in `out`.
     """
     # What could stop the writing stops the call now, before hours of sampling.
     out = Path(out)
     if not prompts or num_per_prompt < 1:
         raise ConfigError(f"got {len(prompts)} prompts and num_per_prompt {num_per_prompt}: wanted 1 of each, or more")
-    if not overwrite and any(out.glob("00000.*")):
-        raise ConfigError(f"{out} holds samples already: give another --out folder, or --overwrite")
-    requests = as_requests(prompts)
-    clips_asked = _numbered(requests, settings, num_per_prompt)
-    for clip in clips_asked[::num_per_prompt]:
-        _require_readable(clip.request.prompt, clip.settings)
+    clips = _numbered(as_requests(prompts), settings, num_per_prompt)
+    shared: dict[str, Any] = {"num_per_prompt": num_per_prompt} | (
+        {"loras": [lora.record() for lora in loras]} if loras else {}
+    )
+    if weights:
+        shared["weights"] = hashlib.sha256(weights.encode()).hexdigest()[:16]
+    sidecars = {clip.name: clip.sidecar() | shared for clip in clips}
+    kept = set() if overwrite else kept_clips(out, sidecars, comparable=bool(weights))
+    for clip in clips[::num_per_prompt]:
+        require_readable(clip.request.prompt, clip.settings)
         if isinstance(sampler, TextToVideo):
             _require(sampler, clip)
+    barrier()
+    shown: dict[str, np.ndarray] = {}
+    frames_shown = GRID_FRAMES if columns > 1 else COLUMNS
     if is_main():
         out.mkdir(parents=True, exist_ok=True)
-    if is_main() and tell_cut:
-        encoder = getattr(sampler, "text_encoder", None)
-        firsts = clips_asked[::num_per_prompt]
-        texts = [(clip.request.prompt, clip) for clip in firsts]
-        texts += [(clip.settings.negative_prompt, clip) for clip in firsts]
-        warn_of_unread((encoder, text, clip.settings.reading) for text, clip in texts)
+        remove_clips(out, sidecars.keys() - kept)
+        if tell_cut:
+            _tell_reading(sampler, clips[::num_per_prompt])
+        if kept:
+            log.warning("%s: %d of %d samples are there from a call that was cut short", out, len(kept), len(clips))
+        shown = {
+            clip.name: reduced(shown_frames(out, clip.name, clip.settings.num_frames, frames_shown), frames_shown)
+            for clip in clips
+            if clip.name in kept
+        }
+    barrier()
 
-    # Every rank samples each world_size-th clip.
-    share = clips_asked[rank() :: world_size()]
-    clips: dict[int, np.ndarray] = {}
+    # Every rank samples each world_size-th clip, writes it, and keeps what the sheet shows of it.
+    share = [clip for clip in clips if clip.name not in kept][rank() :: world_size()]
     picture = PreviewFile(out, preview) if preview and is_main() else None
-    shown = {"watch": picture} if picture else {}
+    watch = {"watch": picture} if picture else {}
     for done, clip in enumerate(share):
 
         def advance(step: int, steps: int, done: int = done) -> None:
@@ -120,31 +122,22 @@ def generate(
             if progress:
                 progress(done * steps + step, len(share) * steps)
 
-        [clips[clip.number]] = sampler(
-            [clip.request.prompt], indices=[clip.index], progress=advance, **shown, **arguments(clip.settings)
+        [frames] = sampler(
+            [clip.request.prompt], indices=[clip.index], progress=advance, **watch, **arguments(clip.settings)
         )
+        write_sample(out, clip.name, frames, clip.settings.fps, sidecars[clip.name])
+        shown[clip.name] = reduced(frames, frames_shown)
 
-    # Rank 0 collects and writes all of them.
-    clips = {index: frames for rank_clips in gather_objects(clips) for index, frames in rank_clips.items()}
+    # Rank 0 writes what is of all clips, and last the list of them: it says that the call is done.
+    shown = {name: frames for of_rank in gather_objects(shown) for name, frames in of_rank.items()}
     if not is_main():
         return []
-    paths: list[Path] = []
-    samples = []
-    for clip in clips_asked:
-        sidecar: dict[str, Any] = {"prompt": clip.request.prompt, "index": clip.index}
-        values = clip.settings.model_dump(mode="json", include=set(SIDECAR))
-        sidecar |= {name: values[name] for name in SIDECAR}
-        sidecar["num_per_prompt"] = num_per_prompt
-        if loras:
-            sidecar["loras"] = [lora.record() for lora in loras]
-        name = f"{clip.number:05d}"
-        paths.append(write_sample(out, name, clips[clip.number], clip.settings.fps, sidecar)[0])
-        samples.append({"name": name, **sidecar})
-    _write_index(out, samples)
-    _write_sheet(out, [(clip.request, clips[clip.number]) for clip in clips_asked], columns)
+    _write_sheet(out, [(clip.request, shown[clip.name]) for clip in clips], columns)
+    _write_index(out, [{"name": name, **sidecar} for name, sidecar in sidecars.items()])
     if picture:
         picture.remove()
-    return [*paths, out / "sheet.png"]
+    clip_files = [out / sample_files(clip.name, clip.settings.num_frames)[0] for clip in clips]
+    return [*clip_files, out / "sheet.png"]
 
 
 @dataclass(frozen=True)
@@ -157,6 +150,26 @@ class _Clip:
     index: int
     """The number that, with the seed, decides its noise."""
     settings: BaseSettings
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return f"{self.number:05d}"
+
+    def sidecar(self) -> dict[str, Any]:
+        """Return what decides its frames, but for the weights, as JSON values."""
+        values = self.settings.model_dump(mode="json", exclude={"prompt_suffix"})
+        return {"prompt": self.request.prompt, "index": self.index, **values}
+
+
+def _tell_reading(sampler: Callable[..., np.ndarray], clips: Sequence[_Clip]) -> None:
+    """Warn of the words of prompts that the sampler's text encoder never reads, and of those that it learnt in vain."""
+    encoder = getattr(sampler, "text_encoder", None)
+    texts = [(clip.request.prompt, clip) for clip in clips]
+    texts += [(clip.settings.negative_prompt, clip) for clip in clips]
+    read = [(encoder, text, clip.settings.reading) for text, clip in texts]
+    warn_of_unread(read)
+    warn_of_uncalled(read)
 
 
 def _numbered(requests: Sequence[Request], settings: BaseSettings, num_per_prompt: int) -> list[_Clip]:
@@ -176,13 +189,6 @@ def _require(sampler: TextToVideo, clip: _Clip) -> None:
         sampler.require(Start(), clip.settings)
     except ConfigError as error:
         raise ConfigError(f"prompt {clip.request.prompt!r}: {error}" if clip.request.changes else str(error)) from None
-
-
-def _require_readable(prompt: str, settings: StageSettings) -> None:
-    """Raise ConfigError if the brackets of a prompt, or of its negative one, cannot be read."""
-    if settings.prompt_syntax == "weights":
-        parse_weights(prompt + settings.prompt_suffix)
-        parse_weights(settings.negative_prompt)
 
 
 def _write_sheet(out: Path, shown: Sequence[tuple[Request, np.ndarray]], columns: int) -> None:
@@ -269,29 +275,16 @@ def generate_cascade(
         ConfigError: no prompts, settings that cannot be sampled, or other clips in `out`.
     """
     out = Path(out)
-    if num_per_prompt < 1:
-        raise ConfigError(f"num_per_prompt (--num): got {num_per_prompt}, wanted 1 or more")
-    requests = as_requests(prompts)
-    require_same_stages(requests, cascade.until(stop_after))
-    if starts is not None and len(starts) != len(requests):
-        raise ConfigError(f"got {len(requests)} prompts and {len(starts)} starts: wanted one for each")
-    own: Sequence[Start | None] = starts or [None] * len(requests)
-    asked: list[tuple[Request, CascadeClip]] = []
-    for request, start in zip(requests, own, strict=True):
-        settings = request.over(cascade.settings)
-        for index in request.indices(len(asked), num_per_prompt):
-            clip = CascadeClip(request.prompt, index, number=len(asked), settings=settings, start=start)
-            asked.append((request, clip))
-        for stage in cascade.until(stop_after):
-            for text in clip.texts(stage):
-                _require_readable(text, getattr(settings, stage))
-
-    # Finished clips that this call would replace are refused before anything is sampled.
-    work = Work(out / "work")
-    if not overwrite:
-        for index, (_, clip) in enumerate(asked):
-            _require_own(out, work, index, cascade.records(clip, stop_after=stop_after))
-
+    asked = asked_clips(
+        cascade,
+        prompts,
+        out,
+        starts=starts,
+        num_per_prompt=num_per_prompt,
+        stop_after=stop_after,
+        overwrite=overwrite,
+    )
+    work = Work(out / WORK)
     cascade.draw(
         [clip for _, clip in asked],
         stop_after=stop_after,
@@ -328,30 +321,6 @@ def generate_cascade(
     if drop_work:
         work.drop()
     return [*paths, out / "sheet.png"]
-
-
-def _require_own(out: Path, work: Work, index: int, records: Mapping[str, Record]) -> None:
-    """Raise ConfigError if clip `index` in `out` was made of anything else than `records` says, stage by stage."""
-    either = "give another --out folder, or --overwrite"
-    kept = {stage: found for stage in records if (found := work.record(index, stage))}
-    if not kept and (lying := sorted(out.glob(f"{index:05d}*.mp4"))):
-        raise ConfigError(f"{lying[0]} exists, and nothing in {work.folder} says what it was made of: {either}")
-    for stage, found in kept.items():
-        wanted = records[stage]
-        if found["prompt"] != wanted["prompt"]:
-            raise ConfigError(f"{out} holds clips of other prompts, as {index:05d} of {found['prompt']!r}: {either}")
-        if found["settings"] != wanted["settings"]:
-            keys = [key for key, value in wanted["settings"].items() if found["settings"].get(key) != value]
-            raise ConfigError(
-                f"{out} holds clips of other settings, as {index:05d} ({', '.join(f'{stage}.{key}' for key in keys)}): "
-                f"{either}"
-            )
-        if found.get("start") != wanted.get("start"):
-            raise ConfigError(
-                f"{out} holds clips of another start (frames, strength or segments), as {index:05d}: {either}"
-            )
-        if found["weights"] != wanted["weights"]:
-            raise ConfigError(f"{out} holds clips of other weights of stage {stage}, as {index:05d}: {either}")
 
 
 def _write_index(out: Path, samples: Sequence[Mapping[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from ..config.train import LARGEST_GUIDANCE
 from ..errors import ConfigError
 from .prompt_file import Request
 
@@ -54,9 +55,9 @@ def read_seeds(text: str) -> list[int]:
 
 def read_scales(text: str) -> list[float]:
     """Return the scales of --grid-guidance, as "4,7.5". Raises ConfigError for anything else."""
-    scales = _read(text, float, "--grid-guidance", "numbers of 0 or more, as 4,7.5")
-    if not all(0 <= scale < float("inf") for scale in scales):
-        raise ConfigError(f"--grid-guidance {text}: wanted numbers of 0 or more, as 4,7.5")
+    scales = _read(text, float, "--grid-guidance", "numbers, as 4,7.5")
+    if not all(0 <= scale <= LARGEST_GUIDANCE for scale in scales):
+        raise ConfigError(f"--grid-guidance {text}: wanted numbers of 0 to {LARGEST_GUIDANCE:g}, as 4,7.5")
     return scales
 
 

@@ -17,6 +17,7 @@ from ..config.base import Strict
 from ..distributed import barrier, is_main, rank, world_size
 from ..errors import ConfigError
 from ..files import LONGEST_NAME, replacing
+from ..models.prompt_reading import warn_of_uncalled
 from ..run_folder import PROMPTS
 from .sampler import Progress
 from .settings import BaseSettings, arguments
@@ -33,7 +34,7 @@ class Job(Strict):
     """What to draw."""
     name: str
     """The file, relative to the folder of the samples: .mp4 for a clip, .png for an image."""
-    index: Annotated[int, Field(ge=0)]
+    index: Annotated[int, Field(ge=0, strict=True)]
     """Which noise: samples of one prompt have different numbers."""
 
     @field_validator("name")
@@ -130,6 +131,10 @@ def draw(
         _write(out / PROMPTS, "\n".join(json.dumps(entry, ensure_ascii=False) for entry in listed.values()))
     barrier()
 
+    if is_main():
+        encoder = getattr(sampler, "text_encoder", None)
+        texts = [*(job.prompt for job in jobs), settings.negative_prompt]
+        warn_of_uncalled((encoder, text, settings.reading) for text in texts)
     share = todo[rank() :: world_size()]
     for done, job in enumerate(share):
 

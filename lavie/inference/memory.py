@@ -9,7 +9,7 @@ Attention is taken to keep no matrix of scores, as PyTorch's kernels and ours do
 fragmentation come on top, for which `MARGIN` stands.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -24,8 +24,10 @@ from ..diffusion.guidance import is_guided
 from ..errors import ConfigError
 from ..models.backends import require_backends
 from ..models.live_bytes import GIB, fewest, live_bytes
+from ..models.lora.choice import LoraChoice, read_choices
+from ..models.textual_inversion import teach
 from ..models.unet import VideoUNet
-from .cascade import Cascade, of_stages, stages_until
+from .cascade import Cascade, of_stages, stages_until, takes_loras
 from .latents import FRAMES_AT_ONCE
 from .load import META, default_device, dtype_on, planned_stage
 from .sampler import Sampler, StageSizes
@@ -59,7 +61,13 @@ class Peak:
 
 
 def planned_cascade(
-    configs: Iterable[str], *, overrides: Iterable[str] = (), seed: int | None = None, stop_after: str = "vsr"
+    configs: Iterable[str],
+    *,
+    overrides: Iterable[str] = (),
+    seed: int | None = None,
+    stop_after: str = "vsr",
+    loras: Sequence[LoraChoice] = (),
+    embeddings: Iterable[str] = (),
 ) -> Cascade:
     """Return the cascade that runs of some configs would make, on the meta device: neither runs nor weights need be.
 
@@ -67,8 +75,10 @@ def planned_cascade(
         configs: a config of each stage that runs, as files or names of shipped ones; those of later stages are read,
             and left out.
         overrides, seed, stop_after: as for `Cascade.from_pretrained`.
+        loras, embeddings: likewise; they are looked at, and change no size.
 
     Raises:
+        CheckpointError: a LoRA does not fit, or an embedding fits no stage.
         ConfigError: a stage has no config, or two, or settings are unknown or out of range.
         KernelError: a config's `kernels` or `attention` cannot run here.
     """
@@ -88,7 +98,9 @@ def planned_cascade(
     stages: dict[str, Any] = {}
     for stage, config in runs.items():
         require_backends(config.kernels, config.attention, default_device())
+        read_choices(loras if takes_loras(config.stage) else (), config.model)
         stages[stage] = planned_stage(config, dtype_on(META), config.pretrained_model_name_or_path)
+    teach(embeddings, {stage: sampler.text_encoder for stage, sampler in stages.items()})
     defaults: dict[str, Any] = {stage: run_defaults(config) for stage, config in runs.items()}
     return Cascade(**stages, settings=resolve(defaults, of_stages(overrides, stages), seed=seed), device=META)
 
@@ -164,6 +176,37 @@ def require_fit(
             )
     if faults:
         raise ConfigError("\n".join(faults))
+
+
+def flags_to_fit(
+    cascade: Cascade, limit: float, *, offload: bool = False, sequential_guidance: bool = False
+) -> list[str]:
+    """Return the flags with which every stage's peak stays within a limit: OFFLOAD, SEQUENTIAL, "--set stage.key=...".
+
+    Flags that hold for all stages are taken where one stage needs them, and then help the others. The list is empty if
+    nothing is needed.
+
+    Args:
+        cascade: on the meta device.
+        limit: bytes.
+        offload, sequential_guidance: what is given already.
+
+    Raises:
+        ConfigError: a stage does not fit by any flag.
+    """
+    chosen: list[str] = []
+    for name in cascade.stages:
+        given = {
+            "offload": offload or OFFLOAD in chosen,
+            "sequential_guidance": sequential_guidance or SEQUENTIAL in chosen,
+        }
+        peak = _peak(cascade, name, *given.values())
+        if peak.total > limit:
+            flags = _remedy(cascade, name, limit, *given.values())
+            if not flags:
+                require_fit(cascade, {name: peak}, limit, **given)
+            chosen += flags
+    return chosen
 
 
 def _remedy(cascade: Cascade, stage: str, limit: float, offload: bool, sequential: bool) -> list[str]:

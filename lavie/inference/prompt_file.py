@@ -107,9 +107,19 @@ def _read_line(line: str, source: str, kind: type[Strict]) -> Request:
     prompt = values.pop("prompt", None)
     if not isinstance(prompt, str) or not prompt.strip():
         raise ConfigError(f"{source}: prompt is {prompt!r}, wanted a text")
+    if name := _true_or_false(values):
+        raise ConfigError(f"{source}: {name} is true or false: wanted a number or a text")
     request = Request(prompt, values, source)
     validate(kind, request.changes_of(kind), source)  # so that the last line is refused before the first is drawn
     return request
+
+
+def _true_or_false(values: Any, name: str = "") -> str:
+    """Return the name of the first setting that is a boolean, of which no stage has any; an empty text without one."""
+    if isinstance(values, bool):
+        return name
+    inner = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    return next((found for key, value in inner if (found := _true_or_false(value, f"{name}.{key}".lstrip(".")))), "")
 
 
 def require_same_stages(requests: Sequence[Request], stages: Iterable[str]) -> None:

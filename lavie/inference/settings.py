@@ -16,7 +16,7 @@ from ..config.base import Strict
 from ..config.load import validate
 from ..config.overrides import merge, parse_overrides
 from ..config.stages import STAGES
-from ..config.train import SamplerName, TrainConfig
+from ..config.train import LARGEST_GUIDANCE, SamplerName, TrainConfig
 from ..errors import ConfigError
 from ..models.prompt_reading import Reading, Syntax
 from .free_u import NEUTRAL, check_factors
@@ -25,6 +25,8 @@ DECODE_TILE = 128
 """Latents along one side of the largest frame that goes through an autoencoder whole."""
 MOST_FRAMES = 20_000
 """Frames of the longest clip, three quarters of an hour at 8 frames a second, of which memory holds the pixels."""
+SLOWEST_FPS, FASTEST_FPS = 0.01, 1000.0
+"""Frames per second that the files of clips can say."""
 NOT_PASSED = ("prompt_suffix", "fps")
 """Settings of the files and prompts around a sampler, which are no arguments of its call."""
 
@@ -34,7 +36,7 @@ class StageSettings(Strict):
 
     num_inference_steps: int = Field(50, ge=1)
     """Denoising steps; the schedulers refuse 1, and more than 500."""
-    guidance_scale: float = Field(7.5, ge=0)
+    guidance_scale: float = Field(7.5, ge=0, le=LARGEST_GUIDANCE)
     """Scale of classifier-free guidance: 0 draws by the negative prompt alone, 1 by the prompt alone in half the time,
     more than 1 away from the negative prompt."""
     scheduler: SamplerName = "ddim"
@@ -67,7 +69,7 @@ class StageSettings(Strict):
     @field_validator("freeu")
     @classmethod
     def _factors(cls, factors: tuple[float, ...]) -> tuple[float, ...]:
-        """Refuse factors below 0, or infinite ones."""
+        """Refuse factors that are out of range."""
         try:
             check_factors(factors)
         except ConfigError as error:
@@ -113,7 +115,7 @@ class BaseSettings(StageSettings):
     """Rows of pixels, a multiple of the autoencoder's stride."""
     width: int = Field(512, ge=1)
     """Columns of pixels, a multiple of the autoencoder's stride."""
-    fps: float = Field(8, gt=0)
+    fps: float = Field(8, ge=SLOWEST_FPS, le=FASTEST_FPS)
     """Frames per second at which the clip plays."""
     method: Literal["whole", "windows", "recursion"] = "whole"
     """How a clip of more than `window` frames is made. whole: at once. windows: in overlapping windows that are blended
@@ -135,7 +137,7 @@ class BaseSettings(StageSettings):
 class InterpolationSettings(StageSettings):
     """The settings of the second stage, from key frames to a clip of a higher frame rate."""
 
-    guidance_scale: float = Field(4.0, ge=0)
+    guidance_scale: float = Field(4.0, ge=0, le=LARGEST_GUIDANCE)
     """Scale of classifier-free guidance, lower than the base network's: the key frames say most already."""
     negative_prompt: str = "None"
     """Prompt of the unconditional branch of guidance: the released code passes this word."""
@@ -145,7 +147,7 @@ class InterpolationSettings(StageSettings):
     """Key frames that the network sees at once, as many as in the released training."""
     overlap: int = Field(4, ge=0)
     """Key frames that neighbouring windows share."""
-    fps: float = Field(24, gt=0)
+    fps: float = Field(24, ge=SLOWEST_FPS, le=FASTEST_FPS)
     """Frames per second at which the clip plays, and that of the last stage too."""
 
     @classmethod
@@ -157,7 +159,7 @@ class InterpolationSettings(StageSettings):
 class VsrSettings(StageSettings):
     """The settings of the third stage, from a clip to one of four times the size."""
 
-    guidance_scale: float = Field(5.0, ge=0)
+    guidance_scale: float = Field(5.0, ge=0, le=LARGEST_GUIDANCE)
     """Scale of classifier-free guidance."""
     negative_prompt: str = "blur, worst quality"
     """Prompt of the unconditional branch of guidance."""

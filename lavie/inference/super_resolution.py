@@ -21,16 +21,14 @@ from .sampler import (
     check_prompts,
     require_whole_if_cached,
 )
-from .settings import VsrSettings
+from .settings import StageSettings, VsrSettings
 
 
 class SuperResolver(Sampler):
     """Samples clips whose frames have the autoencoder's stride times as many rows and columns as the frames given."""
 
     network: VideoUNet
-    size_flags: ClassVar[str] = (
-        "--set vsr.noise_level=..., vsr.window=..., vsr.overlap=..., vsr.tile=... or vsr.tile_overlap=..."
-    )
+    size_flags: ClassVar[str] = "--set vsr.window=..., vsr.overlap=..., vsr.tile=... or vsr.tile_overlap=..."
 
     @torch.no_grad()
     def __call__(self, frames: np.ndarray | Tensor, prompts: Sequence[str], **options: Any) -> np.ndarray:
@@ -77,16 +75,23 @@ class SuperResolver(Sampler):
         """Return the sizes of the enlarged clip; see `Sampler.sizes`."""
         frames, height, width = given
         stride = self.autoencoder.stride
-        self.check_noise_level(settings.noise_level)
         axes = self.axes(given, settings)
         require_whole_if_cached(settings.cache_interval, axes)
         return StageSizes((frames, height * stride, width * stride), given, axes)
+
+    def require_steps(self, settings: StageSettings) -> None:
+        """Check the steps and the noise level, without computing anything; see `Sampler.require_steps`."""
+        super().require_steps(settings)
+        assert isinstance(settings, VsrSettings)
+        self.check_noise_level(settings.noise_level)
 
     def check_noise_level(self, noise_level: int) -> None:
         """Raise ConfigError unless the network was made for so much noise in the low resolution."""
         highest = self.network.config.highest_noise_level
         if not 0 <= noise_level <= highest:
-            raise ConfigError(f"noise_level: got {noise_level}, wanted 0 .. {highest}")
+            raise ConfigError(
+                f"noise_level: got {noise_level}, wanted 0 .. {highest}; change --set vsr.noise_level=..."
+            )
 
     def axes(self, shape: Sequence[int], settings: VsrSettings) -> list[Axis]:
         """Return the axes of latents (F, h, w), cut into the settings' windows and tiles.

@@ -93,10 +93,17 @@ def write_sheet(path: str | Path, rows: Sequence[Panel | tuple[str, np.ndarray]]
     write_png(path, contact_sheet(rows, **options))
 
 
+def sample_files(name: str, num_frames: int) -> list[str]:
+    """Return the names of the files that `write_sample` writes beside NAME.json; the clip or picture comes first."""
+    return [f"{name}.png"] if num_frames == 1 else [f"{name}{suffix}" for suffix in (".mp4", ".gif", ".sheet.png")]
+
+
 def write_sample(
     folder: str | Path, name: str, frames: np.ndarray, fps: float, settings: Mapping[str, Any]
 ) -> list[Path]:
     """Write a clip as NAME.mp4, NAME.gif and NAME.sheet.png, or one frame as NAME.png; and its settings as NAME.json.
+
+    The settings come first, and each file appears whole: where all are there, the clip is what the settings say.
 
     Args:
         folder: created if missing. Files of the same names are replaced.
@@ -117,17 +124,16 @@ def write_sample(
     frames = _checked(frames)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if len(frames) == 1:
-        paths = [folder / f"{name}.png"]
-        write_png(paths[0], frames[0])
-    else:
-        paths = [folder / f"{name}{suffix}" for suffix in (".mp4", ".gif", ".sheet.png")]
-        write_mp4(paths[0], frames, fps)
-        write_gif(paths[1], frames, fps)
-        write_sheet(paths[2], [(str(settings.get("prompt", name)), frames)])
     sidecar = folder / f"{name}.json"
     with replacing(sidecar) as temporary:
         temporary.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    paths = [folder / file for file in sample_files(name, len(frames))]
+    if len(frames) == 1:
+        write_png(paths[0], frames[0])
+    else:
+        write_mp4(paths[0], frames, fps)
+        write_gif(paths[1], frames, fps)
+        write_sheet(paths[2], [(str(settings.get("prompt", name)), frames)])
     return [*paths, sidecar]
 
 

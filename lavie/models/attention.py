@@ -12,20 +12,21 @@ from torch import Tensor, nn
 from ..config.model import UNetConfig
 from ..ops.attention import attention
 from ..ops.geglu import geglu_linear
-from ..ops.norm_linear import norm_linear
+from ..ops.group_norm_linear import group_norm_linear
+from ..ops.norm_linear import norm_linear, packed
 from ..ops.temporal_attention import temporal_attention, turn_frames
 from .backends import UsesAttention, UsesKernels
 from .embeddings import RelativeBias, sinusoid
 from .frames import Frames
-from .resnet import GroupNorm
+from .resnet import GroupNorm, affine
 from .temporal import TemporalResnetBlock
 
 
-class Attention(nn.Module):
+class Attention(UsesKernels, nn.Module):
     """The projections of multi-head attention: layers with the same input are applied as one product.
 
-    The kinds of attention below take the LayerNorm in front of them beside its input, and are then maps of that input:
-    so the norm's output is not kept for the backward pass. Without one they read x as it is.
+    A kind of attention is three steps, which a `TransformerBlock` takes one by one: `packed` weights, `read`, which
+    applies those of the tokens behind the norm, and `attend`.
     """
 
     def __init__(self, channels: int, heads: int, context_channels: int | None = None):
@@ -37,19 +38,25 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_channels, channels, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
-    def packed(self, x: Tensor, norm: nn.LayerNorm | None, *layers: nn.Linear) -> Tensor:
-        """Apply several layers to the norm of x (..., C) in one product: (..., layers, heads, head_dim)."""
-        weights = tuple(layer.weight for layer in layers)
-        if norm is None:
-            packed = F.linear(x, weights[0] if len(weights) == 1 else torch.cat(weights))
-        else:
-            packed = norm_linear(x, norm.weight, norm.bias, norm.eps, weights, None)
-        return packed.unflatten(-1, (len(layers), self.heads, -1))
+    def groups(self) -> list[tuple[Tensor, ...]]:
+        """Return the weights of each product: of that which reads the tokens, and of one for the text if there is."""
+        return [(self.to_q.weight, self.to_k.weight, self.to_v.weight)]
 
-    def project(self, x: Tensor, norm: nn.LayerNorm | None, *layers: nn.Linear) -> tuple[Tensor, ...]:
-        """Return a view (..., heads, head_dim) of `packed` for each layer."""
-        packed = self.packed(x, norm, *layers)
-        return packed.unbind(-3) if len(layers) > 1 else (packed.squeeze(-3),)  # a part is copied in backward
+    def read(
+        self, x: Tensor, added: Tensor | None, rows: int, norm: nn.LayerNorm, weight: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return x plus `added`, and the packed projections of the norm of its first rows; see `norm_linear`."""
+        affine = (norm.weight, norm.bias, norm.eps)
+        return norm_linear(x, added, rows, *affine, weight, None, backend=self.kernel_backend)
+
+    def project(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return the packed projections of x, which has no norm before it."""
+        return F.linear(x, weight)
+
+    def split(self, projected: Tensor) -> tuple[Tensor, ...]:
+        """Return a view (..., heads, head_dim) of packed projections (..., layers * C) for each layer."""
+        heads = projected.unflatten(-1, (-1, self.heads, self.to_q.out_features // self.heads))
+        return heads.unbind(-3) if heads.shape[-3] > 1 else (heads.squeeze(-3),)  # a part is copied in backward
 
     def out(self, heads: Tensor) -> Tensor:
         """Merge the heads and project them: (..., heads, head_dim) -> (..., C)."""
@@ -59,29 +66,41 @@ class Attention(nn.Module):
 class FrameAttention(UsesAttention, Attention):
     """Attention whose queries are the positions of single frames."""
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
+        """Map x (B * F, S, C) to a tensor like it.
+
+        text: (B, 1 + images, L, D): the first entry serves the clip, the others an image each.
+        """
+        weight, *others = packed(self.groups())
+        return self.attend(self.project(x, weight), text, frames, *others)
+
+    def attend(self, projected: Tensor, text: Tensor, frames: Frames, *others: Tensor) -> Tensor:
+        """Return the output (B * F, S, C), from the packed projections of the tokens and the other packed weights."""
+        raise NotImplementedError
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend from q (N, S, heads, D) to k and v (N, L, heads, D), and project: (N, S, C)."""
         return self.out(attention(q, k, v, backend=self.attention_backend))
 
 
 class SelfAttention(FrameAttention):
-    """Attention within each frame."""
+    """Attention within each frame. It does not read the text."""
 
-    def forward(self, x: Tensor, text: Tensor, frames: Frames, norm: nn.LayerNorm | None = None) -> Tensor:
-        """Map x (B * F, S, C) to a tensor like it; the text is not read."""
-        return self.attend(*self.project(x, norm, self.to_q, self.to_k, self.to_v))
+    def attend(self, projected: Tensor, text: Tensor, frames: Frames, *others: Tensor) -> Tensor:
+        """Return the output, as for every `FrameAttention`."""
+        return self.mix(*self.split(projected))
 
 
-class FirstAndPreviousAttention(SelfAttention):
+class FirstAndPreviousAttention(FrameAttention):
     """Attention from each frame of a clip to the clip's first frame and to the frame before it.
 
-    An image reads itself.
+    An image reads itself. The text is not read.
     """
 
-    def forward(self, x: Tensor, text: Tensor, frames: Frames, norm: nn.LayerNorm | None = None) -> Tensor:
-        """Map x (B * F, S, C) to a tensor like it; the text is not read."""
-        q, k, v = self.project(x, norm, self.to_q, self.to_k, self.to_v)
-        return self.attend(q, _first_and_previous(k, frames), _first_and_previous(v, frames))
+    def attend(self, projected: Tensor, text: Tensor, frames: Frames, *others: Tensor) -> Tensor:
+        """Return the output, as for every `FrameAttention`."""
+        q, k, v = self.split(projected)
+        return self.mix(q, _first_and_previous(k, frames), _first_and_previous(v, frames))
 
 
 def _first_and_previous(x: Tensor, frames: Frames) -> Tensor:
@@ -99,17 +118,18 @@ def _first_and_previous(x: Tensor, frames: Frames) -> Tensor:
 class TextAttention(FrameAttention):
     """Attention from each frame to its text."""
 
-    def forward(self, x: Tensor, text: Tensor, frames: Frames, norm: nn.LayerNorm | None = None) -> Tensor:
-        """Map x (B * F, S, C) to a tensor like it.
+    def groups(self) -> list[tuple[Tensor, ...]]:
+        """Return the weights of the product for the tokens, and of that for the text."""
+        return [(self.to_q.weight,), (self.to_k.weight, self.to_v.weight)]
 
-        text: (B, 1 + images, L, D): the first entry serves the clip, the others an image each.
-        """
-        (q,) = self.project(x, norm, self.to_q)
-        k, v = self.project(text, None, self.to_k, self.to_v)
+    def attend(self, projected: Tensor, text: Tensor, frames: Frames, *others: Tensor) -> Tensor:
+        """Return the output, as for every `FrameAttention`."""
+        (q,), pairs = self.split(projected), self.project(text, *others)
         if frames.images == 0:  # one text for all frames: the frames are just more queries
+            k, v = self.split(pairs.squeeze(1))
             q = q.unflatten(0, (-1, frames.video)).flatten(1, 2)
-            return self.attend(q, k.squeeze(1), v.squeeze(1)).unflatten(1, (frames.video, -1)).flatten(0, 1)
-        return self.attend(q, _per_frame(k, frames), _per_frame(v, frames))
+            return self.mix(q, k, v).unflatten(1, (frames.video, -1)).flatten(0, 1)
+        return self.mix(q, *self.split(_per_frame(pairs, frames)))
 
 
 def _per_frame(text: Tensor, frames: Frames) -> Tensor:
@@ -118,7 +138,7 @@ def _per_frame(text: Tensor, frames: Frames) -> Tensor:
     return frames.join(clip.expand(-1, frames.video, *clip.shape[2:]), images)
 
 
-class TemporalAttention(UsesKernels, Attention):
+class TemporalAttention(Attention):
     """Attention over the clip's frames at each position (paper, section 4.1). It starts as the exact zero map."""
 
     def __init__(self, config: UNetConfig, channels: int, heads: int):
@@ -129,16 +149,26 @@ class TemporalAttention(UsesKernels, Attention):
         for parameter in self.to_out.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map x (B, F, S, C) to a tensor like it."""
-        if self.absolute:
-            return self.attend(_with_numbers(x if norm is None else norm(x)), None)
-        return self.attend(x, norm)
+        x = _with_numbers(x) if self.absolute else x
+        return self.attend(self.project(x, *packed(self.groups())))
 
-    def attend(self, x: Tensor, norm: nn.LayerNorm | None) -> Tensor:
-        """Attend within x (B, F, S, C), which knows of its frames' numbers what it shall, and project."""
-        qkv = self.packed(x, norm, self.to_q, self.to_k, self.to_v)
-        bias = self.time_rel_pos_bias(x.shape[1]) if self.time_rel_pos_bias is not None else None
+    def read_clips(
+        self, x: Tensor, added: Tensor | None, frames: Frames, norm: nn.LayerNorm, weight: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return x (B * F, S, C) plus `added`, and the projections of the norm of its clips, (B, F, S, 3 C)."""
+        rows = len(x) // frames.total * frames.video
+        if not self.absolute:
+            x, projected = self.read(x, added, rows, norm, weight)
+            return x, projected.unflatten(0, (-1, frames.video))
+        x = x if added is None else x + added  # sinusoids come between the norm and the product
+        return x, self.project(_with_numbers(norm(x[:rows]).unflatten(0, (-1, frames.video))), weight)
+
+    def attend(self, projected: Tensor) -> Tensor:
+        """Return the output (B, F, S, C), from the packed projections of the tokens (B, F, S, 3 C)."""
+        qkv = projected.unflatten(-1, (3, self.heads, -1))
+        bias = self.time_rel_pos_bias(qkv.shape[1]) if self.time_rel_pos_bias is not None else None
         heads = temporal_attention(qkv, rotary_dim=self.rotary_dim, bias=bias, backend=self.kernel_backend)
         return self.out(heads)
 
@@ -146,15 +176,12 @@ class TemporalAttention(UsesKernels, Attention):
 class SpaceTimeAttention(UsesAttention, TemporalAttention):
     """Attention over all positions of all frames of a clip, in place of that over frames (paper, Table 6)."""
 
-    def attend(self, x: Tensor, norm: nn.LayerNorm | None) -> Tensor:
-        """Attend within x (B, F, S, C), from every position of every frame to all of them, and project."""
-        q, k, v = (part.flatten(1, 2) for part in self._turned(x, norm))
-        return self.out(attention(q, k, v, backend=self.attention_backend)).unflatten(1, x.shape[1:3])
-
-    def _turned(self, x: Tensor, norm: nn.LayerNorm | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q and k, turned by the numbers of their frames, and v: (B, F, S, heads, D) each."""
-        q, k, v = self.project(x, norm, self.to_q, self.to_k, self.to_v)
-        return turn_frames(q, self.rotary_dim), turn_frames(k, self.rotary_dim), v
+    def attend(self, projected: Tensor) -> Tensor:
+        """Return the output (B, F, S, C), from every position of every frame to all of them."""
+        q, k, v = self.split(projected)
+        turned = (turn_frames(q, self.rotary_dim), turn_frames(k, self.rotary_dim), v)
+        heads = attention(*(part.flatten(1, 2) for part in turned), backend=self.attention_backend)
+        return self.out(heads).unflatten(1, projected.shape[1:3])
 
 
 def _with_numbers(x: Tensor) -> Tensor:
@@ -179,12 +206,24 @@ class FeedForward(UsesKernels, nn.Module):
         # The identity keeps the released names: net.0.proj and net.2.
         self.net = nn.ModuleList([GEGLU(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels)])
 
-    def forward(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
-        """Map x (..., C), which goes through the norm first if there is one, to a tensor like it."""
-        first, _, last = self.net
-        assert isinstance(first, GEGLU) and isinstance(last, nn.Linear)
-        proj = first.proj
-        h = proj(x) if norm is None else norm_linear(x, norm.weight, norm.bias, norm.eps, (proj.weight,), proj.bias)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (..., C) to a tensor like it."""
+        return self.finish(F.linear(x, *self.first))
+
+    @property
+    def first(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the first layer."""
+        proj = self.net[0].proj
+        return proj.weight, proj.bias  # type: ignore[union-attr,return-value]
+
+    def read(self, x: Tensor, added: Tensor | None, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+        """Return x plus `added`, and the values and gates of the norm of it; see `norm_linear`."""
+        affine = (norm.weight, norm.bias, norm.eps)
+        return norm_linear(x, added, len(x), *affine, *self.first, backend=self.kernel_backend)
+
+    def finish(self, h: Tensor) -> Tensor:
+        """Return the output (..., C) from values and gates (..., 8 C)."""
+        last: nn.Linear = self.net[2]  # type: ignore[assignment]
         return geglu_linear(h, last.weight, last.bias, backend=self.kernel_backend)
 
 
@@ -201,7 +240,7 @@ class TransformerBlock(nn.Module):
         self.temporal_last = config.temporal_order == "after_feed_forward"
         self.norm1 = nn.LayerNorm(channels)
         if only_cross_attention:
-            self.attn1: nn.Module = TextAttention(channels, heads, text_channels)
+            self.attn1: FrameAttention = TextAttention(channels, heads, text_channels)
         else:
             spatial = {"own": SelfAttention, "first_and_previous": FirstAndPreviousAttention}
             self.attn1 = spatial[config.spatial_attention](channels, heads)
@@ -214,20 +253,37 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(channels)
 
     def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
-        """Map x (B * F, S, C) to a tensor like it; text: (B, 1 + images, L, D)."""
-        x = x + self.attn1(x, text, frames, self.norm1)
-        x = x + self.attn2(x, text, frames, self.norm2)
-        if self.temporal_last:
-            return self.temporal(x + self.ff(x, self.norm3), frames)
-        x = self.temporal(x, frames)
-        return x + self.ff(x, self.norm3)
+        """Map x (B * F, S, C) to a tensor like it; text: (B, 1 + images, L, D).
 
-    def temporal(self, x: Tensor, frames: Frames) -> Tensor:
-        """Apply temporal attention to the clips; images pass by."""
+        What a layer gives is added on the way into the next one, which reads the norm of the sum.
+        """
+        first, second, of_temporal = self.attn1.groups(), self.attn2.groups(), self.attn_temp.groups()
+        weights = packed([*first, *second, *of_temporal])
+        between, end = len(first), len(first) + len(second)
+
+        x, projected = self.attn1.read(x, None, len(x), self.norm1, weights[0])
+        added = self.attn1.attend(projected, text, frames, *weights[1:between])
+        x, projected = self.attn2.read(x, added, len(x), self.norm2, weights[between])
+        added = self.attn2.attend(projected, text, frames, *weights[between + 1 : end])
+
+        if not self.temporal_last:
+            x, added = self._temporal(x, added, frames, weights[end])
+        x, h = self.ff.read(x, added, self.norm3)
+        added = self.ff.finish(h)
+        if self.temporal_last:
+            x, added = self._temporal(x, added, frames, weights[end])
+        rows = len(added)  # temporal attention gives something for the first rows alone
+        return x + added if rows == len(x) else torch.cat([x[:rows] + added, x[rows:]])
+
+    def _temporal(self, x: Tensor, added: Tensor, frames: Frames, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x plus `added`, and what temporal attention gives for the clips, which are its first rows.
+
+        Without clips both are returned as they are.
+        """
         if not frames.video:
-            return x
-        clips, images = frames.split(x)
-        return frames.join(clips + self.attn_temp(clips, self.norm_temp), images)
+            return x, added
+        x, projected = self.attn_temp.read_clips(x, added, frames, self.norm_temp, weight)
+        return x, self.attn_temp.attend(projected).flatten(0, 1)
 
 
 class SpatialTransformer(nn.Module):
@@ -244,25 +300,21 @@ class SpatialTransformer(nn.Module):
         if config.temporal_convolutions:
             self.resblock_temporal = TemporalResnetBlock(channels, (3, 3)).zero_init()
         self.norm = GroupNorm(config.norm_num_groups, channels, eps=1e-6)
-        self.linear = config.linear_projection
-        self.proj_in = nn.Linear(channels, channels) if self.linear else nn.Conv2d(channels, channels, 1)
+        linear = config.linear_projection
+        self.proj_in = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(config, channels, heads, only_cross_attention)])
-        self.proj_out = nn.Linear(channels, channels) if self.linear else nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
         """Map x (B * F, C, H, W) to a tensor like it; text: (B, 1 + images, L, D)."""
         if self.resblock_temporal is not None and frames.video:
             x = self.resblock_temporal(x, frames)
-        h = self.norm(x)
-        tokens = self._tokens(h if self.linear else self.proj_in(h))
-        tokens = self.proj_in(tokens) if self.linear else tokens
+        norm, (weight, bias) = self.norm, affine(self.proj_in)
+        x, tokens = group_norm_linear(
+            x, norm.weight, norm.bias, norm.num_groups, norm.eps, weight.flatten(1), bias, backend=norm.kernel_backend
+        )
         for block in self.transformer_blocks:
             tokens = block(tokens, text, frames)
-        tokens = self.proj_out(tokens) if self.linear else tokens
-        h = tokens.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
-        return x + (h if self.linear else self.proj_out(h))
-
-    @staticmethod
-    def _tokens(x: Tensor) -> Tensor:
-        """Return x (N, C, H, W) as tokens (N, H * W, C), a view of channels-last memory."""
-        return x.permute(0, 2, 3, 1).flatten(1, 2)
+        weight, bias = affine(self.proj_out)  # of 1 x 1, if a convolution: a linear layer of the tokens
+        h = F.linear(tokens, weight.flatten(1), bias)
+        return x + h.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)

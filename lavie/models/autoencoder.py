@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..config.model import AutoencoderConfig
 from ..errors import CheckpointError
+from ..ops.group_norm_silu import group_norm_silu
 
 
 class Autoencoder(Protocol):
@@ -96,11 +97,47 @@ def cosine_basis(size: int) -> Tensor:
     return torch.stack([torch.outer(rows[i], rows[j]) for i, j in order]).float()
 
 
+class NormSilu(nn.Module):
+    """A frozen GroupNorm and the SiLU behind it in one operation, under the GroupNorm's names of its weights."""
+
+    def __init__(self, norm: nn.GroupNorm):
+        """Take the weights of a norm over the same channels."""
+        super().__init__()
+        self.weight, self.bias, self.groups, self.eps = norm.weight, norm.bias, norm.num_groups, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, C, H, W) and apply SiLU; each row alone."""
+        return group_norm_silu(x, self.weight, self.bias, groups=self.groups, eps=self.eps)
+
+
+def fuse_norms(vae: nn.Module) -> nn.Module:
+    """Let diffusers' autoencoder compute each pair of GroupNorm and SiLU in one operation, channels last, in place.
+
+    Its outputs are the same up to rounding, and the names and values of its weights as they were. The norm of the
+    attention has no SiLU behind it, and stays. An autoencoder that was changed before is left as it is.
+
+    Returns:
+        vae itself.
+    """
+    for module in vae.modules():
+        for norms, silu in ((("norm1", "norm2"), "nonlinearity"), (("conv_norm_out",), "conv_act")):
+            found = {name: norm for name in norms if isinstance(norm := getattr(module, name, None), nn.GroupNorm)}
+            if len(found) == len(norms) and isinstance(getattr(module, silu), nn.SiLU):
+                for name, norm in found.items():
+                    setattr(module, name, NormSilu(norm))
+                setattr(module, silu, nn.Identity())
+    # Not the module's own `to`: diffusers' one warns of dtypes, which this does not concern.
+    nn.Module.to(vae, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return vae
+
+
 class KLAutoencoder(nn.Module):
     """Stable Diffusion's autoencoder, run on a few frames at a time to bound its memory."""
 
     def __init__(self, vae: Any, scaling_factor: float, frames_per_call: int):
+        """Take diffusers' autoencoder, whose norms are fused in place, its latents' factor, and frames of a call."""
         super().__init__()
+        fuse_norms(vae)
         self.vae, self.scaling_factor, self.frames_per_call = vae, scaling_factor, frames_per_call
         self.stride: int = 2 ** (len(vae.config.block_out_channels) - 1)
         self.channels: int = vae.config.latent_channels
@@ -124,7 +161,7 @@ class KLAutoencoder(nn.Module):
 
     def _chunks(self, x: Tensor) -> Iterator[Tensor]:
         """Yield the frames of x in the autoencoder's dtype, as many as one call takes."""
-        return iter(x.to(self.vae.dtype).split(self.frames_per_call))
+        return iter(x.to(self.vae.dtype, memory_format=torch.channels_last).split(self.frames_per_call))
 
 
 def build_autoencoder(

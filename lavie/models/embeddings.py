@@ -54,9 +54,9 @@ class RelativeBias(nn.Module):
         nn.init.zeros_(self.relative_attention_bias.weight)
 
     def forward(self, frames: int) -> Tensor:
-        """Return the bias of each head and pair of frames, (heads, F, F)."""
+        """Return the bias of each head and pair of frames, (heads, F, F), contiguous for both passes of the kernels."""
         table = self.relative_attention_bias
-        return table(_buckets_on(table.weight.device, frames)).permute(2, 0, 1)
+        return table(_buckets_on(table.weight.device, frames)).permute(2, 0, 1).contiguous()
 
 
 @torch.compiler.assume_constant_result

@@ -40,6 +40,14 @@ PLAIN = Reading("plain")
 """The reading of captions in training."""
 
 
+Read = tuple[Any, str, Reading]
+"""A text encoder, a prompt that it is to read, and how."""
+SHOWN = 60
+"""Characters of a prompt, and of what is cut off of it, that a warning shows."""
+TOLD = 10
+"""Prompts that are too long, beyond which a warning only counts them."""
+
+
 class Weighted(NamedTuple):
     """A token, and how much it counts."""
 
@@ -73,19 +81,40 @@ def encode_branches(encoder: Any, branches: Sequence[Sequence[str]], reading: Re
     return filled
 
 
-def warn_of_unread(read: Iterable[tuple[Any, str, Reading]]) -> None:
-    """Log a warning, once for each, of prompts whose last words are cut off.
-
-    Args:
-        read: text encoders, each with a prompt that it is to read, and how.
+def warn_of_unread(read: Iterable[Read]) -> None:
+    """Log a warning, once for each, of prompts whose last words are cut off; of the first TOLD by name.
 
     Raises:
         ConfigError: a prompt cannot be read so.
     """
     cuts = [(prompt, unread(encoder, prompt, how)) for encoder, prompt, how in read if hasattr(encoder, "unread")]
-    for prompt, cut in dict.fromkeys(cuts):
-        if cut:
-            log.warning("prompt %r is too long: the network never sees its end, %r", prompt[:60] + "...", cut)
+    found = [(prompt, cut) for prompt, cut in dict.fromkeys(cuts) if cut]
+    for prompt, cut in found[:TOLD]:
+        log.warning("prompt %r is too long: the network never sees its end, %r", shortened(prompt), shortened(cut))
+    if len(found) > TOLD:
+        log.warning("%d more prompts are too long: the network never sees their ends", len(found) - TOLD)
+
+
+def warn_of_uncalled(read: Iterable[Read]) -> None:
+    """Log a warning of learnt words that no prompt calls, of any text encoder that knows them: they change nothing.
+
+    Raises:
+        ConfigError: a prompt cannot be read so.
+    """
+    known: dict[str, bool] = {}
+    for encoder, prompt, how in read:
+        learnt = getattr(encoder, "learnt", {})
+        known |= {name: False for name in learnt if name not in known}
+        if learnt:
+            texts = [span.text for span in parse_weights(prompt)] if how.syntax == "weights" else [prompt]
+            known |= {_name(learnt, part): True for text in texts for part in _named(learnt).findall(text)}
+    if uncalled := [name for name, called in known.items() if not called]:
+        log.warning("--embedding: no prompt has %s: it changes nothing", shortened(" or ".join(map(repr, uncalled))))
+
+
+def shortened(text: str) -> str:
+    """Return a text of at most SHOWN characters, and how many words it has if it has more."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text.split())} words)"
 
 
 def unread(encoder: Any, prompt: str, reading: Reading) -> str:
@@ -141,7 +170,7 @@ def _tokens(encoder: Any, spans: Sequence[Span]) -> list[Weighted]:
         parts = _named(encoder.learnt).split(text) if encoder.learnt else [text]
         for place, part in enumerate(parts):
             known = place % 2 == 1  # a split by one group alternates between what lies around it and the group
-            found = list(_vectors(encoder.learnt, part)) if known else encoder.split(part)
+            found = list(encoder.learnt[_name(encoder.learnt, part)]) if known else encoder.split(part)
             tokens += [Weighted(token, weight) for token in found]
     return tokens
 
@@ -152,13 +181,13 @@ def _named(learnt: Iterable[str]) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w)({names})(?!\w)", re.IGNORECASE)
 
 
-def _vectors(learnt: Mapping[str, Tensor], part: str) -> Tensor:
-    """Return the vectors of a learnt word, as `_named` has found it in a prompt."""
+def _name(learnt: Mapping[str, Tensor], part: str) -> str:
+    """Return the name of a learnt word, which `_named` has found in a prompt as it stands there."""
     if (name := known_as(part)) in learnt:
-        return learnt[name]
+        return name
     # Regular expressions know more letters of one case than `lower`, as the Turkish i: they say which word it is.
     names = sorted(learnt, key=len, reverse=True)
-    return learnt[next(name for name in names if re.fullmatch(re.escape(name), part, re.IGNORECASE))]
+    return next(name for name in names if re.fullmatch(re.escape(name), part, re.IGNORECASE))
 
 
 def _chunks(encoder: Any, tokens: Sequence[Weighted], most: int) -> list[list[Weighted]]:

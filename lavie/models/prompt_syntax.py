@@ -24,6 +24,10 @@ DEEPEST = 100
 """Brackets that may be open at once: people write three. Each one that closes costs time for all that it holds."""
 TOKEN = re.compile(r"\\(?P<escaped>[()\[\]\\])|:\s*(?P<weight>[-+]?[.\d]+)\s*\)|(?P<bracket>[()\[\]])")
 """What is no plain text: an escaped character, a weight with the bracket that it closes, a bracket."""
+NUMBER = r"[-+]?(?:nan|inf(?:inity)?|[.,\d]*\d[.,\d]*(?:e[-+]?\d+)?)"
+"""What somebody who writes it behind a colon means as a weight, whether it is one or not."""
+MEANT = re.compile(rf":\s*(?P<number>{NUMBER})\s*$", re.IGNORECASE)
+"""A number behind a colon, at the end of what brackets hold: a weight that was meant."""
 NETWORK = re.compile(r"<(lora|lyco|hypernet):", re.IGNORECASE)
 """A network that the web UI reads out of a prompt."""
 
@@ -84,6 +88,7 @@ def parse_weights(prompt: str) -> list[Span]:
                 if len(opened) > DEEPEST:
                     raise _refused(prompt, f"more than {DEEPEST} brackets are open at once")
             elif match["bracket"] == ")":
+                _require_no_number(prompt, pieces, opened)
                 close("(", STEP)
             else:
                 _require_plain(prompt, pieces, opened)
@@ -92,7 +97,8 @@ def parse_weights(prompt: str) -> list[Span]:
             add(match.group())
     add(prompt[end:])
 
-    # What was never closed reaches to the end.
+    # What was never closed reaches to the end, unless it was meant to be closed and to do more than that.
+    _require_closed(prompt, pieces, opened)
     for bracket, first in opened:
         pieces[first:] = [Span(text, old * (STEP if bracket == "(" else 1 / STEP)) for text, old in pieces[first:]]
 
@@ -118,16 +124,41 @@ def _number(prompt: str, text: str) -> float:
     return number
 
 
-def _require_plain(prompt: str, pieces: list[Span], opened: list[_Opened]) -> None:
-    """Raise ConfigError if the square brackets that close now hold words that change from step to step."""
-    first = next((opening.first for opening in reversed(opened) if opening.bracket == "["), None)
-    if first is None:
-        return
-    text = "".join(piece.text for piece in pieces[first:])
-    if "|" in text or re.search(r":\s*\d*\.?\d+\s*$", text):
+def _require_no_number(prompt: str, pieces: list[Span], opened: list[_Opened]) -> None:
+    """Raise ConfigError if the round brackets that close now end in a number that is no weight, as 1e9, 1,3 or nan."""
+    held = _held("(", pieces, opened)
+    if held is not None and (meant := MEANT.search(held)):
         raise _refused(
             prompt,
-            f"[{text}] asks for words that change from step to step, which is not built: leave it out, or write "
+            f"the weight {meant['number']!r} is no number in decimals; wanted one, as in (fox:1.3), or "
+            rf"\( and \) for the brackets themselves",
+        )
+
+
+def _require_closed(prompt: str, pieces: list[Span], opened: list[_Opened]) -> None:
+    """Raise ConfigError if a bracket that is never closed holds a weight, or words that change from step to step."""
+    _require_plain(prompt, pieces, opened)
+    held = _held("(", pieces, opened)
+    if held is not None and (meant := MEANT.search(held.rstrip().removesuffix("]"))):
+        raise _refused(
+            prompt,
+            f"the bracket of the weight {meant['number']} is never closed; wanted a ) behind it, as in (fox:1.3)",
+        )
+
+
+def _held(bracket: str, pieces: list[Span], opened: list[_Opened]) -> str | None:
+    """Return the text since the last open bracket of a kind; None if none is open."""
+    first = next((opening.first for opening in reversed(opened) if opening.bracket == bracket), None)
+    return None if first is None else "".join(piece.text for piece in pieces[first:])
+
+
+def _require_plain(prompt: str, pieces: list[Span], opened: list[_Opened]) -> None:
+    """Raise ConfigError if the last square brackets that are open hold words that change from step to step."""
+    text = _held("[", pieces, opened)
+    if text is not None and ("|" in text or MEANT.search(text)):
+        raise _refused(
+            prompt,
+            f"[{text[:60]}] asks for words that change from step to step, which is not built: leave it out, or write "
             r"\[ and \] for the brackets themselves",
         )
 

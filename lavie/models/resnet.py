@@ -99,7 +99,7 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
 
 
-def affine(layer: nn.GroupNorm | nn.Conv2d | nn.Conv3d) -> tuple[Tensor, Tensor]:
+def affine(layer: nn.GroupNorm | nn.Conv2d | nn.Conv3d | nn.Linear) -> tuple[Tensor, Tensor]:
     """Return the weight and the bias of a layer that has both, for an operation that reads them itself."""
     assert layer.bias is not None
     return layer.weight, layer.bias

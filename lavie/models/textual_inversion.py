@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .torch_file import read_torch_file
+from .torch_file import is_safetensors, read_torch_file, safetensors_fault
 
 log = logging.getLogger("lavie")
 
@@ -30,6 +30,8 @@ WORDS = "string_to_param"
 """The entry of AUTOMATIC1111's .pt that holds the vectors."""
 VECTORS = "emb_params"
 """The only entry of AUTOMATIC1111's .safetensors."""
+BRACKETS = re.compile(r"[()\[\]\\]")
+"""Characters that prompts read as more than themselves; see prompt_syntax.py."""
 OTHERS = (
     (re.compile(r"^clip_[gl]$"), "a word for SDXL, which has two text encoders"),
     (re.compile(r"^model\.diffusion_model\.|^cond_stage_model\."), "a whole checkpoint"),
@@ -66,7 +68,7 @@ def read_words(path: str | Path, name: str | None = None) -> dict[str, Tensor]:
         if len(found) != 1:
             raise CheckpointError(f"--embedding {path}: it holds {len(found)} words, {_listed(found)}: drop the name")
         found = {name: next(iter(found.values()))}
-    return {word.strip(): _checked(path, word, vectors) for word, vectors in found.items()}
+    return {_callable(path, word.strip()): _checked(path, word, vectors) for word, vectors in found.items()}
 
 
 def add_words(text_encoder: Any, given: Iterable[str]) -> str:
@@ -102,12 +104,13 @@ def add_words(text_encoder: Any, given: Iterable[str]) -> str:
     return ", ".join(sorted(told))
 
 
-def teach(given: Iterable[str], encoders: Mapping[str, Any]) -> dict[str, str]:
+def teach(given: Iterable[str], encoders: Mapping[str, Any], *, tell: bool = True) -> dict[str, str]:
     """Teach words to every text encoder that is as wide as their vectors, and return what each has learnt.
 
     Args:
         given: as for `add_words`.
         encoders: the text encoders of stages, by stage.
+        tell: whether a warning names the stages that do not learn a word.
 
     Returns:
         by stage, as `add_words` tells it; without the stages that learnt none.
@@ -122,7 +125,8 @@ def teach(given: Iterable[str], encoders: Mapping[str, Any]) -> dict[str, str]:
         fitting = {stage: encoder for stage, encoder in encoders.items() if widths == {encoder.channels}}
         for stage, encoder in (fitting or encoders).items():  # where none fits, the first one says why
             learnt.setdefault(stage, []).append(add_words(encoder, [text]))
-        if others := [stage for stage in encoders if stage not in fitting]:
+        others = [stage for stage in encoders if stage not in fitting]
+        if others and tell:
             log.warning(
                 "--embedding %s: %s has a text encoder of another width, which reads the name as plain words",
                 path,
@@ -156,14 +160,14 @@ def _read(path: Path) -> dict[str, Any]:
     if size > LARGEST_FILE:
         raise _refused(path, f"it has {size / 1e6:.0f} MB, words of textual inversion have less than one")
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path, unknown=path.suffix == ".safetensors"):
             content: Any = load_file(path)
         else:
             content = read_torch_file(path)
     except CheckpointError as error:
         raise CheckpointError(f"--embedding {path}: cannot be read: {error}; {wanted}") from None
     except Exception as error:  # the reader of safetensors raises what has no class of its own
-        reason = str(error).strip().split("\n")[0]
+        reason = safetensors_fault(path, error)
         raise CheckpointError(f"--embedding {path}: cannot be read: {reason}; {wanted}") from None
     if not isinstance(content, dict) or not content or not all(isinstance(name, str) for name in content):
         raise _refused(path, "it holds no dict of names")
@@ -178,6 +182,16 @@ def _require_words(path: Path, entries: Mapping[str, Any]) -> None:
     for name, value in entries.items():
         if not isinstance(value, Tensor):
             raise _refused(path, f"its entry {name!r} is no tensor")
+
+
+def _callable(path: Path, word: str) -> str:
+    """Return a word. Raises CheckpointError if prompts cannot call it so."""
+    if BRACKETS.search(word):
+        raise CheckpointError(
+            f"--embedding {path}: the word is called {word!r}, and brackets weigh words in prompts: call it otherwise, "
+            f"as --embedding {BRACKETS.sub('', word).strip() or 'NAME'}={path}"
+        )
+    return word
 
 
 def _checked(path: Path, word: str, vectors: Any) -> Tensor:

@@ -33,6 +33,17 @@ LONGEST_HEADER = 2**27
 """Bytes of a safetensors header, of which the format allows 100 MB."""
 
 
+PICKLED = (b"PK\x03\x04", b"\x80")
+"""How files of torch begin: a zip archive since version 1.6, a pickle before."""
+SIGNS = (
+    (b"<!doctype", "a web page: the download went wrong"),
+    (b"<html", "a web page: the download went wrong"),
+    (b"version https://git-lfs", "a pointer of Git LFS: `git lfs pull` fetches the file"),
+    (b"{", "JSON"),
+)
+"""How files begin that are often found in the place of weights, and what they are."""
+
+
 class WeightFile(NamedTuple):
     """What a file of weights holds. Tensors may be views of the file, which is read as they are used."""
 
@@ -63,7 +74,7 @@ def read_weight_file(path: str | Path) -> WeightFile:
         CheckpointError: the file is neither, is damaged, or names something that would be run.
     """
     path = Path(path)
-    if not _is_safetensors(path):
+    if not is_safetensors(path, unknown=path.suffix == ".safetensors"):
         content = read_torch_file(path)
         return WeightFile(path, _tensors(content), {}, content)
     try:
@@ -71,7 +82,7 @@ def read_weight_file(path: str | Path) -> WeightFile:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             return WeightFile(path, tensors, file.metadata() or {})
     except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: no complete safetensors file: {_line(error)}") from None
+        raise CheckpointError(f"{path}: no complete safetensors file: {safetensors_fault(path, error)}") from None
 
 
 def read_torch_file(path: str | Path) -> Any:
@@ -84,6 +95,9 @@ def read_torch_file(path: str | Path) -> Any:
     wanted = f"{path}: wanted a {path.suffix or 'file'} of plain tensors (weights_only)"
     try:
         with torch.serialization.safe_globals([(_Inert, name) for name in STAND_INS]):
+            if path.suffix == ".safetensors":  # by such a name, torch takes any file for safetensors
+                with path.open("rb") as file:
+                    return torch.load(file, map_location="cpu", weights_only=True)
             # Only zip archives can be mapped; files of torch before version 1.6 are none.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch raises whatever a damaged pickle leads to
@@ -125,12 +139,14 @@ def _damage(path: Path, error: Exception) -> str:
     """Return what is wrong with a file that torch cannot read, without torch's advice to run what it holds."""
     try:
         with path.open("rb") as file:
-            start = file.read(2)
+            start = file.read(64)
     except OSError:
         return f"got: {_line(error)}"
     if not start:
         return "got a file that is empty"
-    if start != b"PK" and start[:1] != b"\x80":
+    if what := next((kind for sign, kind in SIGNS if start.lstrip().lower().startswith(sign)), ""):
+        return f"got {what}"
+    if start[:2] != b"PK" and start[:1] != b"\x80":
         return "got one that is no PyTorch file"
     said = [line for line in str(error).splitlines() if "weights_only" not in line and "Weights only" not in line]
     if isinstance(error, KeyError | IndexError) or not "".join(said).strip():
@@ -138,15 +154,54 @@ def _damage(path: Path, error: Exception) -> str:
     return f"got: {type(error).__name__}: {next(line.strip() for line in said if line.strip())[:160]}"
 
 
-def _is_safetensors(path: Path) -> bool:
-    """Return whether a file starts as safetensors do: a length of 8 bytes, then the brace of a JSON object."""
+def is_safetensors(path: Path, *, unknown: bool) -> bool:
+    """Return whether a file is to be read as safetensors, by its first bytes and whatever its name.
+
+    Args:
+        path: the file.
+        unknown: the answer for a file that begins neither as safetensors do, with a length of 8 bytes and the brace of
+            a JSON object, nor as the files of torch, with the sign of a zip archive or of a pickle.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(9)
     except OSError:
         return False  # the reader of the other kind tells why
-    named = path.suffix == ".safetensors"
-    return named or (start[8:9] == b"{" and int.from_bytes(start[:8], "little") < LONGEST_HEADER)
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < LONGEST_HEADER:
+        return True
+    return unknown and not start.startswith(PICKLED)
+
+
+def require_finite(file: Path, source: Path, instead: str) -> None:
+    """Raise CheckpointError for the first tensor of a safetensors file that holds NaN or infinities.
+
+    Args:
+        file: read one tensor at a time.
+        source: what messages call it.
+        instead: what to do then.
+    """
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            names = tensors.keys()
+            spoilt = next((name for name in names if not bool(tensors.get_tensor(name).isfinite().all())), None)
+    except SafetensorError as error:
+        fault = safetensors_fault(file, error)
+        raise CheckpointError(f"{source}: no complete safetensors file: {fault}") from None
+    if spoilt is not None:
+        raise CheckpointError(f"{source}: {spoilt} has values that are not finite: {instead}")
+
+
+def safetensors_fault(path: Path, error: Exception) -> str:
+    """Return why a file is no safetensors: what it is instead, as far as its first bytes say it, or the error."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError:
+        return _line(error)
+    what = next((kind for sign, kind in SIGNS if start.lstrip().lower().startswith(sign)), "")
+    if start.startswith(PICKLED) and start[8:9] != b"{":
+        what = "a pickle of torch, or a zip archive"
+    return f"it is {what or 'empty'}" if what or not start else _line(error)
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:

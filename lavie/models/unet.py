@@ -30,6 +30,10 @@ class VideoUNet(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
+        self._build(config)
+
+    def _build(self, config: UNetConfig) -> None:
+        """Add the layers that the config names."""
         channels, time_channels = config.block_out_channels, 4 * config.block_out_channels[0]
 
         def resnets(widths: Sequence[int], out: int) -> list[ResnetBlock]:

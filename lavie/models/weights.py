@@ -22,7 +22,7 @@ from ..run_folder import LORA, NETWORK, checkpoints, newest_checkpoint
 from .released import from_released, released_state, require_stage, to_released, unet_config
 from .single_file import FlatUNet, is_single_file, read_unet
 from .state_dict import StateDict, require_fit, shapes
-from .torch_file import WeightFile, read_weight_file
+from .torch_file import WeightFile, read_weight_file, safetensors_fault
 from .trainable import is_temporal
 from .unet import VideoUNet
 from .weight_kinds import require_flat
@@ -324,7 +324,7 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
         try:
             state.update(load_file(file))
         except SafetensorError as error:
-            raise CheckpointError(f"{file}: no complete safetensors file: {error}") from None
+            raise CheckpointError(f"{file}: no complete safetensors file: {safetensors_fault(file, error)}") from None
     return state
 
 

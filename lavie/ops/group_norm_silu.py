@@ -89,34 +89,6 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, groups: int, *_others: Any) -> tu
     return torch.empty_like(x, memory_format=torch.channels_last), stats, torch.empty_like(stats)
 
 
-@torch.library.custom_op("lavie::group_norm_silu_again", mutates_args=())
-def norm_again(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    groups: int,
-    frames: int,
-    images: int,
-    pool_images: bool,
-    silu: bool,
-    backend: str,
-) -> Tensor:
-    """Return the result of `norm_forward` again from its mean and rstd (N, groups): a backward pass that kept x."""
-    kernels = kernels_for("group_norm_silu", backend, x, weight, bias, groups)
-    if kernels is not None:
-        return kernels.apply(x, weight, bias, mean, rstd, groups, frames, images, pool_images, silu)
-    v = _rows(x)
-    return _unrows(_mapped(v - _per_channel(mean, v), weight, bias, rstd, silu), x)
-
-
-@norm_again.register_fake
-def _(x: Tensor, *_others: Any) -> Tensor:
-    """Return an empty result of the right shape, for compilers."""
-    return torch.empty_like(x, memory_format=torch.channels_last)
-
-
 @torch.library.custom_op("lavie::group_norm_silu_backward", mutates_args=())
 def norm_backward(
     dy: Tensor,
@@ -131,18 +103,31 @@ def norm_backward(
     pool_images: bool,
     silu: bool,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of x, weight and bias from that of the output, dy; mean and rstd are (N, groups)."""
+    added: Tensor | None,
+    again: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of x, weight and bias, and the output again if `again`, else an empty tensor.
+
+    Args:
+        dy: the gradient of the output, like x.
+        mean, rstd: (N, groups), of the forward pass; those before and after are its arguments.
+        added: what reaches x from elsewhere, like x, which is added to its gradient; None: nothing.
+        again: whether a backward pass that kept x alone wants the output too, for the layer behind the norm.
+    """
     kernels = kernels_for("group_norm_silu", backend, x, weight, bias, groups)
     if kernels is not None:
-        return kernels.backward(dy, x, weight, bias, mean, rstd, groups, frames, images, pool_images, silu)
+        settings = (groups, frames, images, pool_images, silu)
+        return kernels.backward(dy, x, weight, bias, mean, rstd, *settings, added, again)
 
     # The gradient g in front of SiLU.
     v, g = _rows(x), _rows(dy)
     size = v.shape[1] * (v.shape[2] // groups)
     x_hat = (v - _per_channel(mean, v)).mul_(_per_channel(rstd, v))
-    if silu:
-        g = torch.ops.aten.silu_backward(g, torch.addcmul(bias, x_hat, weight))
+    y = x.new_empty(0)
+    if silu or again:
+        z = torch.addcmul(bias, x_hat, weight)
+        g = torch.ops.aten.silu_backward(g, z) if silu else g
+        y = _unrows(torch.nn.functional.silu(z, inplace=True) if silu else z, x) if again else y
 
     # dx = (g * weight - mean of g * weight - x_hat * mean of g * x_hat * weight) * rstd, the means over x's own set.
     g_sum, gx_sum = g.sum(1), (g * x_hat).sum(1)  # (N, C)
@@ -150,13 +135,16 @@ def norm_backward(
     mean_gx = _pool((gx_sum * weight).unflatten(-1, (groups, -1)).sum(-1) / size, frames, images, pool_images)
     same_for_all = torch.addcmul(_per_channel(mean_g, v), x_hat, _per_channel(mean_gx, v), out=x_hat)
     dx = (g * weight).sub_(same_for_all).mul_(_per_channel(rstd, v))
-    return _unrows(dx, x), gx_sum.sum(0).to(weight.dtype), g_sum.sum(0).to(bias.dtype)
+    dx = dx if added is None else dx.add_(_rows(added))
+    return _unrows(dx, x), gx_sum.sum(0).to(weight.dtype), g_sum.sum(0).to(bias.dtype), y
 
 
 @norm_backward.register_fake
-def _(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *_others: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Return empty gradients of the right shapes, for compilers."""
-    return torch.empty_like(x, memory_format=torch.channels_last), torch.empty_like(weight), torch.empty_like(bias)
+def _(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return empty results of the right shapes, for compilers; the last argument is `again`."""
+    dx = torch.empty_like(x, memory_format=torch.channels_last)
+    y = torch.empty_like(dx) if others[-1] else x.new_empty(0)
+    return dx, torch.empty_like(weight), torch.empty_like(bias), y
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -169,9 +157,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _backward(ctx: Any, dy: Tensor, _dmean: None, _drstd: None) -> tuple[Tensor | None, ...]:
     """Return the gradients in the order of the operation's arguments."""
-    gradients = norm_backward(
-        dy, *ctx.saved_tensors, ctx.groups, ctx.frames, ctx.images, ctx.pool_images, ctx.silu, ctx.backend
-    )
+    settings = (ctx.groups, ctx.frames, ctx.images, ctx.pool_images, ctx.silu, ctx.backend)
+    *gradients, _ = norm_backward(dy, *ctx.saved_tensors, *settings, None, False)
     return *gradients, *[None] * 7
 
 

@@ -378,7 +378,7 @@ def _normalised_backward(
     dy: Tensor, x: Tensor, norm: Affine, mean: Tensor, rstd: Tensor, groups: int, eps: float, frames: int, backend: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x and of the norm's parameters."""
-    return norm_backward(dy, x, *norm, mean, rstd, groups, frames, 0, False, True, backend)
+    return norm_backward(dy, x, *norm, mean, rstd, groups, frames, 0, False, True, backend, None, False)[:3]
 
 
 def _clips(x: Tensor, frames: int) -> Tensor:

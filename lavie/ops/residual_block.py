@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .backend import under_autocast
-from .group_norm_silu import group_norm_silu, norm_again, norm_backward, norm_forward
+from .group_norm_silu import group_norm_silu, norm_backward, norm_forward
 
 Affine: TypeAlias = tuple[Tensor, Tensor]
 """The weight and the bias of a convolution or of a norm."""
@@ -133,8 +133,8 @@ class _ResidualBlock(torch.autograd.Function):
             y = F.conv2d(n, conv2_weight, conv2_bias, padding=1)
             y += whole
         else:
-            y = F.conv2d(n, conv2_weight, padding=1)
-            y += F.conv2d(whole, shortcut_weight, conv2_bias + shortcut_bias)
+            y = F.conv2d(n, conv2_weight, conv2_bias + shortcut_bias, padding=1)
+            y = _add_product(y, whole, shortcut_weight)
 
         ctx.settings, ctx.backend = settings, backend
         ctx.save_for_backward(
@@ -153,28 +153,22 @@ class _ResidualBlock(torch.autograd.Function):
         needs = ctx.needs_input_grad
         whole = x if skip is None else torch.cat([x, skip], 1)
 
-        # The second half: its normalised input again if the weight's gradient wants it, then through convolution and
-        # norm. What h was before the time embedding is not needed: a sum has the same gradient everywhere.
-        n = norm_again(h, n2_weight, n2_bias, mean2, rstd2, groups, *layout, True, backend) if needs[9] else h
-        dn, dc2_weight = _convolution_backward(dy, n, c2_weight, True, needs[9])
-        dh, dn2_weight, dn2_bias = norm_backward(
-            dn, h, n2_weight, n2_bias, mean2, rstd2, groups, *layout, True, backend
+        # The second half, through convolution and norm, which gives its output again if the weight's gradient wants it.
+        # What h was before the time embedding is not needed: a sum has the same gradient everywhere.
+        dn = _input_gradient(dy, h, c2_weight)
+        dh, dn2_weight, dn2_bias, n = norm_backward(
+            dn, h, n2_weight, n2_bias, mean2, rstd2, groups, *layout, True, backend, None, needs[9]
         )
+        dc2_weight = _weight_gradient(dy, n, c2_weight) if needs[9] else None
 
-        # The first half, likewise.
-        n = norm_again(whole, n1_weight, n1_bias, mean1, rstd1, groups, *layout, True, backend) if needs[5] else whole
-        dn, dc1_weight = _convolution_backward(dh, n, c1_weight, True, needs[5])
-        dx, dn1_weight, dn1_bias = norm_backward(
-            dn, whole, n1_weight, n1_bias, mean1, rstd1, groups, *layout, True, backend
+        # The first half, likewise; the gradient that comes by the shortcut is added on the way out of the norm.
+        dn = _input_gradient(dh, whole, c1_weight)
+        short = dy if s_weight is None else _input_gradient(dy, whole, s_weight)
+        dx, dn1_weight, dn1_bias, n = norm_backward(
+            dn, whole, n1_weight, n1_bias, mean1, rstd1, groups, *layout, True, backend, short, needs[5]
         )
-
-        # The shortcut, whose bias has the gradient of the second convolution's.
-        ds_weight = None
-        if s_weight is None:
-            dx += dy
-        else:
-            dshort, ds_weight = _convolution_backward(dy, whole, s_weight, needs[0] or needs[1], needs[11])
-            dx = dx if dshort is None else dx.add_(dshort)
+        dc1_weight = _weight_gradient(dh, n, c1_weight) if needs[5] else None
+        ds_weight = _weight_gradient(dy, whole, s_weight) if needs[11] else None
         dx, dskip = (dx, None) if skip is None else dx.split([x.shape[1], skip.shape[1]], 1)
 
         # What is added to every position has the sum of the gradients there, made in float32 or float64.
@@ -191,13 +185,26 @@ class _ResidualBlock(torch.autograd.Function):
         return dx, dskip, dtime, *first, *second, ds_weight, ds_bias, None, None
 
 
-def _convolution_backward(
-    dy: Tensor, x: Tensor, weight: Tensor, needs_x: bool, needs_weight: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of x and of the weight of a convolution whose output has x's size; None if not needed."""
+def _add_product(y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Add to y (N, C_out, H, W), in place, the convolution of 1 x 1 of x (N, C, H, W), as one matrix product."""
+    rows = y.permute(0, 2, 3, 1)
+    if not rows.is_contiguous():  # a convolution may answer in another layout where there is a single position
+        return y.add_(F.conv2d(x, weight))
+    rows.flatten(0, 2).addmm_(x.permute(0, 2, 3, 1).flatten(0, 2), weight.flatten(1).t())
+    return y
+
+
+def _input_gradient(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Return the gradient of x, the input of a convolution whose output has x's size."""
+    return _convolution_backward(dy, x, weight, [True, False, False])[0]
+
+
+def _weight_gradient(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Return the gradient of the weight of a convolution of x whose output has x's size."""
+    return _convolution_backward(dy, x, weight, [False, True, False])[1]
+
+
+def _convolution_backward(dy: Tensor, x: Tensor, weight: Tensor, mask: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients that `mask` names, of x, of the weight and of no bias."""
     padding = [weight.shape[2] // 2] * 2
-    mask = [needs_x, needs_weight, False]
-    dx, dweight, _ = torch.ops.aten.convolution_backward(
-        dy, x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], 1, mask
-    )
-    return dx, dweight
+    return torch.ops.aten.convolution_backward(dy, x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], 1, mask)

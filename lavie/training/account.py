@@ -22,7 +22,8 @@ from .journal import DROPPED, append, read_records
 from .progress import duration
 
 EVENTS = "events.jsonl"
-"""One JSON object a line: `event` is start, save (a checkpoint was begun), or dropped (it was not saved)."""
+"""One JSON object a line: `event` is start, facts (what the run is made from, as lavie.training.origin tells it), save
+(a checkpoint was begun), or dropped (it was not saved)."""
 
 
 class Account:
@@ -89,20 +90,21 @@ class Account:
             f"{len(starts)} starts, {lost} steps done again ({duration(lost_s)}); {skipped} steps left out; "
             f"{len(saved)} checkpoints saved, {len(dropped)} dropped",
         ]
-        causes = self._causes()
+        causes = causes_of(self._run)
         if causes:
             of = ", ".join(f"{cause} {count}" for cause, count in causes.most_common(5))
             told.append(f"{causes.total()} samples replaced: {of}")
         return told
 
-    def _causes(self) -> Counter[str]:
-        """Return how many samples were replaced for each reason, without what the reason says of the one sample.
 
-        A reason may begin with the place of the sample: "train/00000.tar: cannot be decoded (...)".
-        """
-        files = sorted(self._run.glob(DROPPED.format("*")))
-        reasons = [record.get("reason", "unknown") for path in files for record in read_records(path)]
-        return Counter(_cause(str(reason)) for reason in reasons)
+def causes_of(run: Path) -> Counter[str]:
+    """Return how many samples of a run were replaced for each reason, without what the reason says of the one sample.
+
+    A reason may begin with the place of the sample: "train/00000.tar: cannot be decoded (...)".
+    """
+    files = sorted(run.glob(DROPPED.format("*")))
+    reasons = [record.get("reason", "unknown") for path in files for record in read_records(path)]
+    return Counter(_cause(str(reason)) for reason in reasons)
 
 
 def _productive(records: list[dict[str, Any]]) -> float:
@@ -115,7 +117,7 @@ def _cause(reason: str) -> str:
     """Return the first part of a reason that is no path, without what it says of the one sample."""
     parts = reason.split(": ")
     told = next((part for part in parts if "/" not in part), parts[-1])
-    return re.split(r"[.(]", told)[0].strip() or "unknown"
+    return re.split(r"\.(?:\s|$)|\(", told)[0].strip() or "unknown"
 
 
 def _of_steps(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

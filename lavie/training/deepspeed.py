@@ -287,8 +287,8 @@ def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, An
     with told_compilation(single_node) if dist.get_backend() == "gloo" else nullcontext():
         deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
 
-    # Blocks are gathered and released whole: a SpatialTransformer multiplies with several layers' weights at once, and
-    # all kinds hold too little for hooks and a round of communication per layer to pay.
+    # Some blocks are gathered and released whole: the operations of a block read the weights of several of its layers,
+    # and all kinds hold too little for hooks and a round of communication per layer to pay.
     if zero_stage(settings) == 3:
         lighten_hooks()
         deepspeed.utils.set_z3_leaf_modules(network, list(BLOCKS))

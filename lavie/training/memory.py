@@ -20,6 +20,7 @@ import torch
 from ..config.data import BucketConfig
 from ..config.train import TrainConfig
 from ..diffusion.guidance import is_guided
+from ..models.autoencoder import fuse_norms
 from ..models.live_bytes import fused_attention, live_bytes
 from ..models.lora.adapter import is_adapter, plain_name
 from ..models.meta_encoders import clip_parameters, meta_autoencoder
@@ -292,7 +293,7 @@ def _coding_pass(
     pretrained: str | None, stride: int, dtype: torch.dtype, frames: int, height: int, width: int, decodes: bool
 ) -> Counted:
     """Return what the autoencoder does to some frames of height x width latents."""
-    vae = meta_autoencoder(pretrained, stride, dtype)
+    vae: Any = fuse_norms(meta_autoencoder(pretrained, stride, dtype))
     if decodes:
         latents = torch.empty(frames, 4, height, width, dtype=dtype, device=META)
         return count_operations(lambda: vae.decode(latents).sample)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..config.train import TrainConfig
+from ..data.order.plan import DataPlan
 from ..distributed import log
 from ..run_folder import METRICS, PROMPTS, samples_folder
-from .account import Account
-from .journal import DROPPED, cut_back
+from .account import EVENTS, Account
+from .journal import DROPPED, append, cut_back
+from .origin import facts
 from .progress import Display
 from .writers import Writer, open_writers, samples_in
 
@@ -32,12 +34,19 @@ class Metrics:
             a step that is not in this file belong to another run.
     """
 
-    def __init__(self, config: TrainConfig, start_step: int) -> None:
-        """Open the files of `config`, without the lines of steps after `start_step`, and begin the display there."""
+    def __init__(self, config: TrainConfig, start_step: int, plan: DataPlan) -> None:
+        """Open the files of `config`, without the lines of steps after `start_step`, and begin the display there.
+
+        Args:
+            config: the run.
+            start_step: the step that it goes on from.
+            plan: what it takes of its data.
+        """
         self.path = Path(config.output_dir) / METRICS
         records = cut_back(self.path, start_step)
         self.looked = _looked(config, start_step, [record for record in records if record["step"] == start_step])
         self._account = Account(config.output_dir, start_step, records)
+        append(self.path.with_name(EVENTS), {"event": "facts", "step": start_step, **facts(plan)})
         for path in self.path.parent.glob(DROPPED.format("*")):
             cut_back(path, start_step)
         self._file, self._full = self.path.open("a"), False

@@ -36,5 +36,7 @@ def made_with(data: DataConfig, encoders: Mapping[str, Any]) -> dict[str, Any]:
         data: the configuration of one size.
         encoders: what the encoders are, as `encoder_identity` returns it.
     """
-    names = ("num_frames", "height", "width", "fps", "frame_stride", "crop")
+    names = ["num_frames", "height", "width", "fps", "frame_stride", "crop"]
+    if data.resampler != "pillow-1":
+        names.append("resampler")  # caches of pillow-1 were made before there was another
     return {f"data.{name}": getattr(data, name) for name in names} | {"pixels": PIXELS} | dict(encoders)

@@ -157,7 +157,7 @@ class Trainer:
         if is_main():
             try:
                 (Path(config.output_dir) / RUN_CONFIG).write_text(dump_yaml(asked), encoding="utf-8")
-                self.metrics = begun.enter_context(closing(Metrics(config, self.start)))
+                self.metrics = begun.enter_context(closing(Metrics(config, self.start, plan)))
             except OSError as error:
                 raise TrainingError(
                     f"output_dir {config.output_dir}: {error.filename or RUN_CONFIG} cannot be written "

@@ -11,7 +11,7 @@ from PIL import Image
 from lavie.cli.generate import STRENGTH
 from lavie.data.media.encode import encode_mp4
 from lavie.diffusion.schedule import NoiseSchedule
-from lavie.errors import ConfigError
+from lavie.errors import CheckpointError, ConfigError
 from lavie.files import sha256_of
 from lavie.models.weights import save_network
 from tests.cascades import cascade_folder, pretrained, random_network, seal, stage_config
@@ -164,6 +164,23 @@ def test_a_dry_run_counts_the_long_clip(cascade_folder):
     assert "base: 200 x 16 x 24 pixels; up to" in run_lavie(*words, "--method", "windows")
 
 
+def test_fit_takes_what_makes_the_stages_fit_and_tells_the_peaks(cascade_folder, tmp_path):
+    words = ["generate", "--cascade", cascade_folder]
+    peak = float(re.findall(r"peak, .*: (.*) GiB", run_lavie(*words, "--dry-run", "--fit", 1))[-1])
+    assert peak > 0
+    (found,) = re.findall(r"to fit: (.*)", run_lavie(*words, "--dry-run", "--fit", 0.9 * peak))
+    assert found.startswith("--")
+    with pytest.raises(ConfigError, match="no flag makes it fit"):
+        run_lavie(*words, "--dry-run", "--fit", 1e-6)
+    for wrong in ("-1", "0", "all", "nan"):
+        with pytest.raises(ConfigError, match=f"--fit {wrong}: wanted a number of GiB, as 22 for a GPU of 24 GB"):
+            run_lavie(*words, "--dry-run", "--fit", wrong)
+
+    output = run_lavie(*words, "--stop-after", "base", "--prompt", "a", "--fit", "free", "--out", tmp_path / "out")
+    assert "to fit: nothing is needed" in output and "peak, with a margin" in output
+    assert (tmp_path / "out/00000-base.mp4").exists()
+
+
 @pytest.mark.parametrize(
     "words, message",
     (
@@ -172,7 +189,10 @@ def test_a_dry_run_counts_the_long_clip(cascade_folder):
             "given frames: the base network takes none; .* condition: frames, or --strength",
         ),
         (["--image", "{media}/none.png"], "--image .*none.png: cannot be read"),
-        (["--image", "{media}/a.mp4", "--strength", "0.5"], "--image .*a.mp4: no jpg, png or gif"),
+        (
+            ["--image", "{media}/a.mp4", "--strength", "0.5"],
+            "--image .*a.mp4: 12 frames, where an image is wanted: --from-video takes it",
+        ),
         (["--from-video", "{media}/a.png"], "--from-video .*a.png: an image, where a video is wanted"),
         (["--image", "a", "--from-video", "b"], "--image and --from-video both say"),
         (["--image", "a", "--strength", "1.5"], r"--strength: got 1.5, wanted 0 \(keeps the clip\) .. 1"),
@@ -181,7 +201,7 @@ def test_a_dry_run_counts_the_long_clip(cascade_folder):
         (["--seconds", "0"], "--seconds: got 0, wanted more than 0"),
         (["--seconds", "nan"], "--seconds: got nan, wanted more than 0"),
         (["--seconds", "inf"], "--seconds: got inf, wanted more than 0"),
-        (["--seconds", "1e9", "--method", "windows"], "base.num_frames: wanted 20000 or less"),
+        (["--seconds", "1e9", "--method", "windows"], "--seconds 1e.09: .* wanted 0.125 to 2500 seconds"),
         (["--set", "base.num_inference_steps=1"], "num_inference_steps: .* cannot take 1 steps"),
         (["--set", "base.clip_skip=9"], "clip_skip: got 9"),
         (["--seconds", "1", "--set", "base.num_frames=9"], "--seconds and --set base.num_frames"),
@@ -191,16 +211,62 @@ def test_a_dry_run_counts_the_long_clip(cascade_folder):
             ["--method", "windows", "--seconds", "1", "--set", "base.cache_interval=2"],
             "cache_interval: got 2, and the clip is cut into windows",
         ),
+        (["--seconds", "1e-9"], "--seconds 1e-09: 0 frames at 8 frames per second: wanted 0.125 to"),
+        (["--set", "base={num_frames: 9}", "--seconds", "1"], "--seconds and --set base.num_frames"),
+        (["--seed", "1", "--grid-seeds", "1", "--grid-guidance", "2"], "seed is what the grid varies"),
+        (["--set", "base.seed=1", "--grid-seeds", "1", "--grid-guidance", "2"], "seed is what the grid varies"),
+        (
+            ["--negative-prompt", "base=a", "--set", "base.negative_prompt=b"],
+            "--negative-prompt base=a and --set base.negative_prompt=... both say it",
+        ),
+        (["--embedding", "{media}/nope.pt"], "--embedding .*nope.pt: cannot be read"),
+        (["--lora", "{media}/nope.safetensors"], "nope.safetensors: no such file"),
+        (["--prompt", "(fox:nan)"], "the weight 'nan' is no number"),
+        (["--num", "2", "--grid-seeds", "1", "--grid-guidance", "2"], "--num 2: a grid has one clip"),
         (["--judge"], "--judge: 'red' is no caption of the rendered set"),
     ),
 )
 def test_bad_input_is_refused_before_weights_are_read(cascade_folder, media, tmp_path, monkeypatch, words, message):
     monkeypatch.setattr("lavie.inference.load.load_network", lambda *_: pytest.fail("weights were read"))
-    words = [word.format(media=media) for word in words]
-    with pytest.raises(ConfigError, match=message) as caught:
-        generate(cascade_folder, tmp_path / "out", "--prompt", "red", *words)
-    assert "\n" not in str(caught.value)
+    words = [word.replace("{media}", str(media)) for word in words]
+    for more in ((), ("--dry-run",)):
+        with pytest.raises((ConfigError, CheckpointError), match=message) as caught:
+            generate(cascade_folder, tmp_path / "out", "--prompt", "red", *words, *more)
+        assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_of_configs_looks_at_all_that_it_is_given(tmp_path, caplog):
+    (tmp_path / "vsr.yaml").write_text("unused: 1")
+    words = ("generate", "--dry-run", "--stop-after", "base")
+    for more, message in (
+        (("--lora", tmp_path / "vsr.yaml"), "vsr.yaml: no complete safetensors file"),
+        (("--embedding", "nope.pt"), "--embedding nope.pt: cannot be read"),
+        (("--judge",), "got no prompt"),
+        (("--grid-seeds", "1", "--grid-guidance", "2"), "got no prompt"),
+        (("--prompt", "a <lora:x:1>"), "is no text: give networks by an option"),
+        (("--prompt", "a", "--out", tmp_path / "vsr.yaml"), "vsr.yaml is no folder"),
+    ):
+        with pytest.raises((ConfigError, CheckpointError), match=message):
+            run_lavie(*words, *more)
+    torch.save({"string_to_param": {"*": torch.zeros(1, 768)}}, tmp_path / "zorro.pt")
+    with caplog.at_level("WARNING", "lavie"):
+        run_lavie(*words, "--prompt", "a fox", "--embedding", tmp_path / "zorro.pt")
+    assert "--embedding: no prompt has 'zorro': it changes nothing" in caplog.messages
+
+
+def test_a_dry_run_tells_of_clips_that_would_be_replaced(cascade_folder, tmp_path):
+    generate(cascade_folder, tmp_path, "--prompt", "red")
+    generate(cascade_folder, tmp_path, "--prompt", "red", "--dry-run")
+    with pytest.raises(ConfigError, match="holds clips of other prompts"):
+        generate(cascade_folder, tmp_path, "--prompt", "blue", "--dry-run")
+    assert len(list(tmp_path.glob("*.mp4"))) == 1
+
+
+def test_a_noise_level_that_is_too_high_is_named_alone(cascade_folder):
+    with pytest.raises(ConfigError) as caught:
+        run_lavie("generate", "--cascade", cascade_folder, "--dry-run", "--set", "vsr.noise_level=11")
+    assert str(caught.value) == "stage vsr: noise_level: got 11, wanted 0 .. 10; change --set vsr.noise_level=..."
 
 
 def test_too_many_given_frames_are_refused_before_weights_are_read(frames_folder, media, tmp_path, monkeypatch):

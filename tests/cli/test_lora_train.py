@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from lavie.cli.lora_train import _compare_trained
 from lavie.config.load import dump_yaml, load_config
 from lavie.config.lora_run import Origin, require_images, require_same_origin, write_origin
 from lavie.data.prepare.synthetic import COLOURS
@@ -195,6 +197,41 @@ def test_a_config_that_cannot_go_on_replaces_none(run, base, images):
     with pytest.raises(CheckpointError, match=r"set mixed_precision to"):
         train(images, base, run, *prior, "lora.rank=2", "mixed_precision=fp16")
     assert (run / "lora.yaml").read_text() == before
+
+
+def test_a_run_that_cannot_train_leaves_no_config(run, base, images, tmp_path, monkeypatch):
+    """Each is refused before anything is written or packed."""
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    prior = ("--prior", "a red circle", "--prior", "a blue square", "--prior-samples", 3, "lora.rank=2")
+    weights = next((base / "unet").glob("*.safetensors"))
+    kept = weights.read_bytes()
+    save_file({name: value + 1 for name, value in load_file(weights).items()}, weights)
+    try:
+        with pytest.raises(CheckpointError, match="holds adapters of other weights than those in"):
+            train(images, base, run, *prior)
+    finally:
+        weights.write_bytes(kept)
+    manifest = json.loads((run / "checkpoint-1/checkpoint.json").read_text())
+    monkeypatch.setattr("lavie.manifest.read_manifest", lambda _: manifest | {"optimizer": "adamw_8bit"})
+    words = ("lora", "train", images, "--base", base, "--out", run, "--deepspeed", deepspeed_json(tmp_path, 1), *prior)
+    with pytest.raises(CheckpointError, match="holds moments in 8 bits, in blocks of the 1 ranks under ZeRO stage 2"):
+        run_lavie(*words)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match="the package bitsandbytes is not installed"):
+        train(images, base, tmp_path / "new", "optimizer=adamw_8bit")
+    assert not (tmp_path / "new").exists()
+
+
+def test_earlier_pictures_of_the_run_stay_if_nothing_was_trained(tmp_path, monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr("lavie.cli.lora_train.compare_command", lambda *given, **_: drawn.append(given))
+    _compare_trained(tmp_path, trained=False)
+    (tmp_path / "compare.json").write_text("mine")
+    _compare_trained(tmp_path, trained=False)
+    assert "compare.json stays as it was" in capsys.readouterr().out and len(drawn) == 1
+    _compare_trained(tmp_path, trained=True)
+    assert "compare.json in" in capsys.readouterr().err and len(drawn) == 2
 
 
 def test_changed_images_are_told(base, prepared):

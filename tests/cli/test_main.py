@@ -32,6 +32,9 @@ def test_lavie_exits_with_1_and_no_traceback(tmp_path):
         ),
         (["score", "--checkpoint", "nowhere", "--out", "out"], "CheckpointError: nowhere: "),
         (["plot", "nowhere"], "DataError: metrics nowhere/metrics.jsonl: "),
+        (["report", "nowhere"], "ConfigError: nowhere is no run: it has neither metrics.jsonl nor config.yaml"),
+        (["report", "nowhere", "--out", "a.pdf"], "ConfigError: --out a.pdf: wanted a .html"),
+        (["report"], "ConfigError: RUN is missing"),
         (["data", "pack", "nowhere", "out"], "DataError: SRC nowhere: "),
         (
             ["data", "pack", "nowhere", "out", "--fps", "8", "--frame-stride", "2"],
@@ -55,7 +58,7 @@ def test_lavie_answers_a_mistake_in_one_line(call, monkeypatch, tmp_path, argume
 def test_help_names_every_command(call):
     code, out = call(cli.main, "--help")
     assert code == 0
-    for name in ("sample", "generate", "score", "plot", "export", "import", "data"):
+    for name in ("sample", "generate", "score", "plot", "report", "export", "import", "data"):
         assert name in out
     code, out = call(cli.main, "data", "--help")
     assert code == 0

@@ -61,6 +61,24 @@ def test_several_runs_are_plotted_into_one_picture_here(call, tmp_path, monkeypa
     assert "several runs" in call(cli.main, "plot", "a", "b", "--checkpoint", "b")[0]
 
 
+def test_the_report_of_a_run_lies_in_it_and_that_of_several_here(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        (tmp_path / name / "checkpoint-1").mkdir(parents=True)
+        (tmp_path / name / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    for words in (("a",), ("a/checkpoint-1",), ("a", "b")):  # a run's own page is written anew
+        assert call(cli.main, "report", *words)[0] == 0
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.html")) == [
+        "a/report.html",
+        "report.html",
+    ]
+    for words in (("a", "b"), ("a", "--out", "report.html")):
+        assert "report.html exists: give another place, or --overwrite" in call(cli.main, "report", *words)[0]
+        assert call(cli.main, "report", *words, "--overwrite")[0] == 0
+    (tmp_path / "r.json").write_text('{"metric": "fvd"}')
+    assert "no result of `lavie eval`" in call(cli.main, "report", "a", "--result", "r.json")[0]
+
+
 @pytest.mark.parametrize(
     "command, words",
     (

@@ -18,17 +18,21 @@ from tests.cli.commands import run_lavie
 
 __all__ = ["cascade_folder"]
 
+GRID = ("--grid-seeds", "1", "--grid-guidance", "2")
+
 
 def test_negative_prompts_are_of_every_stage_or_of_one():
-    given = negative_prompts(["[a]: b, 'c' \"d\" été", "vsr=null", "base=1"], ["base", "interpolation"])
+    given = negative_prompts(["[a]: b, 'c' \"d\" été", "vsr=null", "base=1"], ["base", "interpolation", "vsr"])
     read = parse_overrides(given, CascadeSettings)
     assert read["interpolation"] == {"negative_prompt": "[a]: b, 'c' \"d\" été"}
     assert (read["base"], read["vsr"]) == ({"negative_prompt": "1"}, {"negative_prompt": "null"})
     assert negative_prompts([], ["base"]) == []
+    with pytest.raises(ConfigError, match="--negative-prompt vsr=a: stage vsr does not run"):
+        negative_prompts(["vsr=a"], ["base"])
     assert negative_prompts(["a=b"], ["vsr"]) == ['vsr.negative_prompt="a=b"']
     for twice in (["a", "b"], ["vsr=a", "vsr=b"]):
         with pytest.raises(ConfigError, match="was given one before"):
-            negative_prompts(twice, ["base"])
+            negative_prompts(twice, ["base", "vsr"])
 
 
 def test_a_grid_needs_both_and_no_number_of_clips():
@@ -59,6 +63,13 @@ def test_lines_of_a_file_have_settings_of_their_own(cascade_folder, tmp_path):
     run_lavie("sample", base, "--prompt-file", tmp_path / "prompts.txt", "--frames", 1, "--out", out)
     found = entries(out)
     assert [(e["seed"], e["guidance_scale"], e["index"]) for e in found] == [(0, 2.0, 0), (5, 1.5, 0), (0, 2.0, 2)]
+    # A call that was cut short goes on: what is missing is drawn again, and nothing else.
+    wanted, kept = pixels(out / "00001.png"), (out / "00002.png").stat().st_mtime_ns
+    (out / "prompts.jsonl").unlink()
+    (out / "00001.png").unlink()
+    run_lavie("sample", base, "--prompt-file", tmp_path / "prompts.txt", "--frames", 1, "--out", out)
+    assert (pixels(out / "00001.png") == wanted).all() and (out / "00002.png").stat().st_mtime_ns == kept
+    assert entries(out) == found
     # A line with a seed is what a call with that seed draws; brackets change what is drawn.
     alone, plain = tmp_path / "alone", tmp_path / "plain"
     one = ("sample", base, "--prompt", "red", "--seed", 5, "--guidance", 1.5, "--frames", 1, "--out", alone)
@@ -118,7 +129,13 @@ def test_faults_are_told_before_weights_are_read(tmp_path):
         (("--prompt", "a", "--set", "clip_skip=0"), "clip_skip"),
         (("--prompt", "a", "--set", "seed=1", "--set", "guidance=2"), "guidance"),
         (("--prompt", "a", "--guidance", "2", "--set", "guidance_scale=3"), "a flag gives it too"),
+        (("--prompt", "a", "--seed", "3", "--set", "seed=5"), "--set seed=...: a flag gives it too"),
         (("--prompt", "a", "--grid-seeds", "1"), "a grid needs both"),
+        (("--prompt", "a", *GRID, "--seed", "3"), "seed is what the grid varies, and is given beside it"),
+        (("--prompt", "a", *GRID, "--set", "guidance_scale=3"), "guidance_scale is what the grid varies"),
+        (("--prompt", "a", "--set", "guidance_scale=1e30"), "guidance_scale: wanted 100 or less"),
+        (("--prompt", "a", "--set", "freeu=[1,1]"), r"freeu: wanted 4 entries \(got \[1, 1\]\)$"),
+        (("--prompt", "a", "--set", "fps=1e-30"), "fps: wanted 0.01 or more"),
     )
     for words, message in faults:
         with pytest.raises(ConfigError, match=message):

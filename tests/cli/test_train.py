@@ -1,8 +1,13 @@
 """The command `train.py`: its flags, and the one message and exit code 200 that follow a mistake."""
 
+from pathlib import Path
+
 import pytest
 
 import train
+from lavie.errors import TrainingError
+from lavie.pages.report import build
+from lavie.training import stop, trainer
 from tests.cli.commands import run
 
 SMOKE = "configs/smoke/base.yaml"
@@ -67,3 +72,46 @@ def test_no_precision_needs_no_quotes(call):
     code, out = call(train.main, "--dry-run", SMOKE, "mixed_precision=no")
     assert code is None
     assert "mixed_precision: 'no'" in out
+
+
+@pytest.mark.parametrize("end, code", ((True, 0), (False, 85), (TrainingError("10 steps in a row"), 200)))
+@pytest.mark.parametrize("room", (True, False))
+def test_a_run_ends_with_a_report_and_the_code_that_it_would_have_without(call, monkeypatch, tmp_path, end, code, room):
+    class Run:
+        """A run that has begun, and ends at once."""
+
+        def __init__(self, config, *_, **__):
+            Path(config.output_dir).mkdir()
+            (Path(config.output_dir) / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def fit(self):
+            if isinstance(end, Exception):
+                raise end
+            return end
+
+    monkeypatch.setattr(trainer, "Trainer", Run)
+    if not room:
+        monkeypatch.setattr(build, "page", lambda *_: 1 / 0)
+    left = []
+    monkeypatch.setattr(stop, "leave", left.append)
+    call(train.main, SMOKE, f"output_dir={tmp_path / 'run'}")
+    assert left == [code]
+    assert (tmp_path / "run/report.html").exists() == room
+
+
+def test_a_run_that_never_began_leaves_no_report(call, monkeypatch, tmp_path):
+    """The folder may be another run's."""
+    (tmp_path / "config.yaml").write_text("stage: base")
+
+    def refuse(*_, **__):
+        raise TrainingError("holds another run")
+
+    monkeypatch.setattr(trainer, "Trainer", refuse)
+    call(train.main, SMOKE, f"output_dir={tmp_path}")
+    assert not (tmp_path / "report.html").exists()

@@ -24,7 +24,7 @@ from tests.config.values import BASE, faults
             {"model": {"num_attention_heads": "x"}},
             'model.num_attention_heads: wanted a whole number, or a list, as [a, b] (got "x")',
         ),
-        ({"degradation": {"blur": [1]}}, "degradation.blur: wanted an entry more, degradation.blur.1"),
+        ({"degradation": {"blur": [1]}}, "degradation.blur: wanted 2 entries (got [1])"),
         ({"snr_gamma": 0}, "snr_gamma: wanted more than 0 (got 0): null switches it off"),
         ({"validation_prompts": "a fox"}, 'validation_prompts: wanted a list, as [a, b] (got "a fox")'),
     ),

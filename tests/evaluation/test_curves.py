@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from lavie.errors import ConfigError, DataError
-from lavie.evaluation.curves import _read, _smoothed, draw_losses, plot_losses
+from lavie.evaluation.curves import draw_losses, plot_losses
+from lavie.evaluation.run_records import read_by_step
 
 
 def run(folder, steps=300, weight=0.25, images=True, validation_parts=True, **config):
@@ -117,30 +118,13 @@ def test_plots_the_first_steps(tmp_path, steps):
     assert Image.open(tmp_path / "new" / "loss.png").size == (1200, 660)
 
 
-def test_the_later_line_of_a_step_counts(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 1, "loss": 1}\n{"step": 1, "lr": 0.1}\n')
-    assert _read(path) == {1: {"step": 1, "loss": 1, "lr": 0.1}, 2: {"step": 2, "loss": 2}}
-
-
 def test_a_line_in_the_making_is_left_out_and_damaged_ones_are_told(tmp_path, caplog):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 3}\n{"step": 2, "lo')
-    assert list(_read(path)) == [1] and not caplog.text
+    assert list(read_by_step(path)) == [1] and not caplog.text
     path.write_text('{"step": 1, "loss": 3}\n\n[1]\n{"step": 2, "loss": "x"}\n')
     assert plot_losses([tmp_path], tmp_path / "loss.png") is None
     assert f"{path}: 2 damaged lines left out" in caplog.text
-
-
-def test_smoothing_keeps_a_line_straight_and_a_level():
-    assert np.allclose(_smoothed(np.full(50, 3.0)), 3)
-    assert np.allclose(_smoothed(np.arange(200.0))[10:-10], np.arange(200.0)[10:-10])
-
-
-def test_smoothing_of_a_step_does_not_depend_on_the_length_of_the_run():
-    losses = np.random.default_rng(0).random(1000)
-    assert np.array_equal(_smoothed(losses)[:180], _smoothed(losses[:200])[:180])
-    assert _smoothed(losses)[600] == pytest.approx(losses[570:631].mean())
 
 
 @pytest.mark.parametrize(

@@ -264,8 +264,12 @@ def test_stopping_early_needs_no_later_stage(cascade_folder, tmp_path):
     ),
 )
 def test_refusals_come_first_and_name_the_flag(cascade_folder, overrides, message):
+    def look():
+        cascade = Cascade.from_pretrained(cascade_folder, overrides=overrides.split(), device="meta")
+        cascade.require([cascade.settings])
+
     with pytest.raises(ConfigError, match=message):
-        Cascade.from_pretrained(cascade_folder, overrides=overrides.split(), device="meta").sizes()
+        look()
 
 
 @pytest.mark.parametrize("setting", ("num_inference_steps=1", "clip_skip=9"))

@@ -1,8 +1,9 @@
 """The sheet shows every clip, evenly sampled, under a caption with ink."""
 
 import numpy as np
+import pytest
 
-from lavie.inference.contact_sheet import BORDER, GAP, LINE, MARGIN, Panel, beside, contact_sheet
+from lavie.inference.contact_sheet import BORDER, GAP, LINE, MARGIN, Panel, beside, contact_sheet, reduced
 
 
 def levels(values, height=128, width=128):
@@ -71,3 +72,12 @@ def test_clips_play_side_by_side_over_the_same_time():
     assert both.shape == (5, 6, 6 + GAP + 9, 3)
     assert both[:, 0, 0, 0].tolist() == [0, 0, 0, 1, 1]
     assert both[:, -1, -1, 0].tolist() == [100, 101, 102, 103, 104]
+
+
+@pytest.mark.parametrize("size", ((16, 24), (200, 300), (128, 256), (320, 512), (40, 700), (300, 601)))
+@pytest.mark.parametrize("frames", (1, 5, 11))
+def test_a_reduced_clip_gives_the_same_sheet(size, frames):
+    clip = np.random.default_rng(0).integers(0, 256, (frames, *size, 3), dtype=np.uint8)
+    small = reduced(clip, 4)
+    assert small.nbytes <= clip.nbytes and len(small) == min(frames, 4)
+    assert (contact_sheet([("a", small)], columns=4) == contact_sheet([("a", clip)], columns=4)).all()

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from lavie.cli.ranks import ranks
 from lavie.errors import ConfigError
 from lavie.inference.generate import generate
 from lavie.inference.settings import BaseSettings
 from lavie.models.text_encoder import HashTextEncoder
+from lavie.testing import run_distributed
 
 pytestmark = pytest.mark.usefixtures("reversed_folders")
 
@@ -83,3 +85,97 @@ def test_words_that_are_cut_are_told_unless_they_were(tmp_path, caplog, tell_cut
     with caplog.at_level("WARNING", "lavie"):
         generate(Reads(), ["a red", "a red fox"], tmp_path, settings, num_per_prompt=2, tell_cut=tell_cut)
     assert [record.getMessage().split(", ")[-1] for record in caplog.records] == ["'fox'", "'quality'"] * tell_cut
+
+
+class Cut(Exception):
+    """What ends a call."""
+
+
+class CutPipeline(Pipeline):
+    """A pipeline that fails behind some clips."""
+
+    def __init__(self, clips):
+        super().__init__()
+        self.left = clips
+
+    def __call__(self, *given, **options):
+        if not self.left:
+            raise Cut
+        self.left -= 1
+        return super().__call__(*given, **options)
+
+
+def files(folder):
+    """Return the bytes of all files, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("frames", (1, 3))
+@pytest.mark.parametrize("columns", (1, 2))
+def test_a_call_that_was_cut_short_goes_on(tmp_path, frames, columns):
+    settings = SETTINGS.model_copy(update={"num_frames": frames})
+    prompts, options = ["red", "blue", "green"], {"weights": "w", "num_per_prompt": 2, "columns": columns}
+    generate(Pipeline(), prompts, tmp_path / "whole", settings, **options)
+    out = tmp_path / "cut"
+    with pytest.raises(Cut):
+        generate(CutPipeline(3), prompts, out, settings, **options)
+    drawn = files(out)
+    assert {name.partition(".")[0] for name in drawn} == {"00000", "00001", "00002"}
+    # A clip whose last file is missing is drawn again.
+    last = "00002.png" if frames == 1 else "00002.sheet.png"
+    (out / last).unlink()
+    pipeline, seen = Pipeline(), []
+    generate(pipeline, prompts, out, settings, **options, progress=lambda *at: seen.append(at))
+    assert [indices for _, indices, _ in pipeline.calls] == [[2], [3], [4], [5]]
+    assert seen[-1] == (16, 16)
+    assert files(out).keys() == files(tmp_path / "whole").keys()
+    # Grey survives the videos, of which the sheet's rows of kept clips are.
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_other_samples_are_not_taken_for_those_of_a_call_that_was_cut(tmp_path):
+    with pytest.raises(Cut):
+        generate(CutPipeline(1), ["red", "blue"], tmp_path, SETTINGS, weights="w")
+    before = files(tmp_path)
+    for prompts, settings, weights, told in (
+        (["blue", "red"], SETTINGS, "w", "another prompt, as 00000"),
+        (["red", "blue"], SETTINGS.model_copy(update={"overlap": 2}), "w", "another overlap, as"),
+        (["red", "blue"], SETTINGS, "v", "another weights, as"),
+        (["red", "blue"], SETTINGS, "", "holds samples already"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            generate(Pipeline(), prompts, tmp_path, settings, weights=weights)
+    (tmp_path / "00001.png").write_bytes(b"of somebody else")
+    with pytest.raises(ConfigError, match=r"no 00001.json says what it was made of"):
+        generate(Pipeline(), ["red", "blue"], tmp_path, SETTINGS, weights="w")
+    (tmp_path / "00001.png").unlink()
+    assert files(tmp_path) == before
+
+
+def test_what_is_replaced_goes_first(tmp_path):
+    generate(Pipeline(), ["red", "blue"], tmp_path, SETTINGS, weights="w")
+    with pytest.raises(Cut):
+        generate(CutPipeline(1), ["green", "blue"], tmp_path, SETTINGS, weights="w", overwrite=True)
+    assert {name.partition(".")[0] for name in files(tmp_path)} == {"00000"}
+    pipeline = Pipeline()
+    generate(pipeline, ["green", "blue"], tmp_path, SETTINGS, weights="w")
+    assert [prompts for prompts, _, _ in pipeline.calls] == [["blue"]]
+
+
+def drawn_by_this_rank(out):
+    """Draw on, and return which clips this rank drew and how many files it was told of."""
+    pipeline = Pipeline()
+    with ranks():
+        paths = generate(pipeline, ["red", "blue", "green"], out, SETTINGS, weights="w", num_per_prompt=2)
+    return [indices[0] for _, indices, _ in pipeline.calls], len(paths)
+
+
+@pytest.mark.slow
+def test_ranks_share_what_is_left_and_write_it_themselves(tmp_path):
+    options = {"weights": "w", "num_per_prompt": 2}
+    generate(Pipeline(), ["red", "blue", "green"], tmp_path / "whole", SETTINGS, **options)
+    with pytest.raises(Cut):
+        generate(CutPipeline(1), ["red", "blue", "green"], tmp_path / "cut", SETTINGS, **options)
+    told = run_distributed(drawn_by_this_rank, 2, tmp_path / "cut")
+    assert told == [([1, 3, 5], 7), ([2, 4], 0)]
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")

@@ -6,7 +6,8 @@ from torch import nn
 
 from lavie.errors import ConfigError
 from lavie.inference.cascade import Cascade
-from lavie.inference.memory import MARGIN, peaks, planned_cascade, require_fit
+from lavie.inference.memory import MARGIN, flags_to_fit, peaks, planned_cascade, require_fit
+from lavie.inference.settings import resolve
 from lavie.models.live_bytes import live_bytes
 
 FLOAT = 4
@@ -81,6 +82,25 @@ def test_what_cannot_fit_is_refused_with_the_flag_that_helps(cascade):
         require_fit(cascade, {"vsr": found["vsr"]}, limit)
     with pytest.raises(ConfigError, match=r"no flag makes it fit: wanted smaller base.height"):
         require_fit(cascade, {"base": found["base"]}, 1000)
+
+
+def test_flags_make_every_stage_fit_and_no_more_are_taken_than_needed(cascade):
+    most = max(peak.total for peak in peaks(cascade).values())
+    assert flags_to_fit(cascade, most) == []
+    limit = peaks(cascade, offload=True)["vsr"].total
+    flags = flags_to_fit(cascade, limit)
+    changes = [flag.removeprefix("--set ") for flag in flags if flag.startswith("--set ")]
+    assert flags and "--offload" in flags
+    settings = resolve(cascade.settings.model_dump(), changes)
+    found = peaks(
+        Cascade(**cascade.stages, settings=settings),
+        offload=True,
+        sequential_guidance="--sequential-guidance" in flags,
+    )
+    assert all(peak.total <= limit for peak in found.values())
+    assert flags_to_fit(cascade, limit, offload=True) == [flag for flag in flags if flag != "--offload"]
+    with pytest.raises(ConfigError, match="no flag makes it fit"):
+        flags_to_fit(cascade, 1000)
 
 
 @pytest.mark.slow

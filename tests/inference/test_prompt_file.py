@@ -57,6 +57,11 @@ def test_a_seed_of_its_own_makes_the_noise_independent_of_the_place():
         ('{"prompt": "a", "guidance_scale": 4}', CascadeSettings, "guidance_scale"),
         ('{"prompt": "a", "vsr": {"noise": 4}}', CascadeSettings, "vsr.noise"),
         ('{"prompt": "a", "vsr": 4}', CascadeSettings, "vsr"),
+        ('{"prompt": "a", "seed": true}', BaseSettings, "seed is true or false: wanted a number"),
+        ('{"prompt": "a", "freeu": [1, true, 1, 1]}', BaseSettings, "freeu.1 is true or false"),
+        ('{"prompt": "a", "vsr": {"noise_level": false}}', CascadeSettings, "vsr.noise_level is true or false"),
+        ('{"prompt": "a", "guidance_scale": 1e30}', BaseSettings, "guidance_scale: wanted 100 or less"),
+        ('{"prompt": "a", "freeu": [1, 1e30, 1, 1]}', BaseSettings, r"freeu: .* of 0 to 10, as"),
     ),
 )
 def test_faulty_lines_are_named(tmp_path, line, kind, words):

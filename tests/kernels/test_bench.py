@@ -18,7 +18,7 @@ from lavie.kernels.bench import harness
 from tests.kernels.bench.results import row, write_results
 
 ROOT = Path(__file__).resolve().parents[2]
-OPS = ("temporal_attention", "group_norm_silu", "pseudo3d_conv", "geglu", "unet")
+OPS = ("temporal_attention", "group_norm_silu", "pseudo3d_conv", "geglu", "layer_norm", "unet")
 
 HIDE = """
 from importlib.machinery import PathFinder

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lavie.errors import KernelError
 from lavie.kernels import group_norm_silu as kernels
 from lavie.kernels.launch import CHIPS, Chip, recording
-from lavie.ops.group_norm_silu import group_norm_silu
+from lavie.ops.group_norm_silu import group_norm_silu, norm_backward, norm_forward
 from lavie.testing import TOLERANCES, check_operation, relative_error
 from tests.markers import requires_gpu
 
@@ -131,6 +131,16 @@ def test_dtypes(dtype, silu):
     check(inputs(3, 1, (40, 5, 7), dtype), 2, 3, 1, False, silu)
 
 
+@pytest.mark.parametrize("dtype,silu", ((torch.float32, True), (torch.float32, False), (torch.bfloat16, True)))
+def test_backward_adds_another_gradient_and_gives_the_output_again(dtype, silu):
+    x, weight, bias, dy = tensors = inputs(3, 1, (40, 5, 7), dtype)
+    y, dx, *_ = ours(tensors, 2, 3, 1, False, silu)
+    _, mean, rstd = norm_forward(x, weight, bias, 2, EPS, 3, 1, False, silu, "triton")
+    both, *_, again = norm_backward(dy, x, weight, bias, mean, rstd, 2, 3, 1, False, silu, "triton", x, True)
+    assert torch.equal(again, y) and again.is_contiguous(memory_format=torch.channels_last)
+    assert relative_error(both, dx.double() + x.double()) <= TOLERANCES[dtype]
+
+
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16))
 def test_float32_parameters_over_low_precision_activations(dtype):
     check(inputs(3, 1, dtype=dtype, parameters=torch.float32), 2, 3, 1)
@@ -206,7 +216,7 @@ def launches(shape, groups=32, frames=1, dtype=torch.bfloat16):
     weight, bias = x.new_empty(2, shape[1])
     with recording(CHIPS[9, 0]) as noted:
         y, mean, rstd = kernels.forward(x, weight, bias, groups, EPS, frames, 0, False, True)
-        kernels.backward(y, x, weight, bias, mean, rstd, groups, frames, 0, False, True)
+        kernels.backward(y, x, weight, bias, mean, rstd, groups, frames, 0, False, True, None, False)
     return noted.launches
 
 
@@ -271,7 +281,7 @@ def test_opcheck():
     leaves = [t.requires_grad_() for t in (x, weight, bias)]
     forward = (*leaves, 1, EPS, 1, 0, False, True, "triton")
     _, mean, rstd = torch.ops.lavie.group_norm_silu(*forward)
-    backward = (*tuple(t.detach() for t in (dy, *leaves, mean, rstd)), 1, 1, 0, False, True, "triton")
+    backward = (*tuple(t.detach() for t in (dy, *leaves, mean, rstd)), 1, 1, 0, False, True, "triton", x.detach(), True)
     check_operation("group_norm_silu", forward, "group_norm_silu_backward", backward)
 
 

@@ -155,8 +155,10 @@ def test_a_block_adds_its_layers_in_order(spatial, order, only_cross_attention, 
 
 def test_images_alone_pass_by_the_temporal_layer():
     block = random_weights(TransformerBlock(tiny_unet(rotary_dim=8), C, 2, False))
-    x = randn(B * 2, S, C)
-    assert torch.equal(block.temporal(x, Frames(0, 2)), x)
+    x, text = randn(B * 2, S, C), randn(B, 3, 7, 24)
+    before = block(x, text, Frames(0, 2))
+    random_weights(block.attn_temp)
+    assert torch.equal(block(x, text, Frames(0, 2)), before)
 
 
 @JOINT

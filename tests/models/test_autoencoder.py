@@ -1,11 +1,22 @@
 """The patch transform is orthonormal, the KL autoencoder is diffusers' in pieces."""
 
+import copy
+
 import pytest
 import torch
+from torch import nn
 
 from lavie.config.model import AutoencoderConfig
 from lavie.errors import CheckpointError
-from lavie.models.autoencoder import KLAutoencoder, PatchAutoencoder, build_autoencoder, cosine_basis, sample_posterior
+from lavie.models.autoencoder import (
+    KLAutoencoder,
+    NormSilu,
+    PatchAutoencoder,
+    build_autoencoder,
+    cosine_basis,
+    fuse_norms,
+    sample_posterior,
+)
 from lavie.testing import ORACLE_ATOL, TOLERANCES, relative_error
 
 
@@ -83,14 +94,19 @@ def test_colours_and_patches_do_not_mix():
 
 
 @pytest.fixture(scope="module")
-def vae(make_vae):
+def made_vae(make_vae):
     return make_vae(0.25).eval()
+
+
+@pytest.fixture
+def vae(made_vae):
+    return copy.deepcopy(made_vae)  # KLAutoencoder changes its norms
 
 
 @pytest.mark.slow
 @torch.no_grad()
 def test_kl_is_diffusers(vae):
-    autoencoder = KLAutoencoder(vae, 0.25, frames_per_call=8)
+    autoencoder = KLAutoencoder(copy.deepcopy(vae), 0.25, frames_per_call=8)
     pixels, noise = random(5, 3, 32, 48), random(5, 4, 4, 6, seed=1)
     posterior = vae.encode(pixels).latent_dist
     assert (autoencoder.stride, autoencoder.channels) == (8, 4)
@@ -104,7 +120,7 @@ def test_kl_is_diffusers(vae):
 @torch.no_grad()
 def test_the_posterior_gives_the_samples_that_diffusers_draws(vae):
     pixels = random(3, 3, 32, 48)
-    mean, std = KLAutoencoder(vae, 0.25, frames_per_call=2).posterior(pixels)
+    mean, std = KLAutoencoder(copy.deepcopy(vae), 0.25, frames_per_call=2).posterior(pixels)
     noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(5))
     drawn = 0.25 * vae.encode(pixels).latent_dist.sample(torch.Generator().manual_seed(5))
     assert relative_error(sample_posterior(mean, std, noise), drawn) <= TOLERANCES[torch.float32]
@@ -130,9 +146,25 @@ def test_chunks_change_nothing_and_bound_the_batch(vae, frames_per_call):
     assert not latents.requires_grad and not decoded.requires_grad
 
 
-def test_low_precision_weights_give_float32(vae):
-    import copy
+@torch.no_grad()
+def test_every_norm_with_silu_is_one_operation_and_the_weights_keep_their_names(vae):
+    fused = fuse_norms(copy.deepcopy(vae))
+    left = {name for name, module in fused.named_modules() if isinstance(module, (nn.GroupNorm, nn.SiLU))}
+    assert left and all(name.endswith("attentions.0.group_norm") for name in left)
+    norms = sum(isinstance(module, NormSilu) for module in fused.modules())
+    assert norms == sum(isinstance(m, nn.GroupNorm) for m in vae.modules()) - len(left)
+    before, after = vae.state_dict(), fused.state_dict()
+    assert list(before) == list(after) and all(torch.equal(before[name], after[name]) for name in before)
+    assert sum(isinstance(module, NormSilu) for module in fuse_norms(fused).modules()) == norms
 
+    # In float64 the two can only differ in the order of sums.
+    pixels, latents = random(2, 3, 32, 48).double(), random(2, 4, 4, 6).double()
+    fused, plain = fused.double(), copy.deepcopy(vae).double()
+    assert relative_error(fused.encode(pixels).latent_dist.mean, plain.encode(pixels).latent_dist.mean) < 1e-12
+    assert relative_error(fused.decode(latents).sample, plain.decode(latents).sample) < 1e-12
+
+
+def test_low_precision_weights_give_float32(vae):
     autoencoder = KLAutoencoder(copy.deepcopy(vae).bfloat16(), 0.25, 8)
     pixels, noise = random(2, 3, 32, 48), random(2, 4, 4, 6, seed=1)
     assert autoencoder.encode(pixels, noise).dtype == autoencoder.decode(noise).dtype == torch.float32

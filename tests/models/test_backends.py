@@ -15,6 +15,8 @@ KERNEL_OPS = {
     "group_norm_silu": resnet,
     "residual_block": resnet,
     "geglu_linear": attention,
+    "group_norm_linear": attention,
+    "norm_linear": attention,
     "temporal_attention": attention,
     "pseudo3d_block": temporal,
 }

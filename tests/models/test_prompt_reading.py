@@ -7,7 +7,7 @@ import torch
 
 from lavie.config.model import TextEncoderConfig
 from lavie.errors import ConfigError
-from lavie.models.prompt_reading import PLAIN, Reading, encode_branches, unread, warn_of_unread
+from lavie.models.prompt_reading import PLAIN, Reading, encode_branches, unread, warn_of_uncalled, warn_of_unread
 from lavie.models.text_encoder import ClipTextEncoder, HashTextEncoder, build_text_encoder
 from lavie.testing import TOLERANCES, relative_error
 from tests.models.tokenizer import TOKENS, save_tokenizer
@@ -120,6 +120,30 @@ def test_what_no_chunk_holds_is_told(encoder, caplog):
     with caplog.at_level(logging.WARNING, logger="lavie"):
         warn_of_unread([(encoder, text, Reading(chunks=2)) for text in (words, words, "a")])
         assert len(caplog.records) == 1 and "too long" in caplog.text
+
+
+def test_long_ends_and_many_prompts_are_told_in_short(caplog):
+    encoder = HashTextEncoder(16, 4)
+    with caplog.at_level(logging.WARNING, logger="lavie"):
+        warn_of_unread([(encoder, "a b c " + "word " * 500, Reading())])
+        assert len(caplog.messages[0]) < 300 and "(500 words)" in caplog.messages[0]
+        caplog.clear()
+        warn_of_unread([(encoder, f"a b c d {number}", Reading()) for number in range(40)])
+        assert len(caplog.messages) == 11
+        assert caplog.messages[-1] == "30 more prompts are too long: the network never sees their ends"
+
+
+def test_learnt_words_that_no_prompt_calls_are_told(caplog):
+    encoders = [HashTextEncoder(16, 4), HashTextEncoder(16, 4)]
+    for encoder in encoders:
+        encoder.learnt |= {"fox": torch.zeros(1, 16), "my fox": torch.zeros(1, 16), "owl": torch.zeros(1, 16)}
+    with caplog.at_level(logging.WARNING, logger="lavie"):
+        # A word that one encoder reads is called, in brackets and in negative prompts too.
+        prompts = ("a (Fox:1.2)", "foxes", "an [owl]")
+        warn_of_uncalled([(encoders[number % 2], prompt, Reading()) for number, prompt in enumerate(prompts)])
+        warn_of_uncalled([(encoders[0], text, Reading()) for text in ("fox", "my fox", "owl")])
+        warn_of_uncalled([(HashTextEncoder(16, 4), "a", Reading()), (object(), "a", PLAIN)])
+    assert caplog.messages == ["--embedding: no prompt has 'my fox': it changes nothing"]
 
 
 def test_clip_skip_is_a_model_of_fewer_layers(clip):

@@ -194,6 +194,16 @@ def test_nothing_in_a_file_is_run(tmp_path):
         read_words(tmp_path / "x.pt")
 
 
+def test_words_that_prompts_cannot_call_are_refused(tmp_path):
+    path = save(tmp_path, "a1111.pt")
+    with pytest.raises(CheckpointError, match=r"is called '\(z\)', and brackets weigh words in prompts: .* z="):
+        add_words(HashTextEncoder(16, 8), [f"(z)={path}"])
+    path = path.rename(tmp_path / "fox [1].pt")
+    with pytest.raises(CheckpointError, match=r"is called 'fox \[1\]'.* --embedding fox 1="):
+        read_words(path)
+    assert read_words(path, "fox").keys() == {"fox"}
+
+
 def test_words_that_clash_are_refused(tmp_path):
     path = save(tmp_path, "a1111.pt")
     with pytest.raises(CheckpointError, match="the word 'myfox' is given twice: call one NAME=FILE"):

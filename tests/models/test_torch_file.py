@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from lavie.errors import CheckpointError
+from lavie.models.lora.contents import open_lora
+from lavie.models.textual_inversion import read_words
 from lavie.models.torch_file import STAND_INS, read_torch_file, read_weight_file
 from lavie.models.unet import VideoUNet
-from lavie.models.weights import initialize
+from lavie.models.weights import initialize, read_folder
 from tests.models.hostile_pickles import FORMS, PLACES, body, calls, hostile_files, in_place
 from tests.models.ldm_files import tiny_network
 
@@ -34,6 +36,43 @@ def test_safetensors_are_known_by_their_bytes(tmp_path, name):
     assert same(file.tensors, {"a": WEIGHT.half()})
     assert file.metadata == {"modelspec.architecture": "stable-diffusion-v1"}
     assert file.content is None
+
+
+@pytest.mark.parametrize("archive", (True, False), ids=("zip", "legacy"))
+def test_a_file_is_what_its_bytes_say_wherever_weights_are_read(tmp_path, archive):
+    """A pickle that is called .safetensors, and safetensors that are called .bin: as weights, LoRA and learnt word."""
+    lora = {"unet.mid_block.attentions.0.proj_in.lora_A.weight": WEIGHT}
+    for name, write in (
+        ("pickle.safetensors", lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=archive)),
+        ("tensors.bin", save_file),
+    ):
+        write({"emb_params": WEIGHT}, tmp_path / name)
+        assert same(read_weight_file(tmp_path / name).tensors, {"emb_params": WEIGHT})
+        assert same(read_words(tmp_path / name, "fox"), {"fox": WEIGHT})
+        write(lora, tmp_path / name)
+        [contents] = open_lora(tmp_path / name)
+        assert same(contents.load(), lora)
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    (
+        (b"\n<!DOCTYPE html><html>", "a web page: the download went wrong"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS"),
+        (b'{"a": 1}', "JSON"),
+        (b"", "empty"),
+    ),
+)
+def test_what_often_lies_in_the_place_of_weights_is_named(tmp_path, content, told):
+    for name in ("a.safetensors", "a.bin"):
+        (tmp_path / name).write_bytes(content)
+        for read in (read_weight_file, read_words, open_lora):
+            with pytest.raises(CheckpointError, match=told) as caught:
+                read(tmp_path / name)
+            assert "\n" not in str(caught.value)
+    (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=told):
+        read_folder(tmp_path)
 
 
 @pytest.mark.parametrize("archive", (True, False), ids=("zip", "legacy"))

@@ -377,15 +377,15 @@ def test_no_layout_copies(make_network, batch, checkpointing):
 
 @pytest.mark.parametrize("batch", (1, 2))
 def test_joint_batches_copy_only_to_join(make_network, batch):
-    """Clips and images part before temporal attention and join after it; their texts join once in text attention.
-    At the network's face the frames of each row come together."""
+    """Temporal attention gives nothing to images, which are the last rows, so nothing parts or joins there; their texts
+    join once in text attention. At the network's face the frames of each row come together."""
     config = tiny_unet()
     network = make_network(config)
     seen = count_copies(network, *inputs(config, batch=batch, images=2), images=2)
     assert not seen.permuted
     for _, shape in seen.copies:  # the sample's 4 channels, 7 words of text, one vector per frame: no activation
         assert shape[-1] == 4 or shape[2] == 7 or shape[-2:] == (1, 1), shape
-    joins = 2 + 4  # hidden states, and text keys and values, forward and backward
+    joins = 1 + 1  # keys and values of the texts, forward and backward
     face = 2 + 2  # the sample and the output, forward and backward
     assert seen.concatenations["cat"] == 2 * skips(network) + joins * blocks(network) + face
 

@@ -156,7 +156,7 @@ def test_opcheck(dtype):
     leaves = [t.requires_grad_() for t in (x, weight, bias)]
     forward = (*leaves, 4, EPS, 3, 1, False, True, "torch")
     _, mean, rstd = torch.ops.lavie.group_norm_silu(*forward)
-    backward = (*tuple(t.detach() for t in (dy, *leaves, mean, rstd)), 4, 3, 1, False, True, "torch")
+    backward = (*tuple(t.detach() for t in (dy, *leaves, mean, rstd)), 4, 3, 1, False, True, "torch", x.detach(), True)
     check_operation("group_norm_silu", forward, "group_norm_silu_backward", backward)
 
 

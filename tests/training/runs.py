@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from lavie.config.train import TrainConfig
+from lavie.data.order.plan import DataPlan
 from lavie.errors import CheckpointError, ConfigError, TrainingError
 
 STEPS = 12
@@ -25,6 +26,8 @@ MODEL = {
     "rotary_dim": 8,
 }
 """The network of a run, unless a test asks for another."""
+NO_DATA = DataPlan([0], 1, 0, [], [], {}, [], [])
+"""The plan of a run that takes no data."""
 
 
 def make_config(folder: Path, output: Path, **changes: Any) -> TrainConfig:

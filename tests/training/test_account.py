@@ -10,7 +10,7 @@ from lavie.training.account import EVENTS, Account
 from lavie.training.faults import SKIPPED_SPIKE
 from lavie.training.journal import append, read_records
 from lavie.training.metrics import Metrics
-from tests.training.runs import make_config
+from tests.training.runs import NO_DATA, make_config
 
 
 def record(step, seconds=2.0, wait=0.5, **changes):
@@ -118,7 +118,7 @@ class FullDisk:
 
 def test_records_wait_for_room_on_a_full_disk(rendered, tmp_path, caplog):
     (tmp_path / "run").mkdir()
-    metrics = Metrics(make_config(rendered, tmp_path / "run", report_to=()), 0)
+    metrics = Metrics(make_config(rendered, tmp_path / "run", report_to=()), 0, NO_DATA)
     disk = metrics._file = FullDisk(metrics._file)
     shown = {"loss_video": 1.0, "loss_image": 1.0, "lr": 1.0, "samples_per_s": 1.0, "dropped": 0, "time": "now"}
     for step in (1, 2):

@@ -18,7 +18,7 @@ from lavie.inference.generate import generate
 from lavie.inference.settings import BaseSettings
 from lavie.training.metrics import Metrics
 from lavie.training.writers import require_writers, samples_in
-from tests.training.runs import make_config
+from tests.training.runs import NO_DATA, make_config
 
 PROMPTS = ["a red circle / moving\nright", "a blue square"]
 LEVELS = (40, 120, 200)
@@ -44,7 +44,7 @@ def config_of(folder: Path, *report_to: str, **changes) -> TrainConfig:
 
 def log_run(config: TrainConfig, start: int, steps: range, folder: Path | None = None) -> None:
     """Log a loss for each step that tells the start, and samples at the last step."""
-    metrics = Metrics(config, start)
+    metrics = Metrics(config, start, NO_DATA)
     for step in steps:
         metrics.log({"step": step, "time": "now", "loss_t100": step + start / 100})
     if folder:
@@ -229,7 +229,7 @@ def test_wandb_that_cannot_begin_says_what_to_do(tmp_path, wandb, monkeypatch):
 
     monkeypatch.setattr(wandb, "init", refuse)
     with pytest.raises(ConfigError, match=r"no API key configured.*wandb login.*WANDB_MODE=offline"):
-        Metrics(config_of(tmp_path, "wandb"), 0)
+        Metrics(config_of(tmp_path, "wandb"), 0, NO_DATA)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ repeats a chroma sample where PyAV interpolates."""
 
 
 def choose_backend(
-    wanted: Wanted, device: torch.device, *, degraded: bool = False, verified: bool = True
+    wanted: Wanted, device: torch.device, *, degraded: bool = False, verified: bool = True, resampler: str = "pillow-1"
 ) -> tuple[Backend, str]:
     """Return the backend for data.decoder on the trainer's device, and why it is chosen.
 
@@ -31,7 +31,8 @@ def choose_backend(
     3. `dali` takes DALI where nothing speaks against it. Without a GPU it serves VP8 and VP9 on the CPU.
 
     What speaks against DALI: it is not installed; batches need the clip's low resolution; the bytes are not verified;
-    or the device is a GPU that has no video decoder, or on which DALI shows a small test clip otherwise than PyAV.
+    frames are to be scaled in a way that only PyAV's have; or the device is a GPU that has no video decoder, or on
+    which DALI shows a small test clip otherwise than PyAV.
 
     Args:
         wanted: data.decoder.
@@ -39,6 +40,7 @@ def choose_backend(
         degraded: whether batches also hold the clip in low resolution, which workers make from decoded pixels.
         verified: whether every sample's bytes are compared with their hash. DALI runs in the trainer's process and dies
             of some damaged files, so it is given only bytes that were decoded in full when they were indexed.
+        resampler: data.resampler.
 
     Raises:
         ConfigError: if `wanted` is dali, and something speaks against it.
@@ -55,6 +57,8 @@ def choose_backend(
         reason = "the low resolution of this stage is made by the workers, from decoded pixels"
     if not reason and not verified:
         reason = "DALI is given verified bytes only, and data.verify is not always"
+    if not reason and resampler != "pillow-1":
+        reason = f"data.resampler is {resampler}, which is a way of PyAV's frames alone"
     if not reason and gpu:
         reason = _missing_nvdec() or trial(device)
 

@@ -68,7 +68,9 @@ def build_loader(
     backend: Backend = "pyav"
     if not caches and not data.images_alone:
         verified = data.verify == "always"
-        backend, why = choose_backend(data.decoder, device, degraded=degradation is not None, verified=verified)
+        backend, why = choose_backend(
+            data.decoder, device, degraded=degradation is not None, verified=verified, resampler=data.resampler
+        )
         log.info("data: clips are decoded by %s: %s", backend, why)
 
     # The datasets, sorted by size: a cache must have all that the run can take.

@@ -9,6 +9,7 @@ What a reader returns depends on the sample, its position, the number of its cut
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +24,8 @@ from ..media.camera import camera_path, moving_clip
 from ..media.clips import clip_indices, cut_scale, fit
 from ..media.decode import indexed_times, read_frames
 from ..media.image import decode_image
+from ..media.one_pass import scaled_pixels
+from ..media.shown import shown_pixels
 from ..shards.index_file import Sample
 from ..shards.member import read_member
 
@@ -100,7 +103,12 @@ class PixelReader:
             if isinstance(served, EncodedClip):
                 return Content({"pixels": torch.empty(0, want.height, want.width, 3, dtype=torch.uint8)}, served)
             refused = DecodedClip(sample.key, served)
-        return Content({"pixels": self._fit(read_frames(data, indices, sample.frames), place)}, refused)
+        convert = shown_pixels
+        if want.resampler == "swscale-1":
+            convert = partial(scaled_pixels, height=want.height, width=want.width, crop=want.crop)
+        return Content(
+            {"pixels": self._fit(read_frames(data, indices, sample.frames, convert=convert), place)}, refused
+        )
 
     def _draw(self, sample: Sample, purpose: str, position: int, cut: int | None, *axis: int) -> float:
         """Draw a number in [0, 1): at the position, or for a fixed cut, which is the same in runs of any seed."""

@@ -5,7 +5,7 @@ The first bytes of a file tell its format, never its name, and each format has o
 name of the file.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Literal
@@ -18,7 +18,7 @@ from ...errors import DataError
 from .formats import DEMUXERS, Format, check_size, sniff
 from .image import read_image
 from .interlace import Numbered, progressive
-from .keyframes import last_safe_keyframe
+from .keyframes import announced_times, last_safe_keyframe, unreferenced
 from .shown import HDR, Shape, check_dolby_vision, colour_matrix, names_matrix, shown_pixels, shown_size
 from .streams import MAX_FRAMES, NO_CROP, container_crop, decoded, open_video, other_films, pixel_aspect
 
@@ -149,7 +149,14 @@ def indexed_times(data: bytes, frames: int, fps: float | None, vfr: bool) -> np.
     return frame_times(data, frames) if vfr or fps is None else np.arange(frames) / fps
 
 
-def read_frames(data: bytes, indices: Sequence[int] | np.ndarray, frames: int | None = None) -> Iterator[np.ndarray]:
+def read_frames(
+    data: bytes,
+    indices: Sequence[int] | np.ndarray,
+    frames: int | None = None,
+    *,
+    skip: bool = True,
+    convert: Callable[[av.VideoFrame, Shape, VideoReformatter], np.ndarray] = shown_pixels,
+) -> Iterator[np.ndarray]:
     """Yield frames of a video one by one: uint8 (H, W, 3), RGB.
 
     They are exact for every codec, with B-frames and open groups of pictures too. Interlaced ones are deinterlaced.
@@ -159,9 +166,12 @@ def read_frames(data: bytes, indices: Sequence[int] | np.ndarray, frames: int | 
         indices: which frames, ascending, counted from 0 in order of presentation.
         frames: the count that `probe` found. Decoding then begins at the last keyframe from which the same frames are
             certain to come out (`keyframes`); without the count it begins at the start of the file.
+        skip: with the count, leave frames undecoded that are neither wanted nor needed for others. The same frames come
+            out either way; False is for comparisons.
+        convert: makes the pixels of a decoded frame; default: as it is shown, at its own size.
 
     Raises:
-        DataError: the video is damaged, past the limits, or ends before the last index.
+        DataError: what is decoded of the video is damaged or past the limits, or it ends before the last index.
     """
     wanted = [int(i) for i in indices]
     if wanted != sorted(wanted) or (wanted and wanted[0] < 0):
@@ -170,9 +180,9 @@ def read_frames(data: bytes, indices: Sequence[int] | np.ndarray, frames: int | 
         return
 
     position, reformatter = 0, VideoReformatter()
-    for number, frame, shape in progressive(_frames_for(data, wanted[0], frames), set(wanted)):
+    for number, frame, shape in progressive(_frames_for(data, wanted, frames, skip), set(wanted)):
         if number == wanted[position]:
-            pixels = shown_pixels(frame, shape, reformatter)
+            pixels = convert(frame, shape, reformatter)
             # The same frame may be wanted several times.
             while position < len(wanted) and wanted[position] == number:
                 yield pixels
@@ -231,67 +241,99 @@ def checked_frames(
         yield frame, shape
 
 
-def _frames_for(data: bytes, first: int, frames: int | None) -> Iterator[Numbered]:
-    """Return the frames of a video as `_frames_from` does; if `first` is interlaced, from the one before it on."""
-    found = _frames_from(data, first, frames)
+def _frames_for(data: bytes, wanted: Sequence[int], frames: int | None, skip: bool) -> Iterator[Numbered]:
+    """Return frames as `_frames_from` does; if the first wanted one is interlaced, from the one before it on."""
+    first = wanted[0]
+    found = _frames_from(data, first, frames, frozenset(wanted) if skip else None)
     head = next(found, None)
     if head is not None and first and head[0] == first and head[1].interlaced_frame:
-        return _frames_from(data, first - 1, frames)
+        return _frames_from(data, first - 1, frames, None)
     return chain([head] if head is not None else [], found)
 
 
-def _frames_from(data: bytes, first: int, frames: int | None) -> Iterator[Numbered]:
+def _frames_from(data: bytes, first: int, frames: int | None, wanted: Set[int] | None) -> Iterator[Numbered]:
     """Yield the frames of a video from `first` or an earlier one to the last: number, frame, and its shape.
 
-    Where decoding from a keyframe turns out not to be certain, all begins again at the start of the file, and numbers
-    come twice.
+    Where the thriftier way turns out not to be certain, all begins again, and numbers come twice: first without
+    skipping, then from the start of the file.
 
     Args:
         data: the file.
         first: the first frame that is wanted.
         frames: the count that `probe` found, if it is known.
+        wanted: the frames that are to come; others may be left out. None: all.
     """
-    if first and frames:
-        try:
-            yield from _frames_from_keyframe(data, first, frames)
-            return
-        except (_UncertainError, DataError):
-            pass
+    if frames:
+        for needed in (wanted, None) if wanted else (None,):
+            try:
+                yield from _frames_announced(data, first, frames, needed)
+                return
+            except (_UncertainError, DataError):
+                pass
     for number, (frame, shape) in enumerate(_frames(data)):
         yield number, frame, shape
 
 
 class _UncertainError(Exception):
-    """A decoder that began at a keyframe may show other frames than one that began at the start of the file."""
+    """A decoder that was not given the whole file may show other frames than one that was."""
 
 
-def _frames_from_keyframe(data: bytes, first: int, frames: int) -> Iterator[Numbered]:
+def _frames_announced(data: bytes, first: int, frames: int, wanted: Set[int] | None) -> Iterator[Numbered]:
     """Yield the frames of a video as `_frames_from` does, from the last safe keyframe up to `first` on.
 
-    Every frame is compared with the time stamps of the packets.
+    Every frame is compared with the time stamps of the packets. Frames that are neither wanted nor needed for others
+    are not decoded, nor is what comes in the file after all wanted ones.
 
     Raises:
-        _UncertainError: there is no safe keyframe but the start, or a frame is not the one that the packets announce.
-        DataError: the file is damaged.
+        _UncertainError: nothing can be left out, or a frame is not the one that the packets announce; or frames would
+            be left out of interlaced ones, whose neighbours are needed.
+        DataError: what is decoded is damaged.
     """
     with open_video(data) as (container, stream):
         # A packet for each frame, and an empty one, which flushes the decoder. A file of more packets is not safe.
         packets = list(islice(container.demux(stream), frames + 2))
-        codec, header = stream.codec_context.codec.canonical_name, bytes(stream.codec_context.extradata or b"")
+        context = stream.codec_context
+        codec, header = context.codec.canonical_name, bytes(context.extradata or b"")
         filled = [packet for packet in packets if packet.size]
-        number = last_safe_keyframe(filled, codec, header, frames, first)
-        if not number:
+        times = announced_times(filled, codec, frames)
+        begin = last_safe_keyframe(filled, codec, header, frames, first)
+        if times is None or not (begin or wanted) or (wanted and max(wanted) >= frames):
             raise _UncertainError
 
-        times, keyframe_shown = sorted(packet.pts or 0 for packet in filled), False
-        for frame, shape in checked_frames(stream, packets[number:], MAX_FRAMES):
-            as_announced = number < frames and frame.pts == times[number] and (keyframe_shown or frame.key_frame)
-            if not as_announced:
+        numbers = {time: number for number, time in enumerate(times)}
+        given, needed, spare = packets[begin:], list(range(begin, frames)), set[int]()
+        skipped = [False] * len(given)
+        if wanted:
+            # Nothing behind the last wanted frame, in the order of the file, is needed for it.
+            shown = [numbers[packet.pts or 0] for packet in filled]
+            end = 1 + max(place for place, number in enumerate(shown) if number in wanted)
+            given, shown = [*filled[begin:end], *packets[frames:]], shown[begin:end]
+            skipped = [
+                may and number not in wanted
+                for may, number in zip(unreferenced(filled[begin:end], codec, header), shown, strict=True)
+            ]
+            needed = sorted(number for number, skips in zip(shown, skipped, strict=True) if not skips)
+            spare = set(shown).difference(needed)
+
+        came = 0
+        for frame, shape in checked_frames(stream, _skipping(stream, given, skipped), MAX_FRAMES):
+            number = numbers.get(frame.pts or 0, frames)
+            as_announced = came < len(needed) and number == needed[came] and (came or frame.key_frame)
+            if not as_announced and number not in spare:  # a decoder may show what it might have skipped
+                raise _UncertainError
+            if wanted and frame.interlaced_frame:
                 raise _UncertainError
             yield number, frame, shape
-            number, keyframe_shown = number + 1, True
-        if number < frames:
+            came += number not in spare
+        if came < len(needed):
             raise _UncertainError
+
+
+def _skipping(stream: av.VideoStream, packets: Sequence[av.Packet], skipped: Sequence[bool]) -> Iterator[av.Packet]:
+    """Yield packets, and let the decoder skip the frames of those that `skipped` names, one for one from the first."""
+    for place, packet in enumerate(packets):
+        stream.codec_context.skip_frame = "NONREF" if place < len(skipped) and skipped[place] else "DEFAULT"
+        yield packet
 
 
 def from_zero(times: list[float]) -> np.ndarray:

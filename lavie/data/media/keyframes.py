@@ -1,11 +1,16 @@
-"""The keyframes of a video from which decoding may begin, so that later frames are those of a full decode.
+"""Packets that a decoder need not see: those before a safe keyframe, and those from which nothing is predicted.
 
-That the container calls a packet a keyframe is not enough: with an open group of pictures or a gradual refresh, frames
-after it are shown, or predicted, across it. A keyframe is safe if
+Decoding may begin at a keyframe if later frames are then those of a full decode. That the container calls a packet a
+keyframe is not enough: with an open group of pictures or a gradual refresh, frames after it are shown, or predicted,
+across it. A keyframe is safe if
 
 1. the packets of the file are, one for one, the frames that the index counts,
 2. the codec's own syntax says that this keyframe resets its decoder, and
 3. everything after it in the file is shown after it.
+
+A frame need not be decoded if it is not wanted and the codec's syntax says that no other is predicted from it: in H.264
+nal_ref_idc is 0; in H.265 it is a sub-layer non-reference picture, of the highest sub-layer, since pictures of higher
+ones may be predicted from it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,12 +18,17 @@ from collections.abc import Iterator, Sequence
 import av
 import numpy as np
 
+CODECS = ("h264", "hevc", "vp8", "vp9")
+"""FFmpeg's names of the codecs of which less than the whole file may be decoded."""
 PARAMETER_SETS = {"h264": (7, 8), "hevc": (32, 33, 34)}
 """The NAL unit types of parameter sets (ITU-T H.264 Table 7-1, H.265 Table 7-1)."""
 RESETS = {"h264": (5,), "hevc": (19, 20)}
 """The NAL unit types of IDR pictures: nothing after one refers to anything before it (the same tables)."""
 PICTURES = {"h264": range(6), "hevc": range(32)}
 """The NAL unit types that hold parts of a picture (the same tables)."""
+UNREFERENCED_HEVC = range(0, 16, 2)
+"""The NAL unit types of H.265's sub-layer non-reference pictures: TRAIL_N, TSA_N, STSA_N, RADL_N, RASL_N, and those
+reserved for more (the same table)."""
 
 
 def last_safe_keyframe(packets: Sequence[av.Packet], codec: str, extradata: bytes, frames: int, first: int) -> int:
@@ -34,7 +44,7 @@ def last_safe_keyframe(packets: Sequence[av.Packet], codec: str, extradata: byte
         frames: how many frames a full decode shows.
         first: the first frame that is wanted, from 0.
     """
-    if codec not in ("h264", "hevc", "vp8", "vp9") or len(packets) != frames or not 0 < first < frames:
+    if codec not in CODECS or len(packets) != frames or not 0 < first < frames:
         return 0
     if any(p.pts is None or p.is_discard or p.is_corrupt or p.has_sidedata("new_extradata") for p in packets):
         return 0
@@ -51,6 +61,53 @@ def last_safe_keyframe(packets: Sequence[av.Packet], codec: str, extradata: byte
         if packets[number].is_keyframe and _resets_decoder(packets, codec, extradata, number):
             return number
     return 0
+
+
+def announced_times(packets: Sequence[av.Packet], codec: str, frames: int) -> list[int] | None:
+    """Return when the frames of a video are shown by its packets, ascending, in ticks of the stream.
+
+    None where the packets may not be, one for one, the frames, and for codecs that are not in CODECS.
+
+    Args:
+        packets, codec, frames: as for `last_safe_keyframe`.
+    """
+    if codec not in CODECS:
+        return None
+    times = sorted(packet.pts for packet in packets if packet.pts is not None)
+    if len(times) != frames or len(packets) != frames or len(set(times)) != frames:
+        return None
+    return None if any(packet.is_discard for packet in packets) else times
+
+
+def unreferenced(packets: Sequence[av.Packet], codec: str, extradata: bytes) -> list[bool]:
+    """Return for each packet whether the codec says that none of the others is predicted from its frame.
+
+    Where there is any doubt, as for all codecs but H.264 and H.265, it is False.
+
+    Args:
+        packets: all that the decoder is given, in the order of the file.
+        codec, extradata: as for `last_safe_keyframe`.
+    """
+    if codec not in PICTURES:
+        return [False] * len(packets)
+    units = [_picture_headers(packet, codec, extradata) for packet in packets]
+    if codec == "h264":
+        return [bool(pictures) and not any(first >> 5 & 3 for first, _ in pictures) for pictures in units]
+    highest = max((second & 7 for pictures in units for _, second in pictures), default=0)
+    return [
+        bool(pictures)
+        and all(first >> 1 & 63 in UNREFERENCED_HEVC and second & 7 == highest for first, second in pictures)
+        for pictures in units
+    ]
+
+
+def _picture_headers(packet: av.Packet, codec: str, extradata: bytes) -> list[tuple[int, int]]:
+    """Return the first two bytes of each NAL unit of a picture; none where the packet is not made of whole units."""
+    try:
+        units = list(_nal_units(memoryview(packet), codec, extradata))  # type: ignore[arg-type]
+        return [(unit[0], unit[1]) for kind, unit in units if kind in PICTURES[codec]]
+    except (IndexError, ValueError):
+        return []
 
 
 def _resets_decoder(packets: Sequence[av.Packet], codec: str, extradata: bytes, number: int) -> bool:

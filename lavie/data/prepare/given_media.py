@@ -26,10 +26,14 @@ def read_still(path: Path, height: int, width: int, *, flag: str) -> np.ndarray:
         flag: the option that names the file, for the message.
 
     Raises:
-        ConfigError: the file cannot be read or decoded.
+        ConfigError: the file cannot be read or decoded, or has more frames than one.
     """
     data = _read(path, flag)
     try:
+        info = probe(data)
+        if info.kind != "image":
+            instead = "--from-video takes it, or " if flag == "--image" else ""
+            raise DataError(f"{info.frames} frames, where an image is wanted: {instead}cut one frame out as a png")
         return run_sandboxed(fitted_image, data, height, width)
     except DataError as error:
         raise ConfigError(f"{flag} {path}: {error}") from None

@@ -1,6 +1,8 @@
 """Exporting a stage of the cascade: as a folder laid out as diffusers' are, whole and free of its run, or as a .pt.
 
     README.md           model card
+    model_index.json, lavie_pipeline.py, unet/lavie_unet.py   the code by which diffusers runs the folder without this
+                        project, where the folder holds all that sampling needs
     config.yaml         what sampling needs of the run's config; no path leads out of the folder
     export.json         what the weights are: stage, step, averaged or raw, parameters, version; marks the folder
     preview.json        the colours of the autoencoder's latents, where the autoencoder is at hand
@@ -9,8 +11,8 @@
     vae/, text_encoder/, tokenizer/   of a run whose autoencoder is diffusers' and whose text encoder is CLIP: those
                         libraries open them
 
-No class of diffusers builds the network of unet/, so no pipeline of diffusers opens the folder. A folder appears under
-its name by one rename, when all of it is written.
+No class of diffusers builds the network of unet/: it runs the folder's own code, if it is told to trust it. A folder
+appears under its name by one rename, when all of it is written.
 """
 
 import json
@@ -44,6 +46,7 @@ from ...models.lora.trained import has_adapters, load_adapted
 from ...models.released import require_released_kind, write_released
 from ...models.state_dict import StateDict, require_fit, shapes
 from ...models.text_encoder import ClipTextEncoder, build_text_encoder
+from ...models.torch_file import require_finite
 from ...models.unet import VideoUNet
 from ...models.weights import (
     CONFIG_NAME,
@@ -60,6 +63,7 @@ from ..load import HERE, encoder_parts, encoders_folder
 from ..preview import PREVIEW, fit_preview
 from ..schedulers import make_scheduler
 from .model_card import model_card
+from .portable.files import write_code
 
 CONSTANTS = "released_constants.safetensors"
 """File in the unet/ of an imported network: the rotary frequencies of its source, which may differ in last bits."""
@@ -320,6 +324,8 @@ def write_stage(
         parts = encoder_parts(config) if pretrained is not None else ()
         for part in parts:
             _copy_part(pretrained / part, folder / part, (encoders or {}).get(part))  # type: ignore[operator]
+            for file in sorted((folder / part).glob("*.safetensors")):
+                require_finite(file, pretrained / part / file.name, "give another --pretrained")  # type: ignore[operator]
         if pretrained is not None:
             _check_encoders(pretrained, folder, config)
         _merge_text(folder, config, loras)
@@ -336,10 +342,17 @@ def write_stage(
         scheduler = make_scheduler(config.sampling.scheduler, NoiseSchedule.from_config(config))
         scheduler.save_pretrained(folder / "scheduler")
 
+        # The code by which diffusers runs the folder, if it holds all that sampling needs.
+        portable_code = parts == encoder_parts(config)
+        if portable_code:
+            write_code(folder, config, type(scheduler).__name__)
+
         # What only this project reads, and the model card.
         (folder / RUN_CONFIG).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
         (folder / EXPORT).write_text(json.dumps(about.model_dump(), indent=2) + "\n")
-        (folder / "README.md").write_text(model_card(config, about.model_dump(), parts), encoding="utf-8")
+        (folder / "README.md").write_text(
+            model_card(config, about.model_dump(), parts, portable=portable_code), encoding="utf-8"
+        )
 
 
 def portable(values: Mapping[str, Any]) -> dict[str, Any]:

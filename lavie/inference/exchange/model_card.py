@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
-from ...config.stages import STAGES
+from ...config.stages import STAGES, Stage
 from ...config.train import TrainConfig
-from ..settings import resolve, run_defaults
+from ..settings import StageSettings, resolve, run_defaults
 
 PROMPT = "what the clip shows"
 """The prompt of the card's examples, where the run has no validation prompt."""
@@ -51,13 +51,35 @@ low_resolution = np.zeros((1, {frames}, {height}, {width}, 3), np.uint8)  # your
 write_mp4("upscaled.mp4", clip, {fps:g})
 """,
 }
+PORTABLE = """\
+Without LaVie, where torch, diffusers and transformers are installed:
+
+```python
+{imports}from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained(".", trust_remote_code=True)
+{lines}clip = pipeline([{prompt!r}]{video}, seed=0).frames[0]  # PIL pictures
+clip[0].save("clip.gif", save_all=True, append_images=clip[1:], duration={duration}, loop=0)
+```
+
+`trust_remote_code` runs `lavie_pipeline.py` and `unet/lavie_unet.py` of this folder: read them first. They draw what
+LaVie draws with the same prompt and seed{suffix}. `pipeline.load_lora_weights` takes LoRAs where peft is installed.
+`save_pretrained` writes a folder without this code, which then does not load: copy this folder instead.
+"""
+GIVEN = "video = np.zeros((1, {frames}, {height}, {width}, 3), np.uint8)  # yours: clips, frames, height, width, RGB\n"
+"""What stages that start from frames want besides."""
+NOT_PORTABLE = """\
+It lacks the autoencoder or the text encoder, so only LaVie can run it, beside the folder that has them.
+"""
+ORIGINS = {
+    "stable-diffusion-v1-4": ("CompVis/stable-diffusion-v1-4", "creativeml-openrail-m"),
+    "stable-diffusion-x4-upscaler": ("stabilityai/stable-diffusion-x4-upscaler", "openrail++"),
+    "lavie_": ("Vchitect/LaVie", "other"),
+}
+"""The Hub's name and the licence of weights whose local name holds a word."""
 CARD = """\
 ---
-library_name: lavie
-pipeline_tag: {task}
-license: other
-tags: [lavie, {tag}]
----
+{metadata}---
 
 # LaVie: {title}
 
@@ -86,9 +108,9 @@ With folders of all three stages as `base/`, `interpolation/` and `vsr/` in one 
     lavie generate --cascade CASCADE --prompt {quoted} --out videos
 
 A run goes on from these weights with `init_weights` set to this folder. Of this folder, diffusers and transformers open
-{opens}; the network in `unet/` is LaVie's own, which `DiffusionPipeline.from_pretrained` cannot build. Its weights are
-plain safetensors.
+{opens}; the network in `unet/` is LaVie's own. Its weights are plain safetensors.
 
+{portable}
 Sampling, unless asked otherwise:
 
 {sampling}
@@ -104,13 +126,16 @@ and CreativeML Open RAIL++-M); LaVie's released networks have one of their own.
 """
 
 
-def model_card(config: TrainConfig, about: Mapping[str, Any], encoders: Sequence[str] = ()) -> str:
+def model_card(
+    config: TrainConfig, about: Mapping[str, Any], encoders: Sequence[str] = (), *, portable: bool = False
+) -> str:
     """Return the README.md of an exported folder.
 
     Args:
         config: the folder's.
         about: the content of its export.json.
         encoders: the subfolders of the autoencoder and the text encoder that it holds.
+        portable: whether it holds the code that runs it without this project.
     """
     stage, data = STAGES[config.stage], config.data
 
@@ -121,10 +146,9 @@ def model_card(config: TrainConfig, about: Mapping[str, Any], encoders: Sequence
     )
     prompt = config.validation_prompts[0] if config.validation_prompts else PROMPT
     height, width = stage.given_size(data.height, data.width, config.latent_stride)
+    given = {"frames": stage.given_frames(data.num_frames, config.keyframe_interval), "height": height, "width": width}
     usage = USAGE[stage.name].format(
-        frames=stage.given_frames(data.num_frames, config.keyframe_interval),
-        height=height,
-        width=width,
+        **given,
         prompt=prompt,
         fps=getattr(settings, "fps", 24),
         settings=", ".join(f"{name}={value!r}" for name, value in shown.items()),
@@ -139,8 +163,8 @@ def model_card(config: TrainConfig, about: Mapping[str, Any], encoders: Sequence
         clips += f", joined by {data.num_images} images"
 
     return CARD.format(
-        task="text-to-video" if stage.draws_from_prompt else "video-to-video",
-        tag=stage.title.replace(" ", "-"),
+        metadata=_metadata(stage, about, portable),
+        portable=_portable(stage, settings, prompt, given) if portable else NOT_PORTABLE,
         title=stage.title,
         stage=stage.name,
         version=about["lavie"],
@@ -156,6 +180,33 @@ def model_card(config: TrainConfig, about: Mapping[str, Any], encoders: Sequence
         usage=usage,
         sampling="\n".join(f"    {line}" for line in yaml.safe_dump(shown, sort_keys=False).splitlines()) + "\n",
         limits=_limits(config, trained),
+    )
+
+
+def _metadata(stage: Stage, about: Mapping[str, Any], portable: bool) -> str:
+    """Return the card's head for the Hugging Face Hub, in YAML."""
+    start = str(about["started_from"] if about["step"] is not None else about["source"])
+    name, licence = next((origin for word, origin in ORIGINS.items() if word in start), (None, "other"))
+    values = {
+        "library_name": "diffusers" if portable else "lavie",
+        "pipeline_tag": "text-to-video" if stage.draws_from_prompt else "video-to-video",
+        "license": licence,
+        "tags": ["lavie", stage.title.replace(" ", "-")],
+    }
+    # The Hub takes its own names only: a run of a folder that it does not know has no base model there.
+    return yaml.safe_dump(values | ({"base_model": name} if name else {}), sort_keys=False)
+
+
+def _portable(stage: Stage, settings: StageSettings, prompt: str, given: Mapping[str, int]) -> str:
+    """Return how the folder is run without this project; `given`: the size of the frames that the stage starts from."""
+    suffix = settings.prompt_suffix
+    return PORTABLE.format(
+        imports="" if stage.draws_from_prompt else "import numpy as np\n",
+        lines="" if stage.draws_from_prompt else GIVEN.format(**given),
+        video="" if stage.draws_from_prompt else ", video",
+        prompt=prompt,
+        duration=round(1000 / getattr(settings, "fps", 24)),
+        suffix=f"; `lavie generate` joins {suffix!r} to the prompt" if suffix else "",
     )
 
 

@@ -10,14 +10,14 @@ from torch import Size, Tensor
 
 from ...errors import CheckpointError
 from ...run_folder import EXPORT, MANIFEST, NETWORK
-from ..torch_file import read_torch_file
+from ..torch_file import is_safetensors, read_torch_file, safetensors_fault
 from ..weights import read_json
 from .recognise import WANTED
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 DIFFUSERS_WEIGHTS = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-"""Endings of files that torch.save wrote. They are read as plain tensors."""
+"""Endings of files that torch.save wrote, where their first bytes do not say it. They are read as plain tensors."""
 DEEPEST = 16
 """Dicts within one another in a pickle, beyond which it is no file of a program that makes LoRAs."""
 TEXT_FOLDER = "text_encoder"
@@ -84,7 +84,7 @@ def _open_peft(folder: Path, text: bool) -> Contents:
 
 def _open_file(path: Path) -> Contents:
     """Return what a file holds; of a safetensors file, only its header is read."""
-    if path.suffix in PICKLES:
+    if not is_safetensors(path, unknown=path.suffix not in PICKLES):
         tensors = _read_pickle(path)
         return Contents(str(path), {key: tensor.shape for key, tensor in tensors.items()}, lambda: tensors)
     try:
@@ -92,7 +92,9 @@ def _open_file(path: Path) -> Contents:
             keys = {key: Size(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
             metadata = file.metadata() or {}
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: no complete safetensors file ({error}): {WANTED}") from None
+        raise CheckpointError(
+            f"{path}: no complete safetensors file ({safetensors_fault(path, error)}): {WANTED}"
+        ) from None
 
     def load() -> dict[str, Tensor]:
         """Read the tensors of the file."""

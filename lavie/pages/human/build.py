@@ -1,8 +1,6 @@
 """The page of a study as one file: script, style and trials in it, and a policy that lets nothing else run or load."""
 
-import hashlib
 import json
-from base64 import b64encode
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 from ...evaluation.human.answers import COLUMNS
 from ...evaluation.human.key import INDEX, LABELS, METRICS, NOT_APPLICABLE, OPTIONAL, OVERALL, PAGE, Key
 from ...files import replacing
+from ..markup import source_hash
 
 QUESTIONS = {
     "motion_smoothness": "Does everything move evenly, without jerks or flicker?",
@@ -47,19 +46,14 @@ def policy(script: str, style: str) -> str:
     return "; ".join(
         (
             "default-src 'none'",
-            f"script-src '{_hash(script)}'",
-            f"style-src '{_hash(style)}'",
+            f"script-src {source_hash(script)}",
+            f"style-src {source_hash(style)}",
             "media-src 'self'",
             "connect-src 'self'",
             "base-uri 'none'",
             "form-action 'none'",
         )
     )
-
-
-def _hash(text: str) -> str:
-    """Return the hash by which a policy knows an element's text."""
-    return "sha256-" + b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _static(name: str) -> str:

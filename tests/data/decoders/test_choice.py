@@ -23,6 +23,7 @@ from tests.data.decoders.videos import CPU, requires_dali
         ("auto", "cuda", {"differs": "it fails on a test clip"}, "pyav", "fails on a test clip"),
         ("auto", "cuda", {"degraded": True}, "pyav", "low resolution"),
         ("auto", "cuda", {"verified": False}, "pyav", "data.verify is not always"),
+        ("auto", "cuda", {"resampler": "swscale-1"}, "pyav", "data.resampler is swscale-1"),
         ("pyav", "cuda", {}, "pyav", "asked for"),
         ("pyav", "cpu", {"degraded": True, "verified": False}, "pyav", "asked for"),
         ("dali", "cuda", {}, "dali-gpu", "asked for"),
@@ -32,13 +33,14 @@ from tests.data.decoders.videos import CPU, requires_dali
         ("dali", "cuda", {"missing_nvdec": "no libnvcuvid"}, None, "no libnvcuvid"),
         ("dali", "cuda", {"differs": "it fails on a test clip"}, None, "fails on a test clip"),
         ("dali", "cuda", {"degraded": True}, None, "low resolution"),
+        ("dali", "cuda", {"resampler": "swscale-1"}, None, "data.resampler is swscale-1"),
     ),
 )
 def test_choice(monkeypatch, wanted, device, faults, expected, why):
     monkeypatch.setattr(choice, "missing_dali", lambda: faults.get("missing_dali"))
     monkeypatch.setattr(choice, "_missing_nvdec", lambda: faults.get("missing_nvdec"))
     monkeypatch.setattr(choice, "trial", lambda device: faults.get("differs"))
-    flags = {name: value for name, value in faults.items() if isinstance(value, bool)}
+    flags = {name: value for name, value in faults.items() if name in ("degraded", "verified", "resampler")}
     if expected is None:
         with pytest.raises(ConfigError, match=f"data.decoder is dali: .*{why}.*Set data.decoder to auto or pyav"):
             choose_backend(wanted, torch.device(device), **flags)

@@ -85,6 +85,18 @@ def test_an_image_is_cut_as_a_clip_of_one_frame(tmp_path):
     assert all(content.clip is None for content in contents)
 
 
+def test_one_pass_scales_clips_alone(tmp_path):
+    video, image = (
+        one_sample(tmp_path / kind, media)
+        for kind, media in (("v", encode_mp4(waves(0), 8)), ("i", png(waves(0, 1)[0])))
+    )
+    one, two = (PixelReader(config(tmp_path, resampler=name), 0) for name in ("swscale-1", "pillow-1"))
+    clips = [reader.read(video, 0, None).tensors["pixels"].float() for reader in (one, two)]
+    assert not torch.equal(*clips)
+    assert (clips[0] - clips[1]).abs().mean() < 3
+    assert torch.equal(*(reader.read(image, 0, None).tensors["pixels"] for reader in (one, two)))
+
+
 def test_with_dali_a_clip_is_the_whole_file_or_says_why_not(tmp_path):
     plain, dali = (PixelReader(config(tmp_path), 3, dali=device) for device in (None, "cpu"))
     served = one_sample(tmp_path / "vp9", encode_vp9(waves(0), 8))

@@ -1,4 +1,4 @@
-"""A clip from the middle of a file is decoded from a keyframe before it, or from the start: bit for bit the same."""
+"""A clip is decoded from a keyframe before it and without frames that nothing needs: bit for bit the same."""
 
 import io
 from fractions import Fraction
@@ -10,7 +10,7 @@ import pytest
 from lavie.data.media import decode, streams
 from lavie.data.media.decode import decode_frames, frame_times, probe, read_frames
 from lavie.data.media.encode import encode_mp4
-from lavie.data.media.keyframes import last_safe_keyframe
+from lavie.data.media.keyframes import last_safe_keyframe, unreferenced
 from lavie.testing import SHARED
 from tests.markers import requires_shared
 
@@ -56,6 +56,7 @@ def encode(codec, container="mp4", *, times=None, first=0, pix_fmt="yuv420p", mu
 
 
 UNEVEN = np.cumsum(np.random.default_rng(1).integers(20, 90, COUNT)).tolist()
+HEVC = "open-gop=0:log-level=none:keyint=24:b-adapt=0:scenecut=0"
 X264 = {"preset": "medium", "g": 12, "sc_threshold": 0}
 CLOSED = {
     "h264, B-frames": lambda: encode("libx264", **X264),
@@ -79,6 +80,11 @@ OTHER = {
     "mpeg4": lambda: encode("mpeg4", g=12, bf=2),
     "mjpeg": lambda: encode("mjpeg", "matroska", pix_fmt="yuvj420p"),
     "hevc, open groups": lambda: encode("libx265", g=12, x265_params="open-gop=1:log-level=none:keyint=12"),
+    "h264, no pyramid": lambda: encode("libx264", **X264 | {"bf": 5}, x264_params="b-pyramid=none:b-adapt=0"),
+    "h264, pyramid": lambda: encode("libx264", **X264 | {"bf": 7, "g": 30}, x264_params="b-pyramid=normal:b-adapt=0"),
+    "hevc": lambda: encode("libx265", x265_params=f"{HEVC}:bframes=4:b-pyramid=1"),
+    "hevc, no pyramid": lambda: encode("libx265", x265_params=f"{HEVC}:bframes=4:b-pyramid=0"),
+    "hevc, layers": lambda: encode("libx265", x265_params=f"{HEVC}:bframes=4:temporal-layers=3"),
 }
 
 
@@ -189,10 +195,77 @@ def test_damage_before_the_clip_is_left_to_the_checksum():
     np.testing.assert_array_equal(found, whole[[40, 41]])
 
 
+THRIFTY = ("h264, B-frames", "h264, no pyramid", "h264, pyramid", "hevc", "hevc, no pyramid", "hevc, layers")
+"""Files that hold frames from which nothing is predicted."""
+
+
+def decoded_frames(monkeypatch, data: bytes, wanted, *, skip: bool) -> tuple[list[np.ndarray], int]:
+    """Return the wanted frames of a video, and how many came out of the decoder for them."""
+    came = []
+    checked = decode.checked_frames
+
+    def counting(*args):
+        for found in checked(*args):
+            came.append(found)
+            yield found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decode, "checked_frames", counting)
+        return list(read_frames(data, wanted, COUNT, skip=skip)), len(came)
+
+
+@pytest.mark.parametrize("name", THRIFTY)
+def test_frames_that_nothing_needs_are_not_decoded(monkeypatch, name):
+    data = encoded_or_skipped((CLOSED | OTHER)[name])
+    whole = decode_frames(data, range(COUNT))
+    rng = np.random.default_rng(0)
+    fewer = 0
+    for share in (0.05, 0.1, 0.2, 0.4) * 3:
+        wanted = np.flatnonzero(rng.random(COUNT) < share)
+        wanted = wanted if len(wanted) else np.array([COUNT // 2])
+        (found, few), (plain, all_) = (decoded_frames(monkeypatch, data, wanted, skip=skip) for skip in (True, False))
+        np.testing.assert_array_equal(found, whole[wanted])
+        np.testing.assert_array_equal(plain, whole[wanted])
+        assert few <= all_
+        fewer += few < all_
+    assert fewer >= 8
+
+
+def test_what_may_be_skipped_is_told_by_the_codecs_syntax():
+    avcc = b"\x01\x64\x00\x1f\xff"
+    h264 = packets((unit(0x65), True), (unit(0x01), False), (unit(0x21), False), (unit(0x06) + unit(0x01), False))
+    assert unreferenced(h264, "h264", avcc) == [False, True, False, True]
+    # One slice that is referred to, a unit cut short, no picture, no header.
+    doubtful = packets((unit(0x01) + unit(0x21), False), (unit(0x01)[:-1], False), (unit(0x06), False))
+    assert unreferenced(doubtful, "h264", avcc) == [False] * 3
+    assert unreferenced(h264, "h264", b"") == [False] * 4
+    assert unreferenced(h264, "vp9", avcc) == [False] * 4
+
+    def picture(kind: int, layer: int) -> tuple[bytes, bool]:
+        """Return an H.265 NAL unit of a type and a sub-layer, with its length before it."""
+        return (3).to_bytes(4, "big") + bytes([kind << 1, layer + 1, 0]), False
+
+    hvcc = b"\x01" + bytes(20) + b"\xff"
+    idr, trail_r, trail_n, rasl_n, vcl_16 = picture(19, 0), picture(1, 0), picture(0, 0), picture(8, 0), picture(16, 0)
+    flat = packets(idr, trail_r, trail_n, rasl_n, vcl_16)
+    assert unreferenced(flat, "hevc", hvcc) == [False, False, True, True, False]
+    # Pictures of a higher sub-layer may be predicted from those of a lower one.
+    layers = packets(idr, trail_n, picture(0, 1), picture(1, 1))
+    assert unreferenced(layers, "hevc", hvcc) == [False, False, True, False]
+
+
+def test_a_decoder_that_leaves_out_a_wanted_frame_begins_again(monkeypatch):
+    data = encoded_or_skipped(CLOSED["h264, B-frames"])
+    whole = decode_frames(data, range(COUNT))
+    monkeypatch.setattr(decode, "_skipping", lambda stream, packets, skipped: [*packets[:-2], packets[-1]])
+    for wanted in ([2, 3, 4, 5], [14, 30]):
+        np.testing.assert_array_equal(list(read_frames(data, wanted, COUNT)), whole[wanted])
+
+
 @requires_shared
 @pytest.mark.parametrize("name", ("bigbuckbunny.mp4", "flower.mp4", "friday.mp4", "frog.mp4", "nasa_13013.mp4"))
 def test_clips_of_real_videos(name):
     data = (SHARED / "assets/videos" / name).read_bytes()
     frames = len(frame_times(data))
-    wanted = sorted({frames // 3, frames // 3 + 2, frames // 2})
-    np.testing.assert_array_equal(list(read_frames(data, wanted, frames)), list(read_frames(data, wanted)))
+    for wanted in (sorted({frames // 3, frames // 3 + 2, frames // 2}), range(frames // 4, frames // 2, 4)):
+        np.testing.assert_array_equal(list(read_frames(data, wanted, frames)), list(read_frames(data, wanted)))

@@ -51,7 +51,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path, picture, video, monkeypatch):
         (tmp_path, "cannot be read: Is a directory"),
         (tmp_path / "text.png", "no mp4, mov"),
         (tmp_path / "half.png", "the image cannot be decoded"),
-        (video, "no jpg, png or gif"),
+        (video, "24 frames, where an image is wanted: cut one frame out as a png"),
     ):
         with pytest.raises(ConfigError, match=words) as caught:
             read_still(path, 16, 16, flag="--to-image")

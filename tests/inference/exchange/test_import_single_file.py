@@ -1,11 +1,13 @@
 """Single files become exported folders, encoders included; differences are added to any network that is imported."""
 
 import json
+import shutil
 import sys
 
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from lavie.cli import main as cli
 from lavie.config.add_difference import AddDifferenceConfig
@@ -102,6 +104,23 @@ def test_a_folder_of_configs_alone_is_enough(community, config, pretrained, tmp_
         dict(pipeline.autoencoder.vae.state_dict()),
         {name: value.half().float() for name, value in vae.state_dict().items()},
     )
+
+
+@pytest.mark.parametrize("part", ("vae", "text_encoder"))
+def test_encoders_of_the_folder_are_finite(config, pretrained, tmp_path, part):
+    source = tmp_path / "sd"
+    shutil.copytree(pretrained(), source)
+    [weights] = (path for path in (source / part).glob("*.safetensors") if path.name.count(".") == 1)
+    state = {
+        name: value.clone() for name, value in load_file(weights).items()
+    }  # the file, which is mapped, is written over
+    name = sorted(state)[-1]
+    state[name].view(-1)[-1] = float("nan")
+    save_file(state, weights, {"format": "pt"})
+    torch.save(ldm_unet(dict(flat_unet().state_dict()), tiny_network()), tmp_path / "pruned.ckpt")
+    with pytest.raises(CheckpointError, match=f"{part}/{weights.name}: {name} has values that are not finite"):
+        import_stage(tmp_path / "pruned.ckpt", tmp_path / "out", "base", config=config, pretrained=source)
+    assert not (tmp_path / "out").exists()
 
 
 def test_encoders_that_a_file_lacks_come_from_the_folder(config, pretrained, tmp_path):

@@ -6,6 +6,7 @@ import runpy
 
 import pytest
 import yaml
+from PIL import Image
 
 from lavie.config.load import load_config
 from lavie.inference.exchange.model_card import model_card
@@ -46,17 +47,37 @@ def test_the_card_names_every_size_of_training():
     assert "| clips | 16 frames of 24 x 24 or 4 frames of 48 x 24, frame stride 2, joined by 1 images |" in card
 
 
+@pytest.mark.parametrize(
+    "start, name, licence",
+    (
+        ("weights/stable-diffusion-v1-4", "CompVis/stable-diffusion-v1-4", "creativeml-openrail-m"),
+        ("stable-diffusion-x4-upscaler", "stabilityai/stable-diffusion-x4-upscaler", "openrail++"),
+        ("weights/lavie_base.pt", "Vchitect/LaVie", "other"),
+        ("runs/fox", None, "other"),
+        (None, None, "other"),
+    ),
+)
+def test_the_head_is_the_hubs(start, name, licence):
+    card = model_card(load_config("configs/smoke/base.yaml"), ABOUT | {"started_from": start}, portable=True)
+    head = yaml.safe_load(card.removeprefix("---\n").split("---\n")[0])
+    assert (head.get("base_model"), head["license"]) == (name, licence)
+    assert (head["library_name"], head["pipeline_tag"]) == ("diffusers", "text-to-video")
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_usage_of_the_card_runs(exported, stage, monkeypatch):
     card = (exported / stage / "README.md").read_text()
     head, body = card.removeprefix("---\n").split("---\n", 1)
-    assert yaml.safe_load(head)["library_name"] == "lavie"
+    assert yaml.safe_load(head)["library_name"] == "diffusers"
     assert "| training steps | 3 |" in body
     assert "| weights | averaged over training" in body
-    [code] = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
+    own, portable = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
     monkeypatch.chdir(exported / stage)
-    (exported / "usage.py").write_text(code)
+    (exported / "usage.py").write_text(own)
     done = runpy.run_path(str(exported / "usage.py"))
+    (exported / "portable.py").write_text(portable)
+    assert len(runpy.run_path(str(exported / "portable.py"))["clip"]) == (3 if stage == "base" else 9)
+    assert Image.open("clip.gif").n_frames > 1
     if stage == "base":
         assert "00000.mp4" in os.listdir("samples")
     else:

@@ -8,9 +8,9 @@ import torch
 pytest.importorskip("triton")
 
 from lavie.config.model import UNetConfig
-from lavie.kernels.bench import geglu, group_norm_silu, pseudo3d_conv, temporal_attention, unet
+from lavie.kernels.bench import geglu, group_norm_silu, layer_norm, pseudo3d_conv, temporal_attention, unet
 from lavie.kernels.bench.check import Checker, Way, WrongResult
-from lavie.ops import residual_block
+from lavie.ops import group_norm_linear, residual_block
 from lavie.ops.group_norm_silu import norm_backward
 from tests.kernels.bench.gradients import Scaled
 
@@ -58,18 +58,19 @@ def test_a_wrong_gradient_of_one_operation_is_refused(block, operation, argument
         return right(*tensors, **settings)
 
     def wrong_within(*tensors):
-        gradients = norm_backward(*tensors)
+        *gradients, y = norm_backward(*tensors)
         if operation != NORM:
-            return gradients
-        return tuple(g * factor if n == argument else g for n, g in zip(names, gradients, strict=True))
+            return *gradients, y
+        return *(g * factor if n == argument else g for n, g in zip(names, gradients, strict=True)), y
 
     within = mock.patch.object(residual_block, "norm_backward", wrong_within)
-    with mock.patch.object(*operation, wrong), within, pytest.raises(WrongResult, match="gradient"):
+    beside = mock.patch.object(group_norm_linear, "norm_backward", wrong_within)
+    with mock.patch.object(*operation, wrong), within, beside, pytest.raises(WrongResult, match="gradient"):
         block.errors(Way(block.case.reference), block.case.reference)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bench", (geglu, group_norm_silu, pseudo3d_conv, temporal_attention, unet))
+@pytest.mark.parametrize("bench", (geglu, group_norm_silu, layer_norm, pseudo3d_conv, temporal_attention, unet))
 def test_cases_of_full_size_are_made(bench):
     names = [case.name for case in bench.cases(False)]
     assert len(names) == len({*names}) > 5
@@ -77,7 +78,11 @@ def test_cases_of_full_size_are_made(bench):
 
 @pytest.mark.parametrize(
     "case",
-    [case for bench in (geglu, group_norm_silu, pseudo3d_conv, temporal_attention) for case in bench.cases(True)],
+    [
+        case
+        for bench in (geglu, group_norm_silu, layer_norm, pseudo3d_conv, temporal_attention)
+        for case in bench.cases(True)
+    ],
     ids=lambda case: case.name,
 )
 def test_every_way_computes_what_the_definition_does(case):
