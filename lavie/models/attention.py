@@ -1,7 +1,7 @@
 """The transformer of the video UNet: spatial self-attention, text attention, temporal attention, feed-forward.
 
 Tokens are (B * F, S, C): a view of channels-last frames. Temporal attention sees the clips' memory as (B, F, S, C).
-The modules read each other's weights to multiply with one packed matrix, so under ZeRO-3 a TransformerBlock must be
+The modules read each other's weights to multiply with one packed matrix, so under ZeRO-3 a SpatialTransformer must be
 gathered as a whole (a "leaf module").
 """
 
