@@ -62,11 +62,11 @@ class RelativeBias(nn.Module):
 @torch.compiler.assume_constant_result
 def _buckets_on(device: torch.device, frames: int) -> Tensor:
     """Return `distance_buckets` on a device, which compiled graphs keep."""
-    return _kept_buckets(device, frames)
+    return kept_buckets(device, frames)
 
 
 @lru_cache(maxsize=16)
-def _kept_buckets(device: torch.device, frames: int) -> Tensor:
+def kept_buckets(device: torch.device, frames: int) -> Tensor:
     """Return `distance_buckets` on a device; every layer and step asks for the same few."""
     with torch.inference_mode(False):  # what is made in inference could not serve training later
         return distance_buckets(frames).to(device)

@@ -15,11 +15,21 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.loaders import PeftAdapterMixin
 from torch import Tensor, nn
 
-from ....models import attention, resnet, temporal, unet
+from ....models import attention, embeddings, resnet, temporal, unet
 from ....models.attention import with_numbers
+from ....models.embeddings import kept_buckets
 from ....models.frames import Frames
 from ....models.resnet import SINGLE
 from ....ops.temporal_attention import turn_frames
+
+
+class RelativeBias(embeddings.RelativeBias):
+    """A learned bias per head and bucket of relative frame distance; zero at the start."""
+
+    def forward(self, frames: int) -> Tensor:
+        """Return the bias of each head and pair of frames, (heads, F, F)."""
+        table = self.relative_attention_bias
+        return table(kept_buckets(table.weight.device, frames)).permute(2, 0, 1)
 
 
 class GroupNorm(resnet.GroupNorm):
