@@ -25,7 +25,6 @@ from ..models.attention import SpatialTransformer
 from ..models.resnet import ResnetBlock
 from ..models.temporal import TemporalResnetBlock
 from .compilation import told_compilation
-from .light_hooks import lighten_hooks
 from .optim import build_optimizer
 from .precision import fill_accumulation, training_dtype
 
@@ -290,7 +289,6 @@ def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, An
     # Some blocks are gathered and released whole: the operations of a block read the weights of several of its layers,
     # and all kinds hold too little for hooks and a round of communication per layer to pay.
     if zero_stage(settings) == 3:
-        lighten_hooks()
         deepspeed.utils.set_z3_leaf_modules(network, list(BLOCKS))
     own_way = {0: _no_step_of_zero_gradients, 1: _one_optimizer_of_stages_1_and_2}.get(
         zero_stage(settings), nullcontext
