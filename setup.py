@@ -53,8 +53,11 @@ setup(
         "lavie": ["py.typed"],
         "lavie.configs": ["*.yaml", "*.json"],
         "lavie.configs.smoke": ["*.yaml"],
+        "lavie.pages.data": ["*.html", "*.css", "*.js"],
         "lavie.pages.human": ["*.html", "*.css", "*.js"],
+        "lavie.pages.play": ["*.html", "*.css", "*.js"],
         "lavie.pages.report": ["*.html", "*.css", "*.js"],
+        "lavie.pages.serving": ["*.css", "*.js", "*.svg"],
     },
     install_requires=[
         "torch>=2.10",

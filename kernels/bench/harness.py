@@ -16,6 +16,7 @@ import gc
 import os
 import statistics
 import subprocess
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -42,8 +43,10 @@ LONGEST_STATUS = 240
 CACHE_FACTOR = 3
 """Input sets together are this many times the level-2 cache."""
 RUNS, WARM_UP = 50, 5
-HOST_CYCLES = 4_000_000
-"""About two milliseconds of a GPU clock: longer than it takes to launch the longest chain of small kernels here."""
+CYCLES = 2e9
+"""Cycles of a GPU's clock in a second, about: the clocks of those of the last years lie below it."""
+SHORTEST, MARGIN = 2e-3, 1.5
+"""Seconds for which the GPU waits before a pass at least, and how many times what the host took to launch the last."""
 
 Row = dict[str, Any]
 
@@ -194,6 +197,7 @@ def measure(
     laid: dict[str, list[list[Tensor]]] = {}
     gradients: dict[str, Tensor] = {}
     samples: dict[str, list[Sample]] = {name: [] for name in functions}
+    host = dict.fromkeys(functions, 0.0)
 
     # Runs below 0 warm up. A way that fails leaves the rotation, and its memory with it.
     for run in range(-WARM_UP, RUNS):
@@ -202,7 +206,8 @@ def measure(
                 if name not in laid:
                     laid[name] = [case.ways[name].lay(leaves) for leaves in sets]
                     gradients[name] = torch.randn_like(functions[name](*laid[name][0]))
-                sample = time_once(functions[name], laid[name][run % len(sets)], gradients[name])
+                leaves = laid[name][run % len(sets)]
+                sample, host[name] = time_once(functions[name], leaves, gradients[name], host[name])
                 if run >= 0:
                     samples[name].append(sample)
             if name in failures:
@@ -218,27 +223,45 @@ def _median(samples: list[Sample]) -> Sample:
     return Sample(forward, backward, both, max(s.peak for s in samples))
 
 
-def time_once(function: Callable[..., Tensor], leaves: list[Tensor], gradient: Tensor) -> Sample:
-    """Run forward and backward once, timed on the GPU's own clock."""
+def time_once(
+    function: Callable[..., Tensor], leaves: list[Tensor], gradient: Tensor, host: float
+) -> tuple[Sample, float]:
+    """Run forward and backward once, timed on the GPU's own clock.
+
+    Args:
+        function, leaves, gradient: what is run, and the gradient of its output.
+        host: seconds that the host takes to launch the longer of the two; the GPU waits for longer than that.
+
+    Returns:
+        The times, and the seconds that the host took this time.
+    """
     wanted = [t for t in leaves if t.requires_grad]
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
 
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
-    # Sleeps that outlast the host's work, so that launches queue up behind them and no gap is timed.
-    torch.cuda._sleep(HOST_CYCLES)
+    # Sleeps that outlast the host's work, so that launches queue up behind them and no gap is timed. A whole network
+    # has thousands of launches, which take the host longer than the GPU's work may.
+    cycles = int(CYCLES * max(SHORTEST, MARGIN * host))
+    began = time.perf_counter()
+    torch.cuda._sleep(cycles)
     marks[0].record()
     y = function(*leaves)
     marks[1].record()
-    torch.cuda._sleep(HOST_CYCLES)
+    between = time.perf_counter()
+    torch.cuda.synchronize()
+    torch.cuda._sleep(cycles)
+    again = time.perf_counter()
     marks[2].record()
     torch.autograd.grad(y, wanted, gradient)
     marks[3].record()
+    host = max(between - began, time.perf_counter() - again)
     torch.cuda.synchronize()
 
     forward, backward = marks[0].elapsed_time(marks[1]), marks[2].elapsed_time(marks[3])
-    return Sample(forward, backward, forward + backward, (torch.cuda.max_memory_allocated() - before) / 2**20)
+    peak = (torch.cuda.max_memory_allocated() - before) / 2**20
+    return Sample(forward, backward, forward + backward, peak), host
 
 
 def describe_machine(device: torch.device) -> Row:

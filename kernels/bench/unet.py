@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from ...bench.released_network import ReleasedNetwork
 from ...config.model import UNetConfig
 from ...models import attention as attention_module
 from ...models import resnet as resnet_module
@@ -154,10 +155,18 @@ def plain(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         groups: int,
         eps: float,
         frames: int = 1,
+        images: int = 0,
         silu: bool = True,
         **_: Any,
     ) -> Tensor:
-        """Compute GroupNorm of x (N, C, H, W), pooled over `frames` rows, by its formula."""
+        """Compute GroupNorm of x (N, C, H, W), pooled over a clip's frames and its images, by its formula."""
+        if images:
+            batch = len(x) // (frames + images)
+            parts = [part.unflatten(0, (batch, -1)) for part in x.split([batch * frames, batch * images])]
+            joined = torch.cat(parts, 1).flatten(0, 1)
+            y = group_norm(joined, weight, bias, groups=groups, eps=eps, frames=frames + images, silu=silu)
+            clips, alone = y.unflatten(0, (batch, -1)).split([frames, images], 1)
+            return torch.cat([clips.flatten(0, 1), alone.flatten(0, 1)])
         v = x.permute(0, 2, 3, 1).unflatten(0, (-1, frames)).unflatten(-1, (groups, -1))
         v = (v - v.float().mean((1, 2, 3, 5), keepdim=True)) * (
             v.float().var((1, 2, 3, 5), keepdim=True, unbiased=False) + eps
@@ -203,8 +212,14 @@ def block_case(config: UNetConfig, level: int, batch: int, frames: int, size: tu
 def network_case(
     config: UNetConfig, batch: int, size: tuple[int, int], length: int, clip: int = CLIP, images: int = IMAGES
 ) -> Case:
-    """Return the case of a training pass of the whole network, with our kernels and with plain PyTorch."""
+    """Return the case of a training pass of the whole network, with the ways to run it that are compared.
+
+    `released` is the released code's order of operations and of memory, with fused attention. Statistics are pooled, as
+    its are.
+    """
+    config = config.model_copy(update={"norm_statistics": "pooled"})
     networks = {backend: on_meta(lambda: VideoUNet(config), backend) for backend in BACKENDS}
+    as_released = on_meta(lambda: ReleasedNetwork(VideoUNet(config)), "torch")
 
     def run(backend: Backend, sample: Tensor, timestep: Tensor, text: Tensor, *parameters: Tensor) -> Tensor:
         """Call the network with its operations on a backend."""
@@ -217,8 +232,18 @@ def network_case(
         timestep = torch.full((batch,), 500, device=device)
         return [sample.permute(0, 4, 1, 2, 3), timestep, text, *parameters_of(networks["torch"], device, dtype)]
 
+    def run_released(sample: Tensor, timestep: Tensor, text: Tensor, *parameters: Tensor) -> Tensor:
+        """Call the released way on the same leaves."""
+        return call(as_released, parameters, sample, timestep, text, num_images=images)
+
     definition = partial(run, "torch")
-    ways = {"triton": Way(partial(run, "triton")), "torch": Way(definition)}
+    of_weights = (tuple(range(4)) if p.ndim == 4 else None for p in as_released.parameters())
+    ways = {
+        "triton": Way(partial(run, "triton")),
+        "torch": Way(definition),
+        "released": Way(run_released, orders=(tuple(range(5)), None, None, *of_weights)),
+        "compile": Way(plain(definition), compiled=True),
+    }
     name = f"training pass of the network, {clip} + {images} frames, B={batch}"
     return Case(name, make, ways, definition, cost_of(definition, make), roundings=16)
 

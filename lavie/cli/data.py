@@ -1,4 +1,4 @@
-"""The commands `lavie data ...`: pack and demo here, index, plan, check and cache in modules of their own."""
+"""The commands `lavie data ...`: pack and demo here, index, plan, check, cache and view in modules of their own."""
 
 import os
 import shutil
@@ -16,6 +16,7 @@ from .data_cache import cache_command
 from .data_check import check_command
 from .data_index import index_command
 from .data_plan import plan_command
+from .data_view import view_command
 from .runs import Overwrite, Tokenizer, limit_of
 from .tables import print_counts, print_first
 
@@ -128,3 +129,4 @@ app.command("index")(index_command)
 app.command("plan", context_settings=TAKES_KEYS)(plan_command)
 app.command("check")(check_command)
 app.command("cache", context_settings=TAKES_KEYS)(cache_command)
+app.command("view", context_settings=TAKES_KEYS)(view_command)

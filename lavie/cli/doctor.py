@@ -86,7 +86,7 @@ def data(
     if config.data.cache:
         typer.echo("data.cache is set: training decodes nothing, and a process or two a rank read the cache")
         return
-    costs = measure_rows(config.data, config.seed, rows, config.degradation if config.stage == "vsr" else None)
+    costs = measure_rows(config.data, config.seed, rows, config.low_resolution)
     table = Table(box=SIMPLE, pad_edge=False)
     table.add_column("source of the clip")
     for column in ("rows", "ms of a core"):

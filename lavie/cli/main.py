@@ -26,6 +26,7 @@ from .formats import export_command, import_command
 from .generate import generate
 from .lora import app as lora_app
 from .plan import plan
+from .play import play
 from .plot import plot
 from .report import report
 from .sample import sample
@@ -105,6 +106,7 @@ app.command()(sample)
 app.command()(score)
 app.command()(generate)
 app.command()(plan)
+app.command()(play)
 app.command()(plot)
 app.command()(report)
 app.command("export")(export_command)

@@ -144,6 +144,10 @@ class TrainConfig(Strict):
     attention: Literal["sdpa", "flash-attn"] = "sdpa"
     """What computes spatial attention: PyTorch's own choice of kernel, or the package flash-attn. Default: sdpa, which
     needs no package."""
+    compile: Literal["none", "leaves"] = "none"
+    """leaves: torch.compile of every residual block and transformer, which takes minutes at the start of a run and of
+    every new size of clips; losses are equal up to rounding. Not with trainable lora or attention flash-attn. Default:
+    none, as it has not been timed on a GPU."""
     tf32: bool = True
     """Whether a GPU multiplies float32 numbers as TF32, which has 10 bits of fraction as float16 has: in the text
     encoder, in the autoencoder of vsr, and in a network under mixed_precision no. Products in 16 bits stay as they are.
@@ -315,6 +319,15 @@ class TrainConfig(Strict):
             )
         if self.trainable != "lora" and self.lora != LoraConfig():
             raise ValueError(f"lora is set, and trainable is {self.trainable}: set that to lora, or leave lora out")
+
+        # What is compiled must be whole graphs.
+        if self.compile == "leaves":
+            for key, other in (("trainable", "lora"), ("attention", "flash-attn")):
+                if getattr(self, key) == other:
+                    raise ValueError(
+                        f"compile is leaves and {key} is {other}, which torch.compile does not see through: set "
+                        f"compile to none, or another {key}"
+                    )
 
         # The network takes the latents and the stage's condition, and gives latents.
         channels = self.latent_channels

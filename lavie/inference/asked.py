@@ -23,9 +23,9 @@ def asked_clips(
     prompts: Sequence[str | Request],
     out: Path | None,
     *,
+    stop_after: str,
     starts: Sequence[Start] | None = None,
     num_per_prompt: int = 1,
-    stop_after: str = "vsr",
     overwrite: bool = False,
 ) -> list[tuple[Request, CascadeClip]]:
     """Return every clip that `generate_cascade` is asked for, with its prompt; nothing is drawn or written.

@@ -47,7 +47,7 @@ class DeepCache:
             with torch.no_grad():
                 return self._whole(branch, lambda: self.network(sample, timestep, text, **given))
         x, time, texts, frames = self.network.enter(sample, timestep, text, **given)
-        x = self.network.up_blocks[-1].layer(-1, self.deep[branch], x, time, texts, frames)
+        x = self.network.up_blocks[-1].layer(-1, self.deep[branch], x, time, texts, frames, nn.Module.__call__)
         return self.network.leave(x, time, frames)
 
     def _whole(self, branch: Hashable, call: Callable[[], Tensor]) -> Tensor:

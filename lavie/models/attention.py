@@ -1,7 +1,7 @@
 """The transformer of the video UNet: spatial self-attention, text attention, temporal attention, feed-forward.
 
 Tokens are (B * F, S, C): a view of channels-last frames. Temporal attention sees the clips' memory as (B, F, S, C).
-The modules read each other's weights to multiply with one packed matrix, so under ZeRO-3 a TransformerBlock must be
+The modules read each other's weights to multiply with one packed matrix, so under ZeRO-3 a SpatialTransformer must be
 gathered as a whole (a "leaf module").
 """
 
@@ -25,8 +25,7 @@ from .temporal import TemporalResnetBlock
 class Attention(UsesKernels, nn.Module):
     """The projections of multi-head attention: layers with the same input are applied as one product.
 
-    A kind of attention is three steps, which a `TransformerBlock` takes one by one: `packed` weights, `read`, which
-    applies those of the tokens behind the norm, and `attend`.
+    A `TransformerBlock` takes its steps one by one: `read` applies packed weights, and `attend` takes what they gave.
     """
 
     def __init__(self, channels: int, heads: int, context_channels: int | None = None):
@@ -38,9 +37,13 @@ class Attention(UsesKernels, nn.Module):
         self.to_v = nn.Linear(context_channels, channels, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
-    def groups(self) -> list[tuple[Tensor, ...]]:
-        """Return the weights of each product: of that which reads the tokens, and of one for the text if there is."""
-        return [(self.to_q.weight, self.to_k.weight, self.to_v.weight)]
+    def layers(self) -> list[tuple[nn.Linear, ...]]:
+        """Return the layers of each product: of that which reads the tokens, and of one for the text if there is."""
+        return [(self.to_q, self.to_k, self.to_v)]
+
+    def weights(self) -> list[tuple[Tensor, ...]]:
+        """Return the weights of each product."""
+        return [tuple(layer.weight for layer in layers) for layers in self.layers()]
 
     def read(
         self, x: Tensor, added: Tensor | None, rows: int, norm: nn.LayerNorm, weight: Tensor
@@ -48,10 +51,6 @@ class Attention(UsesKernels, nn.Module):
         """Return x plus `added`, and the packed projections of the norm of its first rows; see `norm_linear`."""
         affine = (norm.weight, norm.bias, norm.eps)
         return norm_linear(x, added, rows, *affine, weight, None, backend=self.kernel_backend)
-
-    def project(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Return the packed projections of x, which has no norm before it."""
-        return F.linear(x, weight)
 
     def split(self, projected: Tensor) -> tuple[Tensor, ...]:
         """Return a view (..., heads, head_dim) of packed projections (..., layers * C) for each layer."""
@@ -71,11 +70,11 @@ class FrameAttention(UsesAttention, Attention):
 
         text: (B, 1 + images, L, D): the first entry serves the clip, the others an image each.
         """
-        weight, *others = packed(self.groups())
-        return self.attend(self.project(x, weight), text, frames, *others)
+        weight, *of_text = packed(self.weights())
+        return self.attend(F.linear(x, weight), frames, *(F.linear(text, other) for other in of_text))
 
-    def attend(self, projected: Tensor, text: Tensor, frames: Frames, *others: Tensor) -> Tensor:
-        """Return the output (B * F, S, C), from the packed projections of the tokens and the other packed weights."""
+    def attend(self, projected: Tensor, frames: Frames, *text: Tensor) -> Tensor:
+        """Return the output (B * F, S, C), from the packed projections of the tokens, and of the text if it is read."""
         raise NotImplementedError
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -86,7 +85,7 @@ class FrameAttention(UsesAttention, Attention):
 class SelfAttention(FrameAttention):
     """Attention within each frame. It does not read the text."""
 
-    def attend(self, projected: Tensor, text: Tensor, frames: Frames, *others: Tensor) -> Tensor:
+    def attend(self, projected: Tensor, frames: Frames, *text: Tensor) -> Tensor:
         """Return the output, as for every `FrameAttention`."""
         return self.mix(*self.split(projected))
 
@@ -97,7 +96,7 @@ class FirstAndPreviousAttention(FrameAttention):
     An image reads itself. The text is not read.
     """
 
-    def attend(self, projected: Tensor, text: Tensor, frames: Frames, *others: Tensor) -> Tensor:
+    def attend(self, projected: Tensor, frames: Frames, *text: Tensor) -> Tensor:
         """Return the output, as for every `FrameAttention`."""
         q, k, v = self.split(projected)
         return self.mix(q, _first_and_previous(k, frames), _first_and_previous(v, frames))
@@ -118,13 +117,13 @@ def _first_and_previous(x: Tensor, frames: Frames) -> Tensor:
 class TextAttention(FrameAttention):
     """Attention from each frame to its text."""
 
-    def groups(self) -> list[tuple[Tensor, ...]]:
-        """Return the weights of the product for the tokens, and of that for the text."""
-        return [(self.to_q.weight,), (self.to_k.weight, self.to_v.weight)]
+    def layers(self) -> list[tuple[nn.Linear, ...]]:
+        """Return the layer of the product for the tokens, and those of that for the text."""
+        return [(self.to_q,), (self.to_k, self.to_v)]
 
-    def attend(self, projected: Tensor, text: Tensor, frames: Frames, *others: Tensor) -> Tensor:
+    def attend(self, projected: Tensor, frames: Frames, *text: Tensor) -> Tensor:
         """Return the output, as for every `FrameAttention`."""
-        (q,), pairs = self.split(projected), self.project(text, *others)
+        (q,), (pairs,) = self.split(projected), text
         if frames.images == 0:  # one text for all frames: the frames are just more queries
             k, v = self.split(pairs.squeeze(1))
             q = q.unflatten(0, (-1, frames.video)).flatten(1, 2)
@@ -151,8 +150,9 @@ class TemporalAttention(Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, F, S, C) to a tensor like it."""
-        x = _with_numbers(x) if self.absolute else x
-        return self.attend(self.project(x, *packed(self.groups())))
+        x = with_numbers(x) if self.absolute else x
+        [weight] = packed(self.weights())
+        return self.attend(F.linear(x, weight))
 
     def read_clips(
         self, x: Tensor, added: Tensor | None, frames: Frames, norm: nn.LayerNorm, weight: Tensor
@@ -163,7 +163,7 @@ class TemporalAttention(Attention):
             x, projected = self.read(x, added, rows, norm, weight)
             return x, projected.unflatten(0, (-1, frames.video))
         x = x if added is None else x + added  # sinusoids come between the norm and the product
-        return x, self.project(_with_numbers(norm(x[:rows]).unflatten(0, (-1, frames.video))), weight)
+        return x, F.linear(with_numbers(norm(x[:rows]).unflatten(0, (-1, frames.video))), weight)
 
     def attend(self, projected: Tensor) -> Tensor:
         """Return the output (B, F, S, C), from the packed projections of the tokens (B, F, S, 3 C)."""
@@ -184,7 +184,7 @@ class SpaceTimeAttention(UsesAttention, TemporalAttention):
         return self.out(heads).unflatten(1, projected.shape[1:3])
 
 
-def _with_numbers(x: Tensor) -> Tensor:
+def with_numbers(x: Tensor) -> Tensor:
     """Add sinusoids of the frames' numbers to x (B, F, S, C). Clips longer than any trained one have them too."""
     numbers = torch.arange(x.shape[1], device=x.device)
     return x + sinusoid(numbers, x.shape[-1])[:, None].to(x.dtype)
@@ -257,25 +257,25 @@ class TransformerBlock(nn.Module):
 
         What a layer gives is added on the way into the next one, which reads the norm of the sum.
         """
-        first, second, of_temporal = self.attn1.groups(), self.attn2.groups(), self.attn_temp.groups()
+        first, second, of_temporal = self.attn1.weights(), self.attn2.weights(), self.attn_temp.weights()
         weights = packed([*first, *second, *of_temporal])
         between, end = len(first), len(first) + len(second)
 
         x, projected = self.attn1.read(x, None, len(x), self.norm1, weights[0])
-        added = self.attn1.attend(projected, text, frames, *weights[1:between])
+        added = self.attn1.attend(projected, frames, *(F.linear(text, weight) for weight in weights[1:between]))
         x, projected = self.attn2.read(x, added, len(x), self.norm2, weights[between])
-        added = self.attn2.attend(projected, text, frames, *weights[between + 1 : end])
+        added = self.attn2.attend(projected, frames, *(F.linear(text, weight) for weight in weights[between + 1 : end]))
 
         if not self.temporal_last:
-            x, added = self._temporal(x, added, frames, weights[end])
+            x, added = self._added_temporal(x, added, frames, weights[end])
         x, h = self.ff.read(x, added, self.norm3)
         added = self.ff.finish(h)
         if self.temporal_last:
-            x, added = self._temporal(x, added, frames, weights[end])
+            x, added = self._added_temporal(x, added, frames, weights[end])
         rows = len(added)  # temporal attention gives something for the first rows alone
         return x + added if rows == len(x) else torch.cat([x[:rows] + added, x[rows:]])
 
-    def _temporal(self, x: Tensor, added: Tensor, frames: Frames, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def _added_temporal(self, x: Tensor, added: Tensor, frames: Frames, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return x plus `added`, and what temporal attention gives for the clips, which are its first rows.
 
         Without clips both are returned as they are.

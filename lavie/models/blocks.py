@@ -1,7 +1,6 @@
 """The levels of the UNet: residual blocks, each followed by a transformer where the level attends to text."""
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,11 +10,6 @@ from .resnet import Downsample, ResnetBlock, Upsample
 
 Run = Callable[..., Tensor]
 """What calls a block, with or without gradient checkpointing: run(block, *inputs) is block(*inputs)."""
-
-
-def called(block: nn.Module, *inputs: Any) -> Tensor:
-    """Return block(*inputs): run without gradient checkpointing."""
-    return block(*inputs)
 
 
 class DownBlock(nn.Module):
@@ -86,9 +80,7 @@ class UpBlock(nn.Module):
             x = upsample(x, size)
         return x
 
-    def layer(
-        self, i: int, x: Tensor, skip: Tensor, time: Tensor, text: Tensor, frames: Frames, run: Run = called
-    ) -> Tensor:
+    def layer(self, i: int, x: Tensor, skip: Tensor, time: Tensor, text: Tensor, frames: Frames, run: Run) -> Tensor:
         """Apply layer `i`, a residual block and its transformer, to x and a skip connection (B * F, C, H, W)."""
         x = run(self.resnets[i], x, time, frames, skip)
         return run(self.attentions[i], x, text, frames) if self.attentions else x

@@ -59,8 +59,14 @@ class RelativeBias(nn.Module):
         return table(_buckets_on(table.weight.device, frames)).permute(2, 0, 1).contiguous()
 
 
-@lru_cache(maxsize=16)
+@torch.compiler.assume_constant_result
 def _buckets_on(device: torch.device, frames: int) -> Tensor:
+    """Return `distance_buckets` on a device, which compiled graphs keep."""
+    return kept_buckets(device, frames)
+
+
+@lru_cache(maxsize=16)
+def kept_buckets(device: torch.device, frames: int) -> Tensor:
     """Return `distance_buckets` on a device; every layer and step asks for the same few."""
     with torch.inference_mode(False):  # what is made in inference could not serve training later
         return distance_buckets(frames).to(device)

@@ -115,12 +115,7 @@ class VideoUNet(nn.Module):
         """
         # Down, keeping the output of every layer for the skip connections, then through the coarsest level.
         x, time, text, frames = self.enter(
-            sample,
-            timestep,
-            encoder_hidden_states,
-            low_res=low_res,
-            noise_level=noise_level,
-            num_images=num_images,
+            sample, timestep, encoder_hidden_states, low_res=low_res, noise_level=noise_level, num_images=num_images
         )
         skips = [x]
         for level, down in enumerate(self.down_blocks):

@@ -287,7 +287,7 @@ def build_engine(network: nn.Module, config: TrainConfig, settings: dict[str, An
         deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
 
     # Some blocks are gathered and released whole: the operations of a block read the weights of several of its layers,
-    # and all kinds hold too little for a round of communication per layer to pay.
+    # and all kinds hold too little for hooks and a round of communication per layer to pay.
     if zero_stage(settings) == 3:
         deepspeed.utils.set_z3_leaf_modules(network, list(BLOCKS))
     own_way = {0: _no_step_of_zero_gradients, 1: _one_optimizer_of_stages_1_and_2}.get(

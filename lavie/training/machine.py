@@ -6,6 +6,7 @@ from ..config.train import TrainConfig
 from ..errors import LavieError
 from ..gpus import require_visible_gpus
 from ..models.backends import require_backends
+from .compiled import require_compiler
 from .optim import require_optimizer
 from .precision import require_dtype
 from .writers import require_writers
@@ -27,10 +28,11 @@ def require_device(config: TrainConfig, device: torch.device) -> None:
     """Check that a device can do what a run asks of it.
 
     Raises:
-        ConfigError: it does not compute in the dtype of `mixed_precision`.
+        ConfigError: it does not compute in the dtype of `mixed_precision`, or what `compile` needs is missing.
         KernelError: `kernels` or `attention` cannot run on it.
     """
     require_dtype(config, device)
+    require_compiler(config, device)
     require_backends(config.kernels, config.attention, device)
 
 

@@ -1,6 +1,7 @@
 """The memory that a run would hold on each GPU, by what it is and when: computed, before anything is built.
 
 A rank holds its states at every moment. On top of them come, one after the other,
+  building    the network in float32, as which it is built, before it is shared and its states are there;
   encoding    what the frozen autoencoder computes with, for the clips of a micro-batch;
   backward    gradients, communication buffers, and the activations of the network;
   step        the float32 gradients that the optimizer reads, and what it computes with;
@@ -133,7 +134,8 @@ def memory_of(config: TrainConfig, settings: dict[str, Any], ranks: int, *, fuse
         step["copies of gradients, or the optimizer"] = part * max(copies[stage], scratch)
 
     backward["activations"] = float(max(activation_bytes(config, size) for size in config.data.sizes))
-    moments = {"backward": backward, "step": step}
+    built = total * 4.0 + held["encoders"] - sum(held.values())
+    moments = {"building": {"network in float32": max(0.0, built)}, "backward": backward, "step": step}
     if config.data.cache is None and config.autoencoder.type == "diffusers":
         moments["encoding"] = {"autoencoder": float(max(encoding_bytes(config, size) for size in config.data.sizes))}
     if config.data.validation or config.validation_prompts:

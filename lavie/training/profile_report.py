@@ -14,8 +14,8 @@ from torch.autograd import DeviceType
 
 from ..labels import label_text
 
-PHASE = "lavie::"
-"""How the names of the parts of a step begin."""
+PHASE = "run::"
+"""How the names of the parts of a step begin. Those of this project's operations begin with lavie::."""
 KINDS = {
     "ZeRO gathers": r"all_?gather",
     "other collectives": r"^(nccl|gloo|c10d)|record_param_comms|all_?reduce|reduce_?scatter|broadcast",

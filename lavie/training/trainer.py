@@ -36,6 +36,7 @@ from .base import base_of, with_base
 from .checkpoint.find import Resume, find
 from .checkpoint.load import load
 from .checkpoint.saver import Saver
+from .compiled import with_compiled_leaves
 from .deepspeed import BLOCKS, build_engine, init_distributed, offloads, resolve_json, zero_stage
 from .dry_run import plan_of
 from .ema import EMA
@@ -178,9 +179,8 @@ class Trainer:
             warn_of_unread((self.objective.text_encoder, prompt, Reading()) for prompt in drawn)
         network = build_network(config)
         self.base = base_of(network, config, resume.folder if resume else None)
-        network.to(self.device)
-        self.watchdog.follow(network, BLOCKS)
-        self.engine = build_engine(network, config, settings)
+        self.watchdog.follow(network.to(self.device), BLOCKS)
+        self.engine = with_compiled_leaves(build_engine(network, config, settings), config)
         ema_device = "cpu" if config.ema_device == "cpu" or offloads(settings) else None
         self.ema = EMA(self.engine.module, config.ema_decay, ema_device) if config.use_ema else None
 

@@ -61,8 +61,10 @@ BF16 = STATES | {"mixed_precision": "bf16"}
         # Nearly the whole network is gathered on each rank, which holds half of it between the passes.
         (2, 3, BF16, {}),
         (1, 2, ACTIVATIONS | {"gradient_checkpointing": True}, {}),
+        # The network as it is built takes more than the run.
+        (1, 2, BF16 | {"trainable": "temporal", "use_ema": False, "train_batch_size": 1}, {}),
     ),
-    ids=("zero0-activations", "zero1-two-ranks", "zero3-two-ranks", "zero2-checkpointing"),
+    ids=("zero0-activations", "zero1-two-ranks", "zero3-two-ranks", "zero2-checkpointing", "zero2-building"),
 )
 def test_peak_equals_the_allocators_within_a_tenth(rendered, tmp_path, ranks, stage, changes, zero):
     config = make_config(rendered, tmp_path / "run", max_train_steps=3 if stage == 3 else 2, **changes)

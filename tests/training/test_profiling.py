@@ -40,7 +40,7 @@ def test_a_recorded_run_is_as_ever_and_tells_where_its_time_went(rendered, tmp_p
         gathers = re.search(r"^ZeRO gathers +[\d.]+ +[\d.]+% +([\d.]+)$", text, re.M)
         assert float(gathers[1]) > 0
     trace = json.loads(gzip.decompress((folder / "rank0.json.gz").read_bytes()))
-    steps = [event for event in trace["traceEvents"] if event.get("name") == "lavie::step"]
+    steps = [event for event in trace["traceEvents"] if event.get("name") == "run::step"]
     assert len(steps) >= 2
 
 

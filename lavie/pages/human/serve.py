@@ -1,23 +1,23 @@
 """A server on this machine that shows a study and gathers the raters' answers in one file."""
 
 import os
-import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ConfigError, DataError
+from ...errors import DataError
 from ...evaluation.human.answers import COLUMNS, check_row, read_answers, to_csv
 from ...evaluation.human.key import ANSWERS, PAGE, Key, read_key
 from ...json_text import parse_json
+from ..serving.guard import HOST
+from ..serving.listen import address_of, listen, require_pages, run
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
 
-HOST = "127.0.0.1"
 LARGEST = 1 << 20
 """Bytes of a request: the answers of a whole study, several times over."""
 MOST = 10_000
@@ -69,15 +69,14 @@ def make_app(study: Path) -> "Starlette":
         ConfigError: the extra `pages` is missing.
         DataError: the folder holds no study.
     """
-    try:
-        from starlette.applications import Starlette
-        from starlette.middleware import Middleware
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
-        from starlette.responses import JSONResponse, PlainTextResponse
-        from starlette.routing import Mount, Route
-        from starlette.staticfiles import StaticFiles
-    except ImportError:
-        raise ConfigError("lavie eval human serve needs starlette and uvicorn: pip install 'lavie[pages]'") from None
+    require_pages("lavie eval human serve")
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import JSONResponse, PlainTextResponse
+    from starlette.routing import Mount, Route
+    from starlette.staticfiles import StaticFiles
+
     key = read_key(study)
     if not (study / PAGE).is_dir():
         raise DataError(f"{study / PAGE}: missing: make the study again")
@@ -140,12 +139,6 @@ def serve(study: Path, port: int, tell: Callable[[str], None]) -> None:
         ConfigError, DataError: as `make_app` says; or the port is taken.
     """
     app = make_app(study)
-    import uvicorn
-
-    try:
-        listening = socket.create_server((HOST, port))
-    except OSError as error:
-        raise ConfigError(f"--port {port}: {error.strerror}: give another one, or 0 for any that is free") from None
-    with listening:
-        tell(f"http://{HOST}:{listening.getsockname()[1]}/")
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
+    listening = listen(port)
+    tell(address_of(listening))
+    run(app, listening)

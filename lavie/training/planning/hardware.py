@@ -106,10 +106,10 @@ class Host(NamedTuple):
     """What the engine does for each parameter that trains, in a micro-batch, by ZeRO stage 0 to 3."""
 
 
-HOST = Host(launch=25.0, parameter=(60.0, 120.0, 120.0, 215.0))
-"""A core of a server. Assumed: half of what a busy core of a small machine took for the base network's 815 parameters
-and 2,390 launches, 119 ms in plain PyTorch, 213, 319 and 472 ms in DeepSpeed's engine under stages 0, 2 and 3.
-`lavie plan --measure-host` takes the numbers of the machine that it runs on."""
+HOST = Host(launch=27.0, parameter=(5.0, 20.0, 20.0, 80.0))
+"""A core of a server. Assumed: half of what a busy core of a small machine took in three runs of
+`lavie plan configs/base.yaml --measure-host` on 2026-11-30, of 51 to 55 us for a launch, and for a parameter up to 14
+without ZeRO, 24 to 60 under ZeRO-2 and 127 to 190 under ZeRO-3. That command takes the numbers of its own machine."""
 
 
 def gpu_named(name: str) -> Gpu:

@@ -1,6 +1,6 @@
 """The order in which a pass comes to a network's modules, by which ZeRO-3 fetches and releases their weights."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -11,10 +11,19 @@ NEVER = 2**63 - 1
 
 
 class Unit(NamedTuple):
-    """A module whose parameters are fetched together."""
+    """A module that DeepSpeed stops at, which may have no parameters."""
 
-    parameters: tuple[int, ...]
-    """Their numbers in the order of the network."""
+    own: tuple[int, ...]
+    """The numbers of its own parameters in the order of the network."""
+    inside: tuple[int, ...]
+    """Those of its own parameters and of all modules inside."""
+    leaf: bool
+    """Whether it is fetched as a whole."""
+
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """Those that are fetched together."""
+        return self.inside if self.leaf else self.own
 
 
 class Visit(NamedTuple):
@@ -50,10 +59,12 @@ def trace_of(network: nn.Module, blocks: tuple[type[nn.Module], ...], granularit
     units: list[Unit] = []
     visits: list[Visit] = []
     handles = []
-    for module, parameters in _units(network, blocks, granularity):
+    for module, leaf in _units(network, blocks, granularity):
         tracer = _Tracer(len(units), visits)
-        units.append(Unit(tuple(sorted(numbers[p] for p in parameters))))
-        handles.append(module.register_forward_pre_hook(tracer.before, with_kwargs=True))
+        inside = tuple(sorted(numbers[p] for p in module.parameters()))
+        own = tuple(sorted(numbers[p] for p in module.parameters(recurse=False)))
+        units.append(Unit(own, inside, leaf))
+        handles.append(module.register_forward_pre_hook(tracer.before))
         handles.append(module.register_forward_hook(tracer.after))
     loss = run()
     turn = len(visits)
@@ -72,45 +83,62 @@ class _Tracer:
     def __init__(self, unit: int, visits: list[Visit]) -> None:
         self.unit, self.visits = unit, visits
 
-    def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+    def before(self, module: nn.Module, args: Any) -> Any:
         """Note the fetch of a forward pass, and have the arrival of the gradient at all inputs noted."""
         self.visits.append(Visit(self.unit, True))
         waiting = [0]
 
         def arrived(gradient: Tensor) -> None:
+            """Note the release once all inputs have their gradients."""
             waiting[0] -= 1
             if not waiting[0]:
                 self.visits.append(Visit(self.unit, False))
 
-        def passed(value: Any) -> Any:
-            if not isinstance(value, Tensor) or not value.requires_grad:
+        def passed(value: Tensor) -> Tensor:
+            """Return an input of which the gradient is waited for."""
+            if not value.requires_grad:
                 return value
             own = value.view_as(value)  # the same tensor may go to other modules too
             waiting[0] += 1
             own.register_hook(arrived)
             return own
 
-        return tuple(map(passed, args)), {name: passed(value) for name, value in kwargs.items()}
+        return _on_tensors(passed, args)
 
-    def after(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Note the release of a forward pass, and have the fetch noted when the gradient comes to the output."""
+    def after(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """Note the release of a forward pass, and have a fetch noted for each output to which the gradient comes."""
         self.visits.append(Visit(self.unit, False))
-        if isinstance(output, Tensor) and output.requires_grad:
-            output.register_hook(lambda gradient: self.visits.append(Visit(self.unit, True)))
+
+        def given(value: Tensor) -> Tensor:
+            """Return an output whose gradient comes to this module before those inside, which may return it too."""
+            if not value.requires_grad:
+                return value
+            own = value.view_as(value)
+            own.register_hook(lambda gradient: self.visits.append(Visit(self.unit, True)))
+            return own
+
+        return _on_tensors(given, output)
+
+
+def _on_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Return a value with `function` applied to the tensors in it and in its lists and tuples, as DeepSpeed does."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, list | tuple):
+        parts = [_on_tensors(function, part) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
 
 
 def _units(
     module: nn.Module, blocks: tuple[type[nn.Module], ...], granularity: int
-) -> Iterator[tuple[nn.Module, list[nn.Parameter]]]:
-    """Yield the modules that DeepSpeed fetches at once, each with the parameters that it then fetches."""
-    if isinstance(module, blocks) or _granularity(module) <= granularity:
-        if parameters := list(module.parameters()):
-            yield module, parameters
-        return
-    if own := list(module.parameters(recurse=False)):
-        yield module, own
-    for child in module.children():
-        yield from _units(child, blocks, granularity)
+) -> Iterator[tuple[nn.Module, bool]]:
+    """Yield the modules that DeepSpeed stops at, each with whether it is fetched as a whole."""
+    leaf = isinstance(module, blocks) or _granularity(module) <= granularity
+    yield module, leaf
+    if not leaf:
+        for child in module.children():
+            yield from _units(child, blocks, granularity)
 
 
 def _granularity(module: nn.Module) -> int:

@@ -4,16 +4,17 @@ DeepSpeed notes the order of the modules in the first passes of a run, and then 
 
 1. A module's weights are gathered by one collective, as far as they are not whole yet.
 2. Behind it, the next weights in the order are gathered, up to stage3_prefetch_bucket_size elements, and no more than
-   stage3_max_live_parameters in all.
+   stage3_max_live_parameters in all. Modules without weights do so too.
 3. After a module its weights are let go, except those that are used again within the next stage3_max_reuse_distance
-   elements, and those of at most stage3_param_persistence_threshold elements, which stay for the whole step.
+   elements, and those of at most stage3_param_persistence_threshold elements, which stay for the whole step. On this
+   distance a leaf meets the weights inside of each module that follows, and other modules those of its own alone.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from .trace import Trace
+from .trace import Trace, Unit
 
 LIVE = REUSE = 10**9
 """DeepSpeed's own stage3_max_live_parameters and stage3_max_reuse_distance, in elements."""
@@ -84,12 +85,11 @@ class _Coordinator:
         for at, (unit, fetches) in enumerate(self.trace.visits):
             if at == self.trace.turn:
                 self.result.forward = len(self.result.gathers)
-            parameters = self.trace.units[unit].parameters
             if fetches:
-                self._fetch(parameters, step)
+                self._fetch(self.trace.units[unit].parameters, step)
                 step += 1
             else:
-                self.whole -= self._released(parameters, step)
+                self.whole -= self._released(self.trace.units[unit], step)
         return self.result
 
     def _fetch(self, parameters: tuple[int, ...], step: int) -> None:
@@ -110,15 +110,17 @@ class _Coordinator:
                 elements += self.trace.sizes[p]
         self._gather(ahead)
 
-    def _released(self, parameters: tuple[int, ...], step: int) -> set[int]:
+    def _released(self, unit: Unit, step: int) -> set[int]:
         """Return which parameters of a module are let go before a step."""
-        released = {p for p in parameters if p not in self.persists and self.fetched_for[p] <= step}
+        released = {p for p in unit.parameters if p not in self.persists and self.fetched_for[p] <= step}
         passed = 0
-        for unit in self.order[step:]:
+        for following in self.order[step:]:
             if passed >= self.limits.reuse or not released:
                 break
-            released -= set(self.trace.units[unit].parameters)
-            passed += sum(self.trace.sizes[p] for p in self.trace.units[unit].parameters)
+            later = self.trace.units[following]
+            met = later.inside if unit.leaf else later.own
+            released -= set(met)
+            passed += sum(self.trace.sizes[p] for p in met)
         return released
 
     def _gather(self, parameters: list[int]) -> None:

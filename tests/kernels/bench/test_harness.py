@@ -106,7 +106,7 @@ def run_timed(case, times):
     functions = {way.function: name for name, way in case.ways.items()}
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(harness, "input_sets", return_value=[make(CPU, torch.float32)] * 3))
-        stack.enter_context(mock.patch.object(harness, "time_once", lambda function, *_: times[functions[function]]()))
+        stack.enter_context(mock.patch.object(harness, "time_once", lambda f, *_: (times[functions[f]](), 0.0)))
         return harness.run_case("toy", case, CPU, torch.float32, {"copy_gb_per_s": 1000})
 
 
@@ -183,3 +183,29 @@ def test_columns_by_hand():
 def test_the_median_of_times_and_the_largest_peak():
     runs = [harness.Sample(f, b, f + b, p) for f, b, p in ((1, 30, 5), (2, 10, 9), (9, 20, 7))]
     assert harness._median(runs) == (2, 20, 29, 9)
+
+
+class FakeClock:
+    """A GPU and a clock of the host by hand: each launch of a pass takes the host a second."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.slept = 0.0, []
+        event = SimpleNamespace(record=lambda: None, elapsed_time=lambda later: 1.0)
+        fakes = dict(synchronize=lambda: None, reset_peak_memory_stats=lambda: None, memory_allocated=lambda: 0)
+        fakes |= dict(max_memory_allocated=lambda: 2**20, _sleep=self.slept.append, Event=lambda **_: event)
+        for name, fake in fakes.items():
+            monkeypatch.setattr(torch.cuda, name, fake)
+        monkeypatch.setattr(harness.time, "perf_counter", lambda: self.now)
+
+    def launch(self, x):
+        self.now += 1.0
+        return x * 2
+
+
+def test_the_gpu_waits_for_longer_than_the_host_takes_to_launch(monkeypatch):
+    """A whole network's launches would else be timed with the gaps between them."""
+    clock, x = FakeClock(monkeypatch), torch.ones(3, requires_grad=True)
+    sample, host = harness.time_once(clock.launch, [x], torch.ones(3), 0.0)
+    assert (sample.both, sample.peak, host) == (2.0, 1.0, 1.0)
+    harness.time_once(clock.launch, [x], torch.ones(3), host)
+    assert clock.slept == [harness.CYCLES * harness.SHORTEST] * 2 + [harness.CYCLES * harness.MARGIN] * 2

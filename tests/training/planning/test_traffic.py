@@ -27,9 +27,10 @@ STEPS = 3
         (2, 1, {}, {}),
         (2, 2, {}, {"gradient_accumulation_steps": 2}),
         (2, 3, {"stage3_max_reuse_distance": 10**6, "stage3_param_persistence_threshold": 200}, {}),
+        (2, 3, {"stage3_max_reuse_distance": 10**6, "stage3_prefetch_bucket_size": 10**5}, {}),
         (4, 1, {}, {"mixed_precision": "bf16"}),
         (4, 2, {}, {}),
-        (4, 3, {"stage3_prefetch_bucket_size": 10**5}, {}),
+        (4, 3, {"stage3_prefetch_bucket_size": 10**5}, {"gradient_checkpointing": True}),
     ),
 )
 def test_bytes_are_those_that_ranks_send(rendered, tmp_path, ranks, stage, zero, changes):

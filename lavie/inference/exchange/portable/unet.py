@@ -15,10 +15,21 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.loaders import PeftAdapterMixin
 from torch import Tensor, nn
 
-from ....models import attention, resnet, temporal, unet
+from ....models import attention, embeddings, resnet, temporal, unet
+from ....models.attention import with_numbers
+from ....models.embeddings import kept_buckets
 from ....models.frames import Frames
 from ....models.resnet import SINGLE
 from ....ops.temporal_attention import turn_frames
+
+
+class RelativeBias(embeddings.RelativeBias):
+    """A learned bias per head and bucket of relative frame distance; zero at the start."""
+
+    def forward(self, frames: int) -> Tensor:
+        """Return the bias of each head and pair of frames, (heads, F, F)."""
+        table = self.relative_attention_bias
+        return table(kept_buckets(table.weight.device, frames)).permute(2, 0, 1)
 
 
 class GroupNorm(resnet.GroupNorm):
@@ -79,19 +90,18 @@ class TemporalResnetBlock(temporal.TemporalResnetBlock):
         return F.conv3d(h.transpose(1, 2), conv.weight, conv.bias, padding=padding).transpose(1, 2)
 
 
-class Attention(attention.Attention):
-    """The projections of multi-head attention, behind the LayerNorm that is given beside their input, if one is."""
-
-    def packed(self, x: Tensor, norm: nn.LayerNorm | None, *layers: nn.Linear) -> Tensor:
-        """Apply several layers to the norm of x (..., C): (..., layers, heads, head_dim)."""
-        x = x if norm is None else norm(x)
-        return torch.stack([layer(x).unflatten(-1, (self.heads, -1)) for layer in layers], -3)
-
-
 class FrameAttention(attention.FrameAttention):
     """Attention whose queries are the positions of single frames."""
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
+        """Map x (B * F, S, C) to a tensor like it.
+
+        text: (B, 1 + images, L, D): the first entry serves the clip, the others an image each.
+        """
+        first, *others = self.layers()
+        return self.attend(projections(x, first), frames, *(projections(text, layers) for layers in others))
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend from q (N, S, heads, D) to k and v (N, L, heads, D), and project: (N, S, C)."""
         return self.out(scaled_attention(q, k, v))
 
@@ -99,27 +109,39 @@ class FrameAttention(attention.FrameAttention):
 class TemporalAttention(attention.TemporalAttention):
     """Attention over the clip's frames at each position (paper, section 4.1). It starts as the exact zero map."""
 
-    def attend(self, x: Tensor, norm: nn.LayerNorm | None) -> Tensor:
-        """Attend within x (B, F, S, C), which knows of its frames' numbers what it shall, and project."""
-        # Every (batch, position, head) is one short sequence of F frames, whose softmax is float32.
-        q, k, v = (part.movedim(1, -2).float() for part in self._turned(x, norm))
-        bias = self.time_rel_pos_bias(x.shape[1]) if self.time_rel_pos_bias is not None else None
-        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=bias if bias is None else bias.float())
-        return self.out(heads.movedim(-2, 1).to(x.dtype))
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, F, S, C) to a tensor like it."""
+        x = with_numbers(x) if self.absolute else x
+        [layers] = self.layers()
+        return self.attend(projections(x, layers))
 
-    def _turned(self, x: Tensor, norm: nn.LayerNorm | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q and k, turned by the numbers of their frames, and v: (B, F, S, heads, D) each."""
-        q, k, v = self.project(x, norm, self.to_q, self.to_k, self.to_v)
-        return turn_frames(q, self.rotary_dim), turn_frames(k, self.rotary_dim), v
+    def attend(self, projected: Tensor) -> Tensor:
+        """Return the output (B, F, S, C), from the packed projections of the tokens (B, F, S, 3 C)."""
+        # Every (batch, position, head) is one short sequence of F frames, whose softmax is float32.
+        q, k, v = (part.movedim(1, -2).float() for part in turned(self.split(projected), self.rotary_dim))
+        bias = self.time_rel_pos_bias(projected.shape[1]) if self.time_rel_pos_bias is not None else None
+        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=bias if bias is None else bias.float())
+        return self.out(heads.movedim(-2, 1).to(projected.dtype))
 
 
 class SpaceTimeAttention(attention.SpaceTimeAttention):
     """Attention over all positions of all frames of a clip, in place of that over frames (paper, Table 6)."""
 
-    def attend(self, x: Tensor, norm: nn.LayerNorm | None) -> Tensor:
-        """Attend within x (B, F, S, C), from every position of every frame to all of them, and project."""
-        q, k, v = (part.flatten(1, 2) for part in self._turned(x, norm))
-        return self.out(scaled_attention(q, k, v)).unflatten(1, x.shape[1:3])
+    def attend(self, projected: Tensor) -> Tensor:
+        """Return the output (B, F, S, C), from every position of every frame to all of them."""
+        q, k, v = (part.flatten(1, 2) for part in turned(self.split(projected), self.rotary_dim))
+        return self.out(scaled_attention(q, k, v)).unflatten(1, projected.shape[1:3])
+
+
+def projections(x: Tensor, layers: tuple[nn.Linear, ...]) -> Tensor:
+    """Apply several layers to x (..., C), and put what they give behind one another: (..., layers * C)."""
+    return torch.cat([layer(x) for layer in layers], -1)
+
+
+def turned(heads: tuple[Tensor, ...], rotary_dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return q and k of (q, k, v), (B, F, S, heads, D) each, turned by the numbers of their frames, and v as it is."""
+    q, k, v = heads
+    return turn_frames(q, rotary_dim), turn_frames(k, rotary_dim), v
 
 
 def scaled_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -130,11 +152,54 @@ def scaled_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class FeedForward(attention.FeedForward):
     """A GEGLU of four times the width, then a linear layer back."""
 
-    def forward(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
-        """Map x (..., C), which goes through the norm first if there is one, to a tensor like it."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (..., C) to a tensor like it."""
         proj: Any = self.net[0].proj
-        value, gate = proj(x if norm is None else norm(x)).chunk(2, -1)
+        value, gate = proj(x).chunk(2, -1)
         return self.net[2](value * F.gelu(gate))
+
+
+class TransformerBlock(attention.TransformerBlock):
+    """Four layers on tokens: self-attention, text attention, temporal attention and feed-forward.
+
+    Each is pre-normed and residual. With temporal_order "after_feed_forward" the last two change places.
+    """
+
+    def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
+        """Map x (B * F, S, C) to a tensor like it; text: (B, 1 + images, L, D)."""
+        x = x + self.attn1(self.norm1(x), text, frames)
+        x = x + self.attn2(self.norm2(x), text, frames)
+        x = x if self.temporal_last else self._over_frames(x, frames)
+        x = x + self.ff(self.norm3(x))
+        return self._over_frames(x, frames) if self.temporal_last else x
+
+    def _over_frames(self, x: Tensor, frames: Frames) -> Tensor:
+        """Apply temporal attention to the clips; images pass by."""
+        if not frames.video:
+            return x
+        clips, images = frames.split(x)
+        return frames.join(clips + self.attn_temp(self.norm_temp(clips)), images)
+
+
+class SpatialTransformer(attention.SpatialTransformer):
+    """A residual layer: norm, projection in, one transformer block on the tokens, projection out.
+
+    With temporal convolutions a temporal residual block comes before it.
+    """
+
+    def forward(self, x: Tensor, text: Tensor, frames: Frames) -> Tensor:
+        """Map x (B * F, C, H, W) to a tensor like it; text: (B, 1 + images, L, D)."""
+        if self.resblock_temporal is not None and frames.video:
+            x = self.resblock_temporal(x, frames)
+        linear = self.proj_in.weight.ndim == 2  # type: ignore[operator]
+        h = self.norm(x) if linear else self.proj_in(self.norm(x))
+        tokens = h.permute(0, 2, 3, 1).flatten(1, 2)
+        tokens = self.proj_in(tokens) if linear else tokens
+        for block in self.transformer_blocks:
+            tokens = block(tokens, text, frames)
+        tokens = self.proj_out(tokens) if linear else tokens
+        h = tokens.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        return x + (h if linear else self.proj_out(h))
 
 
 class UNetConfig(SimpleNamespace):

@@ -1,0 +1,156 @@
+"""The clips that were drawn, on disk: each a video, a picture, and a JSON file with all that it was made of.
+
+GALLERY/<id>.mp4    the clip of the last stage
+GALLERY/<id>.jpg    its first frame, small
+GALLERY/<id>.json   the `Entry`; written last, so that a clip is there whole or not at all
+"""
+
+import logging
+import re
+import secrets
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pydantic import Field, ValidationError
+
+from ... import __version__
+from ...config.base import Strict
+from ...files import replacing
+from ...inference.video_io import write_mp4
+from ...json_text import parse_json
+from .order import ID, Order, as_json
+
+log = logging.getLogger("lavie")
+
+PICTURE = 480
+"""Pixels of a picture's longer side, at most."""
+
+
+class Entry(Strict):
+    """A clip of the gallery."""
+
+    id: str = Field(pattern=f"^{ID}$")
+    """Its random name."""
+    made: str
+    """When it was drawn: ISO 8601 in UTC."""
+    order: Order
+    """What draws it once more, alone."""
+    settings: dict[str, dict[str, Any]]
+    """By stage, all settings that it was drawn with."""
+    weights: dict[str, str]
+    """By stage, the folder of its weights, with a hash of its files' sizes and times."""
+    loras: list[dict[str, Any]] = Field(default_factory=list)
+    """What identifies the LoRAs that were merged into the weights."""
+    size: tuple[int, int, int]
+    """Frames, height and width in pixels."""
+    fps: float
+    """Frames per second."""
+    seconds: float
+    """How long it took to draw."""
+    lavie: str = __version__
+    """The version that drew it."""
+
+
+class Gallery:
+    """The folder of the clips. Any thread may add to it and read it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder if it is missing, and read what lies there.
+
+        A file that is no entry stays where it is, and is told in one line of the log and on the page.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._lock = threading.Lock()
+        self.faults: list[str] = []
+        """A sentence for each file that cannot be read."""
+        found = []
+        for path in folder.glob("*.json"):
+            try:
+                found.append(_read(path))
+            except (OSError, ValueError) as error:
+                reason = str(error).splitlines()[0]
+                self.faults.append(f"{path.name} is no clip of the gallery, and is left as it is: {reason}")
+                log.warning(f"{folder}: {self.faults[-1]}")
+        self._entries = {entry.id: entry for entry in sorted(found, key=lambda entry: entry.made)}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def page(self, offset: int, count: int) -> list[dict[str, Any]]:
+        """Return entries as JSON values, newest first.
+
+        Args:
+            offset: how many newer ones are passed over.
+            count: how many, at most.
+        """
+        with self._lock:
+            names = list(self._entries)[::-1][offset : offset + count]
+            return [self._entries[name].model_dump(mode="json") for name in names]
+
+    def file(self, name: str) -> Path | None:
+        """Return the path of <id>.mp4 or <id>.jpg of an entry; None for any other name."""
+        stem, _, ending = name.partition(".")
+        if ending not in ("mp4", "jpg") or stem not in self._entries:
+            return None
+        return self.folder / f"{stem}.{ending}"
+
+    def add(
+        self,
+        frames: np.ndarray,
+        *,
+        order: Order,
+        settings: dict[str, dict[str, Any]],
+        weights: dict[str, str],
+        loras: list[dict[str, Any]],
+        fps: float,
+        seconds: float,
+    ) -> Entry:
+        """Write a clip and all that it was made of.
+
+        Args:
+            frames: uint8 (F, H, W, 3).
+            order, settings, weights, loras, fps, seconds: see `Entry`.
+        """
+        size = frames.shape[0], frames.shape[1], frames.shape[2]
+        entry = Entry(
+            id=secrets.token_hex(16),
+            made=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            order=order,
+            settings=settings,
+            weights=weights,
+            loras=loras,
+            size=size,
+            fps=fps,
+            seconds=round(seconds, 2),
+        )
+        write_mp4(self.folder / f"{entry.id}.mp4", frames, fps)
+        picture = Image.fromarray(frames[0])
+        picture.thumbnail((PICTURE, PICTURE))
+        with replacing(self.folder / f"{entry.id}.jpg") as temporary:
+            picture.save(temporary, format="JPEG", quality=90)
+        with replacing(self.folder / f"{entry.id}.json") as temporary:
+            temporary.write_text(as_json(entry.model_dump(mode="json")), encoding="utf-8")
+        with self._lock:
+            self._entries[entry.id] = entry
+        return entry
+
+
+def _read(path: Path) -> Entry:
+    """Return the entry of a file. Raises ValueError or OSError if it is none, or its clip is missing."""
+    if not re.fullmatch(ID, path.stem):
+        raise ValueError("its name is not of 32 hexadecimal digits")
+    try:
+        entry = Entry.model_validate(parse_json(path.read_bytes()))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg']}") from None
+    if entry.id != path.stem:
+        raise ValueError(f"it is of the clip {entry.id}")
+    if not path.with_suffix(".mp4").is_file():
+        raise ValueError(f"{path.stem}.mp4 is missing")
+    return entry

@@ -1,0 +1,1 @@
+"""What the pages that this machine serves to itself share: the guard in front of them, and how they are served."""

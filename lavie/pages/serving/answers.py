@@ -1,0 +1,63 @@
+"""Answers that all pages give: their own files, and one line of text for what they refuse."""
+
+import logging
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from ...errors import LavieError
+from .bodies import Refused
+
+log = logging.getLogger("lavie")
+
+TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+"""The media types of a page's files."""
+SHARED = ("common.css", "common.js", "icon.svg")
+"""The files that all pages share."""
+
+
+def static_routes(package: str, names: Mapping[str, str]) -> list[Route]:
+    """Return routes to files of a package, which are read once, and to those that all pages share.
+
+    Args:
+        package: where they lie.
+        names: path -> the file's name.
+    """
+    routes = [_static(path, package, name) for path, name in names.items()]
+    return [*routes, *(_static(f"/{name}", __package__, name) for name in SHARED)]
+
+
+def _static(path: str, package: str, name: str) -> Route:
+    """Return the route to one file."""
+    content, media_type = (files(package) / name).read_bytes(), TYPES[name.partition(".")[2]]
+
+    async def answer(request: Request) -> Response:
+        """The file."""
+        return Response(content, media_type=media_type)
+
+    return Route(path, answer)
+
+
+async def refused(request: Request, error: Exception) -> Response:
+    """Say why a request is refused."""
+    status = error.status if isinstance(error, Refused) else 400
+    return PlainTextResponse(str(error), status)
+
+
+async def faulty(request: Request, error: Exception) -> Response:
+    """Say what is wrong with what was asked."""
+    return PlainTextResponse(str(error), 400)
+
+
+async def gone(request: Request, error: Exception) -> Response:
+    """Note that a browser went away in the middle of its request, of which nothing is kept."""
+    log.warning(f"{request.url.path}: the browser went away in the middle of its request: nothing of it is kept")
+    return PlainTextResponse("", 400)
+
+
+HANDLERS: dict[Any, Any] = {Refused: refused, LavieError: faulty, ClientDisconnect: gone}
+"""How errors are answered, for `Starlette(exception_handlers=...)`."""

@@ -1,0 +1,46 @@
+"""The list of what is left out: written at once, read by runs, and never lost."""
+
+import pytest
+
+from lavie.config.data import DataConfig
+from lavie.data.order.exclude import excluded_keys
+from lavie.errors import ConfigError
+from lavie.pages.data.excluded import Excluded
+
+
+def test_marks_are_written_at_once_as_runs_read_them(tmp_path):
+    path = tmp_path / "lists/exclude.txt"
+    excluded = Excluded(path)
+    assert not path.exists() and excluded.keys == frozenset()
+    for key in ("b", "a c", "d"):
+        excluded.mark(key, True)
+    excluded.mark("b", False)
+    excluded.mark("never marked", False)
+    assert path.read_text() == "a c\nd\n" and Excluded(path).keys == {"a c", "d"}
+    assert excluded_keys(DataConfig(train=(), fps=8, exclude=str(path))) == excluded.keys
+
+
+def test_what_stands_there_is_kept(tmp_path):
+    path = tmp_path / "exclude.txt"
+    path.write_text("z\n\n a \n")
+    Excluded(path).mark("m", True)
+    assert path.read_text() == "z\na\nm\n"
+
+
+@pytest.mark.parametrize("key", ("", " a", "a\nb", "a\u2028b"))
+def test_a_key_that_fits_on_no_line_is_refused(tmp_path, key):
+    excluded = Excluded(tmp_path / "exclude.txt")
+    with pytest.raises(ConfigError, match="cannot stand on a line of its own"):
+        excluded.mark(key, True)
+
+
+def test_a_list_that_cannot_be_read_or_written_is_one_line(tmp_path):
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe")
+    for path in (tmp_path / "binary.txt", tmp_path):
+        with pytest.raises(ConfigError, match="no file of keys, one a line"):
+            Excluded(path)
+    (tmp_path / "file").touch()
+    excluded = Excluded(tmp_path / "file/exclude.txt")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        excluded.mark("a", True)
+    assert excluded.keys == frozenset()
