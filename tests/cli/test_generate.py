@@ -168,7 +168,7 @@ def test_fit_takes_what_makes_the_stages_fit_and_tells_the_peaks(cascade_folder,
     words = ["generate", "--cascade", cascade_folder]
     peak = float(re.findall(r"peak, .*: (.*) GiB", run_lavie(*words, "--dry-run", "--fit", 1))[-1])
     assert peak > 0
-    (found,) = re.findall(r"to fit: (.*)", run_lavie(*words, "--dry-run", "--fit", 0.9 * peak))
+    (found,) = re.findall(r"to fit: (.*)", run_lavie(*words, "--dry-run", "--fit", 0.7 * peak))
     assert found.startswith("--")
     with pytest.raises(ConfigError, match="no flag makes it fit"):
         run_lavie(*words, "--dry-run", "--fit", 1e-6)
