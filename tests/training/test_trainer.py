@@ -349,5 +349,5 @@ def test_a_run_tells_once_what_its_text_encoder_never_reads(rendered, tmp_path):
     assert other == []
     assert first == [
         f"data: long caption: {long} of {len(samples)} have more than 2 words; the text encoder reads the first 2",
-        "prompt 'a red circle...' is too long: the network never sees its end, 'circle'",
+        "prompt 'a red circle' is too long: the network never sees its end, 'circle'",
     ]

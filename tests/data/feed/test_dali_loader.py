@@ -153,10 +153,10 @@ def test_a_clip_at_which_both_decoders_fail_has_a_spare(shards, monkeypatch, cap
 
     size = next(s.size for s in load_index((str(shards),)).videos if s.key == bad)
 
-    def damaged(data, *args):
+    def damaged(data, *args, **options):
         if len(data) == size:
             raise DataError("frame 3 is damaged")
-        return read_frames(data, *args)
+        return read_frames(data, *args, **options)
 
     monkeypatch.setattr("lavie.data.feed.sample.read_frames", damaged)
     pyav, _ = take(config(shards, decoder="pyav"), 8)
