@@ -7,8 +7,8 @@ Then each is captured in a CUDA graph, and timed without the host. The run measu
 shares are of that. Rows are appended to results.csv. A way that is wrong, runs out of memory or fails otherwise has the
 reason there as its status, the rest goes on, and the exit code tells of it in the end; one that cannot be captured has
 the reason as the status of its graphs, and is no failure.
-`--dry-run` does all that on interpreter-sized shapes and keeps no times: it needs no GPU and catches what would fail on
-one.
+`--dry-run` does all that on small shapes and keeps no times: it needs no GPU and catches what would fail on one. In
+Triton's interpreter, where a pass takes seconds, it checks alone.
 """
 
 import argparse
@@ -52,6 +52,7 @@ def main(op: str, cases: Callable[[bool], Iterator[Case]]) -> None:
     if not args.dry_run and not torch.cuda.is_available():
         parser.error("no CUDA device: give --dry-run to check the benchmark without one")
     machine: Machine = Gpu() if torch.cuda.is_available() else Host()
+    timed = os.environ.get("TRITON_INTERPRET") != "1"
     columns, log = machine.describe(), Log(results_file(), args.until) if args.until else None
 
     # Rows are appended case by case, so that a run that is cut short keeps what it has.
@@ -64,9 +65,9 @@ def main(op: str, cases: Callable[[bool], Iterator[Case]]) -> None:
             raise SystemExit(MORE)
         if log:
             log.begin(task)
-        rows = run_case(op, case, machine, DTYPES[args.dtype], columns, args.dry_run)
+        rows = run_case(op, case, machine, DTYPES[args.dtype], columns, args.dry_run, timed)
         wrong = [f"{row['case']}, {row['way']}" for row in rows if row["status"] != OK and row["part"] == "both"]
-        if not args.dry_run or OF_RESULTS in os.environ:
+        if timed and (not args.dry_run or OF_RESULTS in os.environ):
             append(rows)
         if log:
             log.done(task, [f"{op}, {name}" for name in wrong])
@@ -78,7 +79,13 @@ def main(op: str, cases: Callable[[bool], Iterator[Case]]) -> None:
 
 
 def run_case(
-    op: str, case: Case, machine: Machine, dtype: torch.dtype, columns: Row, dry: bool = False
+    op: str,
+    case: Case,
+    machine: Machine,
+    dtype: torch.dtype,
+    columns: Row,
+    dry: bool = False,
+    timed: bool = True,
 ) -> list[Row]:
     """Check every way, then time those that are right; prints a line for each.
 
@@ -89,6 +96,7 @@ def run_case(
         dtype: of the leaves.
         columns: what `machine.describe` returned.
         dry: let torch.compile only trace.
+        timed: time what is right.
 
     Returns:
         A row per way and part; those of a way that failed have nothing but a status.
@@ -108,14 +116,14 @@ def run_case(
         for name, function in functions.items():
             with recorded(failures, name):
                 errors[name] = checker.errors(case.ways[name], function, each=name == ours)
-    if errors:
+    if errors and timed:
         with recorded(failures, *errors):
             measured = measure(case, {name: functions[name] for name in errors}, machine, dtype, failures)
     if measured:
         whole: dict[str, str] = {}
         with recorded(whole, *measured):
-            timed = {name: functions[name] for name in measured}
-            for name, times in measure_graphs(case, timed, machine, dtype, uncaptured).items():
+            right = {name: functions[name] for name in measured}
+            for name, times in measure_graphs(case, right, machine, dtype, uncaptured).items():
                 measured[name].times.update(times)
         uncaptured = {part: {**whole, **reasons} for part, reasons in uncaptured.items()}
 
@@ -132,10 +140,10 @@ def run_case(
                 if row["status"] == OK:
                     row |= numbers(case.cost, row["part"], measured[name], measured.get(ours), columns, dtype)
                 row["error"] = f"{errors[name].worst:.1e}"
-            if dry:
-                print(f"  {name:28} error {errors[name].worst:.1e}", flush=True)
-            else:
-                print(f"  {name:28}" + "".join(map(_cell, parts)) + f"  {measured[name].peak:.0f} MiB", flush=True)
+        if status == OK and (dry or name not in measured):
+            print(f"  {name:28} error {errors[name].worst:.1e}", flush=True)
+        elif status == OK:
+            print(f"  {name:28}" + "".join(map(_cell, parts)) + f"  {measured[name].peak:.0f} MiB", flush=True)
         rows += parts
     return rows
 

@@ -171,12 +171,12 @@ def measure_graphs(
     fill = torch.empty(max(1, CACHE_FACTOR * machine.cache_bytes()), dtype=torch.uint8, device=machine.device)
     replays: dict[tuple[str, str], Replay] = {}
     for name, function in functions.items():
+        leaves = case.ways[name].lay(made)
         for part in GRAPHS:
             with recorded(failures[part], name):
-                leaves = case.ways[name].lay(made)
-                gradient = torch.randn_like(function(*leaves))
-                run = partial(_pass, function, leaves, gradient if part == "both, graph" else None)
-                replays[name, part] = machine.capture(run, pool)
+                backward = part == GRAPHS[1]
+                gradient = torch.randn_like(function(*leaves)) if backward else None
+                replays[name, part] = machine.capture(partial(_pass, function, leaves, gradient), pool)
 
     times: dict[tuple[str, str], list[float]] = {key: [] for key in replays}
     for run in range(-machine.warm_up, machine.runs):
