@@ -88,6 +88,10 @@ class Log:
         """Return what failed in tasks that are done."""
         return [name for line in self.lines() for name in line.get("failed", ())]
 
+    def start_clock(self) -> None:
+        """Let the seconds of the next task count from here, not from the last one or the start."""
+        self._since = time.time()
+
     def begin(self, task: str) -> None:
         """Write down that a task begins."""
         self._write({"task": task})

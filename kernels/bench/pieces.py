@@ -72,6 +72,7 @@ class Pieces:
         """
         command = ["-m", f"lavie.kernels.bench.{op}", *self._dry, "--until", str(self.log.until)]
         while not self.log.is_done(op) and self.log.has_room():
+            self.log.start_clock()
             before = len(self.log.lines())
             code = spawn(command, self.log.until - time.time() + REST / 2)
             if code == MORE:
@@ -84,6 +85,7 @@ class Pieces:
         """Run a stage of the cascade's benchmark if there is time for it, and return whether it is done."""
         task = f"cascade, {stage}"
         if self.log.wants(task) and self.log.has_room(seconds):
+            self.log.start_clock()
             self.log.begin(task)
             command = ["-m", "lavie.bench.cascade", "--stage", stage, *self._dry]
             code = spawn(command, self.log.until - time.time() + REST / 2)
