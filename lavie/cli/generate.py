@@ -1,6 +1,7 @@
 """`lavie generate`: the whole cascade, from prompts to large videos."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from .prompts import (
     on_grid,
     read_prompts,
     require_apart_from_grid,
+    require_set_once,
 )
 from .starts import StartOptions, keys_given, read_segment_prompts
 
@@ -158,6 +160,7 @@ def generate(
     from ..run_folder import PROMPTS
 
     loras = read_loras(lora, lora_text_scale)
+    require_set_once(set_ or [])
     overrides = [*negative_prompts(negative_prompt or [], stages_until(stop_after)), *(set_ or [])]
     options = StartOptions(image, to_image, from_video, strength, seconds, method)
     options.check(overrides)
@@ -277,7 +280,7 @@ def negative_prompts(given: list[str], stages: Sequence[str]) -> list[str]:
     """Return --negative-prompt as settings: first what is given for every stage that runs, then for single ones.
 
     Raises:
-        ConfigError: one is for a stage that does not run, or two are for the same stage, or for every one.
+        ConfigError: one is for a stage that does not run or is none, or two are for the same stage, or for every one.
     """
     from ..config.stages import STAGES
 
@@ -285,6 +288,12 @@ def negative_prompts(given: list[str], stages: Sequence[str]) -> list[str]:
     for text in given:
         stage, sign, prompt = text.partition("=")
         known = bool(sign) and stage in STAGES
+        if sign and not known and re.fullmatch(r"\s*[\w-]+\s*", stage):
+            literal = f"--set STAGE.negative_prompt={json.dumps(text)}"
+            raise ConfigError(
+                f"--negative-prompt {text}: {stage.strip()!r} is no stage: wanted {', '.join(STAGES)}, or a text; "
+                f"one that has = behind its first word is given as {literal}"
+            )
         place, prompt = (stage, prompt) if known else ("", text)
         if place and place not in stages:
             raise ConfigError(

@@ -43,8 +43,7 @@ def info(file: File, network: Network = None) -> None:
             typer.echo(f"{key}: {lora.metadata[key]}")
     for key, reason in lora.unread.items():
         typer.echo(f"{key} is left out: {reason}")
-    if network is not None:
-        typer.echo(f"fits {network}")
+    typer.echo(f"fits {network}" if network is not None else _fits_released(lora))
 
 
 @app.command()
@@ -95,6 +94,19 @@ app.command("train", context_settings={"ignore_unknown_options": True})(train_co
 app.command("compare")(compare_command)
 app.command("word")(word_command)
 app.command("score")(score_command)
+
+
+def _fits_released(lora: "LoraFile") -> str:
+    """Return whether a LoRA fits the networks that are known without a folder."""
+    from ..errors import CheckpointError
+    from ..models.lora.attach import require_lora_fit
+    from ..models.lora.read import released_network
+
+    try:
+        require_lora_fit(lora, released_network())
+    except CheckpointError as error:
+        return f"fits no released network ({error}): --network FOLDER compares it with another one"
+    return "fits Stable Diffusion 1.x, and so LaVie's base and interpolation networks"
 
 
 def _read(file: Path, network: Path | None) -> "LoraFile":

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from ..console import make_console, progress_bar
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, LavieError
 from .runs import Overwrite
 
 if TYPE_CHECKING:
@@ -66,9 +67,12 @@ def train_command(
     from ..config.train import TrainConfig
     from ..data.shards.index import load_index
     from ..files import require_writable
+    from ..inference.load import default_device
+    from ..inference.schedulers import require_sampling
     from ..models.prompt_syntax import escaped
     from ..run_folder import checkpoints
-    from ..training.optim import require_optimizer
+    from ..training.deepspeed import resolve_json
+    from ..training.machine import require_device, require_packages
 
     # What cannot train is refused before anything is packed or drawn.
     settings = find_config(deepspeed, "--deepspeed")
@@ -80,18 +84,28 @@ def train_command(
     if prior and of_base is None:
         raise ConfigError(f"--prior: nothing says how --base {base} draws: wanted a run or an exported folder")
     _require_fit(planned, base)
-    require_optimizer(planned)
+    require_packages(planned)
+    require_sampling(planned)
+    if not prepare:
+        require_device(planned, default_device())
+        resolve_json(settings, planned, 1)
     drawn = (prior, prior_samples, planned.seed) if prior else (None, None, None)
     origin = Origin(str(folder.resolve()), str(base.resolve()), *drawn)
     require_same_origin(out, origin)
     _require_goes_on(out, planned, None if prepare else settings)
     require_writable(out / MADE_OF)
+    begun = (out / MADE_OF).exists()
     write_origin(out, origin)
 
     # The data, and what the network already knows.
-    found = _pack(folder, out / "data" / "train", planned)
-    if not found.images:
-        require_images(changes or (), folder)
+    try:
+        found = _pack(folder, out / "data" / "train", planned)
+        if not found.images:
+            require_images(changes or (), folder)
+    except LavieError:
+        if not begun:
+            _leave_nothing(out)
+        raise
     datasets: list[dict[str, Any]] = [{"path": str(out / "data" / "train"), "name": "subject", "weight": 1}]
     if prior:
         samples = out / "data" / "prior-samples"
@@ -121,6 +135,17 @@ def train_command(
     if code:
         raise typer.Exit(code)
     _compare_trained(out, trained=checkpoints(out) != before)
+
+
+def _leave_nothing(out: Path) -> None:
+    """Delete what a refused call has packed, and the folders that are empty without it."""
+    from ..config.lora_run import MADE_OF
+
+    (out / MADE_OF).unlink(missing_ok=True)
+    shutil.rmtree(out / "data" / "train", ignore_errors=True)
+    for folder in (out / "data", out):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _compare_trained(out: Path, *, trained: bool) -> None:
@@ -332,7 +357,7 @@ def _pack(folder: Path, out: Path, config: "TrainConfig", least: int = LEAST) ->
     """Pack captioned media as `lavie data pack` does, and return how many samples of each kind there are.
 
     Raises:
-        DataError: there are fewer than `least`.
+        DataError: there are none, or fewer than `least`.
     """
     from ..data.prepare.pack import pack
     from ..data.shards.index import load_index

@@ -65,6 +65,16 @@ def read_prompts(prompts: list[str] | None, file: Path | None, kind: "type[Stric
     return found
 
 
+def require_set_once(settings: Iterable[str]) -> None:
+    """Raise ConfigError if two of --set give one key, of which only one could hold."""
+    given: dict[str, str] = {}
+    for text in settings:
+        key = text.partition("=")[0]
+        if key in given:
+            raise ConfigError(f"--set {given[key]} and --set {text} both give {key}: wanted one of them")
+        given[key] = text
+
+
 def require_apart_from_grid(seeds: str | None, scales: str | None, given: Iterable[str]) -> None:
     """Raise ConfigError if the options of a grid are given, and settings, by name, that say the same."""
     for option, key in ((seeds, "seed"), (scales, "guidance_scale")):

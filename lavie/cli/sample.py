@@ -19,6 +19,7 @@ from .prompts import (
     on_grid,
     read_prompts,
     require_apart_from_grid,
+    require_set_once,
 )
 from .ranks import ranks
 from .runs import Checkpoint, Run, one_run
@@ -76,13 +77,14 @@ def sample(
     """
     from ..config.load import validate
     from ..config.overrides import parse_overrides
+    from ..files import require_writable
     from ..inference.cascade import fingerprint
-    from ..inference.generate import generate
-    from ..inference.jobs import draw, read_jobs
-    from ..inference.load import load_pipeline
+    from ..inference.generate import generate, require_samples
+    from ..inference.jobs import draw, read_jobs, require_jobs
+    from ..inference.load import META, load_pipeline
     from ..inference.settings import BaseSettings
     from ..models.textual_inversion import add_words
-    from ..run_folder import find_stage
+    from ..run_folder import PROMPTS, find_stage
 
     if jobs and (prompt or prompt_file or num != 1 or grid_seeds or grid_guidance or preview):
         raise ConfigError(
@@ -102,6 +104,7 @@ def sample(
         "negative_prompt": negative_prompt,
     }
     given = {name: value for name, value in flags.items() if value is not None}
+    require_set_once(set_ or [])
     changes = parse_overrides(set_ or [], BaseSettings)
     if both := given.keys() & changes.keys():
         raise ConfigError(f"--set {min(both)}=...: a flag gives it too: leave one of them out")
@@ -111,10 +114,21 @@ def sample(
     validate(BaseSettings, changes, "--set")
     folder = one_run(run, checkpoint)
     loras = read_loras(lora, lora_text_scale)
-    pipeline, config = load_pipeline(folder, loras=loras)
+    require_writable(out / PROMPTS)
+
+    # Prompts, words and what lies in --out are checked together before any weights are read.
+    planned, config = load_pipeline(folder, loras=loras, device=META)
     settings = BaseSettings.of(config, **changes)
-    words = add_words(pipeline.text_encoder, embedding or [])
+    words = add_words(planned.text_encoder, embedding or [])
     weights = fingerprint(find_stage(folder), loras) + (f" with {words}" if words else "")
+    if jobs:
+        require_jobs(listed, out, settings, weights=weights, overwrite=overwrite)
+    else:
+        require_samples(
+            planned, prompts, out, settings, num_per_prompt=num, weights=weights, overwrite=overwrite, loras=loras
+        )
+    pipeline, _ = load_pipeline(folder, loras=loras)
+    add_words(pipeline.text_encoder, embedding or [])
     with ranks(), progress_bar(make_console(), "sampling") as progress:
         if jobs:
             drawn = draw(pipeline, listed, out, settings, weights=weights, overwrite=overwrite, progress=progress)

@@ -156,10 +156,14 @@ def read_segment_prompts(file: Path) -> list[list[str]]:
     Raises:
         ConfigError: the file cannot be read, or has no prompt.
     """
+    from ..inference.prompt_file import require_text
+
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--segment-prompts {file}: cannot be read: {error}") from None
+    for number, line in enumerate(lines, 1):
+        require_text(line, f"--segment-prompts {file}, line {number}")
     clips: list[list[str]] = [[]]
     for line in map(str.strip, lines):
         if line:

@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..config.stages import STAGES
 from ..errors import ConfigError
 from ..models.prompt_syntax import parse_weights
+from ..run_folder import PROMPTS
 from .cascade import Cascade, CascadeClip
+from .earlier import listed_stages
 from .prompt_file import Request, as_requests, require_same_stages
 from .settings import StageSettings
 from .start import Start
@@ -55,16 +58,40 @@ def asked_clips(
 
     # Finished clips that the call would replace are refused, too.
     if out is not None and not overwrite:
+        _require_no_less(out, len(asked), cascade.until(stop_after))
         for index, (_, clip) in enumerate(asked):
             _require_own(out, Work(out / WORK), index, cascade.records(clip, stop_after=stop_after))
     return asked
 
 
 def require_readable(prompt: str, settings: StageSettings) -> None:
-    """Raise ConfigError if the brackets of a prompt, or of its negative one, cannot be read."""
+    """Raise ConfigError if the brackets of a prompt, or of its negative one, cannot be read, or hold nothing at all."""
     if settings.prompt_syntax == "weights":
+        spans = parse_weights(prompt)
+        if prompt.strip() and not any(span.text.strip() for span in spans):
+            raise ConfigError(
+                f"prompt {prompt!r}: its brackets hold no word: wanted some, as in (fox:1.3), or "
+                r"\( and \) for the brackets themselves"
+            )
         parse_weights(prompt + settings.prompt_suffix)
         parse_weights(settings.negative_prompt)
+
+
+def _require_no_less(out: Path, count: int, stages: Sequence[str]) -> None:
+    """Raise ConfigError if `out` lists more clips, or more stages of them, than a call draws: its record would go."""
+    either = "give another --out folder, or --overwrite"
+    listed = listed_stages(out)
+    more = [stage for stage in STAGES if stage not in stages and any(stage in of for of in listed.values())]
+    if more:
+        raise ConfigError(
+            f"{out} holds finished clips of stage {more[-1]}, and this call stops after {stages[-1]}: "
+            f"{out / PROMPTS} and the sheet would forget them: drop --stop-after, {either}"
+        )
+    if len(listed) > count:
+        raise ConfigError(
+            f"{out} holds {len(listed)} finished clips, and this call draws {count}: {out / PROMPTS} and the sheet "
+            f"would forget the others: {either}"
+        )
 
 
 def _require_own(out: Path, work: Work, index: int, records: Mapping[str, Record]) -> None:

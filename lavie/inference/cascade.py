@@ -18,6 +18,7 @@ from ..models.lora.choice import LoraChoice
 from ..models.prompt_reading import Read, warn_of_uncalled, warn_of_unread
 from ..models.textual_inversion import teach
 from ..run_folder import LORA, NETWORK, find_stage
+from .finite import naming_clip
 from .interpolation import Interpolator
 from .latents import check_size
 from .load import META, default_device, dtype_on, load_stage
@@ -288,6 +289,7 @@ class Cascade:
 
         Raises:
             ConfigError: no clips, or settings or a start with which a stage cannot sample; before anything is sampled.
+            NotFiniteError: a stage draws NaN or infinity; what was finished stays in `work`.
         """
         self.require_clips(clips)
         stages = self.until(stop_after)
@@ -318,7 +320,8 @@ class Cascade:
                     if progress:
                         progress(name, done * steps + step, count * steps)
 
-                frames = self._sample(stage, clip, previous, sequential_guidance, picture, advance)
+                with naming_clip(f"clip {clip.number:05d}, stage {stage} ({clip.prompt!r})"):
+                    frames = self._sample(stage, clip, previous, sequential_guidance, picture, advance)
                 clip.frames[stage] = work.put(clip.number, stage, clip.record, frames) if work else frames
 
             if picture:

@@ -20,7 +20,8 @@ from ..run_folder import PROMPTS
 from .asked import WORK, asked_clips, require_readable
 from .cascade import Cascade, CascadeClip, StageProgress
 from .contact_sheet import COLUMNS, beside, reduced
-from .earlier import kept_clips, remove_clips, shown_frames
+from .earlier import kept_clips, listed_stages, lying_clips, numbered_samples, remove_clips, remove_videos
+from .finite import NotFiniteError, naming_clip
 from .preview import Preview, PreviewFile, fit_preview
 from .prompt_file import Request, as_requests
 from .sampler import Progress
@@ -77,44 +78,32 @@ def generate(
 
     Raises:
         ConfigError: no prompts, settings that cannot be sampled, or other samples already in `out`.
+        NotFiniteError: on all ranks, if one draws NaN or infinity; clips that were finished stay.
     """
     # What could stop the writing stops the call now, before hours of sampling.
     out = Path(out)
-    if not prompts or num_per_prompt < 1:
-        raise ConfigError(f"got {len(prompts)} prompts and num_per_prompt {num_per_prompt}: wanted 1 of each, or more")
-    clips = _numbered(as_requests(prompts), settings, num_per_prompt)
-    shared: dict[str, Any] = {"num_per_prompt": num_per_prompt} | (
-        {"loras": [lora.record() for lora in loras]} if loras else {}
-    )
-    if weights:
-        shared["weights"] = hashlib.sha256(weights.encode()).hexdigest()[:16]
-    sidecars = {clip.name: clip.sidecar() | shared for clip in clips}
-    kept = set() if overwrite else kept_clips(out, sidecars, comparable=bool(weights))
-    for clip in clips[::num_per_prompt]:
-        require_readable(clip.request.prompt, clip.settings)
-        if isinstance(sampler, TextToVideo):
-            _require(sampler, clip)
-    barrier()
-    shown: dict[str, np.ndarray] = {}
+    clips, sidecars = _asked(sampler, prompts, settings, num_per_prompt, weights, loras)
     frames_shown = GRID_FRAMES if columns > 1 else COLUMNS
+    kept = {} if overwrite else kept_clips(out, sidecars, frames_shown, comparable=bool(weights))
+    barrier()
     if is_main():
         out.mkdir(parents=True, exist_ok=True)
-        remove_clips(out, sidecars.keys() - kept)
+        others = numbered_samples(out) - sidecars.keys() if overwrite else set()
+        remove_clips(out, (sidecars.keys() - kept.keys()) | others)
+        if others:
+            log.warning("%s: %d clips of an earlier call, from %s on, are deleted", out, len(others), min(others))
         if tell_cut:
             _tell_reading(sampler, clips[::num_per_prompt])
         if kept:
             log.warning("%s: %d of %d samples are there from a call that was cut short", out, len(kept), len(clips))
-        shown = {
-            clip.name: reduced(shown_frames(out, clip.name, clip.settings.num_frames, frames_shown), frames_shown)
-            for clip in clips
-            if clip.name in kept
-        }
+    shown = dict(kept) if is_main() else {}
     barrier()
 
     # Every rank samples each world_size-th clip, writes it, and keeps what the sheet shows of it.
     share = [clip for clip in clips if clip.name not in kept][rank() :: world_size()]
     picture = PreviewFile(out, preview) if preview and is_main() else None
     watch = {"watch": picture} if picture else {}
+    failed = ""
     for done, clip in enumerate(share):
 
         def advance(step: int, steps: int, done: int = done) -> None:
@@ -122,22 +111,55 @@ def generate(
             if progress:
                 progress(done * steps + step, len(share) * steps)
 
-        [frames] = sampler(
-            [clip.request.prompt], indices=[clip.index], progress=advance, **watch, **arguments(clip.settings)
-        )
+        try:
+            with naming_clip(f"clip {clip.name}, stage base ({clip.request.prompt!r})"):
+                [frames] = sampler(
+                    [clip.request.prompt], indices=[clip.index], progress=advance, **watch, **arguments(clip.settings)
+                )
+        except NotFiniteError as error:  # the other ranks wait for this one, and end with it
+            failed = str(error)
+            break
         write_sample(out, clip.name, frames, clip.settings.fps, sidecars[clip.name])
         shown[clip.name] = reduced(frames, frames_shown)
 
     # Rank 0 writes what is of all clips, and last the list of them: it says that the call is done.
-    shown = {name: frames for of_rank in gather_objects(shown) for name, frames in of_rank.items()}
+    of_ranks = gather_objects((shown, failed))
+    if picture:
+        picture.remove()
+    if failed := next((message for _, message in of_ranks if message), ""):
+        raise NotFiniteError(failed)
+    shown = {name: frames for of_rank, _ in of_ranks for name, frames in of_rank.items()}
     if not is_main():
         return []
     _write_sheet(out, [(clip.request, shown[clip.name]) for clip in clips], columns)
     _write_index(out, [{"name": name, **sidecar} for name, sidecar in sidecars.items()])
-    if picture:
-        picture.remove()
     clip_files = [out / sample_files(clip.name, clip.settings.num_frames)[0] for clip in clips]
     return [*clip_files, out / "sheet.png"]
+
+
+def require_samples(
+    sampler: Callable[..., np.ndarray],
+    prompts: Sequence[str | Request],
+    out: str | Path,
+    settings: BaseSettings,
+    *,
+    num_per_prompt: int = 1,
+    weights: str = "",
+    overwrite: bool = False,
+    loras: Sequence[LoraChoice] = (),
+) -> None:
+    """Check, without computing or writing anything, that `generate` can draw and write what it is asked for.
+
+    Args:
+        sampler: on any device, the meta device too: no weights need be read.
+        prompts, out, settings, num_per_prompt, weights, overwrite, loras: as for `generate`.
+
+    Raises:
+        ConfigError: as `generate`.
+    """
+    _, sidecars = _asked(sampler, prompts, settings, num_per_prompt, weights, loras)
+    if not overwrite:
+        lying_clips(Path(out), sidecars, comparable=bool(weights))
 
 
 @dataclass(frozen=True)
@@ -160,6 +182,30 @@ class _Clip:
         """Return what decides its frames, but for the weights, as JSON values."""
         values = self.settings.model_dump(mode="json", exclude={"prompt_suffix"})
         return {"prompt": self.request.prompt, "index": self.index, **values}
+
+
+def _asked(
+    sampler: Callable[..., np.ndarray],
+    prompts: Sequence[str | Request],
+    settings: BaseSettings,
+    num_per_prompt: int,
+    weights: str,
+    loras: Sequence[LoraChoice],
+) -> tuple[list[_Clip], dict[str, dict[str, Any]]]:
+    """Return the clips that a call asks for, and their sidecars by name; ConfigError if one cannot be drawn."""
+    if not prompts or num_per_prompt < 1:
+        raise ConfigError(f"got {len(prompts)} prompts and num_per_prompt {num_per_prompt}: wanted 1 of each, or more")
+    clips = _numbered(as_requests(prompts), settings, num_per_prompt)
+    shared: dict[str, Any] = {"num_per_prompt": num_per_prompt} | (
+        {"loras": [lora.record() for lora in loras]} if loras else {}
+    )
+    if weights:
+        shared["weights"] = hashlib.sha256(weights.encode()).hexdigest()[:16]
+    for clip in clips[::num_per_prompt]:
+        require_readable(clip.request.prompt, clip.settings)
+        if isinstance(sampler, TextToVideo):
+            _require(sampler, clip)
+    return clips, {clip.name: clip.sidecar() | shared for clip in clips}
 
 
 def _tell_reading(sampler: Callable[..., np.ndarray], clips: Sequence[_Clip]) -> None:
@@ -219,15 +265,18 @@ def validation_sampler(config: TrainConfig) -> Callable[[Any, Any, Path], None]:
         if is_main() and not fitted:
             fitted.append(fit_preview(objective.autoencoder, objective.device))
         # The trainer has told at its start what of the prompts is cut off, so it is not told again at every validation.
-        generate(
-            sampler,
-            config.validation_prompts,
-            folder,
-            BaseSettings.of(config),
-            overwrite=True,
-            tell_cut=False,
-            preview=fitted[0] if fitted else None,
-        )
+        try:
+            generate(
+                sampler,
+                config.validation_prompts,
+                folder,
+                BaseSettings.of(config),
+                overwrite=True,
+                tell_cut=False,
+                preview=fitted[0] if fitted else None,
+            )
+        except NotFiniteError as error:  # whether the run can go on is told by its loss, not by its samples
+            log.error("validation: %s", error)
 
     return sample
 
@@ -317,6 +366,9 @@ def generate_cascade(
         write_sheet(out / "sheet.png", rows)
 
     # What the numbered files show, and then what they were made of is needed no more.
+    if overwrite and (removed := remove_videos(out, listed_stages(out), paths)):
+        work.forget(len(asked))
+        log.warning("%s: videos that this call does not draw are deleted, of %d clips of an earlier one", out, removed)
     _write_index(out, samples)
     if drop_work:
         work.drop()

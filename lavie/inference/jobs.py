@@ -19,6 +19,7 @@ from ..errors import ConfigError
 from ..files import LONGEST_NAME, replacing
 from ..models.prompt_reading import warn_of_uncalled
 from ..run_folder import PROMPTS
+from .finite import naming_clip
 from .sampler import Progress
 from .settings import BaseSettings, arguments
 from .video_io import write_mp4, write_png
@@ -37,6 +38,14 @@ class Job(Strict):
     index: Annotated[int, Field(ge=0, strict=True)]
     """Which noise: samples of one prompt have different numbers."""
 
+    @field_validator("prompt")
+    @classmethod
+    def _text(cls, prompt: str) -> str:
+        """Refuse what is no text."""
+        if "\0" in prompt:
+            raise ValueError(f"{prompt[:40]!r} holds a NUL character, wanted a text")
+        return prompt
+
     @field_validator("name")
     @classmethod
     def _inside(cls, name: str) -> str:
@@ -46,7 +55,7 @@ class Job(Strict):
             raise ValueError(f"{name!r}: wanted a relative path that ends in .mp4 or .png")
         if any(len(part.encode("utf-8", "surrogatepass")) > LONGEST_NAME for part in path.parts):
             raise ValueError(f"{name[:40]!r}...: file systems take names of {LONGEST_NAME} bytes")
-        return name
+        return str(path)  # one file has one name: ./a.mp4 is a.mp4
 
 
 def write_jobs(path: Path, jobs: Iterable[Job]) -> int:
@@ -80,6 +89,9 @@ def read_jobs(path: Path) -> list[Job]:
         if job.name in jobs:
             raise ConfigError(f"--jobs {path}, line {number}: {job.name} stands there twice")
         jobs[job.name] = job
+    for job in jobs.values():
+        if folder := next((str(path) for path in PurePosixPath(job.name).parents if str(path) in jobs), None):
+            raise ConfigError(f"--jobs {path}: {folder} is the file of one job, and the folder of {job.name}")
     if not jobs:
         raise ConfigError(f"--jobs {path}: no line has a job")
     return list(jobs.values())
@@ -108,16 +120,9 @@ def draw(
 
     Raises:
         ConfigError: `out` holds samples of other settings, weights or prompts, or none that say what they are.
+        NotFiniteError: a sample has NaN or infinity.
     """
-    record = json.loads(json.dumps({"settings": settings.model_dump(mode="json"), "weights": weights}))
-    place = out / SETTINGS
-    known = _record(place)
-    there = [job for job in jobs if (out / job.name).exists()]
-    listed = _listed(out / PROMPTS) if known == record else {}
-    stale = [job for job in there if known != record or job.model_dump() != listed.get(job.name, job.model_dump())]
-    if stale and not overwrite:
-        what = "settings or weights" if known != record else f"prompts or noise, as {stale[0].name}"
-        raise ConfigError(f"{out} holds samples of other {what}: another --out, or --overwrite")
+    record, listed, there, stale = _lying(jobs, out, settings, weights, overwrite)
     kept = {job.name for job in there} - {job.name for job in stale}
     todo = [job for job in jobs if job.name not in kept]
     barrier()
@@ -127,7 +132,7 @@ def draw(
             (out / job.name).unlink()
         out.mkdir(parents=True, exist_ok=True)
         listed |= {job.name: job.model_dump() for job in jobs}
-        _write(place, json.dumps(record, indent=2))
+        _write(out / SETTINGS, json.dumps(record, indent=2))
         _write(out / PROMPTS, "\n".join(json.dumps(entry, ensure_ascii=False) for entry in listed.values()))
     barrier()
 
@@ -143,7 +148,8 @@ def draw(
             if progress:
                 progress(done * steps + step, len(share) * steps)
 
-        [frames] = sampler([job.prompt], indices=[job.index], progress=advance, **arguments(settings))
+        with naming_clip(f"{job.name}, stage base ({job.prompt!r})"):
+            [frames] = sampler([job.prompt], indices=[job.index], progress=advance, **arguments(settings))
         path = out / job.name
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".png":
@@ -152,6 +158,32 @@ def draw(
             write_mp4(path, frames, settings.fps)
     barrier()
     return len(share)
+
+
+def require_jobs(
+    jobs: Sequence[Job], out: Path, settings: BaseSettings, *, weights: str, overwrite: bool = False
+) -> None:
+    """Check, before weights are read, that `draw` may write into `out`. Raises ConfigError as `draw` does."""
+    _lying(jobs, out, settings, weights, overwrite)
+
+
+def _lying(
+    jobs: Sequence[Job], out: Path, settings: BaseSettings, weights: str, overwrite: bool
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[Job], list[Job]]:
+    """Return what made the samples of a call, what `out` lists, and of the jobs those that are there, and are stale.
+
+    Raises:
+        ConfigError: some are stale, and may not be replaced.
+    """
+    record = json.loads(json.dumps({"settings": settings.model_dump(mode="json"), "weights": weights}))
+    known = _record(out / SETTINGS)
+    there = [job for job in jobs if (out / job.name).exists()]
+    listed = _listed(out / PROMPTS) if known == record else {}
+    stale = [job for job in there if known != record or job.model_dump() != listed.get(job.name, job.model_dump())]
+    if stale and not overwrite:
+        what = "settings or weights" if known != record else f"prompts or noise, as {stale[0].name}"
+        raise ConfigError(f"{out} holds samples of other {what}: another --out, or --overwrite")
+    return record, listed, there, stale
 
 
 def _record(path: Path) -> Any:

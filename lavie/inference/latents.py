@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..models.autoencoder import Autoencoder
 from ..pixels import to_float, to_uint8
 from .chunking import Axis, Region, scaled, windowed, within
+from .finite import is_finite, require_finite_clip
 from .settings import DECODE_TILE
 
 DECODE_OVERLAP = 32
@@ -96,6 +97,9 @@ def decode(autoencoder: Autoencoder, latents: Tensor, tile: int = DECODE_TILE) -
 
     Returns:
         uint8 (B, F, h * stride, w * stride, 3).
+
+    Raises:
+        NotFiniteError: the latents, or the pixels, hold NaN or infinity.
     """
     stride = autoencoder.stride
     axes = tiles(latents.shape[3], latents.shape[4], tile)
@@ -104,10 +108,12 @@ def decode(autoencoder: Autoencoder, latents: Tensor, tile: int = DECODE_TILE) -
         """Return the pixels of a region, which is given in latents."""
         return autoencoder.decode(within(chunk, region)).float()
 
-    frames = []
+    frames, finite = [], []
     for chunk in latents.transpose(1, 2).flatten(0, 1).split(FRAMES_AT_ONCE):
         pixels = windowed(partial(decoded, chunk), axes, scales=(stride, stride))
+        finite.append(is_finite(pixels))
         frames.append(to_uint8(pixels).cpu().numpy())
+    require_finite_clip(is_finite(latents), torch.stack(finite).all())
     return np.concatenate(frames).reshape(len(latents), -1, *frames[0].shape[1:])
 
 

@@ -148,18 +148,22 @@ def _sampler(
 
 
 def load_pipeline(
-    checkpoint: str | Path, *, loras: Sequence[LoraChoice] = (), adapters: bool = True
+    checkpoint: str | Path,
+    *,
+    loras: Sequence[LoraChoice] = (),
+    adapters: bool = True,
+    device: torch.device | None = None,
 ) -> tuple[TextToVideo, TrainConfig]:
     """Return the sampler of a base network and the config of its run, on a GPU where there is one.
 
     Args:
-        checkpoint, loras, adapters: as for `load_stage`.
+        checkpoint, loras, adapters, device: as for `load_stage`.
 
     Raises:
         CheckpointError: there is no such folder, something in it is missing, or a LoRA does not fit.
         ConfigError: it is of another stage than base.
     """
-    pipeline, config = load_stage(checkpoint, loras=loras, adapters=adapters)
+    pipeline, config = load_stage(checkpoint, loras=loras, adapters=adapters, device=device)
     if not isinstance(pipeline, TextToVideo):
         raise ConfigError(
             f"--checkpoint {checkpoint} is of stage {config.stage}, which draws nothing from a prompt alone: wanted a "

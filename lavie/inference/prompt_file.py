@@ -93,9 +93,16 @@ def read_requests(path: Path, kind: type[Strict]) -> list[Request]:
     return found
 
 
+def require_text(prompt: str, source: str) -> None:
+    """Raise ConfigError if a prompt holds NUL characters: what it was read from is no text in UTF-8."""
+    if "\0" in prompt:
+        raise ConfigError(f"{source}: {prompt[:40]!r} holds a NUL character: wanted a text in UTF-8")
+
+
 def _read_line(line: str, source: str, kind: type[Strict]) -> Request:
     """Return the prompt of a line. Raises ConfigError if it is a faulty object."""
     if not line.startswith("{"):
+        require_text(line, source)
         return Request(line, source=source)
     try:
         values = parse_json(line)
@@ -107,6 +114,7 @@ def _read_line(line: str, source: str, kind: type[Strict]) -> Request:
     prompt = values.pop("prompt", None)
     if not isinstance(prompt, str) or not prompt.strip():
         raise ConfigError(f"{source}: prompt is {prompt!r}, wanted a text")
+    require_text(prompt, source)
     if name := _true_or_false(values):
         raise ConfigError(f"{source}: {name} is true or false: wanted a number or a text")
     request = Request(prompt, values, source)

@@ -5,13 +5,17 @@ OUT/work/00000-base.json   the record: prompt, settings, weights, and the record
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..config.stages import STAGES
 from ..files import replacing
+
+log = logging.getLogger("lavie")
 
 Record = Mapping[str, Any]
 """All that decides the frames of one clip at one stage, as JSON values."""
@@ -32,11 +36,18 @@ class Work:
             return None
 
     def get(self, index: int, stage: str, record: Record) -> np.ndarray | None:
-        """Return the frames of clip `index` at a stage, mapped from the disk; None unless their record is this one."""
+        """Return the frames of clip `index` at a stage, mapped from the disk; None unless their record is this one.
+
+        Damaged ones are None, too, and a warning names the file.
+        """
         path = self._path(index, stage, ".npy")
         if not path.is_file() or self.record(index, stage) != record:
             return None
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (EOFError, OSError, ValueError) as error:
+            log.warning("%s is damaged (%s): the stage is drawn again", path, error)
+            return None
 
     def put(self, index: int, stage: str, record: Record, frames: np.ndarray) -> np.ndarray:
         """Write frames and their record, and return the frames mapped from the disk.
@@ -59,6 +70,13 @@ class Work:
         """Delete all frames. Their records stay, and say what the videos made of them show."""
         for path in self.folder.glob("*.npy"):
             path.unlink()
+
+    def forget(self, first: int) -> None:
+        """Delete what is kept of clips from a number on."""
+        for path in [*self.folder.glob("*.npy"), *self.folder.glob("*.json")]:
+            number, _, stage = path.stem.partition("-")
+            if stage in STAGES and number.isdecimal() and int(number) >= first:
+                path.unlink()
 
     def _path(self, index: int, stage: str, suffix: str) -> Path:
         return self.folder / f"{index:05d}-{stage}{suffix}"

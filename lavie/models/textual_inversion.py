@@ -26,6 +26,8 @@ log = logging.getLogger("lavie")
 
 LARGEST_FILE = 64 << 20
 """Bytes beyond which a file holds no words: 75 vectors of 1,280 numbers are 0.4 MB."""
+LARGEST_NUMBER = 1000.0
+"""The largest number of a vector, of either sign: those of CLIP's own words are far below it."""
 WORDS = "string_to_param"
 """The entry of AUTOMATIC1111's .pt that holds the vectors."""
 VECTORS = "emb_params"
@@ -204,6 +206,9 @@ def _checked(path: Path, word: str, vectors: Any) -> Tensor:
     vectors = vectors.detach().float().reshape(-1, vectors.shape[-1]).contiguous()
     if not vectors.numel() or not vectors.isfinite().all():
         raise _refused(path, f"the vectors of its word {word!r} are empty or not finite")
+    if (largest := float(vectors.abs().max())) > LARGEST_NUMBER:
+        told = f"its word {word!r} has numbers as large as {largest:.3g}"
+        raise _refused(path, f"{told}: wanted at most {LARGEST_NUMBER:g}")
     return vectors
 
 

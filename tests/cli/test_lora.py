@@ -21,6 +21,10 @@ from tests.models.lora.files import made, made_text, save, save_kohya
 __all__ = ["cascade_folder", "pretrained"]
 
 
+RELEASED = {"up": (320, 1), "down": (1, 320)}
+"""The shapes of the numbered layer 0 of Stable Diffusion 1.4: attn1.to_q of the first block."""
+
+
 @pytest.fixture(scope="module")
 def base(cascade_folder):
     """The base stage's checkpoint."""
@@ -38,6 +42,9 @@ def test_info_tells_what_a_file_is(lora, base, tmp_path):
     out = run_lavie("lora", "info", lora, "--network", base)
     assert "a LoRA in the layout kohya" in out and "reads 24 text features" in out and f"fits {base}" in out
     assert "by LoRA of rank 2, alpha / rank 0.5" in out and "text encoder: 6 weights (6 by LoRA of rank 2" in out
+    assert "fits no released network" in run_lavie("lora", "info", lora)
+    real = save(tmp_path / "r.safetensors", {f"unet:0:{part}": torch.ones(shape) for part, shape in RELEASED.items()})
+    assert "fits Stable Diffusion 1.x, and so LaVie's base and interpolation" in run_lavie("lora", "info", real)
     with pytest.raises(CheckpointError, match="is an embedding of textual inversion"):
         run_lavie("lora", "info", save(tmp_path / "e.safetensors", {"emb_params": torch.ones(1, 768)}))
 

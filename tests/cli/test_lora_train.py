@@ -89,6 +89,22 @@ def test_what_cannot_train_is_refused(base, images, tmp_path, run):
     run_lavie("lora", "word", few, "--size", 16, "--images", 3)
     with pytest.raises(DataError, match="has 3 captioned images or clips that can train: wanted 8"):
         run_lavie("lora", "train", few, "--base", base, "--out", tmp_path / "a")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match=f"nothing to pack: {tmp_path / 'none'} is empty"):
+        train(tmp_path / "none", base, tmp_path / "a")
+    with pytest.raises(ConfigError, match="num_inference_steps: EulerDiscreteScheduler cannot take 1 steps"):
+        train(images, base, tmp_path / "a", "sampling.num_inference_steps=1", "sampling.scheduler=euler")
+    (tmp_path / "zero.json").write_text('{"zero_optimization": {"stage": 7}}')
+    with pytest.raises(ConfigError):
+        run_lavie(
+            "lora", "train", images, "--base", base, "--out", tmp_path / "a", "--deepspeed", tmp_path / "zero.json"
+        )
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").touch()
+    with pytest.raises(DataError, match="has 3 captioned images"):
+        train(few, base, tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
     with pytest.raises(ConfigError, match=r"lora\.rank is 99"):
         run_lavie("lora", "train", images, "--base", base, "--out", tmp_path / "b", "lora.rank=99")
     with pytest.raises(ConfigError, match="is a run of adapters itself"):

@@ -29,7 +29,12 @@ def test_negative_prompts_are_of_every_stage_or_of_one():
     assert negative_prompts([], ["base"]) == []
     with pytest.raises(ConfigError, match="--negative-prompt vsr=a: stage vsr does not run"):
         negative_prompts(["vsr=a"], ["base"])
-    assert negative_prompts(["a=b"], ["vsr"]) == ['vsr.negative_prompt="a=b"']
+    for literal in ("a cat, a=b", "(a=b)", "=b"):
+        assert negative_prompts([literal], ["vsr"]) == [f'vsr.negative_prompt="{literal}"']
+    for text, word in (("vrs=blur", "vrs"), ("VSR=blur", "VSR"), ("vsr =blur", "vsr")):
+        told = f"{text}: '{word}' is no stage: wanted base, interpolation, vsr, .*--set STAGE.negative_prompt"
+        with pytest.raises(ConfigError, match=told):
+            negative_prompts([text], ["base", "interpolation", "vsr"])
     for twice in (["a", "b"], ["vsr=a", "vsr=b"]):
         with pytest.raises(ConfigError, match="was given one before"):
             negative_prompts(twice, ["base", "vsr"])
@@ -130,6 +135,7 @@ def test_faults_are_told_before_weights_are_read(tmp_path):
         (("--prompt", "a", "--set", "seed=1", "--set", "guidance=2"), "guidance"),
         (("--prompt", "a", "--guidance", "2", "--set", "guidance_scale=3"), "a flag gives it too"),
         (("--prompt", "a", "--seed", "3", "--set", "seed=5"), "--set seed=...: a flag gives it too"),
+        (("--prompt", "a", "--set", "clip_skip=2", "--set", "clip_skip=1"), "both give clip_skip: wanted one of them"),
         (("--prompt", "a", "--grid-seeds", "1"), "a grid needs both"),
         (("--prompt", "a", *GRID, "--seed", "3"), "seed is what the grid varies, and is given beside it"),
         (("--prompt", "a", *GRID, "--set", "guidance_scale=3"), "guidance_scale is what the grid varies"),
@@ -157,3 +163,27 @@ def test_every_line_is_checked_before_the_first_is_drawn(cascade_folder, tmp_pat
     with pytest.raises(ConfigError, match=message):
         run_lavie("sample", cascade_folder / "base", "--prompt-file", tmp_path / "p.txt", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_call_that_cannot_write_or_read_its_prompt_reads_no_weights(cascade_folder, tmp_path, monkeypatch):
+    from lavie.inference.load import META, load_stage
+
+    def planned_only(*given, **options):
+        if options.get("device") != META:
+            pytest.fail("weights are read")
+        return load_stage(*given, **options)
+
+    monkeypatch.setattr("lavie.inference.load.load_stage", planned_only)
+    base, out = cascade_folder / "base", tmp_path / "out"
+    for prompt, told in (("(fox:1e9)", "the weight '1e9' is no number"), ("(:1.3)", "hold no word"), ("()", "no word")):
+        with pytest.raises(ConfigError, match=told):
+            run_lavie("sample", base, "--prompt", prompt, "--out", out)
+    assert not out.exists()
+    out.mkdir()
+    (out / "00000.mp4").write_text("mine")
+    with pytest.raises(ConfigError, match=r"holds 00000, and no 00000.json says what it was made of"):
+        run_lavie("sample", base, "--prompt", "red", "--out", out)
+    (tmp_path / "jobs.jsonl").write_text('{"prompt": "a", "name": "00000.mp4", "index": 0}')
+    with pytest.raises(ConfigError, match="holds samples of other settings or weights"):
+        run_lavie("sample", base, "--jobs", tmp_path / "jobs.jsonl", "--out", out)
+    assert [path.name for path in out.iterdir()] == ["00000.mp4"]

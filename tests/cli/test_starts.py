@@ -33,5 +33,8 @@ def test_prompts_of_segments_are_lines_and_clips_blocks(tmp_path):
     file.write_text(" \n\n")
     with pytest.raises(ConfigError, match="no line has a prompt"):
         read_segment_prompts(file)
+    file.write_text("a\nb\0\n")
+    with pytest.raises(ConfigError, match=r"segments.txt, line 2: 'b\\x00' holds a NUL character"):
+        read_segment_prompts(file)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_segment_prompts(tmp_path / "none.txt")

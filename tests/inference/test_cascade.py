@@ -345,3 +345,23 @@ def test_the_dry_run_refuses_what_does_not_fit(cascade_folder, monkeypatch, caps
     message = run(monkeypatch, capsys, "--cascade", cascade_folder, "--dry-run")
     assert "stage base would take" in message
     assert "of 0.00 GiB" in message
+
+
+def test_a_longer_record_is_not_replaced_unasked(cascade_folder, tmp_path, caplog):
+    whole = Cascade.from_pretrained(cascade_folder, stop_after="interpolation")
+    generate_cascade(whole, ["red", "blue"], tmp_path, stop_after="interpolation")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    first = Cascade.from_pretrained(cascade_folder, stop_after="base")
+    with pytest.raises(
+        ConfigError, match=r"clips of stage interpolation, and this call stops after base: .*prompts.jsonl"
+    ):
+        generate_cascade(first, ["red", "blue"], tmp_path, stop_after="base")
+    with pytest.raises(ConfigError, match="holds 2 finished clips, and this call draws 1"):
+        generate_cascade(whole, ["red"], tmp_path, stop_after="interpolation")
+    assert {path: path.read_bytes() for path in before} == before
+
+    # Asked to, it leaves nothing between its own files that its record does not list.
+    generate_cascade(first, ["red"], tmp_path, stop_after="base", overwrite=True)
+    assert "not draw are deleted, of 2 clips of an earlier one" in caplog.text
+    assert sorted(path.name for path in tmp_path.glob("*.mp4")) == ["00000-base.mp4"]
+    assert {path.name[:5] for path in (tmp_path / "work").iterdir()} == {"00000"}

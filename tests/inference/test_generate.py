@@ -162,6 +162,36 @@ def test_what_is_replaced_goes_first(tmp_path):
     assert [prompts for prompts, _, _ in pipeline.calls] == [["blue"]]
 
 
+def test_fewer_clips_leave_none_of_an_earlier_call(tmp_path, caplog):
+    generate(Pipeline(), ["red", "blue", "green"], tmp_path, SETTINGS, weights="w")
+    (tmp_path / "00007.json").write_text('{"mine": 1}')
+    (tmp_path / "00002.txt").write_text("mine")
+    generate(Pipeline(), ["red"], tmp_path, SETTINGS, weights="w", overwrite=True)
+    assert "2 clips of an earlier call, from 00001 on, are deleted" in caplog.text
+    drawn = {"00000.gif", "00000.json", "00000.mp4", "00000.sheet.png", "prompts.jsonl", "sheet.png"}
+    assert files(tmp_path).keys() == drawn | {"00007.json", "00002.txt"}
+
+
+def test_fewer_clips_do_not_go_on_with_a_call_that_was_cut(tmp_path):
+    with pytest.raises(Cut):
+        generate(CutPipeline(2), ["red", "blue", "green"], tmp_path, SETTINGS, weights="w")
+    with pytest.raises(ConfigError, match="holds 00001 of an earlier call, which this one does not draw"):
+        generate(Pipeline(), ["red"], tmp_path, SETTINGS, weights="w")
+
+
+@pytest.mark.parametrize("file", ("00000.mp4", "00000.gif", "00000.sheet.png"))
+def test_a_damaged_clip_is_named_and_drawn_again(tmp_path, caplog, file):
+    generate(Pipeline(), ["red", "blue"], tmp_path, SETTINGS, weights="w")
+    whole = files(tmp_path)
+    (tmp_path / "prompts.jsonl").unlink()
+    (tmp_path / file).write_bytes(b"x")
+    pipeline = Pipeline()
+    generate(pipeline, ["red", "blue"], tmp_path, SETTINGS, weights="w")
+    assert [prompts for prompts, _, _ in pipeline.calls] == [["red"]]
+    assert f"{file} is damaged" in caplog.text
+    assert files(tmp_path) == whole
+
+
 def drawn_by_this_rank(out):
     """Draw on, and return which clips this rank drew and how many files it was told of."""
     pipeline = Pipeline()

@@ -42,6 +42,15 @@ def test_jobs_come_back_as_they_were_written(tmp_path):
         ('{"prompt": "a", "name": "x.mp4", "index": -1}', "index"),
         ('{"prompt": "a", "name": "x.mp4", "index": 0, "seed": 1}', "seed"),
         ('{"prompt": "a", "name": "x.mp4", "index": 0}\n{"prompt": "b", "name": "x.mp4", "index": 1}', "line 2.*twice"),
+        (
+            '{"prompt": "a", "name": "x.mp4", "index": 0}\n{"prompt": "b", "name": "./x.mp4", "index": 1}',
+            "line 2.*twice",
+        ),
+        (
+            '{"prompt": "a", "name": "a.png", "index": 0}\n{"prompt": "b", "name": "a.png/b.mp4", "index": 1}',
+            "folder of",
+        ),
+        ('{"prompt": "a\\u0000", "name": "x.mp4", "index": 0}', "prompt: .*NUL character"),
         ("\n", "no line has a job"),
     ),
 )

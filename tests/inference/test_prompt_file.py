@@ -48,6 +48,8 @@ def test_a_seed_of_its_own_makes_the_noise_independent_of_the_place():
         ("{a fox}", BaseSettings, "no JSON: .*as a prompt that begins with a brace needs it too"),
         ('{"seed": 1}', BaseSettings, "prompt is None, wanted a text"),
         ('{"prompt": " "}', BaseSettings, "prompt is ' ', wanted a text"),
+        ("\0", BaseSettings, r"'\\x00' holds a NUL character: wanted a text in UTF-8"),
+        ('{"prompt": "a\\u0000"}', BaseSettings, "holds a NUL character"),
         ('{"prompt": ["a"]}', BaseSettings, r"prompt is \['a'\], wanted a text"),
         ('{"prompt": "a", "prompt": "b"}', BaseSettings, "'prompt' stands there twice"),
         ('{"prompt": "a", "steps": 9}', BaseSettings, "steps"),

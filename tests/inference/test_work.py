@@ -45,3 +45,19 @@ def test_new_frames_replace_the_old_and_records_outlive_dropped_frames(work):
     work.drop()
     assert work.size() == 0 and work.get(0, "base", RECORD | {"seed": 4}) is None
     assert work.record(0, "base") == RECORD | {"seed": 4}
+
+
+@pytest.mark.parametrize("size", (0, 1, 100, 140))
+def test_damaged_frames_are_named_and_drawn_again(work, caplog, size):
+    [frames] = work.folder.glob("*.npy")
+    frames.write_bytes(frames.read_bytes()[:size])
+    assert work.get(0, "base", RECORD) is None
+    assert f"{frames.name} is damaged" in caplog.text
+
+
+def test_clips_from_a_number_on_are_forgotten(work):
+    work.put(1, "base", RECORD, FRAMES)
+    (work.folder / "00001-mine.json").touch()
+    work.forget(1)
+    left = {path.name for path in work.folder.iterdir()}
+    assert left == {"00000-base.json", "00000-base.npy", "00001-mine.json"}

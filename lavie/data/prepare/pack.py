@@ -185,7 +185,7 @@ def pack_files(
     changed = earlier.changed()
     write_rejected(out / "changed.jsonl", changed)
     if not writer.shards and not earlier.kept and not changed:
-        raise DataError(_nothing_to_pack(rejected))
+        raise DataError(_nothing_to_pack(src, rejected))
     return PackReport(
         counts["video"],
         counts["image"],
@@ -240,9 +240,9 @@ def _examined(
             yield result(*waiting.popleft())
 
 
-def _nothing_to_pack(rejected: list[Rejected]) -> str:
+def _nothing_to_pack(src: str | Path, rejected: list[Rejected]) -> str:
     """Return the message for a source without a usable file."""
     if not rejected:
-        return "nothing to pack: SRC is empty; wanted videos and images with captions, a table, or shards"
+        return f"nothing to pack: {src} is empty; wanted videos and images with captions, a table, or shards"
     first = f"{rejected[0].name}: {rejected[0].reason}. {rejected[0].detail}"
     return f"nothing to pack: no entry can train, {len(rejected)} rejected; first: {first}"

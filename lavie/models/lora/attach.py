@@ -18,6 +18,10 @@ from .names import parameter_shapes, spatial_modules, text_modules
 from .read import LoraFile, read_lora
 from .recognise import refuse_width
 
+LARGEST_SCALE = 100.0
+"""The largest scale of a file's changes, of either sign: people take scales around 1."""
+LARGEST_WEIGHT = 65504.0
+"""The largest weight that changes may make, the end of float16's range: networks are made of numbers around 1."""
 TEXT_PART = "a layer of the text encoder: load_text_lora loads it"
 UNET_PART = "a layer of the UNet: load_lora loads it"
 
@@ -84,15 +88,18 @@ def load_lora(network: VideoUNet, path: str | Path | LoraFile, scale: float = 1.
         network: of the base or the interpolation stage for LoRAs of Stable Diffusion 1.x. Merge before it is moved to
             a dtype of 16 bits: its weights are rounded once then.
         path: see `read_lora`; or what it returned.
-        scale: any finite number; 0 changes nothing.
+        scale: -100 .. 100; 0 changes nothing.
 
     Returns:
         The names of the changed weights, and what was left out: the parts of the text encoder, for `load_text_lora`.
 
     Raises:
         CheckpointError: the file is no LoRA, or does not fit the network; the network is as it was then.
-        ConfigError: scale is not finite.
+        ConfigError: scale is out of its range, or `network` is none that LoRAs act on.
     """
+    if not isinstance(network, VideoUNet):
+        raise ConfigError(f"load_lora: got a network of type {type(network).__name__}, wanted a VideoUNet")
+    require_scale(scale, "scale")
     file = path if isinstance(path, LoraFile) else read_lora(path, network)
     require_lora_fit(file, network)
     skipped = dict.fromkeys(file.text, TEXT_PART)
@@ -106,12 +113,22 @@ def load_text_lora(encoder: ClipTextEncoder, path: str | Path | LoraFile, scale:
 
     Raises:
         CheckpointError: the file is no LoRA, or its text part is of another text encoder.
-        ConfigError: scale is not finite.
+        ConfigError: scale is out of its range, or `encoder` has no text model.
     """
+    if not isinstance(encoder, ClipTextEncoder):
+        raise ConfigError(f"load_text_lora: got an encoder of type {type(encoder).__name__}, wanted a ClipTextEncoder")
+    require_scale(scale, "scale")
     file = path if isinstance(path, LoraFile) else read_lora(path)
     modules = text_modules(encoder.model)
     _require_fit(file.source, file.text, modules, "text encoder")
     return _load(file, file.text, modules, scale, dict.fromkeys(file.unet, UNET_PART))
+
+
+def require_scale(scale: float, what: str) -> None:
+    """Raise ConfigError, which begins with `what`, unless a scale is a number of -100 .. 100."""
+    number = isinstance(scale, int | float) and not isinstance(scale, bool)
+    if not number or not abs(scale) <= LARGEST_SCALE:
+        raise ConfigError(f"{what} is {scale!r}: wanted a number of {-LARGEST_SCALE:g} .. {LARGEST_SCALE:g}")
 
 
 def require_lora_fit(file: LoraFile, network: VideoUNet) -> None:
@@ -135,7 +152,8 @@ def merge_lora(network: nn.Module) -> None:
     Its state dict has the keys of before, in their order. Adapters of `add_lora` are merged too.
 
     Raises:
-        CheckpointError: a weight that files change is not finite with their changes; the network is of no use then.
+        CheckpointError: a weight that files change is not finite with their changes, or beyond 65504, where float16
+            ends and no network's weights are; the network is of no use then.
     """
     with without_dropout(network):
         _take_off(network, keep=True)
@@ -154,8 +172,6 @@ def _load(
     skipped: Mapping[str, str],
 ) -> LoraReport:
     """Add changes to the parametrizations of the modules' weights, which are made where there is none."""
-    if not math.isfinite(scale):
-        raise ConfigError(f"{file.source}: scale is {scale}: wanted a finite number")
     for name, change in changes.items():
         module_name, _, parameter = name.rpartition(".")
         module = modules[module_name]
@@ -205,15 +221,19 @@ def _take_off(network: nn.Module, keep: bool) -> None:
                 module._parameters[other] = module._parameters.pop(other)
             for part in parts if keep else ():
                 if isinstance(part, Loaded):
-                    _require_finite(part, getattr(module, parameter))
+                    _require_sane(part, getattr(module, parameter))
 
 
-def _require_finite(loaded: Loaded, weight: Tensor) -> None:
-    """Raise CheckpointError if a weight is not finite that files have changed."""
+def _require_sane(loaded: Loaded, weight: Tensor) -> None:
+    """Raise CheckpointError if a weight that files have changed is not finite, or larger than any network's."""
     used = [f"{source}:{term[0]:g}" for source, term in zip(loaded.sources, loaded.terms, strict=True) if term[0] != 0]
-    if used and not weight.is_meta and not bool(weight.isfinite().all()):
+    if not used or weight.is_meta:
+        return
+    largest = float(weight.detach().abs().max())  # NaN where one is
+    if not largest <= LARGEST_WEIGHT:
         kind = str(weight.dtype).removeprefix("torch.")
+        what = f"as large as {largest:.3g}" if math.isfinite(largest) else f"not finite in {kind}"
         raise CheckpointError(
-            f"--lora {' and '.join(used)}: {loaded.name} is not finite in {kind} with the changes: give smaller "
-            "scales, or another file"
+            f"--lora {' and '.join(used)}: {loaded.name} is {what} with the changes: give smaller scales, or another "
+            "file"
         )

@@ -1,7 +1,6 @@
 """The LoRAs that a command or a cascade is asked for: files with scales, applied to a stage and its text encoder."""
 
 import logging
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from ...errors import ConfigError
 from ...files import sha256_of
 from ..text_encoder import ClipTextEncoder
 from ..unet import VideoUNet
-from .attach import LoraReport, load_lora, load_text_lora, merge_lora, require_lora_fit
+from .attach import LoraReport, load_lora, load_text_lora, merge_lora, require_lora_fit, require_scale
 from .read import LoraFile, read_lora
 
 log = logging.getLogger("lavie")
@@ -39,10 +38,10 @@ class LoraChoice:
             text_scale: where `text` says none; default: its scale.
 
         Raises:
-            ConfigError: there is no path, or a scale is no finite number.
+            ConfigError: there is no path, or a scale is no number of -100 .. 100.
         """
-        if text_scale is not None and not math.isfinite(text_scale):
-            raise ConfigError(f"--lora-text-scale {text_scale}: wanted a finite number")
+        if text_scale is not None:
+            require_scale(text_scale, "--lora-text-scale")
         path = text
         numbers: list[float] = []
         while len(numbers) < 2 and ":" in path and not Path(path).exists():
@@ -56,8 +55,10 @@ class LoraChoice:
         if before and sign and not Path(path).exists() and Path(before).exists():
             what = f"{last!r} is no number" if len(numbers) < 2 else "three numbers"
             raise ConfigError(f"--lora {text}: {what}: wanted {before}, {before}:SCALE or {before}:SCALE:TEXT_SCALE")
-        if not path or not all(map(math.isfinite, numbers)):
-            raise ConfigError(f"--lora {text}: wanted FILE, FILE:SCALE or FILE:SCALE:TEXT_SCALE, with finite numbers")
+        if not path:
+            raise ConfigError(f"--lora {text}: wanted FILE, FILE:SCALE or FILE:SCALE:TEXT_SCALE")
+        for number in numbers:
+            require_scale(number, f"--lora {text}: a scale")
         scale = numbers[0] if numbers else 1.0
         default = scale if text_scale is None else text_scale
         return cls(Path(path), scale, numbers[1] if len(numbers) == 2 else default)

@@ -65,12 +65,16 @@ def read_lora(path: str | Path, network: VideoUNet | None = None) -> LoraFile:
 
     Raises:
         CheckpointError: the file is something else, which the message names; it is of another network; a key is
-            unknown, or a tensor is missing, misshapen or not finite.
+            unknown, or a tensor is missing, there twice, misshapen, of integers or not finite.
     """
     advice = NETWORK_ADVICE if network is None else ""
-    found = [_read(contents, network or _released(), advice) for contents in open_lora(path)]
+    found = [_read(contents, network or released_network(), advice) for contents in open_lora(path)]
     merged = found[0]
     for other in found[1:]:
+        if twice := (merged.unet.keys() & other.unet.keys()) | (merged.text.keys() & other.text.keys()):
+            raise CheckpointError(
+                f"{path}: {min(twice)} stands there twice, in {merged.source} and {other.source}: wanted one of them"
+            )
         merged = LoraFile(
             str(path), merged.layout, {**merged.unet, **other.unet}, {**merged.text, **other.text}, metadata={}
         )
@@ -78,7 +82,7 @@ def read_lora(path: str | Path, network: VideoUNet | None = None) -> LoraFile:
 
 
 @cache
-def _released() -> VideoUNet:
+def released_network() -> VideoUNet:
     """Return the network of Stable Diffusion 1.4's sizes, without data."""
     with torch.device("meta"):
         return VideoUNet(UNetConfig())
@@ -103,15 +107,33 @@ def _read(contents: Contents, network: VideoUNet, advice: str) -> LoraFile:
     tensors: dict[tuple[str, str], dict[str, Tensor]] = {}
     for key, tensor in contents.load().items():
         if (place := known.get(key)) is not None:
-            if not torch.isfinite(tensor.float()).all():
-                raise CheckpointError(f"{source}: {key} has values that are not finite: the file is damaged")
-            tensors.setdefault((place.network, place.module), {})[place.part] = tensor
+            _require_weights(source, key, place, tensor)
+            of_module = tensors.setdefault((place.network, place.module), {})
+            if place.part in of_module:
+                raise CheckpointError(
+                    f"{source}: {place.module} stands there twice, by {key} and another key for its {place.part}: "
+                    "wanted one set of keys for each layer"
+                )
+            of_module[place.part] = tensor
     unet: dict[str, Change] = {}
     text: dict[str, Change] = {}
     for (which, module), parts in tensors.items():
         alpha = _said_alpha(contents, which)
         (unet if which == "unet" else text).update(_changes(source, module, parts, alpha))
     return LoraFile(source, layout, unet, text, unread, contents.metadata)
+
+
+def _require_weights(source: str, key: str, place: Place, tensor: Tensor) -> None:
+    """Raise CheckpointError unless a tensor holds finite floats; alpha may be an integer."""
+    whole = place.part == "alpha" and not tensor.is_complex() and tensor.dtype != torch.bool
+    if not (tensor.is_floating_point() or whole):
+        raise CheckpointError(f"{source}: {key} is {str(tensor.dtype).removeprefix('torch.')}, wanted floats")
+    if not tensor.numel():
+        raise CheckpointError(
+            f"{source}: {key} is {tuple(tensor.shape)}, without any number: wanted a rank of 1 or more"
+        )
+    if not torch.isfinite(tensor.float()).all():
+        raise CheckpointError(f"{source}: {key} has values that are not finite: the file is damaged")
 
 
 def _leftovers(source: str, layout: str, places: Mapping[str, Place | None], advice: str) -> dict[str, str]:
@@ -204,6 +226,8 @@ def _changes(source: str, module: str, parts: Mapping[str, Tensor], said: Scale)
             if len(ranks) != 1 or up.flatten(1).shape[1] != down.shape[0]:
                 raise ValueError(f"up {tuple(up.shape)} and down {tuple(down.shape)} are of different ranks")
             change: Change | None = LowRank(up, down, mid, multiplier(down.shape[0]))
+        elif left.keys() & {"up", "mid"}:
+            raise KeyError("down")
         elif "hada_w1_a" in left:
             names = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
             w1_a, w1_b, w2_a, w2_b = (left.pop(name) for name in names)
@@ -211,14 +235,23 @@ def _changes(source: str, module: str, parts: Mapping[str, Tensor], said: Scale)
             change = Hadamard(w1_a, w1_b, w2_a, w2_b, t1, t2, multiplier(w1_b.shape[0]))
         elif left.keys() & {"lokr_w1", "lokr_w1_a", "lokr_w2", "lokr_w2_a"}:
             change = _kronecker(left, multiplier)
+        elif "diff" in left:
+            change = Whole(left.pop("diff"))
         else:
-            change = Whole(left.pop("diff")) if "diff" in left or not changes else None
+            change = None
         if isinstance(change, Hadamard | Kronecker):
             change.delta("meta")  # costs nothing, and meets factors that do not fit one another
     except KeyError as error:
-        raise CheckpointError(f"{source}: {module} has no tensor {error.args[0]}: the file is incomplete") from None
+        name = {"up": "lora_up (lora_B)", "down": "lora_down (lora_A)"}.get(error.args[0], error.args[0])
+        raise CheckpointError(f"{source}: {module} has no tensor {name}: the file is incomplete") from None
     except (IndexError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{source}: {module}: its tensors do not fit one another: {error}") from None
+    if change is None and not changes:
+        there = ", ".join(sorted(parts))
+        raise CheckpointError(
+            f"{source}: {module} has {there} alone: its change, as lora_up and lora_down, is missing: the file is "
+            "incomplete"
+        )
     if left:
         raise CheckpointError(f"{source}: {module} has {', '.join(sorted(left))} beside its change")
     return changes if change is None else {f"{module}.weight": change, **changes}

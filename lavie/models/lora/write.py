@@ -5,7 +5,6 @@ the same rank, that of the widest one, filled up with zeros; so there is one alp
 """
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -17,6 +16,7 @@ from ...errors import CheckpointError, ConfigError
 from ...files import replacing, require_free
 from ...tensor_file import write_tensors
 from .adapter import adapters
+from .attach import require_scale
 from .change import Change, LowRank
 from .contents import DIFFUSERS_WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS, TEXT_FOLDER
 from .names import TEXT_ROOT
@@ -62,10 +62,10 @@ def write_lora(
 
     Raises:
         CheckpointError: a change is of another kind, which has no exact form of low rank.
-        ConfigError: `out` is taken, or of the wrong kind; the scale is not finite, or too large for float32.
+        ConfigError: `out` is taken, or of the wrong kind; the scale is out of -100 .. 100, or float32 does not hold
+            the changes.
     """
-    if not math.isfinite(scale):
-        raise ConfigError(f"--scale {scale}: wanted a finite number")
+    require_scale(scale, "--scale")
     out = Path(out)
     unet, text = _factors(file.source, file.unet, scale), _factors(file.source, file.text, scale)
     rank = max((down.shape[0] for _, down in (*unet.values(), *text.values())), default=0)

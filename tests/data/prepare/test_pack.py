@@ -79,7 +79,7 @@ def test_nothing_left_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"no entry can train, 1 rejected; first: a\.mp4: too short"):
         packed(src, tmp_path / "out")
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataError, match="SRC is empty; wanted videos and images"):
+    with pytest.raises(DataError, match="is empty; wanted videos and images"):
         packed(tmp_path / "none", tmp_path / "out2")
 
 

@@ -1,11 +1,15 @@
 """LoRAs on a network: merged weights are W + sums, in any order; scale 0 and removal leave every bit."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.utils import parametrize
 
 from lavie.errors import CheckpointError, ConfigError
 from lavie.models.lora import add_lora, load_lora, load_text_lora, merge_lora, remove_lora
+from lavie.models.lora.read import read_lora
 from lavie.models.text_encoder import ClipTextEncoder
 from lavie.models.unet import VideoUNet
 from lavie.testing import SHARED, TOLERANCES, relative_error, tiny_unet
@@ -171,9 +175,17 @@ def test_a_text_part_of_another_encoder_is_refused(network, encoder, tmp_path):
     assert not any(parametrize.is_parametrized(module) for module in encoder.model.modules())
 
 
-def test_a_scale_is_a_number(network, two):
-    with pytest.raises(ConfigError, match="scale is nan: wanted a finite number"):
-        load_lora(network, two[0][0], float("nan"))
+@pytest.mark.parametrize("scale", (float("nan"), 100.1, -1e30, "a", None, True))
+def test_a_scale_is_a_number_of_its_range(network, two, scale):
+    with pytest.raises(ConfigError, match=re.escape(f"scale is {scale!r}: wanted a number of -100 .. 100")):
+        load_lora(network, two[0][0], scale)
+
+
+def test_what_no_lora_acts_on_is_named(two):
+    with pytest.raises(ConfigError, match="type Linear, wanted a VideoUNet"):
+        load_lora(torch.nn.Linear(2, 2), two[0][0])
+    with pytest.raises(ConfigError, match="type Linear, wanted a ClipTextEncoder"):
+        load_text_lora(torch.nn.Linear(2, 2), two[0][0])
 
 
 @requires_shared
@@ -190,11 +202,14 @@ def test_the_real_file_fits_the_network_at_full_size():
     assert list(network.state_dict()) == before
 
 
-def test_sums_that_are_not_finite_are_refused(network, two):
+@pytest.mark.parametrize("dtype, told", ((torch.float16, "not finite in float16"), (torch.float32, r"as large as \S+")))
+def test_sums_that_no_network_has_are_refused(network, two, dtype, told):
     """In the dtype that the weights have; a file with a scale of 0 is not to blame."""
     (a, _), (b, _) = two
-    network = network.half()
+    file = read_lora(a, network)
+    huge = {name: replace(change, multiplier=1e9) for name, change in file.unet.items()}
+    network = network.to(dtype)
     load_lora(network, b, 0.0)
-    load_lora(network, a, 1e30)
-    with pytest.raises(CheckpointError, match=r"--lora \S*a.safetensors:1e\+30: \S+weight is not finite in float16"):
+    load_lora(network, replace(file, unet=huge), 2.0)
+    with pytest.raises(CheckpointError, match=rf"--lora \S*a.safetensors:2: \S+weight is {told} with the changes"):
         merge_lora(network)

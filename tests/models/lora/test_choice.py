@@ -32,14 +32,22 @@ def test_a_path_that_is_there_keeps_its_colon(tmp_path, monkeypatch):
     assert LoraChoice.parse("a:2:0.5") == LoraChoice(Path("a:2"), 0.5, 0.5)
 
 
-@pytest.mark.parametrize("text", ("a.safetensors:nan", "a.safetensors:1:inf", ":0.5"))
-def test_scales_are_finite_and_there_is_a_file(text):
-    with pytest.raises(ConfigError, match="wanted FILE, FILE:SCALE or FILE:SCALE:TEXT_SCALE"):
+@pytest.mark.parametrize(
+    "text, told",
+    (
+        ("a.safetensors:nan", "a scale is nan: wanted a number of -100 .. 100"),
+        ("a.safetensors:1:inf", "a scale is inf: wanted a number"),
+        ("a.safetensors:1e30", "wanted a number of -100 .. 100"),
+        (":0.5", "wanted FILE, FILE:SCALE or FILE:SCALE:TEXT_SCALE"),
+    ),
+)
+def test_scales_are_in_their_range_and_there_is_a_file(text, told):
+    with pytest.raises(ConfigError, match=told):
         LoraChoice.parse(text)
 
 
-def test_text_scales_are_finite():
-    with pytest.raises(ConfigError, match="--lora-text-scale nan: wanted a finite number"):
+def test_text_scales_are_in_their_range():
+    with pytest.raises(ConfigError, match="--lora-text-scale is nan: wanted a number"):
         LoraChoice.parse("a.safetensors", float("nan"))
 
 

@@ -172,7 +172,36 @@ def test_the_real_file_of_2022():
         (lambda t, k: t | {f"{k}.lora_up.weight": t[f"{k}.lora_up.weight"][:, :2]}, "are of different ranks"),
         (
             lambda t, k: {n: v for n, v in t.items() if n != f"{k}.lora_up.weight"},
-            "has no tensor up: the file is incomp",
+            r"has no tensor lora_up \(lora_B\): the file is incomp",
+        ),
+        (
+            lambda t, k: {n: v for n, v in t.items() if n != f"{k}.lora_down.weight"},
+            r"to_q has no tensor lora_down \(lora_A\): the file is incomp",
+        ),
+        (lambda t, k: {f"{k}.alpha": torch.ones(())}, "to_q has alpha alone: its change, as lora_up and lora_down, is"),
+        (
+            lambda t, k: t | {f"{k}.lora_up.weight": t[f"{k}.lora_up.weight"].to(torch.complex64)},
+            "to_q.lora_up.weight is complex64, wanted floats",
+        ),
+        (
+            lambda t, k: t | {f"{k}.lora_down.weight": t[f"{k}.lora_down.weight"].to(torch.int8)},
+            "to_q.lora_down.weight is int8, wanted floats",
+        ),
+        (lambda t, k: t | {f"{k}.alpha": torch.tensor(True)}, "to_q.alpha is bool, wanted floats"),
+        (
+            lambda t, k: t | {f"{k}.lora_up.weight": torch.ones(32, 0), f"{k}.lora_down.weight": torch.ones(0, 32)},
+            r"without any number: wanted a rank of 1 or more",
+        ),
+        (
+            lambda t, k: (
+                t
+                | {
+                    "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_B.weight": t[
+                        f"{k}.lora_up.weight"
+                    ]
+                }
+            ),
+            r"mid_block\S*to_q stands there twice, by \S+lora\S+ and another key for its up: wanted one set",
         ),
         (
             lambda t, k: t | {f"{k}.lora_up.weight": t[f"{k}.lora_up.weight"] * torch.nan},
@@ -263,3 +292,18 @@ def test_adapters_of_another_network_need_its_name(network, tmp_path):
     with pytest.raises(CheckpointError, match="keys of no module here") as caught:
         read_lora(path, network)
     assert "--network" not in str(caught.value)
+
+
+def test_alpha_may_be_an_integer(network, tmp_path):
+    path = save_kohya(tmp_path / "a.safetensors", made(network, "attention"))
+    tensors = load_file(path)
+    whole = {key: value.long() if key.endswith(".alpha") else value for key, value in tensors.items()}
+    first, second = read_lora(path, network), read_lora(save(path, whole), network)
+    assert all(torch.equal(change.delta(), second.unet[name].delta()) for name, change in first.unet.items())
+
+
+def test_a_folder_whose_adapters_change_one_layer_is_refused(network, tmp_path):
+    folder = save_peft(tmp_path / "a", made(network, "attention"))
+    save_peft(folder / "unet", made(network, "attention"))
+    with pytest.raises(CheckpointError, match=r"\S+weight stands there twice, in \S+ and \S+unet\S+: wanted one of"):
+        read_lora(folder, network)
