@@ -106,7 +106,7 @@ def test_every_module_is_imported_and_results_are_reported(installed, tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_target_runs(installed):
-    """Every benchmark with its times and graphs, the cascade, and the report: 30 s of a core, half of it the network."""
+    """Every benchmark with its times and graphs, the cascade, and the report: half a minute of a core."""
     environment = {name: value for name, value in installed.items() if name != "TRITON_INTERPRET"}
     printed = run(environment, "-W", "ignore", "-m", "tests.kernels.bench.whole")
     ran = re.findall(r"^python -m lavie\.(\S+)(?: --stage (\w+))? --dry-run", printed, re.M)
