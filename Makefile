@@ -190,22 +190,18 @@ check: $(DEV_STAMP)  ## lint, check the format and the types
 	ruff format --check .
 	mypy
 
-OPS := temporal_attention group_norm_silu pseudo3d_conv geglu layer_norm
-bench: $(DEV_STAMP)  ## the benchmarks of the kernels without their timings, in Triton's interpreter
-	for op in $(OPS); do TRITON_INTERPRET=1 python -m lavie.kernels.bench.$$op --dry-run || exit 1; done
+bench: $(DEV_STAMP)  ## all that bench-gpu does, on small shapes and without times, in Triton's interpreter
+	TRITON_INTERPRET=1 python -m lavie.kernels.bench.pieces --dry-run
 
 # A GPU often stands where no index of packages is reached: what is installed there is taken, if it suffices.
 BENCH_NEEDS := import torch, triton, pydantic, yaml
-bench-gpu:  ## time the kernels beside their rivals, and the cascade, on the GPU: results.csv of both
-	@python=$(BIN)/python failed=; \
+MINUTES ?= 25
+bench-gpu:  ## time the kernels beside their rivals, and the cascade, on the GPU: results.csv of both (MINUTES=9: a piece)
+	@python=$(BIN)/python; \
 	test -e $(STAMP) || { $(PYTHON) -c '$(BENCH_NEEDS)' 2>/dev/null && python=$(PYTHON); } || $(MAKE) --no-print-directory install || \
 	  { echo "bench-gpu: without network, $(PYTHON) needs the packages torch, triton, pydantic and pyyaml" >&2; exit 1; }; \
 	echo "bench-gpu runs by $$python; bench.cascade also needs diffusers, transformers, typer and rich"; \
-	for module in $(addprefix kernels.bench.,$(OPS) unet report) bench.cascade; do \
-	  echo "python -m lavie.$$module"; \
-	  $$python -m lavie.$$module || failed="$$failed $$module"; \
-	done; \
-	test -z "$$failed" || { echo "bench-gpu: failed:$$failed" >&2; exit 1; }
+	$$python -m lavie.kernels.bench.pieces --minutes $(MINUTES)
 
 bench-curate: $(DEV_STAMP)  ## scan and cut of FILMS (default: a rendered one) beside PySceneDetect and ffmpeg, on one core
 	python -m lavie.bench.curation $(FILMS)

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...labels import label_text
-from .harness import OK, PARTS, RESULTS, results_file
+from .harness import OK, RESULTS, results_file
+from .timing import GRAPHS, PARTS
 
 README = Path(__file__).parents[1] / "README.md"
 PLOT = RESULTS.with_suffix(".png")
@@ -36,8 +37,8 @@ def table(cases: dict[Key, dict[str, dict[str, Row]]]) -> str:
         versions = sorted({f"torch {row['torch']}, triton {row['triton']}, {row['date']}" for row in ours})
         lines += [f"### {gpu}", "", f"{'; '.join(versions)}.", ""]
         lines += [
-            "| op | case | forward | backward | both, rivals as multiples of ours |",
-            "| --- | --- | --- | --- | --- |",
+            "| op | case | forward | backward | both, rivals as multiples of ours | both, as CUDA graphs |",
+            "| --- | --- | --- | --- | --- | --- |",
         ]
 
         # The first way is ours.
@@ -46,7 +47,8 @@ def table(cases: dict[Key, dict[str, dict[str, Row]]]) -> str:
             (_, ours_by_part), *rivals = ways.items()
             shares = [_share(ours_by_part[part]) for part in PARTS[:2]]
             ratios = ", ".join(f"{name} {_ratio(parts['both'])}" for name, parts in rivals)
-            lines.append(f"| {op} | {case}, {dtype} | {shares[0]} | {shares[1]} | {ratios} |")
+            graphs = ", ".join([_graph(ours_by_part), *(f"{name} {_graph(parts, True)}" for name, parts in rivals)])
+            lines.append(f"| {op} | {case}, {dtype} | {shares[0]} | {shares[1]} | {ratios} | {graphs} |")
             failed += [
                 f"- {op}, {case}, {dtype}, {name}: {parts['both']['status']}"
                 for name, parts in ways.items()
@@ -70,6 +72,14 @@ def _ratio(row: Row) -> str:
     if row["status"] != OK:
         return "failed"
     return row["ratio"] or f"{row['ms']} ms"
+
+
+def _graph(parts: dict[str, Row], rival: bool = False) -> str:
+    """Return the time of a captured pass of ours, or of a rival as a multiple of it."""
+    row = parts.get(GRAPHS[1])
+    if row is None or row["status"] != OK:
+        return "not captured"
+    return (row["ratio"] if rival else "") or f"{row['ms']} ms"
 
 
 def plot(cases: dict[Key, dict[str, dict[str, Row]]], path: Path) -> None:

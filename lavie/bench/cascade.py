@@ -263,6 +263,7 @@ def main(
     guidance: Annotated[float | None, typer.Option(help="Of all stages; 1 is one network call a step.")] = None,
     vsr_frames: Annotated[int, typer.Option(min=2, help="The most that super-resolution is given.")] = VSR_FRAMES,
     results: Annotated[Path, typer.Option(help="The CSV file that rows are appended to.")] = RESULTS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only sizes and memory; nothing is sampled.")] = False,
 ) -> None:
     """Time the full-size cascade with random weights, and weigh its memory, on the GPU or else on the CPU."""
     # Sizes that were not given are those of the device: a CPU takes hours for the paper's.
@@ -279,7 +280,8 @@ def main(
     failures: dict[str, str] = {}
     try:
         size = (first, second, third, fourth)
-        for row in bench(stage or [*STAGES], size, guidance, device, failures, vsr_frames):
+        stages = [] if dry_run else stage or [*STAGES]
+        for row in bench(stages, size, guidance, device, failures, vsr_frames):
             append([row], results)
             rows.append(row)
     except LavieError as error:

@@ -178,13 +178,14 @@ def reading(index: Index, clips: int) -> dict[str, float]:
 
 
 def data_wait(metrics: Path, samples_per_step: int) -> float:
-    """Return the share of a run's time that it waited for data, its first step left out.
+    """Return the share of a run's time that it waited for data, but for steps that warmed it up and so have no rate.
 
     Args:
         metrics: the run's metrics.jsonl.
         samples_per_step: over all ranks.
     """
-    lines = [line for line in read_records(metrics) if "data_wait_s" in line][1:]  # validation writes lines of its own
+    # Validation writes lines of its own.
+    lines = [line for line in read_records(metrics) if line.get("samples_per_s")]
     return sum(line["data_wait_s"] for line in lines) / sum(samples_per_step / line["samples_per_s"] for line in lines)
 
 

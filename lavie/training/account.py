@@ -4,7 +4,8 @@
 tells at every end of the run, and in the record of every step as `ettr`:
 
 1. Productive is the time of steps that count, without the wait for data. A step that was left out, or that was done
-   again because a run was cut off before it was saved, does not count.
+   again because a run was cut off before it was saved, does not count. Of a step that warmed up (it has no rates), no
+   more counts than the next step without took: the rest compiled kernels and filled queues.
 2. The rest is waiting for data, checkpoints, validation, starting, and the time between two starts.
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 
 from ..distributed import log
 from .faults import LEFT_OUT, OVERFLOW
-from .journal import DROPPED, append, read_records
+from .journal import DROPPED, append, is_warm_up, read_records
 from .progress import duration
 
 EVENTS = "events.jsonl"
@@ -52,12 +53,27 @@ class Account:
         append(self._events, event | {"time": time.time()})
         starts = [event["time"] for event in self._read() if _are_numbers(event, "time")]
         self.began = min(starts, default=time.time())  # a full disk may have taken no line
-        self.productive = _productive([record for record in records if record["step"] <= start])
+        self.productive, self._warm_up = 0.0, list[float]()
+        for record in records:
+            if record["step"] <= start:
+                self._count(record)
 
     def step(self, record: dict[str, Any]) -> float:
         """Count the record of a step, and return the productive share of the run's time so far, 0 .. 1."""
-        self.productive += _productive([record])
+        self._count(record)
         return round(self.productive / self._wall(), 4)
+
+    def _count(self, record: dict[str, Any]) -> None:
+        """Count a record. A step that warmed up counts in full until a step shows how long one takes."""
+        seconds = _productive(record)
+        self.productive += seconds
+        if not seconds:
+            return
+        if is_warm_up(record):
+            self._warm_up.append(seconds)
+            return
+        self.productive -= sum(max(0.0, warm - seconds) for warm in self._warm_up)
+        self._warm_up = []
 
     def _wall(self) -> float:
         """Return the seconds since the first start; at least the productive ones, as clocks may be set back."""
@@ -107,10 +123,11 @@ def causes_of(run: Path) -> Counter[str]:
     return Counter(_cause(str(reason)) for reason in reasons)
 
 
-def _productive(records: list[dict[str, Any]]) -> float:
-    """Return the seconds of the records of steps that moved the weights, without the wait for data."""
-    counted = [r for r in _of_steps(records) if r.get("fault") not in (*LEFT_OUT, OVERFLOW)]
-    return sum(record["seconds"] - record["data_wait_s"] for record in counted)
+def _productive(record: dict[str, Any]) -> float:
+    """Return the seconds of a record, without the wait for data; 0 unless it is of a step that moved the weights."""
+    if not _of_steps([record]) or record.get("fault") in (*LEFT_OUT, OVERFLOW):
+        return 0.0
+    return record["seconds"] - record["data_wait_s"]
 
 
 def _cause(reason: str) -> str:

@@ -89,3 +89,8 @@ def _object(line: bytes) -> dict[str, Any] | None:
         return None
     step = found.get("step") if isinstance(found, dict) else None
     return found if isinstance(step, int) and not isinstance(step, bool) and step >= 0 else None
+
+
+def is_warm_up(record: dict[str, Any]) -> bool:
+    """Return whether a step has no rates because it warmed up the run, or its size."""
+    return record.get("samples_per_s", 0) is None

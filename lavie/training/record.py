@@ -14,6 +14,10 @@ from .cost import device_name, forward_flops, peak_flops, peak_memory_gib
 from .faults import OVERFLOW, SPIKES
 from .update import Outcome, loss_scale
 
+WARM_UP = 2
+"""Steps after each start whose time is not that of the steps to come: kernels are compiled, memory is allocated, the
+first batch is waited for, and the next step still finds some of that."""
+
 
 def now() -> str:
     """Return the time as a record has it: UTC, in ISO 8601, to the millisecond."""
@@ -23,16 +27,19 @@ def now() -> str:
 class Recorder:
     """Makes the records of a run's steps."""
 
-    def __init__(self, config: TrainConfig, buckets: Buckets, plan: DataPlan, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, start: int, buckets: Buckets, plan: DataPlan, device: torch.device) -> None:
         """Count what a step of each size costs.
 
         Args:
             config: the run.
+            start: how many of its steps are done.
             buckets: its sizes.
             plan: what it takes of its data.
             device: where this rank computes.
         """
         self._config, self._buckets, self._device = config, buckets, device
+        self._measured_from = start + WARM_UP + 1
+        self._warm: set[str] = set()  # sizes that have had a step
         # Backward costs twice the forward.
         self._flops = {size.name: 3 * forward_flops(config, size) for size in config.data.sizes}
         self._peak, self._device_name = peak_flops(device), device_name(device)
@@ -46,6 +53,8 @@ class Recorder:
 
     def record(self, step: int, engine: Any, outcome: Outcome, spikes: int) -> dict[str, Any]:
         """Return the record of a step, the same on all ranks but for what is said of one rank.
+
+        The first WARM_UP steps of a start, and the first of each size, have None for their rates.
 
         Args:
             step: counted from 1.
@@ -61,10 +70,12 @@ class Recorder:
                 f"{scale:g} from here on"
             )
 
-        # Rates are of the whole run, FLOPs and memory of this rank.
+        # Rates are of the whole run, FLOPs and memory of this rank. The first step of each size compiles its kernels.
         samples = config.train_batch_size * config.gradient_accumulation_steps
         bucket = self._buckets.at(step - 1).name
         flops = self._flops[bucket] * samples / seconds
+        measures = step >= self._measured_from and bucket in self._warm
+        self._warm.add(bucket)
         record: dict[str, Any] = {
             "step": step,
             "time": now(),
@@ -75,9 +86,9 @@ class Recorder:
             "grad_norm": _finite(measured.grad_norm),
             "lr": outcome.lr,
             "seconds": seconds,
-            "samples_per_s": samples * world_size() / seconds,
-            "tflops": flops / 1e12,
-            "mfu": flops / self._peak if self._peak else None,
+            "samples_per_s": samples * world_size() / seconds if measures else None,
+            "tflops": flops / 1e12 if measures else None,
+            "mfu": flops / self._peak if measures and self._peak else None,
             "data_wait_s": outcome.waited,
             "dropped": measured.dropped,
             "skipped": engine.skipped_steps,

@@ -152,7 +152,7 @@ class Trainer:
             load(self.engine, self.ema, resume)
         self.saver = begun.enter_context(closing(Saver(self.engine, self.ema, config, asked, self.start, self.base)))
         self.profiler = begun.enter_context(closing(StepProfiler(config, self.device)))
-        self.recorder = Recorder(config, self.buckets, plan, self.device)
+        self.recorder = Recorder(config, self.start, self.buckets, plan, self.device)
         self.metrics: Metrics | None = None
         if is_main():
             try:

@@ -35,7 +35,7 @@ def test_every_part_of_the_contest_runs(tmp_path):
 
 
 def test_share_of_waiting(tmp_path):
-    lines = [{"step": 1, "data_wait_s": w, "samples_per_s": s} for w, s in ((9, 1), (0.5, 4), (0.1, 2))]
+    lines = [{"step": 1, "data_wait_s": w, "samples_per_s": s} for w, s in ((9, None), (0.5, 4), (0.1, 2))]
     lines.insert(1, {"step": 1, "validation_loss": 1.0})
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -107,15 +107,14 @@ def test_every_module_is_imported_and_results_are_reported(installed, tmp_path):
     assert "### GPU X" in readme.read_text()
 
 
-def test_make_runs_everything_and_names_what_failed(tmp_path):
-    """The target, with a python that only writes down what it is asked for."""
-    python, log = tmp_path / "bin/python", tmp_path / "log"
-    python.parent.mkdir()
-    python.write_text(f'#!/bin/sh\necho "$2" >> {log}\ncase "$2" in *group_norm_silu|*unet) exit 1; esac\n')
-    python.chmod(0o755)
-    (tmp_path / ".installed").touch()
-    done = subprocess.run(["make", "bench-gpu", f"VENV={tmp_path}"], cwd=ROOT, capture_output=True, text=True)
-    asked = [*(f"lavie.kernels.bench.{name}" for name in (*OPS, "report")), "lavie.bench.cascade"]
-    assert log.read_text().split() == asked
-    assert done.returncode == 2
-    assert "bench-gpu: failed: kernels.bench.group_norm_silu kernels.bench.unet\n" in done.stderr
+@pytest.mark.slow
+def test_the_whole_target_runs(installed):
+    """Every benchmark with its times and graphs, the cascade, and the report: half a minute of a core."""
+    environment = {name: value for name, value in installed.items() if name != "TRITON_INTERPRET"}
+    printed = run(environment, "-W", "ignore", "-m", "tests.kernels.bench.whole")
+    ran = re.findall(r"^python -m lavie\.(\S+)(?: --stage (\w+))? --dry-run", printed, re.M)
+    stages = [("bench.cascade", stage) for stage in ("base", "interpolation", "vsr")]
+    assert ran == [*((f"kernels.bench.{op}", "") for op in OPS), *stages]
+    assert "FAILED" not in printed and "not captured" not in printed
+    rows = re.findall(r"^\| (\w+) \| .* \| [\d.]+ ms, [^|]*\|$", printed, re.M)
+    assert {*rows} == {*OPS}

@@ -58,6 +58,21 @@ def test_what_is_done_again_or_left_out_trained_nothing(tmp_path, clock):
     ]
 
 
+def test_a_step_that_warms_up_trains_for_no_longer_than_the_next_one_without(tmp_path, clock):
+    """1.5 s each are trained of steps of 100 and 10 s, and all of one that is faster; also over a resume in between."""
+    warm = {"samples_per_s": None}
+    made = [record(1, 100.0, **warm), record(2, 10.0, **warm), record(3), record(4, 1.0, **warm), record(5)]
+    expected = (99.5 / 100, 109.0 / 110, 4.5 / 112, 5.0 / 113, 6.5 / 115)
+    run = Account(tmp_path, 0, [])
+    for line, share in zip(made, expected, strict=True):
+        clock[0] += line["seconds"]
+        assert run.step(line) == round(share, 4)
+    assert Account(tmp_path, 5, made).productive == pytest.approx(6.5)
+    assert Account(tmp_path, 2, made).productive == pytest.approx(109.0)  # nothing says yet how long a step takes
+    left_out = record(3, fault=SKIPPED_SPIKE)
+    assert Account(tmp_path, 5, [*made[:2], left_out, record(4), record(5)]).productive == pytest.approx(6.0)
+
+
 def test_lines_that_somebody_made_by_hand_count_nothing_and_stop_nothing(tmp_path, clock):
     metrics = tmp_path / "metrics.jsonl"
     for odd in ({"loss": 0.5}, {"loss": 0.5, "seconds": "two", "data_wait_s": None}, {"note": "lunch"}):

@@ -1,7 +1,6 @@
 """`make bench-gpu` on a machine without network: by a python that stands for what is installed there."""
 
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,8 +12,7 @@ PYTHON = """#!/bin/sh
 case "$1 $2" in
   "-c import"*) exit {imports} ;;
   "-c "*) exit 1 ;;
-  "-m lavie.kernels.bench.unet") exit 1 ;;
-  "-m lavie."*) echo "ran $2" >> {log} ;;
+  "-m lavie."*) echo "ran $2 $3 $4" >> {log} ;;
   *) exit 1 ;;
 esac
 """
@@ -33,18 +31,16 @@ def bench(tmp_path):
         python.write_text(PYTHON.format(imports=int(not found), log=log))
         python.chmod(0o755)
         environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-        command = ["make", "bench-gpu", f"PYTHON={python}"]
+        command = ["make", "bench-gpu", f"PYTHON={python}", "MINUTES=9"]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
         return done, log.read_text().split("\n")[:-1]
 
     return run
 
 
-def test_every_benchmark_runs_by_the_machines_own_python_and_a_failure_is_named_in_the_end(bench):
+def test_it_runs_by_the_machines_own_python(bench):
     done, ran = bench(True)
-    assert done.returncode and done.stderr.startswith("bench-gpu: failed: kernels.bench.unet\n")
-    ops = re.search("^OPS := (.*)", (ROOT / "Makefile").read_text(), re.M)[1].split()
-    assert ran == [*(f"ran lavie.kernels.bench.{op}" for op in (*ops, "report")), "ran lavie.bench.cascade"]
+    assert not done.returncode and ran == ["ran lavie.kernels.bench.pieces --minutes 9"]
     assert "also needs diffusers, transformers, typer and rich" in done.stdout.splitlines()[0]
 
 

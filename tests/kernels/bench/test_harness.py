@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ pytest.importorskip("triton")
 
 from triton.runtime.errors import OutOfResources
 
-from lavie.kernels.bench import harness
+from lavie.kernels.bench import harness, machine, timing
 from lavie.kernels.bench.check import Case, Way
 from lavie.kernels.cost import Cost
 from tests.kernels.bench.gradients import Scaled
@@ -105,18 +105,20 @@ def run_timed(case, times):
     """run_case without a GPU; times: of each way, called for every run."""
     functions = {way.function: name for name, way in case.ways.items()}
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(harness, "input_sets", return_value=[make(CPU, torch.float32)] * 3))
-        stack.enter_context(mock.patch.object(harness, "time_once", lambda f, *_: (times[functions[f]](), 0.0)))
-        return harness.run_case("toy", case, CPU, torch.float32, {"copy_gb_per_s": 1000})
+        stack.enter_context(mock.patch.object(timing, "input_sets", return_value=[make(CPU, torch.float32)] * 3))
+        stack.enter_context(mock.patch.object(timing, "time_once", lambda _, f, *__: (times[functions[f]](), 0.0)))
+        host = machine.Host()
+        host.warm_up, host.runs = 5, 50
+        return harness.run_case("toy", case, host, torch.float32, {"copy_gb_per_s": 1000})
 
 
 @pytest.mark.slow
 def test_a_way_that_fails_while_it_is_timed_leaves_the_others_their_turns(monkeypatch):
-    tired = iter([harness.Sample(1, 1, 2, 3)] * 9)  # and then StopIteration
+    tired = iter([timing.Sample(1, 1, 3)] * 9)  # and then StopIteration
     times = dict(
-        triton=lambda: harness.Sample(1.0, 2.0, 3.0, 5.0),
+        triton=lambda: timing.Sample(1.0, 2.0, 5.0),
         tired=lambda: next(tired),
-        slow=lambda: harness.Sample(2.0, 4.0, 6.0, 5.0),
+        slow=lambda: timing.Sample(2.0, 4.0, 5.0),
     )
     stray = Way(lambda x, y: x * y)
     ways = dict(tired=Way(lambda x, y: x * y), full=Way(out_of_memory), stray=stray, slow=Way(lambda x, y: y * x))
@@ -142,7 +144,7 @@ def test_a_way_that_fails_while_it_is_timed_leaves_the_others_their_turns(monkey
 @pytest.mark.slow
 def test_where_ours_fails_rivals_have_times_and_no_ratio(tmp_path, monkeypatch):
     case = Case("toy", make, {"triton": Way(out_of_memory), "rival": Way(multiply)}, multiply, Cost(2, 4, 6, 8))
-    rows = run_timed(case, dict(rival=lambda: harness.Sample(2.0, 4.0, 6.0, 5.0)))
+    rows = run_timed(case, dict(rival=lambda: timing.Sample(2.0, 4.0, 5.0)))
     assert [(r["way"], r.get("ms"), r.get("ratio")) for r in rows if r["part"] == "both"] == [
         ("triton", None, None),
         ("rival", "6.0000", ""),
@@ -150,7 +152,7 @@ def test_where_ours_fails_rivals_have_times_and_no_ratio(tmp_path, monkeypatch):
     monkeypatch.setenv("LAVIE_BENCH_RESULTS", str(tmp_path / "results.csv"))
     harness.append(rows)
     harness.append(rows)
-    assert (tmp_path / "results.csv").read_text().count("OutOfMemoryError: CUDA out of memory.") == 6
+    assert (tmp_path / "results.csv").read_text().count("OutOfMemoryError: CUDA out of memory.") == 2 * 5
 
 
 @pytest.mark.parametrize("cache, sets", ((0, 2), (191, 3), (640, 11), (10**9, 32)))
@@ -158,7 +160,9 @@ def test_input_sets_overflow_the_cache(monkeypatch, cache, sets):
     """A set has 192 bytes. Behind the first come as many as fill the cache three times, at least 1 and at most 31."""
     properties = SimpleNamespace(L2_cache_size=cache)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    made = harness.input_sets(toy(), CPU, torch.float32)
+    gpu = machine.Gpu()
+    gpu.device = CPU
+    made = timing.input_sets(toy(), gpu, torch.float32)
     assert len(made) == sets
     assert len({leaves[0].data_ptr() for leaves in made}) == sets
     assert all(len(leaves) == 2 and leaves[0].requires_grad for leaves in made)
@@ -166,23 +170,49 @@ def test_input_sets_overflow_the_cache(monkeypatch, cache, sets):
 
 def test_columns_by_hand():
     """2 GB forward and 4 GB backward at two bytes an element, twice that at four, beside a copy of 800 GB/s."""
-    cost, sample = Cost(2 * 10**9, 4 * 10**9, 6 * 10**12, 8 * 10**12), harness.Sample(5.0, 20.0, 25.0, 7.4)
-    ours = harness.Sample(4.0, 16.0, 20.0, 3.0)
-    machine = {"copy_gb_per_s": 800}
-    rows = [harness.numbers(cost, part, sample, ours, machine, torch.bfloat16) for part in harness.PARTS]
-    assert [row["ms"] for row in rows] == ["5.0000", "20.0000", "25.0000"]
-    assert [row["ratio"] for row in rows] == ["1.25"] * 3
-    assert [row["gb_per_s"] for row in rows] == ["400", "200", "240"]
-    assert [row["tflop_per_s"] for row in rows] == ["1200.0", "400.0", "560.0"]
-    assert [row["share_of_copy"] for row in rows] == ["0.50", "0.25", "0.30"]
-    assert [row["peak_mib"] for row in rows] == ["7"] * 3
-    wide = harness.numbers(cost, "both", sample, None, machine, torch.float32)
+    cost = Cost(2 * 10**9, 4 * 10**9, 6 * 10**12, 8 * 10**12)
+    parts = (*timing.PARTS, *timing.GRAPHS)
+    way = timing.Measured(dict(zip(parts, (5.0, 20.0, 25.0, 4.0, 20.0), strict=True)), 7.4)
+    ours = timing.Measured(dict(zip(parts, (4.0, 16.0, 20.0, 2.0), strict=False)), 3.0)
+    columns = {"copy_gb_per_s": 800}
+    rows = [harness.numbers(cost, part, way, ours, columns, torch.bfloat16) for part in parts]
+    assert [row["ms"] for row in rows] == ["5.0000", "20.0000", "25.0000", "4.0000", "20.0000"]
+    assert [row["ratio"] for row in rows] == [*["1.25"] * 3, "2.00", ""]
+    assert [row["gb_per_s"] for row in rows] == ["400", "200", "240", "500", "300"]
+    assert [row["tflop_per_s"] for row in rows] == ["1200.0", "400.0", "560.0", "1500.0", "700.0"]
+    assert [row["share_of_copy"] for row in rows] == ["0.50", "0.25", "0.30", "0.62", "0.38"]
+    assert [row["peak_mib"] for row in rows] == ["7"] * 5
+    wide = harness.numbers(cost, "both", way, None, columns, torch.float32)
     assert (wide["gb_per_s"], wide["ratio"]) == ("480", "")
 
 
 def test_the_median_of_times_and_the_largest_peak():
-    runs = [harness.Sample(f, b, f + b, p) for f, b, p in ((1, 30, 5), (2, 10, 9), (9, 20, 7))]
-    assert harness._median(runs) == (2, 20, 29, 9)
+    runs = [timing.Sample(*run) for run in ((1, 30, 5), (2, 10, 9), (9, 20, 7))]
+    assert timing.medians(runs) == ({"forward": 2, "backward": 20, "both": 29}, 9)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_captured_has_the_reason_there_and_is_no_failure():
+    """The second way's backward pass fails from its third call on: after the check and the time of its launches."""
+    calls = {"backward": 0}
+
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.view_as(x)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            calls["backward"] += 1
+            return gradient if calls["backward"] <= 2 else fail(RuntimeError("operation not permitted"))
+
+    rows = harness.run_case(
+        "toy", toy(second=Way(lambda x, y: Fails.apply(x) * y)), machine.Host(), torch.float32, {"copy_gb_per_s": 1}
+    )
+    told = {(row["way"], row["part"]): row["status"] for row in rows}
+    assert told.pop(("second", "both, graph")) == "RuntimeError: operation not permitted"
+    assert {*told.values()} == {"ok"} and len(told) == 9
+    assert all(float(row["ms"]) > 0 for row in rows if row["status"] == "ok")
 
 
 class FakeClock:
@@ -195,7 +225,7 @@ class FakeClock:
         fakes |= dict(max_memory_allocated=lambda: 2**20, _sleep=self.slept.append, Event=lambda **_: event)
         for name, fake in fakes.items():
             monkeypatch.setattr(torch.cuda, name, fake)
-        monkeypatch.setattr(harness.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
 
     def launch(self, x):
         self.now += 1.0
@@ -205,7 +235,46 @@ class FakeClock:
 def test_the_gpu_waits_for_longer_than_the_host_takes_to_launch(monkeypatch):
     """A whole network's launches would else be timed with the gaps between them."""
     clock, x = FakeClock(monkeypatch), torch.ones(3, requires_grad=True)
-    sample, host = harness.time_once(clock.launch, [x], torch.ones(3), 0.0)
-    assert (sample.both, sample.peak, host) == (2.0, 1.0, 1.0)
-    harness.time_once(clock.launch, [x], torch.ones(3), host)
-    assert clock.slept == [harness.CYCLES * harness.SHORTEST] * 2 + [harness.CYCLES * harness.MARGIN] * 2
+    gpu = machine.Gpu()
+    sample, host = timing.time_once(gpu, clock.launch, [x], torch.ones(3), 0.0)
+    assert (sample, host) == ((1.0, 1.0, 1.0), 1.0)
+    timing.time_once(gpu, clock.launch, [x], torch.ones(3), host)
+    wanted = [machine.CYCLES * timing.SHORTEST] * 2 + [machine.CYCLES * timing.MARGIN] * 2
+    assert clock.slept == wanted
+    assert timing.time_replay(gpu, lambda: None, torch.ones(2)) == 1.0
+    assert clock.slept[4:] == [machine.CYCLES * timing.GRAPH_WAIT]
+
+
+def test_a_pass_is_captured_after_two_runs_on_another_stream(monkeypatch):
+    """Every line of the GPU's own, with a CUDA that writes down what it is asked for."""
+    log: list[str] = []
+
+    def noting(name, result=None):
+        return lambda *_, **__: log.append(name) or result
+
+    stream = SimpleNamespace(wait_stream=noting("wait"))
+    graph = SimpleNamespace(replay=noting("replay"))
+    fakes = dict(Stream=lambda: stream, current_stream=lambda: stream, synchronize=noting("synchronize"))
+    fakes |= dict(stream=lambda _: noting_block("stream"), CUDAGraph=lambda: graph, graph_pool_handle=lambda: 7)
+    fakes |= dict(graph=lambda _, pool: noting_block(f"graph in {pool}"), get_device_name=lambda _: "GPU X")
+
+    @contextmanager
+    def noting_block(name):
+        log.append(f"begin {name}")
+        yield
+        log.append(f"end {name}")
+
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    gpu = machine.Gpu()
+    gpu.capture(noting("run"), gpu.new_pool())()
+    inside = ["begin stream", "run", "run", "end stream"]
+    captured = ["begin graph in 7", "run", "end graph in 7"]
+    assert log == ["wait", *inside, "wait", "synchronize", *captured, "replay"]
+
+    # A copy of 1 GiB both ways in 2 ms, on a machine without nvidia-smi.
+    gpu.device = torch.device("meta")
+    monkeypatch.setattr(machine.triton.testing, "do_bench", lambda run, return_mode: run() is None or 2.0)
+    monkeypatch.setenv("PATH", "")
+    told = gpu.describe()
+    assert (told["gpu"], told["clocks"], told["copy_gb_per_s"]) == ("GPU X", "unknown", 1074)

@@ -19,14 +19,15 @@ def test_report(tmp_path):
         rows += [failed_row("compile", part, "level 0, B=1", "OutOfMemoryError: too large") for part in harness.PARTS]
     rows += [failed_row("triton", part, "level 1", "OutOfResources: shared memory") for part in harness.PARTS]
     rows += [row("eager", part, 7.0, "", "level 1") for part in harness.PARTS]
+    rows += [row("triton", "both, graph", 0.25, 1), row("eager", "both, graph", 5.0, 20.0)]
     results, readme = write_results(tmp_path, rows)
     picture = tmp_path / "results.png"
     renew(readme, results, picture)
     text = readme.read_text()
     assert text.startswith("Before\n") and text.endswith("After\n") and "old" not in text
     assert "| group_norm_silu | level 0, B=1, bfloat16 | 0.5 ms, 85% of copy" in text
-    assert "| eager 10.0, compile failed |" in text
-    assert "| group_norm_silu | level 1, bfloat16 | failed | failed | eager 7.0 ms |" in text
+    assert "| eager 10.0, compile failed | 0.25 ms, eager 20.0, compile not captured |" in text
+    assert "level 1, bfloat16 | failed | failed | eager 7.0 ms | not captured, eager not captured |" in text
     assert "Failed: 2.\n\n- group_norm_silu, level 0, B=1, bfloat16, compile: OutOfMemoryError: too large\n" in text
     assert "- group_norm_silu, level 1, bfloat16, triton: OutOfResources: shared memory\n" in text
     assert "### GPU X" in text and "(results.png)" in text and Image.open(picture).size[0] > 500
