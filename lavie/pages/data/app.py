@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -31,6 +32,8 @@ MOST_VISITS = 1_000_000
 
 class Mark(Strict):
     """What is to become of a sample."""
+
+    model_config = ConfigDict(strict=True)
 
     key: str
     """Its key."""
