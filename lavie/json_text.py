@@ -26,6 +26,17 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError(f"no UTF-8, at byte {error.start}") from None
 
 
+def require_unicode(value: Any) -> Any:
+    r"""Return a value of `parse_json` whose texts can be written. Raises ValueError for half of a pair, as "\ud800"."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{error.object[error.start]!a} is half of a character: wanted Unicode") from None
+    except RecursionError:
+        raise ValueError("brackets nested too deep") from None
+    return value
+
+
 def read_json(path: Path, option: str = "") -> Any:
     """Return the value in a JSON file.
 

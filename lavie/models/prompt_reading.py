@@ -87,12 +87,21 @@ def warn_of_unread(read: Iterable[Read]) -> None:
     Raises:
         ConfigError: a prompt cannot be read so.
     """
-    cuts = [(prompt, unread(encoder, prompt, how)) for encoder, prompt, how in read if hasattr(encoder, "unread")]
-    found = [(prompt, cut) for prompt, cut in dict.fromkeys(cuts) if cut]
+    found = cut_prompts(read)
     for prompt, cut in found[:TOLD]:
         log.warning("prompt %r is too long: the network never sees its end, %r", shortened(prompt), shortened(cut))
     if len(found) > TOLD:
         log.warning("%d more prompts are too long: the network never sees their ends", len(found) - TOLD)
+
+
+def cut_prompts(read: Iterable[Read]) -> list[tuple[str, str]]:
+    """Return prompts whose last words are cut off, each once, with these words.
+
+    Raises:
+        ConfigError: a prompt cannot be read so.
+    """
+    cuts = [(prompt, unread(encoder, prompt, how)) for encoder, prompt, how in read if hasattr(encoder, "unread")]
+    return [(prompt, cut) for prompt, cut in dict.fromkeys(cuts) if cut]
 
 
 def warn_of_uncalled(read: Iterable[Read]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -13,6 +14,8 @@ from starlette.routing import Route
 
 from ...config.base import Strict
 from ...config.load import validate
+from ...data.order.exclude import keys_of
+from ...errors import LavieError
 from ..serving.answers import HANDLERS, static_routes
 from ..serving.bodies import Refused, read_object
 from ..serving.guard import Guard
@@ -29,6 +32,8 @@ MOST_VISITS = 1_000_000
 
 class Mark(Strict):
     """What is to become of a sample."""
+
+    model_config = ConfigDict(strict=True)
 
     key: str
     """Its key."""
@@ -78,7 +83,7 @@ class Browsing:
             "columns": ranges,
             "exclude": str(self.excluded.path),
             "excluded": len(self.excluded.keys),
-            "names_exclude": batches is not None and batches.config.data.exclude == str(self.excluded.path),
+            "names_exclude": self._names_exclude,
             "secret": self.secret,
             "shown": SHOWN,
             "step": self.step,
@@ -92,16 +97,36 @@ class Browsing:
         samples = [self.table.told(int(number)) for number in found[query.offset : query.offset + SHOWN]]
         return {"found": len(found), "samples": [sample | {"out": sample["key"] in out} for sample in samples]}
 
-    def mark(self, mark: Mark) -> int:
-        """Change the list, and return how many it has. Raises Refused for a key of no sample."""
+    def mark(self, mark: Mark) -> dict[str, Any]:
+        """Change the list, and return how many it has and why training would refuse it, as JSON values.
+
+        Raises:
+            Refused: no sample has the key.
+            ConfigError: the list cannot be written.
+        """
         if self._known is None:
             self._known = set(self.table.keys)
         if mark.key not in self._known:
             raise Refused(404, f"no sample has the key {mark.key!r}")
         self.excluded.mark(mark.key, mark.out)
-        if self.batches:
-            self.batches.renew()
-        return len(self.excluded.keys)
+        return {"excluded": len(self.excluded.keys), "refusal": self._refusal()}
+
+    def _refusal(self) -> str:
+        """Return what training says to the list as it is; nothing if it takes it."""
+        try:
+            if self._names_exclude:
+                assert self.batches is not None
+                self.batches.renew()
+            else:
+                keys_of(self.excluded.keys, self.table.index, "these shards")
+        except LavieError as error:
+            return f"Training would refuse this list: {error}"
+        return ""
+
+    @property
+    def _names_exclude(self) -> bool:
+        """Whether the run whose config was given reads the list."""
+        return self.batches is not None and self.batches.config.data.exclude == str(self.excluded.path)
 
     def sample(self, number: int, visit: int, ending: str) -> Path:
         """Return a file that shows a sample: a cut of it as .mp4, or one whole frame as .png."""
@@ -169,7 +194,7 @@ def make_app(browsing: Browsing, *, port: int, token: str) -> Guard:
     async def mark(request: Request) -> Response:
         """A sample that is left out, or taken in again."""
         wanted = validate(Mark, await read_object(request), "the mark")
-        return JSONResponse({"excluded": await run_in_threadpool(browsing.mark, wanted)})
+        return JSONResponse(await run_in_threadpool(browsing.mark, wanted))
 
     async def row(request: Request) -> Response:
         """A row of a step."""

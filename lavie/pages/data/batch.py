@@ -1,10 +1,13 @@
 """The rows of one step of a run, bit for bit as training reads them."""
 
+import threading
+
 from ...config.data import DataConfig
 from ...config.train import TrainConfig
 from ...data.feed.bucket_rows import BucketRows
 from ...data.feed.rows import Row
 from ...data.order.buckets import load_buckets
+from ...data.order.exclude import excluded_keys
 from ...data.shards.index_file import Sample
 from ...errors import ConfigError
 
@@ -25,14 +28,27 @@ class RunBatches:
         self.config = config
         self.rows = config.train_batch_size * config.gradient_accumulation_steps * world_size
         """How many rows a step has, over all ranks."""
-        self._buckets = load_buckets(config.data, config.data.train, config.seed)
+        self._lock = threading.Lock()
         self._homes: dict[str, DataConfig] | None = None
+        self._reader: BucketRows | None = None
+        self._excluded: frozenset[str] = frozenset()
         self.renew()
 
-    def renew(self) -> None:
-        """Read the list of data.exclude anew."""
-        degradation = self.config.low_resolution
-        self._reader = BucketRows(self._buckets, self.config.seed, global_batch=self.rows, degradation=degradation)
+    def renew(self) -> BucketRows:
+        """Return the reader of rows, from datasets that are loaded anew if the list of data.exclude has changed.
+
+        Raises:
+            ConfigError, DataError: as training does, which takes no list of more than a share of a dataset.
+        """
+        config = self.config
+        with self._lock:
+            excluded = excluded_keys(config.data)
+            if self._reader is None or excluded != self._excluded:
+                self._reader = None
+                self._buckets, self._excluded = load_buckets(config.data, config.data.train, config.seed), excluded
+                degradation = config.low_resolution
+                self._reader = BucketRows(self._buckets, config.seed, global_batch=self.rows, degradation=degradation)
+            return self._reader
 
     def require(self, step: int) -> None:
         """Raise ConfigError unless the run has a step of this number, from 1, as metrics and --replay count."""
@@ -49,13 +65,13 @@ class RunBatches:
             place: from 0, below `rows`; the ranks' rows follow each other in their order.
 
         Raises:
-            ConfigError: there is no such step or place.
+            ConfigError: there is no such step or place, or training would refuse the list of data.exclude.
             DataError: no sample can be read there.
         """
         self.require(step)
         if not 0 <= place < self.rows:
             raise ConfigError(f"row {place}: wanted one from 0 to {self.rows - 1}")
-        return self._reader.row((step - 1) * self.rows + place)
+        return self.renew().row((step - 1) * self.rows + place)
 
     def size(self, step: int) -> DataConfig:
         """Return the data section, of one size, by which the rows of a step are read."""

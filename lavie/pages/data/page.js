@@ -11,6 +11,7 @@ async function mark(holder, key, out) {
   const reply = await attempt(() => ask("api/mark", { key, out }));
   if (!reply) return;
   page.excluded = reply.excluded;
+  complain(reply.refusal);
   // One sample may be on the page several times.
   for (const other of document.querySelectorAll("[data-key]")) if (other.dataset.key === key) showMark(other, out);
   tell();

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from ...config.base import Strict
 from ...data.shards.index import Index
@@ -21,6 +21,8 @@ MOST = 1_000_000
 
 class Query(Strict):
     """What is looked for."""
+
+    model_config = ConfigDict(strict=True)
 
     words: str = Field("", max_length=1000)
     """Words that caption or key hold, all of them, in any case and order; -word must not be there."""

@@ -5,29 +5,84 @@ GALLERY/<id>.jpg    its first frame, small
 GALLERY/<id>.json   the `Entry`; written last, so that a clip is there whole or not at all
 """
 
+import fcntl
 import logging
 import re
 import secrets
 import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ... import __version__
 from ...config.base import Strict
+from ...config.stages import StageName
+from ...errors import ConfigError
 from ...files import replacing
 from ...inference.video_io import write_mp4
-from ...json_text import parse_json
+from ...json_text import parse_json, require_unicode
 from .order import ID, Order, as_json
 
 log = logging.getLogger("lavie")
 
 PICTURE = 480
 """Pixels of a picture's longer side, at most."""
+LOCK = ".lock"
+"""The file that the server of a gallery holds."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Make the folder of a gallery, and keep other servers from it until the block ends.
+
+    Raises:
+        ConfigError: another one has it, or it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a")
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: cannot be written to: {error.strerror}: give another folder") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"--out {folder}: another lavie play draws into it: use its page, or give another folder"
+            ) from None
+        yield
+
+
+class Drawn(BaseModel):
+    """The settings of a stage as far as the page reads them; those of another version may have others beside."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+    num_inference_steps: int
+    """Denoising steps."""
+    guidance_scale: float
+    """Scale of classifier-free guidance."""
+    scheduler: str
+    """The sampler."""
+    negative_prompt: str
+    """What the stage steered away from."""
+
+
+class Merged(BaseModel):
+    """A LoRA that was merged into the weights, as far as the page reads it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+    lora: str
+    """The file's name."""
+    scale: float
+    """Its scale."""
 
 
 class Entry(Strict):
@@ -39,11 +94,11 @@ class Entry(Strict):
     """When it was drawn: ISO 8601 in UTC."""
     order: Order
     """What draws it once more, alone."""
-    settings: dict[str, dict[str, Any]]
+    settings: dict[StageName, Drawn]
     """By stage, all settings that it was drawn with."""
     weights: dict[str, str]
     """By stage, the folder of its weights, with a hash of its files' sizes and times."""
-    loras: list[dict[str, Any]] = Field(default_factory=list)
+    loras: list[Merged] = Field(default_factory=list)
     """What identifies the LoRAs that were merged into the weights."""
     size: tuple[int, int, int]
     """Frames, height and width in pixels."""
@@ -104,9 +159,9 @@ class Gallery:
         frames: np.ndarray,
         *,
         order: Order,
-        settings: dict[str, dict[str, Any]],
+        settings: Mapping[StageName, Mapping[str, Any]],
         weights: dict[str, str],
-        loras: list[dict[str, Any]],
+        loras: Sequence[Mapping[str, Any]],
         fps: float,
         seconds: float,
     ) -> Entry:
@@ -121,9 +176,9 @@ class Gallery:
             id=secrets.token_hex(16),
             made=datetime.now(UTC).isoformat(timespec="milliseconds"),
             order=order,
-            settings=settings,
+            settings={stage: Drawn.model_validate(own) for stage, own in settings.items()},
             weights=weights,
-            loras=loras,
+            loras=[Merged.model_validate(lora) for lora in loras],
             size=size,
             fps=fps,
             seconds=round(seconds, 2),
@@ -145,7 +200,7 @@ def _read(path: Path) -> Entry:
     if not re.fullmatch(ID, path.stem):
         raise ValueError("its name is not of 32 hexadecimal digits")
     try:
-        entry = Entry.model_validate(parse_json(path.read_bytes()))
+        entry = Entry.model_validate(require_unicode(parse_json(path.read_bytes())))
     except ValidationError as error:
         fault = error.errors()[0]
         raise ValueError(f"{'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg']}") from None

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from ...config.base import Strict
 from ...config.load import validate
@@ -29,8 +29,17 @@ def _named(name: str) -> str:
     return name
 
 
+def _worded(prompt: str) -> str:
+    """Return a prompt. Raises ValueError if it has no words."""
+    if not prompt.strip():
+        raise ValueError("wanted words that say what to draw")
+    return prompt
+
+
 class StageOrder(Strict):
     """What is asked of one stage; what is not keeps the run's own."""
+
+    model_config = ConfigDict(strict=True)
 
     num_inference_steps: int | None = Field(None, ge=2, le=500)
     """Denoising steps."""
@@ -41,9 +50,11 @@ class StageOrder(Strict):
 class Order(Strict):
     """One request for clips."""
 
+    model_config = ConfigDict(strict=True)
+
     model: str
     """The name of a source."""
-    prompt: str = Field(min_length=1, max_length=LONGEST_PROMPT)
+    prompt: Annotated[str, Field(max_length=LONGEST_PROMPT), AfterValidator(_worded)]
     """What to draw."""
     negative_prompt: str | None = Field(None, max_length=LONGEST_PROMPT)
     """What to steer away from, in all stages; null: what the runs say."""

@@ -89,17 +89,22 @@ function useAgain(clip) {
   if (!page.sources.some((other) => other.name === asked.model)) {
     return complain(`This clip was drawn with ${asked.model}, which this page was not given.`);
   }
-  const missing = Object.keys(asked.loras).filter((name) => !(name in page.loras));
-  complain(missing.length ? `This page was not given the LoRA ${missing.join(", ")}.` : "");
   element("model").value = asked.model;
   showSource();
-  element("until").value = asked.stop_after;
+  const offered = Object.keys(source().stages);
+  const absent = Object.keys(clip.settings).filter((name) => !offered.includes(name));
+  const missing = Object.keys(asked.loras).filter((name) => !(name in page.loras));
+  const lacks = absent.length ? [`${asked.model} has no stage ${absent.join(", ")} any more.`] : [];
+  if (missing.length) lacks.push(`This page was not given the LoRA ${missing.join(", ")}.`);
+  complain(lacks.join(" "));
+  if (offered.includes(asked.stop_after)) element("until").value = asked.stop_after;
   showUntil();
   element("prompt").value = asked.prompt;
   element("negative").value = asked.negative_prompt || "";
   element("seed").value = asked.seed;
   element("clips").value = asked.clips;
   for (const [name, settings] of Object.entries(clip.settings)) {
+    if (!offered.includes(name)) continue;
     for (const key of ["num_inference_steps", "guidance_scale"]) element(`${name}-${key}`).value = settings[key];
   }
   for (const input of element("loras").querySelectorAll("input")) input.value = asked.loras[input.name] || 0;
@@ -147,7 +152,7 @@ function showJobs({ jobs, clips: count }) {
 }
 
 function jobRow(job) {
-  const row = make("li", {}, make("p", { className: "title", textContent: job.order.prompt }), make("p", { className: "pale state" }));
+  const row = make("li", {}, make("p", { className: "title", textContent: job.order.prompt }), make("p", { className: "pale state" }), make("p", { className: "pale unread" }));
   row.append(make("div", { className: "stages" }), make("img", { alt: "What has been drawn so far", hidden: true }));
   row.append(button("Cancel", () => attempt(() => ask(`api/jobs/${job.id}/cancel`, {})), { ariaLabel: `Cancel ${job.order.prompt}` }));
   return row;
@@ -163,6 +168,7 @@ function showJob(row, job) {
   const result = job.state === "done" ? `, ${plural(job.made.length, "clip")}` : "";
   state.textContent = job.error || `${which}${job.state}${result}${job.seconds ? `, ${job.seconds} s` : ""}`;
   state.classList.toggle("failed", job.state === "failed");
+  row.querySelector(".unread").textContent = job.unread.map((cut) => `The network never sees ${cut}.`).join(" ");
   const bars = row.querySelector(".stages");
   bars.hidden = ended;
   for (const [stage, [done, all]] of Object.entries(job.stages)) {
@@ -198,7 +204,10 @@ function follow() {
 async function showGallery() {
   const found = await attempt(() => ask("api/gallery"));
   if (!found) return;
-  clips = found.clips;
+  // What was shown before stays, older pages among it; all of it goes if more were drawn than are sent at once.
+  const newest = new Set(found.clips.map((clip) => clip.id));
+  const older = clips.filter((clip) => !newest.has(clip.id));
+  clips = older.length < clips.length ? [...found.clips, ...older] : found.clips;
   known = found.all;
   element("faults").replaceChildren(...found.faults.map((fault) => make("li", { textContent: fault })));
   element("folder").textContent = known ? `${plural(known, "clip")} in ${page.gallery}` : `What is drawn is kept in ${page.gallery}.`;
@@ -206,13 +215,17 @@ async function showGallery() {
   const there = new Map([...element("gallery").children].map((card) => [card.dataset.id, card]));
   element("gallery").replaceChildren(...clips.map((clip) => there.get(clip.id) || clipCard(clip)));
   element("more").hidden = clips.length >= known;
+  marked = marked.filter((name) => clips.some((clip) => clip.id === name));
+  showMarks();
 }
 
 async function showOlder() {
   const found = await attempt(() => ask(`api/gallery?offset=${clips.length}`));
   if (!found) return;
-  clips.push(...found.clips);
-  element("gallery").append(...found.clips.map(clipCard));
+  // A clip that was drawn since has moved the others on, so that some come twice.
+  const older = found.clips.filter((clip) => !clips.some((other) => other.id === clip.id));
+  clips.push(...older);
+  element("gallery").append(...older.map(clipCard));
   element("more").hidden = clips.length >= found.all;
 }
 
@@ -248,6 +261,10 @@ function clipCard(clip) {
 
 function mark(name) {
   marked = marked.includes(name) ? marked.filter((other) => other !== name) : [...marked, name].slice(-2);
+  showMarks();
+}
+
+function showMarks() {
   for (const card of element("gallery").children) {
     const on = marked.includes(card.dataset.id);
     card.classList.toggle("marked", on);

@@ -29,21 +29,22 @@ def serve(
         read_still: decodes uploaded images.
 
     Raises:
-        ConfigError: the extra `pages` is missing, the port is taken, or a name or LoRA is not right.
+        ConfigError: the extra `pages` is missing, the port is taken, a name or LoRA is not right, or the gallery's
+            folder is taken by another server or cannot be written to.
         CheckpointError: a folder is none that can be drawn from.
     """
     require_pages("lavie play")
     from .app import make_app
-    from .gallery import Gallery
+    from .gallery import Gallery, alone
     from .sources import find_loras, find_sources
     from .studio import Studio
     from .uploads import Uploads
 
     listening = listen(port)
     sources, choices = find_sources(words), find_loras(loras)
-    gallery, uploads = Gallery(out), Uploads(out / "images", read_still)
     token = secrets.token_urlsafe(24)
-    with tempfile.TemporaryDirectory(prefix="lavie-play-") as work:
+    with alone(out), tempfile.TemporaryDirectory(prefix="lavie-play-") as work:
+        gallery, uploads = Gallery(out), Uploads(out / "images", read_still)
         studio = Studio(sources, gallery, uploads, choices, Path(work))
         app = make_app(studio, port=listening.getsockname()[1], token=token)
         tell(f"{address_of(listening)}#{token}")

@@ -18,7 +18,9 @@ from ...inference.preview import PICTURE
 from ...inference.settings import CascadeSettings
 from ...inference.start import Draft, GivenFrames, Start
 from ...models.lora.choice import LoraChoice
+from ...models.prompt_reading import cut_prompts, shortened
 from ...models.prompt_syntax import parse_weights
+from ..serving.answers import told
 from ..serving.changes import Changes
 from .gallery import Gallery
 from .order import Order
@@ -61,6 +63,8 @@ class Job:
     """What is drawn so far, a PNG."""
     made: list[str] = field(default_factory=list)
     """The clips of the gallery that came of it."""
+    unread: list[str] = field(default_factory=list)
+    """The ends of its prompts that the text encoders cut off, shortened."""
     error: str = ""
     cancelled: bool = False
     """Whether it is to end."""
@@ -78,6 +82,7 @@ class Job:
             "stages": {stage: list(done) for stage, done in self.done.items()},
             "shown": self.shown if self.picture else 0,
             "made": self.made,
+            "unread": self.unread,
             "error": self.error,
             "seconds": round(until - self.began, 1) if self.began else 0,
         }
@@ -220,6 +225,9 @@ class Studio:
                 state = "cancelled"
             except LavieError as error:
                 state, job.error = "failed", str(error)
+            except OSError as error:  # a full disk, or a folder that is gone
+                state, job.error = "failed", told(error)
+                log.warning(f"the job {job.order.prompt!r} failed: {job.error}")
             except Exception as error:  # whatever a job does, the next one is to be drawn
                 log.exception(f"the job {job.order.prompt!r} failed")
                 state, job.error = (
@@ -254,6 +262,7 @@ class Studio:
             job.done = {stage: (0, getattr(settings, stage).num_inference_steps) for stage in stages}
             job.state = "drawing"
             clip = CascadeClip(order.prompt, 0, 0, settings, job.start)
+            job.unread = [repr(shortened(cut)) for _, cut in cut_prompts(cascade.texts_read(stages, [clip]))]
             began = time.monotonic()
 
             def advance(stage: str, step: int, steps: int) -> None:

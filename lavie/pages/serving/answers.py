@@ -1,5 +1,6 @@
 """Answers that all pages give: their own files, and one line of text for what they refuse."""
 
+import errno
 import logging
 from collections.abc import Mapping
 from importlib.resources import files
@@ -16,6 +17,8 @@ log = logging.getLogger("lavie")
 
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 """The media types of a page's files."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says where no more can be written."""
 SHARED = ("common.css", "common.js", "icon.svg")
 """The files that all pages share."""
 
@@ -45,12 +48,30 @@ def _static(path: str, package: str, name: str) -> Route:
 async def refused(request: Request, error: Exception) -> Response:
     """Say why a request is refused."""
     status = error.status if isinstance(error, Refused) else 400
-    return PlainTextResponse(str(error), status)
+    return _line(str(error), status)
 
 
 async def faulty(request: Request, error: Exception) -> Response:
     """Say what is wrong with what was asked."""
-    return PlainTextResponse(str(error), 400)
+    return _line(str(error), 400)
+
+
+async def unwritten(request: Request, error: Exception) -> Response:
+    """Say what the system refused: a disk is full (507), or a folder is gone."""
+    assert isinstance(error, OSError)
+    log.warning(f"{request.url.path}: {told(error)}")
+    return _line(told(error), 507 if error.errno in FULL else 500)
+
+
+def told(error: OSError) -> str:
+    """Return what the system refused, on one line."""
+    reason = error.strerror or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _line(text: str, status: int) -> Response:
+    """Return a text as an answer. Names of files may hold what is no Unicode."""
+    return PlainTextResponse(text.encode("utf-8", "backslashreplace"), status)
 
 
 async def gone(request: Request, error: Exception) -> Response:
@@ -59,5 +80,5 @@ async def gone(request: Request, error: Exception) -> Response:
     return PlainTextResponse("", 400)
 
 
-HANDLERS: dict[Any, Any] = {Refused: refused, LavieError: faulty, ClientDisconnect: gone}
+HANDLERS: dict[Any, Any] = {Refused: refused, LavieError: faulty, OSError: unwritten, ClientDisconnect: gone}
 """How errors are answered, for `Starlette(exception_handlers=...)`."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...json_text import parse_json
+from ...json_text import parse_json, require_unicode
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -35,7 +35,7 @@ async def read_object(request: "Request") -> dict[str, Any]:
         if len(body) > JSON_BYTES:
             raise Refused(413, f"the request is longer than {JSON_BYTES} bytes")
     try:
-        found = parse_json(body)
+        found = require_unicode(parse_json(body))
     except ValueError as error:
         raise Refused(400, f"no JSON: {error}") from None
     if not isinstance(found, dict):

@@ -1,6 +1,7 @@
 """The data page by its requests."""
 
 import io
+import itertools
 import json
 import re
 
@@ -75,10 +76,26 @@ def test_a_row_is_shown_as_training_reads_it(view):
     assert shown.shape == (4, 24, 32, 3) and np.abs(shown - expected["pixels"][:4].numpy()).mean() < 6
 
 
+@pytest.mark.parametrize("config", (True, False))
+def test_a_list_that_training_refuses_is_told_at_the_mark_and_by_the_batch(demo, tmp_path, config):
+    browsing = some_browsing(demo, tmp_path, config)
+    app = make_app(browsing, port=PORT, token=TOKEN)
+    videos = browsing.table.index.videos.sample_keys()
+    keys = list(itertools.islice(videos, len(browsing.table.index.videos) // 4 + 1))
+    replies = [json.loads(post(app, "/api/mark", {"key": key, "out": True}).body) for key in keys]
+    assert [bool(reply["refusal"]) for reply in replies] == [False] * (len(keys) - 1) + [True]
+    assert f"data.exclude has {len(keys)} of the" in replies[-1]["refusal"]
+    if config:
+        refused = ask(app, target="/api/row?step=1&row=0")
+        assert refused.status == 400 and refused.body.decode() in replies[-1]["refusal"]
+    assert not json.loads(post(app, "/api/mark", {"key": keys[0], "out": False}).body)["refusal"]
+    assert not config or get(app, "/api/row?step=1&row=0")["position"] == 0
+
+
 def test_marks_change_the_list_and_the_batch(view):
     app, browsing = view
     key = get(app, "/api/row?step=1&row=0")["parts"][0]["key"]
-    assert json.loads(post(app, "/api/mark", {"key": key, "out": True}).body) == {"excluded": 1}
+    assert json.loads(post(app, "/api/mark", {"key": key, "out": True}).body) == {"excluded": 1, "refusal": ""}
     assert browsing.excluded.path.read_text() == f"{key}\n"
     row = get(app, "/api/row?step=1&row=0")
     assert row["parts"][0]["key"] != key
@@ -86,7 +103,7 @@ def test_marks_change_the_list_and_the_batch(view):
     assert spare.startswith(f"{key}: ") and "data.exclude leaves it out" in spare
     marked = json.loads(post(app, "/api/find", {"marked": True}).body)
     assert [sample["key"] for sample in marked["samples"]] == [key] and marked["samples"][0]["out"]
-    assert json.loads(post(app, "/api/mark", {"key": key, "out": False}).body) == {"excluded": 0}
+    assert json.loads(post(app, "/api/mark", {"key": key, "out": False}).body) == {"excluded": 0, "refusal": ""}
     assert browsing.excluded.path.read_text() == ""
 
 

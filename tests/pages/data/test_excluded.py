@@ -1,5 +1,7 @@
 """The list of what is left out: written at once, read by runs, and never lost."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from lavie.config.data import DataConfig
@@ -20,11 +22,25 @@ def test_marks_are_written_at_once_as_runs_read_them(tmp_path):
     assert excluded_keys(DataConfig(train=(), fps=8, exclude=str(path))) == excluded.keys
 
 
-def test_what_stands_there_is_kept(tmp_path):
+def test_what_others_write_meanwhile_is_kept(tmp_path):
     path = tmp_path / "exclude.txt"
-    path.write_text("z\n\n a \n")
-    Excluded(path).mark("m", True)
-    assert path.read_text() == "z\na\nm\n"
+    path.write_bytes(b"z\r\n\n a ")
+    ours, theirs = Excluded(path), Excluded(path)
+    ours.mark("m", True)
+    theirs.mark("n", True)
+    with path.open("a") as file:
+        file.write("by hand\n")
+    ours.mark("m", False)
+    ours.mark("a", True)  # stands there already
+    assert path.read_bytes() == b"z\r\n\n a \nn\nby hand\n"
+    assert ours.keys == theirs.keys == {"z", "a", "n", "by hand"}
+
+
+def test_viewers_that_mark_at_once_lose_nothing(tmp_path):
+    viewers = [Excluded(tmp_path / "exclude.txt") for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: viewers[i % 4].mark(f"key {i}", True), range(40)))
+    assert viewers[0].keys == {f"key {i}" for i in range(40)}
 
 
 @pytest.mark.parametrize("key", ("", " a", "a\nb", "a\u2028b"))

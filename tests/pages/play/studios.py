@@ -29,6 +29,7 @@ class Counter:
         self.may_step.set()
         self.stepped = threading.Event()
         self.drawn = []
+        self.encoder = None
         self.fault = None
 
     def _require(self, start, settings):
@@ -40,6 +41,9 @@ class Counter:
 
     def sizes(self):
         return {"base": SimpleNamespace(pixels=(2, 16, 24))}
+
+    def texts_read(self, stages, clips):
+        return [(self.encoder, clip.prompt, clip.settings.base.reading) for clip in clips]
 
     def require(self, settings):
         """Take all settings."""

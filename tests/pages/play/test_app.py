@@ -1,14 +1,17 @@
 """The application by its requests: no path leads out of the gallery, and what goes wrong is one line."""
 
+import errno
 import itertools
 import json
 import logging
 import re
+import shutil
 from urllib.parse import quote
 
 import pytest
 
 pytest.importorskip("starlette")
+from lavie.models.text_encoder import HashTextEncoder
 from lavie.pages.play.app import make_app
 from lavie.pages.play.uploads import LARGEST
 from tests.pages.asgi import OURS, PORT, TOKEN, ask
@@ -194,3 +197,48 @@ def test_the_page_is_small_and_names_no_other_site(play):
     assert json.loads(ask(app, target="/api/page").body)["most"] == {
         "clips": 16, "jobs": 16, "bytes": 64 << 20, "seed": 2**53 - 17
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("body", (rb'{"model": "one", "prompt": "\ud800"}', b'{"\xed\xa0\x80": 1}', b'{"a": "\xff"}'))
+def test_half_of_a_character_is_refused_in_a_line(play, body):
+    app, studio, _ = play
+    reply = post(app, "/api/jobs", body)
+    assert reply.status == 400 and len(reply.body.splitlines()) == 1 and b"no JSON: " in reply.body
+    assert studio.told()["jobs"] == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    ({"seed": "1"}, {"seed": True}, {"clips": 1.0}, {"prompt": " \n"}, {"stages": {"base": {"guidance_scale": "2"}}}),
+)
+def test_values_of_other_types_and_empty_prompts_are_refused(play, changes):
+    app, studio, _ = play
+    reply = post(app, "/api/jobs", asked(**changes))
+    assert reply.status == 400 and next(iter(changes)).encode() in reply.body
+    assert studio.told()["jobs"] == []
+
+
+def test_a_folder_that_is_gone_or_a_full_disk_is_one_line(play, tmp_path, monkeypatch, caplog):
+    app, studio, _ = play
+    octets = OURS | {"content-type": "application/octet-stream"}
+    monkeypatch.setattr(
+        studio.uploads, "keep", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left"))
+    )
+    full = ask(app, "POST", "/api/images", octets, b"image")
+    assert (full.status, full.body) == (507, b"No space left")
+    shutil.rmtree(tmp_path / "gallery")
+    gone = ask(app, "POST", "/api/images", octets, b"image")
+    assert gone.status == 500 and gone.body.endswith(b": No such file or directory") and b"\n" not in gone.body
+    name = json.loads(post(app, "/api/jobs", asked()).body)["id"]
+    wait(lambda: studio.job(name).state == "failed")
+    assert "No such file" in studio.job(name).error
+    assert all(record.exc_info is None for record in caplog.records)
+
+
+def test_the_end_of_a_prompt_that_is_never_read_is_told(play):
+    app, studio, counter = play
+    counter.encoder = HashTextEncoder(8, max_length=3)
+    name = json.loads(post(app, "/api/jobs", asked(prompt="a fox in the snow")).body)["id"]
+    wait(lambda: studio.job(name).state == "done")
+    [job] = studio.told()["jobs"]
+    assert job["unread"] == ["'in the snow'"]

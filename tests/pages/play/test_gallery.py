@@ -13,11 +13,12 @@ from lavie.pages.play.order import read_order
 from tests.pages.play.studios import asked
 
 FRAMES = np.zeros((2, 16, 24, 3), np.uint8)
+SETTINGS = {"num_inference_steps": 4, "guidance_scale": 2.0, "scheduler": "ddim", "negative_prompt": "", "own": 1}
 
 
 def add(gallery, seed=0):
     order = read_order(asked(seed=seed))
-    return gallery.add(FRAMES, order=order, settings={"base": {"seed": seed}}, weights={}, loras=[], fps=8, seconds=1)
+    return gallery.add(FRAMES, order=order, settings={"base": SETTINGS}, weights={}, loras=[], fps=8, seconds=1)
 
 
 def test_what_was_added_is_there_after_a_start(tmp_path):
@@ -37,6 +38,13 @@ def damage(path, entry):
         "empty": (lambda: path.write_bytes(b""), "Expecting value"),
         "list": (lambda: path.write_text("[]"), "it: "),
         "key": (lambda: path.write_text(json.dumps(values | {"extra": 1})), "extra: "),
+        "stage": (lambda: path.write_text(json.dumps(values | {"settings": {"upscaler": SETTINGS}})), "upscaler"),
+        "steps": (
+            lambda: path.write_text(json.dumps(values | {"settings": {"base": SETTINGS | {"guidance_scale": [7]}}})),
+            "settings.base.guidance_scale: ",
+        ),
+        "lora": (lambda: path.write_text(json.dumps(values | {"loras": [{"lora": 7, "scale": 1}]})), "loras.0.lora: "),
+        "surrogate": (lambda: path.write_text(json.dumps(values | {"made": "\ud800"})), "half of a character"),
         "binary": (lambda: path.write_bytes(b'{"\xff"}'), "no UTF-8"),
         "clip": (lambda: path.with_suffix(".mp4").unlink(), "mp4 is missing"),
         "name": (lambda: shutil.copy(path, path.with_name("note.json")), "its name is not of 32"),
@@ -46,7 +54,22 @@ def damage(path, entry):
     }
 
 
-KINDS = ("cut", "empty", "list", "key", "binary", "clip", "name", "moved", "link", "folder")
+KINDS = (
+    "cut",
+    "empty",
+    "list",
+    "key",
+    "stage",
+    "steps",
+    "lora",
+    "surrogate",
+    "binary",
+    "clip",
+    "name",
+    "moved",
+    "link",
+    "folder",
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)

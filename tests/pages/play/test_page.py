@@ -127,6 +127,38 @@ def test_settings_of_a_clip_are_used_again_and_two_clips_compared(play):
     assert browser.faults() == []
 
 
+def test_a_clip_of_stages_that_the_source_lacks_fills_what_fits(play):
+    browser, _, _ = play
+    told = browser.ask(
+        "(() => { const clip = structuredClone(clips.find((clip) => clip.order.stop_after === 'vsr'));"
+        " clip.order.model = 'one'; clip.order.seed = 41; useAgain(clip);"
+        " return ['until', 'seed', 'model'].map((id) => element(id).value).concat(element('trouble').textContent); })()"
+    )
+    assert told == ["base", "41", "one", "one has no stage interpolation, vsr any more."]
+    browser.ask("element('model').value = 'three'; showSource(); complain(''); 0")
+
+
+def test_older_clips_stay_when_new_ones_come_and_marks_that_left_are_dropped(play):
+    browser, _, _ = play
+    left = browser.ask(
+        """(async () => {
+          const real = ask, [newest, oldest] = clips;
+          ask = async () => ({ clips: [newest], all: 2, faults: [] }); // as one page of a long gallery
+          await showGallery();
+          const kept = [clips.length, marked.length, element("compare").disabled];
+          clips = [oldest];
+          await showGallery();
+          const dropped = [clips.length, marked.length, element("compare").disabled];
+          ask = real;
+          await showGallery();
+          mark(newest.id);
+          return [kept, dropped, cards.length];
+        })()""".replace("cards.length", "element('gallery').children.length")
+    )
+    assert left == [[2, 2, False], [1, 1, True], 2]
+    assert browser.faults() == []
+
+
 def test_an_image_that_a_network_cannot_begin_with_is_told_and_redrawn_instead(play, tmp_path):
     browser, studio, _ = play
     import numpy as np

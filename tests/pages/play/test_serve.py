@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("uvicorn")
 from lavie.cli.play import read_upload
 from lavie.errors import CheckpointError, ConfigError
-from lavie.pages.play.gallery import Gallery
+from lavie.pages.play.gallery import Gallery, alone
 from lavie.pages.play.serve import serve
 from tests.pages.play.studios import asked
 from tests.pages.serving import command
@@ -24,6 +24,20 @@ def test_a_taken_port_and_a_folder_that_is_no_run_are_one_line(cascade_folder, t
     with pytest.raises(CheckpointError, match="no checkpoint-<step> folder"):
         serve([str(tmp_path)], tmp_path / "out", 0, print, read_still=read_upload)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_gallery_is_served_once_and_one_that_cannot_be_written_is_one_line(cascade_folder, tmp_path):
+    out = tmp_path / "out"
+    (out / "images").mkdir(parents=True)
+    (out / "images/of-the-first.partial").touch()
+    with alone(out), pytest.raises(ConfigError, match=f"^--out {out}: another lavie play draws into it: "):
+        serve([str(cascade_folder / "base")], out, 0, print, read_still=read_upload)
+    assert (out / "images/of-the-first.partial").exists()
+    with alone(out):  # the lock ends with its server
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file/out: cannot be written to: Not a directory: give another folder"):
+        serve([str(cascade_folder / "base")], tmp_path / "file/out", 0, print, read_still=read_upload)
 
 
 def ask(address, path, value=None):
