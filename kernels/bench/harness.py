@@ -3,7 +3,7 @@
     python -m lavie.kernels.bench.<op> [--dtype bf16|fp16|fp32] [--only TEXT] [--dry-run] [--until TIME]
 
 Every way runs on the same inputs, rotated through more memory than the cache holds; a time is the median of many runs.
-Then each is captured in a CUDA graph, and timed without the host. The run measures the rate of a device copy itself, and
+Then each is captured in a CUDA graph, and timed without the host. The run measures the rate of a device copy itself;
 shares are of that. Rows are appended to results.csv. A way that is wrong, runs out of memory or fails otherwise has the
 reason there as its status, the rest goes on, and the exit code tells of it in the end; one that cannot be captured has
 the reason as the status of its graphs, and is no failure.

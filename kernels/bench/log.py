@@ -1,7 +1,7 @@
 """What of a benchmark is done, by the same code on the same GPU, so that it can be run in pieces.
 
-The log lies beside the file of results. A task that was begun and not done was cut off, with its process or its machine:
-it gets a second try, and no third.
+The log lies beside the file of results. A task that was begun and not done was cut off, with its process or machine: it
+gets a second try, and no third.
 """
 
 import hashlib

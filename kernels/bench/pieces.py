@@ -2,8 +2,8 @@
 
     python -m lavie.kernels.bench.pieces [--minutes 25] [--dry-run]
 
-Each runs in a process of its own. What the same code has measured on the same GPU is not measured again (`log.py`, beside
-the file of results), so that the same call goes on where the last one ended, whether its minutes were up or its
+Each runs in a process of its own. What the same code has measured on the same GPU is not measured again (`log.py`,
+beside the file of results), so that the same call goes on where the last one ended, whether its minutes were up or its
 machine was taken away. All pieces together begin nothing after `TOTAL` minutes. The exit code is 0 when all is measured
 and nothing failed. `--dry-run` goes through everything on small shapes in a folder that it removes again.
 """

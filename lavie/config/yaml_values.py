@@ -43,13 +43,15 @@ def read_document(text: str, model: type[BaseModel] | None) -> Any:
         model: the section that it describes, whose types say how values are read; None reads all as far as it can.
 
     Raises:
-        ConfigError: a key stands twice, or a value is a trap of YAML 1.1.
+        ConfigError: a key stands twice, a value is a trap of YAML 1.1, or the nesting is too deep.
         yaml.YAMLError: the text is no YAML, or has a tag that is not of YAML's own.
     """
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()  # type: ignore[no-untyped-call]
         return None if node is None else _Reader(loader, "line {line}: ").read(node, model, "")
+    except RecursionError:
+        raise ConfigError("brackets or lines are nested too deep") from None
     finally:
         loader.dispose()  # type: ignore[no-untyped-call]
 

@@ -58,7 +58,8 @@ class Run:
         if not (video and image):
             return "image" if image else "video"
         weight = self.config.get("image_loss_weight")
-        return f"video + {weight:g} image" if isinstance(weight, (int, float)) else "video + image, weighted"
+        told = isinstance(weight, (int, float)) and abs(weight) <= sys.float_info.max
+        return f"video + {weight:g} image" if told else "video + image, weighted"
 
     @property
     def keys(self) -> frozenset[str]:
@@ -102,9 +103,9 @@ def read_by_step(path: Path) -> dict[int, dict[str, Any]]:
 
 def with_stages(runs: Sequence[Run]) -> None:
     """Put the stages into the names of runs of different stages, which are easily taken for runs that compare."""
-    if len({run.config.get("stage") for run in runs}) > 1:
+    if len({str(run.config.get("stage")) for run in runs}) > 1:
         for run in runs:
-            stage = run.config.get("stage", "stage unknown")
+            stage = str(run.config.get("stage", "stage unknown"))
             run.name += "" if run.name.endswith(stage) else f" ({stage})"
 
 

@@ -1,7 +1,7 @@
 """Files to which a run appends a JSON object a line, each with the step that it tells of; read even where damaged.
 
-A log must stop no run, and no picture of one: a line that is torn, empty, full of NULs, not UTF-8, or no object with a
-step is left out, and a warning tells how many there were.
+A log must stop no run, and no picture of one: a line that is torn, empty, full of NULs, not UTF-8, no object with a
+step, or with a number that no run writes is left out, and a warning tells how many there were.
 """
 
 import json
@@ -19,6 +19,10 @@ DROPPED = "dropped-rank{}.jsonl"
 """The samples that a rank could not read, by the rank."""
 DAMAGED = ".damaged"
 """What follows the name of a file in that of the copy that is kept of it when damaged lines are taken out."""
+LARGEST = 1e100
+"""The largest finite number of a record: sums and products of such fit a float. A loss of float32 ends at 3.4e38."""
+LARGEST_WHOLE, LARGEST_STEP = 2**63 - 1, 2**53
+"""The largest whole number of a record, and its largest step, which a float holds."""
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -84,13 +88,27 @@ def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
 def _object(line: bytes) -> dict[str, Any] | None:
     """Return the object of a line, with or without its end; None if that is no object with a step."""
     try:
-        found = json.loads(line.decode())
+        found = json.loads(line.decode(), parse_float=_measured, parse_int=_counted)
     except (ValueError, RecursionError):
         return None
     step = found.get("step") if isinstance(found, dict) else None
-    return found if isinstance(step, int) and not isinstance(step, bool) and step >= 0 else None
+    return found if isinstance(step, int) and not isinstance(step, bool) and 0 <= step <= LARGEST_STEP else None
 
 
 def is_warm_up(record: dict[str, Any]) -> bool:
     """Return whether a step has no rates because it warmed up the run, or its size."""
     return record.get("samples_per_s", 0) is None
+
+
+def _measured(digits: str) -> float:
+    """Return a number. Raises ValueError for one beyond LARGEST; NaN and Infinity are words of their own."""
+    if abs(value := float(digits)) > LARGEST:
+        raise ValueError(f"{digits[:20]} is too large")
+    return value
+
+
+def _counted(digits: str) -> int:
+    """Return a whole number. Raises ValueError for one beyond LARGEST_WHOLE."""
+    if abs(value := int(digits)) > LARGEST_WHOLE:
+        raise ValueError(f"{digits[:20]} is too large")
+    return value

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from PIL import Image
@@ -159,7 +159,7 @@ class Gallery:
         frames: np.ndarray,
         *,
         order: Order,
-        settings: Mapping[StageName, Mapping[str, Any]],
+        settings: Mapping[str, Mapping[str, Any]],
         weights: dict[str, str],
         loras: Sequence[Mapping[str, Any]],
         fps: float,
@@ -176,7 +176,9 @@ class Gallery:
             id=secrets.token_hex(16),
             made=datetime.now(UTC).isoformat(timespec="milliseconds"),
             order=order,
-            settings={stage: Drawn.model_validate(own) for stage, own in settings.items()},
+            settings={
+                stage: Drawn.model_validate(settings[stage]) for stage in get_args(StageName) if stage in settings
+            },
             weights=weights,
             loras=[Merged.model_validate(lora) for lora in loras],
             size=size,

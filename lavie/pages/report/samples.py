@@ -12,6 +12,8 @@ from .read import Seen
 
 MOST_STEPS, MOST_CLIPS = 12, 96
 """Columns, and cells in all: browsers hold only so many players."""
+LONGEST = 300
+"""Characters of a prompt that are shown."""
 TYPES = {".mp4": "video/mp4", ".png": "image/png"}
 
 Place = tuple[str, int]
@@ -82,7 +84,7 @@ class Grid:
         bodies = []
         for place in self.prompts:
             prompt, copy = place
-            told = f"{prompt} ({copy})" if copy > 1 else prompt
+            told = _shortened(prompt) + (f" ({copy})" if copy > 1 else "")
             title = element("th", element("span", told), colspan=len(self.steps) + 1, scope="rowgroup", class_="prompt")
             rows = [element("tr", title)]
             for number, seen in enumerate(self.runs):
@@ -92,6 +94,11 @@ class Grid:
                     rows.append(element("tr", name, *cells, class_=f"run-{number}"))
             bodies.append(element("tbody", *rows))
         return element("table", element("thead", head), *bodies, class_="clips")
+
+
+def _shortened(prompt: str) -> str:
+    """Return a prompt as it is shown, and told beside each of its clips. The section of the config has all of it."""
+    return prompt if len(prompt) <= LONGEST else f"{prompt[:LONGEST]}… ({len(prompt):,} characters)"
 
 
 def _cell(sample: Sample | None, step: int, prompt: str, seen: Seen, beside: Path | None) -> Markup:

@@ -1,5 +1,6 @@
 """The page as a file: its policy, what it lets in, how large it may be, and what it does to the run that writes it."""
 
+import json
 import re
 
 import pytest
@@ -7,8 +8,9 @@ import pytest
 from lavie.errors import ConfigError
 from lavie.pages.report import build
 from lavie.pages.report.build import policy, write_last_report, write_report
+from lavie.pages.report.read import read
 from lavie.run_folder import REPORT
-from tests.pages.report.folders import HOSTILE, lines, some_run, step
+from tests.pages.report.folders import HOSTILE, lines, result, some_run, step
 
 
 @pytest.fixture
@@ -110,3 +112,68 @@ def test_a_place_that_is_taken_fails_no_run(folder, caplog):
     write_last_report(folder)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert not [path for path in folder.iterdir() if path.suffix == ".partial"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    (
+        {"loss": 1.7e308},
+        {"loss": -1.7e308},
+        {"lr": 1.7e308},
+        {"lr": 10**400},
+        {"memory": -(2**64)},
+        {"step": 10**400},
+        {"step": 2**60},
+        {"epoch": [[10**400]]},
+    ),
+)
+def test_numbers_that_no_run_writes_are_damaged_lines(tmp_path, caplog, changes):
+    run = some_run(tmp_path / "run")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(step(9) | changes) + "\n")
+    with (run / "events.jsonl").open("a") as file:
+        file.write(json.dumps({"event": "start", "step": 8, "lost_steps": 10**400, "time": 1e9}) + "\n")
+    write_report([run], tmp_path / "out.html")
+    [seen] = read([run])
+    assert seen.steps == (0, 8) and len(seen.of_kind("start")) == 2
+    assert "metrics.jsonl: 1 damaged line left out" in caplog.text
+    assert "events.jsonl: 1 damaged line left out" in caplog.text
+
+
+def test_the_largest_numbers_that_are_taken_can_be_drawn(tmp_path):
+    run = some_run(tmp_path / "run")
+    with (run / "metrics.jsonl").open("a") as file:
+        for number, value in enumerate((1e100, -1e100, 1e100, 5e-324, float("inf"), float("nan")), 9):
+            odd = dict.fromkeys(("loss", "lr", "seconds", "data_wait_s", "samples_per_s", "memory", "ettr"), value)
+            file.write(json.dumps(step(number) | odd | {"dropped": 2**63 - 1}) + "\n")
+        file.write(json.dumps(step(2**53)) + "\n")
+    odd = {"event": "start", "step": 2**53, "lost_steps": 2**63 - 1, "lost_s": 1e100, "time": 1e100}
+    with (run / "events.jsonl").open("a") as file:
+        file.write(json.dumps(odd) + "\n" + json.dumps({"event": "save", "step": 9, "stall_s": 1e100}) + "\n")
+    (run / "clipsim.json").write_text(json.dumps(result(value=1.7e308, interval=[-1.7e308, 1.7e308], n=10**300)))
+    write_report([run, some_run(tmp_path / "other")], tmp_path / "out.html")
+    assert read([run])[0].steps == (0, 2**53)
+
+
+@pytest.mark.parametrize("depth", (40, 90, 150, 300, 5000))
+@pytest.mark.parametrize("opening", ("[", "{a: "))
+def test_a_config_that_is_nested_deep_is_told_or_shown(tmp_path, depth, opening):
+    run = some_run(tmp_path / "run")
+    closing = {"[": "]", "{a: ": "}"}[opening]
+    (run / "config.yaml").write_text(f"stage: {opening * depth}{closing * depth}")
+    write_report([run], tmp_path / "out.html")
+    if depth == 5000:
+        assert read([run])[0].faults == [
+            f"config.yaml cannot be read: config {run}/config.yaml: brackets or lines are nested too deep"
+        ]
+
+
+def test_a_huge_weight_of_a_config_is_no_number(tmp_path):
+    run = some_run(tmp_path / "run", image_loss_weight=10**400)
+    assert "video + image, weighted" in write_report([run], tmp_path / "out.html").read_text()
+
+
+def test_a_very_long_prompt_is_shown_shortened(tmp_path):
+    run = some_run(tmp_path / "run", prompts=("fox " * 5000,), validation_prompts=[])
+    text = write_report([run], tmp_path / "out.html").read_text()
+    assert "… (20,000 characters)" in text and "fox " * 100 not in text
