@@ -20,8 +20,8 @@ from ...inference.start import Draft, GivenFrames, Start
 from ...models.lora.choice import LoraChoice
 from ...models.prompt_reading import cut_prompts, shortened
 from ...models.prompt_syntax import parse_weights
-from ..serving.answers import told
 from ..serving.changes import Changes
+from ..serving.refusals import told
 from .gallery import Gallery
 from .order import Order
 from .sources import Source

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from ...errors import LavieError
 from .bodies import Refused
+from .refusals import told
 
 log = logging.getLogger("lavie")
 
@@ -61,12 +62,6 @@ async def unwritten(request: Request, error: Exception) -> Response:
     assert isinstance(error, OSError)
     log.warning(f"{request.url.path}: {told(error)}")
     return _line(told(error), 507 if error.errno in FULL else 500)
-
-
-def told(error: OSError) -> str:
-    """Return what the system refused, on one line."""
-    reason = error.strerror or type(error).__name__
-    return f"{error.filename}: {reason}" if error.filename else reason
 
 
 def _line(text: str, status: int) -> Response:

@@ -3,10 +3,9 @@
 import os
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -155,19 +154,6 @@ def test_where_ours_fails_rivals_have_times_and_no_ratio(tmp_path, monkeypatch):
     assert (tmp_path / "results.csv").read_text().count("OutOfMemoryError: CUDA out of memory.") == 2 * 5
 
 
-@pytest.mark.parametrize("cache, sets", ((0, 2), (191, 3), (640, 11), (10**9, 32)))
-def test_input_sets_overflow_the_cache(monkeypatch, cache, sets):
-    """A set has 192 bytes. Behind the first come as many as fill the cache three times, at least 1 and at most 31."""
-    properties = SimpleNamespace(L2_cache_size=cache)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    gpu = machine.Gpu()
-    gpu.device = CPU
-    made = timing.input_sets(toy(), gpu, torch.float32)
-    assert len(made) == sets
-    assert len({leaves[0].data_ptr() for leaves in made}) == sets
-    assert all(len(leaves) == 2 and leaves[0].requires_grad for leaves in made)
-
-
 def test_columns_by_hand():
     """2 GB forward and 4 GB backward at two bytes an element, twice that at four, beside a copy of 800 GB/s."""
     cost = Cost(2 * 10**9, 4 * 10**9, 6 * 10**12, 8 * 10**12)
@@ -184,11 +170,6 @@ def test_columns_by_hand():
     assert [row["peak_mib"] for row in rows] == ["7"] * 5
     wide = harness.numbers(cost, "both", way, None, columns, torch.float32)
     assert (wide["gb_per_s"], wide["ratio"]) == ("480", "")
-
-
-def test_the_median_of_times_and_the_largest_peak():
-    runs = [timing.Sample(*run) for run in ((1, 30, 5), (2, 10, 9), (9, 20, 7))]
-    assert timing.medians(runs) == ({"forward": 2, "backward": 20, "both": 29}, 9)
 
 
 @pytest.mark.slow
@@ -213,68 +194,3 @@ def test_what_cannot_be_captured_has_the_reason_there_and_is_no_failure():
     assert told.pop(("second", "both, graph")) == "RuntimeError: operation not permitted"
     assert {*told.values()} == {"ok"} and len(told) == 9
     assert all(float(row["ms"]) > 0 for row in rows if row["status"] == "ok")
-
-
-class FakeClock:
-    """A GPU and a clock of the host by hand: each launch of a pass takes the host a second."""
-
-    def __init__(self, monkeypatch):
-        self.now, self.slept = 0.0, []
-        event = SimpleNamespace(record=lambda: None, elapsed_time=lambda later: 1.0)
-        fakes = dict(synchronize=lambda: None, reset_peak_memory_stats=lambda: None, memory_allocated=lambda: 0)
-        fakes |= dict(max_memory_allocated=lambda: 2**20, _sleep=self.slept.append, Event=lambda **_: event)
-        for name, fake in fakes.items():
-            monkeypatch.setattr(torch.cuda, name, fake)
-        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
-
-    def launch(self, x):
-        self.now += 1.0
-        return x * 2
-
-
-def test_the_gpu_waits_for_longer_than_the_host_takes_to_launch(monkeypatch):
-    """A whole network's launches would else be timed with the gaps between them."""
-    clock, x = FakeClock(monkeypatch), torch.ones(3, requires_grad=True)
-    gpu = machine.Gpu()
-    sample, host = timing.time_once(gpu, clock.launch, [x], torch.ones(3), 0.0)
-    assert (sample, host) == ((1.0, 1.0, 1.0), 1.0)
-    timing.time_once(gpu, clock.launch, [x], torch.ones(3), host)
-    wanted = [machine.CYCLES * timing.SHORTEST] * 2 + [machine.CYCLES * timing.MARGIN] * 2
-    assert clock.slept == wanted
-    assert timing.time_replay(gpu, lambda: None, torch.ones(2)) == 1.0
-    assert clock.slept[4:] == [machine.CYCLES * timing.GRAPH_WAIT]
-
-
-def test_a_pass_is_captured_after_two_runs_on_another_stream(monkeypatch):
-    """Every line of the GPU's own, with a CUDA that writes down what it is asked for."""
-    log: list[str] = []
-
-    def noting(name, result=None):
-        return lambda *_, **__: log.append(name) or result
-
-    stream = SimpleNamespace(wait_stream=noting("wait"))
-    graph = SimpleNamespace(replay=noting("replay"))
-    fakes = dict(Stream=lambda: stream, current_stream=lambda: stream, synchronize=noting("synchronize"))
-    fakes |= dict(stream=lambda _: noting_block("stream"), CUDAGraph=lambda: graph, graph_pool_handle=lambda: 7)
-    fakes |= dict(graph=lambda _, pool: noting_block(f"graph in {pool}"), get_device_name=lambda _: "GPU X")
-
-    @contextmanager
-    def noting_block(name):
-        log.append(f"begin {name}")
-        yield
-        log.append(f"end {name}")
-
-    for name, fake in fakes.items():
-        monkeypatch.setattr(torch.cuda, name, fake)
-    gpu = machine.Gpu()
-    gpu.capture(noting("run"), gpu.new_pool())()
-    inside = ["begin stream", "run", "run", "end stream"]
-    captured = ["begin graph in 7", "run", "end graph in 7"]
-    assert log == ["wait", *inside, "wait", "synchronize", *captured, "replay"]
-
-    # A copy of 1 GiB both ways in 2 ms, on a machine without nvidia-smi.
-    gpu.device = torch.device("meta")
-    monkeypatch.setattr(machine.triton.testing, "do_bench", lambda run, return_mode: run() is None or 2.0)
-    monkeypatch.setenv("PATH", "")
-    told = gpu.describe()
-    assert (told["gpu"], told["clocks"], told["copy_gb_per_s"]) == ("GPU X", "unknown", 1074)
