@@ -60,7 +60,7 @@ def main() -> None:
     held_out = clips[::HELD_OUT]
     train = [clip for clip in clips if clip not in held_out]
     for part, path in ((train, data["train"]), (held_out, data["validation"])):
-        if not path.exists():
+        if not any(path.glob("*.tar")):
             pack(part, path, config.data.num_frames, config.data.fps)
 
     # Validation draws the prompts of the config into runs/mine/samples, before the first step too.

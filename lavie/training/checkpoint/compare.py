@@ -85,7 +85,7 @@ def require_same_config(where: str, saved: TrainConfig, config: TrainConfig, ste
     """
     require_must_match(where, saved, config)
     for key in moved_data(saved, config):
-        log.warning(f"{where}: {key} differs from the checkpoint's: the data goes on in another order")
+        log.warning(f"{where}: {key} differs from the checkpoint's: the data goes on in another way")
     if warning := _schedule_change(saved, config, step):
         log.warning(f"{where}: {warning}")
     changes = [key for key in FROM_HERE if getattr(saved, key) != getattr(config, key)]

@@ -138,7 +138,8 @@ def advice(config: TrainConfig, settings: dict[str, Any], cluster: Cluster) -> l
     fewest = fewest_gpus(config, settings, cluster)
     told = "fits on no number of these GPUs as it is" if fewest is None else f"fits as it is on {fewest} of these GPUs"
     lines.append(f"the run {told}{'' if fewest is None else ' and more'}")
-    if not config.data.cache and now.time.encoders > now.time.gpu / 10:
+    # A cache holds what clips were encoded to, and no stage that degrades the pixels of each visit can use one.
+    if not config.data.cache and config.low_resolution is None and now.time.encoders > now.time.gpu / 10:
         share = now.time.encoders / now.time.gpu
         lines.append(f"encoding takes {share:.0%} of the GPU's time: data.cache=FOLDER, made by `lavie data cache`")
     if now.time.bound == "host-bound":

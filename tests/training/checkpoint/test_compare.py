@@ -79,7 +79,7 @@ def test_data_that_changes_is_told_but_for_samples_left_out(saved, caplog):
         caplog.clear()
         changed = saved.model_copy(update={"data": saved.data.model_copy(update=update)})
         require_same_config("it", saved, changed, 4)
-        told = "it: data.frame_stride differs from the checkpoint's: the data goes on in another order"
+        told = "it: data.frame_stride differs from the checkpoint's: the data goes on in another way"
         assert caplog.messages == ([told] if "frame_stride" in update else [])
 
 
