@@ -17,7 +17,7 @@ from .launch import CHIPS, Launch, recording
 from .resources import compile_launch, disassembled
 
 CLOCK, BANDWIDTH = 1.75e9, 4.3e12
-"""Of an H200: cycles and bytes in a second, the latter as a device copy reaches them."""
+"""Cycles and bytes of an H200 in a second, the latter as a device copy reaches them."""
 CHIP = CHIPS[9, 0]
 LIMIT = 0.75
 """The most that a kernel may take: beside it there are waits, for loads and between dependent instructions."""

@@ -10,7 +10,7 @@ from rich.table import Table
 from ..console import make_console, progress_bar
 from ..errors import DataError
 from ..files import require_free
-from .runs import Overwrite, Tokenizer, limit_of
+from .runs import Overwrite, ShardWords, Tokenizer, limit_of
 from .tables import print_first
 
 if TYPE_CHECKING:
@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 
 
 def check_command(
-    shards: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="SHARDS|key=value", help="Shards, or folders of them; with --config also changes of it."
-        ),
-    ] = None,
+    shards: ShardWords = None,
     config: Annotated[
         str | None,
         typer.Option(

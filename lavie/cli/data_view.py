@@ -7,18 +7,14 @@ import typer
 
 from ..console import make_console, progress_bar
 from ..errors import ConfigError
+from .runs import ShardWords
 
 EXCLUDE = Path("exclude.txt")
 """The list of a call that names none."""
 
 
 def view_command(
-    shards: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="SHARDS|key=value", help="Shards, or folders of them; with --config also changes of it."
-        ),
-    ] = None,
+    shards: ShardWords = None,
     config: Annotated[
         str | None,
         typer.Option(

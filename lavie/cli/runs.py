@@ -21,6 +21,10 @@ ConfigWords = Annotated[
         help="The run's YAML, or the name of a shipped config, and changes of it.",
     ),
 ]
+ShardWords = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="SHARDS|key=value", help="Shards, or folders of them; with --config also changes of it."),
+]
 Overwrite = Annotated[bool, typer.Option(help="Replace what an earlier call has written there.")]
 Tokenizer = Annotated[
     Path | None,

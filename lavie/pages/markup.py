@@ -47,3 +47,17 @@ def join(*content: Content) -> Markup:
 def source_hash(text: str) -> str:
     """Return the source by which a Content-Security-Policy allows an element's text, quotes included."""
     return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def hashed_policy(script: str, style: str, *sources: str) -> str:
+    """Return the policy (CSP) of a page that holds its script and style; `sources`: what else it may load."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {source_hash(script)}",
+            f"style-src {source_hash(style)}",
+            *sources,
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )

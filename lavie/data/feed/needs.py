@@ -20,9 +20,9 @@ class RowCost:
     """What one row cost: a clip with its images."""
 
     source: str
-    """Of its clip: the size, rate and codec of the file, as "1280 x 720, 30 fps, h264"; or OTHER."""
+    """The size, rate and codec of the clip's file, as "1280 x 720, 30 fps, h264"; or OTHER."""
     seconds: float
-    """Of one core."""
+    """The seconds that one core took."""
 
 
 def measure_rows(

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from pydantic import ConfigDict
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -16,7 +15,7 @@ from ...config.base import Strict
 from ...config.load import validate
 from ...data.order.exclude import keys_of
 from ...errors import LavieError
-from ..serving.answers import HANDLERS, static_routes
+from ..serving.answers import guarded_page
 from ..serving.bodies import Refused, read_object
 from ..serving.guard import Guard
 from .batch import RunBatches
@@ -25,7 +24,7 @@ from .excluded import Excluded
 from .table import SHOWN, Query, SampleTable
 
 SEED = 0
-"""Of the cuts that are shown where no run says another."""
+"""The seed of the cuts that are shown where no run says another."""
 MOST_VISITS = 1_000_000
 """Cuts of a sample that may be asked for."""
 
@@ -218,9 +217,9 @@ def make_app(browsing: Browsing, *, port: int, token: str) -> Guard:
             raise Refused(404, "there is no such file any more: show the batch again")
         return FileResponse(path)
 
-    app = Starlette(
-        routes=[
-            *static_routes(__package__, {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}),
+    return guarded_page(
+        __package__,
+        [
             Route("/api/page", page),
             Route("/api/find", find, methods=["POST"]),
             Route("/api/mark", mark, methods=["POST"]),
@@ -228,10 +227,9 @@ def make_app(browsing: Browsing, *, port: int, token: str) -> Guard:
             Route("/samples/{secret}/{name}", sample),
             Route("/rows/{secret}/{name}", made),
         ],
-        exception_handlers=HANDLERS,
+        port=port,
+        token=token,
     )
-    app.router.redirect_slashes = False
-    return Guard(app, port=port, token=token)
 
 
 def _number(text: str) -> int:

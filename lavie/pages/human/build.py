@@ -8,7 +8,7 @@ from typing import Any
 from ...evaluation.human.answers import COLUMNS
 from ...evaluation.human.key import INDEX, LABELS, METRICS, NOT_APPLICABLE, OPTIONAL, OVERALL, PAGE, Key
 from ...files import replacing
-from ..markup import source_hash
+from ..markup import hashed_policy
 
 QUESTIONS = {
     "motion_smoothness": "Does everything move evenly, without jerks or flicker?",
@@ -43,17 +43,7 @@ def page(key: Key) -> str:
 
 def policy(script: str, style: str) -> str:
     """Return the Content-Security-Policy: this script and style, clips beside the page, answers to its own server."""
-    return "; ".join(
-        (
-            "default-src 'none'",
-            f"script-src {source_hash(script)}",
-            f"style-src {source_hash(style)}",
-            "media-src 'self'",
-            "connect-src 'self'",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    )
+    return hashed_policy(script, style, "media-src 'self'", "connect-src 'self'")
 
 
 def _static(name: str) -> str:

@@ -4,14 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ... import __version__
-from ..serving.answers import HANDLERS, static_routes
+from ..serving.answers import guarded_page
 from ..serving.bodies import Refused, read_into, read_object
 from ..serving.guard import Guard
 from .order import LARGEST_SEED, MOST_CLIPS, read_order
@@ -111,9 +110,9 @@ def make_app(studio: Studio, *, port: int, token: str) -> Guard:
         yield
         await run_in_threadpool(studio.close)
 
-    app = Starlette(
-        routes=[
-            *static_routes(__package__, {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}),
+    return guarded_page(
+        __package__,
+        [
             Route("/api/page", page),
             Route("/api/events", events),
             Route("/api/gallery", gallery),
@@ -124,8 +123,7 @@ def make_app(studio: Studio, *, port: int, token: str) -> Guard:
             Route("/images/{name}", image),
             Route("/jobs/{name}", preview),
         ],
-        exception_handlers=HANDLERS,
+        port=port,
+        token=token,
         lifespan=living,
     )
-    app.router.redirect_slashes = False
-    return Guard(app, port=port, token=token)

@@ -15,7 +15,7 @@ from typing import Any
 from ...distributed import is_main, log
 from ...files import replacing
 from ...run_folder import REPORT, RUN_CONFIG
-from ..markup import Content, Markup, element, join, source_hash
+from ..markup import Content, Markup, element, hashed_policy, join
 from . import charts, samples, tables
 from .chart import Chart, figure, numbers
 from .read import Seen, read, results_in
@@ -74,17 +74,7 @@ def page(runs: Sequence[Seen], beside: Path, results: Sequence[tuple[Path, dict[
 
 def policy(script: str, style: str) -> str:
     """Return the Content-Security-Policy: this script and style, and clips in the page or beside it."""
-    return "; ".join(
-        (
-            "default-src 'none'",
-            f"script-src {source_hash(script)}",
-            f"style-src {source_hash(style)}",
-            "media-src data: 'self'",
-            "img-src data: 'self'",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    )
+    return hashed_policy(script, style, "media-src data: 'self'", "img-src data: 'self'")
 
 
 def _page(runs: Sequence[Seen], clips: Markup, results: Sequence[tuple[Path, dict[str, Any]]]) -> str:

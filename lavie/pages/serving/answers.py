@@ -1,17 +1,19 @@
-"""Answers that all pages give: their own files, and one line of text for what they refuse."""
+"""What the applications of all pages share: their own files, and one line of text for what they refuse."""
 
 import errno
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from ...errors import LavieError
 from .bodies import Refused
+from .guard import Guard
 from .refusals import told
 
 log = logging.getLogger("lavie")
@@ -20,19 +22,29 @@ TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg":
 """The media types of a page's files."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says where no more can be written."""
+OWN = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
+"""The files of a page's own package, by path."""
 SHARED = ("common.css", "common.js", "icon.svg")
 """The files that all pages share."""
 
 
-def static_routes(package: str, names: Mapping[str, str]) -> list[Route]:
-    """Return routes to files of a package, which are read once, and to those that all pages share.
+def guarded_page(package: str, routes: Sequence[Route], *, port: int, token: str, lifespan: Any = None) -> Guard:
+    """Return the application of a page behind its guard.
 
     Args:
-        package: where they lie.
-        names: path -> the file's name.
+        package: where the page's own files lie.
+        routes: all others than those to files.
+        port: at which it is served.
+        token: what the page must know.
+        lifespan: what runs around the application, as Starlette takes it.
     """
-    routes = [_static(path, package, name) for path, name in names.items()]
-    return [*routes, *(_static(f"/{name}", __package__, name) for name in SHARED)]
+    files_of_page = [_static(path, package, name) for path, name in OWN.items()]
+    files_of_all = [_static(f"/{name}", __package__, name) for name in SHARED]
+    app = Starlette(
+        routes=[*files_of_page, *files_of_all, *routes], exception_handlers=dict(HANDLERS), lifespan=lifespan
+    )
+    app.router.redirect_slashes = False
+    return Guard(app, port=port, token=token)
 
 
 def _static(path: str, package: str, name: str) -> Route:
@@ -75,5 +87,5 @@ async def gone(request: Request, error: Exception) -> Response:
     return PlainTextResponse("", 400)
 
 
-HANDLERS: dict[Any, Any] = {Refused: refused, LavieError: faulty, OSError: unwritten, ClientDisconnect: gone}
+HANDLERS: Mapping[Any, Any] = {Refused: refused, LavieError: faulty, OSError: unwritten, ClientDisconnect: gone}
 """How errors are answered, for `Starlette(exception_handlers=...)`."""

@@ -34,7 +34,7 @@ class Part:
     """Its lines, and the comments in front of it."""
     node: ast.stmt
     members: "list[Part]" = field(default_factory=list)
-    """Of a class: docstring, attributes and methods, in order."""
+    """The docstring, attributes and methods of a class, in order."""
 
     @property
     def is_method(self) -> bool:
