@@ -1,5 +1,6 @@
 """The application of the page: the table of samples, the batches of a run, and the list of what is left out."""
 
+import hashlib
 import secrets
 from pathlib import Path
 from typing import Any
@@ -147,9 +148,12 @@ class Browsing:
         frames, fps = row["pixels"].numpy(), data.fps or FPS
         count = len(frames) - data.num_images
         parts = ([frames[:count]] if count else []) + [frames[i : i + 1] for i in range(count, len(frames))]
-        files = [self._made(f"r{step}-{place}-{number}", part, fps) for number, part in enumerate(parts)]
+        # Marks put other samples into a row, which are other files.
+        of_keys = hashlib.sha256("\n".join(row["keys"]).encode()).hexdigest()[:12]
+        stem = f"r{step}-{place}-{of_keys}"
+        files = [self._made(f"{stem}-{number}", part, fps) for number, part in enumerate(parts)]
         low = row.get("low_res")
-        shown_low = None if low is None else self._made(f"r{step}-{place}-low", low.numpy(), fps)
+        shown_low = None if low is None else self._made(f"{stem}-low", low.numpy(), fps)
         out = self.excluded.keys
         parts_told = [
             {"key": key, "caption": caption, "file": file, "out": key in out}

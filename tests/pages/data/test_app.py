@@ -94,11 +94,12 @@ def test_a_list_that_training_refuses_is_told_at_the_mark_and_by_the_batch(demo,
 
 def test_marks_change_the_list_and_the_batch(view):
     app, browsing = view
-    key = get(app, "/api/row?step=1&row=0")["parts"][0]["key"]
+    first = get(app, "/api/row?step=1&row=0")["parts"][0]
+    key = first["key"]
     assert json.loads(post(app, "/api/mark", {"key": key, "out": True}).body) == {"excluded": 1, "refusal": ""}
     assert browsing.excluded.path.read_text() == f"{key}\n"
     row = get(app, "/api/row?step=1&row=0")
-    assert row["parts"][0]["key"] != key
+    assert row["parts"][0]["key"] != key and row["parts"][0]["file"] != first["file"]
     [spare] = row["spares"]
     assert spare.startswith(f"{key}: ") and "data.exclude leaves it out" in spare
     marked = json.loads(post(app, "/api/find", {"marked": True}).body)
